@@ -1,0 +1,296 @@
+"""The command line: python -m mmscratch quickstart | train | evaluate | caption | doctor"""
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import shlex
+import shutil
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+SCENES, VALIDATION_SCENES, TEST_SCENES = 120_000, 300, 1000  # of quickstart
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; 0 if all is well, 2 after an error, 130 after Ctrl-C."""
+    parser = make_parser()
+    args = parser.parse_args(arguments)
+    try:
+        return args.command(args) or 0
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop or 'stopped'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output (head, less) has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ModuleNotFoundError as error:
+        print(f"error: {error}: python -m pip install -r requirements.txt", file=sys.stderr)
+        return 2
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m mmscratch", description="Models that look at a picture and write.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name, function, text):
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=function)
+        return sub
+
+    def fusion(sub):
+        sub.add_argument("--fusion", choices=("cross_attention", "prefix"), default="cross_attention",
+                         help="how the decoder uses the picture: look at it for every word, or once at the start")  # fmt: skip
+
+    def data(sub, required):
+        sub.add_argument("--data", type=Path, required=required, metavar="DIR", help="folder with pictures and captions")
+        sub.add_argument("--layout", choices=("folder", "flickr8k"), default="folder",
+                         help="folder: pictures and a captions.csv, .tsv, .json or .jsonl; flickr8k: its official files")  # fmt: skip
+
+    sub = command("quickstart", quickstart, "Train a captioner on drawn scenes, in minutes, and show what it writes.")
+    fusion(sub)
+    sub.add_argument("--scenes", type=int, default=SCENES, help="pictures to train on (default: %(default)s)")
+    sub.add_argument("--run", type=Path, metavar="DIR", help="where to keep it (default: runs/quickstart)")
+
+    sub = command("train", train, "Train a captioner on your photographs. Stopped and started again, it goes on.")
+    data(sub, required=True)
+    fusion(sub)
+    sub.add_argument("--run", type=Path, metavar="DIR", help="where to keep it (default: runs/ and the folder's name)")
+    sub.add_argument("--image-size", type=int, default=64, metavar="PIXELS", help="default: %(default)s")
+    sub.add_argument("--epochs", type=int, default=12, help="times to see every caption (default: %(default)s)")
+    sub.add_argument("--batch-size", type=int, default=64, help="captions a step (default: %(default)s)")
+    sub.add_argument("--seed", type=int, default=0, help="another seed, another model (default: %(default)s)")
+
+    sub = command("evaluate", evaluate, "Caption held-out pictures and compare with what people wrote.")
+    sub.add_argument("run", type=Path, metavar="RUN", help="folder of a trained model, such as runs/quickstart")
+    data(sub, required=False)
+    sub.add_argument("--split", help="train, validation or test (default: validation; for drawn scenes: test)")
+
+    sub = command("caption", caption, "Write a caption for each picture.")
+    sub.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="picture files, or folders of them")
+    sub.add_argument("--run", type=Path, default=Path("runs/quickstart"), metavar="DIR", help="default: %(default)s")
+
+    command("doctor", doctor, "Say what this machine has, and what is wrong, if anything.")
+    return parser
+
+
+# The modules are imported where they are used, so that --help is quick, and doctor works where torch does not.
+
+
+def quickstart(args) -> None:
+    from .batches import CaptionPairs
+    from .datasets import SceneCaptions
+    from .model import ModelConfig
+    from .plots import learning_curves
+    from .scenes import SPLITS, Scene, render
+    from .text import Vocabulary
+    from .training import TrainConfig, Trainer
+
+    start = time.monotonic()
+    if args.scenes < 1:
+        raise ValueError(f"--scenes is a number of pictures to train on, not {args.scenes}")
+    folder = args.run or Path("runs/quickstart" if args.fusion == "cross_attention" else f"runs/quickstart-{args.fusion}")
+    print(f"drawing {args.scenes:,} scenes to train on; each is shown once, with one of its captions", flush=True)
+    training = SceneCaptions("train", args.scenes, one_each=True)
+    validation = SceneCaptions("validation", VALIDATION_SCENES)
+    vocabulary = Vocabulary.build(c for data in (training, validation) for captions in data.references for c in captions)
+    trainer = Trainer(
+        ModelConfig(len(vocabulary), fusion=args.fusion),
+        TrainConfig(),
+        CaptionPairs(training, vocabulary),
+        CaptionPairs(validation, vocabulary),
+        folder,
+        facts={"data": "scenes"},
+    )
+    trainer.fit()
+    learning_curves(folder / "metrics.jsonl").savefig(folder / "learning_curves.png")
+    _evaluate(folder, SceneCaptions("test", TEST_SCENES), "test")
+
+    pictures = folder / "pictures"
+    pictures.mkdir(exist_ok=True)
+    for i in range(8):
+        render(Scene(SPLITS["test"] + TEST_SCENES + i), 256).save(pictures / f"scene{i}.png")
+    print(f"\n{time.monotonic() - start:.0f} seconds. Look at {folder / 'captions-test.png'}, then try")
+    print(f"  python -m mmscratch caption {shlex.quote(str(pictures))} --run {shlex.quote(str(folder))}")
+
+
+def train(args) -> None:
+    from .batches import CaptionPairs
+    from .datasets import LAYOUTS
+    from .images import Augment
+    from .model import ModelConfig
+    from .plots import learning_curves
+    from .text import Vocabulary
+    from .training import TrainConfig, Trainer
+
+    for name in ("image_size", "epochs", "batch_size"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
+    folder = args.run or Path("runs", args.data.resolve().name)
+    layout = LAYOUTS[args.layout]
+    training = layout(args.data, "train", args.image_size)
+    validation = layout(args.data, "validation", args.image_size)
+    for split, data in (("train", training), ("validation", validation)):
+        _report(data, split, folder)
+    sentences = [caption for captions in training.references for caption in captions]
+    # a word that stands in one caption only cannot be learned; but of few captions, most words stand in one only
+    vocabulary = Vocabulary.build(sentences, min_freq=2 if len(sentences) > 1000 else 1)
+    trainer = Trainer(
+        ModelConfig(len(vocabulary), image_size=args.image_size, fusion=args.fusion, dropout=0.3),
+        TrainConfig(epochs=args.epochs, batch_size=args.batch_size, seed=args.seed),
+        CaptionPairs(training, vocabulary, Augment(args.image_size), args.seed),
+        CaptionPairs(validation, vocabulary),
+        folder,
+        facts={"data": str(args.data.resolve()), "layout": args.layout},
+    )
+    trainer.fit()
+    learning_curves(folder / "metrics.jsonl").savefig(folder / "learning_curves.png")
+    _evaluate(folder, validation, "validation")
+    print(f"\nLook at {folder / 'captions-validation.png'}, then try")
+    print(f"  python -m mmscratch caption PICTURE --run {shlex.quote(str(folder))}")
+
+
+def evaluate(args) -> None:
+    from .datasets import LAYOUTS, SceneCaptions
+
+    _, _, saved = _load(args.run)
+    facts, size = saved["facts"], saved["model_config"]["image_size"]
+    if args.data is None and facts["data"] == "scenes":
+        split = args.split or "test"
+        data = SceneCaptions(split, TEST_SCENES, size=size)
+    else:
+        split = args.split or "validation"
+        data = LAYOUTS[args.layout if args.data else facts["layout"]](args.data or facts["data"], split, size)
+        _report(data, split, args.run)
+    _evaluate(args.run, data, split)
+
+
+def caption(args) -> int:
+    from .datasets import PICTURE_SUFFIXES
+    from .decoding import write_captions
+    from .images import open_image, to_tensor
+    from .text import detokenize
+
+    model, vocabulary, saved = _load(args.run)
+    paths = []
+    for path in args.pictures:
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES) if path.is_dir() else [path]
+        if not inside:
+            raise ValueError(f"{path}: no pictures in this folder")
+        paths += inside
+    failed = 0
+    for path in paths:
+        try:
+            picture = to_tensor(open_image(path), saved["model_config"]["image_size"])
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed = 2
+            continue
+        print(f"{path}: {detokenize(write_captions(model, vocabulary, [picture])[0])}", flush=True)
+    return failed
+
+
+def doctor(args) -> int:
+    problems = []
+    print(f"Python       {platform.python_version()} on {platform.system()} {platform.machine()}")
+    if sys.version_info < (3, 10):
+        problems.append("Python 3.10 or newer is needed")
+    print(f"cores        {os.cpu_count()}")
+    if hasattr(os, "sysconf"):
+        print(f"memory       {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB")
+    for name in ("torch", "torchvision", "numpy", "PIL", "matplotlib", "pytest"):
+        try:
+            if name == "torchvision":
+                from .images import torchvision as module
+            else:
+                module = importlib.import_module(name)
+            print(f"{name:12} {module.__version__}")
+        except Exception as error:  # whatever keeps a package from being imported is what doctor is asked about
+            print(f"{name:12} -")
+            problems.append(f"{name} cannot be imported ({error}): python -m pip install -r requirements.txt")
+    if not problems:
+        import torch
+        from .images import torchvision
+        from .training import pick_device
+
+        device = pick_device()
+        print(f"device       {torch.cuda.get_device_name() if device.type == 'cuda' else device}")
+        if device.type == "cpu" and shutil.which("nvidia-smi"):
+            problems.append("there is an NVIDIA driver, but this torch finds no GPU: see pytorch.org for one that fits it")
+        if not torchvision.extension._has_ops():
+            print("note         torchvision's compiled part is for another torch; nothing here needs it")
+    try:
+        Path("runs").mkdir(exist_ok=True)
+        Path("runs/.doctor").touch()
+        Path("runs/.doctor").unlink()
+    except OSError as error:
+        problems.append(f"the folder runs/ cannot be written to: {error}")
+    print("\n".join(f"wrong        {problem}" for problem in problems) or "nothing is wrong")
+    return 2 if problems else 0
+
+
+def _load(run: Path):
+    from .training import load_run
+
+    if not (run / "best.pt").exists():
+        first = "python -m mmscratch quickstart" if run == Path("runs/quickstart") else "python -m mmscratch train"
+        raise FileNotFoundError(f"{run} holds no trained model: run {first} first, or name another run")
+    return load_run(run)
+
+
+def _report(data, split: str, folder: Path) -> None:
+    """Say what was read, and what was skipped."""
+    captions = sum(len(refs) for refs in data.references)
+    print(f"{split}: {len(data):,} pictures with {captions:,} captions; {len(data.problems)} problems", flush=True)
+    if data.problems:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"problems-{split}.txt"
+        path.write_text("\n".join(data.problems) + "\n")
+        print("\n".join(f"  skipped: {problem}" for problem in data.problems[:5]))
+        if len(data.problems) > 5:
+            print(f"  and {len(data.problems) - 5} more, all in {path}")
+
+
+def _evaluate(run: Path, data, split: str) -> None:
+    """Caption the pictures, print how good that is, and keep the captions and a sheet of the first twelve."""
+    from .decoding import write_captions
+    from .metrics import bleu, exact_match
+    from .plots import caption_sheet
+    from .scenes import judge
+    from .text import detokenize
+
+    if len(data) == 0:
+        raise ValueError(f"no pictures with captions in the split {split}")
+    model, vocabulary, _ = _load(run)
+    written = write_captions(model, vocabulary, (data.picture(i) for i in range(len(data))))
+    print(f"\n{run}, {len(data):,} pictures of the {split} split")
+    if hasattr(data, "scene"):
+        scenes = [data.scene(i) for i in range(len(data))]
+        judgements = [judge(detokenize(tokens), scene) for tokens, scene in zip(written, scenes)]
+        by_count = []
+        for n, name in ((1, "one thing"), (2, "two"), (3, "three")):
+            of_these = [j.true for j, scene in zip(judgements, scenes) if len(scene.things) == n]
+            by_count.append(f"{name} {100 * sum(of_these) / max(len(of_these), 1):.0f} %")
+        wrong = Counter(fault for judgement in judgements for fault in judgement.wrong)
+        print(f"  true by judge       {100 * sum(j.true for j in judgements) / len(data):.1f} %  ({', '.join(by_count)})")
+        print(f"  wrong in the others {', '.join(f'{fault} {n}' for fault, n in wrong.most_common()) or 'nothing'}")
+    score = bleu(written, data.references)
+    print(f"  BLEU-4              {score.score:.1f}  (our tokens, {len(data.references[0])} references, exp smoothing)")
+    print(f"  a reference exactly {100 * exact_match(written, data.references):.1f} %")
+    with (run / f"captions-{split}.jsonl").open("w", encoding="utf-8") as file:
+        for name, tokens, references in zip(data.names, written, data.references):
+            entry = {"picture": name, "caption": detokenize(tokens), "references": list(map(detokenize, references))}
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+    first = range(min(12, len(data)))
+    sheet = caption_sheet([data.picture(i) for i in first], written[:12], data.references[:12])
+    sheet.savefig(run / f"captions-{split}.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

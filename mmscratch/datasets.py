@@ -1,0 +1,326 @@
+"""Pictures with captions: drawn, or on disk in the layouts that people have."""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .images import open_image, to_tensor
+from .scenes import SPLITS, Scene, captions, render
+from .text import tokenize
+
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
+CACHE = Path("runs/cache")
+
+
+class CaptionData:
+    """Pictures and their captions.
+
+    references[i]   the captions of picture i, tokenized
+    names[i]        what to call it
+    picture(i)      (3, size, size) uint8
+    problems        what was skipped while reading, a line each, with file and line
+    """
+
+    references: list[list[list[str]]]
+    names: list[str]
+    problems: list[str]
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+    def picture(self, index: int) -> Tensor:
+        raise NotImplementedError
+
+
+def _tokens(caption: str) -> list[str]:
+    return [sys.intern(token) for token in tokenize(caption)]  # a word that stands in 10,000 captions is kept once
+
+
+class SceneCaptions(CaptionData):
+    """The first `count` scenes of a split, drawn when they are asked for.
+
+    Each has its five captions; with `one_each`, for training on many scenes, only one of them, in turn.
+    """
+
+    def __init__(self, split: str, count: int, language: str = "en", size: int = 64, one_each: bool = False):
+        if split not in SPLITS:
+            raise ValueError(f"the scenes have no split {split!r}: choose one of {', '.join(SPLITS)}")
+        self.split, self.size, self.problems = split, size, []
+        self.names = [f"{split} {i}" for i in range(count)]
+        self.references = []
+        for i in range(count):
+            sentences = captions(self.scene(i), language)
+            self.references.append([_tokens(s) for s in (sentences[i % 5 : i % 5 + 1] if one_each else sentences)])
+
+    def scene(self, index: int) -> Scene:
+        return Scene(SPLITS[self.split] + index)
+
+    def picture(self, index: int) -> Tensor:
+        return torch.from_numpy(np.array(render(self.scene(index), self.size))).permute(2, 0, 1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Photographs on disk.
+
+
+class Line(NamedTuple):
+    """One line of a captions file: where it stands, the picture's file name, its captions, its split if it says so."""
+
+    where: str
+    name: str
+    captions: list[str]
+    split: str | None = None
+
+
+class PhotoCaptions(CaptionData):
+    """Photographs with captions, from lines that a layout has read.
+
+    The pictures are decoded once, into a memory-mapped file under `CACHE`. What cannot be used (a missing or corrupt
+    picture, an empty caption) is named in `problems` and left out.
+    """
+
+    def __init__(self, root: Path, files: Iterable[str], lines: Iterable[Line], problems: list[str], size: int):
+        self.size, self.problems = size, problems
+        found = _captions_by_file(set(files), lines, problems)
+        paths = [root / name for name in found]
+        self.cache, unreadable = _decode_once(paths, size)
+        problems += unreadable.values()
+        self.places = [i for i in range(len(paths)) if i not in unreadable]
+        self.names = [str(paths[i]) for i in self.places]
+        every = list(found.values())
+        self.references = [every[i] for i in self.places]
+        self.count, self.pictures = len(paths), None
+
+    def picture(self, index: int) -> Tensor:
+        if self.pictures is None:
+            self.pictures = np.memmap(self.cache, np.uint8, "r", shape=(self.count, 3, self.size, self.size))
+        return torch.from_numpy(np.array(self.pictures[self.places[index]]))
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"pictures": None}  # a worker process maps the file itself, and gets no copy
+
+
+def _captions_by_file(files: set[str], lines: Iterable[Line], problems: list[str]) -> dict[str, list[list[str]]]:
+    """The tokenized captions of each file that is there."""
+    alike = defaultdict(list)
+    for name in sorted(files):
+        alike[name.lower()].append(name)
+    found: dict[str, list[list[str]]] = {}
+    for line in lines:
+        name = str(PurePosixPath(line.name.replace("\\", "/")))
+        same = alike[name.lower()]
+        if len(same) > 1 and name not in found:
+            problems.append(f"{line.where}: {' and '.join(same)} differ only in upper and lower case")
+        if name not in files and len(same) == 1:
+            name = same[0]
+        if name not in files:
+            problems.append(f"{line.where}: there is no picture {line.name!r}")
+            continue
+        for caption in line.captions:
+            tokens = _tokens(caption)
+            if tokens:
+                found.setdefault(name, []).append(tokens)
+            else:
+                problems.append(f"{line.where}: the caption of {line.name!r} is empty")
+    return dict(sorted(found.items()))
+
+
+def _decode_once(paths: list[Path], size: int) -> tuple[Path, dict[int, str]]:
+    """(a file with all pictures as uint8 (N, 3, size, size), what is wrong with those that cannot be read).
+
+    The file's name depends on the pictures' paths, sizes and dates. It is written in a folder of its own that is
+    renamed when it is whole, so that neither a killed process nor a second one at work leaves half of it to others.
+    """
+    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    folder = CACHE / hashlib.sha256(repr((size, stats)).encode()).hexdigest()[:20]
+    if not folder.is_dir():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        for left in CACHE.glob("*.unfinished"):
+            if time.time() - left.stat().st_mtime > 24 * 3600:
+                shutil.rmtree(left, ignore_errors=True)
+        unfinished = Path(tempfile.mkdtemp(dir=CACHE, suffix=".unfinished"))
+        try:
+            unreadable = _decode(paths, size, unfinished / "pictures")
+            (unfinished / "unreadable.json").write_text(json.dumps(unreadable))
+            os.rename(unfinished, folder)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            if not folder.is_dir():  # else another process was faster
+                raise
+    unreadable = json.loads((folder / "unreadable.json").read_text())
+    return folder / "pictures", {int(i): reason for i, reason in unreadable.items()}
+
+
+def _decode(paths: list[Path], size: int, file: Path) -> dict[int, str]:
+    def read(path: Path) -> Tensor | str:
+        try:
+            return to_tensor(open_image(path), size)
+        except (ValueError, OSError) as error:
+            return str(error)
+
+    unreadable, blank = {}, torch.zeros(3, size, size, dtype=torch.uint8)
+    waiting = iter(paths)
+    with file.open("wb") as out, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for first in range(0, len(paths), 500):  # not all at once: they need not fit into memory
+            for i, picture in enumerate(pool.map(read, islice(waiting, 500)), first):
+                if isinstance(picture, str):
+                    unreadable[i], picture = picture, blank
+                out.write(picture.numpy().tobytes())
+            if len(paths) > 500:
+                done = min(first + 500, len(paths))
+                print(f"\rdecoding pictures, once: {done} of {len(paths)}", end="\n" if done == len(paths) else "", flush=True)
+    return unreadable
+
+
+class FolderCaptions(PhotoCaptions):
+    """A folder of pictures with captions.csv, captions.tsv, captions.json or captions.jsonl.
+
+    Every line or entry has a file name and a caption, and a picture may have several; columns or keys are called
+    "file_name" and "caption" ("image" or "file", "captions" or "text" will do as well), and a third, "split", may say
+    train, validation or test. Where none says so, every tenth picture by name is for validation and every tenth for
+    test. A file without names of columns has the file name first. JSON may also map file names to captions.
+    """
+
+    def __init__(self, root: str | Path, split: str = "train", size: int = 64):
+        root = Path(root)
+        if split not in ("train", "validation", "test"):
+            raise ValueError(f"no split {split!r}: choose train, validation or test")
+        if not root.is_dir():
+            raise FileNotFoundError(f"{root}: no such folder")
+        tables = [root / f"captions{suffix}" for suffix in _READERS if (root / f"captions{suffix}").is_file()]
+        if len(tables) != 1:
+            names = " and ".join(table.name for table in tables) or f"no captions{', captions'.join(_READERS)}"
+            raise ValueError(f"{root} has {names}: exactly one captions file is needed")
+        files = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES]
+        problems: list[str] = []
+        lines = list(_READERS[tables[0].suffix](tables[0], problems))
+        in_a_line = {line.name.replace("\\", "/").lower() for line in lines}
+        problems += [f"{root / name}: has no caption" for name in sorted(files) if name.lower() not in in_a_line]
+        if any(line.split for line in lines):
+            chosen = [line for line in lines if _SPLIT_NAMES.get((line.split or "").lower()) == split]
+        else:
+            tenth = {name: ("validation", *["train"] * 4, "test", *["train"] * 4)[i % 10]
+                     for i, name in enumerate(sorted(in_a_line))}  # fmt: skip
+            chosen = [line for line in lines if tenth[line.name.replace("\\", "/").lower()] == split]
+        super().__init__(root, files, chosen, problems, size)
+
+
+_SPLIT_NAMES = {"train": "train", "val": "validation", "dev": "validation", "validation": "validation", "test": "test"}
+_FILE_KEYS, _CAPTION_KEYS = ("file_name", "image", "file"), ("caption", "captions", "text")
+
+
+def _text_lines(path: Path, problems: list[str]) -> Iterator[tuple[str, str]]:
+    """(where it stands, the line), for every line that is not blank."""
+    for number, raw in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
+        try:
+            if raw.strip():
+                yield f"{path}:{number}", raw.decode("utf-8")
+        except UnicodeDecodeError:
+            problems.append(f"{path}:{number}: not UTF-8 text")
+
+
+def _read_table(path: Path, problems: list[str]) -> Iterator[Line]:
+    style = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {"strict": True}
+    columns = None
+    for where, text in _text_lines(path, problems):
+        try:
+            cells = [cell.strip() for cell in next(csv.reader([text], skipinitialspace=True, **style))]
+        except csv.Error as error:
+            problems.append(f"{where}: {error}")
+            continue
+        if columns is None:
+            columns = [cell.lower() for cell in cells]
+            if set(columns) & set(_CAPTION_KEYS):
+                continue
+            columns = [_FILE_KEYS[0], _CAPTION_KEYS[0]]
+        if len(cells) != len(columns):
+            hint = "; a caption with a comma needs quotes around it" if len(cells) > len(columns) else ""
+            problems.append(f"{where}: {len(cells)} columns where {len(columns)} were expected{hint}")
+            continue
+        yield from _line(where, dict(zip(columns, cells)), problems)
+
+
+def _line(where: str, entry: object, problems: list[str]) -> Iterator[Line]:
+    """A dict with the expected keys -> a Line."""
+    if isinstance(entry, dict):
+        name = next((entry[key] for key in _FILE_KEYS if key in entry), None)
+        text = next((entry[key] for key in _CAPTION_KEYS if key in entry), None)
+        texts = text if isinstance(text, list) else [text]
+        if isinstance(name, str) and all(isinstance(caption, str) for caption in texts):
+            yield Line(where, name, texts, str(entry["split"]) if entry.get("split") else None)
+            return
+    problems.append(f"{where}: a file name and a caption were expected, not {json.dumps(entry)[:60]}")
+
+
+def _read_json_lines(path: Path, problems: list[str]) -> Iterator[Line]:
+    for where, text in _text_lines(path, problems):
+        try:
+            yield from _line(where, json.loads(text), problems)
+        except json.JSONDecodeError as error:
+            problems.append(f"{where}: not JSON: {error.msg}")
+
+
+def _read_json(path: Path, problems: list[str]) -> Iterator[Line]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not JSON: {error}") from None
+    if isinstance(entries, dict):
+        entries = [{"file_name": name, "captions": texts} for name, texts in entries.items()]
+    if not isinstance(entries, list):
+        raise ValueError(f"{path}: a list, or a map from file names to captions, was expected")
+    for number, entry in enumerate(entries, 1):
+        yield from _line(f"{path}, entry {number}", entry, problems)
+
+
+_READERS = {".csv": _read_table, ".tsv": _read_table, ".json": _read_json, ".jsonl": _read_json_lines}
+
+
+class Flickr8k(PhotoCaptions):
+    """Flickr8k in its official layout: Flicker8k_Dataset/, Flickr8k.token.txt and Flickr_8k.{train,dev,test}Images.txt.
+
+    The texts may also lie in Flickr8k_text/, as unpacked. Splits: train (6,000 pictures), validation (1,000; "dev"),
+    test (1,000). Source: Hodosh, Young & Hockenmaier 2013.
+    """
+
+    def __init__(self, root: str | Path, split: str = "train", size: int = 64):
+        root = Path(root)
+        if split not in _SPLIT_NAMES:
+            raise ValueError(f"no split {split!r}: choose train, validation or test")
+        texts = root / "Flickr8k_text" if (root / "Flickr8k_text").is_dir() else root
+        split_file = texts / f"Flickr_8k.{ {'validation': 'dev'}.get(_SPLIT_NAMES[split], _SPLIT_NAMES[split]) }Images.txt"
+        tokens_file, pictures = texts / "Flickr8k.token.txt", root / "Flicker8k_Dataset"
+        for needed in (tokens_file, split_file, pictures):
+            if not needed.exists():
+                raise FileNotFoundError(f"{needed}: not there; is {root} Flickr8k in its official layout?")
+        problems: list[str] = []
+        chosen = {text.strip() for _, text in _text_lines(split_file, problems)}
+        lines = []
+        for where, text in _text_lines(tokens_file, problems):
+            name, tab, caption = text.partition("\t")
+            if not tab:
+                problems.append(f"{where}: a name, a tab and a caption were expected, not {text[:60]!r}")
+            elif name.rpartition("#")[0] in chosen:
+                lines.append(Line(where, name.rpartition("#")[0], [caption]))
+        captioned = {line.name for line in lines}
+        problems += [f"{split_file}: {name} has no caption" for name in sorted(chosen - captioned)]
+        super().__init__(pictures, os.listdir(pictures), lines, problems, size)
+
+
+LAYOUTS = {"folder": FolderCaptions, "flickr8k": Flickr8k}

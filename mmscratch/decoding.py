@@ -1,0 +1,61 @@
+"""Writing: from a model's probabilities to a sentence. It knows of a decoder only start and step."""
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .attention import Memory
+from .text import BOS, EOS, PAD, UNK, Vocabulary
+
+
+class Hypothesis(NamedTuple):
+    """A sentence that was written: its word numbers without <eos>, and the log-probability of it all."""
+
+    tokens: list[int]
+    log_prob: float
+
+
+@torch.no_grad()
+def greedy_search(decoder: nn.Module, memory: Memory, max_length: int = 40) -> list[Hypothesis]:
+    """The most probable next word, again and again, until <eos> or `max_length` words; one sentence a memory.
+
+    <pad>, <bos> and <unk> are never written. All sentences of the batch go on side by side until the last has ended. Put the
+    model into eval mode first.
+    """
+    state = decoder.start(memory)
+    token = torch.full((memory.tokens.size(0),), BOS, device=memory.tokens.device)
+    ended = torch.zeros_like(token, dtype=torch.bool)
+    log_prob = torch.zeros(token.shape, device=token.device)
+    written = []
+    for _ in range(max_length):
+        logits, state = decoder.step(token, state)  # (B, V)
+        logits = logits.float().log_softmax(-1)
+        logits[:, [PAD, BOS, UNK]] = -torch.inf
+        best, token = logits.max(-1)  # (B,)
+        log_prob += best.masked_fill(ended, 0.0)
+        token = token.masked_fill(ended, EOS)
+        ended |= token == EOS
+        written.append(token)
+        if ended.all():
+            break
+    rows = torch.stack(written, dim=1).tolist()  # (B, T)
+    return [
+        Hypothesis(row[: row.index(EOS)] if EOS in row else row, total) for row, total in zip(rows, log_prob.tolist())
+    ]
+
+
+@torch.no_grad()
+def write_captions(
+    model: nn.Module, vocabulary: Vocabulary, pictures: Iterable[Tensor], batch_size: int = 100, max_length: int = 40
+) -> list[list[str]]:
+    """A caption, as tokens, for each picture (3, S, S) uint8."""
+    device, pictures, written = next(model.parameters()).device, iter(pictures), []
+    model.eval()
+    while batch := list(islice(pictures, batch_size)):
+        memory = model.encode({"image": torch.stack(batch).to(device)})
+        hypotheses = greedy_search(model.decoder, memory, max_length)
+        written += [vocabulary.decode(hypothesis.tokens) for hypothesis in hypotheses]
+    return written

@@ -1,0 +1,195 @@
+"""The long short-term memory, and the decoder made of it."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import Memory, scaled_dot_product_attention
+from .text import PAD
+
+
+def _gates_to_state(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """The four gates (B, 4H), before their activations, and the cell (B, H) -> the next hidden state and cell."""
+    i, f, g, o = gates.chunk(4, dim=-1)  # each (B, H)
+    cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+    return o.sigmoid() * cell.tanh(), cell
+
+
+def _uniform(shape: tuple[int, ...], hidden_size: int) -> nn.Parameter:
+    return nn.Parameter(torch.empty(shape).uniform_(-(hidden_size**-0.5), hidden_size**-0.5))
+
+
+class LSTMCell(nn.Module):
+    """One step of a long short-term memory.
+
+        i, f, g, o = split(W_ih x + b_ih + W_hh h + b_hh)
+        c' = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        h' = sigmoid(o) * tanh(c')
+
+    Parameters are named and ordered as in torch.nn.LSTMCell (gates i, f, g, o), so its weights load here.
+    Source: Hochreiter & Schmidhuber 1997; the forget gate of Gers et al. 2000.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__()
+        self.weight_ih = _uniform((4 * hidden_size, input_size), hidden_size)
+        self.weight_hh = _uniform((4 * hidden_size, hidden_size), hidden_size)
+        self.bias_ih = _uniform((4 * hidden_size,), hidden_size)
+        self.bias_hh = _uniform((4 * hidden_size,), hidden_size)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """x (B, I), state two of (B, H) -> the next state, two of (B, H)."""
+        hidden, cell = state
+        gates = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(hidden, self.weight_hh, self.bias_hh)  # (B, 4H)
+        return _gates_to_state(gates, cell)
+
+
+class LSTM(nn.Module):
+    """Layers of LSTM over whole sentences, batch first.
+
+    Parameters are named as in torch.nn.LSTM (weight_ih_l0, weight_hh_l0_reverse, …), so its weights load here, and the
+    outputs agree. With `bidirectional`, a second LSTM reads from the end, and the outputs stand side by side. Dropout
+    is applied between layers. What the input adds to the gates does not depend on the state, so it is one matrix
+    product for all steps; only the product with the hidden state waits for the step before.
+    """
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bidirectional: bool = False, dropout: float = 0.0
+    ):
+        super().__init__()
+        self.input_size, self.hidden_size, self.num_layers, self.dropout = input_size, hidden_size, num_layers, dropout
+        self.directions = ("", "_reverse") if bidirectional else ("",)
+        for layer in range(num_layers):
+            size = input_size if layer == 0 else hidden_size * len(self.directions)
+            for direction in self.directions:
+                shapes = {"weight_ih": (4 * hidden_size, size), "weight_hh": (4 * hidden_size, hidden_size)}
+                for name, shape in (shapes | {"bias_ih": (4 * hidden_size,), "bias_hh": (4 * hidden_size,)}).items():
+                    self.register_parameter(f"{name}_l{layer}{direction}", _uniform(shape, hidden_size))
+
+    def forward(
+        self, x: Tensor, state: tuple[Tensor, Tensor] | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """x (B, T, I), state two of (layers · directions, B, H) -> outputs (B, T, H · directions), last state.
+
+        With `lengths` (B), what lies behind a sentence's end changes nothing: outputs are zero there, and the last
+        state is that of its last word (as with torch's packed sequences).
+        """
+        if x.size(-1) != self.input_size:
+            raise ValueError(f"inputs of width {self.input_size} were expected, not {x.size(-1)}")
+        if state is None:
+            zeros = x.new_zeros(self.num_layers * len(self.directions), x.size(0), self.hidden_size)
+            state = zeros, zeros
+        live = None
+        if lengths is not None:
+            live = torch.arange(x.size(1), device=x.device).unsqueeze(1) < lengths.to(x.device)  # (T, B)
+            live = live.unsqueeze(-1)  # (T, B, 1)
+        hiddens, cells = [], []
+        for layer in range(self.num_layers):
+            if layer > 0:
+                x = F.dropout(x, self.dropout, self.training)
+            outputs = []
+            for direction in self.directions:
+                hidden, cell = state[0][len(hiddens)], state[1][len(cells)]
+                output, hidden, cell = self._run(x, hidden, cell, live, f"_l{layer}{direction}")
+                outputs.append(output)
+                hiddens.append(hidden)
+                cells.append(cell)
+            x = torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]  # (B, T, H · directions)
+        return x, (torch.stack(hiddens), torch.stack(cells))
+
+    def _run(self, x: Tensor, hidden: Tensor, cell: Tensor, live: Tensor | None, suffix: str):
+        """One layer in one direction."""
+        weight_ih, weight_hh, bias_ih, bias_hh = (
+            getattr(self, name + suffix) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        inputs = F.linear(x, weight_ih, bias_ih + bias_hh).transpose(0, 1).contiguous().unbind(0)  # T of (B, 4H)
+        weight_hh = weight_hh.t()
+        outputs = [hidden] * len(inputs)
+        times = range(len(inputs))
+        for t in reversed(times) if suffix.endswith("_reverse") else times:
+            before = hidden, cell
+            hidden, cell = _gates_to_state(torch.addmm(inputs[t], hidden, weight_hh), cell)
+            outputs[t] = hidden
+            if live is not None:
+                hidden, cell = (torch.where(live[t], new, old) for new, old in zip((hidden, cell), before))
+        output = torch.stack(outputs, dim=1)  # (B, T, H)
+        if live is not None:
+            output = output * live.transpose(0, 1)
+        return output, hidden, cell
+
+
+class LSTMState(NamedTuple):
+    """Where an `LSTMDecoder` is in its sentence: hidden state and cell, each (layers, B, H), and what it looks at."""
+
+    hidden: Tensor
+    cell: Tensor
+    memory: Memory
+
+
+class LSTMDecoder(nn.Module):
+    """Writes a sentence, word by word, while looking at a memory.
+
+    fusion="prefix": the memory, read once, makes the first state (Show and Tell: Vinyals et al. 2015).
+    fusion="cross_attention": besides, after each step the hidden state asks the memory (Luong et al. 2015, "general"):
+
+        context = attention(W h, memory);  logits = E tanh(W_c [h; context])
+
+    What is looked at does not enter the next step, so in training all steps ask at once. E is the embedding itself.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        embed_dim: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        fusion: str = "cross_attention",
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        if fusion not in ("prefix", "cross_attention"):
+            raise ValueError(f'fusion is "prefix" or "cross_attention", not {fusion!r}')
+        self.fusion, self.dropout = fusion, dropout
+        self.embedding = nn.Embedding(vocab_size, embed_dim, padding_idx=PAD)
+        nn.init.normal_(self.embedding.weight, std=embed_dim**-0.5)
+        self.first_state = nn.Linear(embed_dim, 2 * num_layers * hidden_size)
+        self.lstm = LSTM(embed_dim, hidden_size, num_layers, dropout=dropout)
+        self.query = nn.Linear(hidden_size, embed_dim, bias=False) if fusion == "cross_attention" else None
+        self.combine = nn.Linear(hidden_size + (embed_dim if self.query else 0), embed_dim)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+
+    def forward(self, tokens: Tensor, memory: Memory) -> Tensor:
+        """tokens (B, T), beginning with <bos> -> the logits (B, T, V) of the word after each."""
+        state = self.start(memory)
+        outputs, _ = self.lstm(self._embed(tokens), (state.hidden, state.cell))  # (B, T, H)
+        return self._read_out(outputs, memory)
+
+    def start(self, memory: Memory) -> LSTMState:
+        """The state before the first word."""
+        first = self.first_state(memory.mean()).tanh()  # (B, 2 · layers · H)
+        first = first.view(first.size(0), 2, self.lstm.num_layers, -1).permute(1, 2, 0, 3)  # (2, layers, B, H)
+        return LSTMState(*first.contiguous(), memory)
+
+    def step(self, token: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+        """token (B,) -> the logits (B, V) of the next word, and the state after it."""
+        outputs, (hidden, cell) = self.lstm(self._embed(token.unsqueeze(1)), (state.hidden, state.cell))  # (B, 1, H)
+        return self._read_out(outputs, state.memory).squeeze(1), LSTMState(hidden, cell, state.memory)
+
+    def reorder(self, state: LSTMState, index: Tensor) -> LSTMState:
+        """The states of the sentences `index` (B',), in that order."""
+        memory = Memory(*(part.index_select(0, index) for part in state.memory))
+        return LSTMState(state.hidden.index_select(1, index), state.cell.index_select(1, index), memory)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        words = self.embedding(tokens) * self.embedding.embedding_dim**0.5  # (B, T, D), of variance 1; as an output, 1/D
+        return F.dropout(words, self.dropout, self.training)
+
+    def _read_out(self, outputs: Tensor, memory: Memory) -> Tensor:
+        if self.query is not None:
+            mask = memory.mask.unsqueeze(1)  # (B, 1, N)
+            context = scaled_dot_product_attention(self.query(outputs), memory.tokens, memory.tokens, mask)  # (B, T, D)
+            outputs = torch.cat([outputs, context], dim=-1)
+        outputs = F.dropout(self.combine(outputs).tanh(), self.dropout, self.training)  # (B, T, D)
+        return F.linear(outputs, self.embedding.weight, self.bias)  # (B, T, V)

@@ -1,0 +1,187 @@
+"""Looking: convolution by hand, two families of CNN, and the encoder that turns a picture into a memory.
+
+`ResNet` and `VGG` name their parameters as torchvision does, so a state dict made there loads here.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import Memory
+from .images import normalize
+
+
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0) -> Tensor:
+    """Convolution as one matrix product: y[b, o, i, j] = Σ_{c, u, v} weight[o, c, u, v] x[b, c, i·stride + u, j·stride + v].
+
+    x (B, C, H, W), weight (O, C, U, V), bias (O) -> (B, O, H', W') with H' = (H + 2 padding - U) // stride + 1, and W'
+    likewise. As `F.conv2d` without groups; what deep learning calls convolution is cross-correlation.
+    """
+    x = F.pad(x, (padding,) * 4)
+    out_channels, in_channels, rows, columns = weight.shape
+    if x.size(1) != in_channels:
+        raise ValueError(f"the picture has {x.size(1)} channels, the filters expect {in_channels}")
+    if x.size(2) < rows or x.size(3) < columns:
+        raise ValueError(f"a padded picture of {x.size(2)} × {x.size(3)} is smaller than the filter, {rows} × {columns}")
+    windows = x.unfold(2, rows, stride).unfold(3, columns, stride)  # (B, C, H', W', U, V)
+    windows = windows.permute(0, 2, 3, 1, 4, 5).flatten(3)  # (B, H', W', C·U·V)
+    y = windows @ weight.flatten(1).T  # (B, H', W', O)
+    if bias is not None:
+        y = y + bias
+    return y.permute(0, 3, 1, 2)  # (B, O, H', W')
+
+
+def _conv(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, size, stride, padding=size // 2, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """relu(x + bn(conv3×3(relu(bn(conv3×3(x)))))): the block of ResNet-18 and 34."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1):
+        super().__init__()
+        self.conv1, self.bn1 = _conv(in_channels, channels, 3, stride), nn.BatchNorm2d(channels)
+        self.conv2, self.bn2 = _conv(channels, channels, 3), nn.BatchNorm2d(channels)
+        self.downsample = _shortcut(in_channels, channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(nn.Module):
+    """The block of ResNet-50 and deeper: 1×1 to fewer channels, 3×3, 1×1 to four times as many.
+
+    The stride sits on the 3×3, as in torchvision ("ResNet v1.5"); in He et al. it sits on the first 1×1.
+    """
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1):
+        super().__init__()
+        self.conv1, self.bn1 = _conv(in_channels, channels, 1), nn.BatchNorm2d(channels)
+        self.conv2, self.bn2 = _conv(channels, channels, 3, stride), nn.BatchNorm2d(channels)
+        self.conv3, self.bn3 = _conv(channels, 4 * channels, 1), nn.BatchNorm2d(4 * channels)
+        self.downsample = _shortcut(in_channels, 4 * channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return nn.Sequential(_conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
+
+
+class ResNet(nn.Module):
+    """Residual network: (B, 3, H, W) -> `features` (B, C, H/32, W/32) -> logits (B, num_classes).
+
+    `depth` is 18, 34, 50, 101 or 152, or, for something smaller, the number of basic blocks in each stage: [1, 1, 1]
+    has three stages, each twice as wide as the one before and, from the second on, half as high. `width` is that of
+    the first stage. Source: He et al. 2015, "Deep residual learning"; torchvision.models.resnet, whose state dicts load.
+    """
+
+    STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+    def __init__(self, depth: int | Sequence[int], num_classes: int = 1000, width: int = 64):
+        super().__init__()
+        if isinstance(depth, int) and depth not in self.STAGES:
+            raise ValueError(f"no ResNet of depth {depth}: choose one of {', '.join(map(str, self.STAGES))} or a list")
+        block = Bottleneck if isinstance(depth, int) and depth >= 50 else BasicBlock
+        self.conv1, self.bn1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(width)
+        channels, self.stages = width, []
+        for i, blocks in enumerate(self.STAGES[depth] if isinstance(depth, int) else depth):
+            stage = []
+            for j in range(blocks):
+                stage.append(block(channels, width << i, stride=2 if i > 0 and j == 0 else 1))
+                channels = (width << i) * block.expansion
+            self.stages.append(f"layer{i + 1}")
+            self.add_module(self.stages[-1], nn.Sequential(*stage))
+        self.out_channels = channels
+        self.fc = nn.Linear(channels, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last grid."""
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.max_pool2d(x, 3, stride=2, padding=1)
+        for stage in self.stages:
+            x = self.get_submodule(stage)(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.features(x).mean((2, 3)))  # (B, C) -> (B, num_classes)
+
+
+class VGG(nn.Module):
+    """Stacks of 3×3 convolutions: (B, 3, H, W) -> `features` (B, 512, H/32, W/32) -> logits (B, num_classes).
+
+    `depth` is 11, 13, 16 or 19. Source: Simonyan & Zisserman 2014; torchvision.models.vgg, whose state dicts load.
+    """
+
+    CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # a stage
+
+    def __init__(self, depth: int, batch_norm: bool = False, num_classes: int = 1000):
+        super().__init__()
+        if depth not in self.CONVOLUTIONS:
+            raise ValueError(f"no VGG of depth {depth}: choose one of {', '.join(map(str, self.CONVOLUTIONS))}")
+        layers, channels = [], 3
+        for width, convolutions in zip((64, 128, 256, 512, 512), self.CONVOLUTIONS[depth]):
+            for _ in range(convolutions):
+                layers += [nn.Conv2d(channels, width, 3, padding=1)]
+                layers += [nn.BatchNorm2d(width)] if batch_norm else []
+                layers += [nn.ReLU()]
+                channels = width
+            layers += [nn.MaxPool2d(2)]
+        self.features = nn.Sequential(*layers)
+        self.out_channels = channels
+        self.classifier = nn.Sequential(
+            nn.Linear(512 * 7 * 7, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(),
+            nn.Linear(4096, num_classes),
+        )  # fmt: skip
+        for module in self.features:
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.adaptive_avg_pool2d(self.features(x), 7)  # (B, 512, 7, 7)
+        return self.classifier(x.flatten(1))  # (B, num_classes)
+
+
+class ImageEncoder(nn.Module):
+    """A picture -> a memory: the backbone's last grid, projected to the model's width, with learned positions.
+
+    images (B, 3, size, size) uint8 -> Memory (B, N, embed_dim), N being the places of the grid, row by row. The grid's
+    own features do not know where they are: the learned vector of each place tells.
+    """
+
+    def __init__(self, backbone: nn.Module, embed_dim: int, image_size: int):
+        super().__init__()
+        self.backbone, self.image_size = backbone, image_size
+        self.projection = nn.Linear(backbone.out_channels, embed_dim)
+        self.norm = nn.LayerNorm(embed_dim)
+        with torch.no_grad():  # eval: the blank picture must not enter the batch-norm statistics
+            blank = torch.zeros(1, 3, image_size, image_size)
+            height, width = backbone.eval().features(blank).shape[2:]
+        backbone.train()
+        self.position = nn.Parameter(torch.randn(height * width, embed_dim) * 0.02)
+
+    def forward(self, images: Tensor) -> Memory:
+        if images.shape[1:] != (3, self.image_size, self.image_size):
+            size = f"3 × {self.image_size} × {self.image_size}"
+            raise ValueError(f"pictures of {size} were expected, not {' × '.join(map(str, images.shape[1:]))}")
+        grid = self.backbone.features(normalize(images))  # (B, C, h, w)
+        tokens = self.norm(self.projection(grid.flatten(2).transpose(1, 2)) + self.position)  # (B, h·w, D)
+        return Memory(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
