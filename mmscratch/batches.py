@@ -1,5 +1,6 @@
 """From examples to batches: padding, sentences of similar length together, loaders."""
 
+import hashlib
 import signal
 from collections.abc import Iterator, Sequence
 
@@ -35,12 +36,17 @@ class CaptionPairs(Dataset):
         tokens, image = self.data.references[picture][caption], self.data.picture(picture)
         if self.augment:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(hash((self.seed, visit, index)))
-                image = self.augment(image, mirror=not SIDES.intersection(tokens))
+                torch.default_generator.manual_seed(_one_seed(self.seed, visit, index))  # a GPU's generator stays as it is
+                image = self.augment(image, mirror=not any(token.startswith(SIDES) for token in tokens))
         return {"image": image, "target": torch.tensor([*self.vocabulary.encode(tokens), EOS])}
 
 
-SIDES = {"left", "right", "links", "rechts", "左", "右"}  # words that a mirrored picture makes false
+SIDES = ("left", "right", "link", "recht", "左", "右")  # words that begin so may be false of a mirrored picture
+
+
+def _one_seed(*numbers: int) -> int:
+    """One seed from several numbers, the same under every Python, which hash() does not promise."""
+    return int.from_bytes(hashlib.sha256(" ".join(map(str, numbers)).encode()).digest()[:7], "big")
 
 
 def collate(examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -74,7 +80,7 @@ class BucketSampler(Sampler):
         return -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)))
+        generator = torch.Generator().manual_seed(_one_seed(self.seed, self.epoch))
         order = torch.randperm(len(self.lengths), generator=generator).tolist()
         batches = []
         for first in range(0, len(order), POOL * self.batch_size):
@@ -94,6 +100,7 @@ def make_loader(dataset: CaptionPairs, batch_size: int, seed: int = 0, workers: 
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
         worker_init_fn=_ignore_interrupt,
+        generator=torch.Generator(),  # the loader draws a number for each pass, and not from the model's dropout
     )
 
 

@@ -1,5 +1,6 @@
 """Pictures with captions: drawn, or on disk in the layouts that people have."""
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -8,6 +9,8 @@ import shutil
 import sys
 import tempfile
 import time
+import unicodedata
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +23,7 @@ import torch
 from torch import Tensor
 
 from .images import open_image, to_tensor
-from .scenes import SPLITS, Scene, captions, render
+from .scenes import SPLITS, Scene, caption, render
 from .text import tokenize
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
@@ -63,10 +66,10 @@ class SceneCaptions(CaptionData):
             raise ValueError(f"the scenes have no split {split!r}: choose one of {', '.join(SPLITS)}")
         self.split, self.size, self.problems = split, size, []
         self.names = [f"{split} {i}" for i in range(count)]
-        self.references = []
-        for i in range(count):
-            sentences = captions(self.scene(i), language)
-            self.references.append([_tokens(s) for s in (sentences[i % 5 : i % 5 + 1] if one_each else sentences)])
+        which = [[i] for i in range(5)] if one_each else [range(5)] * 5  # captions of scene 0, 1, …, 4, again of 5, …
+        self.references = [
+            [_tokens(caption(self.scene(i), j, language)) for j in which[i % 5]] for i in range(count)
+        ]
 
     def scene(self, index: int) -> Scene:
         return Scene(SPLITS[self.split] + index)
@@ -116,20 +119,23 @@ class PhotoCaptions(CaptionData):
         return self.__dict__ | {"pictures": None}  # a worker process maps the file itself, and gets no copy
 
 
+def _key(name: str) -> str:
+    """The same for all ways of writing a file's name: A.jpg, a.JPG and ./a.jpg, b/a.jpg and b\\a.jpg, both forms of "ü"."""
+    return unicodedata.normalize("NFC", str(PurePosixPath(name.replace("\\", "/")))).lower()
+
+
 def _captions_by_file(files: set[str], lines: Iterable[Line], problems: list[str]) -> dict[str, list[list[str]]]:
     """The tokenized captions of each file that is there."""
     alike = defaultdict(list)
     for name in sorted(files):
-        alike[name.lower()].append(name)
+        alike[_key(name)].append(name)
     found: dict[str, list[list[str]]] = {}
     for line in lines:
-        name = str(PurePosixPath(line.name.replace("\\", "/")))
-        same = alike[name.lower()]
+        same = alike[_key(line.name)]
+        name = same[0] if len(same) == 1 else str(PurePosixPath(line.name.replace("\\", "/")))
         if len(same) > 1 and name not in found:
             problems.append(f"{line.where}: {' and '.join(same)} differ only in upper and lower case")
-        if name not in files and len(same) == 1:
-            name = same[0]
-        if name not in files:
+        if name not in same:
             problems.append(f"{line.where}: there is no picture {line.name!r}")
             continue
         for caption in line.captions:
@@ -147,13 +153,14 @@ def _decode_once(paths: list[Path], size: int) -> tuple[Path, dict[int, str]]:
     The file's name depends on the pictures' paths, sizes and dates. It is written in a folder of its own that is
     renamed when it is whole, so that neither a killed process nor a second one at work leaves half of it to others.
     """
-    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    folder = CACHE / hashlib.sha256(repr((size, stats)).encode()).hexdigest()[:20]
+    stats = [(str(path.resolve()), _size_and_date(path)) for path in paths]
+    folder = CACHE.absolute() / hashlib.sha256(repr((size, stats)).encode()).hexdigest()[:20]
     if not folder.is_dir():
         CACHE.mkdir(parents=True, exist_ok=True)
         for left in CACHE.glob("*.unfinished"):
-            if time.time() - left.stat().st_mtime > 24 * 3600:
-                shutil.rmtree(left, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it
+                if time.time() - left.stat().st_mtime > 24 * 3600:
+                    shutil.rmtree(left, ignore_errors=True)
         unfinished = Path(tempfile.mkdtemp(dir=CACHE, suffix=".unfinished"))
         try:
             unreadable = _decode(paths, size, unfinished / "pictures")
@@ -167,6 +174,14 @@ def _decode_once(paths: list[Path], size: int) -> tuple[Path, dict[int, str]]:
     return folder / "pictures", {int(i): reason for i, reason in unreadable.items()}
 
 
+def _size_and_date(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:  # a link to nothing, say: reading it will tell
+        return None
+    return stat.st_size, stat.st_mtime_ns
+
+
 def _decode(paths: list[Path], size: int, file: Path) -> dict[int, str]:
     def read(path: Path) -> Tensor | str:
         try:
@@ -176,7 +191,8 @@ def _decode(paths: list[Path], size: int, file: Path) -> dict[int, str]:
 
     unreadable, blank = {}, torch.zeros(3, size, size, dtype=torch.uint8)
     waiting = iter(paths)
-    with file.open("wb") as out, ThreadPoolExecutor(os.cpu_count()) as pool:
+    # open_image changes Python's warning filters for a moment, which threads do one into the other: put back at the end
+    with warnings.catch_warnings(), file.open("wb") as out, ThreadPoolExecutor(os.cpu_count()) as pool:
         for first in range(0, len(paths), 500):  # not all at once: they need not fit into memory
             for i, picture in enumerate(pool.map(read, islice(waiting, 500)), first):
                 if isinstance(picture, str):
@@ -207,17 +223,20 @@ class FolderCaptions(PhotoCaptions):
         if len(tables) != 1:
             names = " and ".join(table.name for table in tables) or f"no captions{', captions'.join(_READERS)}"
             raise ValueError(f"{root} has {names}: exactly one captions file is needed")
-        files = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES]
+        files = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
         problems: list[str] = []
         lines = list(_READERS[tables[0].suffix](tables[0], problems))
-        in_a_line = {line.name.replace("\\", "/").lower() for line in lines}
-        problems += [f"{root / name}: has no caption" for name in sorted(files) if name.lower() not in in_a_line]
+        in_a_line = {_key(line.name) for line in lines}
+        pictures = sorted(name for name in files if Path(name).suffix.lower() in PICTURE_SUFFIXES)
+        problems += [f"{root / name}: has no caption" for name in pictures if _key(name) not in in_a_line]
         if any(line.split for line in lines):
+            problems += [f"{line.where}: the split {line.split or ''!r} is none of {', '.join(_SPLIT_NAMES)}"
+                         for line in lines if (line.split or "").lower() not in _SPLIT_NAMES]  # fmt: skip
             chosen = [line for line in lines if _SPLIT_NAMES.get((line.split or "").lower()) == split]
         else:
             tenth = {name: ("validation", *["train"] * 4, "test", *["train"] * 4)[i % 10]
                      for i, name in enumerate(sorted(in_a_line))}  # fmt: skip
-            chosen = [line for line in lines if tenth[line.name.replace("\\", "/").lower()] == split]
+            chosen = [line for line in lines if tenth[_key(line.name)] == split]
         super().__init__(root, files, chosen, problems, size)
 
 
@@ -229,10 +248,13 @@ def _text_lines(path: Path, problems: list[str]) -> Iterator[tuple[str, str]]:
     """(where it stands, the line), for every line that is not blank."""
     for number, raw in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
         try:
-            if raw.strip():
-                yield f"{path}:{number}", raw.decode("utf-8")
+            text = raw.decode("utf-8")
         except UnicodeDecodeError:
+            text = "\0"
+        if "\0" in text:
             problems.append(f"{path}:{number}: not UTF-8 text")
+        elif text.strip():
+            yield f"{path}:{number}", text
 
 
 def _read_table(path: Path, problems: list[str]) -> Iterator[Line]:
@@ -246,7 +268,7 @@ def _read_table(path: Path, problems: list[str]) -> Iterator[Line]:
             continue
         if columns is None:
             columns = [cell.lower() for cell in cells]
-            if set(columns) & set(_CAPTION_KEYS):
+            if set(columns) & set(_FILE_KEYS) and set(columns) & set(_CAPTION_KEYS):
                 continue
             columns = [_FILE_KEYS[0], _CAPTION_KEYS[0]]
         if len(cells) != len(columns):
@@ -262,7 +284,7 @@ def _line(where: str, entry: object, problems: list[str]) -> Iterator[Line]:
         name = next((entry[key] for key in _FILE_KEYS if key in entry), None)
         text = next((entry[key] for key in _CAPTION_KEYS if key in entry), None)
         texts = text if isinstance(text, list) else [text]
-        if isinstance(name, str) and all(isinstance(caption, str) for caption in texts):
+        if isinstance(name, str) and texts and all(isinstance(caption, str) for caption in texts):
             yield Line(where, name, texts, str(entry["split"]) if entry.get("split") else None)
             return
     problems.append(f"{where}: a file name and a caption were expected, not {json.dumps(entry)[:60]}")
@@ -272,14 +294,14 @@ def _read_json_lines(path: Path, problems: list[str]) -> Iterator[Line]:
     for where, text in _text_lines(path, problems):
         try:
             yield from _line(where, json.loads(text), problems)
-        except json.JSONDecodeError as error:
-            problems.append(f"{where}: not JSON: {error.msg}")
+        except (ValueError, RecursionError) as error:
+            problems.append(f"{where}: not JSON: {error}")
 
 
 def _read_json(path: Path, problems: list[str]) -> Iterator[Line]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON: {error}") from None
     if isinstance(entries, dict):
         entries = [{"file_name": name, "captions": texts} for name, texts in entries.items()]

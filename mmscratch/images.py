@@ -46,7 +46,7 @@ def open_image(path: str | Path) -> Image.Image:
             with Image.open(path) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise ValueError(f"{image.width} × {image.height} pixels are more than {MOST_PIXELS:,}")
-                return _to_rgb(ImageOps.exif_transpose(image))
+                return _to_rgb(image)
         except FileNotFoundError:
             raise
         except Image.UnidentifiedImageError:
@@ -57,8 +57,13 @@ def open_image(path: str | Path) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     image.load()
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception:  # broken EXIF data (SyntaxError, struct.error, …) beside a picture that is whole
+        pass
     if image.mode.startswith("I"):  # 16 bits, of which Pillow's own conversion would clip all but the lowest 256 values
-        image = image.convert("I").point(lambda value: value / 257).convert("L")
+        image.info.pop("transparency", None)  # one grey of 65,536, which the conversion would make another
+        image = image.convert("I").point(lambda value: value / 257 + 0.5).convert("L")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -68,6 +73,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def to_tensor(image: Image.Image, size: int) -> Tensor:
     """Resize the shorter side to `size` and crop the centre: (3, size, size) uint8."""
+    width, height = image.size
+    spare = (max(width, height) - 8 * min(width, height)) // 2
+    if spare > 0:  # of a very long picture only the middle is resized: all of 1 × 60,000 pixels would fill the memory
+        image = image.crop((spare, 0, width - spare, height) if width > height else (0, spare, width, height - spare))
     image = v2.functional.resize(image, [size], antialias=True)
     return v2.functional.pil_to_tensor(v2.functional.center_crop(image, [size]))
 

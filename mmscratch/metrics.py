@@ -51,12 +51,12 @@ def bleu(
     for count, total in zip(counts, totals):
         if total == 0:
             precisions.append(0.0)
-        elif count == 0 and smooth_method == "exp":
+        elif count == 0 and smooth_method == "exp" and any(counts):  # where nothing at all fits, nothing is smoothed
             smooth *= 2
             precisions.append(100 / (smooth * total))
         else:
             precisions.append(100 * count / total)
-    if not any(counts) or min(precisions) == 0:
+    if min(precisions) == 0:
         score = 0.0
     else:
         score = bp * math.exp(sum(map(math.log, precisions)) / max_order)

@@ -62,9 +62,9 @@ class ModelConfig:
 def build_model(config: ModelConfig) -> EncoderDecoder:
     """A new model with random weights."""
     if config.backbone == "resnet":
-        backbone = ResNet(config.depth, num_classes=1, width=config.width)
+        backbone = ResNet(config.depth, num_classes=0, width=config.width)
     elif config.backbone == "vgg":
-        backbone = VGG(config.depth, batch_norm=True, num_classes=1)
+        backbone = VGG(config.depth, batch_norm=True, num_classes=0)
     else:
         raise ValueError(f'backbone is "resnet" or "vgg", not {config.backbone!r}')
     encoder = ImageEncoder(backbone, config.embed_dim, config.image_size)

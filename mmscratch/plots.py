@@ -28,30 +28,35 @@ def caption_sheet(
     Green where it is one of the references, red where it is not, and then the nearest reference below it in grey.
     Without references, black. Captions in Chinese that no font here can draw become numbers, and are printed.
     """
+    below = []  # for each picture, its paragraphs: (lines, colour)
+    for number, hypothesis in enumerate(map(list, hypotheses), 1):
+        written = _lines(detokenize(hypothesis) or "(nothing)", f"{number}")
+        if references is None:
+            below.append([(written, "black")])
+        elif hypothesis in map(list, references[number - 1]):
+            below.append([(written, GREEN)])
+        else:
+            nearest = max(references[number - 1], key=lambda ref: SequenceMatcher(None, hypothesis, list(ref)).ratio())
+            below.append([(written, RED), (_lines(detokenize(nearest), f"{number}, reference"), GREY)])
+    columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
-    figure = Figure(figsize=(2.6 * columns, 3.5 * rows), dpi=100, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes:
-        axis.set_axis_off()
-    for i, (axis, picture, hypothesis) in enumerate(zip(axes, pictures, hypotheses), 1):
+    most = max(sum(len(lines) for lines, _ in paragraphs) for paragraphs in below)
+    side, line, gap = 2.4, 0.165, 0.15  # inches
+    width, height = columns * (side + gap) + gap, rows * (side + (most + 1) * line + gap) + gap
+    figure = Figure(figsize=(width, height), dpi=100)
+    for i, (picture, paragraphs) in enumerate(zip(pictures, below)):
+        row, column = divmod(i, columns)
+        x, y = gap + column * (side + gap), height * (1 - row / rows) - side - gap  # lower left corner
+        axis = figure.add_axes((x / width, y / height, side / width, side / height))
         axis.imshow(picture.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
-        written, right, nearest = list(hypothesis), None, []
-        if references is not None:
-            right = written in [list(reference) for reference in references[i - 1]]
-            nearest = max(references[i - 1], key=lambda ref: SequenceMatcher(None, written, list(ref)).ratio())
-        lines = _lines(detokenize(written) or "(nothing)", f"{i}")
-        _below(axis, lines, 0, "black" if right is None else GREEN if right else RED)
-        if right is False:
-            _below(axis, _lines(detokenize(nearest), f"{i} should be"), len(lines), GREY)
+        axis.set_axis_off()
+        for lines, colour in paragraphs:
+            figure.text(
+                (x + side / 2) / width, (y - 0.06) / height, "\n".join(lines), color=colour, ha="center", va="top",
+                fontsize=8.5, linespacing=1.2, family=[*_chinese_fonts(), "DejaVu Sans"],
+            )  # fmt: skip
+            y -= len(lines) * line
     return figure
-
-
-def _below(axis, lines: list[str], first_line: int, colour: str) -> None:
-    """Write below a picture; positions are in points, so that they fit whatever the size of the figure."""
-    axis.annotate(
-        "\n".join(lines), (0.5, 0), (0, -4 - 12.5 * first_line), xycoords="axes fraction", textcoords="offset points",
-        ha="center", va="top", fontsize=8.5, linespacing=1.2, color=colour, family=[*_chinese_fonts(), "DejaVu Sans"],
-    )  # fmt: skip
 
 
 def _lines(text: str, number: str) -> list[str]:

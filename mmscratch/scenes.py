@@ -86,7 +86,7 @@ COLOURS = {
     "white": Colour((255, 255, 255), "weiß", "白色"),
     "black": Colour((0, 0, 0), "schwarz", "黑色"),
 }
-SIZES = {"small": 0.21, "big": 0.33}  # the longer side of an icon, as a share of the picture
+SIZES = {"small": 0.25, "big": 0.38}  # the longer side of an icon, as a share of the picture
 
 
 class Thing(NamedTuple):
@@ -127,10 +127,10 @@ class Scene:
         draw = random.Random(seed)
         novel = seed >= SPLITS["compositional_test"]
         count = draw.randint(1, 3)
-        looks = [(draw.choice(list(SIZES)), *reversed(draw.choice(_PAIRS[novel])))]
+        looks = [_draw_look(draw, novel)]
         alike = count > 1 and draw.random() < 0.25
         while len(looks) < count:
-            new = looks[0] if alike else (draw.choice(list(SIZES)), *reversed(draw.choice(_PAIRS[False])))
+            new = looks[0] if alike else _draw_look(draw, False)
             if alike or new not in looks:
                 looks.append(new)
             alike = alike and draw.random() < 0.25  # now and then three are alike
@@ -139,6 +139,11 @@ class Scene:
             places = _draw_places(draw, [SIZES[size] for size, _, _ in looks])
         self.things = tuple(Thing(noun, colour, size, *at) for (size, colour, noun), at in zip(looks, places))
         self.background = tuple(draw.randint(140, 195) for _ in range(3))
+
+
+def _draw_look(draw: random.Random, novel: bool) -> tuple[str, str, str]:
+    noun, colour = draw.choice(_PAIRS[novel])
+    return draw.choice(tuple(SIZES)), colour, noun
 
 
 def _draw_places(draw: random.Random, sizes: list[float]) -> list[tuple[int, int, float, float]] | None:
@@ -270,6 +275,11 @@ class Mention(NamedTuple):
 
 def captions(scene: Scene, language: str = "en") -> list[str]:
     """Five true sentences about the whole scene, each naming the size, the colour and the noun of every thing."""
+    return [caption(scene, which, language) for which in range(5)]
+
+
+def caption(scene: Scene, which: int, language: str = "en") -> str:
+    """One of the five, 0 to 4."""
     _check_language(language)
     things = scene.things
     looks = [thing.look for thing in things]
@@ -277,15 +287,13 @@ def captions(scene: Scene, language: str = "en") -> list[str]:
     n, rest = looks.count(most), [look for look in looks if look != most]
     kind = "alike" if n == len(looks) > 1 else "mixed" if n > 1 else ("one", "two", "three")[len(looks) - 1]
     axes = [axis for axis in (0, 1) if len({thing[3 + axis] for thing in things}) == len(things)]
-    words = {"n": Mention(language, n, *most), "m": rest and Mention(language, 1, *rest[0])}
+    axis = axes[which % len(axes)]  # things that stand diagonally have an order on both
+    words = dict(zip(_AXIS_FIELDS, _AXES[language][axis]))
     words["place"] = _PLACES[language][things[0].row * 3 + things[0].column]
-    sentences = []
-    for i, template in enumerate(_TEMPLATES[language][kind]):
-        axis = axes[i % len(axes)]  # things that stand diagonally have an order on both
-        ordered = sorted(things, key=lambda thing: thing[3 + axis])
-        words |= zip(_AXIS_FIELDS, _AXES[language][axis])
-        sentences.append(template.format(*(Mention(language, 1, *thing.look) for thing in ordered), **words))
-    return sentences
+    words |= {"n": Mention(language, n, *most), "m": rest and Mention(language, 1, *rest[0])}
+    ordered = sorted(things, key=lambda thing: thing[3 + axis])
+    mentions = (Mention(language, 1, *thing.look) for thing in ordered)
+    return _TEMPLATES[language][kind][which].format(*mentions, **words)
 
 
 def mask_colours(caption: str, language: str = "en") -> str:

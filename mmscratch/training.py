@@ -46,7 +46,9 @@ class Precision:
 
     def autocast(self):
         """Within it, matrix products and convolutions compute in `dtype`; the weights stay float32."""
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
 
     def __str__(self) -> str:
         return f"{str(self.dtype).removeprefix('torch.')}{', channels last' if self.channels_last else ''}"
@@ -290,7 +292,8 @@ def read_checkpoint(path: Path) -> dict:
     except FileNotFoundError:
         raise
     except Exception as error:  # torch raises several kinds
-        raise ValueError(f"{path}: not a checkpoint that can be read: {str(error).splitlines()[0]}") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path}: not a checkpoint that can be read: {reason}") from None
 
 
 def load_run(folder: str | Path) -> tuple[EncoderDecoder, Vocabulary, dict]:

@@ -87,7 +87,7 @@ class ResNet(nn.Module):
 
     `depth` is 18, 34, 50, 101 or 152, or, for something smaller, the number of basic blocks in each stage: [1, 1, 1]
     has three stages, each twice as wide as the one before and, from the second on, half as high. `width` is that of
-    the first stage. Source: He et al. 2015, "Deep residual learning"; torchvision.models.resnet, whose state dicts load.
+    the first stage; with `num_classes=0` there is no classifier. Source: He et al. 2015, "Deep residual learning"; torchvision.models.resnet, whose state dicts load.
     """
 
     STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -107,7 +107,7 @@ class ResNet(nn.Module):
             self.stages.append(f"layer{i + 1}")
             self.add_module(self.stages[-1], nn.Sequential(*stage))
         self.out_channels = channels
-        self.fc = nn.Linear(channels, num_classes)
+        self.fc = nn.Linear(channels, num_classes) if num_classes else nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -127,7 +127,7 @@ class ResNet(nn.Module):
 class VGG(nn.Module):
     """Stacks of 3×3 convolutions: (B, 3, H, W) -> `features` (B, 512, H/32, W/32) -> logits (B, num_classes).
 
-    `depth` is 11, 13, 16 or 19. Source: Simonyan & Zisserman 2014; torchvision.models.vgg, whose state dicts load.
+    `depth` is 11, 13, 16 or 19; with `num_classes=0` there is no classifier. Source: Simonyan & Zisserman 2014; torchvision.models.vgg, whose state dicts load.
     """
 
     CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # a stage
@@ -146,10 +146,12 @@ class VGG(nn.Module):
             layers += [nn.MaxPool2d(2)]
         self.features = nn.Sequential(*layers)
         self.out_channels = channels
-        self.classifier = nn.Sequential(
-            nn.Linear(512 * 7 * 7, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(),
-            nn.Linear(4096, num_classes),
-        )  # fmt: skip
+        self.classifier = nn.Identity()
+        if num_classes:
+            self.classifier = nn.Sequential(
+                nn.Linear(512 * 7 * 7, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(),
+                nn.Linear(4096, num_classes),
+            )  # fmt: skip
         for module in self.features:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

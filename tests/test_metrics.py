@@ -4,6 +4,7 @@ import random
 
 import pytest
 from sacrebleu import corpus_bleu
+from sacrebleu.metrics import BLEU
 
 from mmscratch.metrics import bleu, exact_match
 
@@ -84,8 +85,6 @@ def test_bleu_agrees_with_sacrebleu_on_one_sentence(hypothesis, references, smoo
 
 @pytest.mark.parametrize("max_order", [1, 2, 3, 5])
 def test_bleu_agrees_with_sacrebleu_for_other_orders(max_order):
-    from sacrebleu.metrics import BLEU
-
     hypotheses, references = [h.split() for h in ("a b c d e f", "c d a b")], [["a b c d f e".split()], ["c d a".split()]]
     metric = BLEU(tokenize="none", force=True, max_ngram_order=max_order)
     theirs = metric.corpus_score([" ".join(h) for h in hypotheses], [[" ".join(r[0]) for r in references]])

@@ -1,0 +1,139 @@
+"""The pieces together: fusion of memories, teacher forcing, and a model that can learn a batch by heart."""
+
+from dataclasses import asdict
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from mmscratch.attention import Memory
+from mmscratch.batches import CaptionPairs, collate
+from mmscratch.datasets import SceneCaptions
+from mmscratch.model import EncoderDecoder, ModelConfig, build_model, fuse
+from mmscratch.text import PAD, Vocabulary
+from mmscratch.training import word_loss
+
+V, S = 23, 37  # words, and pixels a side
+SMALL = {"depth": (1, 1), "width": 5, "image_size": S, "embed_dim": 11, "hidden_size": 13}
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=["prefix", "cross_attention"])
+def model(request):
+    return build_model(ModelConfig(V, fusion=request.param, **SMALL))
+
+
+@pytest.fixture
+def batch():
+    """Five pictures with sentences of 7, 5, 3, 2 and 1 words."""
+    target = torch.randint(4, V, (5, 7)).masked_fill(torch.arange(7) >= torch.tensor([[7], [5], [3], [2], [1]]), PAD)
+    return {"image": torch.randint(256, (5, 3, S, S), dtype=torch.uint8), "target": target}
+
+
+def test_fuse_lays_memories_side_by_side():
+    memories = [Memory(torch.randn(2, places, 5), torch.rand(2, places) < 0.5) for places in (3, 7, 1)]
+    fused = fuse(memories)
+    assert fused.tokens.shape == (2, 11, 5) and fused.mask.shape == (2, 11)
+    for part, memory in zip(zip(*(x.split([3, 7, 1], dim=1) for x in fused)), memories):
+        assert_close(part, tuple(memory))
+    assert_close(fuse(memories[:1]), memories[0])
+
+
+class Words(nn.Embedding):
+    """An encoder of sentences, the simplest."""
+
+    def forward(self, tokens):
+        return Memory(super().forward(tokens), tokens != PAD)
+
+
+def test_a_missing_modality_is_not_fused(model, batch):
+    model = EncoderDecoder({**model.encoders, "source": Words(V, 11)}, model.decoder).eval()
+    batch["source"] = torch.randint(4, V, (5, 3))
+    image = model.encoders["image"](batch["image"])
+    source = model.encoders["source"](batch["source"])
+    assert_close(model.encode(batch), fuse([image, source]))
+    assert_close(model.encode({"image": batch["image"]}), image)
+    assert_close(model.encode({"source": batch["source"], "target": batch["target"]}), source)
+    assert not torch.equal(model(batch), model({name: batch[name] for name in ("image", "target")}))
+    with pytest.raises(ValueError, match="none of: image, source; it has: target"):
+        model.encode({"target": batch["target"]})
+
+
+def test_the_logits_at_t_know_the_words_before_t_and_no_others(model, batch):
+    model.eval()
+    before = model(batch)
+    assert before.shape == (5, 7, V)
+    for t in range(7):
+        target = batch["target"].clone()
+        target[:, t] = target[:, t] % (V - 4) + 4  # another word
+        after = model({**batch, "target": target})
+        assert_close(after[:, : t + 1], before[:, : t + 1], rtol=0, atol=0)
+        assert (after[:, t + 1 :] != before[:, t + 1 :]).any(-1).all()
+
+
+def test_the_first_word_comes_after_bos(model, batch):
+    model.eval()
+    bos = torch.full((5,), 1)
+    logits, _ = model.decoder.step(bos, model.decoder.start(model.encode(batch)))
+    assert_close(model(batch)[:, 0], logits)
+
+
+def test_padding_does_not_matter_to_the_loss(model, batch):
+    model.eval()
+    loss, words = word_loss(model, batch)
+    assert words == 7 + 5 + 3 + 2 + 1
+    longer = {**batch, "target": nn.functional.pad(batch["target"], (0, 4), value=PAD)}
+    assert_close(word_loss(model, longer), (loss, words))
+    alone = [word_loss(model, {"image": i[None], "target": t[t != PAD][None]}) for i, t in zip(*batch.values())]
+    assert_close(sum(loss for loss, _ in alone), loss)
+
+
+def test_the_loss_is_the_sum_over_the_words_of_minus_log_probability(model, batch):
+    model.eval()
+    loss, _ = word_loss(model, batch)
+    probabilities, expected = model(batch).softmax(-1), 0
+    for b, t in batch["target"].ne(PAD).nonzero().tolist():
+        expected -= probabilities[b, t, batch["target"][b, t]].log()
+    assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("fusion", ["prefix", "cross_attention"])
+@pytest.mark.parametrize("backbone", [{"backbone": "resnet", "depth": 18}, {"backbone": "vgg", "depth": 11}])
+def test_build_model_makes_what_the_config_says(fusion, backbone, batch):
+    config = ModelConfig(V, **(SMALL | {"fusion": fusion, "num_layers": 2, "dropout": 0.1} | backbone))
+    assert ModelConfig(**asdict(config)) == config
+    model = build_model(config)
+    assert type(model.encoders["image"].backbone).__name__.lower() == backbone["backbone"]
+    assert (model.decoder.fusion, model.decoder.lstm.num_layers, model.decoder.dropout) == (fusion, 2, 0.1)
+    word_loss(model, batch)[0].backward()
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert not without, "weights that nothing is computed with"
+    build_model(ModelConfig(**asdict(config))).load_state_dict(model.state_dict(), strict=True)
+
+
+def test_an_unknown_backbone_is_refused():
+    with pytest.raises(ValueError, match='"resnet" or "vgg", not \'alexnet\''):
+        build_model(ModelConfig(V, backbone="alexnet"))
+
+
+@pytest.mark.parametrize("fusion", ["prefix", "cross_attention"])
+def test_learns_a_small_batch_by_heart(fusion):
+    scenes = SceneCaptions("train", 11, size=32, one_each=True)
+    vocabulary = Vocabulary.build(caption for captions in scenes.references for caption in captions)
+    pairs = CaptionPairs(scenes, vocabulary)
+    batch = collate([pairs[i] for i in range(len(pairs))])
+    config = ModelConfig(len(vocabulary), fusion=fusion, width=8, image_size=32, embed_dim=64, hidden_size=64)
+    model = build_model(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(100):
+        loss, words = word_loss(model, batch)
+        optimizer.zero_grad()
+        (loss / words).backward()
+        optimizer.step()
+    assert loss / words < 0.02
+    assert (model(batch).argmax(-1) == batch["target"])[batch["target"] != PAD].all()
