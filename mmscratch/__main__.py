@@ -102,7 +102,9 @@ def quickstart(args) -> None:
     vocabulary = Vocabulary.build(c for data in (training, validation) for captions in data.references for c in captions)
     trainer = Trainer(
         ModelConfig(len(vocabulary), fusion=args.fusion),
-        TrainConfig(),
+        # No bucketing: the length of a scene's caption tells how many things there are, so bucketed batches would be all
+        # alike, and batch norm would learn to rely on that (with it, 56 % of the captions were true instead of 70).
+        TrainConfig(pool=1, evaluate_every=500),
         CaptionPairs(training, vocabulary),
         CaptionPairs(validation, vocabulary),
         folder,

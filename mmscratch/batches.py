@@ -12,8 +12,6 @@ from .datasets import CaptionData
 from .images import Augment
 from .text import EOS, PAD, Vocabulary
 
-POOL = 50  # batches' worth of shuffled examples that are sorted by length together
-
 
 class CaptionPairs(Dataset):
     """Every pair of a picture and one of its captions: {"image": (3, S, S) uint8, "target": (T,) words and <eos>}.
@@ -64,12 +62,13 @@ def collate(examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 class BucketSampler(Sampler):
     """Batches of indices (example, epoch), shuffled anew each epoch, with sentences of similar length together.
 
-    The examples are shuffled, cut into pools of `POOL` batches, each pool is sorted by length and cut into batches, and
-    the batches are shuffled. What comes depends on seed and epoch only; `start(epoch, skip)` says where to begin.
+    The examples are shuffled, cut into pools of so many batches, each pool is sorted by length and cut into batches,
+    and the batches are shuffled; pools of one batch are not bucketed at all. What comes depends on seed and epoch only;
+    `start(epoch, skip)` says where to begin.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int = 0):
-        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int = 0, pool: int = 50):
+        self.lengths, self.batch_size, self.seed, self.pool = lengths, batch_size, seed, pool
         self.start(0)
 
     def start(self, epoch: int, skip: int = 0) -> None:
@@ -83,18 +82,18 @@ class BucketSampler(Sampler):
         generator = torch.Generator().manual_seed(_one_seed(self.seed, self.epoch))
         order = torch.randperm(len(self.lengths), generator=generator).tolist()
         batches = []
-        for first in range(0, len(order), POOL * self.batch_size):
-            pool = sorted(order[first : first + POOL * self.batch_size], key=self.lengths.__getitem__)
+        for first in range(0, len(order), self.pool * self.batch_size):
+            pool = sorted(order[first : first + self.pool * self.batch_size], key=self.lengths.__getitem__)
             batches += [pool[i : i + self.batch_size] for i in range(0, len(pool), self.batch_size)]
         for i in torch.randperm(len(batches), generator=generator).tolist()[self.skip :]:
             yield [(example, self.epoch) for example in batches[i]]
 
 
-def make_loader(dataset: CaptionPairs, batch_size: int, seed: int = 0, workers: int = 0) -> DataLoader:
+def make_loader(dataset: CaptionPairs, batch_size: int, seed: int = 0, workers: int = 0, pool: int = 50) -> DataLoader:
     """Shuffled, bucketed batches; `loader.batch_sampler.start(epoch)` before each pass. Pinned memory if CUDA is there."""
     return DataLoader(
         dataset,
-        batch_sampler=BucketSampler(dataset.lengths, batch_size, seed),
+        batch_sampler=BucketSampler(dataset.lengths, batch_size, seed, pool),
         collate_fn=collate,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),

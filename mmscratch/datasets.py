@@ -290,17 +290,26 @@ def _line(where: str, entry: object, problems: list[str]) -> Iterator[Line]:
     problems.append(f"{where}: a file name and a caption were expected, not {json.dumps(entry)[:60]}")
 
 
+def _once_each(pairs: list[tuple[str, object]]) -> dict:
+    """dict(pairs), but for a key that is there twice, of which JSON's reader would silently drop the first."""
+    entry = dict(pairs)
+    if len(entry) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice: write a list instead")
+    return entry
+
+
 def _read_json_lines(path: Path, problems: list[str]) -> Iterator[Line]:
     for where, text in _text_lines(path, problems):
         try:
-            yield from _line(where, json.loads(text), problems)
+            yield from _line(where, json.loads(text, object_pairs_hook=_once_each), problems)
         except (ValueError, RecursionError) as error:
-            problems.append(f"{where}: not JSON: {error}")
+            problems.append(f"{where}: not JSON: {getattr(error, 'msg', error)}")
 
 
 def _read_json(path: Path, problems: list[str]) -> Iterator[Line]:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        entries = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once_each)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON: {error}") from None
     if isinstance(entries, dict):

@@ -49,7 +49,7 @@ class ModelConfig:
 
     vocab_size: int
     backbone: str = "resnet"  # "resnet", or "vgg" with a depth
-    depth: int | tuple[int, ...] = (1, 1, 1)  # of the backbone: a published one, or blocks a stage
+    depth: int | tuple[int, ...] = (1, 1)  # of the backbone: a published one, or blocks a stage
     width: int = 32  # channels of the ResNet's first stage
     image_size: int = 64
     fusion: str = "cross_attention"

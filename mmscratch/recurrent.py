@@ -105,7 +105,7 @@ class LSTM(nn.Module):
             getattr(self, name + suffix) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
         inputs = F.linear(x, weight_ih, bias_ih + bias_hh).transpose(0, 1).contiguous().unbind(0)  # T of (B, 4H)
-        weight_hh = weight_hh.t()
+        weight_hh = weight_hh.t().to(inputs[0].dtype)  # once: autocast would convert it anew at each step
         outputs = [hidden] * len(inputs)
         times = range(len(inputs))
         for t in reversed(times) if suffix.endswith("_reverse") else times:
@@ -154,7 +154,8 @@ class LSTMDecoder(nn.Module):
         self.fusion, self.dropout = fusion, dropout
         self.embedding = nn.Embedding(vocab_size, embed_dim, padding_idx=PAD)
         nn.init.normal_(self.embedding.weight, std=embed_dim**-0.5)
-        self.first_state = nn.Linear(embed_dim, 2 * num_layers * hidden_size)
+        self.glance = nn.Linear(embed_dim, hidden_size)
+        self.first_state = nn.Linear(hidden_size, 2 * num_layers * hidden_size)
         self.lstm = LSTM(embed_dim, hidden_size, num_layers, dropout=dropout)
         self.query = nn.Linear(hidden_size, embed_dim, bias=False) if fusion == "cross_attention" else None
         self.combine = nn.Linear(hidden_size + (embed_dim if self.query else 0), embed_dim)
@@ -167,8 +168,12 @@ class LSTMDecoder(nn.Module):
         return self._read_out(outputs, memory)
 
     def start(self, memory: Memory) -> LSTMState:
-        """The state before the first word."""
-        first = self.first_state(memory.mean()).tanh()  # (B, 2 · layers · H)
+        """The state before the first word: tanh(W₂ meanₙ relu(W₁ memoryₙ)).
+
+        Without the relu, the mean would add up what is there and where, and lose what is where (Zaheer et al. 2017).
+        """
+        glance = Memory(self.glance(memory.tokens).relu(), memory.mask).mean()  # (B, H)
+        first = self.first_state(glance).tanh()  # (B, 2 · layers · H)
         first = first.view(first.size(0), 2, self.lstm.num_layers, -1).permute(1, 2, 0, 3)  # (2, layers, B, H)
         return LSTMState(*first.contiguous(), memory)
 

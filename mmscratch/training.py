@@ -28,13 +28,14 @@ class TrainConfig:
 
     epochs: int = 1
     batch_size: int = 64
-    learning_rate: float = 2e-3  # at its peak: it rises for the first `warmup` of all steps, then falls as a cosine to 0
+    learning_rate: float = 3e-3  # at its peak: it rises for the first `warmup` of all steps, then falls as a cosine to 0
     warmup: float = 0.05
     weight_decay: float = 0.05  # of matrices; biases, norms and single vectors keep their size
     clip_norm: float = 1.0
     evaluate_every: int = 0  # steps; 0 stands for every epoch
     seed: int = 0
     workers: int = 0
+    pool: int = 50  # batches' worth of captions that are sorted by length together (see `BucketSampler`)
 
 
 class Precision:
@@ -122,7 +123,7 @@ class Trainer:
         self.model_config, self.config, self.train, self.validation = model_config, config, train, validation
         self.folder, self.facts = Path(folder), facts or {}
         self.device = pick_device()
-        self.loader = make_loader(train, config.batch_size, config.seed, config.workers)
+        self.loader = make_loader(train, config.batch_size, config.seed, config.workers, config.pool)
         self.steps = config.epochs * len(self.loader)
         self.step, self.best_loss, self.stop = 0, math.inf, False
 

@@ -14,7 +14,9 @@ from .images import normalize
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0) -> Tensor:
-    """Convolution as one matrix product: y[b, o, i, j] = Σ_{c, u, v} weight[o, c, u, v] x[b, c, i·stride + u, j·stride + v].
+    """Convolution as one matrix product.
+
+        y[b, o, i, j] = bias[o] + Σ_{c, u, v} weight[o, c, u, v] · x[b, c, i · stride + u, j · stride + v]
 
     x (B, C, H, W), weight (O, C, U, V), bias (O) -> (B, O, H', W') with H' = (H + 2 padding - U) // stride + 1, and W'
     likewise. As `F.conv2d` without groups; what deep learning calls convolution is cross-correlation.
@@ -87,7 +89,8 @@ class ResNet(nn.Module):
 
     `depth` is 18, 34, 50, 101 or 152, or, for something smaller, the number of basic blocks in each stage: [1, 1, 1]
     has three stages, each twice as wide as the one before and, from the second on, half as high. `width` is that of
-    the first stage; with `num_classes=0` there is no classifier. Source: He et al. 2015, "Deep residual learning"; torchvision.models.resnet, whose state dicts load.
+    the first stage; with `num_classes=0` there is no classifier.
+    Source: He et al. 2015, "Deep residual learning"; torchvision.models.resnet, whose state dicts load.
     """
 
     STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -127,14 +130,15 @@ class ResNet(nn.Module):
 class VGG(nn.Module):
     """Stacks of 3×3 convolutions: (B, 3, H, W) -> `features` (B, 512, H/32, W/32) -> logits (B, num_classes).
 
-    `depth` is 11, 13, 16 or 19; with `num_classes=0` there is no classifier. Source: Simonyan & Zisserman 2014; torchvision.models.vgg, whose state dicts load.
+    `depth` is 11, 13, 16 or 19; with `num_classes=0` there is no classifier.
+    Source: Simonyan & Zisserman 2014; torchvision.models.vgg, whose state dicts load.
     """
 
     CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # a stage
 
     def __init__(self, depth: int, batch_norm: bool = False, num_classes: int = 1000):
         super().__init__()
-        if depth not in self.CONVOLUTIONS:
+        if not isinstance(depth, int) or depth not in self.CONVOLUTIONS:
             raise ValueError(f"no VGG of depth {depth}: choose one of {', '.join(map(str, self.CONVOLUTIONS))}")
         layers, channels = [], 3
         for width, convolutions in zip((64, 128, 256, 512, 512), self.CONVOLUTIONS[depth]):
@@ -176,8 +180,9 @@ class ImageEncoder(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
         with torch.no_grad():  # eval: the blank picture must not enter the batch-norm statistics
             blank = torch.zeros(1, 3, image_size, image_size)
+            training = backbone.training
             height, width = backbone.eval().features(blank).shape[2:]
-        backbone.train()
+            backbone.train(training)
         self.position = nn.Parameter(torch.randn(height * width, embed_dim) * 0.02)
 
     def forward(self, images: Tensor) -> Memory:

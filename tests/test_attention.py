@@ -86,12 +86,13 @@ def test_who_may_see_nothing_gets_zeros_and_finite_gradients(mask_shape, need_we
     query, key, value = random_inputs(B)
     mask = random_mask(*mask_shape)
     mask.view(-1, N)[-1] = False
-    output = scaled_dot_product_attention(query, key, value, mask, need_weights)
-    output = output[0] if need_weights else output
+    with torch.autograd.set_detect_anomaly(True):  # a NaN on the way is an error, even if it is erased later
+        output = scaled_dot_product_attention(query, key, value, mask, need_weights)
+        output = output[0] if need_weights else output
+        gradients = torch.autograd.grad(output.sum(), (query, key, value))
     blind = ~mask.any(-1, keepdim=True).expand(B, T, 1).squeeze(-1)  # (B, T)
     assert blind.any()
     assert (output[blind] == 0).all() and (output[~blind] != 0).all()
-    gradients = torch.autograd.grad(output.sum(), (query, key, value))
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert (gradients[0][blind] == 0).all()
 

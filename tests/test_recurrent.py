@@ -177,6 +177,14 @@ def test_a_prefix_is_read_once_and_cross_attention_looks_again(memory, tokens):
         assert (decoder(tokens, other) != decoder(tokens, memory)).any(-1).all()  # both read it at the start
 
 
+def test_the_first_state_knows_more_than_the_mean_of_the_memory(fusion):
+    decoder, tokens, mask = LSTMDecoder(V, D, HIDDEN, 2, fusion), torch.randn(B, 1, D), torch.ones(B, 2).bool()
+    opposites, nothing = torch.cat([tokens, -tokens], dim=1), torch.zeros(B, 2, D)
+    states = [decoder.start(Memory(tokens, mask)) for tokens in (opposites, nothing)]
+    for ours, other in ((states[0].hidden, states[1].hidden), (states[0].cell, states[1].cell)):
+        assert (ours - other).abs().amax(-1).min() > 1e-3
+
+
 def test_decoder_dropout_is_only_in_training(fusion, memory, tokens):
     decoder = LSTMDecoder(V, D, HIDDEN, 2, fusion, dropout=0.5)
     assert (decoder(tokens, memory) != decoder(tokens, memory)).any()

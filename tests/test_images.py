@@ -1,0 +1,264 @@
+"""Pictures: every kind of file to RGB, and to tensors as torchvision and Pillow make them."""
+
+import re
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmscratch import images
+from mmscratch.images import MEAN, STD, Augment, normalize, open_image, to_tensor
+
+NOISE = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
+
+
+def row(mode, *pixels, palette=None):
+    """A picture one pixel high."""
+    image = Image.new(mode, (len(pixels), 1))
+    if palette:
+        image.putpalette(palette)
+    image.putdata(pixels)
+    return image
+
+
+def on_white(value, alpha):
+    return round((value * alpha + 255 * (255 - alpha)) / 255)
+
+
+PALETTE = [10, 20, 30, 40, 50, 60, 70, 80, 90]
+DEEP = np.array([[0, 257, 1000, 32768, 65400, 65535]], np.uint16)
+DEEP_AS_GREY = [(round(value / 257),) * 3 for value in DEEP[0].tolist()]
+
+
+@pytest.mark.parametrize(
+    "name, image, options, pixels",
+    [
+        ("rgb.png", row("RGB", (1, 2, 3), (255, 0, 9)), {}, [(1, 2, 3), (255, 0, 9)]),
+        ("grey.png", row("L", 0, 137, 255), {}, [(0,) * 3, (137,) * 3, (255,) * 3]),
+        ("bits.png", row("1", 0, 1), {}, [(0,) * 3, (255,) * 3]),
+        ("palette.png", row("P", 2, 0, palette=PALETTE), {}, [(70, 80, 90), (10, 20, 30)]),
+        ("palette.gif", row("P", 2, 0, palette=PALETTE), {}, [(70, 80, 90), (10, 20, 30)]),
+        ("cmyk.tif", row("CMYK", (0, 255, 255, 0), (0, 0, 0, 255)), {}, [(255, 0, 0), (0, 0, 0)]),
+        ("float.tif", Image.fromarray(np.float32([[-7, 0, 100, 300]])), {}, [(v,) * 3 for v in (0, 0, 100, 255)]),
+        ("16.png", Image.fromarray(DEEP), {}, DEEP_AS_GREY),
+        ("16.tif", Image.fromarray(DEEP), {}, DEEP_AS_GREY),
+        ("16B.tif", Image.frombytes("I;16B", (6, 1), DEEP.astype(">u2").tobytes()), {}, DEEP_AS_GREY),
+        ("32.tif", Image.fromarray(DEEP.astype(np.int32)), {}, DEEP_AS_GREY),
+        ("16-transparent.png", Image.fromarray(DEEP), {"transparency": 32768}, DEEP_AS_GREY),
+        ("rgba.png", row("RGBA", (0, 90, 255, 51), (8, 8, 8, 0)), {}, [(204, 222, 255), (255, 255, 255)]),
+        ("rgba.webp", row("RGBA", (0, 90, 255, 51)), {"lossless": True}, [(204, 222, 255)]),
+        ("la.png", row("LA", (100, 128), (100, 255)), {}, [(on_white(100, 128),) * 3, (100,) * 3]),
+        ("pa.tif", row("PA", (2, 0), (1, 128), palette=PALETTE), {},
+         [(255,) * 3, tuple(on_white(v, 128) for v in (40, 50, 60))]),
+        ("one.png", row("P", 0, 1, palette=PALETTE), {"transparency": 1}, [(10, 20, 30), (255,) * 3]),
+        ("one.gif", row("P", 0, 1, palette=PALETTE), {"transparency": 1}, [(10, 20, 30), (255,) * 3]),
+        ("many.png", row("P", 0, 1, palette=PALETTE), {"transparency": bytes([128, 0])},
+         [tuple(on_white(v, 128) for v in (10, 20, 30)), (255,) * 3]),
+        ("grey.png", row("L", 0, 200), {"transparency": 200}, [(0,) * 3, (255,) * 3]),
+        ("colour.png", row("RGB", (1, 2, 3), (3, 2, 1)), {"transparency": (3, 2, 1)}, [(1, 2, 3), (255,) * 3]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_every_kind_of_pixel_becomes_rgb(name, image, options, pixels, tmp_path):
+    image.save(tmp_path / name, **options)
+    opened = open_image(tmp_path / name)
+    assert opened.mode == "RGB"
+    assert np.abs(np.array(opened, int)[0] - pixels).max() <= 1  # of rounding
+
+
+def test_cmyk_jpeg(tmp_path):
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "red.jpg")
+    assert np.abs(np.array(open_image(tmp_path / "red.jpg"), int) - (255, 0, 0)).max() <= 2
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
+def test_of_an_animation_the_first_frame_is_taken(suffix, tmp_path):
+    first, *others = (Image.new("RGB", (5, 3), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
+    first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=others, duration=100)
+    opened = open_image(tmp_path / f"a.{suffix}")
+    assert opened.size == (5, 3)
+    assert np.abs(np.array(opened, int) - (255, 0, 0)).max() <= 3  # webp is not exact
+
+
+UPRIGHT = {  # the EXIF standard: where the stored rows and columns begin -> the picture as seen
+    1: lambda stored: stored,  # at the top, left
+    2: lambda stored: stored[:, ::-1],  # top, right
+    3: lambda stored: stored[::-1, ::-1],  # bottom, right
+    4: lambda stored: stored[::-1],  # bottom, left
+    5: lambda stored: stored.transpose(1, 0, 2),  # rows begin at the left, columns at the top
+    6: lambda stored: stored[::-1].transpose(1, 0, 2),  # right, top
+    7: lambda stored: stored[::-1, ::-1].transpose(1, 0, 2),  # right, bottom
+    8: lambda stored: stored[:, ::-1].transpose(1, 0, 2),  # left, bottom
+}
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_exif_rotation_is_applied(orientation, suffix, tmp_path):
+    stored = np.uint8([[(0, 0, 0), (90, 90, 90), (255, 0, 0)], [(0, 255, 0), (0, 0, 255), (255, 255, 255)]])
+    stored = stored.repeat(16, 0).repeat(16, 1)  # JPEG keeps squares of 16
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / f"phone.{suffix}", exif=exif.tobytes(), quality=95)
+    opened, expected = open_image(tmp_path / f"phone.{suffix}"), UPRIGHT[orientation](stored)
+    assert opened.size == expected.shape[1::-1]
+    assert np.abs(np.array(opened, int) - expected)[8::16, 8::16].max() <= 8
+
+
+TURNED_AND_NEGATIVE_WIDTH = b"MM\0*\0\0\0\x08\0\x02" + struct.pack(">HHIHHHHIi", 0x112, 3, 1, 6, 0, 0x100, 9, 1, -6) + bytes(4)
+
+
+@pytest.mark.parametrize("exif", [b"garbage", b"MM\0*\0\0\0", b"MM\0*\0\0\xff\xff", TURNED_AND_NEGATIVE_WIDTH])
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_broken_exif_data_does_not_spoil_the_picture(suffix, exif, tmp_path):
+    Image.fromarray(NOISE).save(tmp_path / f"a.{suffix}", exif=b"Exif\0\0" + exif, lossless=True)
+    assert np.array_equal(open_image(tmp_path / f"a.{suffix}"), NOISE)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "webp"])
+def test_a_truncated_file_is_refused_by_name(suffix, tmp_path):
+    path = tmp_path / f"cut.{suffix}"
+    Image.fromarray(NOISE).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=re.escape(f"{path}: ")):
+        open_image(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>404 not found</html>", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", bytes(999)])
+def test_what_is_no_picture_is_refused_by_name(content, tmp_path):
+    path = tmp_path / "page.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(f"{path}: ")) as error:
+        open_image(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_or_a_missing_file_is_refused_by_name(tmp_path):
+    with pytest.raises((ValueError, OSError), match=re.escape(str(tmp_path))):
+        open_image(tmp_path)
+    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "missing.jpg"))):
+        open_image(tmp_path / "missing.jpg")
+
+
+def test_a_huge_picture_is_refused_before_it_is_decoded(tmp_path):
+    def chunk(name, body):
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    path = tmp_path / "bomb.png"
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    with pytest.raises(ValueError, match=re.escape(f"{path}: ") + ".*pixels"):
+        open_image(path)
+
+
+def test_the_limit_of_pixels(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.fromarray(NOISE).save(path)
+    monkeypatch.setattr(images, "MOST_PIXELS", 37 * 53)
+    assert open_image(path).size == (53, 37)
+    monkeypatch.setattr(images, "MOST_PIXELS", 37 * 53 - 1)
+    with pytest.raises(ValueError, match=re.escape(f"{path}: ") + ".*53 × 37 pixels"):
+        open_image(path)
+
+
+@pytest.mark.parametrize("width, height", [(53, 37), (37, 53), (31, 31), (17, 17), (11, 23), (1, 1), (500, 1), (1, 500)])
+def test_to_tensor_is_pillows_resize_and_the_middle(width, height):
+    image, size = Image.fromarray(NOISE).resize((width, height)), 31
+    width, height = (int(size * side / min(width, height)) for side in (width, height))
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    expected = image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+    tensor = to_tensor(image, size)
+    assert tensor.dtype == torch.uint8
+    assert np.array_equal(tensor.permute(1, 2, 0), expected)
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_a_panorama_shows_its_middle(upright):
+    ramp = Image.fromarray(np.linspace(0, 255, 2003).round().astype(np.uint8)[None].repeat(7, 0)).convert("RGB")
+    tensor = to_tensor(ramp.transpose(Image.Transpose.TRANSPOSE) if upright else ramp, 29)
+    assert tensor.shape == (3, 29, 29)
+    assert (tensor.float() - 127.5).abs().max() <= 2
+
+
+def test_a_line_of_a_picture_does_not_fill_the_memory():
+    assert to_tensor(Image.new("RGB", (20_000_000, 1), (1, 2, 3)), 31)[:, 30, 30].tolist() == [1, 2, 3]  # not 620,000,000 wide
+
+
+def test_normalize_is_torchvisions():
+    batch = torch.from_numpy(NOISE).permute(2, 0, 1)[None].repeat(2, 1, 1, 1)  # (B, 3, H, W)
+    expected = images.torchvision.transforms.Normalize(MEAN, STD)(batch / 255)
+    torch.testing.assert_close(normalize(batch), expected)
+    white = normalize(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
+    torch.testing.assert_close(white, torch.tensor([0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225]))
+
+
+def augmented(augment, image, seed, mirror):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return augment(image, mirror)
+
+
+def test_augment_gives_other_looks_that_the_seed_decides():
+    image, augment = torch.from_numpy(NOISE).permute(2, 0, 1), Augment(29)
+    looks = [augmented(augment, image, seed, mirror=True) for seed in range(7)]
+    assert all(look.shape == (3, 29, 29) and look.dtype == torch.uint8 for look in looks)
+    assert all(torch.equal(augmented(augment, image, seed, mirror=True), looks[seed]) for seed in range(7))
+    assert len({look.numpy().tobytes() for look in looks}) == 7
+
+
+def test_augment_mirrors_half_of_the_time_or_never():
+    image, augment = torch.zeros(3, 41, 41, dtype=torch.uint8), Augment(29)
+    image[:, :, 21:] = 200  # the left half is black
+    turned = 0
+    for seed in range(200):
+        never, maybe = (augmented(augment, image, seed, mirror) for mirror in (False, True))
+        assert never[:, :, :5].float().mean() < never[:, :, -5:].float().mean()
+        assert torch.equal(maybe, never) or torch.equal(maybe, never.flip(-1))
+        turned += not torch.equal(maybe, never)
+    assert 70 < turned < 130
+
+
+def run(code):
+    root = Path(__file__).parents[1]
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, timeout=120)
+
+
+def test_torchvision_without_its_compiled_operators_stops_nobody():
+    process = run("""
+import torch
+
+def refuse(path):
+    raise OSError(f"{path}: made for another torch")
+
+torch.ops.load_library = refuse
+from PIL import Image
+from mmscratch.images import Augment, normalize, to_tensor, torchvision
+
+assert not torchvision.extension._has_ops()
+tensor = to_tensor(Image.new("RGB", (7, 5), (1, 2, 3)), 3)
+assert tensor[:, 1, 1].tolist() == [1, 2, 3]
+assert normalize(Augment(5)(tensor, mirror=True)[None]).shape == (1, 3, 5, 5)
+assert torchvision.models.resnet18(num_classes=3)(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+""")
+    assert process.returncode == 0, process.stderr
+
+
+def test_another_error_of_torchvision_is_not_hidden():
+    process = run("""
+import sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torchvision":
+            raise RuntimeError("something else is wrong")
+
+sys.meta_path.insert(0, Finder())
+import mmscratch.images
+""")
+    assert process.returncode == 1 and "RuntimeError: something else is wrong" in process.stderr
