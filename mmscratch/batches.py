@@ -34,7 +34,7 @@ class CaptionPairs(Dataset):
         tokens, image = self.data.references[picture][caption], self.data.picture(picture)
         if self.augment:
             with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(_one_seed(self.seed, visit, index))  # a GPU's generator stays as it is
+                torch.default_generator.manual_seed(_one_seed(self.seed, visit, index))  # not that of a GPU
                 image = self.augment(image, mirror=not any(token.startswith(SIDES) for token in tokens))
         return {"image": image, "target": torch.tensor([*self.vocabulary.encode(tokens), EOS])}
 

@@ -120,7 +120,7 @@ class PhotoCaptions(CaptionData):
 
 
 def _key(name: str) -> str:
-    """The same for all ways of writing a file's name: A.jpg, a.JPG and ./a.jpg, b/a.jpg and b\\a.jpg, both forms of "ü"."""
+    """One for all ways to write a file's name: A.jpg, a.JPG and ./a.jpg, b/a.jpg and b\\a.jpg, both forms of "ü"."""
     return unicodedata.normalize("NFC", str(PurePosixPath(name.replace("\\", "/")))).lower()
 
 
@@ -295,7 +295,8 @@ def _once_each(pairs: list[tuple[str, object]]) -> dict:
     entry = dict(pairs)
     if len(entry) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice: write a list instead")
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is there twice: give it a list of captions instead")
     return entry
 
 

@@ -22,9 +22,11 @@ class Hypothesis(NamedTuple):
 def greedy_search(decoder: nn.Module, memory: Memory, max_length: int = 40) -> list[Hypothesis]:
     """The most probable next word, again and again, until <eos> or `max_length` words; one sentence a memory.
 
-    <pad>, <bos> and <unk> are never written. All sentences of the batch go on side by side until the last has ended. Put the
-    model into eval mode first.
+    <pad>, <bos> and <unk> are never written. All sentences of the batch go on side by side until the last has ended.
+    Put the model into eval mode first.
     """
+    if max_length < 1:
+        raise ValueError(f"max_length is 1 or more words, not {max_length}")
     state = decoder.start(memory)
     token = torch.full((memory.tokens.size(0),), BOS, device=memory.tokens.device)
     ended = torch.zeros_like(token, dtype=torch.bool)

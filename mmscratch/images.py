@@ -48,7 +48,7 @@ def open_image(path: str | Path) -> Image.Image:
                     raise ValueError(f"{image.width} × {image.height} pixels are more than {MOST_PIXELS:,}")
                 return _to_rgb(image)
         except FileNotFoundError:
-            raise
+            raise FileNotFoundError(f"{path}: no such file") from None
         except Image.UnidentifiedImageError:
             raise ValueError(f"{path}: not a picture") from None
         except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, … on broken files

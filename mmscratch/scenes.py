@@ -176,8 +176,9 @@ def render(scene: Scene, size: int = 64) -> Image.Image:
     picture = Image.new("RGB", (size, size), scene.background)
     for thing in scene.things:
         icon = _icon(thing.noun, round(SIZES[thing.size] * size))
-        corner = round(thing.x * size - icon.width / 2), round(thing.y * size - icon.height / 2)
-        picture.paste(COLOURS[thing.colour].rgb, (*corner, corner[0] + icon.width, corner[1] + icon.height), icon)
+        left = min(max(round(thing.x * size - icon.width / 2), 0), size - icon.width)  # the font may round up a pixel
+        top = min(max(round(thing.y * size - icon.height / 2), 0), size - icon.height)
+        picture.paste(COLOURS[thing.colour].rgb, (left, top, left + icon.width, top + icon.height), icon)
     return picture
 
 
@@ -505,7 +506,7 @@ def questions(scene: Scene) -> list[tuple[str, str]]:
     pair = thing.noun, thing.colour
     if answer == "no":
         there = {(t.noun, t.colour) for t in things}
-        misses = [p for p in _PAIRS[held_out(*pair)] + _PAIRS[False] if p not in there]
+        misses = [p for p in _PAIRS[held_out(*pair)] if p not in there]  # of its sort, or being novel would mean "yes"
         pair = draw.choice([p for p in misses if p[0] == pair[0] or p[1] == pair[1]] or misses)
     phrase = Mention("en", 1, None, pair[1], pair[0])
     return [*asked, (f"is there {phrase}?", answer)]

@@ -183,7 +183,7 @@ class ImageEncoder(nn.Module):
             training = backbone.training
             height, width = backbone.eval().features(blank).shape[2:]
             backbone.train(training)
-        self.position = nn.Parameter(torch.randn(height * width, embed_dim) * 0.02)
+        self.position = nn.Parameter(torch.randn(height * width, embed_dim) * 0.2)
 
     def forward(self, images: Tensor) -> Memory:
         if images.shape[1:] != (3, self.image_size, self.image_size):

@@ -50,7 +50,6 @@ DEEP_AS_GREY = [(round(value / 257),) * 3 for value in DEEP[0].tolist()]
         ("16.tif", Image.fromarray(DEEP), {}, DEEP_AS_GREY),
         ("16B.tif", Image.frombytes("I;16B", (6, 1), DEEP.astype(">u2").tobytes()), {}, DEEP_AS_GREY),
         ("32.tif", Image.fromarray(DEEP.astype(np.int32)), {}, DEEP_AS_GREY),
-        ("16-transparent.png", Image.fromarray(DEEP), {"transparency": 32768}, DEEP_AS_GREY),
         ("rgba.png", row("RGBA", (0, 90, 255, 51), (8, 8, 8, 0)), {}, [(204, 222, 255), (255, 255, 255)]),
         ("rgba.webp", row("RGBA", (0, 90, 255, 51)), {"lossless": True}, [(204, 222, 255)]),
         ("la.png", row("LA", (100, 128), (100, 255)), {}, [(on_white(100, 128),) * 3, (100,) * 3]),
@@ -70,6 +69,22 @@ def test_every_kind_of_pixel_becomes_rgb(name, image, options, pixels, tmp_path)
     opened = open_image(tmp_path / name)
     assert opened.mode == "RGB"
     assert np.abs(np.array(opened, int)[0] - pixels).max() <= 1  # of rounding
+
+
+def png(width, height, bits, pixels, **chunks):
+    """A grey PNG file by hand."""
+    chunks = {"IHDR": struct.pack(">IIB4x", width, height, bits), **chunks, "IDAT": zlib.compress(pixels), "IEND": b""}
+    parts = [(name.encode() + body, len(body)) for name, body in chunks.items()]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", length) + part + struct.pack(">I", zlib.crc32(part)) for part, length in parts
+    )
+
+
+@pytest.mark.parametrize("transparent", [0, 257, 32768, 65535])
+def test_16_bits_with_a_transparent_grey(transparent, tmp_path):
+    pixels = b"\0" + DEEP.astype(">u2").tobytes()
+    (tmp_path / "deep.png").write_bytes(png(6, 1, 16, pixels, tRNS=struct.pack(">H", transparent)))
+    assert np.array_equal(np.array(open_image(tmp_path / "deep.png"))[0], DEEP_AS_GREY)
 
 
 def test_cmyk_jpeg(tmp_path):
@@ -111,10 +126,11 @@ def test_exif_rotation_is_applied(orientation, suffix, tmp_path):
     assert np.abs(np.array(opened, int) - expected)[8::16, 8::16].max() <= 8
 
 
-TURNED_AND_NEGATIVE_WIDTH = b"MM\0*\0\0\0\x08\0\x02" + struct.pack(">HHIHHHHIi", 0x112, 3, 1, 6, 0, 0x100, 9, 1, -6) + bytes(4)
+TWO_ENTRIES = b"MM\0*\0\0\0\x08\0\x02"
+TURNED_AND_BROKEN = TWO_ENTRIES + struct.pack(">HHIHHHHIi", 0x112, 3, 1, 6, 0, 0x100, 9, 1, -6) + bytes(4)
 
 
-@pytest.mark.parametrize("exif", [b"garbage", b"MM\0*\0\0\0", b"MM\0*\0\0\xff\xff", TURNED_AND_NEGATIVE_WIDTH])
+@pytest.mark.parametrize("exif", [b"garbage", b"MM\0*\0\0\0", b"MM\0*\0\0\xff\xff", TURNED_AND_BROKEN])
 @pytest.mark.parametrize("suffix", ["png", "webp"])
 def test_broken_exif_data_does_not_spoil_the_picture(suffix, exif, tmp_path):
     Image.fromarray(NOISE).save(tmp_path / f"a.{suffix}", exif=b"Exif\0\0" + exif, lossless=True)
@@ -130,7 +146,7 @@ def test_a_truncated_file_is_refused_by_name(suffix, tmp_path):
         open_image(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>404 not found</html>", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", bytes(999)])
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", bytes(9)])
 def test_what_is_no_picture_is_refused_by_name(content, tmp_path):
     path = tmp_path / "page.jpg"
     path.write_bytes(content)
@@ -140,19 +156,15 @@ def test_what_is_no_picture_is_refused_by_name(content, tmp_path):
 
 
 def test_a_folder_or_a_missing_file_is_refused_by_name(tmp_path):
-    with pytest.raises((ValueError, OSError), match=re.escape(str(tmp_path))):
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path}: ")):
         open_image(tmp_path)
-    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "missing.jpg"))):
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path / 'missing.jpg'}: no such file")):
         open_image(tmp_path / "missing.jpg")
 
 
 def test_a_huge_picture_is_refused_before_it_is_decoded(tmp_path):
-    def chunk(name, body):
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
     path = tmp_path / "bomb.png"
-    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    path.write_bytes(png(100_000, 100_000, 8, b""))
     with pytest.raises(ValueError, match=re.escape(f"{path}: ") + ".*pixels"):
         open_image(path)
 
@@ -167,7 +179,7 @@ def test_the_limit_of_pixels(tmp_path, monkeypatch):
         open_image(path)
 
 
-@pytest.mark.parametrize("width, height", [(53, 37), (37, 53), (31, 31), (17, 17), (11, 23), (1, 1), (500, 1), (1, 500)])
+@pytest.mark.parametrize("width, height", [(53, 37), (37, 53), (31, 31), (11, 23), (1, 1), (500, 1), (1, 500)])
 def test_to_tensor_is_pillows_resize_and_the_middle(width, height):
     image, size = Image.fromarray(NOISE).resize((width, height)), 31
     width, height = (int(size * side / min(width, height)) for side in (width, height))
@@ -187,7 +199,8 @@ def test_a_panorama_shows_its_middle(upright):
 
 
 def test_a_line_of_a_picture_does_not_fill_the_memory():
-    assert to_tensor(Image.new("RGB", (20_000_000, 1), (1, 2, 3)), 31)[:, 30, 30].tolist() == [1, 2, 3]  # not 620,000,000 wide
+    line = Image.new("RGB", (20_000_000, 1), (1, 2, 3))  # resized as a whole it would be 31 × 620,000,000
+    assert to_tensor(line, 31)[:, 30, 30].tolist() == [1, 2, 3]
 
 
 def test_normalize_is_torchvisions():
@@ -225,8 +238,8 @@ def test_augment_mirrors_half_of_the_time_or_never():
 
 
 def run(code):
-    root = Path(__file__).parents[1]
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, timeout=120)
+    repository = Path(__file__).parents[1]
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=repository, timeout=120)
 
 
 def test_torchvision_without_its_compiled_operators_stops_nobody():
@@ -244,21 +257,13 @@ assert not torchvision.extension._has_ops()
 tensor = to_tensor(Image.new("RGB", (7, 5), (1, 2, 3)), 3)
 assert tensor[:, 1, 1].tolist() == [1, 2, 3]
 assert normalize(Augment(5)(tensor, mirror=True)[None]).shape == (1, 3, 5, 5)
-assert torchvision.models.resnet18(num_classes=3)(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+assert torchvision.models.resnet18(num_classes=3).eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
 """)
     assert process.returncode == 0, process.stderr
 
 
-def test_another_error_of_torchvision_is_not_hidden():
-    process = run("""
-import sys
-
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name == "torchvision":
-            raise RuntimeError("something else is wrong")
-
-sys.meta_path.insert(0, Finder())
-import mmscratch.images
-""")
-    assert process.returncode == 1 and "RuntimeError: something else is wrong" in process.stderr
+def test_another_error_of_torchvision_is_not_hidden(tmp_path):
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision/__init__.py").write_text("raise RuntimeError('something else is wrong')")
+    process = run(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import mmscratch.images")
+    assert process.stderr.splitlines()[-1] == "RuntimeError: something else is wrong"

@@ -1,0 +1,213 @@
+"""Greedy decoding against a slow loop over the whole prefix, and what it asks of a decoder."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmscratch.attention import Memory
+from mmscratch.decoding import greedy_search, write_captions
+from mmscratch.recurrent import LSTMDecoder
+from mmscratch.text import BOS, EOS, PAD, UNK, Vocabulary
+
+B, N, D, H, V, LONGEST = 5, 7, 11, 13, 29, 17
+DECODERS = [(fusion, layers) for fusion in ("prefix", "cross_attention") for layers in (1, 2)]
+
+
+def make_decoder(fusion, num_layers, seed=0):
+    """A random decoder whose sentences end now and then, and that would like to write the specials."""
+    torch.manual_seed(seed)
+    decoder = LSTMDecoder(V, D, H, num_layers, fusion).eval()
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.mul_(2)
+        decoder.bias[[PAD, BOS, UNK]] = 3.0
+        decoder.bias[EOS] = 1.5
+    return decoder
+
+
+def make_memory(batch_size=B, seed=1):
+    """Memories of different lengths, with numbers behind their ends that nobody should see."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = 1 + torch.arange(batch_size) * 3 % N
+    return Memory(torch.randn(batch_size, N, D, generator=generator), torch.arange(N) < lengths.unsqueeze(1))
+
+
+def row(memory, i, trimmed=False):
+    mask = memory.mask[i : i + 1]
+    return Memory(memory.tokens[i : i + 1, mask[0]], mask[:, mask[0]]) if trimmed else Memory(memory.tokens[i : i + 1], mask)
+
+
+class Counted:
+    """A decoder's start and step, with the number of steps."""
+
+    def __init__(self, decoder):
+        self.start, self.decoder, self.steps = decoder.start, decoder, 0
+
+    def step(self, token, state):
+        self.steps += 1
+        return self.decoder.step(token, state)
+
+
+class Recited:
+    """Not even a module: it writes one given sentence for each row, whatever it is told. Its state is a count."""
+
+    def __init__(self, sentences):
+        self.sentences, self.heard = sentences, []
+
+    def start(self, memory):
+        return 0
+
+    def step(self, token, state):
+        self.heard.append(token.tolist())
+        logits = torch.zeros(len(self.sentences), V)
+        for i, sentence in enumerate(self.sentences):
+            logits[i, sentence[min(state, len(sentence) - 1)]] = 9.0
+        return logits, state + 1
+
+
+@torch.no_grad()
+def greedy_by_hand(decoder, memory, max_length):
+    """One sentence: the whole prefix anew for each word."""
+    prefix = [BOS]
+    for _ in range(max_length):
+        logits = decoder(torch.tensor([prefix]), memory)[0, -1]
+        allowed = [word for word in range(V) if word not in (PAD, BOS, UNK)]
+        word = max(allowed, key=lambda i: logits[i].item())
+        if word == EOS:
+            break
+        prefix.append(word)
+    return prefix[1:]
+
+
+@pytest.mark.parametrize("fusion, num_layers", DECODERS)
+def test_greedy_search_is_the_slow_loop(fusion, num_layers):
+    lengths = set()
+    for seed in range(7):
+        decoder, memory = make_decoder(fusion, num_layers, seed), make_memory(seed=seed)
+        found = greedy_search(decoder, memory, LONGEST)
+        assert [h.tokens for h in found] == [greedy_by_hand(decoder, row(memory, i), LONGEST) for i in range(B)]
+        lengths |= {len(h.tokens) for h in found}
+    assert len(lengths) > 3 and min(lengths) < LONGEST  # sentences of many lengths were compared
+
+
+@pytest.mark.parametrize("fusion, num_layers", DECODERS)
+def test_a_sentence_does_not_depend_on_its_batch(fusion, num_layers):
+    for seed in range(7):
+        decoder, memory = make_decoder(fusion, num_layers, seed), make_memory(seed=seed)
+        together = greedy_search(decoder, memory, LONGEST)
+        for i in range(B):
+            for alone in (row(memory, i), row(memory, i, trimmed=True)):
+                (hypothesis,) = greedy_search(decoder, alone, LONGEST)
+                assert hypothesis.tokens == together[i].tokens
+                assert hypothesis.log_prob == pytest.approx(together[i].log_prob, abs=1e-4)
+
+
+@pytest.mark.parametrize("fusion, num_layers", DECODERS)
+def test_log_prob_is_that_of_the_sentence_under_teacher_forcing(fusion, num_layers):
+    ended = set()
+    for seed in range(7):
+        decoder, memory = make_decoder(fusion, num_layers, seed), make_memory(seed=seed)
+        for i, hypothesis in enumerate(greedy_search(decoder, memory, LONGEST)):
+            target = [*hypothesis.tokens, EOS][:LONGEST]  # without <eos> where it was cut
+            logits = decoder(torch.tensor([[BOS, *target[:-1]]]), row(memory, i))[0]  # (T, V)
+            log_prob = logits.log_softmax(-1).gather(1, torch.tensor(target).unsqueeze(1)).sum()
+            assert hypothesis.log_prob == pytest.approx(log_prob.item(), abs=1e-4)
+            ended.add(len(hypothesis.tokens) < LONGEST)
+    assert True in ended
+
+
+def test_the_specials_are_never_written():
+    decoder = make_decoder("cross_attention", 1)
+    with torch.no_grad():
+        decoder.bias[[PAD, BOS, UNK]] = 50.0
+        decoder.bias[EOS] = 0.0
+    for hypothesis in greedy_search(decoder, make_memory(19), LONGEST):
+        assert not {PAD, BOS, EOS, UNK} & set(hypothesis.tokens)
+
+
+def test_max_length_cuts():
+    decoder, memory = make_decoder("cross_attention", 1), make_memory()
+    with torch.no_grad():
+        decoder.bias[EOS] = -50.0
+    longer = greedy_search(decoder, memory, LONGEST)
+    for max_length in (1, 3):
+        shorter = greedy_search(decoder, memory, max_length)
+        assert [h.tokens for h in shorter] == [h.tokens[:max_length] for h in longer]
+        assert all(len(h.tokens) == max_length for h in shorter)
+        assert all(one.log_prob > other.log_prob for one, other in zip(shorter, longer))
+    assert all(len(h.tokens) == LONGEST for h in longer)
+
+
+def test_it_stops_when_all_have_ended():
+    stopped_early = 0
+    for seed in range(7):
+        decoder, memory = Counted(make_decoder("prefix", 1, seed)), make_memory(seed=seed)
+        lengths = [len(h.tokens) for h in greedy_search(decoder, memory, LONGEST)]
+        assert decoder.steps == min(max(lengths) + 1, LONGEST)
+        stopped_early += decoder.steps < LONGEST
+    assert stopped_early > 0
+
+
+def test_it_needs_only_start_and_step():
+    decoder = Recited([[4, 5, EOS], [EOS, 4, 4], [6, 6, 7, 8, EOS], [9, EOS, 5]])
+    found = greedy_search(decoder, make_memory(4), LONGEST)
+    assert [h.tokens for h in found] == [[4, 5], [], [6, 6, 7, 8], [9]]
+    assert decoder.heard == [[BOS] * 4, [4, EOS, 6, 9], [5, EOS, 6, EOS], [EOS, EOS, 7, EOS], [EOS, EOS, 8, EOS]]
+    word = torch.tensor([9.0] + [0.0] * (V - 1)).log_softmax(-1)[0].item()
+    assert [h.log_prob for h in found] == pytest.approx([3 * word, word, 5 * word, 2 * word], abs=1e-5)
+
+
+def test_an_empty_sentence_and_one_that_just_fits():
+    found = greedy_search(Recited([[EOS], [4, 5, EOS], [4, 5, 6, EOS]]), make_memory(3), max_length=3)
+    assert [h.tokens for h in found] == [[], [4, 5], [4, 5, 6]]
+
+
+def test_half_precision_logits_are_added_up_in_full():
+    class Half(Recited):
+        def step(self, token, state):
+            logits, state = super().step(token, state)
+            return logits.bfloat16(), state
+
+    sentences = [[4, 5, 6, 7, EOS], [8, 9, EOS]]
+    full, half = (greedy_search(kind(sentences), make_memory(2), LONGEST) for kind in (Recited, Half))
+    assert [h.log_prob for h in half] == pytest.approx([h.log_prob for h in full], abs=1e-6)
+
+
+def test_nothing_to_learn_from_is_kept_and_nothing_is_changed():
+    decoder, memory = make_decoder("cross_attention", 2), make_memory()
+    before = memory.tokens.clone()
+    first, second = greedy_search(decoder, memory, LONGEST), greedy_search(decoder, memory, LONGEST)
+    assert first == second and torch.equal(memory.tokens, before)
+    assert isinstance(first[0].log_prob, float) and all(type(word) is int for h in first for word in h.tokens)
+
+
+@pytest.mark.parametrize("max_length", [0, -1])
+def test_no_words_at_all_are_refused(max_length):
+    with pytest.raises(ValueError, match="max_length"):
+        greedy_search(make_decoder("prefix", 1), make_memory(), max_length)
+
+
+class TinyModel(nn.Module):
+    """Each colour channel's mean, spread over a memory of one place."""
+
+    def __init__(self):
+        super().__init__()
+        self.decoder = make_decoder("cross_attention", 1)
+        self.batch_sizes = []
+
+    def encode(self, batch):
+        image = batch["image"].float()
+        self.batch_sizes.append(len(image))
+        tokens = image.mean((2, 3)).repeat(1, 4)[:, None, :D] / 50  # (B, 1, D)
+        return Memory(tokens, torch.ones(len(image), 1, dtype=torch.bool))
+
+
+def test_write_captions_is_greedy_search_in_batches():
+    vocabulary = Vocabulary([f"word{i}" for i in range(4, V)])
+    pictures = torch.randint(0, 256, (7, 3, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    model = TinyModel().train()
+    written = write_captions(model, vocabulary, iter(pictures), batch_size=3, max_length=LONGEST)
+    assert not model.training and model.batch_sizes == [3, 3, 1]
+    found = greedy_search(model.decoder, model.encode({"image": pictures}), LONGEST)
+    assert written == [[f"word{word}" for word in h.tokens] for h in found]
+    assert write_captions(model, vocabulary, []) == []
