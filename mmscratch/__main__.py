@@ -63,7 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
     fusion(sub)
     sub.add_argument("--run", type=Path, metavar="DIR", help="where to keep it (default: runs/ and the folder's name)")
     sub.add_argument("--image-size", type=int, default=64, metavar="PIXELS", help="default: %(default)s")
-    sub.add_argument("--epochs", type=int, default=12, help="times to see every caption (default: %(default)s)")
+    sub.add_argument("--epochs", type=int, default=8, help="times to see every caption (default: %(default)s)")
     sub.add_argument("--batch-size", type=int, default=64, help="captions a step (default: %(default)s)")
     sub.add_argument("--seed", type=int, default=0, help="another seed, another model (default: %(default)s)")
 

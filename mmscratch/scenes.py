@@ -190,9 +190,9 @@ _TEMPLATES = {
     "en": {
         "one": ("{0} {place}", "{0} is {place}", "there is {0} {place}", "{place} there is {0}",
                 "the picture shows {0} {place}"),
-        "two": ("{0} is {before} {1}", "{1} is {after} {0}", "there is {0} {before} {1}", "{1} {after} {0}",
+        "two": ("{0} is {before} {1}", "{0} {before} {1}", "there is {0} {before} {1}", "{after} {0} is {1}",
                 "{order}: {0} and {1}"),
-        "three": ("{order}: {0}, {1} and {2}", "{0}, {1} and {2} {order}", "{reverse}: {2}, {1} and {0}",
+        "three": ("{order}: {0}, {1} and {2}", "{order} there are {0}, {1} and {2}", "{reverse}: {2}, {1} and {0}",
                   "{1} is between {0} and {2}", "{before} {1} is {0}, {after} it {2}"),
         "alike": ("{n}", "there are {n}", "the picture shows {n}", "you can see {n}", "{n} {beside}"),
         "mixed": ("{n} and {m}", "{m} and {n}", "there are {n} and {m}", "the picture shows {m} and {n}",
@@ -201,19 +201,19 @@ _TEMPLATES = {
     "de": {
         "one": ("{0} {place}", "{0} ist {place}", "es gibt {0:acc} {place}", "{place} ist {0}",
                 "das Bild zeigt {0:acc} {place}"),
-        "two": ("{0} ist {before} {1:dat}", "{1} ist {after} {0:dat}", "es gibt {0:acc} {before} {1:dat}",
-                "{1} {after} {0:dat}", "{order}: {0} und {1}"),
-        "three": ("{order}: {0}, {1} und {2}", "{0}, {1} und {2} {order}", "{reverse}: {2}, {1} und {0}",
-                  "{1} ist zwischen {0:dat} und {2:dat}", "{before} {1:dat} ist {0}, {thereafter} {2}"),
+        "two": ("{0} ist {before} {1:dat}", "{0} {before} {1:dat}", "es gibt {0:acc} {before} {1:dat}",
+                "{after} {0:dat} ist {1}", "{order}: {0} und {1}"),
+        "three": ("{order}: {0}, {1} und {2}", "{order} gibt es {0:acc}, {1:acc} und {2:acc}",
+                  "{reverse}: {2}, {1} und {0}", "{1} ist zwischen {0:dat} und {2:dat}", "{before} {1:dat} ist {0}, {thereafter} {2}"),
         "alike": ("{n}", "es gibt {n:acc}", "das Bild zeigt {n:acc}", "man sieht {n:acc}", "{n} {beside}"),
         "mixed": ("{n} und {m}", "{m} und {n}", "es gibt {n:acc} und {m:acc}", "das Bild zeigt {m:acc} und {n:acc}",
                   "{order}: {0}, {1} und {2}"),
     },
     "zh": {
         "one": ("{0}在{place}", "{place}有{0}", "{place}是{0}", "图中{place}有{0}", "可以看到{0}在{place}"),
-        "two": ("{0}在{1}的{before}", "{1}在{0}的{after}", "{1}的{before}有{0}", "{0}的{after}是{1}",
+        "two": ("{0}在{1}的{before}", "图中{0}在{1}的{before}", "可以看到{0}在{1}的{before}", "{0}的{after}有{1}",
                 "{order}：{0}和{1}"),
-        "three": ("{order}：{0}、{1}和{2}", "{0}、{1}和{2}{order}排列", "{reverse}：{2}、{1}和{0}", "{1}在{0}和{2}之间",
+        "three": ("{order}：{0}、{1}和{2}", "{order}有{0}、{1}和{2}", "{reverse}：{2}、{1}和{0}", "{1}在{0}和{2}之间",
                   "{1}的{before}是{0}，{after}是{2}"),
         "alike": ("{n}", "有{n}", "图中有{n}", "可以看到{n}", "{n}{beside}"),
         "mixed": ("{n}和{m}", "{m}和{n}", "有{n}和{m}", "图中有{m}和{n}", "{order}：{0}、{1}和{2}"),
@@ -287,8 +287,7 @@ def caption(scene: Scene, which: int, language: str = "en") -> str:
     most = max(looks, key=looks.count)
     n, rest = looks.count(most), [look for look in looks if look != most]
     kind = "alike" if n == len(looks) > 1 else "mixed" if n > 1 else ("one", "two", "three")[len(looks) - 1]
-    axes = [axis for axis in (0, 1) if len({thing[3 + axis] for thing in things}) == len(things)]
-    axis = axes[which % len(axes)]  # things that stand diagonally have an order on both
+    axis = 0 if _is_spread(0)(things) else 1  # things that stand diagonally are told from left to right
     words = dict(zip(_AXIS_FIELDS, _AXES[language][axis]))
     words["place"] = _PLACES[language][things[0].row * 3 + things[0].column]
     words |= {"n": Mention(language, n, *most), "m": rest and Mention(language, 1, *rest[0])}

@@ -101,10 +101,11 @@ def test_sentences_of_similar_length_come_together():
         wasted = sum(max(batch) * len(batch) - sum(batch) for batch in batches)
         return wasted / sum(max(batch) * len(batch) for batch in batches)
 
-    bucketed = [[LENGTHS[index] for index, _ in batch] for batch in BucketSampler(LENGTHS, 16)]
-    unsorted = [LENGTHS[first : first + 16] for first in range(0, len(LENGTHS), 16)]
-    assert padding(unsorted) > 0.4
+    bucketed, not_bucketed = (
+        [[LENGTHS[index] for index, _ in batch] for batch in BucketSampler(LENGTHS, 16, pool=pool)] for pool in (50, 1)
+    )
     assert padding(bucketed) < 0.06
+    assert padding(not_bucketed) > 0.4
     means = [sum(batch) / len(batch) for batch in bucketed]
     assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.5  # short and long ones in turn
 
@@ -163,7 +164,9 @@ def test_a_loader_gives_the_sampler_s_batches(pairs):
     sampler = BucketSampler(pairs.lengths, 8, seed=7)
     sampler.start(3, skip=1)
     loader.batch_sampler.start(3, skip=1)
+    before = torch.get_rng_state()
     assert same(list(loader), [collate([pairs[index] for index in batch]) for batch in sampler])
+    assert torch.equal(torch.get_rng_state(), before)  # the model's dropout is not disturbed
     assert len(loader) == 5
 
 

@@ -225,6 +225,12 @@ def test_augment_gives_other_looks_that_the_seed_decides():
     assert len({look.numpy().tobytes() for look in looks}) == 7
 
 
+def test_augment_changes_the_light():
+    grey, augment = torch.full((3, 41, 41), 120, dtype=torch.uint8), Augment(29)
+    light = [augmented(augment, grey, seed, mirror=True).float().mean().item() for seed in range(40)]
+    assert 80 < min(light) < 110 and 130 < max(light) < 160
+
+
 def test_augment_mirrors_half_of_the_time_or_never():
     image, augment = torch.zeros(3, 41, 41, dtype=torch.uint8), Augment(29)
     image[:, :, 21:] = 200  # the left half is black

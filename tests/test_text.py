@@ -4,7 +4,7 @@ import json
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mmscratch.text import BOS, EOS, MASKED, PAD, SPECIALS, UNK, Vocabulary, detokenize, tokenize
@@ -23,6 +23,7 @@ SENTENCES = [["a", "dog", "and", "a", "cat"], ["a", "cat", "or", "a", "dog"], ["
         ("T-Shirt, Vater-und-Sohn", ["t-shirt", ",", "vater-und-sohn"]),
         ("l’été 'quoted'", ["l’été", "'", "quoted", "'"]),
         ("3.5 of 1,000. 7,", ["3.5", "of", "1,000", ".", "7", ","]),
+        ("the 2nd, 3D", ["the", "2nd", ",", "3d"]),
         ("ÄPFEL, Öl, Übung, Größe", ["äpfel", ",", "öl", ",", "übung", ",", "größe"]),
         ("一只红色的猫。", ["一", "只", "红", "色", "的", "猫", "。"]),
         ("2只cat、狗", ["2", "只", "cat", "、", "狗"]),
@@ -59,6 +60,10 @@ PIECES = ["Don't", "it’s", "T-Shirt", "ÄPFEL", "u\u0308", "ß", "Straße", "3
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES)).map("".join), st.lists(st.sampled_from(PIECES)).map(" ".join)))
+@example("[ v ]")
+@example("3 . 5, 1 , 000")
+@example("a ' b - c ’ d")
+@example("= \u0338 ( \u0301 。 \u3099 か \u3099")
 def test_what_is_joined_is_split_again_in_the_same_way(text):
     tokens = tokenize(text)
     assert tokenize(detokenize(tokens)) == tokens
