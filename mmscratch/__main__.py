@@ -218,6 +218,7 @@ def doctor(args) -> int:
             problems.append(f"{name} cannot be imported ({error}): python -m pip install -r requirements.txt")
     if not problems:
         import torch
+
         from .images import torchvision
         from .training import pick_device
 

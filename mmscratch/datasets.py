@@ -138,8 +138,8 @@ def _captions_by_file(files: set[str], lines: Iterable[Line], problems: list[str
         if name not in same:
             problems.append(f"{line.where}: there is no picture {line.name!r}")
             continue
-        for caption in line.captions:
-            tokens = _tokens(caption)
+        for text in line.captions:
+            tokens = _tokens(text)
             if tokens:
                 found.setdefault(name, []).append(tokens)
             else:

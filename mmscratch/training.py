@@ -274,11 +274,15 @@ class Trainer:
 def write_atomically(path: Path, state: dict) -> None:
     """torch.save to a file beside, then rename: whoever reads `path` finds the old file or the new one, never half."""
     beside = path.with_name(path.name + ".writing")
-    with open(beside, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    try:
+        with open(beside, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def read_checkpoint(path: Path) -> dict:

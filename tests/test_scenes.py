@@ -247,9 +247,9 @@ def test_sentences_written_by_hand():
     )
     describe(
         with_things(Scene(0), [sun, anchor]),
-        "a small orange sun is right of a big red anchor",
-        "eine kleine orangefarbene Sonne ist rechts von einem großen roten Anker",
-        "一个橙色的小太阳在一个红色的大船锚的右边",
+        "right of a big red anchor is a small orange sun",
+        "rechts von einem großen roten Anker ist eine kleine orangefarbene Sonne",
+        "一个红色的大船锚的右边有一个橙色的小太阳",
     )
     describe(
         with_things(Scene(0), [monkey, anchor]),
@@ -326,8 +326,10 @@ def is_true(sentence, things):
     if sentence.startswith(("left of", "above")):
         middle, first, last = named
         return [first, middle, last] == (across if sentence.startswith("left of") else down)
-    claims = [("left of", "left to right", across), ("right of", "right to left", across[::-1]),
-              ("above", "top to bottom", down), ("below", "bottom to top", down[::-1])]  # fmt: skip
+    if sentence.startswith(("right of", "below")):
+        return named == (across if sentence.startswith("right of") else down)
+    claims = [("left of", "left to right", across), ("right to left", across[::-1]),
+              ("above", "top to bottom", down), ("bottom to top", down[::-1])]  # fmt: skip
     return all(named == line for *words, line in claims if any(word in sentence for word in words))
 
 
@@ -502,12 +504,13 @@ def test_german_nouns_have_their_own_endings_and_plurals():
     heart, monkey = Thing("heart", "red", "big", 0, 1, 0.2, 0.5), Thing("monkey", "red", "big", 2, 1, 0.8, 0.5)
     scene = with_things(Scene(0), [heart, monkey])
     for good, bad in [
-        ("ein großer roter Affe ist rechts von einem großen roten Herzen", "Herz"),
+        ("rechts von einem großen roten Herzen ist ein großer roter Affe", "Affen"),
         ("ein großes rotes Herz ist links von einem großen roten Affen", "Affe"),
         ("es gibt ein großes rotes Herz links von einem großen roten Affen", "Affe"),
     ]:
         assert judge(good, scene, "de") == TRUE
         assert_bad_grammar(" ".join([*good.split()[:-1], bad]), scene, "de")
+    assert_bad_grammar("rechts von einem großen roten Herz ist ein großer roter Affe", scene, "de")
     two = with_things(Scene(0), [monkey, monkey._replace(column=1, x=0.5)])
     assert judge("zwei große rote Affen", two, "de") == TRUE
     assert_bad_grammar("zwei große rote Affe", two, "de")
