@@ -320,14 +320,17 @@ class Progress:
         self.losses.append(loss)
         self.pictures += pictures
         now = time.monotonic()
-        if now - self.shown < (0.5 if self.screen else 15) and step < self.steps:
+        if now - self.logged < 1 and step < self.steps:
             return
         loss, speed = sum(self.losses) / len(self.losses), self.pictures / (now - self.logged)
-        left = (now - self.start) / (step - self.first) * (self.steps - step)
-        line = f"step {step}/{self.steps}  loss {loss:.3f}  {speed:.0f} pictures/s  {left // 60:.0f}:{left % 60:02.0f} left"
-        print(("\r" if self.screen else "") + line, end="   " if self.screen else "\n", flush=True)
         self._write(step=step, loss=round(loss, 4), learning_rate=rate, pictures_per_second=round(speed, 1))
-        self.shown = self.logged = now
+        if self.screen or now - self.shown >= 15 or step == self.steps:
+            left = (now - self.start) / (step - self.first) * (self.steps - step)
+            time_left = f"{left // 60:.0f}:{left % 60:02.0f} left"
+            line = f"step {step}/{self.steps}  loss {loss:.3f}  {speed:.0f} pictures/s  {time_left}"
+            print(("\r" if self.screen else "") + line, end="   " if self.screen else "\n", flush=True)
+            self.shown = now
+        self.logged = now
         self.losses, self.pictures = [], 0
 
     def validated(self, step: int, loss: float) -> None:
