@@ -103,7 +103,7 @@ def quickstart(args) -> None:
     trainer = Trainer(
         ModelConfig(len(vocabulary), fusion=args.fusion),
         # No bucketing: the length of a scene's caption tells how many things there are, so bucketed batches would be all
-        # alike, and batch norm would learn to rely on that (with it, 56 % of the captions were true instead of 70).
+        # alike, and batch norm would learn to rely on that (after 40,000 scenes: 56 % true with it, 70 without).
         TrainConfig(batch_size=96, learning_rate=3e-3, pool=1, evaluate_every=500),
         CaptionPairs(training, vocabulary),
         CaptionPairs(validation, vocabulary),

@@ -33,8 +33,8 @@ def make_memory(batch_size=B, seed=1):
 
 
 def row(memory, i, trimmed=False):
-    mask = memory.mask[i : i + 1]
-    return Memory(memory.tokens[i : i + 1, mask[0]], mask[:, mask[0]]) if trimmed else Memory(memory.tokens[i : i + 1], mask)
+    shown = memory.mask[i] if trimmed else slice(None)
+    return Memory(memory.tokens[i : i + 1, shown], memory.mask[i : i + 1, shown])
 
 
 class Counted:

@@ -260,7 +260,7 @@ def test_sentences_written_by_hand():
     describe(
         with_things(Scene(0), [heart, sun, monkey]),
         "a small yellow heart is between a small white monkey and a small orange sun",
-        "links von einem kleinen gelben Herzen ist ein kleiner weißer Affe, rechts davon eine kleine orangefarbene Sonne",
+        "ein kleines gelbes Herz ist zwischen einem kleinen weißen Affen und einer kleinen orangefarbenen Sonne",
         "一颗黄色的小爱心在一只白色的小猴子和一个橙色的小太阳之间",
     )
     describe(
@@ -615,7 +615,7 @@ def test_masked_captions_are_the_same_whatever_the_colours():
 
 def test_masking_by_hand():
     assert mask_colours("a big red star") == "a big [v] star"
-    assert mask_colours("ein großer roter Stern und zwei grüne Affen", "de") == "ein großer [v] Stern und zwei [v] Affen"
+    assert mask_colours("ein roter Stern und zwei grüne Affen", "de") == "ein [v] Stern und zwei [v] Affen"
     assert mask_colours("一颗红色的大星星", "zh") == "一颗[v]的大星星"
 
 
@@ -693,7 +693,8 @@ def test_the_question_alone_does_not_give_the_answer():
     right = defaultdict(list)
     for seed in range(SPLITS["validation"], SPLITS["validation"] + 2500):
         for question, answer in questions(Scene(seed)):
-            right[kind_of(question)].append(answers[question].most_common(1)[:1] == [(answer, answers[question][answer])])
+            guess = max(answers[question], key=answers[question].get, default=None)
+            right[kind_of(question)].append(guess == answer)
     share = {kind: sum(hits) / len(hits) for kind, hits in right.items()}
     assert share["what colour"] < 0.25 and share["what is"] < 0.15 and share["where is"] < 0.25
     assert share["how many"] < 0.55 and share["is there"] < 0.55
