@@ -7,7 +7,7 @@ ships, so nothing is downloaded. Because a program drew the picture, a program c
     render(scene, 64)                           # a PIL picture
     captions(scene, "de")                       # five sentences, all true
     judge("a big red star", scene)              # Judgement(well_formed=..., true=..., wrong=...)
-    questions(scene)                            # [("what colour is the star ?", "red"), ...]
+    questions(scene)                            # [("what colour is the star?", "red"), ...]
 """
 
 import random
