@@ -5,6 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 Tokens = Sequence[str]
 
 
@@ -71,6 +74,60 @@ def exact_match(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Toke
     """The share of hypotheses that are, word for word, one of their references."""
     _check(hypotheses, references)
     return sum(list(h) in map(list, refs) for h, refs in zip(hypotheses, references)) / max(len(hypotheses), 1)
+
+
+class LabelScores(NamedTuple):
+    """What `label_scores` returns, from 0 to 1: of each label (L,), or one number of all."""
+
+    accuracy: Tensor
+    precision: Tensor
+    recall: Tensor
+    f1: Tensor
+
+
+def label_scores(predicted: Tensor, true: Tensor, average: str | None = None) -> LabelScores:
+    """How well the labels of N things were found; predicted and true (N, L) bool.
+
+        accuracy  = (tp + tn) / N           precision = tp / (tp + fp)
+        f1 = 2 tp / (2 tp + fp + fn)        recall    = tp / (tp + fn)
+
+    tp, fp, fn and tn count, for one label, the things where it is rightly and wrongly found, wrongly and rightly not
+    found. A score whose denominator is 0 is 0. average "macro" is the mean over the labels, so rare ones count as much;
+    "micro" adds up the counts of all labels first: its accuracy is the share of all N · L decisions that are right.
+    Agrees with scikit-learn's precision_recall_fscore_support(zero_division=0) and accuracy_score.
+    """
+    if average not in (None, "macro", "micro"):
+        raise ValueError(f'average is None, "macro" or "micro", not {average!r}')
+    if (predicted.dtype, true.dtype) != (torch.bool, torch.bool):
+        raise ValueError(f"bool tensors are needed, not {predicted.dtype} and {true.dtype}; of logits take logits > 0")
+    if predicted.dim() != 2 or predicted.shape != true.shape or predicted.numel() == 0:
+        shapes = f"{tuple(predicted.shape)} and {tuple(true.shape)}"
+        raise ValueError(f"predicted and true must have the same shape (N, L), and no axis of 0, not {shapes}")
+    if average == "micro":
+        predicted, true = predicted.reshape(-1, 1), true.reshape(-1, 1)  # (N·L, 1): every decision is about one label
+    found, there, tp = predicted.sum(0), true.sum(0), (predicted & true).sum(0)  # each (L,)
+    accuracy = (predicted == true).float().mean(0)
+    precision, recall, f1 = (n / of.clamp(min=1) for n, of in ((tp, found), (tp, there), (2 * tp, found + there)))
+    scores = LabelScores(accuracy, precision, recall, f1)
+    return LabelScores(*(score.mean() for score in scores)) if average else scores
+
+
+def confusion_matrix(predicted: Tensor, true: Tensor, num_classes: int) -> Tensor:
+    """(C, C) long: in row i, column j stands how many things of class i were taken for class j; both (N,) integers.
+
+    Agrees with scikit-learn's confusion_matrix(true, predicted, labels=range(C)), which takes the true ones first.
+    """
+    if predicted.dim() != 1 or predicted.shape != true.shape:
+        shapes = f"{tuple(predicted.shape)} and {tuple(true.shape)}"
+        raise ValueError(f"predicted and true must have the same shape (N,), not {shapes}")
+    for name, classes in (("predicted", predicted), ("true", true)):
+        if classes.is_floating_point() or classes.dtype == torch.bool:
+            raise ValueError(f"{name} must be integers, the numbers of classes, not {classes.dtype}")
+        outside = classes[(classes < 0) | (classes >= num_classes)]
+        if len(outside):
+            raise ValueError(f"{name} has a class {outside[0]}, but {num_classes} classes are 0 to {num_classes - 1}")
+    cells = true.long() * num_classes + predicted.long()  # (N,): the place in the matrix, row by row
+    return torch.bincount(cells, minlength=num_classes**2).view(num_classes, num_classes)
 
 
 def _check(hypotheses, references):

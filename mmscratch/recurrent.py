@@ -137,6 +137,8 @@ class LSTMDecoder(nn.Module):
         context = attention(W h, memory);  logits = E tanh(W_c [h; context])
 
     What is looked at does not enter the next step, so in training all steps ask at once. E is the embedding itself.
+    The forget gates start open, at sigmoid(3) = 0.95: at 0.5 the cell would lose half of the picture with every word, and
+    from the first state only, nouns and colours are then hardly learned (chapter 3; Jozefowicz et al. 2015).
     """
 
     def __init__(
@@ -157,6 +159,8 @@ class LSTMDecoder(nn.Module):
         self.glance = nn.Linear(embed_dim, hidden_size)
         self.first_state = nn.Linear(hidden_size, 2 * num_layers * hidden_size)
         self.lstm = LSTM(embed_dim, hidden_size, num_layers, dropout=dropout)
+        for layer in range(num_layers):
+            nn.init.constant_(self.lstm.get_parameter(f"bias_ih_l{layer}").detach()[hidden_size : 2 * hidden_size], 3.0)
         self.query = nn.Linear(hidden_size, embed_dim, bias=False) if fusion == "cross_attention" else None
         self.combine = nn.Linear(hidden_size + (embed_dim if self.query else 0), embed_dim)
         self.bias = nn.Parameter(torch.zeros(vocab_size))

@@ -189,6 +189,9 @@ class ImageEncoder(nn.Module):
         if images.shape[1:] != (3, self.image_size, self.image_size):
             size = f"3 × {self.image_size} × {self.image_size}"
             raise ValueError(f"pictures of {size} were expected, not {' × '.join(map(str, images.shape[1:]))}")
-        grid = self.backbone.features(normalize(images))  # (B, C, h, w)
+        return self.remember(self.backbone.features(normalize(images)))
+
+    def remember(self, grid: Tensor) -> Memory:
+        """The backbone's grid (B, C, h, w) -> Memory (B, h·w, D). Of a frozen backbone, grids can be kept."""
         tokens = self.norm(self.projection(grid.flatten(2).transpose(1, 2)) + self.position)  # (B, h·w, D)
         return Memory(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))

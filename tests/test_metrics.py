@@ -3,10 +3,13 @@
 import random
 
 import pytest
+import sklearn.metrics
+import torch
 from sacrebleu import corpus_bleu
 from sacrebleu.metrics import BLEU
+from torch.testing import assert_close
 
-from mmscratch.metrics import bleu, exact_match
+from mmscratch.metrics import bleu, confusion_matrix, exact_match, label_scores
 
 
 def random_corpus(seed):
@@ -136,3 +139,97 @@ def test_exact_match():
 def test_wrong_use_is_refused(metric, hypotheses, references, error, words):
     with pytest.raises(error, match=words):
         metric(hypotheses, references)
+
+
+def random_labels(seed):
+    """predicted and true (N, L) bool: label 0 is never there, label 1 never predicted, label 2 rare, others mixed."""
+    generator = torch.Generator().manual_seed(seed)
+    things, labels = random.Random(seed).choice([(1, 5), (2, 3), (17, 7), (101, 13)])
+    share = torch.rand(labels, generator=generator)
+    share[2] = 0.02
+    true, predicted = (torch.rand(things, labels, generator=generator) < share for _ in range(2))
+    true[:, 0], predicted[:, 1] = False, False
+    return predicted, true
+
+
+@pytest.mark.parametrize("average", [None, "macro", "micro"])
+def test_label_scores_agree_with_scikit_learn(average):
+    for seed in range(100):
+        predicted, true = random_labels(seed)
+        ours = label_scores(predicted, true, average)
+        theirs = sklearn.metrics.precision_recall_fscore_support(
+            true.numpy(), predicted.numpy(), average=average, zero_division=0
+        )[:3]
+        accuracy = [sklearn.metrics.accuracy_score(t.numpy(), p.numpy()) for t, p in zip(true.T, predicted.T)]
+        if average == "macro":
+            accuracy = sum(accuracy) / len(accuracy)
+        elif average == "micro":
+            accuracy = sklearn.metrics.accuracy_score(true.flatten().numpy(), predicted.flatten().numpy())
+        for score, expected in zip(ours, (accuracy, *theirs)):
+            assert_close(score, torch.tensor(expected, dtype=torch.float32))
+
+
+def test_the_random_labels_reach_every_corner():
+    drawn = [random_labels(seed) for seed in range(100)]
+    assert any((~p & ~t).all(0).any() for p, t in drawn), "f1 is 0 / 0"
+    assert any((~p.any(0) & t.any(0)).any() for p, t in drawn), "precision is 0 / 0, recall is not"
+    assert any((p.any(0) & ~t.any(0)).any() for p, t in drawn), "recall is 0 / 0, precision is not"
+    assert any(not (p & t).any() for p, t in drawn) and any((p & t).any() for p, t in drawn)
+    macro, micro = (torch.stack([torch.stack(label_scores(*d, average)) for d in drawn]) for average in ("macro", "micro"))
+    assert ((macro - micro)[:, 1:].abs().amax(1) > 0.01).sum() > 50
+
+
+def test_label_scores_by_hand():
+    predicted = torch.tensor([[1, 0], [1, 0], [1, 0], [0, 0]]).bool()
+    true = torch.tensor([[1, 1], [0, 0], [0, 0], [1, 0]]).bool()
+    scores = label_scores(predicted, true)
+    assert [s.tolist() for s in scores] == [[0.25, 0.75], [pytest.approx(1 / 3), 0], [0.5, 0], [pytest.approx(0.4), 0]]
+    micro = label_scores(predicted, true, "micro")
+    assert [s.item() for s in micro] == pytest.approx([4 / 8, 1 / 3, 1 / 3, 1 / 3])
+
+
+@pytest.mark.parametrize(
+    "predicted, true, average, words",
+    [
+        (torch.ones(5, 3).bool(), torch.ones(5, 3).bool(), "weighted", "'weighted'"),
+        (torch.ones(5, 3), torch.ones(5, 3).bool(), None, "torch.float32 and torch.bool"),
+        (torch.ones(5, 3).bool(), torch.ones(5, 3).long(), None, "torch.bool and torch.int64"),
+        (torch.ones(5, 3).bool(), torch.ones(3, 5).bool(), None, r"\(5, 3\) and \(3, 5\)"),
+        (torch.ones(5, 3).bool(), torch.ones(5, 1).bool(), "micro", r"\(5, 3\) and \(5, 1\)"),
+        (torch.ones(5).bool(), torch.ones(5).bool(), None, r"\(5,\) and \(5,\)"),
+        (torch.ones(0, 3).bool(), torch.ones(0, 3).bool(), "macro", r"\(0, 3\)"),
+        (torch.ones(5, 0).bool(), torch.ones(5, 0).bool(), "micro", r"\(5, 0\)"),
+    ],
+)
+def test_label_scores_refuse_what_does_not_fit(predicted, true, average, words):
+    with pytest.raises(ValueError, match=words):
+        label_scores(predicted, true, average)
+
+
+@pytest.mark.parametrize("dtype", [torch.long, torch.uint8])
+def test_confusion_matrix_agrees_with_scikit_learn(dtype):
+    for seed in range(50):
+        draw = random.Random(seed)
+        classes, things = draw.choice([2, 7, 23]), draw.choice([1, 3, 101])
+        true = torch.tensor(draw.choices(range(draw.randint(1, classes)), k=things), dtype=dtype)  # the last may be absent
+        predicted = torch.tensor(draw.choices(range(classes), k=things), dtype=dtype)
+        expected = sklearn.metrics.confusion_matrix(true.numpy(), predicted.numpy(), labels=range(classes))
+        assert_close(confusion_matrix(predicted, true, classes), torch.from_numpy(expected).long(), rtol=0, atol=0)
+    assert confusion_matrix(torch.tensor([1]), torch.tensor([0]), 2).tolist() == [[0, 1], [0, 0]]  # rows are the true ones
+    assert confusion_matrix(true[:0], true[:0], 3).tolist() == [[0] * 3] * 3
+
+
+@pytest.mark.parametrize(
+    "predicted, true, words",
+    [
+        ([0, 5, 1], [0, 1, 2], "predicted has a class 5, but 5 classes are 0 to 4"),
+        ([0, 1, 2], [0, -1, 2], "true has a class -1"),
+        ([0, 1, 2], [0, 1], r"\(3,\) and \(2,\)"),
+        ([[0, 1]], [[0, 1]], r"\(1, 2\)"),
+        ([0.0, 1.0], [0, 1], "predicted must be integers.*float32"),
+        ([0, 1], [False, True], "true must be integers.*bool"),
+    ],
+)
+def test_confusion_matrix_refuses_what_does_not_fit(predicted, true, words):
+    with pytest.raises(ValueError, match=words):
+        confusion_matrix(torch.tensor(predicted), torch.tensor(true), 5)

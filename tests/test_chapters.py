@@ -1,0 +1,298 @@
+"""The chapters: their list, their form, and the notebooks that are made of them."""
+
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from chapters import chapter, notebooks
+from chapters.__main__ import Entry, book
+from chapters.chapter import ROOT
+from mmscratch.recurrent import LSTMCell
+from mmscratch.vision import ResNet
+
+SECTIONS = ["The idea", "By hand", "The piece", "Train it or Use it", "Look", "What to notice", "Your turn", "Sources"]
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+TINY = '''\
+# %% [markdown]
+# # 41 · A tiny chapter
+#
+# **Adds** nothing. **Takes** 0.1 min on two cores.
+
+# %%
+from IPython.display import Image, display
+
+print(6 * 7)
+display(Image("pixel.png"))
+
+# %% [markdown]
+# ## The idea
+'''
+
+each_chapter = pytest.mark.parametrize("entry", book(), ids=lambda entry: entry.path.stem)
+
+
+def python(*arguments, cwd=ROOT, **environment):
+    """Run Python; what the tests' own notebook or shell has set is not passed on."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("JPY_SESSION_NAME", "MMSCRATCH_FAST", "PYTHONPATH")}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=cwd, env=kept | environment, capture_output=True, text=True, encoding="utf-8", timeout=120
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# python -m chapters
+
+
+@pytest.fixture(scope="module")
+def listing():
+    return python("-m", "chapters", PYTHONIOENCODING="utf-8")
+
+
+@each_chapter
+def test_the_list_has_every_chapter(entry, listing):
+    assert (listing.returncode, listing.stderr) == (0, "")
+    [line] = [line for line in listing.stdout.splitlines() if line.startswith(f"{entry.number:2} ")]
+    assert line[4:].startswith(f"{entry.title}  ") and line.endswith(f"  {entry.adds}")
+
+
+def test_a_chapter_that_is_not_there():
+    run = python("-m", "chapters", "99")
+    numbers = ", ".join(str(entry.number) for entry in book())
+    assert run.returncode == 2 and run.stdout == ""
+    assert run.stderr == f"error: there is no chapter 99: choose {numbers} or all\n"
+
+
+def test_a_chapter_that_is_a_script(tmp_path):
+    code = "from chapters.chapter import Chapter; c = Chapter(41); print(c.choose('full', 'fast'), c.folder.as_posix())"
+    unknown = python("-c", code, "--slow", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert unknown.returncode == 2 and "unrecognized arguments: --slow" in unknown.stderr
+    assert list(tmp_path.iterdir()) == []
+    for flags, words in ([], "full runs/ch41"), (["--fast"], "fast runs/ch41-fast"):
+        run = python("-c", code, *flags, cwd=tmp_path, PYTHONPATH=str(ROOT))
+        assert (run.returncode, run.stdout) == (0, words + "\n"), run.stderr
+        assert (tmp_path / words.split()[1]).is_dir()
+    code = "from chapters.chapter import Chapter, Figure; c = Chapter(41); c.draw(Figure(), 'two words'); c.finish()"
+    run = python("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    picture = tmp_path / "runs" / "ch41" / "two-words.png"
+    assert f"see {picture.relative_to(tmp_path)}\nChapter 41 took 0 min " in run.stdout and picture.is_file()
+    assert list(json.loads(picture.with_name("finished.json").read_text())) == ["seconds"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Their form
+
+
+def test_the_chapters_are_numbered_from_1():
+    assert [entry.number for entry in book()] == list(range(1, len(book()) + 1)) and book()
+    assert [entry.path.name[:5] for entry in book()] == [f"ch{entry.number:02}_" for entry in book()]
+
+
+@each_chapter
+def test_the_form_of_a_chapter(entry):
+    assert entry.title and entry.adds and 0 < entry.minutes <= 4
+    headings = re.findall(r"^# ## (.+)$", entry.path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert ["Train it or Use it" if h in ("Train it", "Use it") else h for h in headings] == SECTIONS
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Their notebooks
+
+
+@each_chapter
+def test_the_notebook_is_that_of_the_chapter(entry):
+    assert notebooks.differences(entry) == []
+    assert entry.path.with_suffix(".ipynb").stat().st_size <= notebooks.MOST_BYTES == 1_000_000
+
+
+@each_chapter
+@pytest.mark.notebook
+def test_the_notebook_runs(entry, tmp_path, monkeypatch):
+    for name in ("chapters", "mmscratch"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    for name in ("JPY_SESSION_NAME", "PYTHONPATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MMSCRATCH_FAST", "1")
+    notebook = nbformat.read(tmp_path / "chapters" / entry.path.with_suffix(".ipynb").name, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    notebooks.execute(notebook, tmp_path / "chapters")
+    assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
+    assert [o for o in notebooks.outputs(notebook) if o.output_type == "error" or o.get("name") == "stderr"] == []
+    assert (tmp_path / "runs" / f"ch{entry.number:02}-fast" / "finished.json").is_file()
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A chapter in a repository of its own."""
+    root = tmp_path / "a repository"
+    for name in ("mmscratch/scenes.py", "chapters/figures/_", "requirements.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    path = root / "chapters" / "ch41_tiny.py"
+    path.write_text(TINY, encoding="utf-8")
+    return Entry(path, 41, "A tiny chapter", "nothing", 0.1)
+
+
+def write(entry, notebook):
+    nbformat.write(notebook, entry.path.with_suffix(".ipynb"))
+
+
+def executed(entry):
+    """The notebook as if it had run."""
+    notebook = notebooks.make(entry)
+    for i, cell in enumerate(cell for cell in notebook.cells if cell.cell_type == "code"):
+        cell.execution_count = i + 1
+    notebook.cells[2].outputs = [
+        nbformat.v4.new_output("stream", name="stdout", text="42\n"),
+        nbformat.v4.new_output("display_data", {"image/png": PIXEL}),
+    ]
+    return notebook
+
+
+def test_a_notebook_has_the_cells_of_the_chapter(tiny):
+    notebook = notebooks.make(tiny)
+    assert [cell.cell_type for cell in notebook.cells] == ["code", "markdown", "code", "markdown"]
+    assert notebook.cells[0].source == notebooks.FIRST_CELL and notebook.cells[3].source == "## The idea"
+    assert notebook == notebooks.make(tiny)
+    write(tiny, executed(tiny))
+    assert notebooks.differences(tiny) == []
+
+
+def test_a_notebook_that_is_missing(tiny):
+    assert notebooks.differences(tiny) == ["ch41_tiny.ipynb is missing"]
+
+
+def print_on(name, text):
+    """A change of a notebook: one more output."""
+    return lambda n: n.cells[2].outputs.append(nbformat.v4.new_output("stream", name=name, text=text))
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda n: n.cells[2].update(source="print(43)"), "ch41_tiny.ipynb: cell 2 is not that of ch41_tiny.py"),
+        (lambda n: n.cells[0].update(source="import os"), "ch41_tiny.ipynb: cell 0 is not that of ch41_tiny.py"),
+        (lambda n: n.cells.pop(), "ch41_tiny.ipynb: cell 3 is not that of ch41_tiny.py"),
+        (lambda n: n.cells[3].update(n.cells[3].source and nbformat.v4.new_raw_cell("## The idea")), "cell 3 is not"),
+        (lambda n: n.cells[2].update(execution_count=None), "not executed"),
+        (lambda n: n.cells[2].update(outputs=[]), "shows no picture"),
+        (print_on("stderr", "Warning: old"), "prints an error or a warning: Warning: old"),
+        (lambda n: n.cells[2].outputs.append(nbformat.v4.new_output("error", ename="E", evalue="6 / 0")), "6 / 0"),
+        (print_on("stdout", f"see {ROOT}/runs/a.png"), f"names a path of this machine: {ROOT}"),
+        (print_on("stdout", os.path.expanduser("~/a.png")), f"a path of this machine: {os.path.expanduser('~')}"),
+    ],
+    ids=["a cell", "first cell", "a cell less", "kind", "not run", "no picture", "stderr", "error", "root", "home"],
+)
+def test_a_notebook_that_was_changed_is_found_out(tiny, change, words):
+    notebook = executed(tiny)
+    change(notebook)
+    write(tiny, notebook)
+    [difference] = notebooks.differences(tiny)
+    assert words in difference
+
+
+def test_a_chapter_that_was_changed_is_found_out(tiny):
+    write(tiny, executed(tiny))
+    tiny.path.write_text(TINY.replace("6 * 7", "6 * 8"), encoding="utf-8")
+    assert notebooks.differences(tiny) == ["ch41_tiny.ipynb: cell 2 is not that of ch41_tiny.py"]
+
+
+@pytest.mark.notebook
+def test_build_executes_and_keeps_the_same_notebook_each_time(tiny):
+    root = tiny.path.parents[1]
+    (root / "pixel.png").write_bytes(notebooks.base64.b64decode(PIXEL))
+    built = []
+    for _ in range(2):
+        notebooks.build(tiny)
+        built.append(tiny.path.with_suffix(".ipynb").read_bytes())
+    assert built[0] == built[1] and notebooks.differences(tiny) == []
+    notebook = nbformat.read(tiny.path.with_suffix(".ipynb"), as_version=4)
+    assert notebooks.outputs(notebook)[0].text == "42\n" and len(notebooks.pictures(notebook)) == 1
+    assert (root / "chapters" / "figures" / "ch41.png").is_file()
+    tiny.path.write_text(TINY + "\n# %%\nimport sys\n\nprint('careful', file=sys.stderr)\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="ch41_tiny.py: prints an error or a warning: careful"):
+        notebooks.build(tiny)
+    assert tiny.path.with_suffix(".ipynb").read_bytes() == built[0]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The first cell of every notebook
+
+AFTER = "\nimport mmscratch.scenes as s; print(Path.cwd(), Path(s.__file__).parents[1], sep='\\n')"
+
+
+@pytest.mark.parametrize("place", [".", "chapters", "chapters/figures", ".."])
+def test_the_first_cell_finds_the_repository(tiny, place):
+    root = tiny.path.parents[1].resolve()
+    run = python("-c", notebooks.FIRST_CELL + AFTER, cwd=root / place)
+    assert (run.returncode, run.stdout.splitlines(), run.stderr) == (0, [str(root)] * 2, "")
+
+
+def test_the_first_cell_finds_the_repository_of_the_notebook(tiny, tmp_path_factory):
+    root = tiny.path.parents[1].resolve()
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "inside"
+    elsewhere.mkdir()
+    run = python("-c", notebooks.FIRST_CELL + AFTER, cwd=elsewhere, JPY_SESSION_NAME=str(tiny.path))
+    assert (run.returncode, run.stdout.splitlines(), run.stderr) == (0, [str(root)] * 2, "")
+
+
+def test_the_first_cell_elsewhere(tmp_path):
+    (tmp_path / "mmscratch").mkdir()  # only the name is that of the package
+    run = python("-c", notebooks.FIRST_CELL + AFTER, cwd=tmp_path)
+    assert run.returncode == 1 and run.stdout == ""
+    assert run.stderr == (
+        f"Open this notebook where it lies, in chapters/ of the repository: {tmp_path.resolve()} is not inside it.\n"
+    )
+
+
+@pytest.mark.parametrize("missing", ["torch", "torchvision", "numpy", "PIL", "matplotlib"])
+def test_the_first_cell_says_how_to_install_what_is_missing(tiny, missing):
+    root = tiny.path.parents[1].resolve()
+    before = f"import importlib.util as u; f = u.find_spec; u.find_spec = lambda n: None if n == '{missing}' else f(n)\n"
+    run = python("-c", before + notebooks.FIRST_CELL, cwd=root / "chapters")
+    assert run.returncode == 1 and run.stderr.startswith("A package is missing. ") and run.stderr.count("\n") == 1
+    assert f'"{sys.executable}" -m pip install -r "{root / "requirements.txt"}"' in run.stderr
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# show
+
+
+def stands_at(text, source):
+    """Does the file that `text` names have `source` from the line that it names on?"""
+    path, line = re.search(r"([\w/]+\.py), line (\d+)", text).groups()
+    return (ROOT / path).read_text(encoding="utf-8").splitlines()[int(line) - 1 :][: source.count("\n")] == source.splitlines()
+
+
+@pytest.mark.parametrize("piece", [LSTMCell, ResNet, ResNet.forward, notebooks.differences], ids=lambda p: p.__qualname__)
+def test_show_prints_the_source_and_where_it_stands(piece, monkeypatch, capsys):
+    monkeypatch.setattr(chapter, "NOTEBOOK", False)
+    chapter.show(piece)
+    printed, source = capsys.readouterr().out, inspect.getsource(piece)
+    assert stands_at(printed, source)
+    margin = len(source) - len(source.lstrip())
+    assert margin == (4 if piece is ResNet.forward else 0)
+    assert re.sub(f"^ {{{margin}}}", "", source, flags=re.MULTILINE) in printed
+    compile(printed, "printed", "exec")  # the line that says where is a comment
+
+
+def test_show_in_a_notebook_links_to_the_source(monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(chapter, "NOTEBOOK", True)
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    chapter.show(ResNet)
+    [text] = [markdown.data for markdown in shown]
+    assert stands_at(text, inspect.getsource(ResNet)) and capsys.readouterr().out == ""
+    assert f"```python\n{inspect.getsource(ResNet)}```" in text
+    path, line = re.search(r"\]\((\S+)#L(\d+)\)", text).groups()
+    assert (ROOT / "chapters" / path).resolve() == ROOT / "mmscratch" / "vision.py"
+    assert line == str(inspect.getsourcelines(ResNet)[1])
