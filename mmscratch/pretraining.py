@@ -47,6 +47,8 @@ def train_labels(
     less the commoner it is: otherwise a net learns the colours first, from features that tell nothing of shapes.
     AdamW; the learning rate rises to 3e-3 for the first tenth, then falls as a cosine.
     """
+    if len(images) < batch_size:
+        raise ValueError(f"{len(images)} pictures do not fill a batch of {batch_size}")
     device = pick_device()
     model.to(device, memory_format=torch.channels_last).train()
     frequency = labels.float().mean(0).clamp(min=1 / len(labels))
@@ -77,16 +79,21 @@ def predict_labels(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def pretrained_cnn(path: Path, scenes: int) -> ResNet:
-    """The ResNet that knows what is in a picture: read from `path`, or trained on so many scenes and written there."""
-    model = ResNet((1, 1, 1), num_classes=len(LABELS), width=32)
-    if path.exists():
-        print(f"the CNN of {path}, trained before, is used")
-        model.load_state_dict(read_checkpoint(path)["model"])
-        return model.to(pick_device()).eval()
-    print(f"{path} is not there: a CNN is trained on {scenes:,} scenes and kept there", flush=True)
+    """The ResNet that knows what is in a picture: read from `path`, or trained on so many scenes and written there.
+
+    Raises ValueError, naming the file, where it is not what this function wrote.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = ResNet((1, 1, 1), num_classes=len(LABELS), width=32)
+    if path.exists():
+        saved = read_checkpoint(path)
+        if not isinstance(saved, dict) or saved.get("labels") != LABELS:
+            raise ValueError(f"{path}: not a CNN that knows these labels; delete it, and it is trained anew")
+        model.load_state_dict(saved["model"])
+        print(f"the CNN of {path}, trained before, is used")
+        return model.to(pick_device()).eval()
+    print(f"{path} is not there: a CNN is trained on {scenes:,} scenes and kept there", flush=True)
     train_labels(model, *labelled_scenes("train", scenes))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, {"model": model.state_dict(), "labels": LABELS})

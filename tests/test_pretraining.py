@@ -128,3 +128,15 @@ def test_pretrained_cnn_refuses_a_broken_file_and_keeps_it(tmp_path, content, mo
     with pytest.raises(ValueError, match="cnn.pt: not a checkpoint that can be read"):
         pretrained_cnn(path, scenes=64)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("saved", [{"model": {}}, {"model": {}, "labels": ("cat",)}, [1, 2]], ids=["none", "others", "a list"])
+def test_a_file_of_another_model_is_refused_by_name(saved, tmp_path):
+    torch.save(saved, tmp_path / "cnn.pt")
+    with pytest.raises(ValueError, match="cnn.pt: not a CNN that knows these labels"):
+        pretrained_cnn(tmp_path / "cnn.pt", 64)
+
+
+def test_fewer_pictures_than_a_batch_are_refused():
+    with pytest.raises(ValueError, match="7 pictures do not fill a batch of 32"):
+        train_labels(ResNet((1,), num_classes=len(LABELS), width=5), *labelled_scenes("train", 7, 32))
