@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 1 · Images and words
 #
-# **Adds** a tokenizer, a vocabulary, image preprocessing and batches bucketed by length. **Takes** 0.3 min on two cores.
+# **Adds** a tokenizer, a vocabulary, image preprocessing and batches bucketed by length. **Takes** 0.2 min on two cores.
 #
 # A network computes with numbers, and neither a picture nor a sentence is one. This chapter makes tables of numbers of
 # both, and puts many of them into one table, a batch. Nothing is learned yet, but what is lost here no network can find

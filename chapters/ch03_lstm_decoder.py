@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 3 · LSTM decoder
 #
-# **Adds** the LSTM, a decoder made of it, teacher forcing, and captions from one image vector. **Takes** 2.3 min on
+# **Adds** the LSTM, a decoder made of it, teacher forcing, and captions from one image vector. **Takes** 2.5 min on
 # two cores.
 #
 # A sentence is written word by word, and each word depends on those before it. A **recurrent network** reads and
@@ -30,8 +30,8 @@ from mmscratch.text import BOS, EOS, PAD, Vocabulary, detokenize, tokenize
 from mmscratch.training import pick_device
 from mmscratch.vision import ImageEncoder
 
-chapter = Chapter(3)
 torch.manual_seed(0)
+chapter = Chapter(3)
 
 # %% [markdown]
 # ## The idea

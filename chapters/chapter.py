@@ -67,10 +67,10 @@ def show(piece) -> None:
     """Print a class or function of the library from its source, and where it stands; highlighted in a notebook."""
     lines, first = inspect.getsourcelines(piece)
     path = Path(inspect.getsourcefile(piece)).resolve().relative_to(ROOT).as_posix()
-    place, source = f"{path}, line {first}", textwrap.dedent("".join(lines)).strip()
+    source = textwrap.dedent("".join(lines)).strip()
     if NOTEBOOK:
         from IPython.display import Markdown, display
 
-        display(Markdown(f"[`{place}`](../{path}#L{first})\n\n```python\n{source}\n```"))
+        display(Markdown(f"[`{path}`](../{path})\n\n```python\n{source}\n```"))  # no line number, which ages
     else:
-        print(f"\n# {place}\n{source}\n")
+        print(f"\n# {path}, line {first}\n{source}\n")

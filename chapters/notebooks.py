@@ -8,6 +8,7 @@ import argparse
 import base64
 import io
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -99,12 +100,13 @@ def pictures(notebook: nbformat.NotebookNode) -> list[str]:
 
 
 def problems(notebook: nbformat.NotebookNode) -> list[str]:
-    """What should not stand in a notebook that others read: warnings, errors, paths of this machine, no pictures."""
+    """What others should not read in a notebook: warnings, errors, addresses, paths of this machine, no picture."""
     found = [] if pictures(notebook) else ["shows no picture"]
     for output in outputs(notebook):
         text = output.get("text", "") + "".join(str(v) for k, v in output.get("data", {}).items() if k.startswith("text/"))
         if output.output_type == "error" or output.get("name") == "stderr":
             found.append(f"prints an error or a warning: {text or output.get('evalue', '')}".strip())
+        found += [f"shows an address in memory: {address}" for address in re.findall(r"<.* at 0x[0-9a-f]+>", text)]
         found += [f"names a path of this machine: {path}" for path in {ROOT, Path.home()} - {Path("/")} if f"{path}{os.sep}" in text]
     return found
 
@@ -121,7 +123,24 @@ def differences(entry: Entry) -> list[str]:
         return [f"{path.name}: cell {first} is not that of {entry.path.name}"]
     if any(cell.cell_type == "code" and cell.execution_count is None for cell in kept.cells):
         return [f"{path.name}: not executed"]
-    return [f"{path.name}: {problem}" for problem in problems(kept)]
+    return [f"{path.name}: {problem}" for problem in problems(kept) + outdated(kept)]
+
+
+def outdated(notebook: nbformat.NotebookNode) -> list[str]:
+    """What the notebook shows from the library that does not stand there any more."""
+    found = []
+    for output in outputs(notebook):
+        shown = re.fullmatch(r"\[`(.+)`\].*\n\n```python\n(.+)\n```", output.get("data", {}).get("text/markdown", ""), re.DOTALL)
+        if shown:
+            path, source = shown.groups()
+            now = (ROOT / path).read_text(encoding="utf-8") if (ROOT / path).exists() else ""
+            if _unindented(source) not in _unindented(now):
+                found.append(f"shows {source.splitlines()[0]} of {path} as it was: build the notebook anew")
+    return found
+
+
+def _unindented(source: str) -> str:
+    return "\n".join(line.lstrip() for line in source.splitlines())
 
 
 def main() -> int:

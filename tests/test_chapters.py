@@ -187,10 +187,11 @@ def print_on(name, text):
         (lambda n: n.cells[2].update(outputs=[]), "shows no picture"),
         (print_on("stderr", "Warning: old"), "prints an error or a warning: Warning: old"),
         (lambda n: n.cells[2].outputs.append(nbformat.v4.new_output("error", ename="E", evalue="6 / 0")), "6 / 0"),
+        (print_on("stdout", "<torch.Generator at 0x7f0f>"), "shows an address in memory: <torch.Generator at 0x7f0f>"),
         (print_on("stdout", f"see {ROOT}/runs/a.png"), f"names a path of this machine: {ROOT}"),
         (print_on("stdout", os.path.expanduser("~/a.png")), f"a path of this machine: {os.path.expanduser('~')}"),
     ],
-    ids=["a cell", "first cell", "a cell less", "kind", "not run", "no picture", "stderr", "error", "root", "home"],
+    ids=["a cell", "first cell", "a cell less", "kind", "not run", "no picture", "stderr", "error", "address", "root", "home"],
 )
 def test_a_notebook_that_was_changed_is_found_out(tiny, change, words):
     notebook = executed(tiny)
@@ -291,8 +292,18 @@ def test_show_in_a_notebook_links_to_the_source(monkeypatch, capsys):
     monkeypatch.setattr("IPython.display.display", shown.append)
     chapter.show(ResNet)
     [text] = [markdown.data for markdown in shown]
-    assert stands_at(text, inspect.getsource(ResNet)) and capsys.readouterr().out == ""
-    assert f"```python\n{inspect.getsource(ResNet)}```" in text
-    path, line = re.search(r"\]\((\S+)#L(\d+)\)", text).groups()
-    assert (ROOT / "chapters" / path).resolve() == ROOT / "mmscratch" / "vision.py"
-    assert line == str(inspect.getsourcelines(ResNet)[1])
+    assert text == f"[`mmscratch/vision.py`](../mmscratch/vision.py)\n\n```python\n{inspect.getsource(ResNet)}```"
+    assert capsys.readouterr().out == ""
+
+
+def test_a_piece_that_was_changed_since_it_was_shown_is_found_out(tiny, monkeypatch):
+    shown = []
+    monkeypatch.setattr(chapter, "NOTEBOOK", True)
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    chapter.show(ResNet.forward)
+    for text, found in ((shown[0].data, []), (shown[0].data.replace("mean", "amax"), ["def forward(self, x: Tensor)"])):
+        notebook = executed(tiny)
+        notebook.cells[2].outputs.append(nbformat.v4.new_output("display_data", {"text/markdown": text}))
+        write(tiny, notebook)
+        differences = notebooks.differences(tiny)
+        assert len(differences) == len(found) and all(word in line for word, line in zip(found, differences))

@@ -185,6 +185,13 @@ def test_the_first_state_knows_more_than_the_mean_of_the_memory(fusion):
         assert (ours - other).abs().amax(-1).min() > 1e-3
 
 
+def test_forget_gates_begin_open_and_no_other(fusion):
+    lstm = LSTMDecoder(V, D, HIDDEN, 2, fusion).lstm
+    for layer in range(2):
+        i, f, g, o = lstm.get_parameter(f"bias_ih_l{layer}").chunk(4)
+        assert (f == 3).all() and torch.cat([i, g, o, lstm.get_parameter(f"bias_hh_l{layer}")]).abs().max() < 1
+
+
 def test_decoder_dropout_is_only_in_training(fusion, memory, tokens):
     decoder = LSTMDecoder(V, D, HIDDEN, 2, fusion, dropout=0.5)
     assert (decoder(tokens, memory) != decoder(tokens, memory)).any()

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from mmscratch.images import torchvision
+from mmscratch.images import normalize, torchvision
 from mmscratch.vision import VGG, ImageEncoder, ResNet, conv2d
 
 
@@ -135,6 +135,13 @@ def test_image_encoder_refuses_other_pictures(shape):
     given = " × ".join(map(str, shape[1:]))
     with pytest.raises(ValueError, match=f"3 × 31 × 31 were expected, not {given}$"):
         encoder(torch.zeros(shape, dtype=torch.uint8))
+
+
+def test_grids_that_were_kept_give_the_same_memory():
+    encoder = ImageEncoder(ResNet([1, 1], width=5), 7, 41).eval()
+    pictures = torch.randint(256, (3, 3, 41, 41), dtype=torch.uint8)
+    kept = encoder.remember(encoder.backbone.features(normalize(pictures)))
+    assert_close(tuple(kept), tuple(encoder(pictures)), rtol=0, atol=0)
 
 
 class Patches(nn.Module):
