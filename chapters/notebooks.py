@@ -5,6 +5,7 @@ stand in tests/requirements.txt.
 """
 
 import argparse
+import asyncio
 import base64
 import io
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from PIL import Image
 
 from .__main__ import Entry, book, choose
@@ -57,7 +58,15 @@ def make(entry: Entry) -> nbformat.NotebookNode:
 def execute(notebook: nbformat.NotebookNode, where: Path, seconds: int = 1200) -> None:
     """Run all cells from inside the folder `where`, as Jupyter would; a cell that fails raises CellExecutionError."""
     resources = {"metadata": {"path": str(where)}}
-    NotebookClient(notebook, timeout=seconds, kernel_name="python3", resources=resources, record_timing=False).execute()
+    client = NotebookClient(notebook, timeout=seconds, kernel_name="python3", resources=resources, record_timing=False)
+    kernel = client.create_kernel_manager()
+    try:
+        client.execute()
+    except (DeadKernelError, AssertionError):  # what Ctrl-C looks like: the client lets go of its kernel, which goes on
+        raise KeyboardInterrupt("the kernel was stopped, or died") from None
+    finally:
+        if kernel.has_kernel:
+            asyncio.run(kernel.shutdown_kernel(now=True))
 
 
 def build(entry: Entry) -> None:
@@ -161,7 +170,8 @@ def main() -> int:
             print(f"building chapter {entry.number}: {entry.title}", flush=True)
             build(entry)
         README.write_text(table(), encoding="utf-8")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        print(stop or "stopped", file=sys.stderr)
         return 130
     except (ValueError, CellExecutionError) as error:
         print(f"error: {error}", file=sys.stderr)
