@@ -30,6 +30,7 @@ class Chapter:
             parser = argparse.ArgumentParser(description=f"Chapter {number}, with its pictures in runs/ch{number:02}.")
             parser.add_argument("--fast", action="store_true", help="try it out in seconds; the numbers mean nothing")
             self.fast = parser.parse_args().fast
+            sys.excepthook = _say_stopped
         self.number, self.folder = number, folder(number, self.fast)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.start = time.monotonic()
@@ -56,6 +57,14 @@ class Chapter:
         seconds = round(time.monotonic() - self.start)
         (self.folder / "finished.json").write_text(json.dumps({"seconds": seconds}))
         print(f"Chapter {self.number} took {seconds // 60} min {seconds % 60:02} s.")
+
+
+def _say_stopped(kind, error, trace) -> None:
+    """Ctrl-C in a script ends it with one line; all else shows where it happened, for whoever changes a chapter."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("\nstopped", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def folder(number: int, fast: bool = False) -> Path:

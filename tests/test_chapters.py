@@ -79,6 +79,11 @@ def test_a_chapter_that_is_a_script(tmp_path):
         run = python("-c", code, *flags, cwd=tmp_path, PYTHONPATH=str(ROOT))
         assert (run.returncode, run.stdout) == (0, words + "\n"), run.stderr
         assert (tmp_path / words.split()[1]).is_dir()
+    code = "from chapters.chapter import Chapter; Chapter(41); raise {}"
+    errors = ("KeyboardInterrupt", "OSError")
+    stopped, broken = (python("-c", code.format(error), cwd=tmp_path, PYTHONPATH=str(ROOT)) for error in errors)
+    assert stopped.returncode != 0 and stopped.stderr == "\nstopped\n"
+    assert broken.returncode == 1 and "Traceback" in broken.stderr
     code = "from chapters.chapter import Chapter, Figure; c = Chapter(41); c.draw(Figure(), 'two words'); c.finish()"
     run = python("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT))
     picture = tmp_path / "runs" / "ch41" / "two-words.png"
