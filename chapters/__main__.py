@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -65,12 +66,15 @@ def main() -> int:
         chapters = choose(args.chapters)
         if not chapters:
             list_chapters()
+            sys.stdout.flush()
         for entry in chapters:
             print(f"Chapter {entry.number}: {entry.title}", flush=True)
             command = [sys.executable, "-m", f"chapters.{entry.path.stem}", *["--fast"] * args.fast]
             subprocess.run(command, cwd=ROOT, check=True)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # the reader of our output (head, less) has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except subprocess.CalledProcessError as error:
         print(f"error: chapter {entry.number} ended with {error.returncode}", file=sys.stderr)
         return 2
