@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from .attention import Memory
 from .recurrent import LSTMDecoder
 from .text import BOS
-from .vision import VGG, ImageEncoder, ResNet
+from .transformer import TransformerDecoder
+from .vision import VGG, ImageEncoder, ResNet, VisionTransformer
 
 
 def fuse(memories: list[Memory]) -> Memory:
@@ -36,11 +37,14 @@ class EncoderDecoder(nn.Module):
             raise ValueError(f"the batch has none of: {', '.join(self.encoders)}; it has: {', '.join(batch)}")
         return fuse(memories)
 
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Teacher forcing: logits (B, T, V), those at t for batch["target"][:, t], given the words before it."""
+    def forward(self, batch: dict[str, Tensor], need_weights: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Teacher forcing: logits (B, T, V), those at t for batch["target"][:, t], given the words before it.
+
+        With `need_weights` also where the decoder looked for each of them, (B, layers, H, T, N).
+        """
         target = batch["target"]  # (B, T), ending in <eos>
         bos = target.new_full((target.size(0), 1), BOS)
-        return self.decoder(torch.cat([bos, target[:, :-1]], dim=1), self.encode(batch))
+        return self.decoder(torch.cat([bos, target[:, :-1]], dim=1), self.encode(batch), need_weights)
 
 
 @dataclass
@@ -48,14 +52,18 @@ class ModelConfig:
     """What a model is made of; plain values, kept in its checkpoint."""
 
     vocab_size: int
-    backbone: str = "resnet"  # "resnet", or "vgg" with a depth
-    depth: int | tuple[int, ...] = (1, 1)  # of the backbone: a published one, or blocks a stage
-    width: int = 32  # channels of the ResNet's first stage
+    backbone: str = "resnet"  # or "vgg" or "vit", each with a depth that is a number
+    depth: int | tuple[int, ...] = (1, 1)  # a published one, or the ResNet's blocks a stage, or the ViT's blocks
+    width: int = 32  # channels of the ResNet's first stage; the ViT has 8 times as many, in heads of 64
     image_size: int = 64
-    fusion: str = "cross_attention"
+    decoder: str = "lstm"  # or "transformer"
+    fusion: str = "cross_attention"  # or "prefix"
+    score: str = "dot"  # or "additive": how the LSTM's cross-attention compares
     embed_dim: int = 256  # of words, of the memory and of all that is compared with them
-    hidden_size: int = 256
-    num_layers: int = 1
+    hidden_size: int = 256  # of the LSTM
+    num_heads: int = 4  # of the Transformer
+    num_layers: int = 1  # of the decoder
+    max_length: int = 64  # words; the Transformer has so many positions
     dropout: float = 0.0
 
 
@@ -65,10 +73,21 @@ def build_model(config: ModelConfig) -> EncoderDecoder:
         backbone = ResNet(config.depth, num_classes=0, width=config.width)
     elif config.backbone == "vgg":
         backbone = VGG(config.depth, batch_norm=True, num_classes=0)
+    elif config.backbone == "vit":
+        if not isinstance(config.depth, int) or config.width % 8:
+            wrong = f"not {config.depth!r} and {config.width}"
+            raise ValueError(f'"vit" has a depth that is one number, and a width that is a multiple of 8, {wrong}')
+        hidden_dim = 8 * config.width
+        heads, mlp_dim = hidden_dim // 64, 4 * hidden_dim
+        backbone = VisionTransformer(config.image_size, 8, config.depth, heads, hidden_dim, mlp_dim, num_classes=0)
     else:
-        raise ValueError(f'backbone is "resnet" or "vgg", not {config.backbone!r}')
+        raise ValueError(f'backbone is "resnet", "vgg" or "vit", not {config.backbone!r}')
     encoder = ImageEncoder(backbone, config.embed_dim, config.image_size)
-    decoder = LSTMDecoder(
-        config.vocab_size, config.embed_dim, config.hidden_size, config.num_layers, config.fusion, config.dropout
-    )
+    words, rest = (config.vocab_size, config.embed_dim), {"fusion": config.fusion, "dropout": config.dropout}
+    if config.decoder == "lstm":
+        decoder = LSTMDecoder(*words, config.hidden_size, config.num_layers, score=config.score, **rest)
+    elif config.decoder == "transformer":
+        decoder = TransformerDecoder(*words, config.num_heads, config.num_layers, config.max_length, **rest)
+    else:
+        raise ValueError(f'decoder is "lstm" or "transformer", not {config.decoder!r}')
     return EncoderDecoder({"image": encoder}, decoder)

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from .attention import Memory, scaled_dot_product_attention
+from .attention import AdditiveAttention, Memory, check_fusion, scaled_dot_product_attention
 from .text import PAD
 
 
@@ -44,6 +45,67 @@ class LSTMCell(nn.Module):
         hidden, cell = state
         gates = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(hidden, self.weight_hh, self.bias_hh)  # (B, 4H)
         return _gates_to_state(gates, cell)
+
+
+class _Steps(torch.autograd.Function):
+    """All steps of one layer in one direction, and backpropagation through time by hand (Werbos 1990).
+
+    A step takes the state (h, c) to (h', c'). Its gates i, f, g, o are those of LSTMCell, activated:
+
+        c' = f c + i g;    h' = o tanh(c')
+
+    Backwards, from the last step to the first, δy is the gradient of the loss with respect to y, or, for a gate, with
+    respect to what goes into its activation. The slopes there are s (1 - s) for a sigmoid s, and 1 - g² for g = tanh:
+
+        δh' = δoutput + (δh of the step after)
+        δc' = (δc of the step after) + δh' o (1 - tanh(c')²)
+        δi = δc' g i (1 - i);    δf = δc' c f (1 - f);    δg = δc' i (1 - g²);    δo = δh' tanh(c') o (1 - o)
+        δh = W_hhᵀ [δi; δf; δg; δo];    δc = δc' f
+
+    Autograd would find the same, but add up W_hh's gradient step by step; here it is one product for all steps.
+    A row that has ended keeps its state: f = 1, i = o = 0 and g = -1, where all slopes are 0, and h is carried over.
+    Under autocast the matrix products, the gates and h are in bfloat16, and the cell, which adds up, in float32.
+    """
+
+    @staticmethod
+    def forward(ctx, inputs: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor, ended: Tensor | None):
+        """inputs (T, B, 4H), hidden and cell (B, H), ended (T, B, 1) -> hidden states (T, B, H), last cell (B, H)."""
+        steps, width = len(inputs), hidden.size(-1)
+        gates = inputs.clone()
+        if ended is not None:
+            gates.masked_fill_(ended, -torch.inf)
+            gates[..., width : 2 * width].masked_fill_(ended, torch.inf)
+        hiddens, cells = (state.new_empty(steps + 1, *state.shape) for state in (hidden, cell))  # (T + 1, B, H)
+        hiddens[0], cells[0] = hidden, cell
+        for t in range(steps):
+            i, f, g, o = gates[t].addmm_(hiddens[t], weight.t()).chunk(4, dim=-1)  # each (B, H), a view into gates
+            i.sigmoid_(), f.sigmoid_(), g.tanh_(), o.sigmoid_()
+            cells[t + 1] = f * cells[t] + i * g
+            hiddens[t + 1] = o * cells[t + 1].tanh()
+            if ended is not None:
+                hiddens[t + 1] += ended[t] * hiddens[t]
+        ctx.save_for_backward(gates, hiddens, cells, weight, ended)
+        return hiddens[1:], cells[-1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_output: Tensor, d_cell: Tensor):
+        """The gradients of what forward was given; d_x stands for the δx above."""
+        gates, hiddens, cells, weight, ended = ctx.saved_tensors
+        d_gates, d_hidden = torch.empty_like(gates), torch.zeros_like(hiddens[0])
+        for t in reversed(range(len(gates))):
+            i, f, g, o = gates[t].chunk(4, dim=-1)  # each (B, H)
+            squashed = cells[t + 1].tanh()
+            d_hidden = d_hidden + d_output[t]
+            d_cell = d_cell + d_hidden * o * (1 - squashed * squashed)
+            d_i, d_f, d_g = d_cell * g * i * (1 - i), d_cell * cells[t] * f * (1 - f), d_cell * i * (1 - g * g)
+            d_o = d_hidden * squashed * o * (1 - o)
+            d_gates[t] = torch.cat([d_i, d_f, d_g, d_o], dim=-1)  # (B, 4H)
+            kept = 0 if ended is None else ended[t] * d_hidden
+            d_hidden = d_gates[t] @ weight + kept
+            d_cell = d_cell * f
+        d_weight = d_gates.flatten(0, 1).t() @ hiddens[:-1].flatten(0, 1)  # (4H, T · B) @ (T · B, H)
+        return d_gates, d_hidden, d_cell, d_weight, None
 
 
 class LSTM(nn.Module):
@@ -104,20 +166,20 @@ class LSTM(nn.Module):
         weight_ih, weight_hh, bias_ih, bias_hh = (
             getattr(self, name + suffix) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
-        inputs = F.linear(x, weight_ih, bias_ih + bias_hh).transpose(0, 1).contiguous().unbind(0)  # T of (B, 4H)
-        weight_hh = weight_hh.t().to(inputs[0].dtype)  # once: autocast would convert it anew at each step
-        outputs = [hidden] * len(inputs)
-        times = range(len(inputs))
-        for t in reversed(times) if suffix.endswith("_reverse") else times:
-            before = hidden, cell
-            hidden, cell = _gates_to_state(torch.addmm(inputs[t], hidden, weight_hh), cell)
-            outputs[t] = hidden
-            if live is not None:
-                hidden, cell = (torch.where(live[t], new, old) for new, old in zip((hidden, cell), before))
-        output = torch.stack(outputs, dim=1)  # (B, T, H)
+        x = x.transpose(0, 1)  # (T, B, I)
+        ended = None if live is None else ~live
+        backwards = suffix.endswith("_reverse")
+        if backwards:
+            x, ended = x.flip(0), None if live is None else ended.flip(0)
+        inputs = F.linear(x.contiguous(), weight_ih, bias_ih + bias_hh)  # (T, B, 4H)
+        hidden, weight_hh = hidden.to(inputs.dtype), weight_hh.to(inputs.dtype)
+        output, cell = _Steps.apply(inputs, hidden, cell.to(weight_ih.dtype), weight_hh, ended)
+        hidden = output[-1]
+        if backwards:
+            output = output.flip(0)
         if live is not None:
-            output = output * live.transpose(0, 1)
-        return output, hidden, cell
+            output = output * live
+        return output.transpose(0, 1), hidden, cell  # (B, T, H), (B, H), (B, H)
 
 
 class LSTMState(NamedTuple):
@@ -132,11 +194,12 @@ class LSTMDecoder(nn.Module):
     """Writes a sentence, word by word, while looking at a memory.
 
     fusion="prefix": the memory, read once, makes the first state (Show and Tell: Vinyals et al. 2015).
-    fusion="cross_attention": besides, after each step the hidden state asks the memory (Luong et al. 2015, "general"):
+    fusion="cross_attention": besides, after each step the hidden state asks the memory (Luong et al. 2015):
 
-        context = attention(W h, memory);  logits = E tanh(W_c [h; context])
+        context = attention(h, memory);  logits = E tanh(W_c [h; context])
 
-    What is looked at does not enter the next step, so in training all steps ask at once. E is the embedding itself.
+    with score="dot" by the scaled dot product of W h with each place, with score="additive" by `AdditiveAttention`. What
+    is looked at does not enter the next step, so in training all steps ask at once. E is the embedding itself.
     The forget gates start open, at sigmoid(3) = 0.95: at 0.5 the cell would lose half of the picture with every word, and
     from the first state only, nouns and colours are then hardly learned (chapter 3; Jozefowicz et al. 2015).
     """
@@ -149,10 +212,12 @@ class LSTMDecoder(nn.Module):
         num_layers: int = 1,
         fusion: str = "cross_attention",
         dropout: float = 0.0,
+        score: str = "dot",
     ):
         super().__init__()
-        if fusion not in ("prefix", "cross_attention"):
-            raise ValueError(f'fusion is "prefix" or "cross_attention", not {fusion!r}')
+        check_fusion(fusion)
+        if score not in ("dot", "additive"):
+            raise ValueError(f'score is "dot" or "additive", not {score!r}')
         self.fusion, self.dropout = fusion, dropout
         self.embedding = nn.Embedding(vocab_size, embed_dim, padding_idx=PAD)
         nn.init.normal_(self.embedding.weight, std=embed_dim**-0.5)
@@ -161,15 +226,24 @@ class LSTMDecoder(nn.Module):
         self.lstm = LSTM(embed_dim, hidden_size, num_layers, dropout=dropout)
         for layer in range(num_layers):
             nn.init.constant_(self.lstm.get_parameter(f"bias_ih_l{layer}").detach()[hidden_size : 2 * hidden_size], 3.0)
-        self.query = nn.Linear(hidden_size, embed_dim, bias=False) if fusion == "cross_attention" else None
-        self.combine = nn.Linear(hidden_size + (embed_dim if self.query else 0), embed_dim)
+        self.query = self.additive = None
+        if fusion == "cross_attention" and score == "dot":
+            self.query = nn.Linear(hidden_size, embed_dim, bias=False)
+        elif fusion == "cross_attention":
+            self.additive = AdditiveAttention(hidden_size, embed_dim, embed_dim)
+        self.combine = nn.Linear(hidden_size + (embed_dim if fusion == "cross_attention" else 0), embed_dim)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
-    def forward(self, tokens: Tensor, memory: Memory) -> Tensor:
-        """tokens (B, T), beginning with <bos> -> the logits (B, T, V) of the word after each."""
+    def forward(self, tokens: Tensor, memory: Memory, need_weights: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """tokens (B, T), beginning with <bos> -> the logits (B, T, V) of the word after each.
+
+        With `need_weights` also where each word looked, (B, 1, 1, T, N), as a Transformer of one layer and one head.
+        """
+        if need_weights and self.fusion == "prefix":
+            raise ValueError('an LSTM with fusion="prefix" looks once, before the first word: there are no weights')
         state = self.start(memory)
         outputs, _ = self.lstm(self._embed(tokens), (state.hidden, state.cell))  # (B, T, H)
-        return self._read_out(outputs, memory)
+        return self._read_out(outputs, memory, need_weights)
 
     def start(self, memory: Memory) -> LSTMState:
         """The state before the first word: tanh(W₂ meanₙ relu(W₁ memoryₙ)).
@@ -195,10 +269,19 @@ class LSTMDecoder(nn.Module):
         words = self.embedding(tokens) * self.embedding.embedding_dim**0.5  # (B, T, D), of variance 1; as an output, 1/D
         return F.dropout(words, self.dropout, self.training)
 
-    def _read_out(self, outputs: Tensor, memory: Memory) -> Tensor:
-        if self.query is not None:
-            mask = memory.mask.unsqueeze(1)  # (B, 1, N)
-            context = scaled_dot_product_attention(self.query(outputs), memory.tokens, memory.tokens, mask)  # (B, T, D)
-            outputs = torch.cat([outputs, context], dim=-1)
+    def _read_out(self, outputs: Tensor, memory: Memory, need_weights: bool = False):
+        weights = None
+        if self.fusion == "cross_attention":
+            context, weights = self._look(outputs, memory, need_weights)
+            outputs = torch.cat([outputs, context], dim=-1)  # (B, T, H + D)
         outputs = F.dropout(self.combine(outputs).tanh(), self.dropout, self.training)  # (B, T, D)
-        return F.linear(outputs, self.embedding.weight, self.bias)  # (B, T, V)
+        logits = F.linear(outputs, self.embedding.weight, self.bias)  # (B, T, V)
+        return (logits, weights[:, None, None]) if need_weights else logits
+
+    def _look(self, outputs: Tensor, memory: Memory, need_weights: bool) -> tuple[Tensor, Tensor | None]:
+        """outputs (B, T, H) -> what each sees, (B, T, D), and where it looked, (B, T, N), or None."""
+        tokens, mask = memory.tokens, memory.mask.unsqueeze(1)  # (B, N, D), (B, 1, N)
+        if self.additive is not None:
+            return self.additive(outputs, tokens, mask)
+        context = scaled_dot_product_attention(self.query(outputs), tokens, tokens, mask, need_weights)
+        return context if need_weights else (context, None)

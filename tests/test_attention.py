@@ -3,11 +3,22 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import assert_same_gradients, random_double
+from torch import nn
 from torch.testing import assert_close
 
-from mmscratch.attention import Memory, scaled_dot_product_attention
+from mmscratch.attention import (
+    AdditiveAttention,
+    Memory,
+    MultiHeadAttention,
+    causal_mask,
+    doubly_stochastic_penalty,
+    masked_softmax,
+    scaled_dot_product_attention,
+)
 
 B, H, T, N, D, E = 2, 3, 5, 7, 11, 13
+WIDTH = H * D  # of multi-head attention
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
 
 
@@ -16,9 +27,15 @@ def seed():
     torch.manual_seed(0)
 
 
-def random_inputs(*lead):
+def random_inputs(*lead, queries=T):
     """Query, key and value that want gradients, in float64."""
-    return [torch.randn(*lead, *size, dtype=torch.float64, requires_grad=True) for size in ((T, D), (N, D), (N, E))]
+    sizes = (queries, D), (N, D), (N, E)
+    return [torch.randn(*lead, *size, dtype=torch.float64, requires_grad=True) for size in sizes]
+
+
+def triangle(T, N):
+    """Query t is number N - T + t of the N places, and sees none behind itself."""
+    return torch.tensor([[n <= N - T + t for n in range(N)] for t in range(T)])
 
 
 def random_mask(*shape):
@@ -95,6 +112,245 @@ def test_who_may_see_nothing_gets_zeros_and_finite_gradients(mask_shape, need_we
     assert (output[blind] == 0).all() and (output[~blind] != 0).all()
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert (gradients[0][blind] == 0).all()
+
+
+@pytest.mark.parametrize("places", range(1, 8))
+def test_the_causal_mask_shows_what_stands_before(places):
+    for queries in range(1, places + 1):
+        mask = causal_mask(queries, places)
+        assert mask.dtype == torch.bool and mask.tolist() == triangle(queries, places).tolist()
+        assert mask.sum(-1).tolist() == list(range(places - queries + 1, places + 1))  # the last query sees all
+
+
+@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
+@pytest.mark.parametrize("mask_shape", [None, (N,), (B, 1, N), (B, 1, 1, N), (B, H, -1, N)])
+@pytest.mark.parametrize("queries", [1, T, N])
+def test_causal_attention_sees_the_triangle_and_the_mask_besides(queries, mask_shape, need_weights):
+    lead = (B, H) if mask_shape and len(mask_shape) == 4 else (B,)
+    inputs = random_inputs(*lead, queries=queries)
+    mask = mask_shape and random_mask(*(queries if size == -1 else size for size in mask_shape))
+    output = scaled_dot_product_attention(*inputs, mask, need_weights, causal=True)
+    output, weights = output if need_weights else (output, None)
+    seen = triangle(queries, N) if mask is None else triangle(queries, N) & mask
+    expected = F.scaled_dot_product_attention(*inputs, seen.expand(*lead, queries, N))
+    assert_close(output, expected, **CLOSE)
+    upstream = torch.randn_like(output)
+    assert_close(
+        torch.autograd.grad(output, inputs, upstream), torch.autograd.grad(expected, inputs, upstream), **CLOSE
+    )
+    if need_weights:
+        assert ((weights > 0) == seen).all()
+
+
+@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
+def test_who_sees_nothing_of_the_triangle_gets_zeros_and_finite_gradients(need_weights):
+    inputs = random_inputs(B)
+    mask = torch.arange(N) >= torch.tensor([[[0]], [[4]]])  # the first 2 of 5 queries see 3 and 4 places: none of these
+    with torch.autograd.set_detect_anomaly(True):
+        output = scaled_dot_product_attention(*inputs, mask, need_weights, causal=True)
+        output = output[0] if need_weights else output
+        gradients = torch.autograd.grad(output.sum(), inputs)
+    assert (output == 0).all(-1).tolist() == [[False] * T, [True] * 2 + [False] * 3]
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
+@pytest.mark.parametrize("mask", [None, torch.arange(N) != 3], ids=["all", "masked"])
+def test_dropout_drops_weights_and_only_as_asked(mask, need_weights):
+    query, key, value = torch.randn(997, T, D), torch.randn(N, D).expand(997, N, D), torch.eye(N).expand(997, N, N)
+
+    def attend(dropout):  # where the values are the unit vectors, the output is the weights
+        output = scaled_dot_product_attention(query, key, value, mask, need_weights, dropout=dropout)
+        return output if need_weights else (output, output)
+
+    weights, _ = attend(0.0)
+    assert_close(attend(0.0)[0], weights, rtol=0, atol=0)
+    dropped, looked = attend(0.3)
+    kept = dropped != 0
+    assert_close(dropped[kept], weights[kept] / 0.7)
+    assert abs(kept[weights != 0].double().mean() - 0.7) < 0.02  # 29,910 draws: the standard deviation is 0.0026
+    if need_weights:
+        assert_close(looked, weights)  # where it would look, not what was dropped of it
+
+
+def test_masked_softmax_is_the_softmax_of_what_may_be_seen():
+    scores, mask = torch.randn(B, T, N, dtype=torch.float64) * 9, torch.rand(B, T, N) < 0.4
+    mask[0, 0], mask[1, 1] = False, True
+    scores[~mask] = 1e300  # whatever stands where nobody looks
+    weights = masked_softmax(scores, mask)
+    for b in range(B):
+        for t in range(T):
+            assert_close(weights[b, t][mask[b, t]], scores[b, t][mask[b, t]].softmax(0))
+    assert (weights[~mask] == 0).all()
+    assert_close(masked_softmax(scores, None), scores.softmax(-1), rtol=0, atol=0)
+    assert_close(masked_softmax(scores, mask[0]), masked_softmax(scores, mask[0].expand(B, T, N)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_masked_softmax_of_nothing_is_zero_with_finite_gradients(dtype):
+    scores = (torch.randn(T, N) * 99).to(dtype).requires_grad_()
+    mask = random_mask(T, N)
+    mask[1] = False
+    weights = masked_softmax(scores, mask)
+    (gradient,) = torch.autograd.grad(weights, scores, torch.randn_like(weights))
+    assert weights.dtype == dtype and (weights[1] == 0).all() and gradient.isfinite().all()
+    assert (gradient[~mask] == 0).all()
+
+
+def additive_attention_by_hand(attention, query, memory, mask):
+    """The formula, place by place."""
+    context, weights = torch.zeros(B, T, E).double(), torch.zeros(B, T, N).double()
+    for b in range(B):
+        for t in range(T):
+            asked = attention.query.weight @ query[b, t] + attention.query.bias
+            scores = {}
+            for n in range(N):
+                if mask is None or mask[b, t, n]:
+                    scores[n] = (attention.score.weight[0] @ (asked + attention.key.weight @ memory[b, n]).tanh()).exp()
+            for n, score in scores.items():
+                weights[b, t, n] = score / sum(scores.values())
+                context[b, t] += weights[b, t, n].clone() * memory[b, n]
+            if attention.gate is not None:
+                context[b, t] *= (attention.gate.weight[0] @ query[b, t] + attention.gate.bias).sigmoid()
+    return context, weights
+
+
+@pytest.mark.parametrize("gate", [False, True], ids=["no gate", "gate"])
+@pytest.mark.parametrize("mask_shape", [None, (B, 1, N), (T, N), (B, T, N)])
+def test_additive_attention_is_its_formula(mask_shape, gate):
+    attention = random_double(AdditiveAttention(D, E, 17, gate))
+    query, memory = (torch.randn(B, *size, dtype=torch.float64, requires_grad=True) for size in ((T, D), (N, E)))
+    mask = mask_shape and torch.rand(mask_shape) < 0.6
+    if mask_shape:
+        mask.view(-1, N)[0] = False  # who sees nothing
+    results = attention(query, memory, mask)
+    expected = additive_attention_by_hand(attention, query, memory, None if mask is None else mask.expand(B, T, N))
+    assert_close(results, expected, **CLOSE)
+    assert_same_gradients(attention, attention, results, expected, [query, memory], 1e-6)
+
+
+def test_additive_attention_to_nothing_is_zero_with_finite_gradients():
+    attention = AdditiveAttention(D, E, 17, gate=True)
+    query, memory = torch.randn(B, T, D, requires_grad=True), torch.randn(B, N, E, requires_grad=True)
+    mask = torch.tensor([[[True] * N], [[False] * N]])
+    with torch.autograd.set_detect_anomaly(True):
+        context, weights = attention(query, memory, mask)
+        gradients = torch.autograd.grad(context.sum(), [query, memory, *attention.parameters()])
+    assert (context[0] != 0).all() and (context[1] == 0).all() and (weights[1] == 0).all()
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.fixture
+def looked():
+    """Weights, and which words and places are real: of each at least one."""
+    words, places = (torch.arange(size) < torch.tensor([[size], [2]]) for size in (T, N))
+    return torch.rand(B, T, N, dtype=torch.float64, requires_grad=True), words, places
+
+
+def test_the_penalty_is_its_formula(looked):
+    weights, words, places = looked
+    expected = 0
+    for b in range(B):
+        for n in range(N):
+            if places[b, n]:
+                expected += (1 - sum(weights[b, t, n] for t in range(T) if words[b, t])) ** 2 / B
+    assert_close(doubly_stochastic_penalty(*looked), expected, **CLOSE)
+    assert torch.autograd.gradcheck(doubly_stochastic_penalty, looked)
+
+
+def test_padded_words_and_places_are_not_penalised(looked):
+    weights, words, places = looked
+    real = words.unsqueeze(2) & places.unsqueeze(1)  # (B, T, N)
+    other = torch.where(real, weights, torch.randn_like(weights))
+    assert_close(doubly_stochastic_penalty(other, words, places), doubly_stochastic_penalty(*looked), **CLOSE)
+
+
+def test_there_is_no_penalty_where_every_place_is_looked_at_once():
+    once = torch.stack([torch.eye(N)[torch.randperm(N)], torch.full((N, N), 1 / N)])
+    every = torch.ones(B, N, dtype=torch.bool)
+    assert doubly_stochastic_penalty(once, every, every) < 1e-12
+    assert doubly_stochastic_penalty(once, every & (torch.arange(N) > 0), every) > 0.1  # one word less
+
+
+@pytest.fixture
+def two_attentions():
+    """Ours and torch's, with the same weights."""
+    ours, reference = MultiHeadAttention(WIDTH, H), nn.MultiheadAttention(WIDTH, H, batch_first=True)
+    reference = random_double(reference)
+    ours.double().load_state_dict(reference.state_dict(), strict=True)
+    return ours, reference
+
+
+@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
+@pytest.mark.parametrize("causal", [False, True], ids=["whole", "causal"])
+@pytest.mark.parametrize("mask_shape", [None, (B, 1, -1), (T, -1), (B, T, -1), (B, H, T, -1)])
+@pytest.mark.parametrize("places", [None, N], ids=["self", "cross"])
+def test_multi_head_attention_agrees_with_torch(two_attentions, places, mask_shape, causal, need_weights):
+    ours, reference = two_attentions
+    inputs = [torch.randn(B, n, WIDTH, dtype=torch.float64, requires_grad=True) for n in (T, places) if n]
+    places = places or T
+    mask = mask_shape and random_mask(*mask_shape[:-1], places)
+    results = ours(*inputs, mask=mask, causal=causal, need_weights=need_weights)
+
+    hidden = torch.zeros(B, H, T, places, dtype=torch.bool)  # torch's masks say what may not be seen
+    if mask_shape:
+        hidden |= ~(mask if mask.dim() == 4 else mask.expand(B, T, places).unsqueeze(1))
+    if causal:
+        hidden |= ~triangle(T, places)
+    expected = reference(inputs[0], inputs[-1], inputs[-1], attn_mask=hidden.flatten(0, 1), average_attn_weights=False)
+    results, expected = (results, expected) if need_weights else ((results,), expected[:1])
+    assert_close(results, expected, **CLOSE)
+    assert_same_gradients(ours, reference, results, expected, inputs, 1e-6)
+
+
+def test_padding_is_torchs_key_padding_mask(two_attentions):
+    ours, reference = two_attentions
+    x, memory, mask = torch.randn(B, T, WIDTH).double(), torch.randn(B, N, WIDTH).double(), random_mask(B, N)
+    expected, _ = reference(x, memory, memory, key_padding_mask=~mask)
+    assert_close(ours(x, memory, mask.unsqueeze(1)), expected, **CLOSE)
+
+
+def test_keys_and_values_can_be_computed_before(two_attentions):
+    attention, _ = two_attentions
+    x, memory, mask = torch.randn(B, T, WIDTH).double(), torch.randn(B, N, WIDTH).double(), random_mask(B, 1, N)
+    keys, values = attention.keys_values(memory)
+    assert keys.shape == values.shape == (B, H, N, D)
+    expected = attention(x, memory, mask, need_weights=True)
+    assert_close(attention.attend(attention.queries(x), keys, values, mask, need_weights=True), expected, **CLOSE)
+    for parts in ((attention.queries(x), *attention.keys_values(x)), attention.project(x)):
+        assert_close(attention.attend(*parts)[0], attention(x), **CLOSE)
+
+
+@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
+def test_heads_that_see_nothing_give_zeros(need_weights):
+    attention, x = MultiHeadAttention(WIDTH, H), torch.randn(B, T, WIDTH, requires_grad=True)
+    mask = random_mask(B, T, T)
+    mask[1, 2] = False
+    with torch.autograd.set_detect_anomaly(True):
+        output = attention(x, mask=mask, need_weights=need_weights)
+        output = output[0] if need_weights else output
+        gradients = torch.autograd.grad(output.sum(), [x, *attention.parameters()])
+    assert (output == 0).all(-1).nonzero().tolist() == [[1, 2]]  # out_proj.bias begins as zero
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
+def test_multi_head_attention_drops_weights_only_in_training(need_weights):
+    attention, plain = MultiHeadAttention(WIDTH, H, dropout=0.5), MultiHeadAttention(WIDTH, H)
+    plain.load_state_dict(attention.state_dict())
+    x = torch.randn(B, T, WIDTH)
+
+    def attend(module):
+        output = module(x, need_weights=need_weights)
+        return output[0] if need_weights else output
+
+    assert not torch.equal(attend(attention), attend(attention))
+    assert_close(attend(attention.eval()), attend(plain), rtol=0, atol=0)
+
+
+def test_heads_that_cannot_share_are_refused():
+    with pytest.raises(ValueError, match="7 heads cannot share 33 dimensions"):
+        MultiHeadAttention(WIDTH, 7)
 
 
 def test_the_mean_of_a_memory_leaves_padding_out():

@@ -8,20 +8,36 @@ from mmscratch.attention import Memory
 from mmscratch.decoding import greedy_search, write_captions
 from mmscratch.recurrent import LSTMDecoder
 from mmscratch.text import BOS, EOS, PAD, UNK, Vocabulary
+from mmscratch.transformer import TransformerDecoder
 
-B, N, D, H, V, LONGEST = 5, 7, 11, 13, 29, 17
-DECODERS = [(fusion, layers) for fusion in ("prefix", "cross_attention") for layers in (1, 2)]
+B, N, D, H, V, LONGEST = 5, 7, 22, 13, 29, 17
+KINDS = {
+    "lstm prefix": lambda layers: LSTMDecoder(V, D, H, layers, "prefix"),
+    "lstm dot": lambda layers: LSTMDecoder(V, D, H, layers, "cross_attention"),
+    "lstm additive": lambda layers: LSTMDecoder(V, D, H, layers, "cross_attention", score="additive"),
+    "transformer prefix": lambda layers: TransformerDecoder(V, D, 2, layers, LONGEST, "prefix"),
+    "transformer cross": lambda layers: TransformerDecoder(V, D, 2, layers, LONGEST, "cross_attention"),
+}
+DECODERS = [(kind, layers) for kind in KINDS for layers in (1, 2)]
 
 
-def make_decoder(fusion, num_layers, seed=0):
+def bias(decoder):
+    """What is added to each word's logit, (V,), to write into."""
+    if isinstance(decoder, LSTMDecoder):
+        return decoder.bias
+    decoder.norm.weight[0], decoder.norm.bias[0] = 0.0, 1.0  # so the first number of each word's embedding is its bias
+    return decoder.embedding.words.weight[:, 0]
+
+
+def make_decoder(kind, num_layers, seed=0):
     """A random decoder whose sentences end now and then, and that would like to write the specials."""
     torch.manual_seed(seed)
-    decoder = LSTMDecoder(V, D, H, num_layers, fusion).eval()
+    decoder = KINDS[kind](num_layers).eval()
     with torch.no_grad():
         for parameter in decoder.parameters():
             parameter.mul_(2)
-        decoder.bias[[PAD, BOS, UNK]] = 3.0
-        decoder.bias[EOS] = 1.5
+        bias(decoder)[[PAD, BOS, UNK]] = 3.0
+        bias(decoder)[EOS] = 1.5
     return decoder
 
 
@@ -79,21 +95,21 @@ def greedy_by_hand(decoder, memory, max_length):
     return prefix[1:]
 
 
-@pytest.mark.parametrize("fusion, num_layers", DECODERS)
-def test_greedy_search_is_the_slow_loop(fusion, num_layers):
+@pytest.mark.parametrize("kind, num_layers", DECODERS)
+def test_greedy_search_is_the_slow_loop(kind, num_layers):
     lengths = set()
     for seed in range(7):
-        decoder, memory = make_decoder(fusion, num_layers, seed), make_memory(seed=seed)
+        decoder, memory = make_decoder(kind, num_layers, seed), make_memory(seed=seed)
         found = greedy_search(decoder, memory, LONGEST)
         assert [h.tokens for h in found] == [greedy_by_hand(decoder, row(memory, i), LONGEST) for i in range(B)]
         lengths |= {len(h.tokens) for h in found}
     assert len(lengths) > 3 and min(lengths) < LONGEST  # sentences of many lengths were compared
 
 
-@pytest.mark.parametrize("fusion, num_layers", DECODERS)
-def test_a_sentence_does_not_depend_on_its_batch(fusion, num_layers):
+@pytest.mark.parametrize("kind, num_layers", DECODERS)
+def test_a_sentence_does_not_depend_on_its_batch(kind, num_layers):
     for seed in range(7):
-        decoder, memory = make_decoder(fusion, num_layers, seed), make_memory(seed=seed)
+        decoder, memory = make_decoder(kind, num_layers, seed), make_memory(seed=seed)
         together = greedy_search(decoder, memory, LONGEST)
         for i in range(B):
             for alone in (row(memory, i), row(memory, i, trimmed=True)):
@@ -102,11 +118,11 @@ def test_a_sentence_does_not_depend_on_its_batch(fusion, num_layers):
                 assert hypothesis.log_prob == pytest.approx(together[i].log_prob, abs=1e-4)
 
 
-@pytest.mark.parametrize("fusion, num_layers", DECODERS)
-def test_log_prob_is_that_of_the_sentence_under_teacher_forcing(fusion, num_layers):
+@pytest.mark.parametrize("kind, num_layers", DECODERS)
+def test_log_prob_is_that_of_the_sentence_under_teacher_forcing(kind, num_layers):
     ended = set()
     for seed in range(7):
-        decoder, memory = make_decoder(fusion, num_layers, seed), make_memory(seed=seed)
+        decoder, memory = make_decoder(kind, num_layers, seed), make_memory(seed=seed)
         for i, hypothesis in enumerate(greedy_search(decoder, memory, LONGEST)):
             target = [*hypothesis.tokens, EOS][:LONGEST]  # without <eos> where it was cut
             logits = decoder(torch.tensor([[BOS, *target[:-1]]]), row(memory, i))[0]  # (T, V)
@@ -116,19 +132,21 @@ def test_log_prob_is_that_of_the_sentence_under_teacher_forcing(fusion, num_laye
     assert True in ended
 
 
-def test_the_specials_are_never_written():
-    decoder = make_decoder("cross_attention", 1)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_specials_are_never_written(kind):
+    decoder = make_decoder(kind, 1)
     with torch.no_grad():
-        decoder.bias[[PAD, BOS, UNK]] = 50.0
-        decoder.bias[EOS] = 0.0
+        bias(decoder)[[PAD, BOS, UNK]] = 50.0
+        bias(decoder)[EOS] = 0.0
     for hypothesis in greedy_search(decoder, make_memory(19), LONGEST):
         assert not {PAD, BOS, EOS, UNK} & set(hypothesis.tokens)
 
 
-def test_max_length_cuts():
-    decoder, memory = make_decoder("cross_attention", 1), make_memory()
+@pytest.mark.parametrize("kind", KINDS)
+def test_max_length_cuts(kind):
+    decoder, memory = make_decoder(kind, 1), make_memory()
     with torch.no_grad():
-        decoder.bias[EOS] = -50.0
+        bias(decoder)[EOS] = -50.0
     longer = greedy_search(decoder, memory, LONGEST)
     for max_length in (1, 3):
         shorter = greedy_search(decoder, memory, max_length)
@@ -141,7 +159,7 @@ def test_max_length_cuts():
 def test_it_stops_when_all_have_ended():
     stopped_early = 0
     for seed in range(7):
-        decoder, memory = Counted(make_decoder("prefix", 1, seed)), make_memory(seed=seed)
+        decoder, memory = Counted(make_decoder("lstm prefix", 1, seed)), make_memory(seed=seed)
         lengths = [len(h.tokens) for h in greedy_search(decoder, memory, LONGEST)]
         assert decoder.steps == min(max(lengths) + 1, LONGEST)
         stopped_early += decoder.steps < LONGEST
@@ -173,8 +191,9 @@ def test_half_precision_logits_are_added_up_in_full():
     assert [h.log_prob for h in half] == pytest.approx([h.log_prob for h in full], abs=1e-6)
 
 
-def test_nothing_to_learn_from_is_kept_and_nothing_is_changed():
-    decoder, memory = make_decoder("cross_attention", 2), make_memory()
+@pytest.mark.parametrize("kind, num_layers", DECODERS)
+def test_nothing_to_learn_from_is_kept_and_nothing_is_changed(kind, num_layers):
+    decoder, memory = make_decoder(kind, num_layers), make_memory()
     before = memory.tokens.clone()
     first, second = greedy_search(decoder, memory, LONGEST), greedy_search(decoder, memory, LONGEST)
     assert first == second and torch.equal(memory.tokens, before)
@@ -184,7 +203,7 @@ def test_nothing_to_learn_from_is_kept_and_nothing_is_changed():
 @pytest.mark.parametrize("max_length", [0, -1])
 def test_no_words_at_all_are_refused(max_length):
     with pytest.raises(ValueError, match="max_length"):
-        greedy_search(make_decoder("prefix", 1), make_memory(), max_length)
+        greedy_search(make_decoder("lstm prefix", 1), make_memory(), max_length)
 
 
 class TinyModel(nn.Module):
@@ -192,13 +211,13 @@ class TinyModel(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.decoder = make_decoder("cross_attention", 1)
+        self.decoder = make_decoder("lstm dot", 1)
         self.batch_sizes = []
 
     def encode(self, batch):
         image = batch["image"].float()
         self.batch_sizes.append(len(image))
-        tokens = image.mean((2, 3)).repeat(1, 4)[:, None, :D] / 50  # (B, 1, D)
+        tokens = image.mean((2, 3)).repeat(1, 8)[:, None, :D] / 50  # (B, 1, D)
         return Memory(tokens, torch.ones(len(image), 1, dtype=torch.bool))
 
 

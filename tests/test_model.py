@@ -11,11 +11,30 @@ from mmscratch.attention import Memory
 from mmscratch.batches import CaptionPairs, collate
 from mmscratch.datasets import SceneCaptions
 from mmscratch.model import EncoderDecoder, ModelConfig, build_model, fuse
+from mmscratch.recurrent import LSTMDecoder
 from mmscratch.text import PAD, Vocabulary
 from mmscratch.training import word_loss
+from mmscratch.transformer import TransformerDecoder
+from mmscratch.vision import VGG, ResNet, VisionTransformer
 
 V, S = 23, 37  # words, and pixels a side
-SMALL = {"depth": (1, 1), "width": 5, "image_size": S, "embed_dim": 11, "hidden_size": 13}
+SMALL = {"depth": (1, 1), "width": 5, "image_size": S, "embed_dim": 22, "hidden_size": 13, "num_heads": 2}
+BACKBONES = [
+    {"backbone": "resnet", "depth": 18},
+    {"backbone": "vgg", "depth": 11},
+    {"backbone": "vit", "depth": 2, "width": 8, "image_size": 24},
+]
+DECODERS = [
+    {"decoder": "lstm", "fusion": "prefix"},
+    {"decoder": "lstm", "fusion": "cross_attention", "score": "dot"},
+    {"decoder": "lstm", "fusion": "cross_attention", "score": "additive"},
+    {"decoder": "transformer", "fusion": "prefix"},
+    {"decoder": "transformer", "fusion": "cross_attention"},
+]
+
+
+def parts(config):
+    return " ".join(value for value in config.values() if isinstance(value, str))
 
 
 @pytest.fixture(autouse=True)
@@ -23,9 +42,9 @@ def seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=["prefix", "cross_attention"])
+@pytest.fixture(params=DECODERS, ids=parts)
 def model(request):
-    return build_model(ModelConfig(V, fusion=request.param, **SMALL))
+    return build_model(ModelConfig(V, **SMALL, **request.param))
 
 
 @pytest.fixture
@@ -52,7 +71,7 @@ class Words(nn.Embedding):
 
 
 def test_a_missing_modality_is_not_fused(model, batch):
-    model = EncoderDecoder({**model.encoders, "source": Words(V, 11)}, model.decoder).eval()
+    model = EncoderDecoder({**model.encoders, "source": Words(V, 22)}, model.decoder).eval()
     batch["source"] = torch.randint(4, V, (5, 3))
     image = model.encoders["image"](batch["image"])
     source = model.encoders["source"](batch["source"])
@@ -102,33 +121,58 @@ def test_the_loss_is_the_sum_over_the_words_of_minus_log_probability(model, batc
     assert_close(loss, expected)
 
 
-@pytest.mark.parametrize("fusion", ["prefix", "cross_attention"])
-@pytest.mark.parametrize("backbone", [{"backbone": "resnet", "depth": 18}, {"backbone": "vgg", "depth": 11}])
-def test_build_model_makes_what_the_config_says(fusion, backbone, batch):
-    config = ModelConfig(V, **(SMALL | {"fusion": fusion, "num_layers": 2, "dropout": 0.1} | backbone))
+@pytest.mark.parametrize("part", BACKBONES + DECODERS, ids=parts)
+def test_build_model_makes_what_the_config_says(part, batch):
+    config = ModelConfig(V, **(SMALL | {"num_layers": 3, "max_length": 7, "dropout": 0.1} | part))
     assert ModelConfig(**asdict(config)) == config
     model = build_model(config)
-    assert type(model.encoders["image"].backbone).__name__.lower() == backbone["backbone"]
-    assert (model.decoder.fusion, model.decoder.lstm.num_layers, model.decoder.dropout) == (fusion, 2, 0.1)
+    kinds = {"resnet": ResNet, "vgg": VGG, "vit": VisionTransformer}
+    assert type(model.encoders["image"].backbone) is kinds[config.backbone]
+    decoder = model.decoder
+    assert decoder.fusion == config.fusion
+    if config.decoder == "lstm":
+        assert type(decoder) is LSTMDecoder and (decoder.lstm.num_layers, decoder.dropout) == (3, 0.1)
+        assert (decoder.additive is not None) == (config.score == "additive") and decoder.lstm.hidden_size == 13
+    else:
+        assert type(decoder) is TransformerDecoder and len(decoder.blocks) == 3
+        assert [(block.self_attn.num_heads, block.dropout) for block in decoder.blocks] == [(2, 0.1)] * 3
+        assert decoder.embedding.positions.weight.shape == (7, 22)
+    batch["image"] = batch["image"][:, :, : config.image_size, : config.image_size]
     word_loss(model, batch)[0].backward()
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert not without, "weights that nothing is computed with"
     build_model(ModelConfig(**asdict(config))).load_state_dict(model.state_dict(), strict=True)
 
 
+def test_an_unknown_decoder_is_refused():
+    with pytest.raises(ValueError, match='"lstm" or "transformer", not \'gru\''):
+        build_model(ModelConfig(V, decoder="gru"))
+
+
 def test_an_unknown_backbone_is_refused():
-    with pytest.raises(ValueError, match='"resnet" or "vgg", not \'alexnet\''):
+    with pytest.raises(ValueError, match='"resnet", "vgg" or "vit", not \'alexnet\''):
         build_model(ModelConfig(V, backbone="alexnet"))
 
 
-@pytest.mark.parametrize("fusion", ["prefix", "cross_attention"])
-def test_learns_a_small_batch_by_heart(fusion):
+def test_the_vit_of_a_config():
+    vit = build_model(ModelConfig(V, backbone="vit", depth=3, image_size=40, width=16)).encoders["image"].backbone
+    assert len(vit.blocks) == 3 and vit.conv_proj.kernel_size == (8, 8) and vit.out_channels == 128
+    assert [(block.self_attn.num_heads, block.linear1.out_features) for block in vit.blocks] == [(2, 512)] * 3
+
+
+@pytest.mark.parametrize("wrong", [{"depth": (1, 1)}, {"depth": 2, "width": 12}], ids=str)
+def test_a_vit_that_cannot_be_is_refused(wrong):
+    with pytest.raises(ValueError, match='"vit" has a depth that is one number, and a width that is a multiple of 8'):
+        build_model(ModelConfig(V, backbone="vit", **wrong))
+
+
+@pytest.mark.parametrize("decoder", DECODERS, ids=parts)
+def test_learns_a_small_batch_by_heart(decoder):
     scenes = SceneCaptions("train", 11, size=32, one_each=True)
     vocabulary = Vocabulary.build(caption for captions in scenes.references for caption in captions)
     pairs = CaptionPairs(scenes, vocabulary)
     batch = collate([pairs[i] for i in range(len(pairs))])
-    config = ModelConfig(len(vocabulary), fusion=fusion, width=8, image_size=32, embed_dim=64, hidden_size=64)
-    model = build_model(config)
+    model = build_model(ModelConfig(len(vocabulary), width=8, image_size=32, embed_dim=64, hidden_size=64, **decoder))
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(100):
         loss, words = word_loss(model, batch)

@@ -1,13 +1,13 @@
-"""The LSTM against torch's own, and the decoder made of it."""
+"""The LSTM against torch's own, and what is particular to its decoder (the contract: test_decoders.py)."""
 
 import pytest
 import torch
-import torch.nn.functional as F
+from helpers import assert_same_gradients
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.testing import assert_close
 
-from mmscratch.attention import Memory
+from mmscratch.attention import Memory, scaled_dot_product_attention
 from mmscratch.recurrent import LSTM, LSTMCell, LSTMDecoder
 
 B, T, INPUT, HIDDEN = 5, 7, 3, 11
@@ -18,16 +18,6 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
-
-
-def assert_same_gradients(ours, reference, our_results, reference_results, inputs):
-    """Of all results together, with respect to the inputs and every parameter."""
-    upstream = [torch.randn_like(result) for result in reference_results]
-    wanted = {f"inputs[{i}]": x for i, x in enumerate(inputs)}
-    ours, reference = wanted | dict(ours.named_parameters()), wanted | dict(reference.named_parameters())
-    got = torch.autograd.grad(our_results, list(ours.values()), upstream)
-    expected = torch.autograd.grad(reference_results, list(reference.values()), upstream)
-    assert_close(dict(zip(ours, got)), dict(zip(reference, expected)), **CLOSE)
 
 
 def test_lstm_cell_agrees_with_torch():
@@ -77,6 +67,68 @@ def test_lstm_takes_many_steps_of_the_cell():
     assert_close(state, tuple(part.unsqueeze(0) for part in step), **CLOSE)
 
 
+@pytest.mark.parametrize("lengths", [None, [4, 1, 0]], ids=["full", "lengths"])
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["forwards", "both ways"])
+def test_lstm_gradients_are_those_of_finite_differences(bidirectional, lengths):
+    lstm, lengths = LSTM(5, 2, 1, bidirectional).double(), torch.tensor(lengths) if lengths else None
+    shapes = (3, 4, 5), (1 + bidirectional, 3, 2), (1 + bidirectional, 3, 2)
+    x, *state = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
+    names, weights = zip(*lstm.named_parameters())
+
+    def results(x, hidden, cell, *weights):
+        output, state = torch.func.functional_call(lstm, dict(zip(names, weights)), (x, (hidden, cell), lengths))
+        return output, *state
+
+    inputs = [part.detach().requires_grad_() for part in (x, *state, *weights)]
+    assert torch.autograd.gradcheck(results, inputs)
+
+
+def test_lstm_step_by_step_gives_what_it_gives_at_once():
+    lstm, x = LSTM(INPUT, HIDDEN, 2), torch.randn(B, T, INPUT)
+    expected, expected_state = lstm(x)
+    outputs, state = [], None
+    for t in range(T):
+        output, state = lstm(x[:, t : t + 1], state)
+        outputs.append(output)
+    assert_close((torch.cat(outputs, dim=1), state), (expected, expected_state), **CLOSE)
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["backward outside", "backward inside"])
+def test_lstm_under_autocast_is_close_to_float32(inside):
+    lstm, x = LSTM(INPUT, HIDDEN, 2, bidirectional=True), torch.randn(B, T, INPUT)
+    state = tuple(torch.randn(2, 4, B, HIDDEN))
+    lengths, wanted = torch.tensor([5, 7, 1, 3, 2]), list(lstm.parameters())
+
+    def gradients(dtype):
+        low = dtype == torch.bfloat16
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            output, (hidden, cell) = lstm(x, state, lengths)
+        assert (output.dtype, cell.dtype) == (dtype, torch.float32)
+        with torch.autocast("cpu", torch.bfloat16, enabled=low and inside):
+            return torch.autograd.grad(sum(part.float().square().sum() for part in (output, hidden, cell)), wanted)
+
+    for got, expected in zip(gradients(torch.bfloat16), gradients(torch.float32)):
+        assert got.dtype == torch.float32
+        assert (got - expected).norm() < 0.02 * expected.norm()  # bfloat16 keeps 8 bits: 0.004 a rounding
+
+
+def test_lstm_keeps_nothing_without_gradients():
+    lstm, x = LSTM(INPUT, HIDDEN), torch.randn(B, T, INPUT)
+    expected = lstm(x)
+    with torch.no_grad():
+        output, state = lstm(x)
+    assert_close((output, state), expected, rtol=0, atol=0)
+    assert not output.requires_grad and output.grad_fn is None
+
+
+def test_what_stands_behind_the_end_may_be_anything():
+    lstm, x = LSTM(INPUT, HIDDEN, 2, bidirectional=True), torch.randn(B, T, INPUT)
+    lengths = torch.tensor([5, 7, 1, 3, 2])
+    behind = torch.arange(T) >= lengths.unsqueeze(1)
+    noise = x.masked_fill(behind.unsqueeze(-1), torch.nan)
+    assert_close(lstm(noise, None, lengths), lstm(x, None, lengths), rtol=0, atol=0)
+
+
 def test_lstm_refuses_inputs_of_another_width():
     with pytest.raises(ValueError, match="width 3 were expected, not 11"):
         LSTM(INPUT, HIDDEN)(torch.zeros(B, T, HIDDEN))
@@ -104,9 +156,10 @@ def test_one_layer_has_no_dropout():
     assert_close(lstm(x)[0], lstm(x)[0], rtol=0, atol=0)
 
 
-@pytest.fixture(params=["prefix", "cross_attention"])
-def fusion(request):
-    return request.param
+@pytest.fixture(params=[("prefix", "dot"), ("cross_attention", "dot"), ("cross_attention", "additive")])
+def decoder(request):
+    fusion, score = request.param
+    return LSTMDecoder(V, D, HIDDEN, 2, fusion, score=score)
 
 
 @pytest.fixture
@@ -120,85 +173,43 @@ def tokens():
     return torch.randint(1, V, (B, T))
 
 
-@pytest.mark.parametrize("num_layers", [1, 2, 3])
-def test_stepping_gives_what_the_full_forward_gives(fusion, memory, tokens, num_layers):
-    decoder = LSTMDecoder(V, D, HIDDEN, num_layers, fusion)
-    expected, state = decoder(tokens, memory), decoder.start(memory)
-    assert expected.shape == (B, T, V)
-    for t in range(T):
-        logits, state = decoder.step(tokens[:, t], state)
-        assert_close(logits, expected[:, t], **CLOSE)
-
-
-def test_beams_change_places(fusion, memory, tokens):
-    decoder, index = LSTMDecoder(V, D, HIDDEN, 2, fusion), torch.tensor([3, 0, 3, 1, 4, 2, 0])
-    _, state = decoder.step(tokens[:, 0], decoder.start(memory))
-    expected, _ = decoder.step(tokens[:, 1], state)
-    logits, _ = decoder.step(tokens[index, 1], decoder.reorder(state, index))
-    assert_close(logits, expected[index], **CLOSE)
-
-
-def test_padded_places_change_nothing(fusion, memory, tokens):
-    decoder = LSTMDecoder(V, D, HIDDEN, 2, fusion)
-    noise = memory.tokens.masked_fill(~memory.mask.unsqueeze(-1), 1e3)
-    assert_close(decoder(tokens, Memory(noise, memory.mask)), decoder(tokens, memory), **CLOSE)
-    longer = Memory(F.pad(memory.tokens, (0, 0, 0, 2)), F.pad(memory.mask, (0, 2)))
-    assert_close(decoder(tokens, longer), decoder(tokens, memory), **CLOSE)
-
-
-def test_neighbours_in_the_batch_change_nothing(fusion, memory, tokens):
-    decoder = LSTMDecoder(V, D, HIDDEN, 2, fusion)
-    together = decoder(tokens, memory)
-    for b in range(B):
-        real = memory.mask[b].sum()
-        alone = Memory(memory.tokens[b : b + 1, :real], memory.mask[b : b + 1, :real])
-        assert_close(decoder(tokens[b : b + 1], alone), together[b : b + 1], **CLOSE)
-
-
-def test_later_words_do_not_influence_earlier_logits(fusion, memory, tokens):
-    decoder = LSTMDecoder(V, D, HIDDEN, 2, fusion)
-    before = decoder(tokens, memory)
-    for t in range(T):
-        other = tokens.clone()
-        other[:, t] = tokens[:, t] % (V - 1) + 1  # another word
-        after = decoder(other, memory)
-        assert_close(after[:, :t], before[:, :t], rtol=0, atol=0)
-        assert (after[:, t:] != before[:, t:]).any(-1).all()
-
-
-def test_a_prefix_is_read_once_and_cross_attention_looks_again(memory, tokens):
+def test_a_prefix_is_read_once_and_cross_attention_looks_again(decoder, memory, tokens):
     other = Memory(torch.randn_like(memory.tokens), memory.mask)
-    for fusion in ("prefix", "cross_attention"):
-        decoder = LSTMDecoder(V, D, HIDDEN, 2, fusion)
-        state = decoder.start(memory)
-        logits, _ = decoder.step(tokens[:, 0], state)
-        elsewhere, _ = decoder.step(tokens[:, 0], state._replace(memory=other))
-        assert (elsewhere != logits).any(-1).tolist() == [fusion == "cross_attention"] * B
-        assert (decoder(tokens, other) != decoder(tokens, memory)).any(-1).all()  # both read it at the start
+    state = decoder.start(memory)
+    logits, _ = decoder.step(tokens[:, 0], state)
+    elsewhere, _ = decoder.step(tokens[:, 0], state._replace(memory=other))
+    assert (elsewhere != logits).any(-1).tolist() == [decoder.fusion == "cross_attention"] * B
+    assert (decoder(tokens, other) != decoder(tokens, memory)).any(-1).all()  # all read it at the start
 
 
-def test_the_first_state_knows_more_than_the_mean_of_the_memory(fusion):
-    decoder, tokens, mask = LSTMDecoder(V, D, HIDDEN, 2, fusion), torch.randn(B, 1, D), torch.ones(B, 2).bool()
+@pytest.mark.parametrize("score", ["dot", "additive"])
+def test_a_word_is_read_out_of_the_state_and_of_what_it_sees(score, memory, tokens):
+    decoder = LSTMDecoder(V, D, HIDDEN, 2, score=score)
+    nn.init.normal_(decoder.bias)
+    logits, state = decoder.step(tokens[:, 0], decoder.start(memory))
+    hidden, mask = state.hidden[-1].unsqueeze(1), memory.mask.unsqueeze(1)  # (B, 1, H), (B, 1, N)
+    if score == "dot":
+        context = scaled_dot_product_attention(decoder.query(hidden), memory.tokens, memory.tokens, mask)
+    else:
+        context, _ = decoder.additive(hidden, memory.tokens, mask)
+    read = decoder.combine(torch.cat([hidden, context], dim=-1)).tanh().squeeze(1)  # (B, D)
+    assert_close(logits, read @ decoder.embedding.weight.T + decoder.bias, **CLOSE)
+
+
+def test_the_first_state_knows_more_than_the_mean_of_the_memory(decoder):
+    tokens, mask = torch.randn(B, 1, D), torch.ones(B, 2, dtype=torch.bool)
     opposites, nothing = torch.cat([tokens, -tokens], dim=1), torch.zeros(B, 2, D)
     states = [decoder.start(Memory(tokens, mask)) for tokens in (opposites, nothing)]
     for ours, other in ((states[0].hidden, states[1].hidden), (states[0].cell, states[1].cell)):
         assert (ours - other).abs().amax(-1).min() > 1e-3
 
 
-def test_forget_gates_begin_open_and_no_other(fusion):
-    lstm = LSTMDecoder(V, D, HIDDEN, 2, fusion).lstm
+def test_forget_gates_begin_open_and_no_other(decoder):
     for layer in range(2):
-        i, f, g, o = lstm.get_parameter(f"bias_ih_l{layer}").chunk(4)
-        assert (f == 3).all() and torch.cat([i, g, o, lstm.get_parameter(f"bias_hh_l{layer}")]).abs().max() < 1
+        i, f, g, o = decoder.lstm.get_parameter(f"bias_ih_l{layer}").chunk(4)
+        assert (f == 3).all() and torch.cat([i, g, o, decoder.lstm.get_parameter(f"bias_hh_l{layer}")]).abs().max() < 1
 
 
-def test_decoder_dropout_is_only_in_training(fusion, memory, tokens):
-    decoder = LSTMDecoder(V, D, HIDDEN, 2, fusion, dropout=0.5)
-    assert (decoder(tokens, memory) != decoder(tokens, memory)).any()
-    decoder.eval()
-    assert_close(decoder(tokens, memory), decoder(tokens, memory), rtol=0, atol=0)
-
-
-def test_an_unknown_fusion_is_refused():
-    with pytest.raises(ValueError, match='"prefix" or "cross_attention", not \'concat\''):
-        LSTMDecoder(V, D, HIDDEN, fusion="concat")
+def test_an_unknown_score_is_refused():
+    with pytest.raises(ValueError, match='"dot" or "additive", not \'cosine\''):
+        LSTMDecoder(V, D, HIDDEN, score="cosine")

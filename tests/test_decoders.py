@@ -1,0 +1,188 @@
+"""The contract that every decoder keeps: forward, start, step and reorder agree, and padding is nothing."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from mmscratch.attention import Memory
+from mmscratch.recurrent import LSTMDecoder
+from mmscratch.transformer import TransformerDecoder
+
+B, T, N, V = 5, 7, 13, 19  # sentences, their words, places in the memory, words there are
+D, H, HIDDEN, LAYERS = 34, 2, 11, 3  # widths: the memory's, and the LSTM's state
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+LSTM = partial(LSTMDecoder, V, D, HIDDEN)
+TRANSFORMER = partial(TransformerDecoder, V, D, H)
+DECODERS = {
+    "lstm prefix": partial(LSTM, fusion="prefix"),
+    "lstm dot": partial(LSTM, fusion="cross_attention"),
+    "lstm additive": partial(LSTM, fusion="cross_attention", score="additive"),
+    "transformer prefix": partial(TRANSFORMER, fusion="prefix"),
+    "transformer cross": partial(TRANSFORMER, fusion="cross_attention"),
+}
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=DECODERS)
+def make(request):
+    return DECODERS[request.param]
+
+
+@pytest.fixture
+def decoder(make):
+    return make(num_layers=LAYERS)
+
+
+@pytest.fixture
+def memory():
+    """The first has no padding, the others ever more."""
+    return Memory(torch.randn(B, N, D), torch.arange(N) < torch.tensor([[13], [11], [7], [3], [1]]))
+
+
+@pytest.fixture
+def tokens():
+    return torch.randint(1, V, (B, T))
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+def test_stepping_gives_what_the_full_forward_gives(make, memory, tokens, num_layers):
+    decoder = make(num_layers=num_layers)
+    expected, state = decoder(tokens, memory), decoder.start(memory)
+    assert expected.shape == (B, T, V)
+    for t in range(T):
+        logits, state = decoder.step(tokens[:, t], state)
+        assert_close(logits, expected[:, t], **CLOSE)
+
+
+@pytest.mark.parametrize("index", [[3, 0, 3, 1, 4, 2, 0], [4, 2], [1, 1, 1, 1, 1]])
+def test_beams_change_places(decoder, memory, tokens, index):
+    index = torch.tensor(index)
+    expected = decoder(tokens[index], Memory(*(part[index] for part in memory)))
+    for moved_at in range(T):
+        state = decoder.start(memory)
+        for t in range(moved_at):
+            _, state = decoder.step(tokens[:, t], state)
+        state = decoder.reorder(state, index)
+        for t in range(moved_at, T):
+            logits, state = decoder.step(tokens[index, t], state)
+            assert_close(logits, expected[:, t], **CLOSE)
+
+
+def test_a_state_can_be_returned_to(decoder, memory, tokens):
+    states, written = [decoder.start(memory)], []
+    for t in range(T):
+        logits, state = decoder.step(tokens[:, t], states[-1])
+        states.append(state)
+        written.append(logits)
+        decoder.step(tokens[:, t] % (V - 1) + 1, state)  # another way to go on
+        decoder.reorder(state, torch.arange(B).flip(0))
+    for t in range(T):
+        logits, _ = decoder.step(tokens[:, t], states[t])
+        assert_close(logits, written[t], rtol=0, atol=0)
+
+
+def test_padded_places_change_nothing_wherever_they_stand(decoder, memory, tokens):
+    expected = decoder(tokens, memory)
+    noise = memory.tokens.masked_fill(~memory.mask.unsqueeze(-1), 1e3)
+    mixed = torch.rand(B, N).argsort(1)  # (B, N): the places have no order
+    longer = Memory(F.pad(noise, (0, 0, 0, 2)), F.pad(memory.mask, (0, 2)))
+    for same in (
+        Memory(noise, memory.mask),
+        longer,
+        Memory(longer.tokens.flip(1), longer.mask.flip(1)),  # padding in front
+        Memory(noise.gather(1, mixed.unsqueeze(-1).expand(B, N, D)), memory.mask.gather(1, mixed)),
+    ):
+        assert_close(decoder(tokens, same), expected, **CLOSE)
+        state = decoder.start(same)
+        for t in range(T):
+            logits, state = decoder.step(tokens[:, t], state)
+            assert_close(logits, expected[:, t], **CLOSE)
+
+
+def test_a_memory_of_padding_is_as_good_as_none(decoder, memory, tokens):
+    padding, none = Memory(memory.tokens, memory.mask & False), Memory(memory.tokens[:, :0], memory.mask[:, :0])
+    logits = decoder(tokens, padding)
+    assert logits.isfinite().all()
+    assert_close(decoder(tokens, none), logits, **CLOSE)
+    assert_close(decoder.step(tokens[:, 0], decoder.start(none))[0], logits[:, 0], **CLOSE)
+
+
+def test_neighbours_in_the_batch_change_nothing(decoder, memory, tokens):
+    together = decoder(tokens, memory)
+    for b in range(B):
+        real = memory.mask[b].sum()
+        alone = Memory(memory.tokens[b : b + 1, :real], memory.mask[b : b + 1, :real])
+        assert_close(decoder(tokens[b : b + 1], alone), together[b : b + 1], **CLOSE)
+
+
+def test_padding_behind_the_words_changes_nothing(decoder, memory, tokens):
+    assert_close(decoder(F.pad(tokens, (0, 4)), memory)[:, :T], decoder(tokens, memory), **CLOSE)
+
+
+def test_later_words_do_not_influence_earlier_logits(decoder, memory, tokens):
+    before = decoder(tokens, memory)
+    for t in range(T):
+        other = tokens.clone()
+        other[:, t] = tokens[:, t] % (V - 1) + 1  # another word
+        after = decoder(other, memory)
+        assert_close(after[:, :t], before[:, :t], rtol=0, atol=0)
+        assert (after[:, t:] != before[:, t:]).any(-1).all()
+
+
+def test_every_real_place_is_seen_by_every_word(decoder, memory, tokens):
+    memory.tokens.requires_grad_()
+    logits = decoder(tokens, memory)
+    for t in range(T):
+        (gradient,) = torch.autograd.grad(logits[:, t].square().sum(), memory.tokens, retain_graph=True)
+        assert ((gradient != 0).any(-1) == memory.mask).all()
+
+
+def test_the_weights_say_where_it_looked(make, memory, tokens):
+    decoder = make(num_layers=LAYERS)
+    expected = decoder(tokens, memory)
+    if isinstance(decoder, LSTMDecoder) and decoder.fusion == "prefix":
+        with pytest.raises(ValueError, match="looks once"):
+            decoder(tokens, memory, need_weights=True)
+        return
+    logits, weights = decoder(tokens, memory, need_weights=True)
+    assert_close(logits, expected, **CLOSE)
+    assert weights.shape == (B, *((1, 1) if isinstance(decoder, LSTMDecoder) else (LAYERS, H)), T, N)
+    assert ((weights != 0) == memory.mask[:, None, None, None]).all()
+    total = weights.sum(-1)
+    if decoder.fusion == "cross_attention":
+        assert_close(total, torch.ones_like(total))
+    else:  # the words so far have the rest
+        assert ((0 < total) & (total < 1)).all()
+
+
+def test_dropout_is_only_in_training(make, memory, tokens):
+    decoder, plain = make(num_layers=LAYERS, dropout=0.5), make(num_layers=LAYERS)
+    plain.load_state_dict(decoder.state_dict())
+    assert (decoder(tokens, memory) != decoder(tokens, memory)).any()
+    assert_close(decoder.eval()(tokens, memory), plain(tokens, memory), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("make", [LSTM, TRANSFORMER])
+def test_an_unknown_fusion_is_refused(make):
+    with pytest.raises(ValueError, match='"prefix" or "cross_attention", not \'concat\''):
+        make(num_layers=1, fusion="concat")
+
+
+def test_learns_by_heart_what_to_write_about_each_memory(make, memory, tokens):
+    decoder = make(num_layers=1)
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=1e-2)
+    bos = torch.ones(B, 1, dtype=torch.long)
+    for _ in range(100):
+        logits = decoder(torch.cat([bos, tokens[:, :-1]], dim=1), memory)
+        loss = F.cross_entropy(logits.flatten(0, 1), tokens.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.02

@@ -1,0 +1,269 @@
+"""The Transformer against torch's own, and what is particular to its decoder (the contract: test_decoders.py)."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import assert_same_gradients, random_double
+from torch import nn
+from torch.testing import assert_close
+
+from mmscratch.attention import Memory, MultiHeadAttention
+from mmscratch.text import PAD
+from mmscratch.transformer import TransformerBlock, TransformerDecoder, TransformerEncoder
+
+B, T, N, V = 5, 7, 13, 19  # sentences, their words, places in the memory, words there are
+H, D, HIDDEN, LAYERS = 2, 22, 17, 3
+CLOSE = {"rtol": 1e-8, "atol": 1e-8}
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=[True, False], ids=["pre-norm", "post-norm"])
+def pre_norm(request):
+    return request.param
+
+
+@pytest.fixture(params=["prefix", "cross_attention"])
+def fusion(request):
+    return request.param
+
+
+def random(*shape):
+    return torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+
+def padding(places):
+    """(B, places): the first sentence has no padding, the last has most."""
+    return torch.arange(places) < torch.tensor([[places], [places - 1], [4], [2], [1]])
+
+
+def torch_layer(kind, pre_norm, hidden_size, approximate="none", norm_eps=1e-5):
+    activation = partial(F.gelu, approximate=approximate)
+    return random_double(
+        kind(D, H, hidden_size, 0.0, activation, norm_first=pre_norm, batch_first=True, layer_norm_eps=norm_eps)
+    )
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
+@pytest.mark.parametrize("causal", [False, True], ids=["whole", "causal"])
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+@pytest.mark.parametrize("cross_attention", [False, True], ids=["self", "cross"])
+def test_block_agrees_with_torch(pre_norm, cross_attention, approximate, causal, padded):
+    kind = nn.TransformerDecoderLayer if cross_attention else nn.TransformerEncoderLayer
+    reference = torch_layer(kind, pre_norm, HIDDEN, approximate, norm_eps=1e-3)
+    shape = {"pre_norm": pre_norm, "cross_attention": cross_attention, "hidden_size": HIDDEN}
+    ours = TransformerBlock(D, H, approximate=approximate, norm_eps=1e-3, **shape).double()
+    assert ours.state_dict().keys() == reference.state_dict().keys()
+    ours.load_state_dict(reference.state_dict(), strict=True)
+
+    x, memory = random(B, T, D), random(B, N, D)
+    triangle = torch.ones(T, T, dtype=torch.bool).triu(1) if causal else None  # torch's masks say what is hidden
+    mask, memory_mask = (padding(T), padding(N)) if padded else (None, None)
+    if cross_attention:
+        hidden = {"tgt_key_padding_mask": ~mask, "memory_key_padding_mask": ~memory_mask} if padded else {}
+        expected = reference(x, memory, tgt_mask=triangle, **hidden)
+        looked_at = {"memory": ours.multihead_attn.keys_values(memory)}
+        looked_at |= {"memory_mask": memory_mask.unsqueeze(1)} if padded else {}
+    else:
+        expected = reference(x, src_mask=triangle, src_key_padding_mask=~mask if padded else None)
+        looked_at = {}
+    output, _, weights = ours(x, mask.unsqueeze(1) if padded else None, causal, **looked_at)
+    assert weights is None
+    assert_close(output, expected, **CLOSE)
+    assert_same_gradients(ours, reference, [output], [expected], [x, memory] if cross_attention else [x], 1e-8)
+
+
+@pytest.mark.parametrize("cross_attention", [False, True], ids=["self", "cross"])
+def test_the_weights_of_a_block_are_those_that_torch_has(pre_norm, cross_attention):
+    kind = nn.TransformerDecoderLayer if cross_attention else nn.TransformerEncoderLayer
+    reference, asked = torch_layer(kind, pre_norm, 4 * D), []
+    attention = reference.multihead_attn if cross_attention else reference.self_attn
+    attention.register_forward_pre_hook(lambda module, inputs: asked.append(inputs))
+    ours = TransformerBlock(D, H, pre_norm=pre_norm, cross_attention=cross_attention).double()
+    ours.load_state_dict(reference.state_dict())
+    x, memory = random(B, T, D), random(B, N, D)
+    expected_output = reference(x, memory) if cross_attention else reference(x)
+    _, expected = attention(*asked[0], average_attn_weights=False)
+    keys_values = ours.multihead_attn.keys_values(memory) if cross_attention else None
+    output, _, weights = ours(x, memory=keys_values, need_weights=True)
+    assert_close((output, weights), (expected_output, expected), **CLOSE)
+
+
+def test_a_block_goes_on_from_its_past(pre_norm):
+    block, x, mask = random_double(TransformerBlock(D, H, pre_norm=pre_norm)), random(B, T, D), padding(T).unsqueeze(1)
+    expected, seen, _ = block(x, mask, causal=True)
+    assert [part.shape for part in seen] == [(B, H, T, D // H)] * 2
+    for cut in range(1, T):
+        first, past, _ = block(x[:, :cut], mask[..., :cut], causal=True)
+        then, both, _ = block(x[:, cut:], mask, causal=True, past=past)
+        assert_close(torch.cat([first, then], dim=1), expected, **CLOSE)
+        assert_close(both, seen, **CLOSE)
+
+
+def test_block_dropout_is_in_every_branch_and_only_in_training(pre_norm):
+    """What a block adds to x with all weights but one branch's at zero."""
+    for branch in ("self_attn.out_proj.bias", "multihead_attn.out_proj.bias", "linear2.bias"):
+        block, x = TransformerBlock(D, H, 0.3, pre_norm, cross_attention=True), torch.zeros(997, T, D)
+        for parameter in block.parameters():
+            nn.init.zeros_(parameter)
+        nn.init.ones_(block.get_parameter(branch))
+        for norm in (block.norm1, block.norm2, block.norm3):
+            norm.forward = lambda x: x
+        memory = block.multihead_attn.keys_values(x)
+        assert (block.eval()(x, memory=memory)[0] == 1).all()
+        output = block.train()(x, memory=memory)[0]
+        assert_close(output[output != 0], torch.full_like(output[output != 0], 1 / 0.7))
+        assert abs((output != 0).double().mean() - 0.7) < 0.02  # 153,538 draws: the standard deviation is 0.0012
+
+
+@pytest.fixture
+def encoder(pre_norm):
+    """Its blocks, and torch's with the same weights."""
+    encoder = random_double(TransformerEncoder(V, D, H, LAYERS, max_length=11, pre_norm=pre_norm, norm_eps=1e-3))
+    layer = torch_layer(nn.TransformerEncoderLayer, pre_norm, 4 * D, norm_eps=1e-3)
+    reference = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
+    reference.layers.load_state_dict(encoder.blocks.state_dict(), strict=True)
+    return encoder, reference
+
+
+@pytest.fixture
+def sentences():
+    return torch.randint(1, V, (B, T)).masked_fill(~padding(T), PAD)
+
+
+def test_encoder_agrees_with_torch(encoder, sentences):
+    encoder, reference = encoder
+    words, positions = encoder.embedding.words.weight, encoder.embedding.positions.weight
+    x, norm = words[sentences] + positions[:T], [encoder.norm.weight, encoder.norm.bias]
+    if encoder.pre_norm:
+        expected = F.layer_norm(reference(x, src_key_padding_mask=sentences == PAD), (D,), *norm, eps=1e-3)
+    else:
+        expected = reference(F.layer_norm(x, (D,), *norm, eps=1e-3), src_key_padding_mask=sentences == PAD)
+    memory = encoder(sentences)
+    assert memory.mask.equal(sentences != PAD)
+    assert_close(memory.tokens, expected, **CLOSE)
+    inputs = [words, positions, *norm]
+    assert_same_gradients(encoder.blocks, reference.layers, [memory.tokens], [expected], inputs, 1e-8)
+
+
+def test_padding_and_neighbours_change_nothing_of_what_is_read(encoder, sentences):
+    encoder, _ = encoder
+    together, longer = encoder(sentences), encoder(F.pad(sentences, (0, 4)))
+    assert longer.mask.shape == (B, 11) and not longer.mask[:, T:].any()
+    assert_close(longer.tokens[:, :T], together.tokens, **CLOSE)
+    for b in range(B):
+        alone = encoder(sentences[b : b + 1][sentences[b : b + 1] != PAD].unsqueeze(0))
+        assert alone.mask.all()
+        assert_close(alone.tokens[0], together.tokens[b][together.mask[b]], **CLOSE)
+
+
+def test_encoder_dropout_is_only_in_training(sentences):
+    encoder = TransformerEncoder(V, D, H, LAYERS, dropout=0.5)
+    assert not torch.equal(encoder(sentences).tokens, encoder(sentences).tokens)
+    encoder.eval()
+    assert_close(encoder(sentences), encoder(sentences), rtol=0, atol=0)
+
+
+@pytest.fixture
+def memory():
+    return Memory(random(B, N, D), padding(N))
+
+
+@pytest.fixture
+def tokens():
+    return torch.randint(1, V, (B, T))
+
+
+@pytest.fixture
+def decoder(fusion):
+    return random_double(TransformerDecoder(V, D, H, LAYERS, max_length=T, fusion=fusion))
+
+
+def test_decoder_with_cross_attention_is_torchs_decoder(memory, tokens):
+    decoder = random_double(TransformerDecoder(V, D, H, LAYERS, max_length=T))
+    reference = nn.TransformerDecoder(torch_layer(nn.TransformerDecoderLayer, True, 4 * D, "tanh"), LAYERS)
+    reference.layers.load_state_dict(decoder.blocks.state_dict(), strict=True)
+    words, positions, scale, shift = inputs = [*decoder.embedding.parameters(), *decoder.norm.parameters()]
+    hidden = torch.ones(T, T, dtype=torch.bool).triu(1)
+    x = reference(words[tokens] + positions, memory.tokens, hidden, memory_key_padding_mask=~memory.mask)
+    expected, logits = F.layer_norm(x, (D,), scale, shift) @ words.T, decoder(tokens, memory)
+    assert_close(logits, expected, **CLOSE)
+    assert_same_gradients(decoder.blocks, reference.layers, [logits], [expected], [*inputs, memory.tokens], 1e-8)
+
+
+@pytest.mark.parametrize("places", [N, 0], ids=["prefix", "language model"])
+def test_decoder_with_a_prefix_is_torchs_encoder_with_a_mask(memory, tokens, places):
+    decoder = random_double(TransformerDecoder(V, D, H, LAYERS, max_length=T, fusion="prefix"))
+    layer = torch_layer(nn.TransformerEncoderLayer, True, 4 * D, "tanh")
+    reference = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
+    reference.layers.load_state_dict(decoder.blocks.state_dict(), strict=True)
+    words, positions, scale, shift = inputs = [*decoder.embedding.parameters(), *decoder.norm.parameters()]
+    prefix = memory.tokens[:, :places].detach().requires_grad_()
+    hidden = torch.ones(places + T, places + T, dtype=torch.bool).triu(1)
+    hidden[:places, :places] = False  # the prefix sees all of itself
+    unseen = torch.cat([~memory.mask[:, :places], torch.zeros(B, T, dtype=torch.bool)], dim=1)
+    x = reference(torch.cat([prefix, words[tokens] + positions], dim=1), hidden, unseen)[:, places:]
+    expected, logits = F.layer_norm(x, (D,), scale, shift) @ words.T, decoder(tokens, Memory(prefix, ~unseen[:, :-T]))
+    assert_close(logits, expected, **CLOSE)
+    inputs += [prefix] if places else []
+    assert_same_gradients(decoder.blocks, reference.layers, [logits], [expected], inputs, 1e-8)
+
+
+def test_the_memory_is_projected_once(decoder, fusion, memory, tokens, monkeypatch):
+    projected = {"project": [], "keys_values": []}
+    for name, widths in projected.items():
+
+        def counting(self, x, method=getattr(MultiHeadAttention, name), widths=widths):
+            widths.append(x.size(1))
+            return method(self, x)
+
+        monkeypatch.setattr(MultiHeadAttention, name, counting)
+    state = decoder.start(memory)
+    for t in range(T):
+        _, state = decoder.step(tokens[:, t], state)
+    before, words = [N] * LAYERS, [1] * LAYERS * T
+    if fusion == "prefix":  # the last block need not be asked what it makes of the prefix
+        assert projected == {"project": before[1:] + words, "keys_values": before[:1]}
+    else:
+        assert projected == {"project": words, "keys_values": before}
+
+
+def test_the_weights_are_those_of_the_layers_in_order(decoder, memory, tokens):
+    of_layer = []
+    for block in decoder.blocks:
+        block.register_forward_hook(lambda module, inputs, outputs: of_layer.append(outputs[2]))
+    _, weights = decoder(tokens, memory, need_weights=True)
+    for layer, expected in enumerate(of_layer[-LAYERS:]):
+        assert_close(weights[:, layer], expected[..., :N], rtol=0, atol=0)
+        assert_close(expected.sum(-1), torch.ones(B, H, T).double())
+
+
+def test_the_embedding_is_also_the_output(decoder, memory):
+    vocabularies = [name for name, parameter in decoder.named_parameters() if V in parameter.shape]
+    assert vocabularies == ["embedding.words.weight"]
+    tokens, word = torch.randint(1, V - 1, (B, T)), V - 1  # sentences without that word
+    before, elsewhere = decoder(tokens, memory), tokens.clone()
+    elsewhere[:, 3] = word
+    before_elsewhere = decoder(elsewhere, memory)
+    with torch.no_grad():
+        decoder.embedding.words.weight[word] += torch.randn(D)
+    changed = decoder(tokens, memory) != before
+    assert changed[..., word].all() and not changed[..., :word].any()
+    changed = (decoder(elsewhere, memory) != before_elsewhere)[..., :word]
+    assert changed[:, 3:].any(-1).all() and not changed[:, :3].any()
+
+
+def test_a_text_longer_than_the_positions_is_refused(decoder, memory, tokens):
+    message = "a text of 8 words is longer than the 7 positions"
+    with pytest.raises(ValueError, match=message):
+        decoder(F.pad(tokens, (1, 0), value=1), memory)
+    state = decoder.start(memory)
+    for t in range(T):
+        _, state = decoder.step(tokens[:, t], state)
+    with pytest.raises(ValueError, match=message):
+        decoder.step(tokens[:, 0], state)
