@@ -1,4 +1,4 @@
-"""Looking: convolution by hand, two families of CNN, and the encoder that turns a picture into a memory.
+"""Looking: convolution by hand, two families of CNN, a Transformer, and the encoder of pictures into a memory.
 
 `ResNet` and `VGG` name their parameters as torchvision does, so a state dict made there loads here.
 """
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .attention import Memory
 from .images import normalize
+from .transformer import TransformerBlock
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0) -> Tensor:
@@ -166,6 +167,70 @@ class VGG(nn.Module):
         return self.classifier(x.flatten(1))  # (B, num_classes)
 
 
+def _check_size(images: Tensor, size: int) -> None:
+    if images.shape[1:] != (3, size, size):
+        given = " × ".join(map(str, images.shape[1:]))
+        raise ValueError(f"pictures of 3 × {size} × {size} were expected, not {given}")
+
+
+class VisionTransformer(nn.Module):
+    """A Transformer that reads patches: (B, 3, S, S) -> `features` (B, D, S/P, S/P) -> logits (B, num_classes).
+
+        x = [class token, E patch₁, …, E patch_N] + positions;  logits = W norm(blocks(x))₀
+
+    S is `image_size` and P `patch_size`, in pixels, D `hidden_dim`. The class token is a learned vector that stands
+    before the patches and gathers what the classifier needs; with `num_classes=0` there is no classifier.
+    Source: Dosovitskiy et al. 2020, "An image is worth 16×16 words"; torchvision's vit_b_16, whose weights load through
+    `finetuning.from_torchvision_vit` (there `dropout` drops no attention weights, here it does).
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        patch_size: int,
+        num_layers: int,
+        num_heads: int,
+        hidden_dim: int,
+        mlp_dim: int,
+        num_classes: int = 1000,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        if image_size % patch_size:
+            raise ValueError(f"a picture of {image_size} pixels a side cannot be cut into patches of {patch_size}")
+        self.image_size, self.out_channels, self.dropout = image_size, hidden_dim, dropout
+        self.conv_proj = nn.Conv2d(3, hidden_dim, patch_size, stride=patch_size)  # each patch by itself
+        self.class_token = nn.Parameter(torch.zeros(1, 1, hidden_dim))
+        self.positions = nn.Parameter(torch.randn(1, 1 + (image_size // patch_size) ** 2, hidden_dim) * 0.02)
+        block = {"dropout": dropout, "hidden_size": mlp_dim, "norm_eps": 1e-6}
+        self.blocks = nn.ModuleList(TransformerBlock(hidden_dim, num_heads, **block) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(hidden_dim, 1e-6)
+        self.head = nn.Linear(hidden_dim, num_classes) if num_classes else nn.Identity()
+        nn.init.trunc_normal_(self.conv_proj.weight, std=(3 * patch_size**2) ** -0.5)
+        nn.init.zeros_(self.conv_proj.bias)
+        if num_classes:
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
+
+    def features(self, x: Tensor) -> Tensor:
+        """The patches after the last norm, as a grid; without the class token."""
+        rows = self.image_size // self.conv_proj.stride[0]
+        return self._encode(x)[:, 1:].transpose(1, 2).unflatten(2, (rows, rows))  # (B, D, S/P, S/P)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self._encode(x)[:, 0])  # (B, D) -> (B, num_classes)
+
+    def _encode(self, x: Tensor) -> Tensor:
+        """Pictures (B, 3, S, S) -> the class token and the N patches, (B, 1 + N, D)."""
+        _check_size(x, self.image_size)
+        patches = self.conv_proj(x).flatten(2).transpose(1, 2)  # (B, N, D), row by row
+        x = torch.cat([self.class_token.expand(len(x), -1, -1), patches], dim=1)  # (B, 1 + N, D)
+        x = F.dropout(x + self.positions, self.dropout, self.training)
+        for block in self.blocks:
+            x, _, _ = block(x)
+        return self.norm(x)
+
+
 class ImageEncoder(nn.Module):
     """A picture -> a memory: the backbone's last grid, projected to the model's width, with learned positions.
 
@@ -186,9 +251,7 @@ class ImageEncoder(nn.Module):
         self.position = nn.Parameter(torch.randn(height * width, embed_dim) * 0.2)
 
     def forward(self, images: Tensor) -> Memory:
-        if images.shape[1:] != (3, self.image_size, self.image_size):
-            size = f"3 × {self.image_size} × {self.image_size}"
-            raise ValueError(f"pictures of {size} were expected, not {' × '.join(map(str, images.shape[1:]))}")
+        _check_size(images, self.image_size)
         return self.remember(self.backbone.features(normalize(images)))
 
     def remember(self, grid: Tensor) -> Memory:

@@ -1,13 +1,17 @@
-"""Convolution by hand, ResNet and VGG against torch and torchvision, and the encoder of pictures."""
+"""Convolution by hand, ResNet, VGG and the ViT against torch and torchvision, and the encoder of pictures."""
 
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import random_double
 from torch import nn
 from torch.testing import assert_close
 
+from mmscratch.finetuning import from_torchvision_vit
 from mmscratch.images import normalize, torchvision
-from mmscratch.vision import VGG, ImageEncoder, ResNet, conv2d
+from mmscratch.vision import VGG, ImageEncoder, ResNet, VisionTransformer, conv2d
+
+VIT = {"image_size": 35, "patch_size": 5, "num_layers": 2, "num_heads": 3, "hidden_dim": 33, "mlp_dim": 17}
 
 
 @pytest.fixture(autouse=True)
@@ -107,16 +111,115 @@ def test_resnet_features_have_the_promised_shape():
 
 def test_without_classes_there_is_no_classifier():
     resnet, vgg = ResNet([1], num_classes=0, width=5), VGG(11, num_classes=0)
-    assert not any(name.startswith(("fc.", "classifier.")) for model in (resnet, vgg) for name in model.state_dict())
+    vit = VisionTransformer(**VIT, num_classes=0)
+    names = [name for model in (resnet, vgg, vit) for name in model.state_dict()]
+    assert not any(name.startswith(("fc.", "classifier.", "head.")) for name in names)
     assert resnet(torch.zeros(2, 3, 61, 67)).shape == (2, 5)
     assert vgg(torch.zeros(2, 3, 61, 67)).shape == (2, 512 * 7 * 7)
+    assert vit(torch.zeros(2, 3, 35, 35)).shape == (2, 33)
 
 
-def test_image_encoder_fills_a_memory():
-    encoder = ImageEncoder(ResNet([1, 1], width=5), 7, 41)
-    memory = encoder(torch.randint(256, (2, 3, 41, 41), dtype=torch.uint8))
-    assert memory.tokens.shape == (2, 6 * 6, 7)
-    assert memory.mask.shape == (2, 6 * 6) and memory.mask.dtype == torch.bool and memory.mask.all()
+def test_vision_transformer_agrees_with_torchvision():
+    reference = random_double(torchvision.models.VisionTransformer(**VIT, num_classes=13))
+    ours = VisionTransformer(**VIT, num_classes=13).double()
+    ours.load_state_dict(from_torchvision_vit(reference.state_dict()), strict=True)
+    seen = []
+    reference.encoder.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    pictures = torch.randn(2, 3, 35, 35, dtype=torch.float64)
+    logits, expected = ours(pictures), reference(pictures)
+    assert_close(logits, expected, rtol=0, atol=1e-9 * expected.abs().max().item())
+    places = ours.features(pictures).flatten(2).transpose(1, 2)
+    assert_close(places, seen[0][:, 1:], rtol=0, atol=1e-9 * seen[0].abs().max().item())
+    upstream = torch.randn_like(expected)
+    logits.backward(upstream)
+    expected.backward(upstream)
+    expected = from_torchvision_vit({name: parameter.grad for name, parameter in reference.named_parameters()})
+    for name, parameter in ours.named_parameters():
+        scale = expected[name].abs().max().item()
+        assert scale > 0
+        assert_close(parameter.grad, expected[name], rtol=0, atol=1e-9 * scale, msg=lambda s: f"{name}: {s}")
+
+
+def test_vision_transformer_has_the_parameters_of_vit_b_16():
+    with torch.device("meta"):
+        expected = from_torchvision_vit(torchvision.models.vit_b_16().state_dict())
+        ours = VisionTransformer(224, 16, num_layers=12, num_heads=12, hidden_dim=768, mlp_dim=3072).state_dict()
+    assert {name: x.shape for name, x in ours.items()} == {name: x.shape for name, x in expected.items()}
+
+
+def test_vision_transformer_begins_like_torchvision():
+    sizes = VIT | {"hidden_dim": 192, "mlp_dim": 384}
+    reference = from_torchvision_vit(torchvision.models.VisionTransformer(**sizes, num_classes=13).state_dict())
+    ours = VisionTransformer(**sizes, num_classes=13).state_dict()
+    for name in ("class_token", "head.weight", "head.bias", "conv_proj.bias"):
+        assert_close(ours[name], reference[name], rtol=0, atol=0)  # zeros
+    for name in ("conv_proj.weight", "positions", "blocks.0.self_attn.in_proj_weight"):
+        assert_close(ours[name].std(), reference[name].std(), rtol=0.1, atol=0, msg=lambda s: f"{name}: {s}")
+
+
+def test_vision_transformer_features_have_the_promised_shape():
+    model = VisionTransformer(**VIT)
+    assert model.out_channels == 33
+    assert model.features(torch.zeros(2, 3, 35, 35)).shape == (2, 33, 7, 7)
+    assert model(torch.zeros(2, 3, 35, 35)).shape == (2, 1000)
+
+
+def test_a_patch_is_at_its_place_and_seen_by_all():
+    for num_layers, others in ((0, 0), (1, 5 * 5 - 1)):  # without a block, nobody looks at anybody
+        model = VisionTransformer(**VIT | {"image_size": 25, "num_layers": num_layers})
+        blank = torch.zeros(1, 3, 25, 25)
+        for row in range(5):
+            for column in range(5):
+                picture = blank.clone()
+                picture[:, :, 5 * row : 5 * row + 5, 5 * column : 5 * column + 5] = 1
+                changed = (model.features(picture) - model.features(blank))[0].abs().sum(0) > 0  # (5, 5)
+                assert changed[row, column] and changed.sum() == 1 + others
+
+
+def test_vision_transformer_drops_in_training_only():
+    pictures = torch.randn(2, 3, 35, 35)
+    for num_layers in (0, 2):
+        model = VisionTransformer(**VIT | {"num_layers": num_layers}, dropout=0.5)
+        assert not torch.equal(model.features(pictures), model.features(pictures))
+        assert torch.equal(model.eval().features(pictures), model.features(pictures))
+    assert all(block.dropout == block.self_attn.dropout == 0.5 for block in model.blocks)
+
+
+def test_vision_transformer_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="37 pixels a side cannot be cut into patches of 5"):
+        VisionTransformer(**VIT | {"image_size": 37})
+    for shape in [(2, 3, 35, 40), (2, 3, 40, 40), (2, 1, 35, 35), (3, 35, 35)]:
+        for method in (VisionTransformer(**VIT), VisionTransformer(**VIT).features):
+            given = " × ".join(map(str, shape[1:]))
+            with pytest.raises(ValueError, match=f"3 × 35 × 35 were expected, not {given}$"):
+                method(torch.zeros(shape))
+
+
+def test_vision_transformer_learns_a_small_batch_by_heart():
+    model, pictures, labels = VisionTransformer(**VIT, num_classes=7), torch.randn(11, 3, 35, 35), torch.arange(11) % 7
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(120):
+        loss = F.cross_entropy(model(pictures), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.02
+    assert (model.eval()(pictures).argmax(-1) == labels).all()
+
+
+BACKBONES = {
+    "ResNet": lambda: (ResNet([1, 1], width=5), 41, 6),
+    "VGG": lambda: (VGG(11, num_classes=0), 97, 3),
+    "ViT": lambda: (VisionTransformer(**VIT, num_classes=0), 35, 7),
+}
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_image_encoder_fills_a_memory(backbone):
+    backbone, size, side = BACKBONES[backbone]()
+    memory = ImageEncoder(backbone, 11, size)(torch.randint(256, (2, 3, size, size), dtype=torch.uint8))
+    assert memory.tokens.shape == (2, side * side, 11)
+    assert memory.mask.shape == (2, side * side) and memory.mask.dtype == torch.bool and memory.mask.all()
 
 
 def test_image_encoder_normalises_its_pictures():
@@ -137,9 +240,11 @@ def test_image_encoder_refuses_other_pictures(shape):
         encoder(torch.zeros(shape, dtype=torch.uint8))
 
 
-def test_grids_that_were_kept_give_the_same_memory():
-    encoder = ImageEncoder(ResNet([1, 1], width=5), 7, 41).eval()
-    pictures = torch.randint(256, (3, 3, 41, 41), dtype=torch.uint8)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_grids_that_were_kept_give_the_same_memory(backbone):
+    backbone, size, _ = BACKBONES[backbone]()
+    encoder = ImageEncoder(backbone, 11, size).eval()
+    pictures = torch.randint(256, (3, 3, size, size), dtype=torch.uint8)
     kept = encoder.remember(encoder.backbone.features(normalize(pictures)))
     assert_close(tuple(kept), tuple(encoder(pictures)), rtol=0, atol=0)
 
