@@ -13,6 +13,8 @@ from collections import Counter
 from pathlib import Path
 
 SCENES, VALIDATION_SCENES, TEST_SCENES = 150_000, 300, 1000  # of quickstart
+BEST = {"decoder": "lstm", "fusion": "cross_attention"}  # of the four that quickstart can train
+LAYERS = {"lstm": 1, "transformer": 2}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,9 +46,11 @@ def make_parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=function)
         return sub
 
-    def fusion(sub):
-        sub.add_argument("--fusion", choices=("cross_attention", "prefix"), default="cross_attention",
-                         help="how the decoder uses the picture: look at it for every word, or once at the start")  # fmt: skip
+    def model(sub):
+        sub.add_argument("--decoder", choices=tuple(LAYERS), default=BEST["decoder"],
+                         help="what writes the sentence (default: %(default)s)")  # fmt: skip
+        sub.add_argument("--fusion", choices=("cross_attention", "prefix"), default=BEST["fusion"],
+                         help="how it uses the picture: look at it for every word, or once at the start (default: %(default)s)")  # fmt: skip
 
     def data(sub, required):
         sub.add_argument("--data", type=Path, required=required, metavar="DIR", help="folder with pictures and captions")
@@ -54,13 +58,13 @@ def make_parser() -> argparse.ArgumentParser:
                          help="folder: pictures and a captions.csv, .tsv, .json or .jsonl; flickr8k: its official files")  # fmt: skip
 
     sub = command("quickstart", quickstart, "Train a captioner on drawn scenes, in minutes, and show what it writes.")
-    fusion(sub)
+    model(sub)
     sub.add_argument("--scenes", type=int, default=SCENES, help="pictures to train on (default: %(default)s)")
     sub.add_argument("--run", type=Path, metavar="DIR", help="where to keep it (default: runs/quickstart)")
 
     sub = command("train", train, "Train a captioner on your photographs. Stopped and started again, it goes on.")
     data(sub, required=True)
-    fusion(sub)
+    model(sub)
     sub.add_argument("--run", type=Path, metavar="DIR", help="where to keep it (default: runs/ and the folder's name)")
     sub.add_argument("--image-size", type=int, default=64, metavar="PIXELS", help="default: %(default)s")
     sub.add_argument("--epochs", type=int, default=8, help="times to see every caption (default: %(default)s)")
@@ -95,13 +99,14 @@ def quickstart(args) -> None:
     start = time.monotonic()
     if args.scenes < 1:
         raise ValueError(f"--scenes is a number of pictures to train on, not {args.scenes}")
-    folder = args.run or Path("runs/quickstart" if args.fusion == "cross_attention" else f"runs/quickstart-{args.fusion}")
+    chosen = {"decoder": args.decoder, "fusion": args.fusion}
+    folder = args.run or Path("runs/quickstart" if chosen == BEST else f"runs/quickstart-{args.decoder}-{args.fusion}")
     print(f"drawing {args.scenes:,} scenes to train on; each is shown once, with one of its captions", flush=True)
     training = SceneCaptions("train", args.scenes, one_each=True)
     validation = SceneCaptions("validation", VALIDATION_SCENES)
     vocabulary = Vocabulary.build(c for data in (training, validation) for captions in data.references for c in captions)
     trainer = Trainer(
-        ModelConfig(len(vocabulary), fusion=args.fusion),
+        ModelConfig(len(vocabulary), num_layers=LAYERS[args.decoder], **chosen),
         # No bucketing: the length of a scene's caption tells how many things there are, so bucketed batches would be all
         # alike, and batch norm would learn to rely on that (after 40,000 scenes: 56 % true with it, 70 without).
         TrainConfig(batch_size=96, learning_rate=3e-3, pool=1, evaluate_every=500),
@@ -112,7 +117,10 @@ def quickstart(args) -> None:
     )
     trainer.fit()
     learning_curves(folder / "metrics.jsonl").savefig(folder / "learning_curves.png")
-    _evaluate(folder, SceneCaptions("test", TEST_SCENES), "test")
+    test = SceneCaptions("test", TEST_SCENES)
+    written = _evaluate(folder, test, "test")
+    if chosen != {"decoder": "lstm", "fusion": "prefix"}:  # which looks once, before the first word
+        _show_attention(folder, test, written)
 
     pictures = folder / "pictures"
     pictures.mkdir(exist_ok=True)
@@ -143,11 +151,21 @@ def train(args) -> None:
     sentences = [caption for captions in training.references for caption in captions]
     # a word that stands in one caption only cannot be learned; but of few captions, most words stand in one only
     vocabulary = Vocabulary.build(sentences, min_freq=2 if len(sentences) > 1000 else 1)
+    pairs = CaptionPairs(training, vocabulary, Augment(args.image_size), args.seed)
+    held_out = CaptionPairs(validation, vocabulary)
     trainer = Trainer(
-        ModelConfig(len(vocabulary), image_size=args.image_size, fusion=args.fusion, dropout=0.3),
+        ModelConfig(
+            len(vocabulary),
+            image_size=args.image_size,
+            decoder=args.decoder,
+            fusion=args.fusion,
+            num_layers=LAYERS[args.decoder],
+            max_length=max(64, *pairs.lengths, *held_out.lengths),
+            dropout=0.3,
+        ),
         TrainConfig(epochs=args.epochs, batch_size=args.batch_size, seed=args.seed),
-        CaptionPairs(training, vocabulary, Augment(args.image_size), args.seed),
-        CaptionPairs(validation, vocabulary),
+        pairs,
+        held_out,
         folder,
         facts={"data": str(args.data.resolve()), "layout": args.layout},
     )
@@ -260,7 +278,7 @@ def _report(data, split: str, folder: Path) -> None:
             print(f"  and {len(data.problems) - 5} more, all in {path}")
 
 
-def _evaluate(run: Path, data, split: str) -> None:
+def _evaluate(run: Path, data, split: str) -> list[list[str]]:
     """Caption the pictures, print how good that is, and keep the captions and a sheet of the first twelve."""
     from .decoding import write_captions
     from .metrics import bleu, exact_match
@@ -293,6 +311,29 @@ def _evaluate(run: Path, data, split: str) -> None:
     first = range(min(12, len(data)))
     sheet = caption_sheet([data.picture(i) for i in first], written[:12], data.references[:12])
     sheet.savefig(run / f"captions-{split}.png")
+    return written
+
+
+def _show_attention(run: Path, data, written: list[list[str]]) -> None:
+    """Print how much of the attention lies within the thing that a word names, and draw it for two captions."""
+    from .decoding import attention_maps
+    from .metrics import attention_inside
+    from .plots import attention_sheet
+    from .scenes import box, named_things
+
+    model, vocabulary, _ = _load(run)
+    maps = [attention_maps(model, vocabulary, data.picture(i), written[i]) for i in range(min(300, len(data)))]
+    shares = [
+        attention_inside(of_picture[t], box(thing, data.size), data.size)
+        for i, of_picture in enumerate(maps)
+        for t, thing in named_things(written[i], data.scene(i))
+    ]
+    if shares:  # a model that has hardly learned anything may name nothing that is there
+        inside, area = (100 * sum(column) / len(shares) for column in zip(*shares))
+        print(f"  attention           {inside:.0f} % within the thing that a noun or colour names, {area:.0f} % of the area")
+    chosen = [i for i in range(len(maps)) if len(data.scene(i).things) > 1][:2]
+    sheet = attention_sheet([data.picture(i) for i in chosen], [written[i] for i in chosen], [maps[i] for i in chosen])
+    sheet.savefig(run / "attention.png")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Writing: from a model's probabilities to a sentence. It knows of a decoder only start and step."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -61,3 +62,19 @@ def write_captions(
         hypotheses = greedy_search(model.decoder, memory, max_length)
         written += [vocabulary.decode(hypothesis.tokens) for hypothesis in hypotheses]
     return written
+
+
+@torch.no_grad()
+def attention_maps(model: nn.Module, vocabulary: Vocabulary, picture: Tensor, words: Sequence[str]) -> Tensor:
+    """Where the model looks in a picture (3, S, S) for each of T words that it writes: (T, h, w), each summing to 1.
+
+    Of a Transformer, the last layer's attention, the mean over its heads. The grid of places is square.
+    """
+    model.eval()
+    target = torch.tensor([[*vocabulary.encode(words), EOS]])  # (1, T + 1)
+    batch = {"image": picture.unsqueeze(0), "target": target}
+    device = next(model.parameters()).device
+    _, weights = model({name: value.to(device) for name, value in batch.items()}, need_weights=True)
+    maps = weights[0, -1].mean(0)[:-1].cpu()  # (T, N)
+    maps = maps / maps.sum(-1, keepdim=True)  # a prefix shares the attention with the words
+    return maps.unflatten(-1, (math.isqrt(maps.size(-1)), -1))

@@ -70,6 +70,22 @@ def _ngrams(tokens: Tokens, n: int) -> Counter:
     return Counter(zip(*(tokens[i:] for i in range(n))))
 
 
+def attention_inside(weights: Tensor, box: tuple[int, int, int, int], size: int) -> tuple[float, float]:
+    """How much of the attention lies within a box, and how much of the picture does: two shares, 0 to 1.
+
+    weights (h, w) sum to 1, over the places of a picture of size × size pixels; box: left, top, right, bottom, in pixels.
+    A place's weight is spread evenly over its pixels.
+    """
+    left, top, right, bottom = box
+
+    def covered(places: int, low: int, high: int) -> Tensor:
+        edges = torch.linspace(0, size, places + 1, device=weights.device).clamp(low, high)
+        return edges.diff() * places / size  # (places,) the share of each that is between low and high
+
+    inside = covered(weights.size(0), top, bottom).unsqueeze(1) * covered(weights.size(1), left, right)  # (h, w)
+    return (weights * inside).sum().item(), inside.mean().item()
+
+
 def exact_match(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> float:
     """The share of hypotheses that are, word for word, one of their references."""
     _check(hypotheses, references)

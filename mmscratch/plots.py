@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from textwrap import wrap
 
+import torch.nn.functional as F
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -56,6 +57,35 @@ def caption_sheet(
                 fontsize=8.5, linespacing=1.2, family=[*_chinese_fonts(), "DejaVu Sans"],
             )  # fmt: skip
             y -= len(lines) * line
+    return figure
+
+
+def attention_sheet(
+    pictures: Sequence[Tensor], captions: Sequence[Sequence[str]], maps: Sequence[Tensor], columns: int = 8
+) -> Figure:
+    """Where a model looked for each word: the picture, lit where the weights are large, with the word below it.
+
+    pictures (3, H, W) uint8; for each a caption of T words, and maps (T, h, w), enlarged smoothly to the picture's size.
+    The place with the word's largest weight is at full brightness. Each picture begins a row, with itself.
+    """
+    cells = []  # rows of (picture, word)
+    for picture, words, weights in zip(pictures, captions, maps, strict=True):
+        picture = picture.cpu().float() / 255
+        lit = F.interpolate(weights.cpu().float()[:, None], picture.shape[1:], mode="bicubic").clamp(min=0)  # (T, 1, H, W)
+        lit = 0.3 + 0.7 * lit / lit.amax((1, 2, 3), keepdim=True).clamp(min=1e-9)
+        shown = [(picture, ""), *zip(picture * lit, words, strict=True)]
+        cells += [shown[i : i + columns] for i in range(0, len(shown), columns)]
+    side, below, gap = 1.15, 0.24, 0.06  # inches
+    figure = Figure(figsize=(columns * (side + gap) + gap, len(cells) * (side + below + gap) + gap), dpi=100)
+    width, height = figure.get_size_inches()
+    for row, shown in enumerate(cells):
+        for column, (picture, word) in enumerate(shown):
+            x, y = gap + column * (side + gap), height - (row + 1) * (side + below + gap) + below
+            axis = figure.add_axes((x / width, y / height, side / width, side / height))
+            axis.imshow(picture.permute(1, 2, 0).numpy(), vmin=0, vmax=1)
+            axis.set_axis_off()
+            figure.text((x + side / 2) / width, (y - 0.05) / height, word, ha="center", va="top", fontsize=9,
+                        family=[*_chinese_fonts(), "DejaVu Sans"])  # fmt: skip
     return figure
 
 

@@ -12,6 +12,7 @@ ships, so nothing is downloaded. Because a program drew the picture, a program c
 
 import random
 import re
+from collections.abc import Sequence
 from functools import cache
 from itertools import permutations
 from string import Formatter
@@ -175,11 +176,41 @@ def render(scene: Scene, size: int = 64) -> Image.Image:
     """Draw the scene as an RGB picture of size × size pixels."""
     picture = Image.new("RGB", (size, size), scene.background)
     for thing in scene.things:
-        icon = _icon(thing.noun, round(SIZES[thing.size] * size))
-        left = min(max(round(thing.x * size - icon.width / 2), 0), size - icon.width)  # the font may round up a pixel
-        top = min(max(round(thing.y * size - icon.height / 2), 0), size - icon.height)
-        picture.paste(COLOURS[thing.colour].rgb, (left, top, left + icon.width, top + icon.height), icon)
+        picture.paste(COLOURS[thing.colour].rgb, box(thing, size), _icon_of(thing, size))
     return picture
+
+
+def _icon_of(thing: Thing, size: int) -> Image.Image:
+    return _icon(thing.noun, round(SIZES[thing.size] * size))
+
+
+def box(thing: Thing, size: int = 64) -> tuple[int, int, int, int]:
+    """Where the thing is in a picture of size × size pixels: left, top, right, bottom."""
+    icon = _icon_of(thing, size)
+    left = min(max(round(thing.x * size - icon.width / 2), 0), size - icon.width)  # the font may round up a pixel
+    top = min(max(round(thing.y * size - icon.height / 2), 0), size - icon.height)
+    return left, top, left + icon.width, top + icon.height
+
+
+def named_things(words: Sequence[str], scene: Scene) -> list[tuple[int, Thing]]:
+    """Which word of an English caption names which thing: pairs of the word's index and the thing.
+
+    These are the colour and the noun (its first word) of every phrase in the singular that fits one thing of the scene
+    and no other: "a big red star" of the one star that is big and red.
+    """
+    named, looks = [], {}  # of the phrase being read: its size and colour, and where they stand
+    for i, word in enumerate(words):
+        if word in ("a", "an", "two", "three"):
+            looks = {}
+        elif word in SIZES or word in COLOURS:
+            looks[word] = i
+        for noun in NOUNS:
+            if list(words[i : i + len(noun.split())]) == noun.split():
+                things = [thing for thing in scene.things if thing.noun == noun and looks.keys() <= set(thing.look)]
+                if len(things) == 1:
+                    named += [(place, things[0]) for word, place in looks.items() if word in COLOURS] + [(i, things[0])]
+                looks = {}
+    return named
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -10,11 +10,15 @@ import time
 import torch
 import torch.nn.functional as F
 from sacrebleu.metrics import BLEU
+from torch import nn
 
+from mmscratch.attention import Memory, MultiHeadAttention, causal_mask
+from mmscratch.decoding import greedy_search
 from mmscratch.metrics import bleu
 from mmscratch.recurrent import LSTM
 from mmscratch.scenes import Scene, captions, render
-from mmscratch.text import tokenize
+from mmscratch.text import BOS, tokenize
+from mmscratch.transformer import TransformerDecoder
 from mmscratch.vision import conv2d
 
 
@@ -40,6 +44,46 @@ def lstm(module, x, dtype=torch.float32):
     return run
 
 
+def attention(module, x, memory, **options):
+    def run():
+        module(x, *memory, **options)[0].sum().backward()
+
+    return run
+
+
+class TorchDecoder(nn.Module):
+    """torch.nn.TransformerDecoder as a decoder of sentences, of the size and with the parts of ours."""
+
+    def __init__(self, vocab_size, embed_dim, num_heads, num_layers, max_length=64):
+        super().__init__()
+        layer = nn.TransformerDecoderLayer(embed_dim, num_heads, 4 * embed_dim, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.decoder = nn.TransformerDecoder(layer, num_layers, nn.LayerNorm(embed_dim))
+        self.words, self.positions = nn.Embedding(vocab_size, embed_dim), nn.Embedding(max_length, embed_dim)
+
+    def forward(self, tokens, memory):
+        x, T = self.words(tokens) + self.positions.weight[: tokens.size(1)], tokens.size(1)
+        x = self.decoder(x, memory.tokens, tgt_mask=~causal_mask(T, T), tgt_is_causal=True)
+        return F.linear(x, self.words.weight)
+
+
+def training_step(decoder, tokens, memory):
+    optimizer = torch.optim.AdamW(decoder.parameters())
+
+    def run():
+        F.cross_entropy(decoder(tokens[:, :-1], memory).flatten(0, 1), tokens[:, 1:].flatten()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run
+
+
+@torch.no_grad()
+def greedy_without_cache(decoder, memory, length):
+    tokens = torch.full((memory.tokens.size(0), 1), BOS)
+    for _ in range(length):
+        tokens = torch.cat([tokens, decoder(tokens, memory)[:, -1:].argmax(-1)], dim=1)
+
+
 def main() -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(16, 32, 32, 32), torch.randn(64, 32, 3, 3)
@@ -49,6 +93,41 @@ def main() -> None:
     ours, theirs = LSTM(256, 512), torch.nn.LSTM(256, 512, batch_first=True)
     compare("LSTM / torch.nn.LSTM, forward and backward", lstm(ours, words), lstm(theirs, words))
     compare("LSTM in bfloat16 / torch.nn.LSTM in float32", lstm(ours, words, torch.bfloat16), lstm(theirs, words))
+
+    ours, theirs = MultiHeadAttention(256, 8), nn.MultiheadAttention(256, 8, batch_first=True)
+    ours.load_state_dict(theirs.state_dict())
+    places, padding = torch.randn(64, 64, 256), torch.ones(64, 1, 64, dtype=torch.bool)
+    compare(
+        "MultiHeadAttention / torch's, causal self-attention",
+        attention(ours, words, [], causal=True),
+        attention(theirs, words, [words] * 2, need_weights=False, attn_mask=~causal_mask(20, 20), is_causal=True),
+    )
+    compare(
+        "MultiHeadAttention / torch's, cross-attention, padding mask",
+        attention(ours, words, [places], mask=padding),
+        attention(theirs, words, [places] * 2, need_weights=False, key_padding_mask=~padding.squeeze(1)),
+    )
+    compare(
+        "MultiHeadAttention / torch's, cross-attention, weights too",
+        attention(ours, words, [places], need_weights=True),
+        attention(theirs, words, [places] * 2, average_attn_weights=False),
+    )
+
+    size, tokens, memory = (500, 256, 8, 3), torch.randint(4, 500, (64, 25)), Memory(places, padding.squeeze(1))
+    decoder = TransformerDecoder(*size)
+    compare(
+        "TransformerDecoder / torch.nn.TransformerDecoder, a step",
+        training_step(decoder, tokens, memory),
+        training_step(TorchDecoder(*size), tokens, memory),
+    )
+    with torch.no_grad():
+        decoder.embedding.words.weight[2] = 0.0  # <eos> never comes: all write 24 words
+    compare(
+        "greedy search, 64 sentences of 24 words / without a cache",
+        lambda: greedy_search(decoder, memory, 24),
+        lambda: greedy_without_cache(decoder, memory, 24),
+        rounds=3,
+    )
 
     sentences = [captions(Scene(i)) for i in range(2000)]
     hypotheses, references = [s[0] for s in sentences], [s[1:] for s in sentences]

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmscratch.__main__ import main
+from mmscratch.__main__ import BEST, _show_attention, main
+from mmscratch.datasets import SceneCaptions
 from mmscratch.scenes import Scene, captions, render
+from mmscratch.training import load_run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,10 +49,17 @@ def test_quickstart_then_caption_then_evaluate(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "true by judge" in out and "BLEU-4" in out
     run = tmp_path / "runs" / "quickstart"
-    for name in ("best.pt", "last.pt", "metrics.jsonl", "learning_curves.png", "captions-test.png", "captions-test.jsonl"):
+    for name in ("best.pt", "last.pt", "metrics.jsonl", "captions-test.jsonl"):
         assert (run / name).stat().st_size > 0
+    for name in ("learning_curves", "captions-test", "attention"):
+        with Image.open(run / f"{name}.png") as picture:
+            assert min(picture.size) > 100
     entries = [json.loads(line) for line in (run / "captions-test.jsonl").read_text().splitlines()]
     assert len(entries) == 13 and all(len(entry["references"]) == 5 for entry in entries)
+
+    data = SceneCaptions("test", 13)
+    _show_attention(run, data, [captions[0] for captions in data.references])
+    assert "% within the thing that a noun or colour names" in capsys.readouterr().out
 
     assert main(["caption", "runs/quickstart/pictures"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 8
@@ -62,6 +71,20 @@ def test_quickstart_then_caption_then_evaluate(tmp_path, monkeypatch, capsys):
     assert (run / "best.pt").read_bytes() == before
     assert main(["quickstart", "--scenes", "140"]) == 2
     assert "another run" in error_of(capsys)
+
+
+@pytest.mark.parametrize("decoder", ["lstm", "transformer"])
+@pytest.mark.parametrize("fusion", ["prefix", "cross_attention"])
+def test_quickstart_trains_what_is_asked_for_in_a_folder_of_its_own(tmp_path, monkeypatch, capsys, decoder, fusion):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mmscratch.__main__.TEST_SCENES", 13)
+    best = BEST == {"decoder": decoder, "fusion": fusion}
+    assert main(["quickstart", "--scenes", "50", "--decoder", decoder, "--fusion", fusion]) == 0
+    [run] = (tmp_path / "runs").iterdir()
+    assert run.name == ("quickstart" if best else f"quickstart-{decoder}-{fusion}")
+    model, _, _ = load_run(run)
+    assert (type(model.decoder).__name__.lower(), model.decoder.fusion) == (f"{decoder}decoder", fusion)
+    assert (run / "attention.png").exists() == ((decoder, fusion) != ("lstm", "prefix"))
 
 
 def test_train_on_a_folder_names_and_skips_what_is_broken(folder, capsys):

@@ -9,7 +9,7 @@ from sacrebleu import corpus_bleu
 from sacrebleu.metrics import BLEU
 from torch.testing import assert_close
 
-from mmscratch.metrics import bleu, confusion_matrix, exact_match, label_scores
+from mmscratch.metrics import attention_inside, bleu, confusion_matrix, exact_match, label_scores
 
 
 def random_corpus(seed):
@@ -177,6 +177,19 @@ def test_the_random_labels_reach_every_corner():
     assert any(not (p & t).any() for p, t in drawn) and any((p & t).any() for p, t in drawn)
     macro, micro = (torch.stack([torch.stack(label_scores(*d, average)) for d in drawn]) for average in ("macro", "micro"))
     assert ((macro - micro)[:, 1:].abs().amax(1) > 0.01).sum() > 50
+
+
+def test_attention_inside_a_box_is_that_of_its_pixels():
+    torch.manual_seed(0)
+    for _ in range(50):
+        h, w, scale = (int(torch.randint(1, 7, ())) for _ in range(3))
+        size = h * w * scale
+        weights = torch.rand(h, w).flatten().softmax(0).view(h, w)
+        pixels = weights.repeat_interleave(size // h, 0).repeat_interleave(size // w, 1) / (size // h) / (size // w)
+        (left, right), (top, bottom) = (sorted(torch.randint(size + 1, (2,)).tolist()) for _ in range(2))
+        inside, area = attention_inside(weights, (left, top, right, bottom), size)
+        assert inside == pytest.approx(pixels[top:bottom, left:right].sum().item(), abs=1e-6)
+        assert area == pytest.approx((bottom - top) * (right - left) / size**2, abs=1e-6)
 
 
 def test_label_scores_by_hand():

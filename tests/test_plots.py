@@ -7,7 +7,7 @@ import torch
 from matplotlib.colors import to_rgb
 
 from mmscratch import plots
-from mmscratch.plots import GREEN, GREY, RED, caption_sheet, learning_curves
+from mmscratch.plots import GREEN, GREY, RED, attention_sheet, caption_sheet, learning_curves
 
 
 def pictures(n):
@@ -60,3 +60,30 @@ def test_learning_curves_show_both_losses(tmp_path):
     assert list(training.get_ydata()) == [3.0, 2.0] and list(validation.get_ydata()) == [2.5]
     assert to_rgb(training.get_color()) != to_rgb(validation.get_color())
     assert axis.get_xlabel() and axis.get_ylabel()
+
+
+def test_an_attention_sheet_is_lit_where_the_weights_are():
+    words, maps = "a red star above".split(), torch.zeros(4, 8, 8)
+    for t, place in enumerate(places := [(0, 0), (7, 0), (2, 5), (6, 6)]):
+        maps[t][place] = 0.9
+    figure = attention_sheet([torch.full((3, 64, 64), 255, dtype=torch.uint8)], [words], [maps])
+    assert [text.get_text() for text in figure.texts] == ["", *words]
+    whole, *lit = [axis.images[0].get_array() for axis in figure.axes]
+    assert (whole == 1).all()
+    for picture, (row, column) in zip(lit, places):
+        y, x = divmod(int(picture[..., 0].argmax()), 64)
+        assert (y // 8, x // 8) == (row, column) and picture.max() == pytest.approx(1)
+        assert picture[(8 * row + 36) % 64, (8 * column + 36) % 64].max() < 0.4  # half a picture away
+
+
+@pytest.mark.parametrize("lengths", [[3], [7, 8], [16, 1, 9]])
+def test_nothing_of_an_attention_sheet_is_cut_off(lengths):
+    captions = [["lightning"] * n for n in lengths]
+    figure = attention_sheet(pictures(len(lengths)), captions, [torch.rand(n, 5, 5) for n in lengths])
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.texts if text.get_text()]
+    boxes += [axis.images[0].get_window_extent() for axis in figure.axes]
+    assert len(boxes) == 2 * sum(lengths) + len(lengths)
+    for i, box in enumerate(boxes):
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+        assert not any(box.overlaps(other) for other in boxes[:i])

@@ -24,11 +24,13 @@ from mmscratch.scenes import (
     Judgement,
     Scene,
     Thing,
+    box,
     caption,
     captions,
     held_out,
     judge,
     mask_colours,
+    named_things,
     questions,
     render,
 )
@@ -145,6 +147,44 @@ def test_the_picture_shows_each_thing_whole_in_its_colour_and_nothing_else(size)
             assert abs(alone - COLOURS[thing.colour].rgb).max(-1).min() < 30
             expected[painted] = alone[painted]
         assert (pixels(scene, size) == expected).all()
+
+
+@pytest.mark.parametrize("size", [64, 97, 256])
+def test_the_box_of_a_thing_holds_all_of_it_and_no_more(size):
+    for seed in range(50):
+        scene = Scene(seed)
+        for thing in scene.things:
+            drawn = (pixels(with_things(scene, [thing]), size) != scene.background).any(-1)  # (size, size)
+            left, top, right, bottom = box(thing, size)
+            inside = drawn[top:bottom, left:right]
+            assert inside.sum() == drawn.sum()
+            assert all(edge.any() for edge in (inside[:2], inside[-2:], inside[:, :2], inside[:, -2:]))  # some edges are faint
+
+
+def test_words_name_the_thing_that_they_fit_and_no_other():
+    looks = ("star", "red", "big"), ("lightning bolt", "blue", "small"), ("star", "red", "small")
+    star, bolt, other = things = [Thing(*look, i, i, 0.2, 0.2) for i, look in enumerate(looks)]
+    scene = with_things(Scene(0), things)
+    for sentence, expected in (
+        ("a big red star is left of a small blue lightning bolt", [(2, star), (3, star), (9, bolt), (10, bolt)]),
+        ("a red star and a star", []),  # either of two
+        ("two small red stars and a small red star", [(7, other), (8, other)]),  # a plural names no single thing
+        ("a big blue star above an orange bolt", []),  # neither is there
+        ("a lightning bolt", [(1, bolt)]),
+        ("", []),
+    ):
+        assert named_things(sentence.split(), scene) == expected, sentence
+
+
+def test_every_thing_of_a_scene_is_named_by_its_captions_where_it_is_the_only_one():
+    for seed in range(100):
+        scene = Scene(seed)
+        looks = [thing.look for thing in scene.things]
+        for words in map(tokenize, captions(scene)):
+            named = named_things(words, scene)
+            alone = [thing for thing in scene.things if looks.count(thing.look) == 1]
+            assert sorted(thing for _, thing in named) == sorted(2 * alone)
+            assert all(words[i] in (thing.colour, thing.noun.split()[0]) for i, thing in named)
 
 
 def test_the_same_number_is_the_same_scene():
