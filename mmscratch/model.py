@@ -55,6 +55,7 @@ class ModelConfig:
     backbone: str = "resnet"  # or "vgg" or "vit", each with a depth that is a number
     depth: int | tuple[int, ...] = (1, 1)  # a published one, or the ResNet's blocks a stage, or the ViT's blocks
     width: int = 32  # channels of the ResNet's first stage; the ViT has 8 times as many, in heads of 64
+    encoder_layers: int = 0  # Transformer blocks in which the places of the picture look at one another
     image_size: int = 64
     decoder: str = "lstm"  # or "transformer"
     fusion: str = "cross_attention"  # or "prefix"
@@ -63,7 +64,7 @@ class ModelConfig:
     hidden_size: int = 256  # of the LSTM
     num_heads: int = 4  # of the Transformer
     num_layers: int = 1  # of the decoder
-    max_length: int = 64  # words; the Transformer has so many positions
+    max_length: int = 64  # words and <eos>: the Transformer has so many positions
     dropout: float = 0.0
 
 
@@ -82,7 +83,7 @@ def build_model(config: ModelConfig) -> EncoderDecoder:
         backbone = VisionTransformer(config.image_size, 8, config.depth, heads, hidden_dim, mlp_dim, num_classes=0)
     else:
         raise ValueError(f'backbone is "resnet", "vgg" or "vit", not {config.backbone!r}')
-    encoder = ImageEncoder(backbone, config.embed_dim, config.image_size)
+    encoder = ImageEncoder(backbone, config.embed_dim, config.image_size, config.encoder_layers)
     words, rest = (config.vocab_size, config.embed_dim), {"fusion": config.fusion, "dropout": config.dropout}
     if config.decoder == "lstm":
         decoder = LSTMDecoder(*words, config.hidden_size, config.num_layers, score=config.score, **rest)

@@ -86,10 +86,9 @@ class TransformerBlock(nn.Module):
 class Embedding(nn.Module):
     """Words and where they stand: the sum of a learned vector a word and one a position."""
 
-    def __init__(self, vocab_size: int, embed_dim: int, max_length: int, dropout: float):
+    def __init__(self, vocab_size: int, embed_dim: int, max_length: int):
         super().__init__()
         self.words, self.positions = nn.Embedding(vocab_size, embed_dim), nn.Embedding(max_length, embed_dim)
-        self.dropout = dropout
         for table in (self.words, self.positions):
             nn.init.normal_(table.weight, std=embed_dim**-0.5)
 
@@ -98,7 +97,7 @@ class Embedding(nn.Module):
         end = first + tokens.size(1)
         if end > self.positions.num_embeddings:
             raise ValueError(f"a text of {end} words is longer than the {self.positions.num_embeddings} positions")
-        return F.dropout(self.words(tokens) + self.positions.weight[first:end], self.dropout, self.training)
+        return self.words(tokens) + self.positions.weight[first:end]
 
 
 class TransformerEncoder(nn.Module):
@@ -120,8 +119,8 @@ class TransformerEncoder(nn.Module):
         norm_eps: float = 1e-5,
     ):
         super().__init__()
-        self.pre_norm = pre_norm
-        self.embedding = Embedding(vocab_size, embed_dim, max_length, dropout)
+        self.pre_norm, self.dropout = pre_norm, dropout
+        self.embedding = Embedding(vocab_size, embed_dim, max_length)
         block = {"dropout": dropout, "pre_norm": pre_norm, "norm_eps": norm_eps}
         self.blocks = nn.ModuleList(TransformerBlock(embed_dim, num_heads, **block) for _ in range(num_layers))
         self.norm = nn.LayerNorm(embed_dim, norm_eps)
@@ -131,6 +130,7 @@ class TransformerEncoder(nn.Module):
         x = self.embedding(tokens)  # (B, T, D)
         if not self.pre_norm:
             x = self.norm(x)
+        x = F.dropout(x, self.dropout, self.training)
         for block in self.blocks:
             x, _, _ = block(x, mask.unsqueeze(1))
         return Memory(self.norm(x) if self.pre_norm else x, mask)
@@ -168,8 +168,8 @@ class TransformerDecoder(nn.Module):
     ):
         super().__init__()
         check_fusion(fusion)
-        self.fusion = fusion
-        self.embedding = Embedding(vocab_size, embed_dim, max_length, dropout)
+        self.fusion, self.dropout = fusion, dropout
+        self.embedding = Embedding(vocab_size, embed_dim, max_length)
         block = {"dropout": dropout, "cross_attention": fusion == "cross_attention", "approximate": "tanh"}
         self.blocks = nn.ModuleList(TransformerBlock(embed_dim, num_heads, **block) for _ in range(num_layers))
         self.norm = nn.LayerNorm(embed_dim)
@@ -210,7 +210,7 @@ class TransformerDecoder(nn.Module):
 
     def _advance(self, tokens: Tensor, state: TransformerState, need_weights: bool = False):
         """The next words (B, T): their logits (B, T, V), the state after them, and where they looked."""
-        x = self.embedding(tokens, state.length)  # (B, T, D)
+        x = F.dropout(self.embedding(tokens, state.length), self.dropout, self.training)  # (B, T, D)
         length, mask, memory_mask = state.length + tokens.size(1), None, state.mask.unsqueeze(1)  # (B, 1, N)
         if self.fusion == "prefix":
             mask = F.pad(memory_mask, (0, length), value=True)  # (B, 1, N + length)

@@ -235,10 +235,11 @@ class ImageEncoder(nn.Module):
     """A picture -> a memory: the backbone's last grid, projected to the model's width, with learned positions.
 
     images (B, 3, size, size) uint8 -> Memory (B, N, embed_dim), N being the places of the grid, row by row. The grid's
-    own features do not know where they are: the learned vector of each place tells.
+    own features do not know where they are: the learned vector of each place tells. In `num_layers` Transformer blocks
+    the places then look at one another, so that each may know what else there is.
     """
 
-    def __init__(self, backbone: nn.Module, embed_dim: int, image_size: int):
+    def __init__(self, backbone: nn.Module, embed_dim: int, image_size: int, num_layers: int = 0):
         super().__init__()
         self.backbone, self.image_size = backbone, image_size
         self.projection = nn.Linear(backbone.out_channels, embed_dim)
@@ -249,6 +250,8 @@ class ImageEncoder(nn.Module):
             height, width = backbone.eval().features(blank).shape[2:]
             backbone.train(training)
         self.position = nn.Parameter(torch.randn(height * width, embed_dim) * 0.2)
+        block = {"num_heads": max(1, embed_dim // 64), "hidden_size": 2 * embed_dim}
+        self.blocks = nn.ModuleList(TransformerBlock(embed_dim, **block) for _ in range(num_layers))
 
     def forward(self, images: Tensor) -> Memory:
         _check_size(images, self.image_size)
@@ -257,4 +260,6 @@ class ImageEncoder(nn.Module):
     def remember(self, grid: Tensor) -> Memory:
         """The backbone's grid (B, C, h, w) -> Memory (B, h·w, D). Of a frozen backbone, grids can be kept."""
         tokens = self.norm(self.projection(grid.flatten(2).transpose(1, 2)) + self.position)  # (B, h·w, D)
+        for block in self.blocks:
+            tokens, _, _ = block(tokens)
         return Memory(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))

@@ -269,6 +269,16 @@ def test_the_places_of_the_grid_are_row_by_row():
             assert change.nonzero().flatten().tolist() == [5 * row + column]
 
 
+@pytest.mark.parametrize("num_layers", [0, 1, 2])
+def test_in_the_blocks_the_places_look_at_one_another(num_layers):
+    encoder = ImageEncoder(Patches(), 7, 40, num_layers)  # 5 × 5 places
+    pictures = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
+    pictures[1, 0, :8, :8] = 255  # they differ in the first place
+    tokens = encoder(pictures).tokens  # (2, 25, 7)
+    assert (tokens[0] != tokens[1]).any(-1).sum() == (25 if num_layers else 1)
+    assert len(encoder.blocks) == num_layers
+
+
 def test_every_place_knows_where_it_is():
     encoder = ImageEncoder(ResNet([1], width=5), 7, 31)
     nn.init.zeros_(encoder.projection.weight)  # whatever is in the picture

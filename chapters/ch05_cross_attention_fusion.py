@@ -1,0 +1,384 @@
+# %% [markdown]
+# # 5 · Cross-attention fusion
+#
+# **Adds** attention over the picture for every word, for both decoders, and a look at where they look. **Takes** 4.0 min
+# on two cores.
+#
+# In chapter 3 one vector had to hold the whole picture, from the first word to the last. A person who describes a
+# picture looks at it again and again: at the star while saying "star". **Cross-attention** lets the decoder do that. For
+# each word it asks the picture a question, and the answer is a **weighted sum** of the picture's places. The weights can
+# be drawn: one sees where the model looks.
+
+# %%
+from collections import Counter
+from statistics import mean
+
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import nn
+
+from chapters.chapter import Chapter, folder, show
+from mmscratch.attention import AdditiveAttention, Memory, scaled_dot_product_attention
+from mmscratch.batches import collate
+from mmscratch.decoding import greedy_search
+from mmscratch.images import normalize
+from mmscratch.metrics import attention_inside
+from mmscratch.plots import attention_sheet
+from mmscratch.pretraining import labelled_scenes, pretrained_cnn, warmup_and_cosine
+from mmscratch.recurrent import LSTMCell, LSTMDecoder, LSTMState
+from mmscratch.scenes import COLOURS, SPLITS, Scene, box, caption, captions, judge, named_things
+from mmscratch.text import BOS, EOS, PAD, Vocabulary, detokenize, tokenize
+from mmscratch.training import pick_device
+from mmscratch.transformer import TransformerDecoder
+from mmscratch.vision import ImageEncoder
+
+torch.manual_seed(0)
+chapter = Chapter(5)
+
+# %% [markdown]
+# ## The idea
+
+# %%
+images, _ = labelled_scenes("test", chapter.choose(1000, fast=60))
+scenes = [Scene(SPLITS["test"] + i) for i in range(len(images))]
+references = [[tokenize(c) for c in captions(scene)] for scene in scenes]
+example = next(i for i in range(60) if len(references[i][0]) == 11 and len(named_things(references[i][0], scenes[i])) == 4)
+words, places = references[example][0], dict(named_things(references[example][0], scenes[example]))
+figure = Figure(figsize=(7.6, 3), dpi=100)
+axis = figure.add_axes((0, 0, 1, 1))
+axis.set(xlim=(-1, 75), ylim=(0, 30))
+axis.set_axis_off()
+axis.imshow(images[example].permute(1, 2, 0), extent=(1, 25, 3, 27), zorder=2)
+for i in range(9):
+    axis.plot([1 + 3 * i] * 2, [3, 27], color="white", lw=0.4, zorder=3)
+    axis.plot([1, 25], [3 + 3 * i] * 2, color="white", lw=0.4, zorder=3)
+for i, word in enumerate(words):
+    x, y = 38 + 32 * (i % 4) / 3, 22 - 7 * (i // 4)
+    axis.text(x, y, word, ha="center", va="center", fontsize=10, color="#1a7f37" if i in places else "black",
+              bbox={"boxstyle": "round", "fc": "white", "ec": "#cccccc"}, zorder=5)  # fmt: skip
+    if i in places:
+        axis.plot([1 + 24 * places[i].x, x], [27 - 24 * places[i].y, y], color="#1a7f37", lw=1.2, alpha=0.6, zorder=4)
+axis.text(13, 1.4, "8 × 8 places", ha="center", va="center", fontsize=9)
+chapter.draw(figure, "each word looks where its thing is")
+
+# %% [markdown]
+# That is what we hope for: the green words name a thing, and are looked up where it is. Nobody will tell the model so. It
+# is given pictures and captions only, and must find out by itself where to look.
+#
+# ## By hand
+#
+# A word of the sentence so far is a vector $h$, each place of the picture a vector $m_n$. How well place $n$ answers is
+# its **score**; the softmax makes of the scores weights $\alpha_n$ that sum to 1; and what was seen is the **context** $c$:
+#
+# $$\alpha_n = \frac{e^{\text{score}(h,\, m_n)}}{\sum_k e^{\text{score}(h,\, m_k)}} \qquad c = \sum_n \alpha_n\, m_n$$
+#
+# Two scores are in use: the dot product of chapter 4, $(W h)^\top m_n / \sqrt D$ (Luong et al. 2015), and a small network,
+# $v^\top \tanh(W h + U m_n)$, called **additive** (Bahdanau et al. 2015).
+
+
+# %%
+def look(h, memory, score):
+    """h (H,), memory: a list of vectors (D,) -> the context (D,) and the weights."""
+    scores = [score(h, m) for m in memory]
+    exponentials = [s.exp() for s in scores]
+    weights = [e / sum(exponentials) for e in exponentials]
+    context = torch.zeros_like(memory[0])
+    for weight, m in zip(weights, memory):
+        context = context + weight * m
+    return context, torch.stack(weights)
+
+
+H, D, N = 5, 3, 4  # a word of 5 numbers, four places of 3
+h, memory, W = torch.randn(H), torch.randn(N, D), torch.randn(D, H)
+context, weights = look(h, list(memory), lambda h, m: sum((W @ h) * m) / D**0.5)
+for n in range(N):
+    print(f"place {n + 1}: vector {[round(x, 2) for x in memory[n].tolist()]}, weight {weights[n]:.2f}")
+print(f"their weighted sum: {[round(x, 2) for x in context.tolist()]}")
+
+# %% [markdown]
+# **Fusion** is what happens next: picture and text meet in one vector, $\tanh(W_h h + W_c c)$, and from that the next
+# word is read. Written out it is a **weighted sum of image and text vectors**: the words' part with one matrix, each
+# place's part with another, and the weight of each place chosen anew for each word:
+#
+# $$\tanh\Big(W_h\, h + \sum_n \alpha_n\, W_c\, m_n\Big)$$
+
+# %%
+W_h, W_c = torch.randn(D, H), torch.randn(D, D)
+joined = torch.cat([W_h, W_c], dim=1) @ torch.cat([h, context])  # one matrix for [h; c], as decoders have it
+summed = W_h @ h + sum(weight * (W_c @ m) for weight, m in zip(weights, memory))
+assert torch.allclose(joined, summed, atol=1e-5)
+print("a matrix for [h; c] and the weighted sum of image and text vectors: the same")
+
+# %% [markdown]
+# ## The piece
+
+# %%
+show(AdditiveAttention)
+
+# %%
+with torch.no_grad():
+    mask = torch.ones(1, 1, N, dtype=torch.bool)
+    fused = scaled_dot_product_attention((W @ h).view(1, 1, D), memory[None], memory[None], mask, need_weights=True)
+    assert torch.allclose(fused[0][0, 0], context, atol=1e-5) and torch.allclose(fused[1][0, 0], weights, atol=1e-5)
+    additive = AdditiveAttention(H, D, 7)
+    v, W_q, U, b = (additive.score.weight[0], additive.query.weight, additive.key.weight, additive.query.bias)
+    by_hand = look(h, list(memory), lambda h, m: v @ (W_q @ h + b + U @ m).tanh())
+    theirs = additive(h.view(1, 1, H), memory[None], mask)
+    assert torch.allclose(theirs[0][0, 0], by_hand[0], atol=1e-5) and torch.allclose(theirs[1][0, 0], by_hand[1], atol=1e-5)
+print("by hand and the library's agree, for both scores")
+
+# %% [markdown]
+# The LSTM decoder steps first, and then looks with its new state. So in training, when all words are known, the LSTM runs
+# over the sentence and then all words look **at once**. The Transformer decoder looks in each of its blocks, between
+# attention over the words and the small network (`TransformerBlock`, chapter 4).
+
+# %%
+show(LSTMDecoder._look)
+show(LSTMDecoder._read_out)
+
+# %% [markdown]
+# **Show, Attend and Tell** (Xu et al. 2015), the model that made captions with attention known, does it the other way
+# round: **attend first, then step**, with the context as an input of the step. What was seen then goes into the state.
+# The price: each look waits for the step before, in training, too. It also has a **gate**, a number between 0 and 1 by
+# which a word says how much the picture matters now. (Its third part, a penalty for places that are never looked at, is
+# `attention.doubly_stochastic_penalty`.)
+
+
+# %%
+class AttendFirst(LSTMDecoder):
+    """Show, Attend and Tell's order. `start` is the LSTM decoder's."""
+
+    def __init__(self, vocab_size, embed_dim, hidden_size):
+        super().__init__(vocab_size, embed_dim, hidden_size)
+        self.attention = AdditiveAttention(hidden_size, embed_dim, embed_dim, gate=True)
+        self.cell = LSTMCell(2 * embed_dim, hidden_size)
+        self.cell.bias_ih.data[hidden_size : 2 * hidden_size] = 3.0  # open forget gates, as in chapter 3
+
+    def step(self, token, state):
+        hidden, cell = state.hidden[0], state.cell[0]  # (B, H)
+        context, _ = self.attention(hidden.unsqueeze(1), state.memory.tokens, state.memory.mask.unsqueeze(1))
+        context = context.squeeze(1)  # (B, D)
+        word = self._embed(token)
+        hidden, cell = self.cell(torch.cat([word, context], dim=1), (hidden, cell))
+        outputs = self.combine(torch.cat([hidden, context], dim=1)).tanh()  # (B, D)
+        logits = F.linear(outputs, self.embedding.weight, self.bias)  # (B, V)
+        return logits, LSTMState(hidden.unsqueeze(0), cell.unsqueeze(0), state.memory)
+
+    def forward(self, tokens, memory):
+        state, logits = self.start(memory), []
+        for token in tokens.unbind(1):
+            step, state = self.step(token, state)
+            logits.append(step)
+        return torch.stack(logits, dim=1)  # (B, T, V)
+
+
+# %% [markdown]
+# ## Train it
+#
+# Both decoders, once with the picture as a **prefix** (seen at the start only: the LSTM's first state, the Transformer's
+# first places) and once with **cross-attention**: the same pictures, the same captions in the same order, the same number
+# of steps. Three seeds each, to know what is chance.
+#
+# The pictures come from chapter 2's CNN, frozen. Its last grid has 4 × 4 places, which is coarse for looking. The stride
+# of its last stage is therefore taken out, and the filters spread to fit ("à trous", with holes): the same weights, at
+# twice as many rows and columns.
+
+# %%
+device = pick_device()
+cnn = pretrained_cnn(folder(2, chapter.fast) / "cnn.pt", chapter.choose(30_000, fast=640))
+block = cnn.layer3[0]
+block.conv1.stride = block.downsample[0].stride = (1, 1)
+block.conv2.dilation = block.conv2.padding = (2, 2)
+
+
+@torch.no_grad()
+def grids(images):
+    parts = [cnn.features(normalize(batch.to(device))) for batch in images.split(250)]
+    return torch.cat([part.bfloat16() for part in parts])  # (N, 128, 8, 8), at half of the bytes
+
+
+count = chapter.choose(12_000, fast=128)
+sentences = [tokenize(caption(Scene(i), i % 5)) for i in range(count)]
+vocabulary = Vocabulary.build(sentences)
+targets = [torch.tensor([*vocabulary.encode(sentence), EOS]) for sentence in sentences]
+train_grids, test_grids = grids(labelled_scenes("train", count)[0]), grids(images)
+print(f"{count:,} scenes, each with one caption; {len(vocabulary)} words; grids of {tuple(train_grids.shape[1:])}")
+
+# %%
+width = 128  # of words and places
+DECODERS = {
+    "LSTM, prefix": lambda: LSTMDecoder(len(vocabulary), width, 256, fusion="prefix"),
+    "LSTM, cross-attention": lambda: LSTMDecoder(len(vocabulary), width, 256),
+    "Transformer, prefix": lambda: TransformerDecoder(len(vocabulary), width, 4, 2, fusion="prefix"),
+    "Transformer, cross-attention": lambda: TransformerDecoder(len(vocabulary), width, 4, 2),
+    "LSTM, additive": lambda: LSTMDecoder(len(vocabulary), width, 256, score="additive"),
+    "LSTM, attend first": lambda: AttendFirst(len(vocabulary), width, 256),
+}
+
+
+def train(name, seed, epochs=chapter.choose(1, fast=1), batch_size=64):
+    """The decoder of that name, trained: (encoder, decoder)."""
+    torch.manual_seed(seed)
+    encoder = ImageEncoder(cnn, width, image_size=64).to(device)
+    decoder = DECODERS[name]().to(device)
+    parameters = [*encoder.projection.parameters(), *encoder.norm.parameters(), encoder.position, *decoder.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.05, betas=(0.9, 0.98))
+    schedule = warmup_and_cosine(optimizer, epochs * (count // batch_size))
+    for indices in torch.cat([torch.randperm(count) for _ in range(epochs)]).split(batch_size)[: epochs * (count // batch_size)]:
+        target = collate([{"target": targets[i]} for i in indices.tolist()])["target"].to(device)  # (B, T)
+        inputs = F.pad(target[:, :-1], (1, 0), value=BOS)  # one word behind
+        logits = decoder(inputs, encoder.remember(train_grids[indices].float()))  # (B, T, V)
+        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+    return encoder.eval(), decoder.eval()
+
+
+@torch.no_grad()
+def write(encoder, decoder, grids):
+    parts = [encoder.remember(part.float()) for part in grids.split(200)]
+    return [vocabulary.decode(h.tokens) for memory in parts for h in greedy_search(decoder, memory, max_length=30)]
+
+
+def truth(written):
+    """Share of true captions in %: of pictures with one thing, two, three, and of all."""
+    true = [judge(detokenize(tokens), scene).true for tokens, scene in zip(written, scenes)]
+    kinds = [(1,), (2,), (3,), (1, 2, 3)]
+    shares = [[t for t, scene in zip(true, scenes) if len(scene.things) in kind] for kind in kinds]
+    return [100 * mean(share or [0]) for share in shares]
+
+
+COMPARED, seeds = list(DECODERS)[:4], chapter.choose(3, fast=1)
+models, results = {}, {}
+for name in DECODERS:
+    for seed in range(seeds if name in COMPARED else 1):
+        models[name] = train(name, seed)  # the last one is kept
+        results[name, seed] = truth(write(*models[name], test_grids))
+    print(f"{name:28} {', '.join(f'{results[name, s][3]:.1f}' for s in range(seeds) if (name, s) in results)} % true", flush=True)
+
+# %% [markdown]
+# ## Look
+
+# %%
+figure = Figure(figsize=(7.2, 3.4), dpi=100, layout="constrained")
+axis = figure.subplots()
+for i, (name, colour) in enumerate(zip(COMPARED, ("#9ecae1", "#2171b5", "#a1d99b", "#238b45"))):
+    for n in range(4):
+        shares = [results[name, seed][n] for seed in range(seeds)]
+        x, middle = n + 0.2 * (i - 1.5), mean(shares)
+        axis.bar(x, middle, width=0.18, color=colour, label=name if n == 0 else None)
+        axis.errorbar(x, middle, [[middle - min(shares)], [max(shares) - middle]], color="black", lw=1, capsize=2)
+axis.set_xticks(range(4), ["one thing", "two", "three", "all"])
+axis.set(ylabel="captions that are true, %", ylim=(0, 105), title=f"mean of {seeds} seeds, and the least and the most")
+axis.legend(fontsize=8)
+chapter.draw(figure, "looking once against looking for every word")
+
+# %% [markdown]
+# **Where does it look?** Below, each decoder reads its own caption, and for each word the picture is lit where the word
+# looked. First the LSTM, then the Transformer (the last block's attention, the mean of its four heads).
+
+
+# %%
+@torch.no_grad()
+def maps(name, grid, words):
+    """Where the model of that name looks for each of the words: (T, 8, 8)."""
+    encoder, decoder = models[name]
+    tokens = torch.tensor([[BOS, *vocabulary.encode(words)]], device=device)[:, :-1]  # (1, T)
+    _, weights = decoder(tokens, encoder.remember(grid.unsqueeze(0).float()), need_weights=True)
+    return weights[0, -1].mean(0).unflatten(-1, (8, 8)).cpu()
+
+
+LOOKING = ("LSTM, cross-attention", "Transformer, cross-attention")
+written = {name: write(*models[name], test_grids) for name in LOOKING}
+true = [all(judge(detokenize(written[name][i]), scene).true for name in LOOKING) for i, scene in enumerate(scenes)]
+shown = next((i for i, scene in enumerate(scenes) if true[i] and len(named_things(references[i][0], scene)) == 4), example)
+for name in LOOKING:
+    words = written[name][shown]
+    chapter.draw(attention_sheet([images[shown]], [words], [maps(name, test_grids[shown], words)]), f"where the {name} looks")
+
+
+# %% [markdown]
+# **A number for it.** The scene knows where each thing is, so we can ask how much of the attention lies within the thing
+# that a word names. For colours and nouns, over all test pictures; beside it the share of the picture that these things
+# cover, which is what a model that looks anywhere would reach; and the **control**: the same words, the same things, but
+# the model is given **another picture**.
+
+
+# %%
+def inside(name, roll=0):
+    """Mean share of attention within the named thing, for colours and for nouns, and the things' share of the area."""
+    shares = {"colour": [], "noun": [], "area": []}
+    for i, scene in enumerate(scenes):
+        words = references[i][i % 5]
+        named = named_things(words, scene)
+        looked = maps(name, test_grids[(i + roll) % len(scenes)], words) if named else None
+        for t, thing in named:
+            share, area = attention_inside(looked[t], box(thing), 64)
+            shares["colour" if words[t] in COLOURS else "noun"].append(share)
+            shares["area"].append(area)
+    return {kind: 100 * mean(values) for kind, values in shares.items()}
+
+
+looked = {(name, roll): inside(name, roll) for name in LOOKING for roll in (0, 1)}
+print(f"{'% of attention within the named thing':44} colours  nouns   (its share of the area)")
+for (name, roll), shares in looked.items():
+    label = f"{name}{', another picture' if roll else ''}"
+    print(f"{label:44} {shares['colour']:7.1f} {shares['noun']:6.1f}   ({shares['area']:.1f})")
+
+# %%
+figure = Figure(figsize=(6.4, 3), dpi=100, layout="constrained")
+axis = figure.subplots()
+for i, (roll, kind, colour, label) in enumerate((
+    (0, "colour", "#fd8d3c", "colour words"), (0, "noun", "#d94801", "nouns"),
+    (1, "noun", "#bdbdbd", "nouns, with another picture"), (0, "area", "#636363", "the thing's share of the area"),
+)):  # fmt: skip
+    bars = axis.bar([n + 0.2 * (i - 1.5) for n in range(2)], [looked[name, roll][kind] for name in LOOKING], width=0.18,
+                    color=colour, label=label)  # fmt: skip
+    axis.bar_label(bars, fmt="%.0f", fontsize=8)
+axis.set_xticks(range(2), [name.removesuffix(", cross-attention") for name in LOOKING])
+axis.set(ylabel="% of the attention", ylim=(0, 100))
+axis.legend(fontsize=8)
+chapter.draw(figure, "attention within the thing that the word names")
+
+# %% [markdown]
+# ## What to notice
+#
+# The controls once more in one place: the same models with another picture's grid, which must know nothing.
+
+# %%
+for name in COMPARED:
+    print(f"{name:28} with another picture: {truth(write(*models[name], test_grids.roll(1, 0)))[3]:.1f} % true")
+
+# %% [markdown]
+# TEXT
+#
+# ## Your turn
+#
+# Write these anew, from their docstrings:
+#
+# 1. `masked_softmax`: three lines; a row of nothing must give zeros, and no NaN in its gradient. Half an hour.
+# 2. `AdditiveAttention.forward`, and then its gate. One hour.
+# 3. `doubly_stochastic_penalty`: padding must count for nothing. Half an hour.
+# 4. `LSTMDecoder._look` and `_read_out`. One hour.
+# 5. `TransformerBlock.forward` with cross-attention, and in `TransformerDecoder.start` the memory's keys and values, once.
+#    Two hours.
+#
+# And three questions without an answer here: What does the model look at for "left" and "above"? What do the four heads
+# of the Transformer look at, one by one? If attention on the thing is what makes the word right, then moving it should
+# make the word wrong: does it (Jain and Wallace 2019, Wiegreffe and Pinter 2019)?
+
+# %%
+chapter.finish()
+
+# %% [markdown]
+# ## Sources
+#
+# Bahdanau, Cho and Bengio 2015, "Neural machine translation by jointly learning to align and translate" · Luong, Pham and
+# Manning 2015, "Effective approaches to attention-based neural machine translation" · Xu et al. 2015, "Show, attend and
+# tell" · Vaswani et al. 2017, "Attention is all you need" · Chen et al. 2015, "Semantic image segmentation with deep
+# convolutional nets and fully connected CRFs" (filters with holes) · Jain and Wallace 2019, "Attention is not
+# explanation" · Wiegreffe and Pinter 2019, "Attention is not not explanation".
