@@ -61,7 +61,7 @@ def caption_sheet(
 
 
 def attention_sheet(
-    pictures: Sequence[Tensor], captions: Sequence[Sequence[str]], maps: Sequence[Tensor], columns: int = 8
+    pictures: Sequence[Tensor], captions: Sequence[Sequence[str]], maps: Sequence[Tensor], columns: int = 9
 ) -> Figure:
     """Where a model looked for each word: the picture, lit where the weights are large, with the word below it.
 

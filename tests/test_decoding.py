@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mmscratch.attention import Memory
-from mmscratch.decoding import greedy_search, write_captions
+from mmscratch.decoding import attention_maps, greedy_search, write_captions
 from mmscratch.recurrent import LSTMDecoder
 from mmscratch.text import BOS, EOS, PAD, UNK, Vocabulary
 from mmscratch.transformer import TransformerDecoder
@@ -230,3 +230,26 @@ def test_write_captions_is_greedy_search_in_batches():
     found = greedy_search(model.decoder, model.encode({"image": pictures}), LONGEST)
     assert written == [[f"word{word}" for word in h.tokens] for h in found]
     assert write_captions(model, vocabulary, []) == []
+
+
+class Looked(nn.Linear):
+    """A model that looks where it is told to, and keeps what it was asked."""
+
+    def forward(self, batch, need_weights):
+        self.batch = batch
+        return None, self.weights
+
+
+@pytest.mark.parametrize("rows", [1, 3, 5])
+def test_attention_maps_are_of_the_last_layer_and_of_the_places_row_by_row(rows):
+    torch.manual_seed(4)
+    vocabulary, words, picture = Vocabulary(["red", "star"]), ["star", "blue", "red"], torch.zeros(3, 7, 7)
+    model = Looked(1, 1)
+    model.weights = torch.rand(1, 2, 3, 4, rows * rows)  # (B, layers, H, T + 1, N), as a prefix: not all of the attention
+    maps = attention_maps(model, vocabulary, picture, words)
+    assert maps.shape == (3, rows, rows) and not model.training
+    assert model.batch["target"].tolist() == [[5, UNK, 4, EOS]] and model.batch["image"].shape == (1, 3, 7, 7)
+    for t in range(3):
+        mean = sum(model.weights[0, 1, h, t] for h in range(3))
+        for n in range(rows * rows):
+            assert maps[t, n // rows, n % rows].item() == pytest.approx((mean[n] / mean.sum()).item(), abs=1e-6)
