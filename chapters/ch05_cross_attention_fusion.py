@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 5 · Cross-attention fusion
 #
-# **Adds** attention over the picture for every word, for both decoders, and a look at where they look. **Takes** 4.0 min
+# **Adds** attention over the picture for every word, for both decoders, and a look at where they look. **Takes** 3.6 min
 # on two cores.
 #
 # In chapter 3 one vector had to hold the whole picture, from the first word to the last. A person who describes a
@@ -10,7 +10,7 @@
 # be drawn: one sees where the model looks.
 
 # %%
-from collections import Counter
+import time
 from statistics import mean
 
 import torch
@@ -255,10 +255,12 @@ def truth(written):
 COMPARED, seeds = list(DECODERS)[:4], chapter.choose(3, fast=1)
 models, results = {}, {}
 for name in DECODERS:
+    start = time.monotonic()
     for seed in range(seeds if name in COMPARED else 1):
         models[name] = train(name, seed)  # the last one is kept
         results[name, seed] = truth(write(*models[name], test_grids))
-    print(f"{name:28} {', '.join(f'{results[name, s][3]:.1f}' for s in range(seeds) if (name, s) in results)} % true", flush=True)
+    shares = ", ".join(f"{results[name, s][3]:.1f}" for s in range(seeds) if (name, s) in results)
+    print(f"{name:28} {shares} % true; {time.monotonic() - start:.0f} s", flush=True)
 
 # %% [markdown]
 # ## Look
@@ -340,21 +342,42 @@ for i, (roll, kind, colour, label) in enumerate((
                     color=colour, label=label)  # fmt: skip
     axis.bar_label(bars, fmt="%.0f", fontsize=8)
 axis.set_xticks(range(2), [name.removesuffix(", cross-attention") for name in LOOKING])
-axis.set(ylabel="% of the attention", ylim=(0, 100))
+axis.set(ylabel="% of the attention", ylim=(0, 50))
 axis.legend(fontsize=8)
 chapter.draw(figure, "attention within the thing that the word names")
 
 # %% [markdown]
 # ## What to notice
 #
-# The controls once more in one place: the same models with another picture's grid, which must know nothing.
+# First the control of all: the same models, but each picture's caption is written from another picture.
 
 # %%
 for name in COMPARED:
     print(f"{name:28} with another picture: {truth(write(*models[name], test_grids.roll(1, 0)))[3]:.1f} % true")
 
 # %% [markdown]
-# TEXT
+# **Looking again pays.** With the same captions in the same order, the Transformer with cross-attention writes 42 to 45 %
+# true captions, with the picture as a prefix 33 to 35 %: three seeds each, and the ranges do not meet. Both see the same
+# 64 places; the prefix is looked at, too, but by the same heads that read the words, and has to share a softmax with them.
+# For the LSTM the difference is larger: 34 to 36 % against nothing. 8,000 captions are not enough for it to learn what a
+# single vector holds; chapter 3 showed it 60,000. A comparison on one budget says who learns sooner, not who ends higher.
+#
+# **The maps show where the model reads, not where it got that from.** For "smiley" it looks at the smiley: a third of the
+# LSTM's attention to nouns lies within 7 % of the picture, and with another picture it is 7 % of the attention, as if it
+# looked anywhere. But for "black" it looks beside it. By the arithmetic of chapter 2, a place of this grid has seen 99
+# pixels around it, which is all of the picture; that there is something black can be read off many places. A picture of
+# attention is no explanation by itself.
+#
+# **When all learns together**, things are kept in their places. `python -m mmscratch quickstart` trains CNN and LSTM from
+# random weights on 100,000 scenes: QUICK. It draws the same maps as above, in `attention.png`.
+#
+# **Additive or dot product, attend first or last?** One seed each: 31.7 % true with the additive score, 33.9 to 36.5 with
+# the dot product; 18.0 with Show, Attend and Tell's order, at more than twice the time of a step. On this budget neither
+# is better, so the dot product and "step, then look" are what the library's LSTM does by default, and the other order
+# stays in this chapter.
+#
+# **It is the picture that speaks**: with another picture, none of the four writes a single true caption. All was measured
+# on 1,000 scenes that no model had seen.
 #
 # ## Your turn
 #

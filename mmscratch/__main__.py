@@ -50,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
         sub.add_argument("--decoder", choices=tuple(LAYERS), default=BEST["decoder"],
                          help="what writes the sentence (default: %(default)s)")  # fmt: skip
         sub.add_argument("--fusion", choices=("cross_attention", "prefix"), default=BEST["fusion"],
-                         help="how it uses the picture: look at it for every word, or once at the start (default: %(default)s)")  # fmt: skip
+                         help="look at the picture for every word, or once at the start (default: %(default)s)")  # fmt: skip
 
     def data(sub, required):
         sub.add_argument("--data", type=Path, required=required, metavar="DIR", help="folder with pictures and captions")
