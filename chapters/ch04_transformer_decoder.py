@@ -29,7 +29,7 @@ from mmscratch.images import normalize
 from mmscratch.plots import attention_sheet, caption_sheet
 from mmscratch.pretraining import labelled_scenes, pretrained_cnn, warmup_and_cosine
 from mmscratch.recurrent import LSTMDecoder
-from mmscratch.scenes import SPLITS, Scene, caption, captions, judge
+from mmscratch.scenes import SPLITS, Scene, caption, captions, judge, named_things
 from mmscratch.text import BOS, EOS, PAD, Vocabulary, detokenize, tokenize
 from mmscratch.training import pick_device
 from mmscratch.transformer import TransformerBlock, TransformerDecoder
@@ -461,11 +461,13 @@ chapter.draw(figure, "where each head looks")
 # lower left) for the snowman, at 3, 4, 7 and 8 (the upper right) for the cat. Head 3 does something else: when it is
 # the second thing's turn, it looks at the first one's size for the size, at its colour for the colour, at its noun for
 # the noun. Whoever knows what was said can say the other. In layer 2 "snowman → is" needs nothing, but a softmax must
-# sum to 1: two heads rest on `<bos>`, one on place 1. The same as pictures, layer 1, a row a head:
+# sum to 1: two heads rest on `<bos>`, one on place 1. Layer 1 as pictures, for colours and nouns, a row a head:
 
 # %%
-maps = weights[0, :, :-1, :N].unflatten(-1, (4, 4))  # (H, T - 1, 4, 4)
-sheet = attention_sheet([images[example]] * len(maps), [written[example]] * len(maps), list(maps), columns=T)
+naming = [t for t, _ in named_things(written[example], scenes[example])] or [0]  # colours and nouns
+maps = weights[0, :, naming, :N].unflatten(-1, (4, 4))  # (H, words, 4, 4)
+shown = [written[example][t] for t in naming]
+sheet = attention_sheet([images[example]] * len(maps), [shown] * len(maps), list(maps), columns=len(naming) + 1)
 chapter.draw(sheet, "where the heads of the first layer look in the picture")
 
 # %% [markdown]
