@@ -373,7 +373,7 @@ chapter.draw(figure, "what one vector loses")
 # learned to write sentences, and 0.2 % of them are true: by the time a noun is due, the picture has been halved at
 # four or five words. At 3, it is 35.6 %. The library's decoder therefore begins with 3.
 # But open gates alone are not enough either: with a CNN that starts from random weights, `python -m mmscratch quickstart
-# --fusion prefix` shows 150,000 scenes, and 0.9 % of the captions are true. It takes both, open gates and pre-training.
+# --fusion prefix` shows 100,000 scenes, and no caption is true. It takes both, open gates and pre-training.
 #
 # **One vector is not enough.** 70 % of the captions of one thing are true, 33 of two, 4 of three. The nouns, colours
 # and places of all things share one vector of 256 numbers, and every word draws on the same one. The commonest fault

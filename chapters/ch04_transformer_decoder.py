@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 4 · Transformer decoder
 #
-# **Adds** multi-head self-attention, the causal mask, a key-value cache, and the picture as a prefix. **Takes** 3.0 min
+# **Adds** multi-head self-attention, the causal mask, a key-value cache, and the picture as a prefix. **Takes** 2.3 min
 # on two cores.
 #
 # Chapter 3's decoder had to carry the picture in one state, from word to word, and lost most of it. A **Transformer**
@@ -567,9 +567,9 @@ for name, (shares, faults) in results.items():
 #
 # **It is the picture that speaks**: with another picture's prefix no caption is true. And **positions matter**. Mix up
 # the vectors of the 16 places, and what the things are stays (the noun is wrong in 93 captions instead of 91), but not
-# where they are (604 instead of 257). Mix up those of the first 16 words, and 596 captions are no sentences any more.
+# where they are (604 instead of 257). Mix up those of the first 16 words, and 597 captions are no sentences any more.
 #
-# **The cache** makes a text of 8 words about three times as fast, one of 128 words more than ten times: with it, each
+# **The cache** makes a text of 8 words about three times as fast, one of 128 words about ten times: with it, each
 # word costs about the same; without it, ever more. How many words a second depends on the machine and its other guests.
 #
 # One seed, one CNN, and 1,000 pictures that the model had never seen.

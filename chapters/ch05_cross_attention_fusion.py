@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 5 · Cross-attention fusion
 #
-# **Adds** attention over the picture for every word, for both decoders, and a look at where they look. **Takes** 3.6 min
+# **Adds** attention over the picture for every word, for both decoders, and a look at where they look. **Takes** 3.8 min
 # on two cores.
 #
 # In chapter 3 one vector had to hold the whole picture, from the first word to the last. A person who describes a
@@ -369,7 +369,8 @@ for name in COMPARED:
 # attention is no explanation by itself.
 #
 # **When all learns together**, things are kept in their places. `python -m mmscratch quickstart` trains CNN and LSTM from
-# random weights on 100,000 scenes: QUICK. It draws the same maps as above, in `attention.png`.
+# random weights on 100,000 scenes: 97.6 % true, and 60 % of the attention within the 7 % of the picture that the word
+# names. It draws such maps as above, in `attention.png`.
 #
 # **Additive or dot product, attend first or last?** One seed each: 31.7 % true with the additive score, 33.9 to 36.5 with
 # the dot product; 18.0 with Show, Attend and Tell's order, at more than twice the time of a step. On this budget neither
