@@ -160,7 +160,7 @@ def train(args) -> None:
             decoder=args.decoder,
             fusion=args.fusion,
             num_layers=LAYERS[args.decoder],
-            max_length=max(64, *pairs.lengths, *held_out.lengths),
+            max_length=max(ModelConfig.max_length, *pairs.lengths, *held_out.lengths),
             dropout=0.3,
         ),
         TrainConfig(epochs=args.epochs, batch_size=args.batch_size, seed=args.seed),
