@@ -210,7 +210,8 @@ print("by hand and in the library: the same")
 # %% [markdown]
 # The last piece is new, and has no slow version. Padding is wasted work, so a batch should hold sentences of similar
 # length: a **bucket**. But batches must also differ from one pass over the data (an **epoch**) to the next. So the
-# sampler shuffles, takes a pool of 50 batches, sorts only that by length, cuts it, and shuffles the batches.
+# sampler shuffles, takes a pool of 50 batches, sorts only that by length, cuts it, and shuffles the batches. (`rank` and
+# `size` are for several processes that train together: each takes its part of every batch. Here there is one process.)
 
 # %%
 show(BucketSampler.__iter__)

@@ -19,19 +19,15 @@ from matplotlib.patches import Rectangle
 from torch import nn
 
 from chapters.chapter import Chapter, show
+from mmscratch.datasets import draw
 from mmscratch.images import normalize, torchvision
 from mmscratch.metrics import confusion_matrix, label_scores
 from mmscratch.pretraining import LABELS, labelled_scenes, predict_labels, pretrained_cnn, train_labels
-from mmscratch.scenes import NOUNS, Scene, render
+from mmscratch.scenes import NOUNS, Scene
 from mmscratch.vision import VGG, BasicBlock, ResNet, conv2d
 
 chapter = Chapter(2)
 torch.manual_seed(0)
-
-
-def picture(seed: int, size: int = 64) -> torch.Tensor:
-    return torch.from_numpy(np.array(render(Scene(seed), size))).permute(2, 0, 1)  # (3, size, size)
-
 
 # %% [markdown]
 # ## The idea
@@ -48,12 +44,13 @@ def picture(seed: int, size: int = 64) -> torch.Tensor:
 
 # %%
 edge = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])  # Sobel: bright on the right, dark on the left
-grey = picture(101, 128).float().mean(0)[None, None]  # (1, 1, 128, 128)
+picture = draw(Scene(101), 128)  # (3, 128, 128) uint8
+grey = picture.float().mean(0)[None, None]  # (1, 1, 128, 128)
 response = F.conv2d(grey, edge[None, None])[0, 0]  # (126, 126)
 
 figure = Figure(figsize=(7, 2.6), dpi=100, layout="constrained")
 axes = figure.subplots(1, 3)
-axes[0].imshow(picture(101, 128).permute(1, 2, 0))
+axes[0].imshow(picture.permute(1, 2, 0))
 axes[1].imshow(edge, cmap="RdBu", vmin=-2.5, vmax=2.5)
 for i in range(3):
     for j in range(3):
@@ -139,7 +136,7 @@ outline[:, 1, 1] = 8 / 24
 red = torch.tensor([2.0, -1, -1]).view(3, 1, 1) / 2
 edges = torch.stack([edge.T] * 3) / 12
 filters = {"blur": blur, "outline": outline, "edges, top to bottom": edges, "red against the rest": red}
-image = picture(101, 128).float() / 255
+image = picture.float() / 255
 figure = Figure(figsize=(7, 2.1), dpi=100, layout="constrained")
 for axis, (name, weight) in zip(figure.subplots(1, 4), filters.items()):
     response = F.conv2d(image[None], weight[None])[0, 0]
@@ -171,7 +168,7 @@ show(BasicBlock.forward)
 # `ResNet(18).load_state_dict(torchvision.models.resnet18(weights="DEFAULT").state_dict())`, where there is a network.
 
 # %%
-pictures = normalize(torch.stack([picture(seed) for seed in range(2)]))  # (2, 3, 64, 64)
+pictures = normalize(torch.stack([draw(Scene(seed)) for seed in range(2)]))  # (2, 3, 64, 64)
 pairs = {
     "ResNet(18)": (ResNet(18, num_classes=10), torchvision.models.resnet18(num_classes=10)),
     "ResNet(50)": (ResNet(50, num_classes=10), torchvision.models.resnet50(num_classes=10)),
@@ -192,7 +189,8 @@ del pairs, ours, theirs
 
 # %%
 sees = ResNet((1, 1, 1), width=8).eval()
-image = normalize(picture(101)[None]).requires_grad_()
+picture = draw(Scene(101))  # (3, 64, 64) uint8
+image = normalize(picture[None]).requires_grad_()
 grid = F.max_pool2d(F.relu(sees.bn1(sees.conv1(image))), 3, stride=2, padding=1)
 grids = {"stem": grid}
 for stage in sees.stages:
@@ -204,7 +202,7 @@ for axis, (stage, grid) in zip(figure.subplots(1, 4), grids.items()):
     (gradient,) = torch.autograd.grad(middle, image, retain_graph=True)
     rows, columns = gradient[0].abs().sum((0, 2)).nonzero(), gradient[0].abs().sum((0, 1)).nonzero()  # those that matter
     box = Rectangle((columns[0], rows[0]), len(columns), len(rows), fill=False, color="#c62828", linewidth=2)
-    axis.imshow(picture(101).permute(1, 2, 0), alpha=0.6)
+    axis.imshow(picture.permute(1, 2, 0), alpha=0.6)
     axis.add_patch(box)
     axis.set_title(f"{stage}: {grid.size(2)} × {grid.size(3)} places,\neach sees {len(rows)} × {len(columns)}", fontsize=9)
     axis.set(xticks=[], yticks=[])

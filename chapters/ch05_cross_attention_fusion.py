@@ -16,20 +16,17 @@ from statistics import mean
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
-from torch import nn
 
 from chapters.chapter import Chapter, folder, show
-from mmscratch.attention import AdditiveAttention, Memory, scaled_dot_product_attention
-from mmscratch.batches import collate
-from mmscratch.decoding import greedy_search
-from mmscratch.images import normalize
-from mmscratch.metrics import attention_inside
+from mmscratch.attention import AdditiveAttention, scaled_dot_product_attention
+from mmscratch.decoding import write
+from mmscratch.devices import pick_device
+from mmscratch.metrics import attention_inside, truth
 from mmscratch.plots import attention_sheet
-from mmscratch.pretraining import labelled_scenes, pretrained_cnn, warmup_and_cosine
+from mmscratch.pretraining import kept_grids, labelled_scenes, pretrained_cnn, teach
 from mmscratch.recurrent import LSTMCell, LSTMDecoder, LSTMState
 from mmscratch.scenes import COLOURS, SPLITS, Scene, box, caption, captions, judge, named_things
-from mmscratch.text import BOS, EOS, PAD, Vocabulary, detokenize, tokenize
-from mmscratch.training import pick_device
+from mmscratch.text import BOS, EOS, Vocabulary, detokenize, tokenize
 from mmscratch.transformer import TransformerDecoder
 from mmscratch.vision import ImageEncoder
 
@@ -191,18 +188,12 @@ block = cnn.layer3[0]
 block.conv1.stride = block.downsample[0].stride = (1, 1)
 block.conv2.dilation = block.conv2.padding = (2, 2)
 
-
-@torch.no_grad()
-def grids(images):
-    parts = [cnn.features(normalize(batch.to(device))) for batch in images.split(250)]
-    return torch.cat([part.bfloat16() for part in parts])  # (N, 128, 8, 8), at half of the bytes
-
-
 count = chapter.choose(8_000, fast=64)
 sentences = [tokenize(caption(Scene(i), i % 5)) for i in range(count)]
 vocabulary = Vocabulary.build(sentences)
-targets = [torch.tensor([*vocabulary.encode(sentence), EOS]) for sentence in sentences]
-train_grids, test_grids = grids(labelled_scenes("train", count)[0]), grids(images)
+targets = [[torch.tensor([*vocabulary.encode(sentence), EOS])] for sentence in sentences]
+train_grids = kept_grids(cnn, labelled_scenes("train", count)[0], torch.bfloat16)  # (N, 128, 8, 8), at half of the bytes
+test_grids = kept_grids(cnn, images, torch.bfloat16)
 print(f"{count:,} scenes, each with one caption; {len(vocabulary)} words; grids of {tuple(train_grids.shape[1:])}")
 
 # %%
@@ -217,39 +208,19 @@ DECODERS = {
 }
 
 
-def train(name, seed, batch_size=16):
+def train(name, seed):
     """The decoder of that name, after it has seen every caption once: (encoder, decoder)."""
     torch.manual_seed(seed)
     encoder = ImageEncoder(cnn, width, image_size=64).to(device)
     decoder = DECODERS[name]().to(device)
-    parameters = [*encoder.projection.parameters(), *encoder.norm.parameters(), encoder.position, *decoder.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.05, betas=(0.9, 0.98))
-    schedule = warmup_and_cosine(optimizer, count // batch_size)
-    for indices in torch.randperm(count, generator=torch.Generator().manual_seed(seed)).split(batch_size):
-        target = collate([{"target": targets[i]} for i in indices.tolist()])["target"].to(device)  # (B, T)
-        inputs = F.pad(target[:, :-1], (1, 0), value=BOS)  # one word behind
-        logits = decoder(inputs, encoder.remember(train_grids[indices].float()))  # (B, T, V)
-        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
+    shuffle = torch.Generator().manual_seed(seed)  # so all decoders see the captions in the same order
+    teach(decoder, encoder, train_grids, targets, batch_size=16, learning_rate=3e-3, generator=shuffle)
     return encoder.eval(), decoder.eval()
 
 
-@torch.no_grad()
-def write(encoder, decoder, grids):
-    parts = [encoder.remember(part.float()) for part in grids.split(200)]
-    return [vocabulary.decode(h.tokens) for memory in parts for h in greedy_search(decoder, memory, max_length=30)]
-
-
-def truth(written):
-    """Share of true captions in %: of pictures with one thing, two, three, and of all."""
-    true = [judge(detokenize(tokens), scene).true for tokens, scene in zip(written, scenes)]
-    kinds = [(1,), (2,), (3,), (1, 2, 3)]
-    shares = [[t for t, scene in zip(true, scenes) if len(scene.things) in kind] for kind in kinds]
-    return [100 * mean(share or [0]) for share in shares]
+def describe(encoder, decoder, grids):
+    """A caption, as tokens, for each picture whose grid was kept."""
+    return write(decoder, vocabulary, map(encoder.remember, grids.float().split(200)), max_length=30)
 
 
 COMPARED, seeds = list(DECODERS)[:4], chapter.choose(3, fast=1)
@@ -258,7 +229,7 @@ for name in DECODERS:
     start = time.monotonic()
     for seed in range(seeds if name in COMPARED else 1):
         models[name] = train(name, seed)  # the last one is kept
-        results[name, seed] = truth(write(*models[name], test_grids))
+        results[name, seed] = truth(describe(*models[name], test_grids), scenes).shares
     shares = ", ".join(f"{results[name, s][3]:.1f}" for s in range(seeds) if (name, s) in results)
     print(f"{name:28} {shares} % true; {time.monotonic() - start:.0f} s", flush=True)
 
@@ -295,7 +266,7 @@ def maps(name, grid, words):
 
 
 LOOKING = ("LSTM, cross-attention", "Transformer, cross-attention")
-written = {name: write(*models[name], test_grids) for name in LOOKING}
+written = {name: describe(*models[name], test_grids) for name in LOOKING}
 true = [all(judge(detokenize(written[name][i]), scene).true for name in LOOKING) for i, scene in enumerate(scenes)]
 shown = next((i for i, scene in enumerate(scenes) if true[i] and len(named_things(references[i][0], scene)) == 4), example)
 for name in LOOKING:
@@ -353,7 +324,8 @@ chapter.draw(figure, "attention within the thing that the word names")
 
 # %%
 for name in COMPARED:
-    print(f"{name:28} with another picture: {truth(write(*models[name], test_grids.roll(1, 0)))[3]:.1f} % true")
+    shares = truth(describe(*models[name], test_grids.roll(1, 0)), scenes).shares
+    print(f"{name:28} with another picture: {shares[3]:.1f} % true")
 
 # %% [markdown]
 # **Looking again pays.** With the same captions in the same order, the Transformer with cross-attention writes 42 to 45 %

@@ -9,7 +9,6 @@ import shlex
 import shutil
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 SCENES, VALIDATION_SCENES, TEST_SCENES = 100_000, 300, 1000  # of quickstart
@@ -32,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"error: {error}: python -m pip install -r requirements.txt", file=sys.stderr)
         return 2
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -52,6 +51,12 @@ def make_parser() -> argparse.ArgumentParser:
         sub.add_argument("--fusion", choices=("cross_attention", "prefix"), default=BEST["fusion"],
                          help="look at the picture for every word, or once at the start (default: %(default)s)")  # fmt: skip
 
+    def loop(sub):
+        sub.add_argument("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
+                         help="number format (default: the fastest here)")  # fmt: skip
+        sub.add_argument("--compile", action="store_true", help="use torch.compile: slow at first, then faster on a GPU")
+        sub.add_argument("--profile", action="store_true", help="show where the time of a step goes, and keep a trace")
+
     def data(sub, required):
         sub.add_argument("--data", type=Path, required=required, metavar="DIR", help="folder with pictures and captions")
         sub.add_argument("--layout", choices=("folder", "flickr8k"), default="folder",
@@ -60,15 +65,21 @@ def make_parser() -> argparse.ArgumentParser:
     sub = command("quickstart", quickstart, "Train a captioner on drawn scenes, in minutes, and show what it writes.")
     model(sub)
     sub.add_argument("--scenes", type=int, default=SCENES, help="pictures to train on (default: %(default)s)")
-    sub.add_argument("--run", type=Path, metavar="DIR", help="where to keep it (default: runs/quickstart)")
+    sub.add_argument("--to", type=Path, dest="run", metavar="DIR", help="where to keep it (default: runs/quickstart)")
+    loop(sub)
 
     sub = command("train", train, "Train a captioner on your photographs. Stopped and started again, it goes on.")
     data(sub, required=True)
     model(sub)
-    sub.add_argument("--run", type=Path, metavar="DIR", help="where to keep it (default: runs/ and the folder's name)")
+    sub.add_argument("--to", type=Path, dest="run", metavar="DIR", help="where to keep it (default: runs/ and the folder's name)")
     sub.add_argument("--image-size", type=int, default=64, metavar="PIXELS", help="default: %(default)s")
     sub.add_argument("--epochs", type=int, default=8, help="times to see every caption (default: %(default)s)")
-    sub.add_argument("--batch-size", type=int, default=64, help="captions a step (default: %(default)s)")
+    sub.add_argument("--batch-size", type=int, default=64, help="captions a step, of all processes (default: %(default)s)")
+    sub.add_argument("--accumulate", type=int, default=1, metavar="PARTS",
+                     help="compute a step in so many parts, with less memory (default: %(default)s)")  # fmt: skip
+    sub.add_argument("--learning-rate", type=float, default=2e-3, help="at its peak (default: %(default)s)")
+    sub.add_argument("--workers", type=int, metavar="N", help="processes that load data (default: by the machine)")
+    loop(sub)
     sub.add_argument("--seed", type=int, default=0, help="another seed, another model (default: %(default)s)")
 
     sub = command("evaluate", evaluate, "Caption held-out pictures and compare with what people wrote.")
@@ -88,15 +99,16 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def quickstart(args) -> None:
+    from . import distributed
     from .batches import CaptionPairs
     from .datasets import SceneCaptions
     from .model import ModelConfig
-    from .plots import learning_curves
     from .scenes import SPLITS, Scene, render
     from .text import Vocabulary
     from .training import TrainConfig, Trainer
 
     start = time.monotonic()
+    distributed.start()
     if args.scenes < 1:
         raise ValueError(f"--scenes is a number of pictures to train on, not {args.scenes}")
     chosen = {"decoder": args.decoder, "fusion": args.fusion}
@@ -109,14 +121,14 @@ def quickstart(args) -> None:
         ModelConfig(len(vocabulary), encoder_layers=1, num_layers=LAYERS[args.decoder], **chosen),
         # No bucketing: the length of a scene's caption tells how many things there are, so bucketed batches would be all
         # alike, and batch norm would learn to rely on that (after 40,000 scenes: 56 % true with it, 70 without).
-        TrainConfig(batch_size=96, learning_rate=3e-3, pool=1, evaluate_every=500),
+        TrainConfig(batch_size=96, learning_rate=3e-3, pool=1, evaluate_every=500, **_loop(args)),
         CaptionPairs(training, vocabulary),
         CaptionPairs(validation, vocabulary),
         folder,
         facts={"data": "scenes"},
     )
-    trainer.fit()
-    learning_curves(folder / "metrics.jsonl").savefig(folder / "learning_curves.png")
+    if not _fit(trainer, args.profile):
+        return
     test = SceneCaptions("test", TEST_SCENES)
     written = _evaluate(folder, test, "test")
     if chosen != {"decoder": "lstm", "fusion": "prefix"}:  # which looks once, before the first word
@@ -131,27 +143,28 @@ def quickstart(args) -> None:
 
 
 def train(args) -> None:
+    from . import distributed
     from .batches import CaptionPairs
     from .datasets import LAYOUTS
-    from .images import Augment
     from .model import ModelConfig
-    from .plots import learning_curves
     from .text import Vocabulary
     from .training import TrainConfig, Trainer
 
-    for name in ("image_size", "epochs", "batch_size"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
+    for name, least in {"image_size": 1, "epochs": 1, "batch_size": 1, "accumulate": 1, "learning_rate": 1e-9, "workers": 0}.items():
+        if getattr(args, name) is not None and not getattr(args, name) >= least:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(args, name)}")
+    distributed.start()
     folder = args.run or Path("runs", args.data.resolve().name)
     layout = LAYOUTS[args.layout]
-    training = layout(args.data, "train", args.image_size)
-    validation = layout(args.data, "validation", args.image_size)
+    with distributed.main_first():  # the others find the pictures decoded
+        training = layout(args.data, "train", args.image_size)
+        validation = layout(args.data, "validation", args.image_size)
     for split, data in (("train", training), ("validation", validation)):
-        _report(data, split, folder)
+        _report(data, split, folder if distributed.rank() == 0 else None)
     sentences = [caption for captions in training.references for caption in captions]
     # a word that stands in one caption only cannot be learned; but of few captions, most words stand in one only
     vocabulary = Vocabulary.build(sentences, min_freq=2 if len(sentences) > 1000 else 1)
-    pairs = CaptionPairs(training, vocabulary, Augment(args.image_size), args.seed)
+    pairs = CaptionPairs(training, vocabulary, augmented=True, seed=args.seed)
     held_out = CaptionPairs(validation, vocabulary)
     trainer = Trainer(
         ModelConfig(
@@ -163,14 +176,22 @@ def train(args) -> None:
             max_length=max(ModelConfig.max_length, *pairs.lengths, *held_out.lengths),
             dropout=0.3,
         ),
-        TrainConfig(epochs=args.epochs, batch_size=args.batch_size, seed=args.seed),
+        TrainConfig(
+            epochs=args.epochs,
+            batch_size=args.batch_size,
+            accumulate=args.accumulate,
+            learning_rate=args.learning_rate,
+            seed=args.seed,
+            workers=args.workers,
+            **_loop(args),
+        ),
         pairs,
         held_out,
         folder,
         facts={"data": str(args.data.resolve()), "layout": args.layout},
     )
-    trainer.fit()
-    learning_curves(folder / "metrics.jsonl").savefig(folder / "learning_curves.png")
+    if not _fit(trainer, args.profile):
+        return
     _evaluate(folder, validation, "validation")
     print(f"\nLook at {folder / 'captions-validation.png'}, then try")
     print(f"  python -m mmscratch caption PICTURE --run {shlex.quote(str(folder))}")
@@ -237,8 +258,8 @@ def doctor(args) -> int:
     if not problems:
         import torch
 
+        from .devices import pick_device
         from .images import torchvision
-        from .training import pick_device
 
         device = pick_device()
         print(f"device       {torch.cuda.get_device_name() if device.type == 'cuda' else device}")
@@ -257,7 +278,7 @@ def doctor(args) -> int:
 
 
 def _load(run: Path):
-    from .training import load_run
+    from .checkpoints import load_run
 
     if not (run / "best.pt").exists():
         first = "python -m mmscratch quickstart" if run == Path("runs/quickstart") else "python -m mmscratch train"
@@ -265,11 +286,28 @@ def _load(run: Path):
     return load_run(run)
 
 
-def _report(data, split: str, folder: Path) -> None:
-    """Say what was read, and what was skipped."""
+def _loop(args) -> dict:
+    """The settings of the loop that every training command has."""
+    return {"precision": args.precision, "compile": args.compile}
+
+
+def _fit(trainer, profile: bool) -> bool:
+    """Train, in all processes; what follows is for the first alone."""
+    from . import distributed
+    from .plots import learning_curves
+
+    trainer.fit(profile)
+    distributed.finish()
+    if trainer.rank == 0:
+        learning_curves(trainer.folder / "metrics.jsonl").savefig(trainer.folder / "learning_curves.png")
+    return trainer.rank == 0
+
+
+def _report(data, split: str, folder: Path | None) -> None:
+    """Say what was read, and what was skipped; and keep it in the folder."""
     captions = sum(len(refs) for refs in data.references)
     print(f"{split}: {len(data):,} pictures with {captions:,} captions; {len(data.problems)} problems", flush=True)
-    if data.problems:
+    if data.problems and folder:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"problems-{split}.txt"
         path.write_text("\n".join(data.problems) + "\n")
@@ -281,9 +319,8 @@ def _report(data, split: str, folder: Path) -> None:
 def _evaluate(run: Path, data, split: str) -> list[list[str]]:
     """Caption the pictures, print how good that is, and keep the captions and a sheet of the first twelve."""
     from .decoding import write_captions
-    from .metrics import bleu, exact_match
+    from .metrics import bleu, exact_match, truth
     from .plots import caption_sheet
-    from .scenes import judge
     from .text import detokenize
 
     if len(data) == 0:
@@ -292,15 +329,9 @@ def _evaluate(run: Path, data, split: str) -> list[list[str]]:
     written = write_captions(model, vocabulary, (data.picture(i) for i in range(len(data))))
     print(f"\n{run}, {len(data):,} pictures of the {split} split")
     if hasattr(data, "scene"):
-        scenes = [data.scene(i) for i in range(len(data))]
-        judgements = [judge(detokenize(tokens), scene) for tokens, scene in zip(written, scenes)]
-        by_count = []
-        for n, name in ((1, "one thing"), (2, "two"), (3, "three")):
-            of_these = [j.true for j, scene in zip(judgements, scenes) if len(scene.things) == n]
-            by_count.append(f"{name} {100 * sum(of_these) / max(len(of_these), 1):.0f} %")
-        wrong = Counter(fault for judgement in judgements for fault in judgement.wrong)
-        print(f"  true by judge       {100 * sum(j.true for j in judgements) / len(data):.1f} %  ({', '.join(by_count)})")
-        print(f"  wrong in the others {', '.join(f'{fault} {n}' for fault, n in wrong.most_common()) or 'nothing'}")
+        (one, two, three, all_of_them), faults = truth(written, [data.scene(i) for i in range(len(data))])
+        print(f"  true by judge       {all_of_them:.1f} %  (one thing {one:.0f} %, two {two:.0f} %, three {three:.0f} %)")
+        print(f"  wrong in the others {', '.join(f'{fault} {n}' for fault, n in faults.most_common()) or 'nothing'}")
     score = bleu(written, data.references)
     print(f"  BLEU-4              {score.score:.1f}  (our tokens, {len(data.references[0])} references, exp smoothing)")
     print(f"  a reference exactly {100 * exact_match(written, data.references):.1f} %")

@@ -1,42 +1,54 @@
-"""From examples to batches: padding, sentences of similar length together, loaders."""
+"""From examples to batches on the device: padding, sentences of similar length together, loaders, copies."""
 
+import contextlib
 import hashlib
+import os
+import re
 import signal
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from .datasets import CaptionData
-from .images import Augment
+from .devices import Stopwatch
+from .images import CHANCES, augment
 from .text import EOS, PAD, Vocabulary
 
 
 class CaptionPairs(Dataset):
     """Every pair of a picture and one of its captions: {"image": (3, S, S) uint8, "target": (T,) words and <eos>}.
 
-    An index is a number, or a pair (number, visit): with an `augment`, every visit shows the picture in another way, and
-    always in the same way for the same seed, so that results do not depend on which process loads it.
+    An index is a number, or a pair (number, visit). With `augmented`, every visit shows the picture in another way: an
+    example then has "chances" (8,), for `images.augment` on the device. They depend on seed, visit and number only, so it
+    does not matter which process loads what. A visit of None is a picture without words, which counts for nothing.
     """
 
-    def __init__(self, data: CaptionData, vocabulary: Vocabulary, augment: Augment | None = None, seed: int = 0):
-        self.data, self.vocabulary, self.augment, self.seed = data, vocabulary, augment, seed
+    def __init__(self, data: CaptionData, vocabulary: Vocabulary, augmented: bool = False, seed: int = 0):
+        self.data, self.vocabulary, self.augmented, self.seed = data, vocabulary, augmented, seed
         self.pairs = [(i, j) for i, captions in enumerate(data.references) for j in range(len(captions))]
         self.lengths = [len(data.references[i][j]) + 1 for i, j in self.pairs]
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Tensor]:
+    def __getitem__(self, index: int | tuple[int, int | None]) -> dict[str, Tensor]:
         index, visit = index if isinstance(index, tuple) else (index, 0)
         picture, caption = self.pairs[index]
-        tokens, image = self.data.references[picture][caption], self.data.picture(picture)
-        if self.augment:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(_one_seed(self.seed, visit, index))  # not that of a GPU
-                image = self.augment(image, mirror=not any(token.startswith(SIDES) for token in tokens))
-        return {"image": image, "target": torch.tensor([*self.vocabulary.encode(tokens), EOS])}
+        tokens = self.data.references[picture][caption]
+        words = [PAD] if visit is None else [*self.vocabulary.encode(tokens), EOS]
+        example = {"image": self.data.picture(picture), "target": torch.tensor(words)}
+        if self.augmented:
+            generator = torch.Generator().manual_seed(_one_seed(self.seed, visit or 0, index))
+            example["chances"] = torch.rand(CHANCES, generator=generator)
+            if any(token.startswith(SIDES) for token in tokens):
+                example["chances"][-1] = 1.0  # not mirrored
+        return example
+
+    def name(self, index: int) -> str:
+        """What to call an example: its picture's file."""
+        return self.data.names[self.pairs[index][0]]
 
 
 SIDES = ("left", "right", "link", "recht", "左", "右")  # words that begin so may be false of a mirrored picture
@@ -64,11 +76,12 @@ class BucketSampler(Sampler):
 
     The examples are shuffled, cut into pools of so many batches, each pool is sorted by length and cut into batches,
     and the batches are shuffled; pools of one batch are not bucketed at all. What comes depends on seed and epoch only;
-    `start(epoch, skip)` says where to begin.
+    `start(epoch, skip)` says where to begin. Of `size` processes, each gets every size-th example of each batch, beginning
+    with its `rank`; where none is left for it, a picture without words, so that all have the same number of batches.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int = 0, pool: int = 50):
-        self.lengths, self.batch_size, self.seed, self.pool = lengths, batch_size, seed, pool
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int = 0, pool: int = 50, rank: int = 0, size: int = 1):
+        self.lengths, self.batch_size, self.seed, self.pool, self.rank, self.size = lengths, batch_size, seed, pool, rank, size
         self.start(0)
 
     def start(self, epoch: int, skip: int = 0) -> None:
@@ -86,22 +99,115 @@ class BucketSampler(Sampler):
             pool = sorted(order[first : first + self.pool * self.batch_size], key=self.lengths.__getitem__)
             batches += [pool[i : i + self.batch_size] for i in range(0, len(pool), self.batch_size)]
         for i in torch.randperm(len(batches), generator=generator).tolist()[self.skip :]:
-            yield [(example, self.epoch) for example in batches[i]]
+            mine = batches[i][self.rank :: self.size]
+            yield [(example, self.epoch) for example in mine] or [(batches[i][0], None)]
 
 
-def make_loader(dataset: CaptionPairs, batch_size: int, seed: int = 0, workers: int = 0, pool: int = 50) -> DataLoader:
-    """Shuffled, bucketed batches; `loader.batch_sampler.start(epoch)` before each pass. Pinned memory if CUDA is there."""
+class _Watched(Dataset):
+    """The examples of a data set; notes where all processes see it which one each worker reads."""
+
+    def __init__(self, dataset: CaptionPairs, workers: int):
+        self.dataset, self.reading = dataset, torch.zeros(workers, 2, dtype=torch.long).share_memory_()  # (W, process and example)
+
+    def __getitem__(self, index: tuple[int, int | None]) -> dict[str, Tensor]:
+        if worker := get_worker_info():
+            self.reading[worker.id] = torch.tensor([os.getpid(), index[0]])
+        try:
+            return self.dataset[index]
+        except Exception as error:
+            reason = " ".join(f"{error}".split()) or type(error).__name__
+            raise ValueError(f"{self.dataset.name(index[0])} cannot be read: {reason}") from error
+
+
+def make_loader(
+    dataset: CaptionPairs, batch_size: int, seed: int = 0, workers: int = 0, pool: int = 50, rank: int = 0, size: int = 1
+) -> DataLoader:
+    """Shuffled, bucketed batches; `loader.batch_sampler.start(epoch)` before each pass. Pinned memory if CUDA is there.
+
+    Pinned memory stays where it is, so that a GPU can fetch it by itself while the CPU goes on.
+    """
     return DataLoader(
-        dataset,
-        batch_sampler=BucketSampler(dataset.lengths, batch_size, seed, pool),
+        _Watched(dataset, workers),
+        batch_sampler=BucketSampler(dataset.lengths, batch_size, seed, pool, rank, size),
         collate_fn=collate,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
-        worker_init_fn=_ignore_interrupt,
+        worker_init_fn=_ignore_signals,
         generator=torch.Generator(),  # the loader draws a number for each pass, and not from the model's dropout
     )
 
 
-def _ignore_interrupt(_: int) -> None:
+def _ignore_signals(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which then ends its workers
+
+
+def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """A batch of a loader as the model takes it: on the device, its pictures augmented there, if they are to be."""
+    batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+    if "chances" in batch:
+        batch["image"] = augment(batch["image"], batch.pop("chances"))
+    return batch
+
+
+class Feed:
+    """The batches of a loader, on the device. `waiting` adds up how long the device waited for them.
+
+    `prefetch`, called while the device is still busy with a batch, fetches the next one. On a GPU it is copied on a
+    stream of its own, a second queue of work beside the one that computes; before the batch is used, the computing
+    queue waits for the mark at the end of the copy, and neither waits for the CPU.
+    """
+
+    def __init__(self, loader: DataLoader, device: torch.device):
+        self.loader, self.device, self.waiting = loader, device, Stopwatch(device)
+        self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.source, self.ahead = iter(()), None
+
+    def batches(self, epoch: int, skip: int = 0) -> Iterator[dict[str, Tensor]]:
+        """Those of an epoch, without the first `skip`."""
+        self.loader.batch_sampler.start(epoch, skip)
+        self.source, self.ahead = iter(self.loader), None
+        while True:
+            self.prefetch()
+            if self.ahead is _END:
+                return
+            batch, self.ahead = self.ahead, None
+            if self.copies:
+                with self.waiting:
+                    torch.cuda.current_stream(self.device).wait_stream(self.copies)
+                for value in batch.values():
+                    value.record_stream(torch.cuda.current_stream(self.device))  # its memory is in use there, too
+            yield batch
+
+    def prefetch(self) -> None:
+        """Have the next batch ready; nothing, if it is."""
+        if self.ahead is not None:
+            return
+        with self.waiting, self.explained():
+            batch = next(self.source, None)
+        with torch.cuda.stream(self.copies) if self.copies else contextlib.nullcontext():
+            self.ahead = _END if batch is None else to_device(batch, self.device)
+
+    @contextlib.contextmanager
+    def explained(self):
+        """Within it, a worker that dies is reported with the file that it was reading, and one that fails in one line.
+
+        Torch says that a worker has died whenever the news comes, not only to whoever waits for a batch.
+        """
+        try:
+            yield
+        except Exception as error:
+            text, watched = f"{error} {error.__cause__}", self.loader.dataset
+            reading, dead = dict(watched.reading.tolist()), re.search(r"worker \(pid(?:\(s\))? (\d+)", text)
+            if dead:
+                kind, example = re.search(r"killed by signal: ([\w ]+)", text), reading.get(int(dead[1]))
+                how = f"was killed ({kind[1]})" if kind else "ended"
+                when = "before it read anything" if example is None else f"while it was reading {watched.dataset.name(example)}"
+                raise ChildProcessError(f"the data worker of process {dead[1]} {how} {when}") from None
+            if "in DataLoader worker" in text:  # with a whole traceback in its text
+                error.__traceback__ = None  # else torch's frames keep the workers, in a circle
+                raise ChildProcessError(f"a data worker failed: {str(error).strip().splitlines()[-1]}") from None
+            raise
+
+
+_END: dict = {}  # stands after the last batch

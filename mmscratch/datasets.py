@@ -55,6 +55,11 @@ def _tokens(caption: str) -> list[str]:
     return [sys.intern(token) for token in tokenize(caption)]  # a word that stands in 10,000 captions is kept once
 
 
+def draw(scene: Scene, size: int = 64) -> Tensor:
+    """The scene's picture (3, size, size) uint8."""
+    return torch.from_numpy(np.array(render(scene, size))).permute(2, 0, 1)
+
+
 class SceneCaptions(CaptionData):
     """The first `count` scenes of a split, drawn when they are asked for.
 
@@ -64,18 +69,17 @@ class SceneCaptions(CaptionData):
     def __init__(self, split: str, count: int, language: str = "en", size: int = 64, one_each: bool = False):
         if split not in SPLITS:
             raise ValueError(f"the scenes have no split {split!r}: choose one of {', '.join(SPLITS)}")
-        self.split, self.size, self.problems = split, size, []
+        self.size, self.problems = size, []
         self.names = [f"{split} {i}" for i in range(count)]
         which = [[i] for i in range(5)] if one_each else [range(5)] * 5  # captions of scene 0, 1, …, 4, again of 5, …
-        self.references = [
-            [_tokens(caption(self.scene(i), j, language)) for j in which[i % 5]] for i in range(count)
-        ]
+        self.scenes = [Scene(SPLITS[split] + i) for i in range(count)]
+        self.references = [[_tokens(caption(scene, j, language)) for j in which[i % 5]] for i, scene in enumerate(self.scenes)]
 
     def scene(self, index: int) -> Scene:
-        return Scene(SPLITS[self.split] + index)
+        return self.scenes[index]
 
     def picture(self, index: int) -> Tensor:
-        return torch.from_numpy(np.array(render(self.scene(index), self.size))).permute(2, 0, 1)
+        return draw(self.scene(index), self.size)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -51,17 +51,26 @@ def greedy_search(decoder: nn.Module, memory: Memory, max_length: int = 40) -> l
 
 
 @torch.no_grad()
+def write(decoder: nn.Module, vocabulary: Vocabulary, memories: Iterable[Memory], max_length: int = 40) -> list[list[str]]:
+    """A sentence, as tokens, for each row of each memory: `greedy_search`, one memory after the other.
+
+    `memories` may be a generator: each is then made, without gradients, when its turn comes. Put the model into eval mode
+    first.
+    """
+    return [vocabulary.decode(h.tokens) for memory in memories for h in greedy_search(decoder, memory, max_length)]
+
+
 def write_captions(
     model: nn.Module, vocabulary: Vocabulary, pictures: Iterable[Tensor], batch_size: int = 100, max_length: int = 40
 ) -> list[list[str]]:
-    """A caption, as tokens, for each picture (3, S, S) uint8."""
-    device, pictures, written = next(model.parameters()).device, iter(pictures), []
-    model.eval()
-    while batch := list(islice(pictures, batch_size)):
-        memory = model.encode({"image": torch.stack(batch).to(device)})
-        hypotheses = greedy_search(model.decoder, memory, max_length)
-        written += [vocabulary.decode(hypothesis.tokens) for hypothesis in hypotheses]
-    return written
+    """A caption, as tokens, for each picture (3, S, S) uint8. Puts the model into eval mode."""
+    device, pictures = next(model.parameters()).device, iter(pictures)
+
+    def memories():
+        while batch := list(islice(pictures, batch_size)):
+            yield model.encode({"image": torch.stack(batch).to(device)})
+
+    return write(model.eval().decoder, vocabulary, memories(), max_length)
 
 
 @torch.no_grad()

@@ -8,6 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .scenes import Scene, judge
+from .text import detokenize
+
 Tokens = Sequence[str]
 
 
@@ -92,6 +95,29 @@ def exact_match(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Toke
     return sum(list(h) in map(list, refs) for h, refs in zip(hypotheses, references)) / max(len(hypotheses), 1)
 
 
+class Truth(NamedTuple):
+    """What `truth` returns."""
+
+    shares: list[float]  # of true captions in %: of scenes with one thing, with two, with three, and of all
+    faults: Counter  # of the others: how many captions have which
+
+
+def truth(written: Sequence[Tokens], scenes: Sequence[Scene]) -> Truth:
+    """How many captions, in English, are true of their scenes, and what is wrong in the others, by `scenes.judge`.
+
+    A share of no scenes is 0. A caption with two faults of different kinds counts with each.
+    """
+    if len(written) != len(scenes):
+        raise ValueError(f"{len(written)} captions but {len(scenes)} scenes")
+    _check_tokens(written)
+    judgements = [judge(detokenize(tokens), scene) for tokens, scene in zip(written, scenes)]
+    shares = []
+    for numbers in ((1,), (2,), (3,), (1, 2, 3)):
+        true = [j.true for j, scene in zip(judgements, scenes) if len(scene.things) in numbers]
+        shares.append(100 * sum(true) / max(len(true), 1))
+    return Truth(shares, Counter(fault for j in judgements for fault in j.wrong))
+
+
 class LabelScores(NamedTuple):
     """What `label_scores` returns, from 0 to 1: of each label (L,), or one number of all."""
 
@@ -150,10 +176,15 @@ def _check(hypotheses, references):
     """A string where tokens are meant, or lists that do not fit together, give numbers that look like scores."""
     if len(hypotheses) != len(references):
         raise ValueError(f"{len(hypotheses)} hypotheses but references for {len(references)}")
-    for i, (hypothesis, refs) in enumerate(zip(hypotheses, references)):
-        if isinstance(hypothesis, str):
-            raise TypeError(f"hypothesis {i} is a string, {hypothesis[:40]!r}; a list of tokens is needed")
+    _check_tokens(hypotheses)
+    for i, refs in enumerate(references):
         if isinstance(refs, str) or any(isinstance(ref, str) for ref in refs):
             raise TypeError(f"the references of hypothesis {i} must be a list of lists of tokens")
         if len(refs) == 0:
             raise ValueError(f"hypothesis {i} has no reference")
+
+
+def _check_tokens(hypotheses):
+    for i, hypothesis in enumerate(hypotheses):
+        if isinstance(hypothesis, str):
+            raise TypeError(f"hypothesis {i} is a string, {hypothesis[:40]!r}; a list of tokens is needed")

@@ -1,17 +1,22 @@
-"""Pre-training: a CNN learns what is in a picture, before a decoder has to speak of it."""
+"""Pre-training: a CNN learns what is in a picture; then it is frozen, and a decoder learns to speak of what it sees."""
 
-import math
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .batches import collate
+from .checkpoints import read_checkpoint, write_atomically
+from .datasets import draw
+from .devices import pick_device
 from .images import normalize
-from .scenes import COLOURS, NOUNS, SIZES, SPLITS, Scene, render
-from .training import pick_device, read_checkpoint, write_atomically
-from .vision import ResNet
+from .scenes import COLOURS, NOUNS, SIZES, SPLITS, Scene
+from .text import BOS, PAD
+from .training import warmup_and_cosine
+from .vision import ImageEncoder, ResNet
 
 LABELS = (*NOUNS, *COLOURS, *SIZES)  # what can be in a picture
 
@@ -26,16 +31,9 @@ def labelled_scenes(split: str, count: int, size: int = 64) -> tuple[Tensor, Ten
     index = {word: i for i, word in enumerate(LABELS)}
     for n in range(count):
         scene = Scene(SPLITS[split] + n)
-        images[n] = torch.from_numpy(np.array(render(scene, size))).permute(2, 0, 1)
+        images[n] = draw(scene, size)
         labels[n, [index[word] for thing in scene.things for word in thing.look]] = True
     return images, labels
-
-
-def warmup_and_cosine(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """The learning rate rises to its peak for the first tenth of the steps, and falls as half a cosine to 0."""
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(10 * (step + 1) / steps, 0.5 + 0.5 * math.cos(math.pi * step / steps))
-    )
 
 
 def train_labels(
@@ -55,7 +53,7 @@ def train_labels(
     weight = (frequency.min() / frequency).to(device)  # (L,)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.05)
     steps = epochs * (len(images) // batch_size)
-    schedule = warmup_and_cosine(optimizer, steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(warmup_and_cosine, steps=steps, warmup=10))
     generator, losses = torch.Generator().manual_seed(seed), []
     for _ in range(epochs):
         order = torch.randperm(len(images), generator=generator)
@@ -95,6 +93,64 @@ def pretrained_cnn(path: Path, scenes: int) -> ResNet:
         return model.to(pick_device()).eval()
     print(f"{path} is not there: a CNN is trained on {scenes:,} scenes and kept there", flush=True)
     train_labels(model, *labelled_scenes("train", scenes))
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, {"model": model.state_dict(), "labels": LABELS})
     return model.eval()
+
+
+@torch.no_grad()
+def kept_grids(cnn: nn.Module, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """What a frozen CNN makes of images (N, 3, S, S) uint8, once for all: its last grids (N, C, h, w), on its device.
+
+    Puts the CNN into eval mode.
+    """
+    cnn.eval()
+    device = next(cnn.parameters()).device
+    return torch.cat([cnn.features(normalize(batch.to(device))).to(dtype) for batch in images.split(250)])
+
+
+def teach(
+    decoder: nn.Module,
+    encoder: ImageEncoder,
+    grids: Tensor,
+    targets: Sequence[Sequence[Tensor]],
+    epochs: int = 1,
+    batch_size: int = 64,
+    learning_rate: float = 2e-3,
+    generator: torch.Generator | None = None,
+) -> list[float]:
+    """Teach `decoder` to write captions, and `encoder` what it adds to its frozen CNN; the loss of every step.
+
+    Teacher forcing: the decoder reads the true words, not its own, so all words of a sentence are trained at once.
+
+        loss = mean over all words of a batch of -log p(word | the true words before it, the picture)
+
+    grids (N, C, h, w) are what `kept_grids` gave. targets[n] are the captions of picture n, each (T,), words and <eos>;
+    the next epoch takes the next one. `generator` shuffles, by default torch's own; an epoch leaves out the pictures that
+    fill no batch. AdamW; the learning rate rises for the first tenth, then falls as a cosine.
+    Source: Williams & Zipser 1989.
+    """
+    steps = len(grids) // batch_size  # an epoch
+    if len(targets) != len(grids):
+        raise ValueError(f"{len(grids)} pictures, but captions of {len(targets)}")
+    if steps == 0:
+        raise ValueError(f"{len(grids)} pictures do not fill a batch of {batch_size}")
+    added = [*encoder.projection.parameters(), *encoder.norm.parameters(), encoder.position, *encoder.blocks.parameters()]
+    parameters = [*added, *decoder.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.05, betas=(0.9, 0.98))
+    rates = partial(warmup_and_cosine, steps=epochs * steps, warmup=10)
+    schedule, losses = torch.optim.lr_scheduler.LambdaLR(optimizer, rates), []
+    decoder.train()
+    for epoch in range(epochs):
+        for batch in torch.randperm(len(grids), generator=generator).split(batch_size)[:steps]:
+            shown = [targets[n][(n + epoch) % len(targets[n])] for n in batch.tolist()]
+            target = collate([{"target": words} for words in shown])["target"].to(grids.device)  # (B, T)
+            inputs = F.pad(target[:, :-1], (1, 0), value=BOS)  # (B, T), one word behind
+            logits = decoder(inputs, encoder.remember(grids[batch].float()))  # (B, T, V)
+            loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+    return losses

@@ -11,13 +11,6 @@ from .attention import AdditiveAttention, Memory, check_fusion, scaled_dot_produ
 from .text import PAD
 
 
-def _gates_to_state(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """The four gates (B, 4H), before their activations, and the cell (B, H) -> the next hidden state and cell."""
-    i, f, g, o = gates.chunk(4, dim=-1)  # each (B, H)
-    cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
-    return o.sigmoid() * cell.tanh(), cell
-
-
 def _uniform(shape: tuple[int, ...], hidden_size: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape).uniform_(-(hidden_size**-0.5), hidden_size**-0.5))
 
@@ -44,7 +37,10 @@ class LSTMCell(nn.Module):
         """x (B, I), state two of (B, H) -> the next state, two of (B, H)."""
         hidden, cell = state
         gates = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(hidden, self.weight_hh, self.bias_hh)  # (B, 4H)
-        return _gates_to_state(gates, cell)
+        i, f, g, o = gates.chunk(4, dim=-1)  # each (B, H)
+        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+        hidden = o.sigmoid() * cell.tanh()
+        return hidden, cell
 
 
 class _Steps(torch.autograd.Function):

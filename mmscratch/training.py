@@ -1,25 +1,38 @@
-"""The training loop, and what it keeps on disk."""
+"""The training loop: the same on a laptop's CPU, on one GPU, and on many."""
 
-import contextlib
-import copy
-import json
 import math
 import os
-import signal
-import sys
-import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from .batches import CaptionPairs, collate, make_loader
-from .model import EncoderDecoder, ModelConfig, build_model
-from .text import PAD, Vocabulary
+from . import distributed
+from .batches import CaptionPairs, Feed, collate, make_loader, to_device
+from .checkpoints import (
+    random_state,
+    random_state_kept,
+    read_run,
+    seed_everything,
+    set_random_state,
+    write_atomically,
+)
+from .devices import GradScaler, Precision, pick_device, pick_precision, repeatable
+from .faults import StopSignals, explained, first_not_finite
+from .model import ModelConfig, build_model
+from .progress import Progress, profiled
+from .text import PAD
+
+SAVE_SECONDS = 60  # so often the run is saved
+PATIENCE = 3, 25  # so many steps in a row may have a loss that is not finite, or gradients that are not
 
 
 @dataclass
@@ -27,81 +40,68 @@ class TrainConfig:
     """How a model is trained; plain values, kept in its checkpoint."""
 
     epochs: int = 1
-    batch_size: int = 64
-    learning_rate: float = 2e-3  # at its peak: it rises for the first `warmup` of all steps, then falls as a cosine to 0
-    warmup: float = 0.05
+    batch_size: int = 64  # captions a step, of all processes together
+    accumulate: int = 1  # parts in which each process computes its share, one after the other: less memory, same gradient
+    learning_rate: float = 2e-3  # at its peak
+    warmup: int = 20  # the learning rate rises for one in so many of all steps, then falls as a cosine
     weight_decay: float = 0.05  # of matrices; biases, norms and single vectors keep their size
     clip_norm: float = 1.0
+    label_smoothing: float = 0.0
+    precision: str = "auto"  # or "float32", "bfloat16", "float16"
+    compile: bool = False  # by torch.compile: minutes at first, then faster on a GPU
     evaluate_every: int = 0  # steps; 0 stands for every epoch
     seed: int = 0
-    workers: int = 0
+    workers: int | None = None  # processes that load data; None: one a core, up to 8, for a GPU, and none for a CPU
     pool: int = 50  # batches' worth of captions that are sorted by length together (see `BucketSampler`)
 
 
-class Precision:
-    """Number format and memory layout of the model's work: `dtype`, and `channels_last` for the convolutions."""
-
-    def __init__(self, device: torch.device, dtype: torch.dtype, channels_last: bool):
-        self.device, self.dtype, self.channels_last = device, dtype, channels_last
-        self.layout = torch.channels_last if channels_last else torch.contiguous_format
-
-    def autocast(self):
-        """Within it, matrix products and convolutions compute in `dtype`; the weights stay float32."""
-        if self.dtype == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, self.dtype)
-
-    def __str__(self) -> str:
-        return f"{str(self.dtype).removeprefix('torch.')}{', channels last' if self.channels_last else ''}"
+def warmup_and_cosine(step: int, steps: int, warmup: int) -> float:
+    """The learning rate's factor: it rises to 1 for one in `warmup` of all steps, and falls as half a cosine to 0."""
+    return min(warmup * (step + 1) / steps, 0.5 + 0.5 * math.cos(math.pi * step / steps))
 
 
-def pick_device() -> torch.device:
-    """cuda where there is one, else mps, else cpu."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+def word_loss(model: nn.Module, batch: dict[str, Tensor], smoothing: float = 0.0) -> Tensor:
+    """The cross-entropy of a batch, summed over its words; padding counts for nothing.
 
-
-def pick_precision(model: EncoderDecoder, batch: dict[str, Tensor], device: torch.device) -> tuple[Precision, str]:
-    """The fastest precision for training this model here, and why, in words.
-
-    On a CPU it is measured, on a copy of the model: some have instructions for bfloat16 and gain a factor of two, on
-    others it is slower than float32.
+    With s for `smoothing`, a word costs (1 - s) (-log p(word)) + s (mean over the vocabulary of -log p).
     """
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return Precision(device, torch.bfloat16, True), "the GPU computes in bfloat16"
-    if device.type != "cpu":
-        return Precision(device, torch.float32, False), f"the safe choice on {device.type}"
-    choices = [(torch.float32, False), (torch.float32, True), (torch.bfloat16, True)]
-    trials = [(p, copy.deepcopy(model).to(memory_format=p.layout)) for p in (Precision(device, *c) for c in choices)]
-    seconds = dict.fromkeys((precision for precision, _ in trials), math.inf)
-    with torch.random.fork_rng(devices=[]):
-        for precision, trial in trials * 4:  # in turn, so that a moment in which the machine is busy meets all of them
-            start = time.perf_counter()
-            with precision.autocast():
-                loss, _ = word_loss(trial, batch)
-            loss.backward()
-            seconds[precision] = min(seconds[precision], time.perf_counter() - start)
-    fastest = min(seconds, key=seconds.get)
-    return fastest, "measured: " + ", ".join(f"{p} {1000 * s:.0f} ms" for p, s in seconds.items())
+    logits, target = model(batch).float(), batch["target"]  # (B, T, V), (B, T)
+    return F.cross_entropy(
+        logits.flatten(0, 1), target.flatten(), ignore_index=PAD, reduction="sum", label_smoothing=smoothing
+    )
 
 
-def word_loss(model: EncoderDecoder, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
-    """The cross-entropy of a batch, summed over its words, and the number of words; padding counts for neither."""
-    logits = model(batch).float()  # (B, T, V)
-    loss = F.cross_entropy(logits.flatten(0, 1), batch["target"].flatten(), ignore_index=PAD, reduction="sum")
-    return loss, int((batch["target"] != PAD).sum())
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """For the optimizer: matrices and filters decay; biases, norms and single vectors do not, for their size is no excess."""
+    decay = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
+    keep = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
+    return [{"params": decay, "weight_decay": weight_decay}, {"params": keep, "weight_decay": 0.0}]
+
+
+class Step(NamedTuple):
+    """What a step tells, of all processes together."""
+
+    loss: float  # the sum over its words
+    words: float
+    pictures: float
+    norm: float  # of the gradient, before clipping
+    stop: float  # how many processes were asked to stop
+    save: float  # is it time to save?
 
 
 class Trainer:
     """Trains a model, and keeps in `folder`:
 
-    last.pt         all that it takes to go on: weights, optimizer, step, random state
+    last.pt         all that it takes to go on, to the bit: weights, optimizer, place, random states
     best.pt         the weights with the lowest validation loss
-    metrics.jsonl   a line each few steps
+    metrics.jsonl   a line each second or few steps (see `Progress`)
 
     If the folder holds an unfinished run of the same settings, `fit` goes on where that stopped. `facts` are kept in
     the checkpoint for whoever uses the model (what it was trained on).
+
+    With several processes (see distributed.py) the batch, and so the training, is that of one process; only rank 0
+    writes. Batch norm is not shared: each process normalizes by its own part of a batch (of accumulated ones, by each
+    part), and the running statistics that are kept are those of rank 0. So keep parts of 16 pictures or more.
     """
 
     def __init__(
@@ -117,126 +117,189 @@ class Trainer:
             raise ValueError(f"{len(train)} captions to train on and {len(validation)} to validate with: both are needed")
         self.model_config, self.config, self.train, self.validation = model_config, config, train, validation
         self.folder, self.facts = Path(folder), facts or {}
-        self.device = pick_device()
-        self.loader = make_loader(train, config.batch_size, config.seed, config.workers, config.pool)
-        self.steps = config.epochs * len(self.loader)
-        self.step, self.best_loss, self.stop = 0, math.inf, False
+        self.rank, self.processes, self.device = distributed.rank(), distributed.size(), pick_device()
+        workers = config.workers
+        if workers is None:
+            workers = min(8, (os.cpu_count() or 1) // self.processes) if self.device.type == "cuda" else 0
+        loader = make_loader(train, config.batch_size, config.seed, workers, config.pool, self.rank, self.processes)
+        self.feed, self.epoch_steps = Feed(loader, self.device), len(loader)
+        self.steps = config.epochs * self.epoch_steps
+        self.step = self.skipped = self.skipped_in_a_row = 0
+        self.best_loss, self.history = math.inf, []
+        self.signals, self.saved_at = StopSignals(), time.monotonic()
 
         saved = self._saved()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+        with random_state_kept():
+            seed_everything(config.seed)
             self.model = build_model(model_config).to(self.device)
-        if saved:
-            self.precision = Precision(self.device, getattr(torch, saved["dtype"]), saved["channels_last"])
-            print(f"going on with {self.folder} at step {saved['step']} of {self.steps}")
-        else:
-            batch = collate([train[i] for i in range(min(config.batch_size, len(train)))])
-            self.precision, why = pick_precision(self.model, self._to_device(batch), self.device)
-            print(f"device: {self.device}; precision: {self.precision} ({why})")
+            seed_everything(config.seed + 1 + self.rank)  # of dropout, another for each process
+            self.random_state = random_state()
+        with explained(self._where):
+            self.precision = self._precision(saved)
+        self.scaler = GradScaler(self.precision.dtype)
         self.model = self.model.to(memory_format=self.precision.layout)
-        matrices = [p for p in self.model.parameters() if p.dim() > 1]
-        vectors = [p for p in self.model.parameters() if p.dim() <= 1]
         self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            parameter_groups(self.model, config.weight_decay),
             lr=config.learning_rate,
             betas=(0.9, 0.98),
+            fused=self.device.type == "cuda" or None,
         )
         if saved:
-            self.model.load_state_dict(saved["model"])
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.step, self.best_loss = saved["step"], saved["best_loss"]
-            self.random_state = saved["random_state"]
-        else:
-            self.random_state = torch.Generator().manual_seed(config.seed + 1).get_state()
+            self._restore(saved)
+        self.forward = torch.compile(self.model) if config.compile else self.model  # with the same weights
+        if self.processes > 1:
+            self.forward = DistributedDataParallel(self.forward)
+            self._settle()
 
-    def fit(self) -> None:
-        """Train to the end. Ctrl-C finishes the step, saves, and raises KeyboardInterrupt."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        progress = Progress(self.folder / "metrics.jsonl", self.step, self.steps)
-        with self._ctrl_c(), torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(self.random_state)
-            saved_at = time.monotonic()
+    def fit(self, profile: bool = False) -> None:
+        """Train to the end. Ctrl-C and SIGTERM finish the step, save, and raise KeyboardInterrupt.
+
+        Raises MemoryError (which batch, and what to lower), FloatingPointError (which layer), ChildProcessError (a data
+        worker, and its file), ConnectionError (another process ended), OSError (cannot write), each with one clear line.
+        """
+        path = self.folder / "metrics.jsonl" if self.rank == 0 else None
+        progress = Progress(path, self.step, self.steps, self.feed.waiting, self.device)
+        with (
+            closing(progress), self.signals, explained(self._where), self.feed.explained(),
+            random_state_kept(), repeatable(self.device),
+        ):  # fmt: skip
+            set_random_state(self.random_state)
+            self.saved_at = time.monotonic()
             self.model.train()
-            for batch in self._batches():
-                loss = self._train_step(batch)
+            batches = self._batches()
+            for batch in profiled(batches, self.folder) if profile and self.rank == 0 else batches:
+                told = self._train_step(batch)
                 self.step += 1
-                progress.update(self.step, loss, len(batch["target"]), self.optimizer.param_groups[0]["lr"])
-                every = self.config.evaluate_every or len(self.loader)
+                rate = self.optimizer.param_groups[0]["lr"]
+                progress.update(self.step, told.loss, told.words, told.pictures, told.norm, rate, self.skipped)
+                every = self.config.evaluate_every or self.epoch_steps
                 if self.step % every == 0 or self.step == self.steps:
-                    validation_loss = self._validate()
-                    progress.validated(self.step, validation_loss)
-                    if validation_loss < self.best_loss:
-                        self.best_loss = validation_loss
+                    loss = self._validate()
+                    progress.validated(self.step, loss)
+                    self.history.append([self.step, loss])
+                    if loss < self.best_loss:
+                        self.best_loss = loss
                         self._save("best.pt")
-                if self.stop or self.step == self.steps or time.monotonic() - saved_at > 60:
+                if told.stop or told.save or self.step == self.steps:
                     self._save("last.pt", resumable=True)
-                    saved_at = time.monotonic()
-                if self.stop:
-                    progress.end()
-                    raise KeyboardInterrupt(f"stopped at step {self.step} of {self.steps}; the same command goes on from there")
+                if told.stop:
+                    break
+            if self.signals.asked or self.step < self.steps:
+                raise KeyboardInterrupt(f"stopped at step {self.step} of {self.steps}; the same command goes on from there")
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         while self.step < self.steps:
-            epoch, skip = divmod(self.step, len(self.loader))
-            self.loader.batch_sampler.start(epoch, skip)
-            yield from self.loader
+            yield from self.feed.batches(*divmod(self.step, self.epoch_steps))
 
-    def _train_step(self, batch: dict[str, Tensor]) -> float:
-        """One step; the mean loss a word."""
-        rate = self.config.learning_rate * self._schedule(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        with self.precision.autocast():
-            loss, words = word_loss(self.model, self._to_device(batch))
-        (loss / words).backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        self.optimizer.step()
+    def _settle(self) -> None:
+        """One gradient for nothing. By the first, DistributedDataParallel chooses in which order it adds up from then on;
+        so a run that goes on, too, has chosen before its first step, and adds up like the one that was not stopped."""
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        with random_state_kept():
+            self._gradient(to_device(collate([self.train[0]]), self.device))
+        self.model.zero_grad()
+        for buffer, before in zip(self.model.buffers(), buffers):
+            buffer.copy_(before)
+
+    def _train_step(self, batch: dict[str, Tensor]) -> Step:
+        """One step down the mean loss over all words of a batch, of all its parts in all processes."""
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        loss, words, pictures = self._gradient(batch)
+        self.feed.prefetch()  # while a GPU is still busy with the gradient
+        self.scaler.unscale(self.model.parameters())
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        asked, late = self.signals.asked, self.rank == 0 and time.monotonic() - self.saved_at > SAVE_SECONDS
+        loss, stop, save = distributed.total(torch.stack([loss, loss.new_tensor(float(asked)), loss.new_tensor(float(late))]))
+        told = Step(*torch.stack([loss, words, pictures, norm, stop, save]).tolist())  # here the CPU waits, once a step
+
+        finite = math.isfinite(told.norm)
+        if finite:
+            factor = warmup_and_cosine(self.step - self.skipped, self.steps, self.config.warmup)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * factor
+            self.optimizer.step()
+            self.skipped_in_a_row = 0
+        else:  # the step is skipped: weights, the statistics of batch norm, and schedule stay as they were
+            for buffer, before in zip(self.model.buffers(), buffers):
+                buffer.copy_(before)
+            self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
+            if self.skipped_in_a_row >= PATIENCE[math.isfinite(told.loss)]:
+                self._give_up(batch)
         self.optimizer.zero_grad()
-        return loss.item() / words
+        self.scaler.update(finite)
+        return told
 
-    def _schedule(self, step: int) -> float:
-        """Linear warm-up from 0 to 1, then half a cosine down to 0."""
-        warmup = math.ceil(self.config.warmup * self.steps)
-        if step < warmup:
-            return (step + 1) / warmup
-        done = (step - warmup) / max(self.steps - warmup, 1)
-        return 0.5 * (1 + math.cos(math.pi * done))
+    def _gradient(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Leaves the gradient of (loss of all parts in all processes / their words); own loss, all words, all pictures."""
+        real = batch["target"] != PAD  # (B, T)
+        words, pictures = distributed.total(torch.stack([real.sum(), real.any(1).sum()]).float())
+        loss, count = torch.zeros((), device=self.device), min(self.config.accumulate, len(real))
+        for i in range(count):
+            part = {name: value.tensor_split(count)[i] for name, value in batch.items()}
+            apart = self.processes > 1 and i < count - 1  # only with the last part do processes exchange gradients
+            with self.forward.no_sync() if apart else nullcontext():
+                with self.precision.autocast():
+                    part_loss = word_loss(self.forward, part, self.config.label_smoothing)
+                # DistributedDataParallel takes the mean over processes: times their number, it is the sum
+                (part_loss * self.scaler.scale * self.processes / words).backward()
+            loss += part_loss.detach()
+        return loss, words, pictures
 
     @torch.no_grad()
     def _validate(self) -> float:
-        """The mean loss a word over all validation captions."""
+        """The mean loss a word over all validation captions, each counted once, by one of the processes."""
         self.model.eval()
-        order = sorted(range(len(self.validation)), key=self.validation.lengths.__getitem__)
+        order = sorted(range(len(self.validation)), key=self.validation.lengths.__getitem__)[self.rank :: self.processes]
         total = count = 0
         for first in range(0, len(order), self.config.batch_size):
             batch = collate([self.validation[i] for i in order[first : first + self.config.batch_size]])
+            count += (batch["target"] != PAD).sum().item()
+            batch = to_device(batch, self.device)
             with self.precision.autocast():
-                loss, words = word_loss(self.model, self._to_device(batch))
-            total, count = total + loss.item(), count + words
+                total += word_loss(self.model, batch).item()
         self.model.train()
+        total, count = distributed.total(torch.tensor([total, count], dtype=torch.double)).tolist()
         return total / count
 
-    def _to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
+    def _precision(self, saved: dict | None) -> Precision:
+        """That of the run to go on with; or the one asked for, or the fastest."""
+        if saved:
+            print(f"going on with {self.folder} at step {saved['step']} of {self.steps}")
+            return Precision(self.device, getattr(torch, saved["dtype"]), saved["channels_last"])
+        batch = to_device(collate([self.train[i] for i in range(min(self._part(), len(self.train)))]), self.device)
+        loss = partial(word_loss, batch=batch)
+        precision, why = pick_precision(self.model, loss, self.device, self.config.precision)
+        precision = Precision(self.device, *distributed.from_main((precision.dtype, precision.channels_last)))
+        print(f"device: {self.device}; precision: {precision} ({why})")
+        return precision
 
-    @contextlib.contextmanager
-    def _ctrl_c(self):
-        """The first Ctrl-C asks for a stop after this step, a second one stops at once."""
+    def _part(self) -> int:
+        """How many captions a process computes with at once."""
+        return -(-self.config.batch_size // (self.processes * self.config.accumulate))
 
-        def ask(*_):
-            self.stop = True
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+    def _where(self) -> str:
+        size = self.model_config.image_size
+        return f"step {self.step + 1} ({self._part()} captions and pictures of {size} pixels at once, on {self.device})"
 
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may set signal handlers
-            return
-        before = signal.signal(signal.SIGINT, ask)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
+    def _give_up(self, batch: dict[str, Tensor]) -> None:
+        self.model.zero_grad()
+        self._gradient(batch)  # once more: clipping has spoilt what was finite
+        with self.precision.autocast():
+            culprit = first_not_finite(self.model, batch)
+        raise FloatingPointError(
+            f"{self.skipped_in_a_row} steps in a row had no finite gradient in {self.precision}, up to {self._where()}; what is "
+            f"not finite first is {culprit}. Try a lower --learning-rate, or --precision float32, with another --to"
+        )
+
+    def _settings(self) -> dict:
+        """What must be the same to go on with a run."""
+        settings = {"captions": len(self.train), "words": self.train.vocabulary.words[4:], **self.facts}
+        settings |= asdict(self.model_config) | asdict(self.config)
+        del settings["workers"]  # which change nothing
+        return settings
 
     def _save(self, name: str, resumable: bool = False) -> None:
+        """Write a checkpoint: rank 0 writes, with the random states of all."""
         state = {
             "model": self.model.state_dict(),
             "model_config": asdict(self.model_config),
@@ -244,104 +307,40 @@ class Trainer:
             "words": self.train.vocabulary.words[4:],
             "facts": self.facts,
             "step": self.step,
-            "steps": self.steps,
+            "history": self.history,
         }
         if resumable:
+            epoch, place = divmod(self.step, self.epoch_steps)
             state |= {
+                "settings": self._settings(),
                 "optimizer": self.optimizer.state_dict(),
+                "scaler": vars(self.scaler),
+                "epoch": epoch,
+                "place": place,  # in the epoch, in batches
+                "skipped": self.skipped,
+                "skipped_in_a_row": self.skipped_in_a_row,
                 "best_loss": self.best_loss,
-                "random_state": torch.get_rng_state(),
                 "dtype": str(self.precision.dtype).removeprefix("torch."),
                 "channels_last": self.precision.channels_last,
+                "random_states": distributed.gather(random_state()),
             }
-        write_atomically(self.folder / name, state)
+            self.saved_at = time.monotonic()
+        if self.rank == 0:
+            write_atomically(self.folder / name, state)
 
     def _saved(self) -> dict | None:
-        """The checkpoint to go on from, if there is one."""
+        """The checkpoint to go on from, if there is one; rank 0 reads it for all."""
         path = self.folder / "last.pt"
-        if not path.exists():
-            return None
-        saved = read_checkpoint(path)
-        ours = {"words": self.train.vocabulary.words[4:], "facts": self.facts, "steps": self.steps}
-        ours |= asdict(self.model_config) | asdict(self.config)
-        theirs = {k: saved[k] for k in ("words", "facts", "steps")} | saved["model_config"] | saved["train_config"]
-        different = [name for name in ours if ours[name] != theirs.get(name)]
-        if different:
-            raise ValueError(f"{path} is of another run (other {', '.join(different)}): choose another --run, or delete it")
+        saved = distributed.from_main(read_run(path, self._settings()) if self.rank == 0 and path.exists() else None)
+        if saved and len(saved["random_states"]) != self.processes:
+            print(f"saved by {len(saved['random_states'])} processes, gone on with by {self.processes}: the same, but not to the bit")
         return saved
 
-
-def write_atomically(path: Path, state: dict) -> None:
-    """torch.save to a file beside, then rename: whoever reads `path` finds the old file or the new one, never half."""
-    beside = path.with_name(path.name + ".writing")
-    try:
-        with open(beside, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-
-
-def read_checkpoint(path: Path) -> dict:
-    """What `Trainer` wrote: tensors and plain values only, nothing in it is executed."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # torch raises several kinds
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: not a checkpoint that can be read: {reason}") from None
-
-
-def load_run(folder: str | Path) -> tuple[EncoderDecoder, Vocabulary, dict]:
-    """The best model of a run in eval mode, its vocabulary, and its checkpoint."""
-    saved = read_checkpoint(Path(folder) / "best.pt")
-    model = build_model(ModelConfig(**saved["model_config"]))
-    model.load_state_dict(saved["model"])
-    return model.to(pick_device()).eval(), Vocabulary(saved["words"]), saved
-
-
-class Progress:
-    """A line on the screen that renews itself, or a plain line now and then where there is no screen; and JSON lines."""
-
-    def __init__(self, path: Path, step: int, steps: int):
-        self.path, self.steps, self.first = path, steps, step
-        self.screen = sys.stdout.isatty()
-        lines = path.read_text().splitlines() if path.exists() and step else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        path.write_text("".join(line + "\n" for line in kept))  # not what a killed run did after its last checkpoint
-        self.start = self.shown = self.logged = time.monotonic()
-        self.losses, self.pictures = [], 0
-
-    def update(self, step: int, loss: float, pictures: int, rate: float) -> None:
-        self.losses.append(loss)
-        self.pictures += pictures
-        now = time.monotonic()
-        if now - self.logged < 1 and step < self.steps:
-            return
-        loss, speed = sum(self.losses) / len(self.losses), self.pictures / (now - self.logged)
-        self._write(step=step, loss=round(loss, 4), learning_rate=rate, pictures_per_second=round(speed, 1))
-        if self.screen or now - self.shown >= 15 or step == self.steps:
-            left = (now - self.start) / (step - self.first) * (self.steps - step)
-            time_left = f"{left // 60:.0f}:{left % 60:02.0f} left"
-            line = f"step {step}/{self.steps}  loss {loss:.3f}  {speed:.0f} pictures/s  {time_left}"
-            print(("\r" if self.screen else "") + line, end="   " if self.screen else "\n", flush=True)
-            self.shown = now
-        self.logged = now
-        self.losses, self.pictures = [], 0
-
-    def validated(self, step: int, loss: float) -> None:
-        self.end()
-        print(f"step {step}/{self.steps}  validation loss {loss:.3f}", flush=True)
-        self._write(step=step, validation_loss=round(loss, 4))
-
-    def end(self) -> None:
-        if self.screen:
-            print()
-
-    def _write(self, **values) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(values) + "\n")
+    def _restore(self, saved: dict) -> None:
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        vars(self.scaler).update(saved["scaler"])
+        for name in ("step", "skipped", "skipped_in_a_row", "best_loss", "history"):
+            setattr(self, name, saved[name])
+        if len(saved["random_states"]) == self.processes:
+            self.random_state = saved["random_states"][self.rank]

@@ -4,20 +4,29 @@ Each pair is timed in turn in this process, several rounds; printed are the medi
 faster) and both medians.
 """
 
+import copy
 import statistics
+import tempfile
 import time
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from sacrebleu.metrics import BLEU
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mmscratch.attention import Memory, MultiHeadAttention, causal_mask
+from mmscratch.batches import CaptionPairs, collate
+from mmscratch.datasets import SceneCaptions
 from mmscratch.decoding import greedy_search
 from mmscratch.metrics import bleu
+from mmscratch.model import ModelConfig
+from mmscratch.progress import Progress
 from mmscratch.recurrent import LSTM
 from mmscratch.scenes import Scene, captions, render
-from mmscratch.text import BOS, tokenize
+from mmscratch.text import BOS, PAD, Vocabulary, tokenize
+from mmscratch.training import TrainConfig, Trainer
 from mmscratch.transformer import TransformerDecoder
 from mmscratch.vision import conv2d
 
@@ -77,6 +86,36 @@ def training_step(decoder, tokens, memory):
     return run
 
 
+def quickstart_step(folder):
+    """(a step of quickstart in the loop, the same in the five lines that everybody writes first)"""
+    training, validation = SceneCaptions("train", 19_200, one_each=True), SceneCaptions("validation", 20)
+    vocabulary = Vocabulary.build(c for data in (training, validation) for captions in data.references for c in captions)
+    pairs = CaptionPairs(training, vocabulary)
+    config = TrainConfig(batch_size=96, learning_rate=3e-3, pool=1, precision="float32")
+    trainer = Trainer(ModelConfig(len(vocabulary), encoder_layers=1), config, pairs, CaptionPairs(validation, vocabulary), folder)
+    trainer.folder.mkdir()
+    progress = Progress(trainer.folder / "metrics.jsonl", 0, trainer.steps, trainer.feed.waiting, trainer.device)
+    batches = trainer._batches()
+
+    def ours():
+        told = trainer._train_step(next(batches))
+        trainer.step += 1
+        progress.update(trainer.step, told.loss, told.words, told.pictures, told.norm, 0.0, trainer.skipped)
+
+    model = copy.deepcopy(trainer.model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    loader = iter(DataLoader(pairs, batch_size=96, shuffle=True, collate_fn=collate))
+
+    def theirs():
+        batch = next(loader)
+        loss = F.cross_entropy(model(batch).flatten(0, 1), batch["target"].flatten(), ignore_index=PAD)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return ours, theirs
+
+
 @torch.no_grad()
 def greedy_without_cache(decoder, memory, length):
     tokens = torch.full((memory.tokens.size(0), 1), BOS)
@@ -128,6 +167,9 @@ def main() -> None:
         lambda: greedy_without_cache(decoder, memory, 24),
         rounds=3,
     )
+
+    with tempfile.TemporaryDirectory() as folder:
+        compare("a step of quickstart / the five-line loop", *quickstart_step(Path(folder, "run")), rounds=75)
 
     sentences = [captions(Scene(i)) for i in range(2000)]
     hypotheses, references = [s[0] for s in sentences], [s[1:] for s in sentences]

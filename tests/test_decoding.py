@@ -1,11 +1,11 @@
-"""Greedy decoding against a slow loop over the whole prefix, and what it asks of a decoder."""
+"""Greedy decoding against a slow loop over the whole prefix, what it asks of a decoder, and sentences made of it."""
 
 import pytest
 import torch
 from torch import nn
 
 from mmscratch.attention import Memory
-from mmscratch.decoding import attention_maps, greedy_search, write_captions
+from mmscratch.decoding import attention_maps, greedy_search, write, write_captions
 from mmscratch.recurrent import LSTMDecoder
 from mmscratch.text import BOS, EOS, PAD, UNK, Vocabulary
 from mmscratch.transformer import TransformerDecoder
@@ -206,6 +206,42 @@ def test_no_words_at_all_are_refused(max_length):
         greedy_search(make_decoder("lstm prefix", 1), make_memory(), max_length)
 
 
+WORDS = Vocabulary([f"word{i}" for i in range(4, V)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_write_is_greedy_search_sentence_by_sentence(kind):
+    lengths = set()
+    for seed in range(7):
+        decoder, memory = make_decoder(kind, 1, seed), make_memory(seed=seed)
+        found = [greedy_search(decoder, row(memory, i), LONGEST)[0] for i in range(B)]
+        expected = [[f"word{word}" for word in hypothesis.tokens] for hypothesis in found]
+        lengths |= {len(sentence) for sentence in expected}
+        for sizes in ([B], [1] * B, [2, 3], [4, 1]):
+            memories = [Memory(*parts) for parts in zip(memory.tokens.split(sizes), memory.mask.split(sizes))]
+            assert write(decoder, WORDS, memories, LONGEST) == expected
+            shorter = write(decoder, WORDS, iter(memories), max_length=3)
+            assert shorter == [sentence[:3] for sentence in expected]
+    assert len(lengths) > 3 and write(decoder, WORDS, []) == []
+
+
+def test_each_memory_is_made_when_its_turn_comes_and_without_gradients():
+    decoder, events = make_decoder("lstm prefix", 1), []
+
+    class Listening(Counted):
+        def step(self, token, state):
+            events.append("step")
+            return super().step(token, state)
+
+    def memories():
+        for size in (2, 1):
+            events.append(f"memory, with gradients: {torch.is_grad_enabled()}")
+            yield make_memory(size)
+
+    assert len(write(Listening(decoder), WORDS, memories(), max_length=1)) == 3
+    assert events == ["memory, with gradients: False", "step"] * 2 and torch.is_grad_enabled()
+
+
 class TinyModel(nn.Module):
     """Each colour channel's mean, spread over a memory of one place."""
 
@@ -215,6 +251,7 @@ class TinyModel(nn.Module):
         self.batch_sizes = []
 
     def encode(self, batch):
+        assert not torch.is_grad_enabled() and not self.training
         image = batch["image"].float()
         self.batch_sizes.append(len(image))
         tokens = image.mean((2, 3)).repeat(1, 8)[:, None, :D] / 50  # (B, 1, D)
@@ -222,14 +259,14 @@ class TinyModel(nn.Module):
 
 
 def test_write_captions_is_greedy_search_in_batches():
-    vocabulary = Vocabulary([f"word{i}" for i in range(4, V)])
     pictures = torch.randint(0, 256, (7, 3, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
     model = TinyModel().train()
-    written = write_captions(model, vocabulary, iter(pictures), batch_size=3, max_length=LONGEST)
+    written = write_captions(model, WORDS, iter(pictures), batch_size=3, max_length=LONGEST)
     assert not model.training and model.batch_sizes == [3, 3, 1]
-    found = greedy_search(model.decoder, model.encode({"image": pictures}), LONGEST)
+    with torch.no_grad():
+        found = greedy_search(model.decoder, model.encode({"image": pictures}), LONGEST)
     assert written == [[f"word{word}" for word in h.tokens] for h in found]
-    assert write_captions(model, vocabulary, []) == []
+    assert write_captions(model, WORDS, []) == []
 
 
 class Looked(nn.Linear):

@@ -1,5 +1,7 @@
 """Pictures: every kind of file to RGB, and to tensors as torchvision and Pillow make them."""
 
+import itertools
+import math
 import re
 import struct
 import subprocess
@@ -11,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mmscratch import images
-from mmscratch.images import MEAN, STD, Augment, normalize, open_image, to_tensor
+from mmscratch.images import CHANCES, MEAN, STD, augment, normalize, open_image, to_tensor
 
 NOISE = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
 
@@ -211,36 +215,140 @@ def test_normalize_is_torchvisions():
     torch.testing.assert_close(white, torch.tensor([0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225]))
 
 
-def augmented(augment, image, seed, mirror):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return augment(image, mirror)
+EXTREMES = (0.0, 1 - 1e-7)
+AS_IT_IS = 0.5  # chance of a factor of 1 for brightness, contrast or saturation
+SQUARE = math.log(1 / 0.85) / math.log(1.18 / 0.85)  # chance of a crop that is as wide as it is high
+WHOLE = (1 - 1e-7, SQUARE, 0.3, 0.7)  # a crop that is the picture
 
 
-def test_augment_gives_other_looks_that_the_seed_decides():
-    image, augment = torch.from_numpy(NOISE).permute(2, 0, 1), Augment(29)
-    looks = [augmented(augment, image, seed, mirror=True) for seed in range(7)]
-    assert all(look.shape == (3, 29, 29) and look.dtype == torch.uint8 for look in looks)
-    assert all(torch.equal(augmented(augment, image, seed, mirror=True), looks[seed]) for seed in range(7))
-    assert len({look.numpy().tobytes() for look in looks}) == 7
+def pictures(height, width):
+    """(7, 3, height, width) uint8, each of another brightness, with soft shapes and some noise."""
+    generator = np.random.default_rng(1)
+    soft = [Image.fromarray(generator.integers(0, 256, (5, 7, 3), np.uint8)).resize((width, height)) for _ in range(7)]
+    noise = generator.integers(-20, 21, (7, height, width, 3))
+    bright = np.linspace(0.4, 1.3, 7)[:, None, None, None]
+    batch = (np.stack(soft) * bright + noise).clip(0, 255).astype(np.uint8)
+    return torch.from_numpy(batch).permute(0, 3, 1, 2)
 
 
-def test_augment_changes_the_light():
-    grey, augment = torch.full((3, 41, 41), 120, dtype=torch.uint8), Augment(29)
-    light = [augmented(augment, grey, seed, mirror=True).float().mean().item() for seed in range(40)]
-    assert 80 < min(light) < 110 and 130 < max(light) < 160
+def chance(*rows):
+    return torch.tensor(rows, dtype=torch.float32)
 
 
-def test_augment_mirrors_half_of_the_time_or_never():
-    image, augment = torch.zeros(3, 41, 41, dtype=torch.uint8), Augment(29)
-    image[:, :, 21:] = 200  # the left half is black
-    turned = 0
-    for seed in range(200):
-        never, maybe = (augmented(augment, image, seed, mirror) for mirror in (False, True))
-        assert never[:, :, :5].float().mean() < never[:, :, -5:].float().mean()
-        assert torch.equal(maybe, never) or torch.equal(maybe, never.flip(-1))
-        turned += not torch.equal(maybe, never)
-    assert 70 < turned < 130
+def differ(images, others):
+    """By how much at most, of 255."""
+    return (images.int() - others.int()).abs().max().item()
+
+
+def some_chances(count, seed=2):
+    return torch.rand(count, CHANCES, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("height, width", [(41, 41), (37, 53)])
+def test_the_light_of_augment_is_torchvisions(height, width):
+    batch, chances = pictures(height, width), some_chances(7)
+    chances[:, :4], chances[:, -1] = chance(WHOLE), 0.9
+    chances[0, 4:7], chances[6, 4:7] = EXTREMES[0], EXTREMES[1]  # the dark one darkened, the bright one brightened
+    looks, functional = augment(batch, chances), images.torchvision.transforms.v2.functional
+    for picture, look, (brightness, contrast, saturation) in zip(batch, looks, 0.8 + 0.4 * chances[:, 4:7].double()):
+        expected = functional.adjust_brightness(picture / 255, brightness.item())
+        expected = functional.adjust_contrast(expected, contrast.item())
+        expected = functional.adjust_saturation(expected, saturation.item())
+        assert differ(look, (expected * 255).round()) <= 1
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_brightness_contrast_and_saturation_go_from_0_8_to_1_2(which):
+    functional = images.torchvision.transforms.v2.functional
+    adjust = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)[which]
+    for extreme, factor in zip(EXTREMES, (0.8, 1.2)):
+        light = [AS_IT_IS] * 3
+        light[which] = extreme
+        batch = pictures(37, 53)
+        looks = augment(batch, chance([*WHOLE, *light, 0.9]).expand(7, -1))
+        assert differ(looks, (adjust(batch / 255, factor) * 255).round()) <= 1
+        assert differ(looks, batch) > 7
+
+
+@pytest.mark.parametrize("height, width", [(41, 41), (37, 53)])
+def test_the_crop_of_augment_is_pillows(height, width):
+    rows = [*itertools.product(EXTREMES, repeat=4), *some_chances(23)[:, :4].tolist()]
+    for picture, (area, ratio, left, top) in zip(itertools.cycle(pictures(height, width)), rows):
+        look = augment(picture[None], chance([area, ratio, left, top, AS_IT_IS, AS_IT_IS, AS_IT_IS, 0.9]))
+        area, ratio = 0.6 + 0.4 * area, 0.85 * (1.18 / 0.85) ** ratio
+        wide, high = width * min(math.sqrt(area * ratio), 1), height * min(math.sqrt(area / ratio), 1)
+        x, y = left * (width - wide), top * (height - high)
+        box, image = (x, y, x + wide, y + high), Image.fromarray(picture.permute(1, 2, 0).numpy())
+        expected = image.transform((width, height), Image.Transform.EXTENT, box, Image.Resampling.BILINEAR)
+        assert differ(look[0], torch.from_numpy(np.array(expected)).permute(2, 0, 1)) <= 1
+
+
+def test_the_mirror_is_the_unmirrored_look_turned_around():
+    batch, chances = pictures(37, 53), some_chances(7)
+    chances[:, -1] = 0.5
+    unmirrored = augment(batch, chances)
+    for mirror in (0.5, 0.75, EXTREMES[1], 1.0):
+        chances[:, -1] = mirror
+        assert torch.equal(augment(batch, chances), unmirrored)
+    for mirror in (0.0, 0.25, 0.5 - 1e-7):
+        chances[:, -1] = mirror
+        assert torch.equal(augment(batch, chances), unmirrored.flip(-1))
+
+
+def test_the_chances_alone_decide_the_look():
+    batch, chances = pictures(41, 41), some_chances(7)
+    state, looks = torch.get_rng_state(), augment(batch, chances)
+    torch.manual_seed(3)
+    assert torch.equal(augment(batch, chances), looks)
+    torch.set_rng_state(state)
+    for i in range(CHANCES):
+        others = chances.clone()
+        others[:, i] = (others[:, i] + 0.5) % 1
+        assert all(differ(*pair) > 3 for pair in zip(augment(batch, others), looks))
+
+
+def test_a_look_does_not_depend_on_its_neighbours():
+    batch, chances = pictures(41, 41), some_chances(7)
+    looks = augment(batch, chances)
+    for i in range(7):
+        assert differ(augment(batch[i : i + 1], chances[i : i + 1])[0], looks[i]) <= 1
+    assert differ(augment(batch.flip(0), chances.flip(0)).flip(0), looks) <= 1
+
+
+def test_augment_leaves_its_pictures_as_they_are():
+    batch, chances = pictures(41, 41), some_chances(7)
+    before = batch.clone(), chances.clone()
+    augment(batch, chances)
+    assert torch.equal(batch, before[0]) and torch.equal(chances, before[1])
+
+
+@pytest.mark.parametrize("height, width", [(41, 41), (37, 53), (1, 1), (2, 61)])
+def test_the_most_extreme_chances_stay_within_the_picture(height, width):
+    chances = chance(*itertools.product(EXTREMES, repeat=CHANCES))  # (256, 8)
+    looks = augment(torch.full((256, 3, height, width), 150, dtype=torch.uint8), chances)
+    assert looks.dtype == torch.uint8 and looks.shape == (256, 3, height, width)
+    assert torch.equal(looks.amin((1, 2, 3)), looks.amax((1, 2, 3)))  # one grey, up to the border
+    assert {*looks.amin((1, 2, 3)).tolist()} == {120, 180}
+
+
+def test_augment_computes_in_float32():
+    class Types(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            seen.update(x.dtype for x in tree_leaves(result) if isinstance(x, torch.Tensor))
+            return result
+
+    seen, batch, chances = set(), pictures(41, 41), some_chances(7)
+    with Types():
+        augment(batch, chances)
+    assert torch.float32 in seen and torch.float64 not in seen
+
+
+@pytest.mark.gpu
+def test_a_gpu_augments_as_a_cpu_does():
+    batch, chances = pictures(37, 53), some_chances(7)
+    looks = augment(batch.cuda(), chances)
+    assert looks.is_cuda and differ(looks.cpu(), augment(batch, chances)) <= 1
 
 
 def run(code):
@@ -257,12 +365,12 @@ def refuse(path):
 
 torch.ops.load_library = refuse
 from PIL import Image
-from mmscratch.images import Augment, normalize, to_tensor, torchvision
+from mmscratch.images import augment, normalize, to_tensor, torchvision
 
 assert not torchvision.extension._has_ops()
 tensor = to_tensor(Image.new("RGB", (7, 5), (1, 2, 3)), 3)
 assert tensor[:, 1, 1].tolist() == [1, 2, 3]
-assert normalize(Augment(5)(tensor, mirror=True)[None]).shape == (1, 3, 5, 5)
+assert normalize(augment(tensor[None], torch.rand(1, 8))).shape == (1, 3, 3, 3)
 assert torchvision.models.resnet18(num_classes=3).eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
 """)
     assert process.returncode == 0, process.stderr

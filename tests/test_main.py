@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from mmscratch.__main__ import BEST, _show_attention, main
+from mmscratch.checkpoints import load_run
 from mmscratch.datasets import SceneCaptions
 from mmscratch.scenes import Scene, captions, render
-from mmscratch.training import load_run
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -1,6 +1,7 @@
 """The metrics against the references that others wrote."""
 
 import random
+from collections import Counter
 
 import pytest
 import sklearn.metrics
@@ -9,7 +10,9 @@ from sacrebleu import corpus_bleu
 from sacrebleu.metrics import BLEU
 from torch.testing import assert_close
 
-from mmscratch.metrics import attention_inside, bleu, confusion_matrix, exact_match, label_scores
+from mmscratch.metrics import attention_inside, bleu, confusion_matrix, exact_match, label_scores, truth
+from mmscratch.scenes import Scene, captions
+from mmscratch.text import tokenize
 
 
 def random_corpus(seed):
@@ -139,6 +142,51 @@ def test_exact_match():
 def test_wrong_use_is_refused(metric, hypotheses, references, error, words):
     with pytest.raises(error, match=words):
         metric(hypotheses, references)
+
+
+def test_truth_of_captions_by_hand():
+    judged = [  # the number of a scene, a caption, and what is wrong in it
+        (7, "a small blue umbrella left of a big blue telephone", []),
+        (1, "a small white cat in the middle", []),
+        (10, "from left to right: a small blue sun, a big orange horse and a big black cloud", ["noun"]),
+        (3, "a small purple monkey on the left", ["place"]),
+        (4, "a big blue airplane in the bottom left corner", ["colour", "size"]),
+        (2, "a snowman", ["grammar"]),
+        (9, "a big green mouse is left of a small white clover", ["place"]),
+        (5, "from top to bottom: a big white wheel, a big yellow heart and a small white wheel", []),
+        (6, "tower tower tower", ["grammar"]),
+        (8, "", ["grammar"]),
+        (0, "two big white pencils", []),
+    ]
+    scenes = [Scene(number) for number, _, _ in judged]
+    assert [len(scene.things) for scene in scenes] == [2, 1, 3, 1, 1, 1, 2, 3, 3, 1, 2]
+    shares, faults = truth([tokenize(sentence) for _, sentence, _ in judged], scenes)
+    assert shares == pytest.approx([100 / 5, 200 / 3, 100 / 3, 400 / 11])
+    assert faults == Counter(fault for _, _, wrong in judged for fault in wrong)
+    assert truth([tuple(tokenize(sentence)) for _, sentence, _ in judged], tuple(scenes)) == (shares, faults)
+
+
+def test_truth_of_true_captions_of_others_and_of_none():
+    scenes = [Scene(number) for number in range(103)]
+    for which in range(5):
+        written = [tokenize(captions(scene)[which]) for scene in scenes]
+        assert truth(written, scenes) == ([100] * 4, {})
+        assert truth(written[1:] + written[:1], scenes).shares == [0] * 4  # no two neighbours are alike
+    assert truth(written[1:4], scenes[1:4]) == ([100, 0, 0, 100], {})  # scenes of one thing only
+    assert truth([], []) == ([0] * 4, {})
+
+
+@pytest.mark.parametrize(
+    "written, error, words",
+    [
+        ([["a", "cat"]], ValueError, "1 captions but 2 scenes"),
+        ([["a", "cat"]] * 3, ValueError, "3 captions but 2 scenes"),
+        ([["a", "cat"], "a small yellow snowman on the right"], TypeError, "hypothesis 1 .*'a small yellow snowman"),
+    ],
+)
+def test_truth_refuses_what_does_not_fit(written, error, words):
+    with pytest.raises(error, match=words):
+        truth(written, [Scene(1), Scene(2)])
 
 
 def random_labels(seed):

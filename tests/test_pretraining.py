@@ -1,17 +1,25 @@
-"""The CNN that learns what is in a picture: its labels, its training, and what is kept of it."""
+"""The CNN that learns what is in a picture, what is kept of it, and decoders that are taught with what it sees."""
 
 import copy
+import math
 import random
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.testing import assert_close
 
+from mmscratch.decoding import write
 from mmscratch.images import normalize
-from mmscratch.pretraining import LABELS, labelled_scenes, predict_labels, pretrained_cnn, train_labels
-from mmscratch.scenes import SPLITS, Scene, render
-from mmscratch.vision import ResNet
+from mmscratch.pretraining import LABELS, kept_grids, labelled_scenes, predict_labels, pretrained_cnn, teach, train_labels
+from mmscratch.recurrent import LSTMDecoder
+from mmscratch.scenes import SPLITS, Scene, caption, render
+from mmscratch.text import BOS, EOS, PAD, Vocabulary, tokenize
+from mmscratch.transformer import TransformerDecoder
+from mmscratch.vision import ImageEncoder, ResNet
 
 
 @pytest.fixture(autouse=True)
@@ -140,3 +148,191 @@ def test_a_file_of_another_model_is_refused_by_name(saved, tmp_path):
 def test_fewer_pictures_than_a_batch_are_refused():
     with pytest.raises(ValueError, match="7 pictures do not fill a batch of 32"):
         train_labels(ResNet((1,), num_classes=len(LABELS), width=5), *labelled_scenes("train", 7, 32))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A decoder is taught with a frozen CNN.
+
+
+def test_kept_grids_are_those_of_the_cnn_in_eval_mode():
+    images = torch.randint(256, (263, 3, 32, 32), dtype=torch.uint8)  # more than are computed at once
+    model = tiny()
+    for _ in range(3):
+        model.train()(normalize(images[:50]))  # batch-norm statistics unlike those of a new model
+    before = copy.deepcopy(model.state_dict())
+    grids = kept_grids(model.train(), images)
+    assert not model.training and not grids.requires_grad
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values()))
+    assert_close(grids, model.features(normalize(images)).detach(), rtol=1e-5, atol=1e-5)
+    assert torch.equal(kept_grids(model, images, torch.bfloat16), grids.bfloat16())
+
+
+D, PICTURES = 13, 11
+
+
+@pytest.fixture
+def lesson():
+    """A vocabulary, an encoder with one block, grids and targets of 11 pictures, with one caption or with two in turn."""
+    images, _ = labelled_scenes("train", PICTURES, 32)
+    cnn = tiny()
+    encoder = ImageEncoder(cnn, D, 32, num_layers=1)
+    sentences = [[tokenize(caption(Scene(n), which)) for which in range(1 + n % 2)] for n in range(PICTURES)]
+    vocabulary = Vocabulary.build(sentence for some in sentences for sentence in some)
+    targets = [[torch.tensor([*vocabulary.encode(sentence), EOS]) for sentence in some] for some in sentences]
+    return vocabulary, encoder, kept_grids(cnn, images), targets
+
+
+def new_decoder(kind, vocabulary):
+    if kind == "lstm":
+        return LSTMDecoder(len(vocabulary), D, 17)
+    return TransformerDecoder(len(vocabulary), D, 1, 1)
+
+
+class Listening(nn.Module):
+    """It gives every word the same logits, and keeps what it was asked."""
+
+    def __init__(self, words):
+        super().__init__()
+        self.bias, self.heard, self.memories = nn.Parameter(torch.zeros(words)), [], []
+
+    def forward(self, tokens, memory):
+        assert self.training
+        self.heard.append(tokens)
+        self.memories.append(memory.tokens)
+        return self.bias.expand(*tokens.shape, -1)
+
+
+@contextmanager
+def watched_steps(note):
+    """note(optimizer) before every step of any optimizer."""
+    hook = register_optimizer_step_pre_hook(lambda optimizer, *_: note(optimizer))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("kind", ["lstm", "transformer"])
+def test_teach_overfits_a_handful_of_captions(kind):
+    images, _ = labelled_scenes("train", 7, 32)
+    cnn = ResNet((1, 1), num_classes=0, width=16)
+    encoder, grids = ImageEncoder(cnn, 32, 32), kept_grids(cnn, images)
+    sentences = [tokenize(caption(Scene(n), n % 5)) for n in range(7)]
+    vocabulary = Vocabulary.build(sentences)
+    decoder = LSTMDecoder(len(vocabulary), 32, 64) if kind == "lstm" else TransformerDecoder(len(vocabulary), 32, 2, 2)
+    targets = [[torch.tensor([*vocabulary.encode(sentence), EOS])] for sentence in sentences]
+    losses = teach(decoder, encoder, grids, targets, epochs=200, batch_size=7, learning_rate=5e-3)
+    assert len(losses) == 200 and losses[-1] < losses[0] / 20
+    assert write(decoder.eval(), vocabulary, [encoder.eval().remember(grids)]) == sentences
+
+
+@pytest.mark.parametrize("kind", ["lstm", "transformer"])
+def test_the_loss_is_that_of_the_true_next_word_and_every_word_counts_as_much(kind, lesson):
+    vocabulary, encoder, grids, targets = lesson
+    decoder, costs = new_decoder(kind, vocabulary), []
+    with torch.no_grad():
+        for n in range(PICTURES):
+            state, words = decoder.start(encoder.remember(grids[n : n + 1])), [BOS, *targets[n][0].tolist()]
+            for word, following in zip(words, words[1:]):
+                logits, state = decoder.step(torch.tensor([word]), state)
+                costs.append(-logits.log_softmax(-1)[0, following].item())
+    assert len({len(some[0]) for some in targets}) > 3
+    targets = [some[:1] for some in targets]
+    [loss] = teach(decoder, encoder, grids, targets, batch_size=PICTURES)
+    assert loss == pytest.approx(sum(costs) / len(costs), rel=1e-5)
+
+
+@pytest.mark.parametrize("batch_size, sizes", [(11, [11]), (4, [4, 4])])
+def test_each_epoch_shows_the_pictures_that_fill_a_batch_with_their_next_caption(batch_size, sizes, lesson):
+    _, encoder, grids, _ = lesson
+    marks = [[100 * (n + 1) + i for i in range(1 + n % 3)] for n in range(PICTURES)]  # a word for each caption
+    targets = [[torch.tensor([mark] + [5] * (mark % 7) + [EOS]) for mark in some] for some in marks]
+    decoder = Listening(1 + 100 * (PICTURES + 1)).eval()
+    with torch.no_grad():
+        memory = encoder.remember(grids).tokens
+    losses = teach(decoder, encoder, grids, targets, epochs=4, batch_size=batch_size, learning_rate=0.0)
+    assert len(losses) == 4 * len(sizes) and [len(tokens) for tokens in decoder.heard] == 4 * sizes
+    orders = []
+    for epoch in range(4):
+        steps, pictures = slice(epoch * len(sizes), (epoch + 1) * len(sizes)), []
+        for tokens, seen in zip(decoder.heard[steps], decoder.memories[steps]):
+            for row, places in zip(tokens.tolist(), seen):
+                n = row[1] // 100 - 1
+                target = targets[n][(n + epoch) % len(targets[n])].tolist()
+                assert row == ([BOS, *target] + [PAD] * len(row))[: len(row)]  # one word behind
+                assert_close(places, memory[n], rtol=1e-5, atol=1e-5)
+                pictures.append(n)
+        assert len(set(pictures)) == len(pictures) == sum(sizes)
+        orders.append(pictures)
+    assert len(set(map(tuple, orders))) == 4  # shuffled anew
+
+
+def test_the_rate_rises_and_falls_and_gradients_are_clipped(lesson):
+    vocabulary, encoder, grids, targets = lesson
+    decoder, rates, norms = new_decoder("lstm", vocabulary), [], []
+    with torch.no_grad():
+        decoder.bias.normal_(std=20)  # sure, and wrong: large gradients
+
+    def note(optimizer):
+        [group] = optimizer.param_groups
+        rates.append(group["lr"])
+        norms.append(math.hypot(*(p.grad.norm().item() for p in group["params"] if p.grad is not None)))
+
+    with watched_steps(note):
+        teach(decoder, encoder, grids, targets, epochs=10, batch_size=5, learning_rate=7e-3)  # 20 steps
+    assert rates[:2] == pytest.approx([7e-3 * 0.5, 7e-3 * (0.5 + 0.5 * math.cos(math.pi / 20))])
+    assert rates[2:] == pytest.approx([7e-3 * (0.5 + 0.5 * math.cos(math.pi * step / 20)) for step in range(2, 20)])
+    assert norms[0] == pytest.approx(1, rel=1e-4) and max(norms) < 1.0001
+
+
+@pytest.mark.parametrize("kind", ["lstm", "transformer"])
+def test_all_learns_but_the_cnn(kind, lesson):
+    vocabulary, encoder, grids, targets = lesson
+    decoder = new_decoder(kind, vocabulary)
+    before = copy.deepcopy({"encoder": encoder, "decoder": decoder})
+    teach(decoder, encoder, grids, targets, epochs=2, batch_size=4)
+    kept = {name for name, value in encoder.state_dict().items() if torch.equal(value, before["encoder"].state_dict()[name])}
+    assert kept == {name for name in encoder.state_dict() if name.startswith("backbone.")}
+    assert not any(torch.equal(value, before["decoder"].state_dict()[name]) for name, value in decoder.state_dict().items())
+    assert not encoder.backbone.training
+
+
+def test_a_generator_shuffles_and_torchs_own_where_none_is_given(lesson):
+    vocabulary, encoder, grids, targets = lesson
+    decoder = new_decoder("lstm", vocabulary)
+
+    def losses(noise, seed=None):
+        torch.manual_seed(noise)
+        generator, before = None if seed is None else torch.Generator().manual_seed(seed), torch.get_rng_state()
+        found = teach(copy.deepcopy(decoder), copy.deepcopy(encoder), grids, targets, 2, 3, generator=generator)
+        assert torch.equal(torch.get_rng_state(), before) == (seed is not None)
+        return found
+
+    assert losses(0, seed=3) == losses(1, seed=3) != losses(0, seed=5)
+    assert losses(3) == losses(3) == losses(0, seed=3) != losses(5)
+
+
+def test_grids_may_be_kept_in_half_precision(lesson):
+    vocabulary, encoder, grids, targets = lesson
+    losses = []
+    for kept in (grids.bfloat16(), grids.bfloat16().float(), grids):
+        torch.manual_seed(3)
+        decoder, other = new_decoder("lstm", vocabulary), copy.deepcopy(encoder)
+        losses.append(teach(decoder, other, kept, targets, epochs=2, batch_size=4))
+    assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize(
+    "pictures, captions, words",
+    [
+        (5, 7, "5 pictures, but captions of 7"),
+        (7, 5, "7 pictures, but captions of 5"),
+        (7, 7, "7 pictures do not fill a batch of 8"),
+        (0, 0, "0 pictures do not fill a batch of 8"),
+    ],
+)
+def test_lessons_that_do_not_fit_are_refused(pictures, captions, words, lesson):
+    vocabulary, encoder, grids, targets = lesson
+    with pytest.raises(ValueError, match=words):
+        decoder = new_decoder("lstm", vocabulary)
+        teach(decoder, encoder, grids[:pictures], targets[:captions], batch_size=8)

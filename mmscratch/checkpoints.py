@@ -1,0 +1,126 @@
+"""What a run keeps on disk, and how it is read again."""
+
+import contextlib
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .devices import pick_device
+from .model import EncoderDecoder, ModelConfig, build_model
+from .text import Vocabulary
+
+
+def write_atomically(path: Path, state: dict) -> None:
+    """torch.save to a file beside, flush, rename: whoever reads `path` finds the old file or the new one, never half.
+
+    Raises OSError, in one line, where it cannot be written; the old file is then as it was.
+    """
+    beside = path.with_name(path.name + ".writing")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(beside, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())  # on the disk, before the name is
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a write that failed
+        reason = getattr(error, "strerror", None) or getattr(error.__context__, "strerror", None) or str(error).splitlines()[0]
+        kept = "; the one before is kept" if path.is_file() else ""
+        raise OSError(f"{path} cannot be written: {reason}{kept}. Make room, or choose another folder") from None
+    finally:
+        with contextlib.suppress(OSError):  # which would hide the one above: there may be no such folder
+            beside.unlink()
+
+
+def read_checkpoint(path: Path) -> dict:
+    """What `write_atomically` wrote: tensors and plain values only, nothing in it is executed."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch raises several kinds, and advises to execute what is in it
+        reason = getattr(error, "strerror", None) or "it is damaged, or holds more than tensors and plain values"
+        raise ValueError(f"{path}: not a checkpoint that can be read: {reason}") from None
+
+
+def load_run(folder: str | Path) -> tuple[EncoderDecoder, Vocabulary, dict]:
+    """The best model of a run in eval mode, its vocabulary, and its checkpoint."""
+    path = Path(folder) / "best.pt"
+    saved = read_checkpoint(path)
+    try:
+        model = build_model(ModelConfig(**saved["model_config"]))
+        model.load_state_dict(saved["model"])
+    except (KeyError, TypeError, RuntimeError):
+        raise ValueError(f"{path}: the checkpoint of something else, or of another version of this project") from None
+    return model.to(pick_device()).eval(), Vocabulary(saved["words"]), saved
+
+
+def read_run(path: Path, settings: dict) -> dict:
+    """The checkpoint of a run to go on with. Raises ValueError where it was made with other settings, and lists those."""
+    saved = read_checkpoint(path)
+    if not isinstance(saved, dict) or "settings" not in saved:
+        raise ValueError(f"{path} is the checkpoint of something else: choose another --to, or delete it")
+    if different := differences(settings, saved["settings"]):
+        raise ValueError(f"{path} is of another run ({'; '.join(different)}): choose another --to, or delete it")
+    return saved
+
+
+def differences(ours: dict, theirs: dict) -> list[str]:
+    """In words, what is not the same in two dicts: "batch_size 64, there 32"."""
+    found = []
+    for name in ours | theirs:
+        mine, other = ours.get(name, "nothing"), theirs.get(name, "nothing")
+        if mine != other:
+            short = max(len(str(mine)), len(str(other))) < 100
+            found.append(f"{name} {mine}, there {other}" if short else f"other {name}")
+    return found
+
+
+def random_state() -> dict:
+    """Where all generators of random numbers stand, as plain values: Python's, NumPy's, torch's, its GPU's."""
+    version, numbers, following = random.getstate()
+    kind, keys, place, has_gauss, gauss = np.random.get_state()
+    return {
+        "python": (version, list(numbers), following),
+        "numpy": (kind, keys.tolist(), place, has_gauss, gauss),
+        "torch": torch.get_rng_state(),
+        "device": [(name, device.get_rng_state()) for name, device in _devices()],
+    }
+
+
+def set_random_state(state: dict) -> None:
+    """Let all generators go on from where `random_state` found them."""
+    version, numbers, following = state["python"]
+    random.setstate((version, tuple(numbers), following))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    for name, device in _devices():
+        if name in dict(state["device"]):
+            device.set_rng_state(dict(state["device"])[name])
+
+
+def _devices() -> list[tuple]:
+    """Those that have a generator of their own."""
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    return [(name, getattr(torch, name)) for name, is_available in there.items() if is_available()]
+
+
+def seed_everything(seed: int) -> None:
+    """Begin all generators anew."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def random_state_kept():
+    """What is drawn within disturbs nobody outside."""
+    before = random_state()
+    try:
+        yield
+    finally:
+        set_random_state(before)

@@ -1,0 +1,169 @@
+"""Where training computes, and in which number format."""
+
+import contextlib
+import copy
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+def pick_device() -> torch.device:
+    """cuda where there is one, else mps, else cpu. Of several GPUs, each process that torchrun started has its own."""
+    if torch.cuda.is_available():
+        local_rank = os.environ.get("LOCAL_RANK")
+        if local_rank is None:
+            return torch.device("cuda")
+        if int(local_rank) >= torch.cuda.device_count():
+            raise ValueError(f"{torch.cuda.device_count()} GPUs are here: torchrun with --nproc_per_node of so many, at most")
+        torch.cuda.set_device(int(local_rank))
+        return torch.device("cuda", int(local_rank))
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+class Precision:
+    """Number format and memory layout of the model's work: `dtype`, and `channels_last` for the convolutions.
+
+    float32   24 bits of precision. On a GPU, TF32 (11 bits, in products of float32) is off: float32 means float32
+    bfloat16  8 bits of precision, float32's range: half of the memory, and the fastest where the hardware has it
+    float16   11 bits, but nothing between 0 and 6e-8 and nothing above 65,504: it needs a `GradScaler`
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, channels_last: bool):
+        self.device, self.dtype, self.channels_last = device, dtype, channels_last
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        if device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
+    def autocast(self):
+        """Within it, matrix products and convolutions compute in `dtype`; the weights stay float32."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def __str__(self) -> str:
+        tf32 = ", TF32 off" if self.device.type == "cuda" and self.dtype == torch.float32 else ""
+        return f"{str(self.dtype).removeprefix('torch.')}{', channels last' if self.channels_last else ''}{tf32}"
+
+
+def pick_precision(
+    model: nn.Module, loss: Callable[[nn.Module], Tensor], device: torch.device, asked: str = "auto"
+) -> tuple[Precision, str]:
+    """The precision that was asked for, or the fastest one for training this model here; and why, in words.
+
+    On a CPU the fastest is measured, with `loss` on copies of the model: some have instructions for bfloat16 and gain a
+    factor of two, on others it is slower than float32. A GPU computes in bfloat16, or in float16 if it is older than 2020.
+    """
+    if asked not in ("auto", "float32", "bfloat16", "float16"):
+        raise ValueError(f'precision is "auto", "float32", "bfloat16" or "float16", not {asked!r}')
+    if asked != "auto":
+        return Precision(device, getattr(torch, asked), device.type != "mps"), "as asked"
+    if device.type == "cuda":
+        has_bfloat16 = torch.version.hip or torch.cuda.get_device_capability(device) >= (8, 0)
+        return Precision(device, torch.bfloat16 if has_bfloat16 else torch.float16, True), "the fastest of this GPU"
+    if device.type != "cpu":
+        return Precision(device, torch.float32, False), f"the safe choice on {device.type}"
+    choices = [Precision(device, torch.float32, False), Precision(device, torch.float32, True), Precision(device, torch.bfloat16, True)]
+    trials = [(precision, copy.deepcopy(model).to(memory_format=precision.layout)) for precision in choices]
+    seconds = dict.fromkeys(choices, math.inf)
+    with torch.random.fork_rng(devices=[]):
+        for precision, trial in trials * 4:  # in turn, so that a moment in which the machine is busy meets all of them
+            start = time.perf_counter()
+            with precision.autocast():
+                value = loss(trial)
+            value.backward()
+            seconds[precision] = min(seconds[precision], time.perf_counter() - start)
+    fastest = min(seconds, key=seconds.get)
+    return fastest, "measured: " + ", ".join(f"{p} {1000 * s:.0f} ms" for p, s in seconds.items())
+
+
+class GradScaler:
+    """Keeps float16 from losing small gradients: 65,536 in `scale` means that they are computed 65,536 times as large.
+
+    The loss is multiplied by `scale`, and with it, by the chain rule, every gradient; before use they are divided by it.
+    A step whose gradients overflowed is skipped and halves the scale; 2,000 steps without one double it. Other formats
+    have the range of float32 and need none: their scale stays at 1.
+    Source: Micikevicius et al. 2018; the numbers are those of torch.amp.GradScaler.
+    """
+
+    def __init__(self, dtype: torch.dtype):
+        self.enabled = dtype == torch.float16
+        self.scale, self.good_steps = 65536.0 if self.enabled else 1.0, 0
+
+    def unscale(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Divide the gradients by the scale."""
+        if self.enabled:
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad /= self.scale
+
+    def update(self, finite: bool) -> None:
+        """After each step: were its gradients finite?"""
+        if self.enabled:
+            self.good_steps = self.good_steps + 1 if finite else 0
+            if not finite:
+                self.scale /= 2
+            elif self.good_steps == 2000:
+                self.scale, self.good_steps = 2 * self.scale, 0
+
+
+class Stopwatch:
+    """Adds up how long what stood within `with watch:` held up the device.
+
+    On a GPU by events, marks in its queue of work: it notes when it passes them, and nobody waits for it to do so.
+    """
+
+    def __init__(self, device: torch.device):
+        self.gpu, self.passed, self.open = device.type == "cuda", 0.0, []
+
+    def _now(self):
+        if not self.gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def __enter__(self):
+        self.start = self._now()
+
+    def __exit__(self, *_):
+        self.open.append((self.start, self._now()))
+
+    def seconds(self) -> float:
+        """The sum since this was last asked; on a GPU, of what it has passed."""
+        done = [pair for pair in self.open if not self.gpu or pair[1].query()]
+        self.open = self.open[len(done) :]
+        return sum(start.elapsed_time(end) / 1000 if self.gpu else end - start for start, end in done)
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that this process has had at once: on a GPU in tensors, else in all. 0 where it cannot be known."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+@contextlib.contextmanager
+def repeatable(device: torch.device):
+    """Within it, a GPU computes only in ways that give the same result every time, to the bit; a CPU does so anyway."""
+    if device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS may choose anew each time
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filling = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # which only finds mistakes, and takes time
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = filling
