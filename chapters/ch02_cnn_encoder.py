@@ -26,8 +26,8 @@ from mmscratch.pretraining import LABELS, labelled_scenes, predict_labels, pretr
 from mmscratch.scenes import NOUNS, Scene
 from mmscratch.vision import VGG, BasicBlock, ResNet, conv2d
 
-chapter = Chapter(2)
 torch.manual_seed(0)
+chapter = Chapter(2)
 
 # %% [markdown]
 # ## The idea
@@ -391,7 +391,7 @@ for name, (said, there) in cases.items():
 # **Accuracy fools.** "Always no" is right in 94 of 100 answers and knows nothing: most nouns are absent from most
 # pictures. Its F1 is 0. With labels this rare, look at precision and recall. **Shuffled**, the same answers fall to
 # an F1 of about 6: so it is the pictures that the net answers to, not how often each noun comes. **New colours** cost
-# about 3 points of F1: a red anchor, never seen in red, is mostly still an anchor. But not for free, so the noun is
+# nearly 4 points of F1: a red anchor, never seen in red, is mostly still an anchor. But not for free, so the noun is
 # not learned quite apart from its colour.
 #
 # Recall is lower than precision nearly everywhere: the net rather misses a thing than invents one. All figures are of

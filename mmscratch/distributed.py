@@ -9,6 +9,7 @@ alone, too: then there is one process, of rank 0.
 import contextlib
 import os
 import sys
+import warnings
 from datetime import timedelta
 
 import torch
@@ -23,6 +24,7 @@ def start() -> None:
     if "RANK" not in os.environ or dist.is_initialized():
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # of a class token: 64 numbers
     if rank() > 0:
         sys.stdout = open(os.devnull, "w")
 
