@@ -7,13 +7,14 @@ import re
 import signal
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from .datasets import CaptionData
 from .devices import Stopwatch
-from .images import CHANCES, augment
+from .images import augment
 from .text import EOS, PAD, Vocabulary
 
 
@@ -28,22 +29,23 @@ class CaptionPairs(Dataset):
     def __init__(self, data: CaptionData, vocabulary: Vocabulary, augmented: bool = False, seed: int = 0):
         self.data, self.vocabulary, self.augmented, self.seed = data, vocabulary, augmented, seed
         self.pairs = [(i, j) for i, captions in enumerate(data.references) for j in range(len(captions))]
-        self.lengths = [len(data.references[i][j]) + 1 for i, j in self.pairs]
+        sentences = [data.references[i][j] for i, j in self.pairs]
+        self.targets = [np.array([*vocabulary.encode(tokens), EOS]) for tokens in sentences]
+        self.lengths = [len(target) for target in self.targets]
+        self.sided = [any(token.startswith(SIDES) for token in tokens) for tokens in sentences]
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int | tuple[int, int | None]) -> dict[str, Tensor]:
         index, visit = index if isinstance(index, tuple) else (index, 0)
-        picture, caption = self.pairs[index]
-        tokens = self.data.references[picture][caption]
-        words = [PAD] if visit is None else [*self.vocabulary.encode(tokens), EOS]
-        example = {"image": self.data.picture(picture), "target": torch.tensor(words)}
+        target = torch.tensor([PAD]) if visit is None else torch.from_numpy(self.targets[index])
+        example = {"image": self.data.picture(self.pairs[index][0]), "target": target}
         if self.augmented:
-            generator = torch.Generator().manual_seed(_one_seed(self.seed, visit or 0, index))
-            example["chances"] = torch.rand(CHANCES, generator=generator)
-            if any(token.startswith(SIDES) for token in tokens):
-                example["chances"][-1] = 1.0  # not mirrored
+            chances = np.frombuffer(_digest(self.seed, visit or 0, index), np.uint32) >> 8  # eight numbers of 24 bits
+            if self.sided[index]:
+                chances[-1] = 2**24  # not mirrored
+            example["chances"] = torch.from_numpy(chances.astype(np.float32) / 2**24)
         return example
 
     def name(self, index: int) -> str:
@@ -54,9 +56,9 @@ class CaptionPairs(Dataset):
 SIDES = ("left", "right", "link", "recht", "左", "右")  # words that begin so may be false of a mirrored picture
 
 
-def _one_seed(*numbers: int) -> int:
-    """One seed from several numbers, the same under every Python, which hash() does not promise."""
-    return int.from_bytes(hashlib.sha256(" ".join(map(str, numbers)).encode()).digest()[:7], "big")
+def _digest(*numbers: int) -> bytes:
+    """32 bytes that look like chance, the same for the same numbers under every Python, which hash() does not promise."""
+    return hashlib.sha256(" ".join(map(str, numbers)).encode()).digest()
 
 
 def collate(examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -92,7 +94,7 @@ class BucketSampler(Sampler):
         return -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        generator = torch.Generator().manual_seed(_one_seed(self.seed, self.epoch))
+        generator = torch.Generator().manual_seed(int.from_bytes(_digest(self.seed, self.epoch)[:7], "big"))
         order = torch.randperm(len(self.lengths), generator=generator).tolist()
         batches = []
         for first in range(0, len(order), self.pool * self.batch_size):

@@ -89,9 +89,6 @@ def normalize(images: Tensor) -> Tensor:
     return (images - mean) / std
 
 
-CHANCES = 8  # what `augment` leaves to chance for each picture
-
-
 def augment(images: Tensor, chances: Tensor) -> Tensor:
     """Another look at each training picture: a crop of it, in another light, perhaps mirrored.
 
@@ -110,14 +107,16 @@ def augment(images: Tensor, chances: Tensor) -> Tensor:
     places = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)  # (B, H, W, 2)
     images = F.grid_sample(images.float(), places, padding_mode="border", align_corners=False)
     brightness, contrast, saturation = (0.8 + 0.4 * factor.view(-1, 1, 1, 1) for factor in light)  # each (B, 1, 1, 1)
-    images = (images * brightness).clamp(0, 255)
+    images = images.mul_(brightness).clamp_(0, 255)
     images = _blend(images, _grey(images).mean((2, 3), keepdim=True), contrast)
-    return _blend(images, _grey(images), saturation).round().to(torch.uint8)
+    return _blend(images, _grey(images), saturation).round_().to(torch.uint8)
 
 
 def _grey(images: Tensor) -> Tensor:
-    return (images * torch.tensor((0.2989, 0.587, 0.114), device=images.device).view(3, 1, 1)).sum(1, keepdim=True)
+    red, green, blue = images.split(1, dim=1)  # each (B, 1, H, W)
+    return 0.2989 * red + 0.587 * green + 0.114 * blue
 
 
 def _blend(images: Tensor, others: Tensor, factor: Tensor) -> Tensor:
-    return (others + factor * (images - others)).clamp(0, 255)
+    """others + factor (images - others), in place."""
+    return images.sub_(others).mul_(factor).add_(others).clamp_(0, 255)

@@ -235,7 +235,7 @@ class Trainer:
         words, pictures = distributed.total(torch.stack([real.sum(), real.any(1).sum()]).float())
         loss, count = torch.zeros((), device=self.device), min(self.config.accumulate, len(real))
         for i in range(count):
-            part = {name: value.tensor_split(count)[i] for name, value in batch.items()}
+            part = {name: value[i::count] for name, value in batch.items()}  # short and long sentences in each
             apart = self.processes > 1 and i < count - 1  # only with the last part do processes exchange gradients
             with self.forward.no_sync() if apart else nullcontext():
                 with self.precision.autocast():
@@ -288,7 +288,7 @@ class Trainer:
             culprit = first_not_finite(self.model, batch)
         raise FloatingPointError(
             f"{self.skipped_in_a_row} steps in a row had no finite gradient in {self.precision}, up to {self._where()}; what is "
-            f"not finite first is {culprit}. Try a lower --learning-rate, or --precision float32, with another --to"
+            f"not finite first is {culprit}. Try a lower --learning-rate or another --precision, with another --to"
         )
 
     def _settings(self) -> dict:
