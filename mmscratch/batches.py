@@ -45,7 +45,7 @@ class CaptionPairs(Dataset):
             chances = np.frombuffer(_digest(self.seed, visit or 0, index), np.uint32) >> 8  # eight numbers of 24 bits
             if self.sided[index]:
                 chances[-1] = 2**24  # not mirrored
-            example["chances"] = torch.from_numpy(chances.astype(np.float32) / 2**24)
+            example["chances"] = torch.from_numpy(chances.astype(np.float32) / np.float32(2**24))
         return example
 
     def name(self, index: int) -> str:

@@ -144,6 +144,8 @@ KILLED = """if True:
     import torch
     from mmscratch.checkpoints import write_atomically
 
+    torch.set_num_threads(1)  # of the threads of others, a forked process has none
+
     path, numbers, found = Path(sys.argv[1]), torch.arange(300_007), set()
     write_atomically(path, {"step": 0, "numbers": numbers})
     for _ in range(20):

@@ -37,7 +37,7 @@ def seed():
 
 @pytest.fixture
 def model():
-    size = {"depth": (1, 1), "width": 5, "image_size": S, "embed_dim": 22, "hidden_size": 13}
+    size = {"depth": (1,), "width": 5, "image_size": S, "embed_dim": 22, "hidden_size": 13}
     return build_model(ModelConfig(V, **size, dropout=0.2))
 
 
