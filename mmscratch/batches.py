@@ -42,7 +42,7 @@ class CaptionPairs(Dataset):
         target = torch.tensor([PAD]) if visit is None else torch.from_numpy(self.targets[index])
         example = {"image": self.data.picture(self.pairs[index][0]), "target": target}
         if self.augmented:
-            chances = np.frombuffer(_digest(self.seed, visit or 0, index), np.uint32) >> 8  # eight numbers of 24 bits
+            chances = np.frombuffer(_digest(self.seed, visit or 0, index), "<u4") >> 8  # eight numbers of 24 bits
             if self.sided[index]:
                 chances[-1] = 2**24  # not mirrored
             example["chances"] = torch.from_numpy(chances.astype(np.float32) / np.float32(2**24))

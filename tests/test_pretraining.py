@@ -84,11 +84,17 @@ def test_a_label_weighs_the_less_the_commoner_it_is():
     assert loss < 0.9 * entropy.mean().item()
 
 
-def test_predictions_do_not_depend_on_their_neighbours():
-    images = torch.randint(256, (263, 3, 32, 32), dtype=torch.uint8)  # more than are predicted at once
+def used(images):
+    """A CNN whose batch-norm statistics are unlike those of a new one."""
     model = tiny()
     for _ in range(3):
-        model.train()(normalize(images[:50]))  # batch-norm statistics unlike those of a new model
+        model.train()(normalize(images))
+    return model
+
+
+def test_predictions_do_not_depend_on_their_neighbours():
+    images = torch.randint(256, (263, 3, 32, 32), dtype=torch.uint8)  # more than are predicted at once
+    model = used(images[:50])
     before = copy.deepcopy(model.state_dict())
     logits = predict_labels(model.train(), images)
     assert not model.training and not logits.requires_grad and logits.shape == (263, len(LABELS))
@@ -156,9 +162,7 @@ def test_fewer_pictures_than_a_batch_are_refused():
 
 def test_kept_grids_are_those_of_the_cnn_in_eval_mode():
     images = torch.randint(256, (263, 3, 32, 32), dtype=torch.uint8)  # more than are computed at once
-    model = tiny()
-    for _ in range(3):
-        model.train()(normalize(images[:50]))  # batch-norm statistics unlike those of a new model
+    model = used(images[:50])
     before = copy.deepcopy(model.state_dict())
     grids = kept_grids(model.train(), images)
     assert not model.training and not grids.requires_grad

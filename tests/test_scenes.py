@@ -268,7 +268,7 @@ def test_what_the_tokenizer_does_to_a_caption_does_not_change_the_verdict(langua
             assert judge(" ".join(tokens), scene, language) == judge(detokenize(tokens), scene, language) == TRUE
 
 
-def describe(scene, english, german, chinese):
+def assert_describes(scene, english, german, chinese):
     for language, sentence in zip(LANGUAGES, (english, german, chinese)):
         assert sentence in captions(scene, language)
         assert judge(sentence, scene, language) == TRUE
@@ -279,37 +279,37 @@ def test_sentences_written_by_hand():
     sun = Thing("sun", "orange", "small", 2, 0, 0.8, 0.2)
     monkey = Thing("monkey", "white", "small", 0, 2, 0.2, 0.8)
     heart = Thing("heart", "yellow", "small", 1, 2, 0.5, 0.8)
-    describe(
+    assert_describes(
         with_things(Scene(0), [anchor]),
         "there is a big red anchor in the top left corner",
         "es gibt einen großen roten Anker oben links",
         "左上角有一个红色的大船锚",
     )
-    describe(
+    assert_describes(
         with_things(Scene(0), [sun, anchor]),
         "right of a big red anchor is a small orange sun",
         "rechts von einem großen roten Anker ist eine kleine orangefarbene Sonne",
         "一个红色的大船锚的右边有一个橙色的小太阳",
     )
-    describe(
+    assert_describes(
         with_things(Scene(0), [monkey, anchor]),
         "from top to bottom: a big red anchor and a small white monkey",
         "es gibt einen großen roten Anker über einem kleinen weißen Affen",
         "从上到下：一个红色的大船锚和一只白色的小猴子",
     )
-    describe(
+    assert_describes(
         with_things(Scene(0), [heart, sun, monkey]),
         "a small yellow heart is between a small white monkey and a small orange sun",
         "ein kleines gelbes Herz ist zwischen einem kleinen weißen Affen und einer kleinen orangefarbenen Sonne",
         "一颗黄色的小爱心在一只白色的小猴子和一个橙色的小太阳之间",
     )
-    describe(
+    assert_describes(
         with_things(Scene(0), [heart, heart._replace(column=0, x=0.2)]),
         "two small yellow hearts side by side",
         "zwei kleine gelbe Herzen nebeneinander",
         "两颗黄色的小爱心左右排列",
     )
-    describe(
+    assert_describes(
         with_things(Scene(0), [heart, heart._replace(column=0, x=0.2), sun]),
         "there are two small yellow hearts and a small orange sun",
         "das Bild zeigt eine kleine orangefarbene Sonne und zwei kleine gelbe Herzen",
