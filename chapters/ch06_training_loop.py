@@ -52,7 +52,8 @@ LINES = {
     "optimizer.zero_grad()": (24, 21.5, 13, 21.5, "right", "and then: tell,\nvalidate, save,\nstop, go on"),
 }  # fmt: skip
 figure = Figure(figsize=(7.6, 3.9), dpi=100)
-axis = figure.add_axes((0, 0, 1, 1), xlim=(0, 76), ylim=(0, 39), frameon=False)
+axis = figure.add_axes((0, 0, 1, 1), xlim=(0, 76), ylim=(0, 39))
+axis.set_axis_off()
 boxes = []
 for line, (x, y, text_x, text_y, side, text) in LINES.items():
     boxes.append(axis.text(x, y, line, ha="center", va="center", fontsize=9, family="DejaVu Sans Mono",
