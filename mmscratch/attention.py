@@ -20,6 +20,20 @@ class Memory(NamedTuple):
         return (self.tokens * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
+def owners(index: Tensor, rows: int, memories: int) -> Tensor | None:
+    """For a decoder's `reorder`: which memories the sentences `index` (B',) need.
+
+    There are `rows` sentences and `memories` memories: the first rows / memories sentences (the beams of one picture) look
+    at the first memory, and so on. If, as in a beam search, those that are wanted share memories in the same way, each
+    memory is named once, so that none is copied for every beam; and if all stay where they are, the answer is None.
+    """
+    owner = index // (rows // memories)  # (B',)
+    shared, beams = owner.unique_consecutive(return_counts=True)
+    if (beams != beams[:1]).any():
+        return owner
+    return None if torch.equal(shared, torch.arange(memories, device=index.device)) else shared
+
+
 def check_fusion(fusion: str) -> None:
     """Of the decoders: may they look at the memory only at the start, or for every word?"""
     if fusion not in ("prefix", "cross_attention"):

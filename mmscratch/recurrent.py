@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .attention import AdditiveAttention, Memory, check_fusion, scaled_dot_product_attention
+from .attention import AdditiveAttention, Memory, check_fusion, owners, scaled_dot_product_attention
 from .text import PAD
 
 
@@ -254,11 +254,14 @@ class LSTMDecoder(nn.Module):
     def step(self, token: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         """token (B,) -> the logits (B, V) of the next word, and the state after it."""
         outputs, (hidden, cell) = self.lstm(self._embed(token.unsqueeze(1)), (state.hidden, state.cell))  # (B, 1, H)
-        return self._read_out(outputs, state.memory).squeeze(1), LSTMState(hidden, cell, state.memory)
+        outputs = outputs.reshape(len(state.memory.tokens), -1, outputs.size(-1))  # (N memories, beams of each, H)
+        logits = self._read_out(outputs, state.memory)  # as the words of a sentence, beams look at one memory together
+        return logits.flatten(0, 1), LSTMState(hidden, cell, state.memory)
 
     def reorder(self, state: LSTMState, index: Tensor) -> LSTMState:
         """The states of the sentences `index` (B',), in that order."""
-        memory = Memory(*(part.index_select(0, index) for part in state.memory))
+        owner = owners(index, state.hidden.size(1), len(state.memory.tokens))
+        memory = state.memory if owner is None else Memory(*(part.index_select(0, owner) for part in state.memory))
         return LSTMState(state.hidden.index_select(1, index), state.cell.index_select(1, index), memory)
 
     def _embed(self, tokens: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import Memory, MultiHeadAttention, check_fusion
+from .attention import Memory, MultiHeadAttention, check_fusion, owners
 from .text import PAD
 
 KeysValues = tuple[Tensor, ...]  # two of (B, H, N, D/H)
@@ -65,9 +65,11 @@ class TransformerBlock(nn.Module):
         y, weights = self.self_attn.attend(query, *seen, mask, causal, need_weights)
         x = self._after(self.norm1, x + self._drop(y))
         if self.multihead_attn is not None:
-            query = self.multihead_attn.queries(self._before(self.norm2, x))
+            y = self._before(self.norm2, x)
+            y = y.reshape(len(memory[0]), -1, y.size(-1))  # beams look at one memory together, as words of a sentence do
+            query = self.multihead_attn.queries(y)
             y, weights = self.multihead_attn.attend(query, *memory, memory_mask, need_weights=need_weights)
-            x = self._after(self.norm2, x + self._drop(y))
+            x = self._after(self.norm2, x + self._drop(y.view_as(x)))
         norm = self.norm3 or self.norm2
         y = F.gelu(self.linear1(self._before(norm, x)), approximate=self.approximate)  # (B, T, 4D)
         x = self._after(norm, x + self._drop(self.linear2(y)))
@@ -203,10 +205,15 @@ class TransformerDecoder(nn.Module):
     def reorder(self, state: TransformerState, index: Tensor) -> TransformerState:
         """The states of the sentences `index` (B',), in that order."""
 
-        def pick(layers):
+        def pick(layers, index):
             return [pair and tuple(x.index_select(0, index) for x in pair) for pair in layers]
 
-        return TransformerState(pick(state.past), pick(state.memory), state.mask.index_select(0, index), state.length)
+        past, memory, mask = pick(state.past, index), state.memory, state.mask
+        rows = len(mask) if past[0] is None else len(state.past[0][0])
+        owner = index if self.fusion == "prefix" else owners(index, rows, len(mask))
+        if owner is not None:
+            memory, mask = pick(memory, owner), mask.index_select(0, owner)
+        return TransformerState(past, memory, mask, state.length)
 
     def _advance(self, tokens: Tensor, state: TransformerState, need_weights: bool = False):
         """The next words (B, T): their logits (B, T, V), the state after them, and where they looked."""
