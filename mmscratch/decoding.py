@@ -71,9 +71,7 @@ def sample(
 
 
 @torch.no_grad()
-def _word_by_word(
-    decoder: nn.Module, memory: Memory, max_length: int, choose: Callable[[Tensor], Tensor]
-) -> list[Hypothesis]:
+def _word_by_word(decoder: nn.Module, memory: Memory, max_length: int, choose: Callable[[Tensor], Tensor]) -> list[Hypothesis]:
     """`choose`: log-probabilities of the next word (B, V) -> the words chosen (B,)."""
     if max_length < 1:
         raise ValueError(f"max_length is 1 or more words, not {max_length}")
@@ -128,6 +126,7 @@ def beam_search(
     n_best: int = 1,
     min_length: int = 0,
     no_repeat_ngram_size: int = 0,
+    keep_greedy: bool = False,
     trees: list[list[Candidate]] | None = None,
 ) -> list[list[Hypothesis]]:
     """For each memory the `n_best` sentences of highest score that a search of width `num_beams` finds, the best first.
@@ -140,12 +139,11 @@ def beam_search(
     what was found. A penalty above 0 favours long sentences, one below 0 short ones. With one beam it is `greedy_search`.
 
     No sentence has fewer than `min_length` words. With `no_repeat_ngram_size` n, no n words in a row stand in it twice.
-    Where these leave no word at all, <eos> is written. To `trees`, if given, a list of all candidates is added for each
-    memory: `plots.search_tree` draws it.
+    Where these leave no word at all, <eos> is written. A search can lose the beginning of a sentence that is better than
+    all it finds, and be worse than greedy; with `keep_greedy` it takes the greedy sentence then. To `trees`, if given, a
+    list of all candidates is added for each memory: `plots.search_tree` draws it.
 
-    Agrees with `generate` of Hugging Face's transformers, early_stopping="never", but for one thing: a search can lose the
-    beginning of a sentence that is better than all it finds. The greedy sentence at least is not lost here, so the score
-    is never below that of one beam. Source: Graves 2012; Wu et al. 2016.
+    Agrees with `generate` of Hugging Face's transformers, early_stopping="never". Source: Graves 2012; Wu et al. 2016.
     """
     if num_beams < 1 or not 1 <= n_best <= num_beams:
         raise ValueError(f"num_beams is 1 or more, and n_best from 1 to num_beams, not {num_beams} and {n_best}")
@@ -189,9 +187,11 @@ def beam_search(
         words, token = _pick(words, kept)[going], token.gather(1, kept)[going].flatten()
         live, log_prob, found, node, K = live[going], log_prob[going], found[going], node[going], kept.size(1)
 
+    if not all(results):
+        raise FloatingPointError(f"memory {results.index([])}: no next word has a probability; are there NaNs in the model?")
     if trees is not None:
         trees += grown
-    if num_beams > 1:
+    if keep_greedy:
         greedy = beam_search(decoder, memory, 1, max_length, length_penalty, 1, min_length, no_repeat_ngram_size)
         for found, (best,) in zip(results, greedy):
             if all(hypothesis.tokens != best.tokens for hypothesis in found):
@@ -230,17 +230,30 @@ def _forbid(log_probs: Tensor, words: Tensor, too_short: bool, n: int) -> None:
 
 
 @torch.no_grad()
-def write(decoder: nn.Module, vocabulary: Vocabulary, memories: Iterable[Memory], max_length: int = 40) -> list[list[str]]:
-    """A sentence, as tokens, for each row of each memory: `greedy_search`, one memory after the other.
+def write(
+    decoder: nn.Module, vocabulary: Vocabulary, memories: Iterable[Memory], max_length: int = 40, num_beams: int = 1
+) -> list[list[str]]:
+    """A sentence, as tokens, for each row of each memory: `greedy_search`, or with more beams `beam_search`.
 
     `memories` may be a generator: each is then made, without gradients, when its turn comes. Put the model into eval mode
     first.
     """
-    return [vocabulary.decode(h.tokens) for memory in memories for h in greedy_search(decoder, memory, max_length)]
+
+    def search(memory: Memory) -> list[Hypothesis]:
+        if num_beams == 1:
+            return greedy_search(decoder, memory, max_length)
+        return [best for (best,) in beam_search(decoder, memory, num_beams, max_length)]
+
+    return [vocabulary.decode(hypothesis.tokens) for memory in memories for hypothesis in search(memory)]
 
 
 def write_captions(
-    model: nn.Module, vocabulary: Vocabulary, pictures: Iterable[Tensor], batch_size: int = 100, max_length: int = 40
+    model: nn.Module,
+    vocabulary: Vocabulary,
+    pictures: Iterable[Tensor],
+    batch_size: int = 100,
+    max_length: int = 40,
+    num_beams: int = 1,
 ) -> list[list[str]]:
     """A caption, as tokens, for each picture (3, S, S) uint8. Puts the model into eval mode."""
     device, pictures = next(model.parameters()).device, iter(pictures)
@@ -249,7 +262,7 @@ def write_captions(
         while batch := list(islice(pictures, batch_size)):
             yield model.encode({"image": torch.stack(batch).to(device)})
 
-    return write(model.eval().decoder, vocabulary, memories(), max_length)
+    return write(model.eval().decoder, vocabulary, memories(), max_length, num_beams)
 
 
 @torch.no_grad()
