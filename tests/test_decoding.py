@@ -1,11 +1,26 @@
-"""Greedy decoding against a slow loop over the whole prefix, what it asks of a decoder, and sentences made of it."""
+"""Greedy search, sampling and beam search against slow loops over the whole prefix, all sentences there are, and the
+search of transformers; what they ask of a decoder; and sentences made of them."""
+
+import math
+from collections import Counter
+from functools import cache
+from itertools import permutations, product
 
 import pytest
 import torch
 from torch import nn
 
 from mmscratch.attention import Memory
-from mmscratch.decoding import attention_maps, greedy_search, write, write_captions
+from mmscratch.decoding import (
+    Candidate,
+    Hypothesis,
+    attention_maps,
+    beam_search,
+    greedy_search,
+    sample,
+    write,
+    write_captions,
+)
 from mmscratch.recurrent import LSTMDecoder
 from mmscratch.text import BOS, EOS, PAD, UNK, Vocabulary
 from mmscratch.transformer import TransformerDecoder
@@ -54,13 +69,18 @@ def row(memory, i, trimmed=False):
 
 
 class Counted:
-    """A decoder's start and step, with the number of steps."""
+    """A decoder's start, step and reorder, with the number of steps, and of the rows in each."""
 
     def __init__(self, decoder):
-        self.start, self.decoder, self.steps = decoder.start, decoder, 0
+        self.start, self.reorder, self.decoder, self.rows = decoder.start, decoder.reorder, decoder, []
+
+    @property
+    def steps(self):
+        return len(self.rows)
 
     def step(self, token, state):
-        self.steps += 1
+        assert not torch.is_grad_enabled()
+        self.rows.append(len(token))
         return self.decoder.step(token, state)
 
 
@@ -79,6 +99,73 @@ class Recited:
         for i, sentence in enumerate(self.sentences):
             logits[i, sentence[min(state, len(sentence) - 1)]] = 9.0
         return logits, state + 1
+
+
+class Table:
+    """Not even a module: a language of random probabilities. Where it stands, and a word, say where it stands then."""
+
+    def __init__(self, vocab_size, seed=0, scale=2.0, places=1009):
+        generator = torch.Generator().manual_seed(seed)
+        self.jump = torch.randint(places, (places, vocab_size), generator=generator)
+        self.logits = torch.randn(places, vocab_size, generator=generator) * scale
+
+    def start(self, memory):
+        return memory.tokens[:, 0, 0].long()  # a memory is the number of the place where its sentence begins
+
+    def step(self, token, state):
+        state = self.jump[state, token]
+        return self.logits[state], state
+
+    def reorder(self, state, index):
+        return state[index]
+
+    def __call__(self, tokens, memory):
+        state, logits = self.start(memory), []
+        for token in tokens.unbind(1):
+            next_logits, state = self.step(token, state)
+            logits.append(next_logits)
+        return torch.stack(logits, dim=1)  # (B, T, V)
+
+
+class Told(Table):
+    """The table of a language that is told: {a beginning: {the next word: its probability}}; any other just ends."""
+
+    def __init__(self, language):
+        beginnings = list(language)
+        self.jump = torch.full((len(beginnings) + 2, V), len(beginnings))
+        self.logits = torch.full((len(beginnings) + 2, V), -50.0)
+        self.logits[len(beginnings), EOS] = 0.0
+        self.jump[-1, BOS] = beginnings.index(())
+        for i, beginning in enumerate(beginnings):
+            for word, probability in language[beginning].items():
+                self.logits[i, word] = math.log(probability)
+                if (*beginning, word) in language:
+                    self.jump[i, word] = beginnings.index((*beginning, word))
+
+    def start(self, memory):
+        return torch.full((len(memory.tokens),), -1)
+
+
+def places(count):
+    """Memories for a `Table`, each the number of a place."""
+    return Memory(torch.arange(count).view(-1, 1, 1).float(), torch.ones(count, 1, dtype=torch.bool))
+
+
+@torch.no_grad()
+def log_prob_by_hand(decoder, memory, hypothesis, max_length):
+    """What the model says to the sentence under teacher forcing."""
+    target = [*hypothesis.tokens, EOS][:max_length]  # without <eos> where it was cut
+    logits = decoder(torch.tensor([[BOS, *target[:-1]]]), memory)[0]  # (T, V)
+    return logits.log_softmax(-1).gather(1, torch.tensor(target).unsqueeze(1)).sum().item()
+
+
+def assert_same(ours, expected, tolerance=1e-4):
+    """Lists of hypotheses, or of candidates: the same but for rounding."""
+    assert [[x for x in one if not isinstance(x, float)] for one in ours] == [
+        [x for x in one if not isinstance(x, float)] for one in expected
+    ]
+    for one, other in zip(ours, expected):
+        assert (one.log_prob, one.score) == pytest.approx((other.log_prob, other.score), rel=tolerance, abs=tolerance)
 
 
 @torch.no_grad()
@@ -124,10 +211,9 @@ def test_log_prob_is_that_of_the_sentence_under_teacher_forcing(kind, num_layers
     for seed in range(7):
         decoder, memory = make_decoder(kind, num_layers, seed), make_memory(seed=seed)
         for i, hypothesis in enumerate(greedy_search(decoder, memory, LONGEST)):
-            target = [*hypothesis.tokens, EOS][:LONGEST]  # without <eos> where it was cut
-            logits = decoder(torch.tensor([[BOS, *target[:-1]]]), row(memory, i))[0]  # (T, V)
-            log_prob = logits.log_softmax(-1).gather(1, torch.tensor(target).unsqueeze(1)).sum()
-            assert hypothesis.log_prob == pytest.approx(log_prob.item(), abs=1e-4)
+            log_prob = log_prob_by_hand(decoder, row(memory, i), hypothesis, LONGEST)
+            assert hypothesis.log_prob == pytest.approx(log_prob, abs=1e-4)
+            assert hypothesis.score == pytest.approx(log_prob / min(len(hypothesis.tokens) + 1, LONGEST), abs=1e-4)
             ended.add(len(hypothesis.tokens) < LONGEST)
     assert True in ended
 
@@ -206,6 +292,556 @@ def test_no_words_at_all_are_refused(max_length):
         greedy_search(make_decoder("lstm prefix", 1), make_memory(), max_length)
 
 
+def words_after(decoder, memory):
+    """The function from a beginning to the log-probability of each next word, without those that are never written."""
+
+    @cache
+    @torch.no_grad()
+    def after(words):
+        log_probs = decoder(torch.tensor([[BOS, *words]]), memory)[0, -1].log_softmax(-1).tolist()
+        return {word: log_prob for word, log_prob in enumerate(log_probs) if word not in (PAD, BOS, UNK)}
+
+    return after
+
+
+def repeats(words, n):
+    """Do the last n words stand in the sentence before as well?"""
+    return words[-n:] in [words[i : i + n] for i in range(len(words) - n)]
+
+
+def allowed(after, words, min_length, n):
+    left = dict(after(words))
+    for word in list(left):
+        if word == EOS and len(words) < min_length or n > 0 and word != EOS and repeats((*words, word), n):
+            del left[word]
+    return left or {EOS: after(words)[EOS]}
+
+
+def beam_search_by_hand(after, num_beams, max_length, length_penalty=1.0, n_best=1, min_length=0, no_repeat_ngram_size=0):
+    """One memory's n best sentences by search without an early end, the number of steps needed, and the tree of these."""
+    beams, found, tree, needed = [((), 0.0, -1)], [], [], None
+    for length in range(1, max_length + 1):
+        candidates = [
+            (total + log_prob, (*words, word), node)
+            for words, total, node in beams
+            for word, log_prob in allowed(after, words, min_length, no_repeat_ngram_size).items()
+        ]
+        candidates = sorted(candidates, reverse=True)[: 2 * num_beams]
+        beams = []
+        for rank, (total, words, parent) in enumerate(candidates):
+            ended, score, fate = words[-1] == EOS or length == max_length, total / length**length_penalty, "dropped"
+            if ended and rank < num_beams:
+                fate = "finished"
+                found.append(Hypothesis([word for word in words if word != EOS], total, score))
+            elif not ended and len(beams) < num_beams:
+                fate = "kept"
+                beams.append((words, total, len(tree)))
+            tree.append(Candidate(parent, words[-1], total, score, fate))
+        found.sort(key=lambda hypothesis: -hypothesis.score)
+        hopes = [beams[0][1] / longer**length_penalty for longer in range(length + 1, max_length + 1)] if beams else []
+        if num_beams == 1 and candidates[0][1][-1] == EOS:  # then it is greedy search
+            beams = hopes = []
+        if needed is None and not (hopes and (len(found) < n_best or max(hopes) > found[n_best - 1].score)):
+            needed, size = length, len(tree)
+        if not beams:
+            break
+    return found[:n_best], needed, tree[:size]
+
+
+PENALTIES = (-1.0, 0.0, 0.5, 1.0, 2.0)
+RULES = [{}, {"min_length": 5}, {"no_repeat_ngram_size": 1}, {"min_length": 3, "no_repeat_ngram_size": 2}]
+MANY = {"num_beams": 7, "n_best": 7, "max_length": LONGEST}
+
+
+@pytest.mark.parametrize("rules", RULES, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_beam_search_is_the_slow_search_that_never_stops_early(kind, rules):
+    decoder, memory, lengths, steps = make_decoder(kind, 2), make_memory(), set(), set()
+    slow = [words_after(decoder, row(memory, i)) for i in range(B)]
+    for num_beams, n_best in ((1, 1), (2, 1), (3, 3), (5, 2)):
+        for penalty in (-1.0, 0.0, 0.7, 2.0):
+            trees, counted = [], Counted(decoder)
+            ours = beam_search(counted, memory, num_beams, 11, penalty, n_best, trees=trees, **rules)
+            slow_ones = [beam_search_by_hand(after, num_beams, 11, penalty, n_best, **rules) for after in slow]
+            for mine, tree, (expected, needed, expected_tree) in zip(ours, trees, slow_ones):
+                assert_same(mine, expected)
+                assert_same(tree, expected_tree)
+                lengths |= {len(hypothesis.tokens) for hypothesis in mine}
+                steps.add(needed)
+            assert len(ours) == len(trees) == B
+            live = [sum(needed > step for _, needed, _ in slow_ones) for step in range(max(n for _, n, _ in slow_ones))]
+            assert counted.rows == [B, *(num_beams * count for count in live[1:])]  # who has finished leaves the batch
+    assert len(lengths) > 3 and len(steps) > 3  # sentences of many lengths were compared, and many early ends
+
+
+@pytest.mark.parametrize("num_beams", [2, 3, 7])
+def test_of_many_languages_beam_search_is_the_slow_search(num_beams):
+    for seed in range(11):
+        table, memory = Table(23, seed), places(13)
+        penalty, n_best, rules = PENALTIES[seed % 5], seed % num_beams + 1, RULES[seed % 4]
+        ours = beam_search(table, memory, num_beams, 7, penalty, n_best, **rules)
+        for i, mine in enumerate(ours):
+            after = words_after(table, row(memory, i))
+            assert_same(mine, beam_search_by_hand(after, num_beams, 7, penalty, n_best, **rules)[0])
+
+
+TINY = {
+    "table": lambda: Table(7),
+    "lstm": lambda: LSTMDecoder(7, D, H, 1, "cross_attention"),
+    "transformer": lambda: TransformerDecoder(7, D, 2, 1, LONGEST, "prefix"),
+}
+
+
+def tiny(kind):
+    """A decoder that knows three words, with its memories."""
+    torch.manual_seed(5)
+    decoder = TINY[kind]()
+    if kind == "table":
+        return decoder, places(3)
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.mul_(3)
+    return decoder.eval(), make_memory(3)
+
+
+@pytest.mark.parametrize("min_length", [0, 2])
+@pytest.mark.parametrize("kind", TINY)
+def test_beams_enough_find_all_sentences_there_are(kind, min_length):
+    decoder, memory = tiny(kind)
+    slow = [words_after(decoder, row(memory, i)) for i in range(3)]
+    for penalty in PENALTIES:
+        found = beam_search(decoder, memory, 127, 4, penalty, 127, min_length)  # 121 sentences of up to 4 words
+        best = beam_search(decoder, memory, 109, 4, penalty, 5, min_length)  # of 4 words there are 27 · 4 with <eos>
+        for i, after in enumerate(slow):
+            every = []
+            for words in (words for length in range(min_length, 5) for words in product((4, 5, 6), repeat=length)):
+                written = [*words, EOS][:4]
+                log_prob = sum(after(words[:t])[word] for t, word in enumerate(written))
+                every.append(Hypothesis(list(words), log_prob, log_prob / len(written) ** penalty))
+            every.sort(key=lambda hypothesis: -hypothesis.score)
+            assert_same(found[i], every)
+            assert_same(best[i], every[:5])
+            assert len(every) == 121 - (1 + 3) * (min_length > 0)  # fewer than were asked for
+
+
+class WithoutCache:
+    """A language model of transformers as a decoder: the memory is the sentence's beginning; its state, all words so far."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def start(self, memory):
+        return memory.tokens[:, :-1]
+
+    def step(self, token, state):
+        state = torch.cat([state, token.unsqueeze(1)], dim=1)
+        return self.model(state).logits[:, -1], state
+
+    def reorder(self, state, index):
+        return state[index]
+
+
+@pytest.mark.parametrize("scale", [1, 5, 15])
+def test_beam_search_agrees_with_transformers(scale):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 23, "n_positions": 13, "n_embd": 14, "n_layer": 2, "n_head": 2}
+    config = transformers.GPT2Config(**sizes, bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD)
+    lengths = set()
+    for seed in range(2):
+        torch.manual_seed(seed)
+        model = transformers.GPT2LMHeadModel(config).eval().double()  # only what is added up is rounded
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(scale)
+        prompts = torch.tensor([[word, BOS] for word in range(4, 4 + B)])
+        memory = Memory(prompts, torch.ones_like(prompts, dtype=torch.bool))
+        for i, (penalty, (num_beams, n_best)) in enumerate(product(PENALTIES, ((2, 1), (3, 3), (5, 2)))):
+            min_length, n = ((0, 0), (3, 2))[(i + seed) % 2]
+            theirs = model.generate(
+                prompts,
+                attention_mask=torch.ones_like(prompts),
+                num_beams=num_beams,
+                num_return_sequences=n_best,
+                length_penalty=penalty,
+                early_stopping="never",
+                max_new_tokens=7,
+                min_new_tokens=min_length or None,
+                no_repeat_ngram_size=n,
+                do_sample=False,
+                suppress_tokens=[PAD, BOS, UNK],
+                return_dict_in_generate=True,
+                output_scores=True,
+            )
+            ours = sum(beam_search(WithoutCache(model), memory, num_beams, 7, penalty, n_best, min_length, n), [])
+            expected = [words[: words.index(EOS)] if EOS in words else words for words in theirs.sequences[:, 2:].tolist()]
+            assert [hypothesis.tokens for hypothesis in ours] == expected
+            assert [hypothesis.score for hypothesis in ours] == pytest.approx(theirs.sequences_scores.tolist(), rel=1e-6)
+            lengths |= {len(words) for words in expected}
+    assert len(lengths) > 2
+
+
+@pytest.mark.parametrize("kind, num_layers", DECODERS)
+def test_one_beam_is_greedy_search(kind, num_layers):
+    for seed in range(3):
+        decoder, memory = make_decoder(kind, num_layers, seed), make_memory(seed=seed)
+        greedy = greedy_search(decoder, memory, LONGEST)
+        for penalty in PENALTIES:
+            lengths = [min(len(hypothesis.tokens) + 1, LONGEST) for hypothesis in greedy]
+            expected = [h._replace(score=h.log_prob / length**penalty) for h, length in zip(greedy, lengths)]
+            for found, one in zip(beam_search(decoder, memory, 1, LONGEST, penalty), expected):
+                assert_same(found, [one])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_beam_search_finds_is_sorted_different_and_what_the_model_says(kind):
+    fates = set()
+    for seed, penalty in enumerate(PENALTIES):
+        decoder, memory = make_decoder(kind, 1, seed), make_memory(seed=seed)
+        for i, found in enumerate(beam_search(decoder, memory, 5, 7, penalty, 5)):
+            assert 1 <= len(found) <= 5 and len({tuple(hypothesis.tokens) for hypothesis in found}) == len(found)
+            assert found == sorted(found, key=lambda hypothesis: -hypothesis.score)
+            for hypothesis in found:
+                length = min(len(hypothesis.tokens) + 1, 7)
+                assert hypothesis.log_prob == pytest.approx(log_prob_by_hand(decoder, row(memory, i), hypothesis, 7), abs=1e-4)
+                assert hypothesis.score == pytest.approx(hypothesis.log_prob / length**penalty, rel=1e-5)
+                fates.add(len(hypothesis.tokens) == 7)
+    assert fates == {True, False}  # some were cut and some have ended
+
+
+@pytest.mark.parametrize("kind, num_layers", DECODERS)
+def test_a_beam_search_does_not_depend_on_its_batch(kind, num_layers):
+    for seed in range(3):
+        decoder, memory = make_decoder(kind, num_layers, seed), make_memory(seed=seed)
+        options = {"num_beams": 3, "max_length": LONGEST, "n_best": 2, "length_penalty": (0.0, 1.0, -1.0)[seed]}
+        trees = [[Candidate(-1, 4, 0.0, 0.0, "kept")]]  # of a search before
+        together = beam_search(decoder, memory, **options, trees=trees)
+        assert len(trees) == 1 + B and len(trees[0]) == 1
+        for i in range(B):
+            for alone in (row(memory, i), row(memory, i, trimmed=True)):
+                own = []
+                (found,) = beam_search(decoder, alone, **options, trees=own)
+                assert_same(found, together[i])
+                assert len(own) == 1
+                assert_same(own[0], trees[1 + i])
+
+
+A, C, E = 4, 5, 6  # words
+
+
+def test_an_end_that_is_not_among_the_best_does_not_count():
+    decoder = Told({(): {A: 0.5, C: 0.3, EOS: 0.2}, **{(word,): dict.fromkeys(range(7, 27), 0.05) for word in (A, C)}})
+    memory = make_memory(1)
+    (found,) = beam_search(decoder, memory, 2, 3, length_penalty=0, n_best=2)
+    assert [len(hypothesis.tokens) for hypothesis in found] == [2, 2]
+    (found,) = beam_search(decoder, memory, 3, 3, length_penalty=0, n_best=2)
+    assert found[0] == ([], pytest.approx(math.log(0.2)), pytest.approx(math.log(0.2)))
+
+
+def test_an_end_takes_no_beam_away():
+    decoder, trees = Told({(): {EOS: 0.5, A: 0.3, C: 0.2}, (A,): dict.fromkeys(range(7, 27), 0.05), (C,): {EOS: 1.0}}), []
+    (found,) = beam_search(decoder, make_memory(1), 2, 3, length_penalty=0, n_best=2, trees=trees)
+    assert [hypothesis.tokens for hypothesis in found] == [[], [C]]
+    assert [hypothesis.log_prob for hypothesis in found] == pytest.approx([math.log(0.5), math.log(0.2)])
+    assert [(node.token, node.fate) for node in trees[0][:3]] == [(EOS, "finished"), (A, "kept"), (C, "kept")]
+
+
+def test_it_goes_on_while_a_longer_sentence_may_be_better():
+    sure = {(A,) * t: {A: 0.9, EOS: 0.1} for t in range(1, 7)} | {(A,) * 7: {EOS: 1.0}}
+    decoder = Told({(): {A: 0.5, EOS: 0.5}, **sure})
+    for penalty, steps, words in ((1.0, 8, 7), (0.0, 1, 0), (-1.0, 1, 0)):
+        counted = Counted(decoder)
+        (found,) = beam_search(counted, make_memory(1), 2, 8, penalty)
+        assert len(found[0].tokens) == words and counted.steps == steps
+        assert found[0].log_prob == pytest.approx(math.log(0.5 * 0.9**6 if words else 0.5))
+
+
+@pytest.mark.parametrize("penalty, max_length, n_best, steps", [
+    (0.0, 13, 1, 1),  # ln 0.9 = -0.105; all other beginnings have less, and do not become better
+    (1.0, 13, 1, 1),  # ln 0.1 / 13 = -0.177
+    (1.0, 23, 1, 2),  # ln 0.1 / 23 = -0.1001: not over yet. ln 0.05 / 23 = -0.130
+    (2.0, 5, 1, 2),  # ln 0.1 / 5² = -0.092: not over yet. ln 0.05 / 5² = -0.120
+    (0.0, 13, 2, 2),  # the second sentence
+    (0.0, 13, 3, 3),
+    (-1.0, 13, 2, 2),
+])  # fmt: skip
+def test_it_stops_as_soon_as_nothing_better_can_come(penalty, max_length, n_best, steps):
+    halves = {(A,) * t: {A: 0.5, EOS: 0.5} for t in range(1, 29)}
+    counted = Counted(Told({(): {EOS: 0.9, A: 0.1}, **halves}))
+    after = words_after(counted.decoder, make_memory(1))
+    expected, needed, _ = beam_search_by_hand(after, 3, max_length, penalty, n_best)
+    assert_same(beam_search(counted, make_memory(1), 3, max_length, penalty, n_best)[0], expected)
+    assert counted.steps == needed == steps < max_length
+
+
+@pytest.mark.parametrize("rules", [RULES[0], RULES[3]], ids=str)
+@pytest.mark.parametrize("penalty, n_best", [(-1.0, 1), (0.0, 3), (1.0, 2)])
+def test_with_the_greedy_sentence_it_is_never_worse_than_greedy(penalty, n_best, rules):
+    table, memory = Table(13), places(997)
+    options = {"max_length": 7, "length_penalty": penalty, **rules}
+    greedy = [best for (best,) in beam_search(table, memory, 1, **options)]
+    plain, trees, plain_trees = beam_search(table, memory, 3, n_best=n_best, **options), [], []
+    kept = beam_search(table, memory, 3, n_best=n_best, keep_greedy=True, trees=trees, **options)
+    assert sum(found[0].score < best.score - 1e-4 for found, best in zip(plain, greedy)) > 2  # without it, now and then
+    for mine, found, best in zip(kept, plain, greedy):
+        assert mine[0].score >= best.score - 1e-5
+        both = found if best.tokens in [hypothesis.tokens for hypothesis in found] else [*found, best]
+        assert_same(mine, sorted(both, key=lambda hypothesis: -hypothesis.score)[:n_best])
+        assert len({tuple(hypothesis.tokens) for hypothesis in mine}) == len(mine)
+    beam_search(table, memory, 3, n_best=n_best, trees=plain_trees, **options)
+    assert trees == plain_trees  # the greedy sentence is no part of the search
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_beam_search_and_sampling_never_write_the_specials(kind):
+    decoder, memory = make_decoder(kind, 1), make_memory()
+    with torch.no_grad():
+        bias(decoder)[[PAD, BOS, UNK]] = 50.0
+        bias(decoder)[EOS] = 0.0
+    sampled = [sample(decoder, memory, LONGEST, temperature) for temperature in (0.5, 100.0)]
+    for hypothesis in sum(beam_search(decoder, memory, **MANY) + sampled, []):
+        assert not {PAD, BOS, EOS, UNK} & set(hypothesis.tokens)
+        assert hypothesis.log_prob < -10  # they keep the probability that the model gave them
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_has_not_ended_is_cut(kind):
+    decoder, memory = make_decoder(kind, 1), make_memory()
+    with torch.no_grad():
+        bias(decoder)[EOS] = -50.0
+    for max_length in (1, 3, LONGEST):
+        for penalty in (-1.0, 0.5):
+            for found in beam_search(decoder, memory, 5, max_length, penalty, 3):
+                assert len(found) == 3
+                for hypothesis in found:
+                    assert len(hypothesis.tokens) == max_length
+                    assert hypothesis.score == pytest.approx(hypothesis.log_prob / max_length**penalty, rel=1e-5)
+        assert {len(hypothesis.tokens) for hypothesis in sample(decoder, memory, max_length)} == {max_length}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("min_length", [1, 5, LONGEST])
+def test_no_sentence_is_shorter_than_min_length(kind, min_length):
+    decoder, memory = make_decoder(kind, 1), make_memory()
+    with torch.no_grad():
+        bias(decoder)[EOS] = 30.0
+    assert any(not hypothesis.tokens for found in beam_search(decoder, memory, **MANY) for hypothesis in found)
+    for penalty in (0.0, 1.0):
+        found = beam_search(decoder, memory, **MANY, min_length=min_length, length_penalty=penalty)
+        assert min(len(hypothesis.tokens) for one in found for hypothesis in one) == min_length
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_no_n_words_stand_in_a_sentence_twice(kind, n):
+    decoder, memory = make_decoder(kind, 1), make_memory()
+    with torch.no_grad():
+        bias(decoder)[EOS] = -50.0
+        bias(decoder)[[4, 5, 6, 7]] = 9.0  # it stammers
+    shown = [{}, {"no_repeat_ngram_size": n}]
+    plain, blocked = ([h.tokens for f in beam_search(decoder, memory, **MANY, **rules) for h in f] for rules in shown)
+    repeated = [[words[i : i + n] for i in range(len(words) - n + 1)] for words in plain]
+    assert any(ngrams.count(ngram) > 1 for ngrams in repeated for ngram in ngrams)
+    for words in blocked:
+        ngrams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+        assert len(words) == LONGEST and len(set(ngrams)) == len(ngrams)
+
+
+def test_where_no_word_is_left_the_sentence_ends():
+    options = {"max_length": 7, "min_length": 5, "no_repeat_ngram_size": 1, "length_penalty": 0.0}
+    table, memory = Table(7), places(3)
+    for i, found in enumerate(beam_search(table, memory, 11, n_best=11, **options)):
+        assert {tuple(hypothesis.tokens) for hypothesis in found} == set(permutations((4, 5, 6)))
+        for hypothesis in found:
+            assert hypothesis.log_prob == pytest.approx(log_prob_by_hand(table, row(memory, i), hypothesis, 7), abs=1e-4)
+    for (hypothesis,) in beam_search(table, memory, 1, **options):
+        assert set(hypothesis.tokens) == {4, 5, 6}
+
+
+def test_half_precision_is_added_up_in_full_by_beams_and_samples_too():
+    class Half(Table):
+        def step(self, token, state):
+            logits, state = super().step(token, state)
+            return logits.bfloat16(), state
+
+    half, full, memory = Half(23), Table(23), places(7)
+    full.logits = full.logits.bfloat16().float()
+    assert beam_search(half, memory, **MANY) == beam_search(full, memory, **MANY)
+    draws = [sample(table, memory, LONGEST, generator=torch.Generator().manual_seed(2)) for table in (half, full)]
+    assert draws[0] == draws[1]
+
+
+@pytest.mark.parametrize("kind, num_layers", DECODERS)
+def test_beams_and_samples_change_nothing_and_leave_nothing_to_learn_from(kind, num_layers):
+    decoder, memory = make_decoder(kind, num_layers), make_memory()
+    tokens, mask = memory.tokens.clone(), memory.mask.clone()
+    for search in (
+        lambda decoder: beam_search(decoder, memory, 3, LONGEST, n_best=2, keep_greedy=True, min_length=2),
+        lambda decoder: [sample(decoder, memory, LONGEST, 0.7, 7, 0.9, torch.Generator().manual_seed(1))],
+    ):
+        first = search(decoder)
+        assert first == search(Counted(decoder))  # who asserts that there are no gradients
+        assert torch.equal(memory.tokens, tokens) and torch.equal(memory.mask, mask)
+        for hypothesis in sum(first, []):
+            assert type(hypothesis.log_prob) is type(hypothesis.score) is float
+            assert all(type(word) is int for word in hypothesis.tokens)
+
+
+@pytest.mark.parametrize("name, options", [
+    ("num_beams", {"num_beams": 0}),
+    ("num_beams", {"num_beams": -1, "n_best": -1}),
+    ("n_best", {"num_beams": 3, "n_best": 4}),
+    ("n_best", {"num_beams": 3, "n_best": 0}),
+    ("max_length", {"max_length": 0}),
+    ("max_length", {"max_length": -1, "min_length": -1}),
+    ("min_length", {"max_length": 3, "min_length": 4}),
+    ("min_length", {"min_length": -1}),
+])  # fmt: skip
+def test_beams_that_make_no_sense_are_refused(name, options):
+    with pytest.raises(ValueError, match=name):
+        beam_search(Table(7), places(2), **options)
+
+
+@pytest.mark.parametrize("name, options", [
+    ("temperature", {"temperature": 0}),
+    ("temperature", {"temperature": -0.5}),
+    ("temperature", {"temperature": math.nan}),
+    ("top_k", {"top_k": 0}),
+    ("top_k", {"top_k": -3}),
+    ("top_p", {"top_p": 0}),
+    ("top_p", {"top_p": 1.5}),
+    ("top_p", {"top_p": -0.1}),
+    ("top_p", {"top_p": math.nan}),
+    ("max_length", {"max_length": 0}),
+])  # fmt: skip
+def test_samples_that_make_no_sense_are_refused(name, options):
+    with pytest.raises(ValueError, match=name):
+        sample(Table(7), places(2), **options)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_a_model_of_nans_is_an_error_that_names_the_memory(num_beams):
+    table, memory = Table(23), places(5)
+    for rules in ({}, {"keep_greedy": True}, {"min_length": 2, "no_repeat_ngram_size": 2}):
+        assert len(beam_search(table, memory, num_beams, 7, **rules)) == 5
+    first = table.jump[3, BOS].item()
+    table.jump[table.jump == first] = 0  # the others do not come there
+    table.jump[3, BOS], table.logits[first] = first, math.nan
+    for rules in ({}, {"keep_greedy": True}, {"min_length": 2, "no_repeat_ngram_size": 2}):
+        with pytest.raises(FloatingPointError, match="memory 3: .* NaN"):
+            beam_search(table, memory, num_beams, 7, **rules)
+
+
+@pytest.mark.parametrize("kind, num_layers", DECODERS)
+def test_samples_have_the_models_own_log_prob(kind, num_layers):
+    ended = set()
+    for seed, options in enumerate(({}, {"temperature": 2.0}, {"temperature": 0.3, "top_k": 7}, {"top_p": 0.8})):
+        decoder, memory = make_decoder(kind, num_layers, seed), make_memory(seed=seed)
+        found = sample(decoder, memory, 7, **options, generator=torch.Generator().manual_seed(seed))
+        assert len(found) == B
+        for i, hypothesis in enumerate(found):
+            log_prob = log_prob_by_hand(decoder, row(memory, i), hypothesis, 7)
+            assert hypothesis.log_prob == pytest.approx(log_prob, abs=1e-4)
+            assert hypothesis.score == pytest.approx(log_prob / min(len(hypothesis.tokens) + 1, 7), abs=1e-4)
+            ended.add(len(hypothesis.tokens) < 7)
+    assert ended == {True, False}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_among_one_word_are_greedy(kind):
+    decoder, memory = make_decoder(kind, 1), make_memory()
+    greedy = greedy_search(decoder, memory, LONGEST)
+    for options in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-5}, {"temperature": 9.0, "top_k": 1, "top_p": 1.0}):
+        assert sample(decoder, memory, LONGEST, **options) == greedy
+    assert sample(decoder, memory, LONGEST) != greedy
+
+
+def test_samples_are_repeatable_and_each_is_its_own():
+    table, memory = Table(23), Memory(*(part[:1].expand(19, 1, *part.shape[2:]) for part in places(1)))
+
+    def draw(seed):
+        return sample(table, memory, 11, generator=torch.Generator().manual_seed(seed))
+
+    assert draw(3) == draw(3) != draw(4)
+    assert len({tuple(hypothesis.tokens) for hypothesis in draw(3)}) > 9  # 19 sentences about the same
+    torch.manual_seed(3)
+    first, second = sample(table, memory, 11), sample(table, memory, 11)
+    torch.manual_seed(3)
+    assert first == sample(table, memory, 11) != second
+
+
+def to_draw_from(logits, temperature, top_k, top_p):
+    """The words that may be drawn, each with its probability."""
+    words = sorted(set(range(V)) - {PAD, BOS, UNK}, key=lambda word: -logits[word])[:top_k]
+    weights = [math.exp(logits[word] / temperature) for word in words]
+    kept = {}
+    for word, weight in zip(words, weights):
+        if top_p is None or sum(kept.values()) < top_p:
+            kept[word] = weight / sum(weights)
+    return {word: probability / sum(kept.values()) for word, probability in kept.items()}
+
+
+DRAWS = [(1.0, None, None), (0.5, None, None), (3.0, None, None), (1.0, 5, None), (2.0, 11, None)]
+DRAWS += [(1.0, None, 0.5), (1.0, None, 0.9), (2.0, None, 0.7), (0.6, None, 0.95), (1.0, 7, 0.8), (2.0, 3, 0.6), (1.0, 99, 1.0)]
+
+
+@pytest.mark.parametrize("temperature, top_k, top_p", DRAWS)
+def test_words_are_drawn_as_often_as_they_are_probable(temperature, top_k, top_p):
+    count, table = 20011, Table(V, places=1, scale=0.8)
+    memory = Memory(torch.zeros(count, 1, 1), torch.ones(count, 1, dtype=torch.bool))
+    sentences = sample(table, memory, 1, temperature, top_k, top_p, torch.Generator().manual_seed(1))
+    drawn = Counter(hypothesis.tokens[0] if hypothesis.tokens else EOS for hypothesis in sentences)
+    expected = to_draw_from(table.logits[0].tolist(), temperature, top_k, top_p)
+    assert set(drawn) == set(expected)
+    chi_square = sum((drawn[word] - count * p) ** 2 / (count * p) for word, p in expected.items())
+    freedom = len(expected) - 1
+    assert chi_square < freedom + 4 * math.sqrt(2 * freedom)  # its mean, and four standard deviations
+
+
+@pytest.mark.parametrize("temperature, top_k, top_p", DRAWS)
+def test_who_may_be_drawn_is_as_in_transformers(temperature, top_k, top_p):
+    transformers = pytest.importorskip("transformers")
+    logits = Table(V).logits[:101]
+    expected = logits.clone()
+    expected[:, [PAD, BOS, UNK]] = -torch.inf
+    expected = transformers.TemperatureLogitsWarper(float(temperature))(None, expected)
+    if top_k is not None:
+        expected = transformers.TopKLogitsWarper(top_k)(None, expected)
+    if top_p is not None and top_p < 1:
+        expected = transformers.TopPLogitsWarper(top_p)(None, expected)
+    for row_logits, probabilities in zip(logits.tolist(), expected.softmax(-1).tolist()):
+        words = to_draw_from(row_logits, temperature, top_k, top_p)
+        assert [words.get(word, 0.0) for word in range(V)] == pytest.approx(probabilities, abs=1e-5)
+
+
+@pytest.mark.parametrize("num_beams, n_best", [(1, 1), (2, 1), (3, 3), (5, 2)])
+def test_the_tree_holds_all_that_was_looked_at(num_beams, n_best):
+    for penalty in PENALTIES:
+        table, memory, trees = Table(23), places(17), []
+        results = beam_search(table, memory, num_beams, 7, penalty, n_best, trees=trees)
+        for i, (tree, found) in enumerate(zip(trees, results)):
+            after, words, steps = words_after(table, row(memory, i)), [], {}
+            for place, node in enumerate(tree):
+                assert -1 <= node.parent < place
+                before = words[node.parent] if node.parent >= 0 else ()
+                above = tree[node.parent].log_prob if node.parent >= 0 else 0.0
+                assert node.parent == -1 or tree[node.parent].fate == "kept"
+                words.append((*before, node.token))
+                assert node.log_prob == pytest.approx(above + after(before)[node.token], abs=1e-4)
+                assert node.score == pytest.approx(node.log_prob / len(words[-1]) ** penalty, rel=1e-5)
+                steps.setdefault(len(words[-1]), []).append(node)
+            for length, nodes in steps.items():
+                assert len(nodes) == 2 * num_beams and [n.log_prob for n in nodes] == sorted([n.log_prob for n in nodes])[::-1]
+                going = [node for node in nodes if node.token != EOS and length < 7]
+                assert [node for node in nodes if node.fate == "kept"] == going[:num_beams]
+                ended = [node for node in nodes[:num_beams] if node.token == EOS or length == 7]
+                assert [node for node in nodes if node.fate == "finished"] == ended
+            finished = [(tokens, node) for tokens, node in zip(words, tree) if node.fate == "finished"]
+            finished = sorted(finished, key=lambda pair: -pair[1].score)[:n_best]
+            assert [[word for word in tokens if word != EOS] for tokens, _ in finished] == [h.tokens for h in found]
+            assert [node.score for _, node in finished] == pytest.approx([hypothesis.score for hypothesis in found])
+        assert len(trees) == 17
+
+
 WORDS = Vocabulary([f"word{i}" for i in range(4, V)])
 
 
@@ -223,6 +859,21 @@ def test_write_is_greedy_search_sentence_by_sentence(kind):
             shorter = write(decoder, WORDS, iter(memories), max_length=3)
             assert shorter == [sentence[:3] for sentence in expected]
     assert len(lengths) > 3 and write(decoder, WORDS, []) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_write_with_beams_is_beam_search_sentence_by_sentence(kind):
+    decoder, memory = make_decoder(kind, 1), make_memory()
+    expected = {}
+    for num_beams in (1, 2, 5):
+        found = [beam_search(decoder, row(memory, i), num_beams, LONGEST)[0][0] for i in range(B)]
+        expected[num_beams] = [[f"word{word}" for word in hypothesis.tokens] for hypothesis in found]
+        for sizes in ([B], [1] * B, [2, 3]):
+            memories = [Memory(*parts) for parts in zip(memory.tokens.split(sizes), memory.mask.split(sizes))]
+            assert write(decoder, WORDS, iter(memories), LONGEST, num_beams) == expected[num_beams]
+        shorter = [beam_search(decoder, row(memory, i), num_beams, 3)[0][0].tokens for i in range(B)]
+        assert write(decoder, WORDS, [memory], 3, num_beams) == [[f"word{word}" for word in tokens] for tokens in shorter]
+    assert expected[1] != expected[5]
 
 
 def test_each_memory_is_made_when_its_turn_comes_and_without_gradients():
@@ -267,6 +918,17 @@ def test_write_captions_is_greedy_search_in_batches():
         found = greedy_search(model.decoder, model.encode({"image": pictures}), LONGEST)
     assert written == [[f"word{word}" for word in h.tokens] for h in found]
     assert write_captions(model, WORDS, []) == []
+
+
+def test_write_captions_with_beams_is_beam_search_in_batches():
+    pictures = torch.randint(0, 256, (7, 3, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    model = TinyModel().train()
+    written = write_captions(model, WORDS, iter(pictures), 3, LONGEST, num_beams=3)
+    assert not model.training and model.batch_sizes == [3, 3, 1]
+    with torch.no_grad():
+        found = beam_search(model.decoder, model.encode({"image": pictures}), 3, LONGEST)
+    assert written == [[f"word{word}" for word in best.tokens] for (best,) in found]
+    assert written != write_captions(model, WORDS, pictures, max_length=LONGEST)
 
 
 class Looked(nn.Linear):
