@@ -329,7 +329,7 @@ def _evaluate(run: Path, data, split: str) -> list[list[str]]:
     written = write_captions(model, vocabulary, (data.picture(i) for i in range(len(data))))
     print(f"\n{run}, {len(data):,} pictures of the {split} split")
     if hasattr(data, "scene"):
-        (one, two, three, all_of_them), faults, _ = truth(written, [data.scene(i) for i in range(len(data))])
+        (one, two, three, all_of_them), faults = truth(written, [data.scene(i) for i in range(len(data))])
         print(f"  true by judge       {all_of_them:.1f} %  (one thing {one:.0f} %, two {two:.0f} %, three {three:.0f} %)")
         print(f"  wrong in the others {', '.join(f'{fault} {n}' for fault, n in faults.most_common()) or 'nothing'}")
     score = bleu(written, data.references)

@@ -270,7 +270,6 @@ class Truth(NamedTuple):
 
     shares: list[float]  # of true captions in %: of scenes with one thing, with two, with three, and of all
     faults: Counter  # of the others: how many captions have which
-    true: list[bool]  # of each caption
 
 
 def truth(written: Sequence[Tokens], scenes: Sequence[Scene]) -> Truth:
@@ -286,7 +285,7 @@ def truth(written: Sequence[Tokens], scenes: Sequence[Scene]) -> Truth:
     for numbers in ((1,), (2,), (3,), (1, 2, 3)):
         true = [j.true for j, scene in zip(judgements, scenes) if len(scene.things) in numbers]
         shares.append(100 * sum(true) / max(len(true), 1))
-    return Truth(shares, Counter(fault for j in judgements for fault in j.wrong), [j.true for j in judgements])
+    return Truth(shares, Counter(fault for j in judgements for fault in j.wrong))
 
 
 class LabelScores(NamedTuple):

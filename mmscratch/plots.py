@@ -1,7 +1,9 @@
 """Figures. Each function returns a matplotlib Figure; `figure.savefig(path)` writes it, a notebook shows it."""
 
 import json
+import math
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from functools import cache
@@ -13,7 +15,8 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .text import detokenize
+from .decoding import Candidate
+from .text import Vocabulary, detokenize
 
 GREEN, RED, GREY = "#1a7f37", "#c62828", "#555555"
 
@@ -108,6 +111,51 @@ def _chinese_fonts() -> list[str]:
              "Microsoft YaHei", "SimHei", "SimSun", "Arial Unicode MS", "Droid Sans Fallback")  # fmt: skip
     names = sorted({font.name for font in font_manager.fontManager.ttflist})
     return [name for name in names if name.startswith(known)][:1]
+
+
+def search_tree(tree: Sequence[Candidate], vocabulary: Vocabulary) -> Figure:
+    """The tree of a beam search, as `beam_search` records it: on each edge a word, and below it its probability there.
+
+    Black is what was kept, grey what was dropped; a sentence that was found ends in its score, and the best is thick.
+    """
+    children = defaultdict(list)
+    for i, candidate in enumerate(tree):
+        if candidate.log_prob > -math.inf:
+            children[candidate.parent].append(i)
+    ends = [i for i, candidate in enumerate(tree) if candidate.fate == "finished"]
+    winner = max(ends, key=lambda i: tree[i].score)
+    best, depth, height = set(), {-1: 0}, {}
+    while winner != -1:
+        best.add(winner)
+        winner = tree[winner].parent
+
+    def place(node: int) -> None:
+        """Below one another, what has no children; in the middle of its children, what has."""
+        for child in children[node]:
+            depth[child] = depth[node] + 1
+            place(child)
+        below = [height[child] for child in children[node]]
+        height[node] = (below[0] + below[-1]) / 2 if below else sum(not children[i] for i in height)
+
+    place(-1)
+    rows, columns, wide, high = max(height.values()) + 1, max(depth.values()), 0.95, 0.36  # inches
+    figure = Figure(figsize=(columns * wide + 0.8, rows * high + 0.2), dpi=100)
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set(xlim=(-0.1, columns + 0.75), ylim=(rows - 0.2, -0.8))
+    axis.set_axis_off()
+    for i in height.keys() - {-1}:
+        word, parent, thick = tree[i], tree[i].parent, i in best
+        colour = GREEN if thick else GREY if word.fate == "dropped" else "black"
+        x, y = depth[i], height[i]
+        axis.plot((x - 1, x - 0.92, x - 0.92, x), (height[parent], height[parent], y, y), color=colour,
+                  linewidth=3 if thick else 0.8, zorder=2 if thick else 1, solid_capstyle="butt")  # fmt: skip
+        probability = math.exp(word.log_prob - (tree[parent].log_prob if parent >= 0 else 0.0))
+        axis.text(x - 0.46, y - 0.08, vocabulary.words[word.token], color=colour, ha="center", va="bottom", fontsize=9,
+                  family=[*_chinese_fonts(), "DejaVu Sans"])  # fmt: skip
+        axis.text(x - 0.46, y + 0.09, f"{probability:.2f}", color=GREY, ha="center", va="top", fontsize=6.5)
+        if word.fate == "finished":
+            axis.text(x + 0.06, y, f"{word.score:.2f}", color=colour, va="center", fontsize=9, weight="bold" if thick else None)
+    return figure
 
 
 def learning_curves(metrics: str | Path) -> Figure:

@@ -1,5 +1,7 @@
 """Attention: the textbook's formula and the fused kernel agree, and who may see nothing gets nothing."""
 
+import random
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from mmscratch.attention import (
     causal_mask,
     doubly_stochastic_penalty,
     masked_softmax,
+    owners,
     scaled_dot_product_attention,
 )
 
@@ -357,3 +360,55 @@ def test_the_mean_of_a_memory_leaves_padding_out():
     tokens, mask = torch.randn(3, N, D), torch.arange(N) < torch.tensor([[4], [7], [0]])
     mean = Memory(tokens, mask).mean()
     assert_close(mean, torch.stack([tokens[0, :4].mean(0), tokens[1].mean(0), torch.zeros(D)]))
+
+
+def owners_by_hand(index, rows, memories):
+    """Walk along the wanted sentences, and note each memory where its group begins, and the size of the group."""
+    every = [i for i in range(memories) for _ in range(rows // memories)]  # whose sentence each is
+    wanted, groups = [every[i] for i in index], []
+    for i, owner in enumerate(wanted):
+        if i == 0 or owner != wanted[i - 1]:
+            groups.append([owner, 0])
+        groups[-1][1] += 1
+    if len({size for _, size in groups}) > 1:
+        return wanted
+    shared = [owner for owner, _ in groups]
+    return None if shared == list(range(memories)) else shared
+
+
+@pytest.mark.parametrize("index, rows, memories, expected", [
+    ([0, 1, 2], 3, 3, None),  # all stay
+    ([0, 0, 1, 1, 2, 2], 3, 3, None),  # each becomes two beams
+    ([1, 1, 0, 3, 3, 2, 5, 4, 4], 6, 3, None),  # two beams of each become three, and none looks elsewhere
+    ([2, 3, 4, 5], 6, 3, [1, 2]),  # the first is done
+    ([0, 2, 4], 6, 3, None),  # of each one is left
+    ([3, 5], 6, 3, [1, 2]),
+    ([4, 4, 0, 1], 6, 3, [2, 0]),
+    ([0, 1, 2, 2, 2, 5], 6, 3, [0, 0, 1, 1, 1, 2]),  # groups of 2, 3 and 1
+    ([0, 1, 2, 0], 3, 3, [0, 1, 2, 0]),
+    ([0, 2, 1, 3], 4, 2, [0, 1, 0, 1]),  # in turn: groups of 1
+    ([0, 0, 0], 1, 1, None),
+])  # fmt: skip
+def test_owners_names_each_memory_once_where_beams_stay_together(index, rows, memories, expected):
+    answer = owners(torch.tensor(index), rows, memories)
+    assert (answer if answer is None else answer.tolist()) == expected == owners_by_hand(index, rows, memories)
+
+
+def test_owners_gives_every_sentence_its_own_memory():
+    chance, kinds = random.Random(0), set()
+    for _ in range(997):
+        memories, beams, wanted = chance.randint(1, 5), chance.randint(1, 3), chance.randint(1, 3)
+        rows = memories * beams
+        if chance.random() < 0.5:  # as in a beam search
+            kept = [i for i in range(memories) if chance.random() < 0.7] or [0]
+            index = [i * beams + chance.randrange(beams) for i in kept for _ in range(wanted)]
+        else:
+            index = [chance.randrange(rows) for _ in range(chance.randint(1, 7))]
+        answer = owners(torch.tensor(index), rows, memories)
+        answer = answer if answer is None else answer.tolist()
+        assert answer == owners_by_hand(index, rows, memories)
+        looked = list(range(memories)) if answer is None else answer  # the memories that are left, in this order
+        group = len(index) // len(looked)
+        assert [owner for owner in looked for _ in range(group)] == [i // beams for i in index]
+        kinds.add("stay" if answer is None else "all" if len(answer) == len(index) else "shared")
+    assert kinds == {"stay", "all", "shared"}

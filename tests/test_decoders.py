@@ -75,6 +75,61 @@ def test_beams_change_places(decoder, memory, tokens, index):
             assert_close(logits, expected[:, t], **CLOSE)
 
 
+def looked_at(state):
+    """What a state holds of the memory, each of as many rows as there are memories."""
+    if isinstance(state.memory, Memory):
+        return list(state.memory)
+    return [*(part for pair in state.memory for part in pair or ()), state.mask]
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_beams_of_a_memory_stay_together_change_places_and_leave(make, memory, num_layers):
+    decoder, state = make(num_layers=num_layers), None
+    moves = [
+        list(range(B)),
+        [b for b in range(B) for _ in range(3)],  # three beams each
+        [3 * b + beam for b in range(B) for beam in (2, 0, 0)],
+        [3 * b + beam for b in (0, 2, 3) for beam in (1, 1, 2)],  # two memories are done
+        [3 * b + beam for b in range(3) for beam in (2, 0)],  # two beams each
+        [2, 3, 4, 5],  # memories 2 and 3
+        [3, 0, 3, 1, 1],  # nobody stays together
+        [4, 4, 0, 0, 2, 2],
+        [0, 1, 4, 5],
+    ]
+    words, owner = torch.ones(B, 0, dtype=torch.long), torch.arange(B)  # what each sentence has so far, and its memory
+    for index in map(torch.tensor, moves):
+        state = decoder.start(memory) if state is None else decoder.reorder(state, index)
+        words, owner = words[index], owner[index]
+        for _ in range(2):
+            words = torch.cat([words, torch.randint(1, V, (len(index), 1))], dim=1)
+            logits, state = decoder.step(words[:, -1], state)
+            expected = decoder(words, Memory(*(part[owner] for part in memory)))[:, -1]
+            assert logits.shape == (len(index), V)
+            assert_close(logits, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("kind", [kind for kind in DECODERS if "prefix" not in kind])
+def test_beams_do_not_copy_the_memory(kind, memory, num_layers):
+    decoder = DECODERS[kind](num_layers=num_layers)
+    state = decoder.start(memory)
+    first = looked_at(state)
+    assert len(first) == (2 if kind.startswith("lstm") else 2 * num_layers + 1)
+    if kind.startswith("lstm"):
+        assert first[0] is memory.tokens and first[1] is memory.mask
+    beams, moved = torch.arange(B).repeat_interleave(3), torch.arange(3 * B).unflatten(0, (B, 3)).flip(1).flatten()
+    for index in (None, beams, moved, moved):
+        state = state if index is None else decoder.reorder(state, index)
+        _, state = decoder.step(torch.randint(1, V, (B if index is None else 3 * B,)), state)
+        assert all(one is other for one, other in zip(looked_at(state), first, strict=True))
+    state = decoder.reorder(state, torch.arange(3, 3 * B))  # the first memory is done: the others are copied once
+    for part, whole in zip(looked_at(state), first, strict=True):
+        assert_close(part, whole[1:], rtol=0, atol=0)
+    state = decoder.reorder(state, torch.tensor([0, 4, 1]))
+    for part, whole in zip(looked_at(state), first, strict=True):
+        assert_close(part, whole[[1, 2, 1]], rtol=0, atol=0)
+
+
 def test_a_state_can_be_returned_to(decoder, memory, tokens):
     states, written = [decoder.start(memory)], []
     for t in range(T):
