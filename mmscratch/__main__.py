@@ -1,4 +1,4 @@
-"""The command line: python -m mmscratch quickstart | train | evaluate | caption | doctor"""
+"""The command line: python -m mmscratch quickstart | train | evaluate | caption | score | doctor"""
 
 import argparse
 import importlib
@@ -57,6 +57,10 @@ def make_parser() -> argparse.ArgumentParser:
         sub.add_argument("--compile", action="store_true", help="use torch.compile: slow at first, then faster on a GPU")
         sub.add_argument("--profile", action="store_true", help="show where the time of a step goes, and keep a trace")
 
+    def beams(sub):
+        sub.add_argument("--beams", type=int, default=1, metavar="N",
+                         help="beginnings kept side by side while searching the best sentence (default: 1, greedy)")  # fmt: skip
+
     def data(sub, required):
         sub.add_argument("--data", type=Path, required=required, metavar="DIR", help="folder with pictures and captions")
         sub.add_argument("--layout", choices=("folder", "flickr8k"), default="folder",
@@ -86,10 +90,20 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("run", type=Path, metavar="RUN", help="folder of a trained model, such as runs/quickstart")
     data(sub, required=False)
     sub.add_argument("--split", help="train, validation or test (default: validation; for drawn scenes: test)")
+    beams(sub)
 
     sub = command("caption", caption, "Write a caption for each picture.")
     sub.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="picture files, or folders of them")
     sub.add_argument("--run", type=Path, default=Path("runs/quickstart"), metavar="DIR", help="default: %(default)s")
+    beams(sub)
+
+    sub = command("score", score, "Score sentences in a text file against references in others: BLEU, ROUGE-L and CIDEr-D.")
+    sub.add_argument("hypotheses", type=Path, metavar="HYPOTHESES", help="what was written, a sentence a line")
+    sub.add_argument("references", type=Path, nargs="+", metavar="REFERENCES",
+                     help="a reference for each, in the same line; in a second file another one, or an empty line")  # fmt: skip
+    sub.add_argument("--tokenize", choices=("caption", "words", "none"), default="caption",
+                     help="caption: as the COCO evaluation, without punctuation; words: with it, lower case; none: the "
+                          "text is tokenized, with spaces between the tokens (default: %(default)s)")  # fmt: skip
 
     command("doctor", doctor, "Say what this machine has, and what is wrong, if anything.")
     return parser
@@ -209,7 +223,7 @@ def evaluate(args) -> None:
         split = args.split or "validation"
         data = LAYOUTS[args.layout if args.data else facts["layout"]](args.data or facts["data"], split, size)
         _report(data, split, args.run)
-    _evaluate(args.run, data, split)
+    _evaluate(args.run, data, split, args.beams)
 
 
 def caption(args) -> int:
@@ -233,8 +247,24 @@ def caption(args) -> int:
             print(f"error: {error}", file=sys.stderr)
             failed = 2
             continue
-        print(f"{path}: {detokenize(write_captions(model, vocabulary, [picture])[0])}", flush=True)
+        print(f"{path}: {detokenize(write_captions(model, vocabulary, [picture], num_beams=args.beams)[0])}", flush=True)
     return failed
+
+
+def score(args) -> None:
+    from .metrics import caption_tokenize
+    from .text import tokenize
+
+    split = {"caption": caption_tokenize, "words": tokenize, "none": str.split}[args.tokenize]
+    hypotheses, *columns = map(_lines, (args.hypotheses, *args.references))
+    for path, column in zip(args.references, columns):
+        if len(column) != len(hypotheses):
+            raise ValueError(f"{args.hypotheses} has {len(hypotheses):,} lines, but {path} {len(column):,}")
+    references = [[split(line) for line in lines if line.strip()] for lines in zip(*columns)]
+    if [] in references:
+        raise ValueError(f"line {references.index([]) + 1} has no reference: it is empty in {', '.join(map(str, args.references))}")
+    print(f"{args.hypotheses}, {len(hypotheses):,} sentences; in brackets, what 95 % of a thousand resamples give")
+    _print_scores(list(map(split, hypotheses)), references)
 
 
 def doctor(args) -> int:
@@ -316,25 +346,36 @@ def _report(data, split: str, folder: Path | None) -> None:
             print(f"  and {len(data.problems) - 5} more, all in {path}")
 
 
-def _evaluate(run: Path, data, split: str) -> list[list[str]]:
+def _lines(path: Path) -> list[str]:
+    """The lines of a text file."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start:,} is not UTF-8 text; save it as UTF-8") from None
+    lines = lines if lines[-1] else lines[:-1]
+    if not lines:
+        raise ValueError(f"{path}: the file is empty")
+    return lines
+
+
+def _evaluate(run: Path, data, split: str, beams: int = 1) -> list[list[str]]:
     """Caption the pictures, print how good that is, and keep the captions and a sheet of the first twelve."""
     from .decoding import write_captions
-    from .metrics import bleu, exact_match, truth
+    from .metrics import caption_tokenize, truth
     from .plots import caption_sheet
     from .text import detokenize
 
     if len(data) == 0:
         raise ValueError(f"no pictures with captions in the split {split}")
     model, vocabulary, _ = _load(run)
-    written = write_captions(model, vocabulary, (data.picture(i) for i in range(len(data))))
-    print(f"\n{run}, {len(data):,} pictures of the {split} split")
+    written = write_captions(model, vocabulary, (data.picture(i) for i in range(len(data))), num_beams=beams)
+    print(f"\n{run}, {len(data):,} pictures of the {split} split; in brackets, what 95 % of a thousand resamples give")
     if hasattr(data, "scene"):
         (one, two, three, all_of_them), faults = truth(written, [data.scene(i) for i in range(len(data))])
-        print(f"  true by judge       {all_of_them:.1f} %  (one thing {one:.0f} %, two {two:.0f} %, three {three:.0f} %)")
-        print(f"  wrong in the others {', '.join(f'{fault} {n}' for fault, n in faults.most_common()) or 'nothing'}")
-    score = bleu(written, data.references)
-    print(f"  BLEU-4              {score.score:.1f}  (our tokens, {len(data.references[0])} references, exp smoothing)")
-    print(f"  a reference exactly {100 * exact_match(written, data.references):.1f} %")
+        print(f"  true by judge        {_share(all_of_them, len(data))}; one thing {one:.0f} %, two {two:.0f} %, three {three:.0f} %")
+        print(f"  wrong in the others  {', '.join(f'{fault} {n}' for fault, n in faults.most_common()) or 'nothing'}")
+    hypotheses = [caption_tokenize(detokenize(tokens)) for tokens in written]
+    _print_scores(hypotheses, [list(map(caption_tokenize, captions)) for captions in data.captions])
     with (run / f"captions-{split}.jsonl").open("w", encoding="utf-8") as file:
         for name, tokens, references in zip(data.names, written, data.references):
             entry = {"picture": name, "caption": detokenize(tokens), "references": list(map(detokenize, references))}
@@ -343,6 +384,28 @@ def _evaluate(run: Path, data, split: str) -> list[list[str]]:
     sheet = caption_sheet([data.picture(i) for i in first], written[:12], data.references[:12])
     sheet.savefig(run / f"captions-{split}.png")
     return written
+
+
+def _print_scores(hypotheses: list[list[str]], references: list[list[list[str]]]) -> None:
+    """What the field reports of sentences, each with its interval."""
+    from .metrics import bleu, caption_scores, exact_match
+
+    for name, (value, low, high) in caption_scores(hypotheses, references).items():
+        digits = 1 if name.startswith("BLEU") else 3
+        print(f"  {name:20} {value:.{digits}f}  ({low:.{digits}f} to {high:.{digits}f})")
+    whole, count = bleu(hypotheses, references), len(hypotheses)
+    print(f"  words a sentence     {whole.sys_len / count:.1f}, closest references {whole.ref_len / count:.1f}", end="")
+    print(f"; brevity penalty {whole.bp:.3f}")
+    print(f"  a reference exactly  {_share(100 * exact_match(hypotheses, references), count)}")
+
+
+def _share(percent: float, count: int) -> str:
+    """A share of `count` examples, with its interval."""
+    from .metrics import bootstrap
+
+    right = round(percent * count / 100)
+    low, high = bootstrap([100] * right + [0] * (count - right))
+    return f"{percent:.1f} %  ({low:.1f} to {high:.1f})"
 
 
 def _show_attention(run: Path, data, written: list[list[str]]) -> None:

@@ -33,12 +33,14 @@ CACHE = Path("runs/cache")
 class CaptionData:
     """Pictures and their captions.
 
-    references[i]   the captions of picture i, tokenized
+    captions[i]     the captions of picture i, as they were written
+    references[i]   the same, tokenized
     names[i]        what to call it
     picture(i)      (3, size, size) uint8
     problems        what was skipped while reading, a line each, with file and line
     """
 
+    captions: list[list[str]]
     references: list[list[list[str]]]
     names: list[str]
     problems: list[str]
@@ -74,7 +76,8 @@ class SceneCaptions(CaptionData):
         self.names = [f"{split} {i}" for i in range(count)]
         which = [[i] for i in range(5)] if one_each else [range(5)] * 5  # captions of scene 0, 1, …, 4, again of 5, …
         self.scenes = [Scene(SPLITS[split] + i) for i in range(count)]
-        self.references = [[_tokens(caption(scene, j, language)) for j in which[i % 5]] for i, scene in enumerate(self.scenes)]
+        self.captions = [[caption(scene, j, language) for j in which[i % 5]] for i, scene in enumerate(self.scenes)]
+        self.references = [list(map(_tokens, texts)) for texts in self.captions]
 
     def scene(self, index: int) -> Scene:
         return self.scenes[index]
@@ -112,7 +115,8 @@ class PhotoCaptions(CaptionData):
         self.places = [i for i in range(len(paths)) if i not in unreadable]
         self.names = [str(paths[i]) for i in self.places]
         every = list(found.values())
-        self.references = [every[i] for i in self.places]
+        self.captions = [[text for text, _ in every[i]] for i in self.places]
+        self.references = [[tokens for _, tokens in every[i]] for i in self.places]
         self.count, self.pictures = len(paths), None
 
     def picture(self, index: int) -> Tensor:
@@ -129,12 +133,12 @@ def _key(name: str) -> str:
     return unicodedata.normalize("NFC", str(PurePosixPath(name.replace("\\", "/")))).lower()
 
 
-def _captions_by_file(files: set[str], lines: Iterable[Line], problems: list[str]) -> dict[str, list[list[str]]]:
-    """The tokenized captions of each file that is there."""
+def _captions_by_file(files: set[str], lines: Iterable[Line], problems: list[str]) -> dict[str, list[tuple[str, list[str]]]]:
+    """The captions of each file that is there, as they are and tokenized."""
     alike = defaultdict(list)
     for name in sorted(files):
         alike[_key(name)].append(name)
-    found: dict[str, list[list[str]]] = {}
+    found: dict[str, list[tuple[str, list[str]]]] = {}
     for line in lines:
         same = alike[_key(line.name)]
         name = same[0] if len(same) == 1 else str(PurePosixPath(line.name.replace("\\", "/")))
@@ -146,7 +150,7 @@ def _captions_by_file(files: set[str], lines: Iterable[Line], problems: list[str
         for text in line.captions:
             tokens = _tokens(text)
             if tokens:
-                found.setdefault(name, []).append(tokens)
+                found.setdefault(name, []).append((text, tokens))
             else:
                 problems.append(f"{line.where}: the caption of {line.name!r} is empty")
     return dict(sorted(found.items()))

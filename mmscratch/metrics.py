@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .scenes import Scene, judge
+from .text import caption_tokenize as caption_tokenize  # the field's, for the metrics here
 from .text import detokenize
 
 Tokens = Sequence[str]

@@ -102,3 +102,96 @@ class Vocabulary:
             return cls(words)
         except ValueError as error:  # JSON that is broken and text that is not UTF-8 are ValueErrors too
             raise ValueError(f"{path}: not a vocabulary: {error}") from None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The tokenizer of the COCO evaluation.
+
+# Words that keep their full stop. With (?-i:M) only the capital form does: "Miss." is a title, "miss." ends a sentence.
+_ABBREVIATIONS = r"""
+    mr mrs ms mlle mme messrs msgr drs? profs? sens? reps? govs? pres hon rev jr sr esq lt lieut col gen maj capt sgt sfc
+    cpl pvt pfc spc brig adm co?mdr det insp ens supts? attys? alex wm jos adj adv asst assoc treas ste? mt ft ave rd blvd
+    bldg rt ct ala ariz calif colo conn dak fla ga ind kans? ky md mich minn mo mont neb nev okla penn tenn va vt wisc? wyo
+    (?-i:A)(?:rk|z) (?-i:D)el (?-i:I)ll (?-i:L)a (?-i:M)(?:as|is)s (?-i:O)re (?-i:P)a (?-i:T)ex (?-i:W)ash
+    jan feb mar apr jun jul aug sept? oct nov dec mon tues? wed thu thurs fri inc cos? corp ltd plc pp?t[ey]s? bros bancorp
+    bhd assn univ intl natl sys dept elec invt m[ft]g cie etc vs al cf est ext seq sq tel ph (?:ed|ph)\.d
+""".split()
+_SENTENCE_STARTS = r"""
+    A About According Additionally After An As At But Earlier He Her Here However If In It Last Many More Mr\. Ms\. Now Once
+    One Other Our She Since So Some Such That The Their Then There These They This We What When While Yet You
+""".split()
+_L = r"(?:[^\W\d_²³¹¼-¾⁰-₉⅐-⅞]|[\u0300-\u036f])"  # a letter, or an accent that is a character of its own
+_LD = rf"(?:{_L}|\d)"  # a letter or a digit
+_DOL = rf"[dol]['’`]{_LD}"  # as d'Avignon, o'clock and l'avion begin
+_ENDING = r"(?:'(?:[msd]|[rv]e|ll)(?![a-z])|’(?:[msd]|[rv]e|ll))"
+_OVER = rf"(?![-/.!?_]?{_LD}|{_ENDING})"  # the word ends here
+_STOP = r"(?:\.(?=[,;:]))?"  # a full stop before a comma stays at its word
+_SIDE = r"[a-z0-9]+(?:-[a-z]+){0,2}"  # of a slash
+# The Java program takes the longest token that fits, a regular expression the first: so the order is part of the rules.
+_PTB_TOKEN = re.compile(
+    rf"""
+      can(?=not{_OVER}) | (?:gon|wan)(?=na{_OVER}) | got(?=ta{_OVER}) | (?:lem|gim)(?=me{_OVER}) | ['’]t(?=is|was)  # can|not
+    | [a-z]+(?=\ )  # most words: letters up to a space
+    # addresses, tags, &#39;; me@home.org, @me, #me
+    | https?://[^\s"<>|()]+(?<![.,!?-]) | </?[a-z][\w:.-]*/?> | &\#\d+;
+    | [a-z0-9][^\s"<>|()@]*@[^\s"<>|()]+(?<!\.) | @[a-z_][a-z0-9_]* | \#{_L}+
+    # (555) 555-1234; and/or; fractions, of which "1 1/2" is one token with a space in it
+    | (?:\(\d{{2,3}}\)\ ?|(?:\d{{2,4}}[-\ ]){{1,2}})\d{{3,4}}[-\ ]?\d{{3,5}}(?!\w)
+    | {_SIDE}(?:/{_SIDE}){{1,2}}
+    | (?:\d{{1,4}}[-\ ])?\d{{1,4}}[/⁄]\d{{1,4}}
+    # hyphens do not part: T-shirt, 1.5-inch, U.S.-made; the second line is for other letters and _
+    | [a-z0-9][a-z0-9.,]*(?:-(?:[a-z](?:\.[a-z])+\.|[a-z0-9]+))+(?!_?{_LD}){_STOP}
+    | (?:{_DOL})?{_LD}+(?:[-_‐‑]{_LD}+)+{_STOP}
+    | {_L}+(?={_ENDING}) | [a-z]*[a-mo-z](?=n['’`]t)  # dog|'s, do|n't
+    # plan B|. The; U.S., p.m. and a single letter; abbreviations; No. 5, but "no." at the end of a sentence is "no"
+    | [a-z](?=\.\s+(?-i:{"|".join(_SENTENCE_STARTS)})(?:\s|$)) | (?:[a-z]\.)+(?!{_L})
+    | (?:{"|".join(_ABBREVIATIONS)})\.(?!{_L}) | (?:art|ca|figs?|nos?|op|pp|prop)\.(?=\s?\d)
+    # 's, n't; o'clock; 'n', 'em, '90s; a ' that opens a quotation; O'Malley, and n'ts from don'ts; Hawai'i; single words
+    | {_ENDING} | n['’`]t(?![a-z]) | {_DOL}{_LD}+
+    | ['’](?:n['’]|em|[2-9]0s|till?|cause|\d\d(?=\s|$)) | '(?=[a-z]\S)
+    | (?-i:(?![IY])[A-Zn])['’`]{_L}{{2,}} | {_L}{{2,}}(?<=[aeiouy])['’`](?=[aeiou]|(?-i:[A-Z])){_L}+
+    | ['’]n | (?:[ldj]|ol|dunkin|somethin)['’] | y['’](?={_L})
+    | c['’]est | cap['’]n | c'mon | e'er | ev'ry | li'l | s'mores | nat'l | nor'easter | cont'd
+    # C++, AT&T, US$; other words, and the.end is one of them; 1,000 and 10:30, 20th, -5
+    | c\+\+ | [cf]\# | (?-i:[A-Z]+(?:[+&][A-Z]+)+){_STOP} | (?-i:[A-Z]*)\$
+    | {_L}{_LD}*(?:[.!?]{_L}{_LD}*)*{_STOP} | [-+]?\d*(?:[.:,]\d+)+ | {_LD}+{_STOP} | [-+]\d+
+    # :-) and other signs; what fits nothing, as an emoji, is passed over
+    | (?-i:[:;=][-o]?[()dpDP])(?![a-z0-9])
+    | ['`‘’]' | \.{{3}} | [!?]+ | -+ | \*+ | _+ | \#+ | @+ | << | >> | [!-~¡-¿×÷–-―‖-⁄⁰-₎€℀-⯿]
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_READ_AS = {"&amp;": "&", "&quot;": '"', "&apos;": "'", "&lt;": "<", "&gt;": ">", "&nbsp;": " ", "\n": " ", "\u00ad": ""}
+_WRITTEN_AS = dict(zip("[]{}€¤£¢¼½¾⅓⅔", "-lsb- -rsb- -lcb- -rcb- $ $ # cents 1/4 1/2 3/4 1/3 2/3".split()))
+_WRITTEN_AS |= {f"’{ending}": f"'{ending}" for ending in ("s", "m", "d", "re", "ve", "ll")} | {"n’t": "n't"}
+_PUNCTUATION = {*". ? ! , ; : - -- --- ---- – — ― … ... ' ` ‘ ’ ‛ ‹ › '' `' ‘' ’' “ ” « »".split(), '"'}
+
+
+def caption_tokenize(text: str) -> list[str]:
+    """Split a caption into words as the evaluation of COCO captions does, whose scores papers report.
+
+    "A man's T-shirt (red), and he can't swim!" ->
+    ["a", "man", "'s", "t-shirt", "-lrb-", "red", "-rrb-", "and", "he", "ca", "n't", "swim"]
+
+    Lower-case words by the rules of the Penn Treebank, without punctuation. Its list of punctuation has "-LRB-" in capitals
+    and single signs only: so brackets stay, and so do "!!" and "?!". In "1 1/2" and a phone number the space becomes a
+    no-break space and part of the token.
+    Agrees with the PTBTokenizer of pycocoevalcap, which runs Stanford CoreNLP 3.4.1 in Java, on all 35,000 captions of
+    Flickr8k and all 30,014 English ones of Multi30k (training and validation). Known to differ: "&eacute;" and "&AMP;", tags
+    with a space in them, addresses without http but with a path, file names such as "1.mp3", emoticons but for those like
+    ":-)", two curly quotes side by side, a curly apostrophe amid a word, and an abbreviation with no space behind it ("co.a").
+    Java also lets the next caption decide about a single letter at the end ("plan B."), and a carriage return shifts all
+    captions behind it; here a caption is read by itself. Source: Marcus et al. 1993; Chen et al. 2015.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"caption_tokenize takes one caption, a string, not {type(text).__name__}: call it for each caption")
+    for old, new in _READ_AS.items():
+        text = text.replace(old, new)
+    tokens = []
+    for token in _PTB_TOKEN.findall(text):
+        token = token.lower()
+        if not token.isalpha():
+            token = _WRITTEN_AS.get(token, token).replace("(", "-lrb-").replace(")", "-rrb-").replace(" ", "\u00a0")
+        if token not in _PUNCTUATION:
+            tokens.append(token)
+    return tokens

@@ -1,13 +1,17 @@
 """Words to numbers and back: the tokenizer against a property, the vocabulary against its promises."""
 
+import hashlib
 import json
+import random
+import shutil
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mmscratch.text import BOS, EOS, MASKED, PAD, SPECIALS, UNK, Vocabulary, detokenize, tokenize
+from mmscratch.text import BOS, EOS, MASKED, PAD, SPECIALS, UNK, Vocabulary, caption_tokenize, detokenize, tokenize
 
 SENTENCES = [["a", "dog", "and", "a", "cat"], ["a", "cat", "or", "a", "dog"], ["a", "bird"]]
 
@@ -151,3 +155,111 @@ def test_a_bad_file_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="words.json"):
         Vocabulary.load(path)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The tokenizer of the COCO evaluation, against the Java program: what is expected here is what that program gave.
+
+FLICKR8K = Path(__file__).parents[2] / "shared/flickr8k/Flickr8k.token.txt"
+JAVA_GAVE = "8c370c7d1bca91b6136c39a779e3e2fbd788c15ada88b843cdd401132a9c7754"  # the SHA-256 of its tokens
+
+# A text and its tokens, with a space between two; \u00a0 is a space that belongs to a token.
+CASES = {
+    "": "",
+    " \t ": "",
+    "Two Zebras graze .": "two zebras graze",
+    # contractions and words of two
+    "I'm in, she'd go, they'll go, you've won, we're in": "i 'm in she 'd go they 'll go you 've won we 're in",
+    "don't WON'T can't, isn't. shouldn't've": "do n't wo n't ca n't is n't should n't 've",
+    "cannot CANNOT, gonna Gotta lemme gimme wanna.": "can not can not gon na got ta lem me gim me wan na",
+    "cannots gonna-be cannot's gonnabe 'tis 'Twas dunno": "cannots gonna-be cannot 's gonnabe 't is 't was dunno",
+    "o'clock O'Brien M'Baku ma'am Y'all c'mon": "o'clock o'brien m'baku ma'am y' all c'mon",
+    "d'oeuvres li'l ol' boys 'cause": "d'oeuvres li'l ol' boys 'cause",
+    "rock 'n' roll, rock 'n roll, fish'n'chips, get 'em": "rock 'n' roll rock 'n roll fish 'n' chips get 'em",
+    "'80s '95 '9 o' 'til 'tiller 'sit n'ts": "'80s '95 9 o 'til 'till er sit n'ts",
+    "the cow's bell, cows' bells, James's, TV's JOE'S joe'sx": "the cow 's bell cows bells james 's tv 's joe 's joe sx",
+    # quotes
+    "\"Stop\" he said, ``so'' 'nice day' ' `x` ''s": "stop he said so nice day x s",
+    "“Stop” ‘don’t’ it’s we’ll «so» ‹x›": "stop do n't it 's we 'll so x",
+    "a 5'10\" man, 6' 2\", a sign: \"'Go'\"": "a 5 10 man 6 2 a sign go",
+    "‘‘a’’ n`t can`t &quot;b&quot; it&apos;s": "a n`t ca n`t b it 's",
+    # brackets stay, since "-LRB-" in the list of punctuation is in capitals
+    "a (red) [old] {new} thing": "a -lrb- red -rrb- -lsb- old -rsb- -lcb- new -rcb- thing",
+    "1 < 2 > 0 <b>bold</b><br/> << >> &lt; <3": "1 < 2 > 0 <b> bold </b> <br/> << >> < < 3",
+    "smile :) :-( ;D =) :P :p1": "smile :-rrb- :--lrb- ;d =-rrb- :p p1",
+    # full stops and dots
+    "Wait... what … no.. a.": "wait what no a.",
+    "Wait.... wait...5": "wait wait 5",
+    "he sits on a...": "he sits on a.",
+    "the end.The next;one,two:three?four!five": "the end.the next one two three?four!five",
+    "the U.S. the U.S A U.S.A. at 5 p.m. or 6 a.m.": "the u.s. the u.s a u.s.a. at 5 p.m. or 6 a.m.",
+    "Mr. and Mrs. Li of St. Kim Ave. near Mt. Fir, etc.": "mr. and mrs. li of st. kim ave. near mt. fir etc.",
+    "on Mon. or Thurs. vs. Co. Ltd., Inc. Jr.": "on mon. or thurs. vs. co. ltd. inc. jr.",
+    "Miss. miss. Ill. ill. Wash. wash. Mass. mass.": "miss. miss ill. ill wash. wash mass. mass",
+    "Ore. ore. Ariz. ariz. Az. az. Ark. ark.": "ore. ore ariz. ariz. az. az ark. ark",
+    "say no. No. 5 nos. 1 fig. 2 pp. 3 ca. 1900 figs.": "say no no. 5 nos. 1 fig. 2 pp. 3 ca. 1900 figs",
+    "lbs. in. min. Sun. Sat. May. oz.": "lbs in min sun sat may oz",
+    "plan B. The man. plan C. a man, plan D. It": "plan b the man plan c. a man plan d it",
+    "T. Mr. X. Red Ph.D. mr.smith etc.so St. St": "t mr. x. red ph.d. mr.smith etc.so st. st",
+    "dog., well-known.; AT&T., 20th.: 3.5.,": "dog. well-known. at&t. 20th. 3.5",
+    "!! ?! !? a! b? ! ? . , ; : - -- --- ---- -----": "!! ?! !? a b -----",
+    # hyphens, dashes and slashes
+    "a T-shirt, a 2-year-old, a well‐known café-bar, rock_roll": "a t-shirt a 2-year-old a well‐known café-bar rock_roll",
+    "U.S.-made anti-U.S. 1.5-inch 1,000-pound": "u.s.-made anti-u.s. 1.5-inch 1,000-pound",
+    "red- -blue x-5.5 x-y.z ex-naïve x-5_d": "red blue x-5 .5 x-y z ex-naïve x-5_d",
+    "one--two – three—four ― five - six ---- _ a_b __": "one two three four five six _ a_b __",
+    "and/or black/white a/b/c/d w/o red-and-blue/green": "and/or black/white a/b/c / d w/o red-and-blue/green",
+    "// a / b café/bar": "/ / a / b café / bar",
+    "d'Arc-like l'eau-de O’Neil-s": "d'arc-like l'eau-de o’neil-s",
+    # numbers and money
+    "1,000 3.5 .5 10:30 12:30pm 20th 1980s 1980's 4x4 5K 49ers": "1,000 3.5 .5 10:30 12:30 pm 20th 1980s 1980 's 4x4 5k 49ers",
+    "-5 +5 2-5 1. 7, 2010-12-25 12/25/2010 10/12/13": "-5 +5 2-5 1 7 2010-12-25 12/25/2010 10/12/13",
+    "1/2 mile, 1 1/2 cups, 1-1/2 1/2-mile ½ 1½ ¾ ⅔ ⅘": "1/2 mile 1\u00a01/2 cups 1-1/2 1/2-mile 1/2 1 1/2 3/4 2/3 ⅘",
+    "$5 US$5 us$5 50% #3 €5 £5 5¢ ¥5 $ # %": "$ 5 us$ 5 us $ 5 50 % # 3 $ 5 # 5 5 cents ¥ 5 $ # %",
+    "call (555) 555-1234 or 555-123-4567 555-1234": "call -lrb-555-rrb-\u00a0555-1234 or 555-123-4567\u00a0555 -1234",
+    # the web
+    "see http://a.org/b?c=d. www.foo.com, Foo.com! me@home.org.": "see http://a.org/b?c=d www.foo.com foo.com me@home.org",
+    "@me @me_2 #tag #tag_two #3 @ # ## a@ @@": "@me @me_2 #tag #tag _ two # 3 @ # ## a @ @@",
+    "R&B AT&T AT&amp;T at&t a&b cats &amp; dogs": "r&b at&t at&t at & t a & b cats & dogs",
+    "& &#39; &nbsp; C++ c# a+b A+B": "& &#39; c++ c# a + b a+b",
+    # other letters, spaces and signs
+    "Él come ñandú über ÉTÉ e\u0301te\u0301 日本 x² H₂O": "él come ñandú über été e\u0301te\u0301 日本 x ² h ₂ o",
+    "a\u00a0b\tc\u3000d\u200be\u00adf\ufeffg": "a b c d ef g",
+    "a\nb, 1\n1/2": "a b 1\u00a01/2",
+    "90°F © × + = == * ** ^ | \\ • → ™ ¿ ¡": "90 ° f © × + = = = * ** ^ | \\ • → ™ ¿ ¡",
+    "a dog 😀🐕 runs\x07 ☺ ❤\ufe0f": "a dog runs ☺ ❤",
+}
+
+
+@pytest.mark.parametrize("text", CASES)
+def test_tokens_are_those_of_the_java_program(text):
+    assert caption_tokenize(text) == CASES[text].split(" ") * (text.strip() != "")
+
+
+def test_java_gives_the_same_for_captions_that_are_thrown_together(monkeypatch):
+    tokenizer = pytest.importorskip("pycocoevalcap.tokenizer.ptbtokenizer").PTBTokenizer()
+    if not shutil.which("java"):
+        pytest.skip("there is no java here")
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Dfile.encoding=UTF-8")  # whatever the language of this computer
+    draw = random.Random(0)
+    pieces = [piece for text in CASES for piece in text.split()] + "a man The dog runs in of red Two people.".split()
+    texts = [*CASES, *(" ".join(draw.choices(pieces, k=draw.randint(1, 9))) for _ in range(700))]
+    # between two captions a third, because Java lets the next caption decide about a single letter at the end
+    captions = {i: [{"caption": text}, {"caption": "between"}] for i, text in enumerate(texts)}
+    java = tokenizer.tokenize(captions)
+    for i, text in enumerate(texts):
+        assert java[i] == [" ".join(caption_tokenize(text)), "between"], text
+
+
+@pytest.mark.skipif(not FLICKR8K.exists(), reason="Flickr8k is not here")
+def test_flickr8k_has_the_tokens_that_java_gave():
+    captions = [line.split("\t", 1)[1] for line in FLICKR8K.read_text(encoding="utf-8").splitlines()]
+    lines = "\n".join(" ".join(caption_tokenize(caption)) for caption in captions)
+    assert len(captions) == 35000
+    assert hashlib.sha256(lines.encode()).hexdigest() == JAVA_GAVE
+
+
+@pytest.mark.parametrize("wrong", [None, b"a dog", ["a dog"], 3])
+def test_something_other_than_a_caption_is_refused(wrong):
+    with pytest.raises(TypeError, match="takes one caption, a string, not .*: call it for each caption"):
+        caption_tokenize(wrong)
