@@ -12,20 +12,22 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from pycocoevalcap.cider.cider import Cider
 from sacrebleu.metrics import BLEU
 from torch import nn
 from torch.utils.data import DataLoader
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from mmscratch.attention import Memory, MultiHeadAttention, causal_mask
 from mmscratch.batches import CaptionPairs, collate
 from mmscratch.datasets import SceneCaptions
-from mmscratch.decoding import greedy_search
-from mmscratch.metrics import bleu
+from mmscratch.decoding import beam_search, greedy_search
+from mmscratch.metrics import bleu, cider_d
 from mmscratch.model import ModelConfig
 from mmscratch.progress import Progress
-from mmscratch.recurrent import LSTM
+from mmscratch.recurrent import LSTM, LSTMDecoder
 from mmscratch.scenes import Scene, captions, render
-from mmscratch.text import BOS, PAD, Vocabulary, tokenize
+from mmscratch.text import BOS, EOS, PAD, Vocabulary, tokenize
 from mmscratch.training import TrainConfig, Trainer
 from mmscratch.transformer import TransformerDecoder
 from mmscratch.vision import conv2d
@@ -92,7 +94,9 @@ def quickstart_step(folder):
     vocabulary = Vocabulary.build(c for data in (training, validation) for captions in data.references for c in captions)
     pairs = CaptionPairs(training, vocabulary)
     config = TrainConfig(batch_size=96, learning_rate=3e-3, pool=1, precision="float32")
-    trainer = Trainer(ModelConfig(len(vocabulary), encoder_layers=1), config, pairs, CaptionPairs(validation, vocabulary), folder)
+    trainer = Trainer(
+        ModelConfig(len(vocabulary), encoder_layers=1), config, pairs, CaptionPairs(validation, vocabulary), folder
+    )
     trainer.folder.mkdir()
     progress = Progress(trainer.folder / "metrics.jsonl", 0, trainer.steps, trainer.feed.waiting, trainer.device)
     batches = trainer._batches()
@@ -160,7 +164,7 @@ def main() -> None:
         training_step(TorchDecoder(*size), tokens, memory),
     )
     with torch.no_grad():
-        decoder.embedding.words.weight[2] = 0.0  # <eos> never comes: all write 24 words
+        decoder.embedding.words.weight[EOS] = 0.0  # it never comes: all write 24 words
     compare(
         "greedy search, 64 sentences of 24 words / without a cache",
         lambda: greedy_search(decoder, memory, 24),
@@ -168,17 +172,43 @@ def main() -> None:
         rounds=3,
     )
 
+    decoder = LSTMDecoder(115, 256, 256).eval()  # quickstart's, with 0.95 million parameters; the GPT-2 has 1.0
+    gpt2 = GPT2LMHeadModel(
+        GPT2Config(vocab_size=115, n_positions=64, n_embd=128, n_layer=5, n_head=4, bos_token_id=BOS, eos_token_id=EOS)
+    ).eval()
+    with torch.no_grad():
+        decoder.bias[EOS] = -50.0
+    first, options = torch.full((64, 1), BOS), {"min_new_tokens": 24, "early_stopping": "never", "pad_token_id": PAD}
+    options["attention_mask"] = torch.ones_like(first)
+    compare(
+        "beam search, 5 beams, 64 x 24 words / generate with a GPT-2",
+        lambda: beam_search(decoder, memory, 5, 24),
+        lambda: gpt2.generate(first, num_beams=5, max_new_tokens=24, do_sample=False, **options),
+        rounds=5,
+    )
+    compare(
+        "beam search of 5 / greedy", lambda: beam_search(decoder, memory, 5, 24), lambda: greedy_search(decoder, memory, 24)
+    )
+
     with tempfile.TemporaryDirectory() as folder:
         compare("a step of quickstart / the five-line loop", *quickstart_step(Path(folder, "run")), rounds=75)
 
-    sentences = [captions(Scene(i)) for i in range(2000)]
-    hypotheses, references = [s[0] for s in sentences], [s[1:] for s in sentences]
-    tokens, token_references = list(map(tokenize, hypotheses)), [list(map(tokenize, refs)) for refs in references]
+    references = [[" ".join(tokenize(c)) for c in captions(Scene(i))] for i in range(10_001)]
+    hypotheses = [references[i + i % 2][i % 5] for i in range(10_000)]  # every other one is of another scene
+    references = references[:-1]
+    tokens, token_references = [h.split() for h in hypotheses], [[ref.split() for ref in refs] for refs in references]
     sacrebleu = BLEU(tokenize="none")
     compare(
-        "bleu / sacrebleu, 2,000 captions, 4 references",
+        "bleu / sacrebleu, 10,000 captions, 5 references",
         lambda: bleu(tokens, token_references),
         lambda: sacrebleu.corpus_score(hypotheses, list(zip(*references))),
+        rounds=3,
+    )
+    theirs, ours = dict(enumerate(references)), {i: [hypothesis] for i, hypothesis in enumerate(hypotheses)}
+    compare(
+        "cider_d / pycocoevalcap, the same",
+        lambda: cider_d(tokens, token_references),
+        lambda: Cider().compute_score(theirs, ours),
         rounds=3,
     )
 
