@@ -170,8 +170,8 @@ def beam_search(
         score = total / length**length_penalty
         found = torch.cat([found, score.masked_fill(~finished, -torch.inf)], dim=1).topk(n_best).values
         of = live.unsqueeze(1).expand_as(finished)
-        for i, row, log_prob in zip(*(x[finished].tolist() for x in (of, words, total))):
-            results[i].append(_hypothesis(row, log_prob, length_penalty))
+        for i, row, probability in zip(*(x[finished].tolist() for x in (of, words, total))):
+            results[i].append(_hypothesis(row, probability, length_penalty))
 
         log_prob, kept = total.masked_fill(ended, -torch.inf).topk(min(num_beams, total.size(1)))  # (B, K)
         if trees is not None:
@@ -193,10 +193,10 @@ def beam_search(
         trees += grown
     if keep_greedy:
         greedy = beam_search(decoder, memory, 1, max_length, length_penalty, 1, min_length, no_repeat_ngram_size)
-        for found, (best,) in zip(results, greedy):
-            if all(hypothesis.tokens != best.tokens for hypothesis in found):
-                found.append(best)
-    return [sorted(found, key=lambda hypothesis: -hypothesis.score)[:n_best] for found in results]
+        for hypotheses, (best,) in zip(results, greedy):
+            if all(hypothesis.tokens != best.tokens for hypothesis in hypotheses):
+                hypotheses.append(best)
+    return [sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)[:n_best] for hypotheses in results]
 
 
 def _grow(grown, live, parent, token, total, score, finished, kept) -> Tensor:
