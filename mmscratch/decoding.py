@@ -50,15 +50,16 @@ def sample(
     together have at least the probability p (the nucleus: Holtzman et al. 2020), of those that top_k has left. The
     log-probabilities are the model's own, as before all this. `generator`, on the memory's device, makes it repeatable.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature is above 0, not {temperature}; for the most probable words call greedy_search")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature is a number above 0, not {temperature}; for the most probable words call greedy_search")
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k is 1 or more words, not {top_k}")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p is a probability above 0 and at most 1, not {top_p}")
 
     def draw(log_probs: Tensor) -> Tensor:
-        logits, words = (log_probs / temperature).sort(-1, descending=True, stable=True)  # (B, V)
+        logits, words = log_probs.sort(dim=-1, descending=True, stable=True)  # (B, V)
+        logits = (logits - logits[:, :1]) / temperature  # the largest is 0, however low the temperature
         if top_k is not None:
             logits[:, top_k:] = -torch.inf
         probabilities = logits.softmax(-1)
@@ -175,7 +176,7 @@ def beam_search(
 
         log_prob, kept = total.masked_fill(ended, -torch.inf).topk(min(num_beams, total.size(1)))  # (B, K)
         if trees is not None:
-            node = _grow(grown, live, node.gather(1, beam), token, total, score, finished, kept)
+            node = _grow(grown, live, node.gather(1, beam), token, total, score, finished, kept, log_prob > -torch.inf)
         longest = max_length if length_penalty > 0 else length + 1  # where the best beam's score would be highest
         going = log_prob[:, 0] / longest**length_penalty > found[:, -1]  # (B,)
         if num_beams == 1:
@@ -199,10 +200,10 @@ def beam_search(
     return [sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)[:n_best] for hypotheses in results]
 
 
-def _grow(grown, live, parent, token, total, score, finished, kept) -> Tensor:
-    """Add the candidates, each (B, 2K), to the trees that are `live`; where in them the beams are that were kept, (B, K)."""
+def _grow(grown, live, parent, token, total, score, finished, kept, alive) -> Tensor:
+    """Add the candidates (B, 2K) to the trees that are `live`; `kept` (B, K) of them, where `alive`, go on. Their places."""
     size = len(grown[live[0]])
-    is_kept = torch.zeros_like(finished).scatter(1, kept, True)
+    is_kept = torch.zeros_like(finished).scatter(1, kept, alive)
     columns = (x.tolist() for x in (parent, token, total, score, finished, is_kept))
     for i, *candidates in zip(live.tolist(), *columns):
         for *candidate, was_finished, was_kept in zip(*candidates):

@@ -159,13 +159,31 @@ def log_prob_by_hand(decoder, memory, hypothesis, max_length):
     return logits.log_softmax(-1).gather(1, torch.tensor(target).unsqueeze(1)).sum().item()
 
 
-def assert_same(ours, expected, tolerance=1e-4):
-    """Lists of hypotheses, or of candidates: the same but for rounding."""
-    assert [[x for x in one if not isinstance(x, float)] for one in ours] == [
-        [x for x in one if not isinstance(x, float)] for one in expected
-    ]
+def assert_same(ours, expected):
+    """The same sentences, and scores that are the same but for rounding."""
+    assert [hypothesis.tokens for hypothesis in ours] == [hypothesis.tokens for hypothesis in expected]
     for one, other in zip(ours, expected):
-        assert (one.log_prob, one.score) == pytest.approx((other.log_prob, other.score), rel=tolerance, abs=tolerance)
+        assert (one.log_prob, one.score) == pytest.approx((other.log_prob, other.score), rel=1e-4, abs=1e-4)
+
+
+def beginnings(tree):
+    """The words that each candidate of a tree stands for."""
+    words = []
+    for node in tree:
+        words.append((*words[node.parent], node.token) if node.parent >= 0 else (node.token,))
+    return words
+
+
+def assert_same_tree(ours, expected):
+    """The same candidates kept and finished. Their order may differ, and who is the last looked at, if two are as good."""
+    assert len(ours) == len(expected)
+    ours, expected = (
+        {words: node for words, node in zip(beginnings(tree), tree) if node.fate != "dropped"} for tree in (ours, expected)
+    )
+    assert {words: node.fate for words, node in ours.items()} == {words: node.fate for words, node in expected.items()}
+    for words, node in ours.items():
+        other = expected[words]
+        assert (node.log_prob, node.score) == pytest.approx((other.log_prob, other.score), rel=1e-4, abs=1e-4)
 
 
 @torch.no_grad()
@@ -368,7 +386,7 @@ def test_beam_search_is_the_slow_search_that_never_stops_early(kind):
             assert len(ours) == len(trees) == B
             for i in range(B):
                 assert_same(ours[i], expected[i])
-                assert_same(trees[i], tree[i])
+                assert_same_tree(trees[i], tree[i])
             live = [sum(step < last for last in needed) for step in range(max(needed))]
             assert counted.rows == [B, *(num_beams * count for count in live[1:])]  # who has finished leaves the batch
             lengths |= {len(hypothesis.tokens) for found in ours for hypothesis in found}
@@ -381,10 +399,13 @@ def test_of_many_languages_beam_search_is_the_slow_search(num_beams):
     for seed in range(11):
         table, memory = Table(23, seed), places(13)
         penalty, n_best, rules = PENALTIES[seed % 5], seed % num_beams + 1, RULES[seed % 4]
-        ours = beam_search(table, memory, num_beams, 7, penalty, n_best, **rules)
-        for i, mine in enumerate(ours):
+        trees = []
+        ours = beam_search(table, memory, num_beams, 7, penalty, n_best, trees=trees, **rules)
+        for i in range(13):
             after = words_after(table, row(memory, i))
-            assert_same(mine, beam_search_by_hand(after, num_beams, 7, penalty, n_best, **rules)[0])
+            expected, _, tree = beam_search_by_hand(after, num_beams, 7, penalty, n_best, **rules)
+            assert_same(ours[i], expected)
+            assert_same_tree(trees[i], tree)
 
 
 TINY = {
@@ -510,10 +531,10 @@ def test_what_beam_search_finds_is_sorted_different_and_what_the_model_says(kind
     assert fates == {True, False}  # some were cut and some have ended
 
 
-@pytest.mark.parametrize("kind, num_layers", DECODERS)
-def test_a_beam_search_does_not_depend_on_its_batch(kind, num_layers):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_beam_search_does_not_depend_on_its_batch(kind):
     for seed in range(3):
-        decoder, memory = make_decoder(kind, num_layers, seed), make_memory(seed=seed)
+        decoder, memory = make_decoder(kind, 1 + seed % 2, seed), make_memory(seed=seed)
         options = {"num_beams": 3, "max_length": LONGEST, "n_best": 2, "length_penalty": (0.0, 1.0, -1.0)[seed]}
         trees = [[Candidate(-1, 4, 0.0, 0.0, "kept")]]  # of a search before
         together = beam_search(decoder, memory, **options, trees=trees)
@@ -524,10 +545,10 @@ def test_a_beam_search_does_not_depend_on_its_batch(kind, num_layers):
                 (found,) = beam_search(decoder, alone, **options, trees=own)
                 assert_same(found, together[i])
                 assert len(own) == 1
-                assert_same(own[0], trees[1 + i])
+                assert_same_tree(own[0], trees[1 + i])
 
 
-A, C, E = 4, 5, 6  # words
+A, C = 4, 5  # two words
 
 
 def test_an_end_that_is_not_among_the_best_does_not_count():
@@ -536,39 +557,39 @@ def test_an_end_that_is_not_among_the_best_does_not_count():
     (found,) = beam_search(decoder, memory, 2, 3, length_penalty=0, n_best=2)
     assert [len(hypothesis.tokens) for hypothesis in found] == [2, 2]
     (found,) = beam_search(decoder, memory, 3, 3, length_penalty=0, n_best=2)
-    assert found[0] == ([], pytest.approx(math.log(0.2)), pytest.approx(math.log(0.2)))
+    assert found[0] == ([], pytest.approx(math.log(0.2), abs=1e-5), pytest.approx(math.log(0.2), abs=1e-5))
 
 
 def test_an_end_takes_no_beam_away():
     decoder, trees = Told({(): {EOS: 0.5, A: 0.3, C: 0.2}, (A,): dict.fromkeys(range(7, 27), 0.05), (C,): {EOS: 1.0}}), []
     (found,) = beam_search(decoder, make_memory(1), 2, 3, length_penalty=0, n_best=2, trees=trees)
     assert [hypothesis.tokens for hypothesis in found] == [[], [C]]
-    assert [hypothesis.log_prob for hypothesis in found] == pytest.approx([math.log(0.5), math.log(0.2)])
+    assert [hypothesis.log_prob for hypothesis in found] == pytest.approx([math.log(0.5), math.log(0.2)], abs=1e-5)
     assert [(node.token, node.fate) for node in trees[0][:3]] == [(EOS, "finished"), (A, "kept"), (C, "kept")]
 
 
 def test_it_goes_on_while_a_longer_sentence_may_be_better():
     sure = {(A,) * t: {A: 0.9, EOS: 0.1} for t in range(1, 7)} | {(A,) * 7: {EOS: 1.0}}
-    decoder = Told({(): {A: 0.5, EOS: 0.5}, **sure})
+    decoder = Told({(): {A: 0.48, EOS: 0.52}, **sure})
     for penalty, steps, words in ((1.0, 8, 7), (0.0, 1, 0), (-1.0, 1, 0)):
         counted = Counted(decoder)
         (found,) = beam_search(counted, make_memory(1), 2, 8, penalty)
         assert len(found[0].tokens) == words and counted.steps == steps
-        assert found[0].log_prob == pytest.approx(math.log(0.5 * 0.9**6 if words else 0.5))
+        assert found[0].log_prob == pytest.approx(math.log(0.48 * 0.9**6 if words else 0.52), abs=1e-5)
 
 
 @pytest.mark.parametrize("penalty, max_length, n_best, steps", [
     (0.0, 13, 1, 1),  # ln 0.9 = -0.105; all other beginnings have less, and do not become better
     (1.0, 13, 1, 1),  # ln 0.1 / 13 = -0.177
-    (1.0, 23, 1, 2),  # ln 0.1 / 23 = -0.1001: not over yet. ln 0.05 / 23 = -0.130
-    (2.0, 5, 1, 2),  # ln 0.1 / 5² = -0.092: not over yet. ln 0.05 / 5² = -0.120
+    (1.0, 23, 1, 2),  # ln 0.1 / 23 = -0.1001: not over yet. ln 0.04 / 23 = -0.140
+    (2.0, 5, 1, 2),  # ln 0.1 / 5² = -0.092: not over yet. ln 0.04 / 5² = -0.129
     (0.0, 13, 2, 2),  # the second sentence
     (0.0, 13, 3, 3),
     (-1.0, 13, 2, 2),
 ])  # fmt: skip
 def test_it_stops_as_soon_as_nothing_better_can_come(penalty, max_length, n_best, steps):
-    halves = {(A,) * t: {A: 0.5, EOS: 0.5} for t in range(1, 29)}
-    counted = Counted(Told({(): {EOS: 0.9, A: 0.1}, **halves}))
+    longer = {(A,) * t: {A: 0.4, EOS: 0.6} for t in range(1, 29)}
+    counted = Counted(Told({(): {EOS: 0.9, A: 0.1}, **longer}))
     after = words_after(counted.decoder, make_memory(1))
     expected, needed, _ = beam_search_by_hand(after, 3, max_length, penalty, n_best)
     assert_same(beam_search(counted, make_memory(1), 3, max_length, penalty, n_best)[0], expected)
@@ -585,7 +606,7 @@ def test_with_the_greedy_sentence_it_is_never_worse_than_greedy(penalty, n_best,
     kept = beam_search(table, memory, 3, n_best=n_best, keep_greedy=True, trees=trees, **options)
     assert sum(found[0].score < best.score - 1e-4 for found, best in zip(plain, greedy)) > 2  # without it, now and then
     for mine, found, best in zip(kept, plain, greedy):
-        assert mine[0].score >= best.score - 1e-5
+        assert mine[0].score >= best.score - 1e-4
         both = found if best.tokens in [hypothesis.tokens for hypothesis in found] else [*found, best]
         assert_same(mine, sorted(both, key=lambda hypothesis: -hypothesis.score)[:n_best])
         assert len({tuple(hypothesis.tokens) for hypothesis in mine}) == len(mine)
@@ -821,16 +842,15 @@ def test_the_tree_holds_all_that_was_looked_at(num_beams, n_best):
         table, memory, trees = Table(23), places(17), []
         results = beam_search(table, memory, num_beams, 7, penalty, n_best, trees=trees)
         for i, (tree, found) in enumerate(zip(trees, results)):
-            after, words, steps = words_after(table, row(memory, i)), [], {}
-            for place, node in enumerate(tree):
-                assert -1 <= node.parent < place
-                before = words[node.parent] if node.parent >= 0 else ()
-                above = tree[node.parent].log_prob if node.parent >= 0 else 0.0
-                assert node.parent == -1 or tree[node.parent].fate == "kept"
-                words.append((*before, node.token))
-                assert node.log_prob == pytest.approx(above + after(before)[node.token], abs=1e-4)
-                assert node.score == pytest.approx(node.log_prob / len(words[-1]) ** penalty, rel=1e-5)
-                steps.setdefault(len(words[-1]), []).append(node)
+            assert all(-1 <= node.parent < place for place, node in enumerate(tree))
+            after, words, steps = words_after(table, row(memory, i)), beginnings(tree), {}
+            for node, beginning in zip(tree, words):
+                parent = tree[node.parent] if node.parent >= 0 else None
+                assert parent is None or parent.fate == "kept"
+                word = after(beginning[:-1])[node.token]
+                assert node.log_prob == pytest.approx((parent.log_prob if parent else 0.0) + word, abs=1e-4)
+                assert node.score == pytest.approx(node.log_prob / len(beginning) ** penalty, rel=1e-5)
+                steps.setdefault(len(beginning), []).append(node)
             for length, nodes in steps.items():
                 assert len(nodes) == 2 * num_beams and [n.log_prob for n in nodes] == sorted([n.log_prob for n in nodes])[::-1]
                 going = [node for node in nodes if node.token != EOS and length < 7]
@@ -867,7 +887,7 @@ def test_write_is_greedy_search_sentence_by_sentence(kind):
 def test_write_with_beams_is_beam_search_sentence_by_sentence(kind):
     decoder, memory = make_decoder(kind, 1), make_memory()
     expected = {}
-    for num_beams in (1, 2, 5):
+    for num_beams in (1, 3):
         found = [beam_search(decoder, row(memory, i), num_beams, LONGEST)[0][0] for i in range(B)]
         expected[num_beams] = [[f"word{word}" for word in hypothesis.tokens] for hypothesis in found]
         for sizes in ([B], [1] * B, [2, 3]):
@@ -875,7 +895,7 @@ def test_write_with_beams_is_beam_search_sentence_by_sentence(kind):
             assert write(decoder, WORDS, iter(memories), LONGEST, num_beams) == expected[num_beams]
         shorter = [beam_search(decoder, row(memory, i), num_beams, 3)[0][0].tokens for i in range(B)]
         assert write(decoder, WORDS, [memory], 3, num_beams) == [[f"word{word}" for word in tokens] for tokens in shorter]
-    assert expected[1] != expected[5]
+    assert expected[1] != expected[3]
 
 
 def test_each_memory_is_made_when_its_turn_comes_and_without_gradients():
