@@ -61,6 +61,8 @@ def sentence_bleu(
 def bleu_statistics(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]], max_order: int = 4) -> np.ndarray:
     """What BLEU adds up, of each hypothesis: sys_len, ref_len, then its counts, then its totals, (N, 2 + 2 · max_order)."""
     _check(hypotheses, references)
+    if max_order < 1:
+        raise ValueError(f"max_order is 1 or more, not {max_order}")
     statistics = np.zeros((len(hypotheses), 2 + 2 * max_order), dtype=int)
     for row, hypothesis, refs in zip(statistics, hypotheses, references):
         length = len(hypothesis)
@@ -174,7 +176,7 @@ def cider_d(
     _check(hypotheses, references)
     counts, documents = frequencies or document_frequencies(references)
     rarest = math.log(max(documents, 1))
-    rarity = defaultdict(lambda: rarest, ((ngram, rarest - math.log(count)) for ngram, count in counts.items()))
+    rarity = defaultdict(lambda: rarest, ((ngram, rarest - math.log(max(count, 1))) for ngram, count in counts.items()))
 
     def weigh(ngrams: list[tuple]) -> tuple[dict, float]:
         """The counts of n-grams, and the norm of g."""
@@ -346,6 +348,8 @@ def confusion_matrix(predicted: Tensor, true: Tensor, num_classes: int) -> Tenso
 def _check(hypotheses, references):
     """A string where tokens are meant, or lists that do not fit together, give numbers that look like scores."""
     _check_tokens(hypotheses)
+    if isinstance(references, str):
+        raise TypeError(f"the references are a string, {references[:40]!r}; lists of lists of tokens are needed")
     if len(hypotheses) != len(references):
         raise ValueError(f"{len(hypotheses)} hypotheses but references for {len(references)}")
     for i, refs in enumerate(references):

@@ -138,7 +138,9 @@ def search_tree(tree: Sequence[Candidate], vocabulary: Vocabulary) -> Figure:
         height[node] = (below[0] + below[-1]) / 2 if below else sum(not children[i] for i in height)
 
     place(-1)
-    rows, columns, wide, high = max(height.values()) + 1, max(depth.values()), 0.95, 0.36  # inches
+    rows, columns = max(height.values()) + 1, max(depth.values())
+    longest = max(len(vocabulary.words[tree[i].token]) for i in height.keys() - {-1})
+    wide, high = max(0.95, 0.09 * longest), 0.36  # inches of a word
     figure = Figure(figsize=(columns * wide + 0.8, rows * high + 0.2), dpi=100)
     axis = figure.add_axes((0, 0, 1, 1))
     axis.set(xlim=(-0.1, columns + 0.75), ylim=(rows - 0.2, -0.8))

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,12 +11,17 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers import tiny_trainer
 from PIL import Image
 
-from mmscratch.__main__ import BEST, _show_attention, main
+from mmscratch.__main__ import BEST, _share, _show_attention, main
 from mmscratch.checkpoints import load_run
 from mmscratch.datasets import SceneCaptions
+from mmscratch.decoding import write_captions
+from mmscratch.images import open_image, to_tensor
+from mmscratch.metrics import bleu, bootstrap, caption_scores, caption_tokenize, truth
 from mmscratch.scenes import Scene, captions, render
+from mmscratch.text import detokenize, tokenize
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,6 +40,41 @@ def folder(tmp_path, monkeypatch):
     lines += ["text.jpg,a text that was renamed", "a line without a comma"]
     (data / "captions.csv").write_text("\n".join(lines))
     return data
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The run of a tiny model that has hardly learned anything, of pictures of 32 pixels."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    tiny_trainer(folder).fit()
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path, monkeypatch):
+    """A copy of it in the working directory, as "run"; evaluate takes 13 test scenes."""
+    monkeypatch.setattr("mmscratch.__main__.TEST_SCENES", 13)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, "run")
+    return Path("run")
+
+
+def printed(out) -> dict:
+    """Every line that is a name and a score with its interval, as it stands there."""
+    lines = re.findall(r"^  ([\w-]+(?: \w+)*) {2,}([\d.]+)(?: %)?  \(([\d.]+) to ([\d.]+)\)(;.*)?$", out, re.M)
+    return {name: numbers for name, *numbers, _ in lines}
+
+
+def expected(hypotheses, references) -> dict:
+    """The same, of tokens."""
+    scores = {name: [f"{x:.1f}" if "BLEU" in name else f"{x:.3f}" for x in estimate]
+              for name, estimate in caption_scores(hypotheses, references).items()}  # fmt: skip
+    return scores | {"a reference exactly": share(sum(h in refs for h, refs in zip(hypotheses, references)), len(hypotheses))}
+
+
+def share(right, count) -> list[str]:
+    """That of so many right ones, in %, and its interval."""
+    return [f"{x:.1f}" for x in (100 * right / count, *bootstrap([100] * right + [0] * (count - right)))]
 
 
 def error_of(capsys) -> str:
@@ -120,6 +162,8 @@ def test_a_corrupt_picture_among_good_ones_is_named_and_the_others_get_captions(
         ("train --data photos --epochs 0", "--epochs must be at least 1"),
         ("train --data photos --image-size -5", "--image-size must be at least 1"),
         ("quickstart --scenes 0", "--scenes"),
+        ("score nothing.txt nothing.txt", "nothing.txt"),
+        ("score photos photos", "photos"),
     ],
 )
 def test_bad_use_gets_one_line_and_2(folder, capsys, arguments, says):
@@ -127,8 +171,188 @@ def test_bad_use_gets_one_line_and_2(folder, capsys, arguments, says):
     assert says in error_of(capsys)
 
 
+def test_evaluate_prints_every_score_of_scenes_with_its_interval(run, monkeypatch, capsys):
+    data = SceneCaptions("test", 13, size=32)
+    written = [list(data.references[i][i % 5]) for i in range(13)]
+    written[0] = written[1]  # not true of it
+    written[2][-1:] = []  # neither true, nor a sentence
+    written[5] = data.references[5][0][:2] + ["cat"]
+    monkeypatch.setattr("mmscratch.decoding.write_captions", lambda *_, num_beams: written)
+    assert main(["evaluate", "run"]) == 0
+    out = capsys.readouterr().out
+    hypotheses = [caption_tokenize(detokenize(tokens)) for tokens in written]
+    references = [list(map(caption_tokenize, texts)) for texts in data.captions]
+    shares, faults = truth(written, data.scenes)
+    right = round(13 * shares[-1] / 100)
+    assert 9 <= right < 13 and sum(faults.values()) > 2
+    wanted = expected(hypotheses, references) | {"true by judge": share(right, 13)}
+    assert printed(out) == wanted
+    for name in ("true by judge", "a reference exactly"):
+        value, low, high = map(float, wanted[name])
+        assert low < value < high
+    one, two, three, _ = shares
+    assert f"; one thing {one:.0f} %, two {two:.0f} %, three {three:.0f} %" in out
+    assert f"wrong in the others  {', '.join(f'{fault} {n}' for fault, n in faults.most_common())}\n" in out
+    whole = bleu(hypotheses, references)
+    lengths = f"{whole.sys_len / 13:.1f}, closest references {whole.ref_len / 13:.1f}"
+    assert f"  words a sentence     {lengths}; brevity penalty {whole.bp:.3f}\n" in out
+    assert "run, 13 pictures of the test split" in out and whole.sys_len < whole.ref_len
+
+    written[:] = [refs[1] for refs in data.references]
+    assert main(["evaluate", "run"]) == 0
+    out = capsys.readouterr().out
+    assert printed(out)["true by judge"] == ["100.0"] * 3 and "wrong in the others  nothing\n" in out
+    assert printed(out)["a reference exactly"] == ["100.0"] * 3
+
+
+def test_a_share_in_percent_gives_back_how_many_were_right():
+    rounded_down = [right for right in range(58) if int(100 * (right / 58) * 58 / 100) < right]
+    assert rounded_down, "the product is a little too small"
+    for right in (0, 58, *rounded_down[:3]):
+        value, low, high = share(right, 58)
+        assert _share(100 * (right / 58), 58) == f"{value} %  ({low} to {high})"
+
+
+def test_evaluate_and_caption_search_with_as_many_beams_as_they_are_told(run, capsys):
+    data, (model, vocabulary, _) = SceneCaptions("test", 13, size=32), load_run(run)
+    Path("pictures").mkdir()
+    for i in range(3):
+        render(Scene(i), 40).save(f"pictures/{i}.png")
+    pictures = [to_tensor(open_image(path), 32) for path in sorted(Path("pictures").iterdir())]
+    references = [list(map(caption_tokenize, texts)) for texts in data.captions]
+    said = []
+    for beams, option in ((1, []), (3, ["--beams", "3"])):
+        written = write_captions(model, vocabulary, map(data.picture, range(13)), num_beams=beams)
+        assert main(["evaluate", "run", *option]) == 0
+        found = printed(capsys.readouterr().out)
+        assert found.items() >= expected([caption_tokenize(detokenize(tokens)) for tokens in written], references).items()
+        entries = [json.loads(line) for line in Path("run/captions-test.jsonl").read_text("utf-8").splitlines()]
+        assert [entry["caption"] for entry in entries] == list(map(detokenize, written))
+        assert main(["caption", "pictures", "--run", "run", *option]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        each = [write_captions(model, vocabulary, [picture], num_beams=beams)[0] for picture in pictures]
+        assert lines == [f"{Path('pictures', f'{i}.png')}: {detokenize(tokens)}" for i, tokens in enumerate(each)]
+        said.append((written, found, lines))
+    (greedy, of_greedy, greedy_lines), (beam, of_beam, beam_lines) = said
+    assert greedy != beam and of_greedy != of_beam and greedy_lines != beam_lines
+
+
+@pytest.mark.parametrize("command", ["evaluate run", "caption one.png --run run"])
+@pytest.mark.parametrize("beams", ["0", "-2"])
+def test_no_beams_get_one_line_and_2(run, capsys, command, beams):
+    render(Scene(0), 40).save("one.png")
+    assert main([*command.split(), "--beams", beams]) == 2
+    assert f"beams is 1 or more, and n_best from 1 to num_beams, not {beams}" in error_of(capsys)
+
+
+def test_photographs_are_scored_by_their_captions_as_they_were_written(run, monkeypatch, capsys):
+    texts = ["A dog's ear, seen from a T-shirt.", "A dog 's ear (red) , and a cat can't swim !", "Two men at 3 p.m. in snow"]
+    Path("photos").mkdir()
+    for i in range(3):
+        render(Scene(i), 40).save(f"photos/{i}.png")
+    table = [f"{i}.png\t{text}\tvalidation" for i, text in enumerate(texts)]
+    Path("photos/captions.tsv").write_text("\n".join(["file_name\tcaption\tsplit", *table, "9.png\tno picture\tvalidation"]))
+    written = ["a dog 's ear seen from a t-shirt", "a dog's ear (red) and a cat can't swim", "two men at 3 p.m. in snow ."]
+    tokens = [[*text.split()] for text in written]
+    monkeypatch.setattr("mmscratch.decoding.write_captions", lambda *_, num_beams: tokens)
+    assert main(["evaluate", "run", "--data", "photos"]) == 0
+    out = capsys.readouterr().out
+    assert "validation: 3 pictures with 3 captions; 1 problems" in out and "true by judge" not in out
+    found = printed(out)
+    assert found == expected([caption_tokenize(text) for text in written], [[caption_tokenize(text)] for text in texts])
+    assert found["a reference exactly"] == ["100.0"] * 3 and found["BLEU-4"][0] == "100.0"
+    ours = [[caption_tokenize(detokenize(tokenize(text)))] for text in texts]
+    assert expected([caption_tokenize(text) for text in written], ours) != found, "our tokens would give another score"
+
+
+HYPOTHESES = ["A man's T-shirt (red).", "a dog, and a cat!", "", "two dogs play in the snow ."]
+REFERENCES = ["A man's red T-shirt.", "A dog and a cat.", "Nothing.", "Two dogs are playing in the snow."]
+OTHERS = ["a shirt (red) of a man", "", " \t ", "two dogs play in the snow"]
+
+
+def write_lines(name, lines, end="\n"):
+    Path(name).write_bytes((end.join(lines) + end).encode())
+
+
+@pytest.mark.parametrize("option, split", [(None, caption_tokenize), ("caption", caption_tokenize), ("words", tokenize),
+                                           ("none", str.split)])  # fmt: skip
+@pytest.mark.parametrize("files", [1, 2])
+def test_score_of_text_files(tmp_path, monkeypatch, capsys, option, split, files):
+    monkeypatch.chdir(tmp_path)
+    write_lines("h.txt", HYPOTHESES)
+    write_lines("1.txt", REFERENCES)
+    write_lines("2.txt", OTHERS)
+    tokenizer = ["--tokenize", option] if option else []
+    assert main(["score", *tokenizer, *["h.txt", "1.txt", "2.txt"][: 1 + files]]) == 0
+    out = capsys.readouterr().out
+    references = [[split(one)] + [split(other)] * bool(files == 2 and other.strip()) for one, other in zip(REFERENCES, OTHERS)]
+    hypotheses = list(map(split, HYPOTHESES))
+    assert printed(out) == expected(hypotheses, references)
+    whole = bleu(hypotheses, references)
+    assert f"{whole.sys_len / 4:.1f}, closest references {whole.ref_len / 4:.1f}; brevity penalty {whole.bp:.3f}\n" in out
+    assert out.startswith("h.txt, 4 sentences") and len(out.splitlines()) == 9
+
+
+def test_the_three_ways_to_tokenize_differ():
+    scores = []
+    for split in (caption_tokenize, tokenize, str.split):
+        scores.append(bleu(list(map(split, HYPOTHESES)), [[split(line)] for line in REFERENCES]).score)
+    assert len({f"{score:.1f}" for score in scores}) == 3
+
+
+def test_score_reads_every_kind_of_text_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lines = ["ein Käfer sitzt auf dem Blatt", "a dog\u2028in\u0085the \x0csnow \x1cand", "一只猫", "a cat sits"]
+    whole = "\n".join(lines).encode()
+    crlf = whole.replace(b"\n", b"\r\n")
+    contents = [whole + b"\n", whole, crlf, crlf + b"\r\n", b"\xef\xbb\xbf" + whole, b"\xef\xbb\xbf" + crlf + b"\r\n"]
+    contents.append(re.sub("[\x85\x0c\x1c]", " ", whole.decode()).encode())  # these end no line
+    for name, content in zip("abcdefg", contents):
+        Path(name).write_bytes(content)
+    for tokenizer in ("caption", "none"):
+        for names in (("a", "b"), ("a", "c"), ("d", "a"), ("e", "b"), ("a", "e"), ("f", "a"), ("a", "g"), ("b", "f", "e", "d")):
+            assert main(["score", *names, "--tokenize", tokenizer]) == 0
+            found = printed(capsys.readouterr().out)
+            assert found["a reference exactly"] == ["100.0"] * 3 and found["BLEU-1"] == ["100.0"] * 3
+
+
+@pytest.mark.parametrize(
+    "files, says",
+    [
+        ([b"a\nb\nc\n", b"a\nb\n"], "h.txt has 3 lines, but 1.txt 2"),
+        ([b"a\nb\n", b"a\nb\n", b"a\nb\n\n"], "h.txt has 2 lines, but 2.txt 3"),
+        ([b"a\n" * 1234, b"a"], "h.txt has 1,234 lines, but 1.txt 1"),
+        ([b"a dog\nein K\xe4fer\n", b"a\nb\n"], "h.txt: byte 11 is not UTF-8 text; save it as UTF-8"),
+        ([b"a\n", "a cat".encode("utf-16")], "1.txt: byte 0 is not UTF-8"),
+        ([b"", b""], "h.txt: the file is empty"),
+        ([b"a\n", b"\xef\xbb\xbf"], "1.txt: the file is empty"),
+        ([b"a\n"], "1.txt"),
+        ([b"a\nb\nc\n", b"a\n\nc\n"], "line 2 has no reference: it is empty in 1.txt"),
+        ([b"a\nb\nc\n", b"a\nb\n \t\r\n", b"\n\n\n"], "line 3 has no reference: it is empty in 1.txt, 2.txt"),
+        ([b"\n", b"\n"], "line 1 has no reference"),
+    ],
+)
+def test_score_says_in_one_line_what_is_wrong(tmp_path, monkeypatch, capsys, files, says):
+    monkeypatch.chdir(tmp_path)
+    names = ["h.txt", "1.txt", "2.txt"][: max(2, len(files))]
+    for name, content in zip(names, files):
+        Path(name).write_bytes(content)
+    assert main(["score", *names]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1 and err.startswith("error: ") and says in err
+
+
+def test_a_reference_of_signs_only_is_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_lines("h.txt", ["a dog", ""])
+    write_lines("1.txt", ["a dog", "..."])
+    assert main(["score", "h.txt", "1.txt"]) == 0
+    assert printed(capsys.readouterr().out)["a reference exactly"] == ["100.0"] * 3
+
+
 def test_an_unknown_command_or_option_exits_with_2(capsys):
-    for arguments in (["fly"], ["quickstart", "--fusion", "hot"], []):
+    no_number = ["caption", "x.jpg", "--beams", "many"]
+    for arguments in (["fly"], ["quickstart", "--fusion", "hot"], [], no_number, ["score", "only-one.txt"]):
         with pytest.raises(SystemExit) as stop:
             main(arguments)
         assert stop.value.code == 2

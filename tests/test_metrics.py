@@ -1,29 +1,52 @@
 """The metrics against the references that others wrote."""
 
+import math
 import random
+import re
 from collections import Counter
+from copy import deepcopy
 
+import numpy as np
 import pytest
+import sacrebleu
 import sklearn.metrics
 import torch
-from sacrebleu import corpus_bleu
 from sacrebleu.metrics import BLEU
 from torch.testing import assert_close
 
-from mmscratch.metrics import attention_inside, bleu, confusion_matrix, exact_match, label_scores, truth
+from mmscratch.metrics import (
+    DocumentFrequencies,
+    attention_inside,
+    bleu,
+    bleu_statistics,
+    bootstrap,
+    caption_scores,
+    cider_d,
+    confusion_matrix,
+    document_frequencies,
+    exact_match,
+    label_scores,
+    rouge_l,
+    sentence_bleu,
+    truth,
+)
 from mmscratch.scenes import Scene, captions
 from mmscratch.text import tokenize
 
+SMOOTHINGS = ["exp", "floor", "add-k", "none"]  # of sacrebleu
+
 
 def random_corpus(seed):
-    """Hypotheses and references that overlap a lot, a little or not at all; many are short, some are empty."""
+    """Hypotheses and references that overlap a lot, a little or not at all; many are short, some are empty, some have a
+    hundred references."""
     draw = random.Random(seed)
     words = "the a cat dog on in sat , . 猫 über".split()[: draw.choice([1, 2, 5, 11])]
     longest = draw.choice([1, 3, 7, 23])
     hypotheses = [draw.choices(words, k=draw.randint(0, longest)) for _ in range(draw.choice([1, 2, 13]))]
     references = []
     for hypothesis in hypotheses:
-        refs = [draw.choices(words + ["new"], k=draw.randint(0, longest)) for _ in range(draw.randint(1, 5))]
+        number = 100 if seed % 50 == 7 else draw.randint(1, 5)
+        refs = [draw.choices(words + ["new"], k=draw.randint(0, longest)) for _ in range(number)]
         if draw.random() < 0.3:
             refs = [hypothesis[draw.randint(0, 2) :] + draw.choices(words, k=draw.randint(0, 2))] + refs
         if draw.random() < 0.2:
@@ -32,11 +55,12 @@ def random_corpus(seed):
     return hypotheses, references
 
 
-def sacrebleu_of(hypotheses, references, **options):
+def sacrebleu_of(hypotheses, references, n_bootstrap=1, **options):
     """sacrebleu takes strings, and for each column of references one for every hypothesis, or None."""
     width = max(map(len, references))
     columns = [[" ".join(refs[i]) if i < len(refs) else None for refs in references] for i in range(width)]
-    return corpus_bleu([" ".join(h) for h in hypotheses], columns, tokenize="none", force=True, **options)
+    metric = BLEU(tokenize="none", force=True, **options)
+    return metric.corpus_score([" ".join(h) for h in hypotheses], columns, n_bootstrap=n_bootstrap)
 
 
 def assert_agrees(ours, theirs):
@@ -45,15 +69,39 @@ def assert_agrees(ours, theirs):
     assert (ours.sys_len, ours.ref_len) == (theirs.sys_len, theirs.ref_len)
     assert ours.bp == pytest.approx(theirs.bp, abs=1e-6)
     assert ours.precisions == pytest.approx(theirs.precisions, abs=1e-6)
-    assert ours.score == pytest.approx(theirs.score, abs=1e-6)
+    assert ours.score == ours.scores[-1] == pytest.approx(theirs.score, abs=1e-6)
 
 
-@pytest.mark.parametrize("smooth_method", ["exp", "none"])
+@pytest.mark.parametrize("smooth_method", SMOOTHINGS)
 def test_bleu_agrees_with_sacrebleu_on_random_corpora(smooth_method):
-    for seed in range(400):
+    for seed in range(800):
         hypotheses, references = random_corpus(seed)
         theirs = sacrebleu_of(hypotheses, references, smooth_method=smooth_method)
         assert_agrees(bleu(hypotheses, references, smooth_method), theirs)
+
+
+@pytest.mark.parametrize("smooth_method", SMOOTHINGS)
+def test_the_scores_of_bleu_are_those_of_every_order(smooth_method):
+    for seed in range(150):
+        hypotheses, references = random_corpus(seed)
+        options = [{"smooth_method": smooth_method, "max_ngram_order": n} for n in (1, 2, 3, 4)]
+        theirs = [sacrebleu_of(hypotheses, references, **each).score for each in options]
+        assert bleu(hypotheses, references, smooth_method).scores == pytest.approx(theirs, abs=1e-6)
+
+
+@pytest.mark.parametrize("smooth_method", SMOOTHINGS)
+def test_sentence_bleu_agrees_with_sacrebleu(smooth_method):
+    for seed in range(600):
+        [hypothesis, *_], [refs, *_] = random_corpus(seed)
+        sentences = " ".join(hypothesis), [" ".join(ref) for ref in refs]
+        theirs = sacrebleu.sentence_bleu(*sentences, smooth_method=smooth_method, tokenize="none")
+        assert_agrees(sentence_bleu(hypothesis, refs, smooth_method), theirs)
+
+
+def test_a_sentence_shorter_than_an_n_gram_has_a_bleu_of_its_own_and_none_as_a_corpus():
+    assert sentence_bleu(["a", "cat"], [["a", "cat"]]).scores == pytest.approx([100] * 4)
+    assert bleu([["a", "cat"]], [[["a", "cat"]]]).scores == pytest.approx([100, 100, 0, 0])
+    assert sentence_bleu(list("abcd"), [list("abcd")], max_order=2).scores == pytest.approx([100, 100])
 
 
 def test_the_random_corpora_reach_every_corner():
@@ -66,7 +114,34 @@ def test_the_random_corpora_reach_every_corner():
     assert sum(s.score > 1 for s in scores) > 50
 
 
-@pytest.mark.parametrize("smooth_method", ["exp", "none"])
+def clips_differ(hypothesis, refs):
+    """A word is written more often than in any reference, but not more often than in all together."""
+    most, together = Counter(), Counter()
+    for ref in refs:
+        most, together = most | Counter(ref), together + Counter(ref)
+    return any(most[word] < count <= together[word] for word, count in Counter(hypothesis).items())
+
+
+def test_the_random_references_reach_every_corner():
+    for first in (0, 150):  # within those of the shortest test, and again beyond
+        corpora = [random_corpus(seed) for seed in range(first, first + 150)]
+        pairs = [pair for corpus in corpora for pair in zip(*corpus)]
+        assert any(len(hypotheses) == 1 for hypotheses, _ in corpora)
+        for n in (1, 2, 3):
+            assert any(len(h) == n for h, _ in pairs)
+        assert any(h and not any(refs) for h, refs in pairs) and any(not h and not any(refs) for h, refs in pairs)
+        assert any(h and not all(refs) and any(refs) for h, refs in pairs), "some references are empty, some are not"
+        assert any(not h and all(refs) for h, refs in pairs)
+        assert {1, 2, 5, 100} <= {len(refs) for _, refs in pairs}
+        assert any(len(refs) > 1 and all(ref == refs[0] for ref in refs) for _, refs in pairs)
+        assert any(h in refs and len(h) > 3 for h, refs in pairs)
+        assert sum(clips_differ(h, refs) for h, refs in pairs) > 50
+        lengths = [(len(h), list(map(len, refs))) for h, refs in pairs]
+        ties = [(h - d, h + d) for h, refs in lengths if (d := min(abs(h - ref) for ref in refs)) and {h - d, h + d} <= {*refs}]
+        assert len(ties) > 5
+
+
+@pytest.mark.parametrize("smooth_method", SMOOTHINGS)
 @pytest.mark.parametrize(
     "hypothesis, references",
     [
@@ -87,13 +162,14 @@ def test_the_random_corpora_reach_every_corner():
 def test_bleu_agrees_with_sacrebleu_on_one_sentence(hypothesis, references, smooth_method):
     corpus = [hypothesis.split()], [[reference.split() for reference in references]]
     assert_agrees(bleu(*corpus, smooth_method), sacrebleu_of(*corpus, smooth_method=smooth_method))
+    theirs = sacrebleu.sentence_bleu(hypothesis, references, smooth_method=smooth_method, tokenize="none")
+    assert_agrees(sentence_bleu(hypothesis.split(), corpus[1][0], smooth_method), theirs)
 
 
 @pytest.mark.parametrize("max_order", [1, 2, 3, 5])
 def test_bleu_agrees_with_sacrebleu_for_other_orders(max_order):
     hypotheses, references = [list("abcdef"), list("cdab")], [[list("abcdfe")], [list("cda")]]
-    metric = BLEU(tokenize="none", force=True, max_ngram_order=max_order)
-    theirs = metric.corpus_score([" ".join(h) for h in hypotheses], [[" ".join(r[0]) for r in references]])
+    theirs = sacrebleu_of(hypotheses, references, max_ngram_order=max_order)
     assert_agrees(bleu(hypotheses, references, max_order=max_order), theirs)
 
 
@@ -108,15 +184,274 @@ def test_bleu_is_not_symmetric():
     assert bleu(short, [long]).bp < 1 == bleu(long, [short]).bp
 
 
-def test_bleu_takes_tuples_as_it_takes_lists():
-    hypotheses, references = random_corpus(17)
-    tuples = [tuple(h) for h in hypotheses], [tuple(map(tuple, refs)) for refs in references]
-    assert bleu(*tuples) == bleu(hypotheses, references)
+@pytest.mark.parametrize("smooth_method", ["floo", "add_k", "Exp", "", None])
+def test_bleu_refuses_another_smoothing(smooth_method):
+    for tokens in (["a"], []):
+        with pytest.raises(ValueError, match=f'"coco" or "none", not {smooth_method!r}'):
+            bleu([tokens], [[["a"]]], smooth_method=smooth_method)
+        with pytest.raises(ValueError, match=f'"coco" or "none", not {smooth_method!r}'):
+            sentence_bleu(tokens, [["a"]], smooth_method)
 
 
-def test_bleu_refuses_another_smoothing():
-    with pytest.raises(ValueError, match="floor"):
-        bleu([["a"]], [[["a"]]], smooth_method="floor")
+def coco(scorer, hypotheses, references):
+    """A scorer of the COCO evaluation takes strings, in dicts: its score, and that of each hypothesis."""
+    written = {i: [" ".join(h)] for i, h in enumerate(hypotheses)}
+    return scorer.compute_score({i: [" ".join(ref) for ref in refs] for i, refs in enumerate(references)}, written)
+
+
+def test_bleu_agrees_with_the_coco_evaluation():
+    theirs = pytest.importorskip("pycocoevalcap.bleu.bleu").Bleu(4)
+    for seed in range(400):
+        corpus = random_corpus(seed)
+        expected = [100 * score for score in coco(theirs, *corpus)[0]]
+        assert bleu(*corpus, "coco").scores == pytest.approx(expected, abs=1e-4)  # of 100
+        assert bleu(*corpus, "coco", max_order=2).scores == pytest.approx(expected[:2], abs=1e-4)
+
+
+def test_rouge_l_agrees_with_the_coco_evaluation():
+    theirs = pytest.importorskip("pycocoevalcap.rouge.rouge").Rouge()
+    for seed in range(400):
+        corpus = random_corpus(seed)
+        score, scores = coco(theirs, *corpus)
+        ours = rouge_l(*corpus)
+        assert ours.scores == pytest.approx(list(scores), abs=1e-6) and ours.score == pytest.approx(score, abs=1e-6)
+
+
+def test_cider_d_agrees_with_the_coco_evaluation():
+    theirs = pytest.importorskip("pycocoevalcap.cider.cider").Cider()
+    without_words, above_0 = 0, 0
+    for seed in range(400):
+        hypotheses, references = random_corpus(seed)
+        ours = cider_d(hypotheses, references)
+        if any(any(refs) for refs in references):
+            score, scores = coco(theirs, hypotheses, references)
+            assert ours.scores == pytest.approx(list(scores), abs=1e-6) and ours.score == pytest.approx(score, abs=1e-6)
+            above_0 += ours.score > 0.01
+        else:  # theirs raises
+            assert ours == (0, [0] * len(hypotheses))
+            without_words += 1
+    assert without_words > 3 and above_0 > 100
+
+
+def test_rouge_l_by_hand():
+    assert rouge_l([["a", "x", "b", "c"]], [[["a", "b", "c", "y", "z"]]]).score == pytest.approx(
+        (1 + 1.44) * 3 / 4 * 3 / 5 / (3 / 5 + 1.44 * 3 / 4)
+    )
+    of_two = rouge_l([list("abcd")], [[list("abcdefgh"), list("a")]]).score
+    assert of_two == pytest.approx(1), "all of the hypothesis is in the first, all of the second in the hypothesis"
+    assert rouge_l([["b", "a"]], [[["a", "b"]]]).score == pytest.approx(1 / 2), "the order counts"
+    assert rouge_l([[], [], ["a"]], [[[]], [["a"]], [[]]]).scores == [pytest.approx(1), 0, 0]
+
+
+def ngram_set(tokens):
+    return {tuple(tokens[i : i + n]) for n in (1, 2, 3, 4) for i in range(len(tokens) - n + 1)}
+
+
+def slow_cider_d(hypothesis, refs, counts, documents):
+    """The formula of cider_d, letter by letter, of one hypothesis."""
+    total = 0.0
+    for ref in refs:
+        for n in (1, 2, 3, 4):
+            g = []
+            for tokens in (hypothesis, ref):
+                ngrams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+                g.append({w: ngrams.count(w) * math.log(documents / max(1, counts.get(w, 0))) for w in ngrams})
+            norms = [math.sqrt(sum(value**2 for value in values.values())) for values in g]
+            bigrams = [max(len(tokens) - 1, 0) for tokens in (hypothesis, ref)]
+            if all(norms):
+                dot = sum(min(g[0][w], g[1][w]) * g[1][w] for w in g[0].keys() & g[1].keys())
+                total += dot / math.prod(norms) * math.exp(-((bigrams[0] - bigrams[1]) ** 2) / (2 * 6**2)) / 4
+    return 10 * total / len(refs)
+
+
+def test_document_frequencies_by_brute_force():
+    for seed in range(60):
+        _, references = random_corpus(seed)
+        counts, documents = document_frequencies(references)
+        inside = [set().union(*map(ngram_set, refs)) for refs in references]
+        assert documents == len(references)
+        assert counts == {ngram: sum(ngram in ngrams for ngrams in inside) for ngram in set().union(*inside)}
+
+
+def test_cider_d_takes_the_frequencies_of_other_pictures():
+    differ = 0
+    for seed in range(120):
+        hypotheses, references = random_corpus(seed)
+        if seed % 50 == 7:
+            references = [refs[:5] for refs in references]
+        others = random_corpus(seed + 1000)[1] + random_corpus(seed + 2000)[1]
+        own, given = cider_d(hypotheses, references), cider_d(hypotheses, references, document_frequencies(others))
+        assert cider_d(hypotheses, references, document_frequencies(references)) == own
+        for corpus, ours in ((references, own), (others, given)):
+            frequencies = document_frequencies(corpus)
+            expected = [slow_cider_d(h, refs, *frequencies) for h, refs in zip(hypotheses, references)]
+            assert ours.scores == pytest.approx(expected, abs=1e-9)
+            assert ours.score == pytest.approx(sum(expected) / len(expected), abs=1e-9)
+        differ += any(abs(a - b) > 0.01 for a, b in zip(own.scores, given.scores))
+    assert differ > 60
+
+
+def test_cider_d_by_hand():
+    frequencies = DocumentFrequencies(Counter({("a",): 8, ("cat",): 2, ("dog",): 4}), 8)  # log 1, log 4, log 2
+    score = cider_d([["a", "cat", "dog"]], [[["a", "cat"]]], frequencies).score
+    unigrams, bigrams = math.log(4) / math.hypot(math.log(4), math.log(2)), 1 / math.sqrt(2)  # that both are of no document
+    assert score == pytest.approx(10 * (unigrams + bigrams) / 4 * math.exp(-1 / 72))
+    for picture in (random_corpus(seed) for seed in range(50)):
+        assert cider_d(picture[0][:1], picture[1][:1]) == (0, [0]), "of a single picture nothing is rare"
+    assert cider_d([["a"]] * 2, [[["a"]]] * 2) == (0, [0, 0]), "nor is what is in all of them"
+
+
+def test_the_order_of_references_and_of_pairs_does_not_matter():
+    moved = 0
+    for seed in range(100):
+        hypotheses, references = random_corpus(seed)
+        shuffle, pairs = random.Random(seed).sample, list(range(len(hypotheses)))
+        moved_pairs = shuffle(pairs, len(pairs))
+        moved += moved_pairs != pairs
+        shuffled = [hypotheses[i] for i in moved_pairs], [shuffle(references[i], len(references[i])) for i in moved_pairs]
+        for smooth_method in (*SMOOTHINGS, "coco"):
+            assert bleu(*shuffled, smooth_method) == bleu(hypotheses, references, smooth_method)
+        assert sentence_bleu(shuffled[0][0], shuffled[1][0]) == sentence_bleu(shuffled[0][0], references[moved_pairs[0]])
+        for metric in (rouge_l, cider_d):
+            before, after = metric(hypotheses, references), metric(*shuffled)
+            assert after.score == pytest.approx(before.score, abs=1e-9)
+            assert after.scores == pytest.approx([before.scores[i] for i in moved_pairs], abs=1e-9)
+    assert moved > 20
+
+
+def test_what_equals_one_of_its_references_is_perfect():
+    draw = random.Random(0)
+    for _ in range(50):
+        numbers = [[draw.choices(range(53), k=draw.randint(4, 23)) for _ in range(draw.randint(1, 5))] for _ in range(7)]
+        references = [[list(map(str, ref)) for ref in refs] for refs in numbers]
+        hypotheses = list(map(draw.choice, references))
+        for smooth_method in (*SMOOTHINGS, "coco"):
+            assert bleu(hypotheses, references, smooth_method).scores == pytest.approx([100] * 4)
+            assert sentence_bleu(hypotheses[0], references[0], smooth_method).scores == pytest.approx([100] * 4)
+        assert rouge_l(hypotheses, references).scores == pytest.approx([1] * 7)
+        alone = cider_d(hypotheses, [[h] for h in hypotheses]).scores
+        assert alone == pytest.approx([10] * 7)
+
+
+def test_tuples_are_as_good_as_lists_and_nothing_is_changed():
+    for seed in range(20):
+        hypotheses, references = corpus = random_corpus(seed)
+        before = deepcopy(corpus)
+        tuples = tuple(map(tuple, hypotheses)), tuple(tuple(map(tuple, refs)) for refs in references)
+        for smooth_method in (*SMOOTHINGS, "coco"):
+            assert bleu(*tuples, smooth_method) == bleu(*corpus, smooth_method)
+        assert sentence_bleu(tuples[0][0], tuples[1][0]) == sentence_bleu(hypotheses[0], references[0])
+        assert rouge_l(*tuples) == rouge_l(*corpus)
+        frequencies = document_frequencies(random_corpus(seed + 1)[1])
+        kept = deepcopy(frequencies)
+        assert document_frequencies(tuples[1]) == document_frequencies(references)
+        assert cider_d(*tuples) == cider_d(*corpus)
+        assert cider_d(*tuples, frequencies) == cider_d(*corpus, frequencies)
+        assert (corpus, frequencies) == (before, kept)
+    corpus = random_corpus(3)
+    before = deepcopy(corpus)
+    assert caption_scores(*corpus).keys() and corpus == before
+    statistics = bleu_statistics(*corpus)
+    sums = statistics.sum(0).tolist()
+    bootstrap(statistics, score_of)
+    assert statistics.sum(0).tolist() == sums
+
+
+def test_the_statistics_of_bleu_add_up():
+    for seed in range(50):
+        hypotheses, references = random_corpus(seed)
+        statistics, whole = bleu_statistics(hypotheses, references, 3), bleu(hypotheses, references, max_order=3)
+        assert statistics.shape == (len(hypotheses), 8)
+        assert statistics.sum(0).tolist() == [whole.sys_len, whole.ref_len, *whole.counts, *whole.totals]
+        one = sentence_bleu(hypotheses[-1], references[-1], max_order=3)
+        assert statistics[-1].tolist() == [one.sys_len, one.ref_len, *one.counts, *one.totals]
+
+
+def decent_corpus(count):
+    """Hypotheses of 8 to 13 words, of which most are right, with two references each."""
+    draw = random.Random(count)
+    words = [f"w{i}" for i in range(50)]
+    references = [[draw.choices(words, k=draw.randint(8, 13)) for _ in range(2)] for _ in range(count)]
+    hypotheses = [[word if draw.random() < 0.8 else draw.choice(words) for word in refs[0]] for refs in references]
+    return hypotheses, references
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 47])
+def test_the_confidence_of_bleu_is_sacrebleus(count, monkeypatch):
+    monkeypatch.delenv("SACREBLEU_SEED", raising=False)  # its default is ours
+    hypotheses, references = decent_corpus(count)
+    theirs = sacrebleu_of(hypotheses, references, n_bootstrap=1000)
+    for interval in (caption_scores(hypotheses, references)["BLEU-4"],
+                     (0, *bootstrap(bleu_statistics(hypotheses, references), score_of))):  # fmt: skip
+        assert (interval[2] - interval[1]) / 2 == pytest.approx(theirs._ci, abs=1e-4)  # of 100; theirs are of float32
+    assert (theirs._ci > 1) == (count > 1)
+
+
+def score_of(sums):
+    """BLEU-4 of what was added up, as sacrebleu makes it."""
+    sums = sums.tolist()
+    return BLEU.compute_bleu(sums[2:6], sums[6:], *sums[:2], smooth_method="exp").score
+
+
+def test_an_interval_is_that_of_resampled_examples_scored_anew():
+    hypotheses, references = decent_corpus(23)
+    draw = np.random.default_rng(7)
+    drawn = [draw.integers(23, size=23) for _ in range(1000)]
+    statistics = bleu_statistics(hypotheses, references)
+    scores = sorted(bleu([hypotheses[i] for i in some], [references[i] for i in some]).score for some in drawn)
+    assert bootstrap(statistics, score_of, seed=7) == pytest.approx((scores[25], scores[974]))
+    values = rouge_l(hypotheses, references).scores
+    means = sorted(sum(values[i] for i in some) / 23 for some in drawn)
+    assert bootstrap(values, seed=7) == pytest.approx((means[25], means[974]))
+    assert scores[24] < scores[25] < scores[26] and means[973] < means[974] < means[975], "the places can be told apart"
+
+
+def test_the_interval_of_a_mean_is_near_the_normal_one():
+    draw = np.random.default_rng(3)
+    for values in (draw.normal(5, 2, 4000), draw.exponential(3, 4000), draw.random(4000) < 0.3):
+        half = 1.96 * values.std() / math.sqrt(4000)
+        low, high = bootstrap(values)
+        assert low == pytest.approx(values.mean() - half, abs=0.15 * half)
+        assert high == pytest.approx(values.mean() + half, abs=0.15 * half)
+        assert bootstrap(values.tolist()) == bootstrap(tuple(values.tolist())) == pytest.approx((low, high))
+
+
+def test_of_many_intervals_95_in_100_hold_the_true_mean():
+    draw = np.random.default_rng(11)
+    below, above, trials = 0, 0, 300
+    for seed in range(trials):
+        low, high = bootstrap(draw.normal(1, 3, 60), seed=seed)
+        below, above = below + (high < 1), above + (low > 1)
+    assert 0.02 * trials < below + above < 0.09 * trials  # 0.05 give or take 0.013, and a little more, for 60 are few
+    assert min(below, above) > 0.006 * trials, "missed on both sides"
+
+
+def test_the_same_seed_gives_the_same_interval_and_none_is_without_examples():
+    values = np.random.default_rng(0).random(31)
+    assert bootstrap(values) == bootstrap(values, seed=12345) != bootstrap(values, seed=1)
+    assert [type(end) for end in bootstrap(values)] == [float, float]
+    assert bootstrap([3.0]) == (3, 3) and bootstrap([2, 2, 2]) == (2, 2)
+    for empty in ([], np.zeros((0, 10))):
+        with pytest.raises(ValueError, match="at least one example"):
+            bootstrap(empty)
+    with pytest.raises(ValueError, match="at least one example"):
+        caption_scores([], [])
+
+
+def test_caption_scores_are_those_of_the_single_functions():
+    hypotheses, references = decent_corpus(41)
+    found = caption_scores(hypotheses, references)
+    expected = {f"BLEU-{n}": score for n, score in enumerate(bleu(hypotheses, references).scores, 1)}
+    expected |= {"ROUGE-L": rouge_l(hypotheses, references).score, "CIDEr-D": cider_d(hypotheses, references).score}
+    assert {name: score for name, (score, _, _) in found.items()} == pytest.approx(expected)
+    assert list(found) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr-D"]
+    assert all(low < score < high for score, low, high in found.values())
+    assert 40 < found["BLEU-4"].score < 90 and len({round(score, 3) for score, _, _ in found.values()}) == 6
+    for name, metric in (("ROUGE-L", rouge_l), ("CIDEr-D", cider_d)):
+        assert found[name][1:] == bootstrap(metric(hypotheses, references).scores)
+    of_order_2 = bootstrap(bleu_statistics(hypotheses, references, 2), lambda s: BLEU.compute_bleu(
+        s[2:4].tolist(), s[4:].tolist(), *s[:2].tolist(), "exp", max_ngram_order=2).score)  # fmt: skip
+    assert found["BLEU-2"][1:] == pytest.approx(of_order_2)
 
 
 def test_exact_match():
@@ -127,21 +462,52 @@ def test_exact_match():
     assert exact_match([], []) == 0
 
 
-@pytest.mark.parametrize("metric", [bleu, exact_match])
+@pytest.mark.parametrize("metric", [bleu, rouge_l, cider_d, exact_match, caption_scores])
 @pytest.mark.parametrize(
     "hypotheses, references, error, words",
     [
-        ([["a"], ["b"]], [[["a"]]], ValueError, "2 hypotheses .* 1"),
-        ([["a"], ["b"], ["c"]], [[["a"]], [["b"]], []], ValueError, "hypothesis 2 "),
-        ([["a"], "b c"], [[["a"]], [["b", "c"]]], TypeError, "hypothesis 1 .*'b c'"),
-        ([["a"], ["b"]], [[["a"]], "b"], TypeError, "hypothesis 1 "),
+        ([["a"], ["b"]], [[["a"]]], ValueError, "2 hypotheses but references for 1"),
+        ([["a"]], [[["a"]], [["b"]]], ValueError, "1 hypotheses but references for 2"),
+        ([["a"], ["b"], ["c"]], [[["a"]], [["b"]], []], ValueError, "hypothesis 2 has no reference"),
+        ([["a"], "b c"], [[["a"]], [["b", "c"]]], TypeError, "hypothesis 1 is a string, 'b c'; a list of tokens"),
+        ("b c", [[["b"]]] * 3, TypeError, "hypothesis 0 is a string, 'b c'; a list of tokens"),
+        (["b", "c"], [[["b", "c"]]], TypeError, "hypothesis 0 is a string, 'b'"),  # one, not a list of them
+        ([["a"], ["b"]], [[["a"]], "b"], TypeError, "references of hypothesis 1 must be a list of lists"),
+        ([["a"]], "a", TypeError, "the references are a string"),
+        ([["a"]], [""], TypeError, "references of hypothesis 0 must be a list of lists"),
         ([["a"], ["b", "c"]], [[["a"]], ["b", "c"]], TypeError, "hypothesis 1 "),  # one reference, not a list of them
         ([["a"], ["b", "c"]], [[["a"]], [["b", "c"], "b c"]], TypeError, "hypothesis 1 "),
+        ([[["a"]], [["b", "c"], ["d"]]], [["a"], ["b"]], TypeError, "hypothesis 0 .* the hypotheses come first"),
+        ([[], [("a",)]], [["a"], ["b"]], TypeError, "hypothesis 1 .* the hypotheses come first"),
     ],
 )
 def test_wrong_use_is_refused(metric, hypotheses, references, error, words):
     with pytest.raises(error, match=words):
         metric(hypotheses, references)
+    if metric is cider_d:
+        with pytest.raises(error, match=words):
+            cider_d(hypotheses, references, document_frequencies([[["a"]], [["b"]]]))
+
+
+@pytest.mark.parametrize(
+    "hypothesis, references, error, words",
+    [
+        ("a b", [["a", "b"]], TypeError, "'a b'; a list of tokens"),
+        (["a", "b"], ["a", "b"], TypeError, "must be a list of lists"),
+        (["a", "b"], [["a"], "a b"], TypeError, "must be a list of lists"),
+        (["a", "b"], "a b", TypeError, "must be a list of lists"),
+        (["a", "b"], [], ValueError, "no reference"),
+        ([["a", "b"]], ["a", "b"], TypeError, "the hypotheses come first"),
+    ],
+)
+def test_wrong_use_of_sentence_bleu_is_refused(hypothesis, references, error, words):
+    with pytest.raises(error, match=words):
+        sentence_bleu(hypothesis, references)
+
+
+def test_a_message_shows_the_beginning_of_a_long_string_only():
+    with pytest.raises(TypeError, match=re.escape(f"{'word ' * 8!r};")):
+        bleu(["word " * 1000], [[["word"]]])
 
 
 def test_truth_of_captions_by_hand():

@@ -1,13 +1,19 @@
 """Figures show what they should: colours, every caption, nothing cut off, no empty boxes."""
 
 import json
+import math
+from collections import defaultdict
 
 import pytest
 import torch
 from matplotlib.colors import to_rgb
 
 from mmscratch import plots
-from mmscratch.plots import GREEN, GREY, RED, attention_sheet, caption_sheet, learning_curves
+from mmscratch.attention import Memory
+from mmscratch.decoding import Candidate, beam_search
+from mmscratch.plots import GREEN, GREY, RED, attention_sheet, caption_sheet, learning_curves, search_tree
+from mmscratch.recurrent import LSTMDecoder
+from mmscratch.text import EOS, PAD, Vocabulary
 
 
 def pictures(n):
@@ -87,3 +93,183 @@ def test_nothing_of_an_attention_sheet_is_cut_off(lengths):
     for i, box in enumerate(boxes):
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
         assert not any(box.overlaps(other) for other in boxes[:i])
+
+
+WORDS = Vocabulary(["a", "small", "snowflake", "telephone", "orange", "above", "scissors", "clover"])
+
+
+def grow(*nodes):
+    """A tree of (parent, word, probability of the word there, score, fate)."""
+    tree = []
+    for parent, word, probability, score, fate in nodes:
+        before = tree[parent].log_prob if parent >= 0 else 0.0
+        log_prob = before + math.log(probability) if probability else -math.inf
+        tree.append(Candidate(parent, WORDS.words.index(word), log_prob, score, fate))
+    return tree
+
+
+TWO_BEAMS = grow(
+    (-1, "a", 0.5, -0.7, "kept"),
+    (-1, "telephone", 0.33, -1.1, "kept"),
+    (-1, "small", 0.12, -2.1, "dropped"),
+    (-1, "<pad>", 0, -math.inf, "dropped"),
+    (0, "<eos>", 0.43, -0.77, "finished"),
+    (1, "snowflake", 0.61, -0.8, "kept"),
+    (0, "small", 0.31, -0.93, "kept"),
+    (0, "above", 0.07, -1.7, "dropped"),
+    (6, "orange", 0.71, -0.74, "kept"),
+    (5, "<eos>", 0.59, -0.71, "finished"),
+    (5, "clover", 0.23, -1.01, "kept"),
+    (6, "<pad>", 0, -math.inf, "dropped"),
+    (10, "<eos>", 0.97, -1.12, "finished"),
+    (8, "<eos>", 0.81, -0.62, "finished"),
+    (10, "a", 0.02, -1.4, "dropped"),
+    (8, "a", 0.19, -1.9, "dropped"),
+)
+ONE_STEP = grow(
+    (-1, "a", 0.53, -0.635, "finished"), (-1, "<eos>", 0.27, -1.31, "finished"), (-1, "small", 0.17, -1.77, "dropped"),
+    (-1, "clover", 0.03, -3.5, "dropped"),
+)  # fmt: skip
+ONE_BEAM = grow((-1, "a", 0.9, -0.1, "kept"), (-1, "small", 0.1, -2.3, "dropped"), (0, "<eos>", 0.8, -0.16, "finished"),
+                (0, "telephone", 0.2, -0.86, "dropped"))  # fmt: skip
+# what is the best first in the list comes last in the tree, and the other way about
+UPSIDE_DOWN = grow(
+    (-1, "a", 0.1, -2.3, "kept"), (-1, "clover", 0.9, -0.1, "kept"), (1, "<eos>", 0.9, -0.1, "finished"),
+    (0, "<eos>", 0.5, -1.5, "finished"), (1, "scissors", 0.1, -1.2, "dropped"), (0, "orange", 0.5, -1.5, "dropped"),
+)  # fmt: skip
+
+
+def real_tree(beams, max_length=9, length_penalty=1.0):
+    """What a search really records, with a random decoder of 12 words."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(5)
+        decoder = LSTMDecoder(len(WORDS), 22, 13, 1, "prefix").eval()
+        for parameter in decoder.parameters():
+            parameter.mul_(3)
+        decoder.bias[EOS] = 0.5
+        memory, trees = Memory(torch.randn(1, 7, 22), torch.ones(1, 7).bool()), []
+    [[best]] = beam_search(decoder, memory, beams, max_length, length_penalty, trees=trees)
+    return trees[0], best
+
+
+def far_tree():
+    """Long sentences of the longest words, with scores of many digits."""
+    return grow(*[(i - 1, "telephone", 0.5, -123.4, "kept") for i in range(17)], (16, "<eos>", 0.4, -1234.56, "finished"))
+
+
+TREES = {
+    "two beams": TWO_BEAMS, "one step": ONE_STEP, "one beam": ONE_BEAM, "upside down": UPSIDE_DOWN, "far": far_tree(),
+    "real 1": real_tree(1)[0], "real 3": real_tree(3)[0], "real 5": real_tree(5)[0], "real step": real_tree(4, 1)[0],
+    "real sum": real_tree(4, 30, 0.0)[0],
+}  # fmt: skip
+
+
+def living(tree):
+    return [i for i, candidate in enumerate(tree) if candidate.log_prob > -math.inf]
+
+
+def path_of(tree, node):
+    return path_of(tree, tree[node].parent) + [node] if node >= 0 else []
+
+
+def read_tree(tree):
+    """{node: (its line, its word's text, its probability's, its score's or None)}, found by where they are; the figure.
+
+    A node is found from the root on: its line begins where its parent's ends, and brothers stand in the tree's order.
+    """
+    figure = search_tree(tree, WORDS)
+    [axis] = figure.axes
+    lines = defaultdict(list)  # by where they begin
+    for line in axis.lines:
+        lines[line.get_xdata()[0], line.get_ydata()[0]].append(line)
+    found, [root] = {}, {start for start in lines if start[0] == min(x for x, _ in lines)}
+    assert root[0] == 0 and len(axis.lines) == len(living(tree))
+    ends = {-1: root}
+    for parent in [-1, *living(tree)]:
+        below = sorted(lines.pop(ends[parent], []), key=lambda line: line.get_ydata()[-1])
+        nodes = [i for i in living(tree) if tree[i].parent == parent]
+        assert len(below) == len(nodes)
+        for node, line in zip(nodes, below):
+            x, y = ends[node] = line.get_xdata()[-1], line.get_ydata()[-1]
+            over = [t for t in axis.texts if x - 1 < t.get_position()[0] < x and abs(t.get_position()[1] - y) < 0.2]
+            word, probability = sorted(over, key=lambda text: text.get_position()[1])
+            score = [t for t in axis.texts if x < t.get_position()[0] < x + 0.3 and t.get_position()[1] == y]
+            found[node] = line, word, probability, *(score or [None])
+    assert not lines, "a line that begins nowhere"
+    assert len(axis.texts) == 2 * len(found) + sum(score is not None for *_, score in found.values())
+    assert axis.yaxis_inverted()
+    return found, figure
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_search_tree_has_every_living_candidate_once_with_its_word_and_probability(name):
+    tree = TREES[name]
+    found, _ = read_tree(tree)
+    assert sorted(found) == living(tree)
+    for node, (_, word, probability, score) in found.items():
+        parent = tree[node].parent
+        before = tree[parent].log_prob if parent >= 0 else 0.0
+        assert word.get_text() == WORDS.words[tree[node].token]
+        assert probability.get_text() == f"{math.exp(tree[node].log_prob - before):.2f}"
+        assert (score and score.get_text()) == (f"{tree[node].score:.2f}" if tree[node].fate == "finished" else None)
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_the_best_sentence_of_a_search_tree_is_thick_and_green_and_what_was_dropped_is_grey(name):
+    tree = TREES[name]
+    found, _ = read_tree(tree)
+    winner = max((i for i, candidate in enumerate(tree) if candidate.fate == "finished"), key=lambda i: tree[i].score)
+    path = path_of(tree, winner)
+    for node, (line, word, _, score) in found.items():
+        colour = GREEN if node in path else GREY if tree[node].fate == "dropped" else "black"
+        assert (line.get_color(), word.get_color()) == (colour, colour)
+        assert (line.get_linewidth() > 2) == (node in path) and (line.get_linewidth() < 1) == (node not in path)
+        if score:
+            assert score.get_color() == colour and (score.get_weight() == "bold") == (node == winner)
+    best, others = ({found[node][0].get_zorder() for node in nodes} for nodes in (path, found.keys() - path))
+    assert not others or min(best) > max(others), "the thick line lies above the others"
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_search_tree_grows_to_the_right_and_brothers_stand_below_one_another(name):
+    tree = TREES[name]
+    found, _ = read_tree(tree)
+    height, children = {}, defaultdict(list)
+    for node, (line, word, probability, _) in found.items():
+        depth = len(path_of(tree, node))
+        (*_, x), (start, *_, y) = line.get_xdata(), line.get_ydata()
+        assert x == depth and all(depth - 1 < text.get_position()[0] < depth for text in (word, probability))
+        assert word.get_position()[1] < y < probability.get_position()[1], "the word is above the line, the number below"
+        height[node], height[tree[node].parent] = y, start
+        children[tree[node].parent].append(node)
+    for parent, nodes in children.items():
+        heights = [height[node] for node in nodes]
+        assert heights == sorted(heights) and height[parent] == pytest.approx((heights[0] + heights[-1]) / 2)
+    leaves = sorted(height[node] for node in height if not children[node])
+    assert leaves == list(range(len(leaves))), "a row for each"
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_nothing_of_a_search_tree_overlaps_or_is_cut_off(name):
+    found, figure = read_tree(TREES[name])
+    figure.canvas.draw()
+    [axis] = figure.axes
+    texts = [text.get_window_extent() for text in axis.texts]
+    for i, box in enumerate(texts):
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+        assert not any(box.overlaps(other) for other in texts[:i]), axis.texts[i]
+    for line, word, *_ in found.values():
+        pixels, box = axis.transData.transform(line.get_path().vertices), word.get_window_extent()
+        assert (pixels >= 0).all() and (pixels <= figure.bbox.size).all()
+        assert pixels[1, 0] <= box.x0 and box.x1 <= pixels[-1, 0], "a word lies on its own line"
+
+
+def test_the_tree_of_a_real_search_ends_in_what_it_wrote():
+    for beams in (1, 3, 5):
+        tree, best = real_tree(beams)
+        found, _ = read_tree(tree)
+        assert {candidate.fate for candidate in tree} == {"kept", "finished", "dropped"} and PAD not in best.tokens
+        [(winner, score)] = [(node, score) for node, (*_, score) in found.items() if score and score.get_weight() == "bold"]
+        assert [tree[node].token for node in path_of(tree, winner)][: len(best.tokens)] == best.tokens
+        assert score.get_text() == f"{best.score:.2f}" and len(best.tokens) > 1
+    assert any(candidate.log_prob == -math.inf for candidate in TREES["real 5"]), "some candidates are not to be drawn"
