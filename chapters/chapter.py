@@ -74,6 +74,7 @@ def folder(number: int, fast: bool = False) -> Path:
 
 def show(piece) -> None:
     """Print a class or function of the library from its source, and where it stands; highlighted in a notebook."""
+    piece = inspect.unwrap(piece)  # what stands behind @torch.no_grad()
     lines, first = inspect.getsourcelines(piece)
     path = Path(inspect.getsourcefile(piece)).resolve().relative_to(ROOT).as_posix()
     source = textwrap.dedent("".join(lines)).strip()
