@@ -728,6 +728,7 @@ def test_beams_that_make_no_sense_are_refused(name, options):
     ("temperature", {"temperature": 0}),
     ("temperature", {"temperature": -0.5}),
     ("temperature", {"temperature": math.nan}),
+    ("temperature", {"temperature": math.inf}),
     ("top_k", {"top_k": 0}),
     ("top_k", {"top_k": -3}),
     ("top_p", {"top_p": 0}),
@@ -773,7 +774,7 @@ def test_samples_have_the_models_own_log_prob(kind, num_layers):
 def test_samples_among_one_word_are_greedy(kind):
     decoder, memory = make_decoder(kind, 1), make_memory()
     greedy = greedy_search(decoder, memory, LONGEST)
-    for options in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-5}, {"temperature": 9.0, "top_k": 1, "top_p": 1.0}):
+    for options in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-5}, {"temperature": 1e-40}, {"temperature": 9.0, "top_k": 1, "top_p": 1.0}):
         assert sample(decoder, memory, LONGEST, **options) == greedy
     assert sample(decoder, memory, LONGEST) != greedy
 
@@ -862,6 +863,23 @@ def test_the_tree_holds_all_that_was_looked_at(num_beams, n_best):
             assert [[word for word in tokens if word != EOS] for tokens, _ in finished] == [h.tokens for h in found]
             assert [node.score for _, node in finished] == pytest.approx([hypothesis.score for hypothesis in found])
         assert len(trees) == 17
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind, num_layers", DECODERS)
+def test_a_gpu_finds_what_the_processor_finds(kind, num_layers):
+    decoder, memory = make_decoder(kind, num_layers).double(), make_memory()
+    memory = Memory(memory.tokens.double(), memory.mask)
+    searches = [
+        lambda memory: [greedy_search(decoder, memory, LONGEST)],
+        lambda memory: beam_search(decoder, memory, **MANY, keep_greedy=True, min_length=2, no_repeat_ngram_size=3),
+        lambda memory: [sample(decoder, memory, LONGEST, top_k=1, generator=torch.Generator(memory.mask.device))],
+    ]
+    here = [search(memory) for search in searches]
+    decoder.cuda()
+    for search, expected in zip(searches, here):
+        for found, same in zip(search(Memory(*(part.cuda() for part in memory))), expected, strict=True):
+            assert_same(found, same)
 
 
 WORDS = Vocabulary([f"word{i}" for i in range(4, V)])
