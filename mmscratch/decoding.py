@@ -146,8 +146,10 @@ def beam_search(
 
     Agrees with `generate` of Hugging Face's transformers, early_stopping="never". Source: Graves 2012; Wu et al. 2016.
     """
-    if num_beams < 1 or not 1 <= n_best <= num_beams:
-        raise ValueError(f"num_beams is 1 or more, and n_best from 1 to num_beams, not {num_beams} and {n_best}")
+    if num_beams < 1:
+        raise ValueError(f"num_beams is 1 or more beams, not {num_beams}")
+    if not 1 <= n_best <= num_beams:
+        raise ValueError(f"n_best is 1 to num_beams ({num_beams}) sentences, not {n_best}")
     if max_length < 1 or not 0 <= min_length <= max_length:
         raise ValueError(f"max_length is 1 or more, and min_length from 0 to max_length, not {max_length} and {min_length}")
     B, K, device = memory.tokens.size(0), 1, memory.tokens.device

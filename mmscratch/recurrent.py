@@ -179,7 +179,10 @@ class LSTM(nn.Module):
 
 
 class LSTMState(NamedTuple):
-    """Where an `LSTMDecoder` is in its sentence: hidden state and cell, each (layers, B, H), and what it looks at."""
+    """Where an `LSTMDecoder` is in its sentence: hidden state and cell, each (layers, B, H), and what it looks at.
+
+    In a beam search, the beams of one picture share its memory: there are fewer memories than sentences.
+    """
 
     hidden: Tensor
     cell: Tensor
@@ -254,7 +257,7 @@ class LSTMDecoder(nn.Module):
     def step(self, token: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         """token (B,) -> the logits (B, V) of the next word, and the state after it."""
         outputs, (hidden, cell) = self.lstm(self._embed(token.unsqueeze(1)), (state.hidden, state.cell))  # (B, 1, H)
-        outputs = outputs.reshape(len(state.memory.tokens), -1, outputs.size(-1))  # (N memories, beams of each, H)
+        outputs = outputs.reshape(len(state.memory.tokens), -1, outputs.size(-1))  # (memories, beams, H)
         logits = self._read_out(outputs, state.memory)  # as the words of a sentence, beams look at one memory together
         return logits.flatten(0, 1), LSTMState(hidden, cell, state.memory)
 

@@ -143,7 +143,7 @@ class TransformerState(NamedTuple):
 
     past: list[KeysValues | None]  # of the prefix, if there is one, and the words so far
     memory: list[KeysValues | None]  # of what cross-attention looks at; the same at every step
-    mask: Tensor  # (B, N), the memory's
+    mask: Tensor  # (B, N), the memory's; as of the memory, there is one for all beams of a picture
     length: int  # words so far
 
 
