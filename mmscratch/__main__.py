@@ -377,8 +377,8 @@ def _evaluate(run: Path, data, split: str, beams: int = 1) -> list[list[str]]:
     hypotheses = [caption_tokenize(detokenize(tokens)) for tokens in written]
     _print_scores(hypotheses, [list(map(caption_tokenize, captions)) for captions in data.captions])
     with (run / f"captions-{split}.jsonl").open("w", encoding="utf-8") as file:
-        for name, tokens, references in zip(data.names, written, data.references):
-            entry = {"picture": name, "caption": detokenize(tokens), "references": list(map(detokenize, references))}
+        for name, tokens, captions in zip(data.names, written, data.captions):
+            entry = {"picture": name, "caption": detokenize(tokens), "references": captions}
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
     first = range(min(12, len(data)))
     sheet = caption_sheet([data.picture(i) for i in first], written[:12], data.references[:12])
@@ -424,7 +424,7 @@ def _show_attention(run: Path, data, written: list[list[str]]) -> None:
     ]
     if shares:  # a model that has hardly learned anything may name nothing that is there
         inside, area = (100 * sum(column) / len(shares) for column in zip(*shares))
-        print(f"  attention           {inside:.0f} % within the thing that a noun or colour names, {area:.0f} % of the area")
+        print(f"  attention            {inside:.0f} % within the thing that a noun or colour names, {area:.0f} % of the area")
     chosen = [i for i in range(len(maps)) if len(data.scene(i).things) > 1][:2]
     sheet = attention_sheet([data.picture(i) for i in chosen], [written[i] for i in chosen], [maps[i] for i in chosen])
     sheet.savefig(run / "attention.png")

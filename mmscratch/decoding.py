@@ -220,6 +220,8 @@ def _pick(words: Tensor, index: Tensor) -> Tensor:
 
 def _forbid(log_probs: Tensor, words: Tensor, too_short: bool, n: int) -> None:
     """Of the next words (B, K, V): no <eos> if `too_short`, and none that would end n words that were written before."""
+    if not too_short and n == 0:
+        return
     eos = log_probs[..., EOS].clone()
     if too_short:
         log_probs[..., EOS] = -torch.inf

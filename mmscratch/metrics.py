@@ -218,29 +218,34 @@ class Estimate(NamedTuple):
 
 
 def bootstrap(
-    statistics: np.ndarray | Sequence[float], score: Callable[[np.ndarray], float] | None = None, seed: int = 12345
-) -> tuple[float, float]:
+    statistics: np.ndarray | Sequence[float],
+    score: Callable[[np.ndarray], float | list[float]] | None = None,
+    seed: int = 12345,
+) -> tuple[float, float] | tuple[list[float], list[float]]:
     """Between which two values a corpus' score lies with 95 % confidence: would other examples have given another score?
 
-    statistics (N,) or (N, S): what is added up, of each example; `score` makes a score of the sums (S,). Without it, the
-    score is the mean. 1,000 times, N of the N examples are drawn, with repetition, and scored; of the 1,000 scores, 2.5 %
-    are cut off at each end. Agrees with sacrebleu's confidence for BLEU. Source: Efron 1979; Koehn 2004.
+    statistics (N,) or (N, S): what is added up, of each example; `score` makes a score, or a list of several, of the sums
+    (S,). Without it, the score is the mean. 1,000 times, N of the N examples are drawn, with repetition, and scored; of the
+    1,000 scores, 2.5 % are cut off at each end. Agrees with sacrebleu's confidence for BLEU. Source: Efron 1979; Koehn 2004.
     """
     statistics = np.asarray(statistics)
     if len(statistics) == 0:
         raise ValueError("a confidence interval needs at least one example")
     N, draw = len(statistics), np.random.default_rng(seed)
     score = score or (lambda total: total / N)
-    scores = sorted(score(statistics[draw.integers(N, size=N)].sum(0)) for _ in range(1000))
-    return float(scores[25]), float(scores[-26])
+    scores = np.sort([score(statistics[draw.integers(N, size=N)].sum(0)) for _ in range(1000)], axis=0)
+    return scores[25].tolist(), scores[-26].tolist()
 
 
 def caption_scores(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> dict[str, Estimate]:
     """By name: BLEU-1 to BLEU-4 (0 to 100), ROUGE-L (0 to 1) and CIDEr-D (0 to 10), each with its interval."""
-    statistics, found = bleu_statistics(hypotheses, references), {}
-    for n in range(4):
-        interval = bootstrap(statistics, lambda sums: _bleu(sums.tolist(), "exp").scores[n])
-        found[f"BLEU-{n + 1}"] = Estimate(_bleu(statistics.sum(0).tolist(), "exp").scores[n], *interval)
+
+    def bleu_scores(sums: np.ndarray) -> list[float]:
+        return _bleu(sums.tolist(), "exp").scores
+
+    statistics = bleu_statistics(hypotheses, references)
+    columns = zip(bleu_scores(statistics.sum(0)), *bootstrap(statistics, bleu_scores))
+    found = {f"BLEU-{n}": Estimate(*estimate) for n, estimate in enumerate(columns, 1)}
     for name, (score, scores) in (("ROUGE-L", rouge_l(hypotheses, references)), ("CIDEr-D", cider_d(hypotheses, references))):
         found[name] = Estimate(score, *bootstrap(scores))
     return found
