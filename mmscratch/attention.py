@@ -163,17 +163,19 @@ class MultiHeadAttention(nn.Module):
 
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
         """x (B, T, D) -> its queries, keys and values, each (B, H, T, D/H), with one matrix product."""
-        return self._split(F.linear(x, self.in_proj_weight, self.in_proj_bias), 3)
+        return self._split(self.in_proj(x, slice(None)), 3)
 
     def queries(self, x: Tensor) -> Tensor:
         """x (B, T, D) -> (B, H, T, D/H)."""
-        D = self.embed_dim
-        return self._split(F.linear(x, self.in_proj_weight[:D], self.in_proj_bias[:D]), 1)[0]
+        return self._split(self.in_proj(x, slice(self.embed_dim)), 1)[0]
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, ...]:
         """memory (B, N, D) -> its keys and values, each (B, H, N, D/H)."""
-        D = self.embed_dim
-        return self._split(F.linear(memory, self.in_proj_weight[D:], self.in_proj_bias[D:]), 2)
+        return self._split(self.in_proj(memory, slice(self.embed_dim, None)), 2)
+
+    def in_proj(self, x: Tensor, rows: slice) -> Tensor:
+        """What some rows of the joint matrix make of x (…, D); a `finetuning.LoRAAttention` adds its change here."""
+        return F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
 
     def attend(self, query, keys, values, mask=None, causal=False, need_weights=False) -> tuple[Tensor, Tensor | None]:
         """Heads (B, H, ·, D/H) that are projected already -> (B, T, D), and the weights (B, H, T, N) or None."""

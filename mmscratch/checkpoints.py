@@ -3,14 +3,17 @@
 import contextlib
 import os
 import random
+import re
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from .devices import pick_device
+from .finetuning import add_lora, freeze, load_trained, merge_lora, remove_lora, unfreeze
 from .model import EncoderDecoder, ModelConfig, build_model
 from .text import Vocabulary
+from .weights import keep_rows, load_fitting
 
 
 def write_atomically(path: Path, state: dict) -> None:
@@ -47,15 +50,61 @@ def read_checkpoint(path: Path) -> dict:
 
 
 def load_run(folder: str | Path) -> tuple[EncoderDecoder, Vocabulary, dict]:
-    """The best model of a run in eval mode, its vocabulary, and its checkpoint."""
+    """The best model of a run in eval mode, its vocabulary, and its checkpoint.
+
+    Of a run with LoRA, which keeps only what it has trained, the run that it began with is read as well; the change is
+    merged into its weights. Raises ValueError where those are no longer the same.
+    """
     path = Path(folder) / "best.pt"
     saved = read_checkpoint(path)
     try:
-        model = build_model(ModelConfig(**saved["model_config"]))
-        model.load_state_dict(saved["model"])
+        model, vocabulary, config = build_model(ModelConfig(**saved["model_config"])), Vocabulary(saved["words"]), saved["train_config"]
+        if not config.get("lora"):
+            model.load_state_dict(saved["model"])
     except (KeyError, TypeError, RuntimeError):
         raise ValueError(f"{path}: the checkpoint of something else, or of another version of this project") from None
-    return model.to(pick_device()).eval(), Vocabulary(saved["words"]), saved
+    if config.get("lora"):
+        try:
+            adapt(model, vocabulary, config["start_from"], config["lora"])
+            load_trained(model, saved["model"], saved["base"])
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{path} is a change of {config['start_from']}, which must be as it was: {error}") from None
+        merge_lora(model)
+        remove_lora(model)
+    return model.to(pick_device()).eval(), vocabulary, saved
+
+
+_A_ROW_A_WORD = re.compile(r"(.*\.)?embedding(\.words)?\.weight|decoder\.bias")
+
+
+def adapt(
+    model: EncoderDecoder, vocabulary: Vocabulary, start_from: str = "", lora: int = 0, frozen: tuple[str, ...] = (), dropout: float = 0.0
+) -> None:
+    """Make a new model ready for fine-tuning: with the weights of the run `start_from`, a LoRA of rank `lora` in the
+    decoder, if not 0, and what is called `frozen` frozen.
+
+    The vocabulary may be another: words that both know keep their rows, and with LoRA the rows of all words are trained.
+    """
+    if start_from:
+        base, before, _ = load_run(start_from)
+        state, ours = base.state_dict(), model.state_dict()
+        by_word = [name for name in state.keys() & ours.keys() if _A_ROW_A_WORD.fullmatch(name)]
+        for name in by_word:
+            state[name] = keep_rows(state[name], before.words, ours[name], vocabulary.words)
+        positions = "decoder.embedding.positions.weight"  # there may be more of them
+        if positions in state:
+            state[positions] = keep_rows(state[positions], range(len(state[positions])), ours[positions], range(len(ours[positions])))
+        misfits = load_fitting(model, state)
+        if any(misfits):
+            raise ValueError(f"the weights of {start_from} do not fit this model: {misfits}")
+    if lora:
+        freeze(model, "*")
+        add_lora(model.decoder, lora, dropout=dropout)
+        if before.words != vocabulary.words:
+            unfreeze(model, *by_word)
+    freeze(model, *frozen)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"all of the model is frozen by {' and '.join(frozen)}: there is nothing to train")
 
 
 def read_run(path: Path, settings: dict) -> dict:

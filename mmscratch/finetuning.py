@@ -1,112 +1,300 @@
-"""Weights that were trained elsewhere: maps of names, from a published model's state dict to ours."""
+"""Fine-tuning: a trained model learns a new task, some of it, slowly, or by a small change beside its weights."""
 
+import hashlib
+import math
 import re
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from types import MethodType
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import MultiHeadAttention
 
 State = dict[str, Tensor]
 
-# What a whole name of theirs matches -> our name; None drops it.
-GPT2 = {
-    r"wte\.weight": "embedding.words.weight",
-    r"wpe\.weight": "embedding.positions.weight",
-    r"h\.(\d+)\.ln_(\d)\.(\w+)": r"blocks.\1.norm\2.\3",
-    r"h\.(\d+)\.attn\.c_attn\.(\w+)": r"blocks.\1.self_attn.in_proj_\2",
-    r"h\.(\d+)\.attn\.c_proj\.(\w+)": r"blocks.\1.self_attn.out_proj.\2",
-    r"h\.(\d+)\.mlp\.c_fc\.(\w+)": r"blocks.\1.linear1.\2",
-    r"h\.(\d+)\.mlp\.c_proj\.(\w+)": r"blocks.\1.linear2.\2",
-    r"ln_f\.(\w+)": r"norm.\1",
-    r"h\.\d+\.attn\.(masked_)?bias|lm_head\.weight": None,
-}
-BERT = {
-    r"embeddings\.word_embeddings\.weight": "embedding.words.weight",
-    r"embeddings\.position_embeddings\.weight": "embedding.positions.weight",
-    r"embeddings\.token_type_embeddings\.weight": "token_types",
-    r"embeddings\.LayerNorm\.(\w+)": r"norm.\1",
-    r"encoder\.layer\.(\d+)\.attention\.self\.(query|key|value)\.(\w+)": r"blocks.\1.self_attn.\2_\3",
-    r"encoder\.layer\.(\d+)\.attention\.output\.dense\.(\w+)": r"blocks.\1.self_attn.out_proj.\2",
-    r"encoder\.layer\.(\d+)\.attention\.output\.LayerNorm\.(\w+)": r"blocks.\1.norm1.\2",
-    r"encoder\.layer\.(\d+)\.intermediate\.dense\.(\w+)": r"blocks.\1.linear1.\2",
-    r"encoder\.layer\.(\d+)\.output\.dense\.(\w+)": r"blocks.\1.linear2.\2",
-    r"encoder\.layer\.(\d+)\.output\.LayerNorm\.(\w+)": r"blocks.\1.norm2.\2",
-    r"embeddings\.position_ids|(pooler|cls|classifier|qa_outputs)\..*": None,
-}
-TORCHVISION_VIT = {
-    r"class_token|conv_proj\.\w+": r"\g<0>",
-    r"encoder\.pos_embedding": "positions",
-    r"encoder\.layers\.encoder_layer_(\d+)\.ln_(\d)\.(\w+)": r"blocks.\1.norm\2.\3",
-    r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.(.+)": r"blocks.\1.self_attn.\2",
-    r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:0|linear_1)\.(\w+)": r"blocks.\1.linear1.\2",
-    r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:3|linear_2)\.(\w+)": r"blocks.\1.linear2.\2",
-    r"encoder\.ln\.(\w+)": r"norm.\1",
-    r"heads\.head\.(\w+)": r"head.\1",
-}
 
+def freeze(model: nn.Module, *patterns: str) -> None:
+    """Parameters whose name fits a pattern are trained no more; a part that is wholly frozen is really still.
 
-def rename(state: State, names: dict[str, str | None], prefix: str = "") -> State:
-    """The same tensors under our names; those of their names may begin with `prefix`.
-
-    Raises ValueError, listing the names that are not in the table: a file of another model is not loaded by half.
+    A pattern is a name of `model.named_parameters()`, or the beginning of one up to a dot, and * stands for anything:
+    "encoders.image.backbone", "*.bias". Still means: eval mode, also after `model.train()`, so batch norm normalizes by
+    its statistics and does not change them, and nothing is dropped.
+    Raises ValueError, naming the pattern, where nothing fits it.
     """
-    renamed, unknown = {}, []
-    for theirs, tensor in state.items():
-        theirs = theirs.removeprefix(prefix)
-        pattern = next((pattern for pattern in names if re.fullmatch(pattern, theirs)), None)
-        if pattern is None:
-            unknown.append(theirs)
-        elif names[pattern] is not None:
-            renamed[re.sub(pattern, names[pattern], theirs)] = tensor
-    if unknown:
-        rest = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        raise ValueError(f"these weights are of another kind of model: this one has no {', '.join(unknown[:5])}{rest}")
-    return renamed
+    for pattern in patterns:
+        fitting = [p for name, p in model.named_parameters() if _fits(name, pattern)]
+        if not fitting:
+            parts = dict.fromkeys(".".join(name.split(".")[:3]) for name, _ in model.named_parameters())
+            raise ValueError(f"nothing to freeze is called {pattern!r}; there are {', '.join(parts)}")
+        for parameter in fitting:
+            parameter.requires_grad_(False)
+    _settle(model)
 
 
-def from_gpt2(state: State) -> State:
-    """The state dict of transformers' GPT2Model or GPT2LMHeadModel -> that of a `TransformerDecoder`.
+def unfreeze(model: nn.Module, *patterns: str) -> None:
+    """The opposite of `freeze`; without patterns, of all."""
+    for name, parameter in model.named_parameters():
+        if not patterns or any(_fits(name, pattern) for pattern in patterns):
+            parameter.requires_grad_(True)
+    _settle(model)
 
-        decoder = TransformerDecoder(vocab_size, n_embd, n_head, n_layer, max_length=n_positions, fusion="prefix")
-        decoder.load_state_dict(from_gpt2(torch.load("pytorch_model.bin", weights_only=True)))
 
-    The sizes are those in GPT-2's config.json. Its linear layers keep their matrices transposed. The causal mask, which
-    old files hold as `attn.bias`, is dropped, and so is `lm_head`, which is the embedding again.
+def _fits(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, pattern + ".*")
+
+
+def _settle(model: nn.Module) -> None:
+    """Modules whose parameters are all frozen go into eval mode and stay there; the others follow `model` again."""
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            module.eval()
+            module.train = MethodType(_stay, module)
+        else:
+            module.__dict__.pop("train", None)
+    model.train(model.training)
+
+
+def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
+    """In place of `nn.Module.train` of what is frozen."""
+    return module
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From the input to the output.
+
+
+def layers(model: nn.Module) -> list[list[str]]:
+    """The names of an `EncoderDecoder`'s parameters, layer by layer, from the input to the output.
+
+    The CNN's or ViT's first convolution, its stages or blocks, the projection, the encoder's blocks, the decoder's
+    blocks, and last the embedding, which is the output too, with all else of the decoder.
     """
-    ours = rename(state, GPT2, "transformer.")
-    return {name: x.T if name.startswith("blocks.") and x.dim() == 2 else x for name, x in ours.items()}
+    found: dict[tuple, list[str]] = {}
+    for name, _ in model.named_parameters():
+        found.setdefault(_depth(name), []).append(name)
+    return [found[depth] for depth in sorted(found)]
 
 
-def from_bert(state: State) -> State:
-    """The state dict of transformers' BertModel, or of a model around it -> that of a `TransformerEncoder`.
+def _depth(name: str) -> tuple[int, int, int]:
+    """What sorts a parameter among the layers: (CNN, encoder or decoder; without number or with; the number)."""
+    part = 0 if ".backbone." in name else 1 if name.startswith("encoders.") else 2
+    numbered = re.search(r"\b(?:layer|blocks\.|features\.)(\d+)", name)
+    if numbered:
+        return part, 1, int(numbered[1])
+    return part, 2 if part == 2 else 0, 0
 
-        encoder = TransformerEncoder(
-            vocab_size, hidden_size, num_attention_heads, num_hidden_layers, max_position_embeddings,
-            pre_norm=False, norm_eps=1e-12,
-        )
-        encoder.load_state_dict(from_bert(torch.load("pytorch_model.bin", weights_only=True)))
 
-    The sizes are those in BERT's config.json. Its three projections are joined to one. Our encoder reads one sentence
-    at a time: BERT's vector for the first of a pair is added to every position, that for the second is dropped, and so
-    are the pooler and the heads of single tasks.
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict]:
+    """For the optimizer: who decays, and how fast each layer learns.
+
+    Matrices and filters decay; biases, norms and single vectors do not, for their size is no excess. The learning rate
+    of a group is to be multiplied by its "factor",
+
+        factor = layer_decay ** (layers between this one and the output)
+
+    so that with layer_decay below 1 what lies nearer to the input, and is more general, changes less.
+    Source: discriminative fine-tuning, Howard & Ruder 2018 (ULMFiT).
     """
-    for old, new in (("gamma", "weight"), ("beta", "bias")):  # the first files name the norms' two vectors so
-        state = {name.replace(f"LayerNorm.{old}", f"LayerNorm.{new}"): x for name, x in state.items()}
-    ours = rename(state, BERT, "bert.")
-    positions = "embedding.positions.weight"
-    ours[positions] = ours[positions] + ours.pop("token_types")[0]
-    for query in [name for name in ours if "query" in name]:
-        parts = [ours.pop(query.replace("query", part)) for part in ("query", "key", "value")]
-        ours[query.replace("query", "in_proj")] = torch.cat(parts)  # (3D, D), or of the biases (3D)
-    return ours
+    depth = {name: i for i, names in enumerate(reversed(layers(model))) for name in names}
+    groups: dict[tuple, dict] = {}
+    for decays in (True, False):
+        for name, parameter in model.named_parameters():
+            if (parameter.dim() > 1) == decays:
+                factor, decay = layer_decay ** depth[name], weight_decay * decays
+                new = {"params": [], "weight_decay": decay, "factor": factor}
+                groups.setdefault((decays, factor), new)["params"].append(parameter)
+    return list(groups.values())
 
 
-def from_torchvision_vit(state: State) -> State:
-    """The state dict of torchvision's vit_b_16, vit_l_32, … -> that of a `VisionTransformer`.
+def thaw(model: nn.Module, frozen: list[str], share: float) -> bool:
+    """Free that share of the parameters called `frozen`, by layers, those nearest to the output first; has it changed?
 
-        model = VisionTransformer(224, 16, num_layers=12, num_heads=12, hidden_dim=768, mlp_dim=3072)
-        model.load_state_dict(from_torchvision_vit(torch.load("vit_b_16-c867db91.pth", weights_only=True)))
-
-    Nothing is dropped. The published files name the two linear layers of a block otherwise than torchvision's code
-    does; both names are known.
+    Called with a share that grows from 0 to 1, this is gradual unfreezing: what is new learns first, and does not pull
+    at the rest before it makes sense. Source: Howard & Ruder 2018.
     """
-    return rename(state, TORCHVISION_VIT)
+    chosen = [[name for name in names if name in frozen] for names in layers(model)]
+    chosen = [names for names in reversed(chosen) if names]
+    free = [name for names in chosen[: int(share * len(chosen))] for name in names]
+    change = any(not model.get_parameter(name).requires_grad for name in free)
+    if change:
+        unfreeze(model, *free)
+    return change
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Low-rank adaptation.
+
+
+class LoRA(nn.Module):
+    """A change of a matrix that has few numbers: the frozen W is joined by a product of two thin matrices.
+
+        y = W x + scale · B A dropout(x)
+
+    A is (rank, in), random; B is (out, rank), zero, so that at the start nothing is changed. What the paper calls
+    α / r is `scale`. Source: Hu et al. 2021, "LoRA"; their package loralib initializes A in the same way.
+    """
+
+    def __init__(self, in_features: int, out_features: int, rank: int, scale: float, dropout: float):
+        super().__init__()
+        if not 1 <= rank <= min(in_features, out_features):
+            least = min(in_features, out_features)
+            raise ValueError(f"a matrix of {out_features} × {in_features} has a rank from 1 to {least}, not {rank}")
+        self.scale, self.dropout, self.merged = scale, dropout, None
+        self.a = nn.Parameter(torch.empty(rank, in_features))
+        self.b = nn.Parameter(torch.zeros(out_features, rank))
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+
+    def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
+        """What is added to W x, (…, in) -> (…, out), or to some rows of it."""
+        x = F.dropout(x, self.dropout, self.training)
+        return self.scale * F.linear(F.linear(x, self.a), self.b[rows])
+
+    @torch.no_grad()
+    def merge(self, weight: Tensor) -> None:
+        """Add scale · B A to W, once; W is kept, so that `unmerge` gives it back to the bit."""
+        if self.merged is None:
+            self.merged = weight.clone()
+            weight += self.scale * self.b @ self.a
+
+    @torch.no_grad()
+    def unmerge(self, weight: Tensor) -> None:
+        """W is again what it was before `merge`."""
+        if self.merged is not None:
+            weight.copy_(self.merged)
+            self.merged = None
+
+
+class LoRALinear(nn.Linear):
+    """A linear layer with the parameters of another one, and a `LoRA` beside its weight."""
+
+    def __init__(self, linear: nn.Linear, rank: int, scale: float = 2.0, dropout: float = 0.0):
+        super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+        self.lora = LoRA(self.in_features, self.out_features, rank, scale, dropout).to(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y if self.lora.merged is not None else y + self.lora(x)
+
+    def matrix(self) -> Tensor:
+        """The weight that the LoRA changes."""
+        return self.weight
+
+    def plain(self) -> nn.Linear:
+        """The layer without its LoRA, with the same parameters."""
+        linear = nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
+        linear.weight, linear.bias = self.weight, self.bias
+        return linear
+
+
+class LoRAAttention(MultiHeadAttention):
+    """Multi-head attention with the parameters of another one, and a `LoRA` beside the joint matrix of its projections."""
+
+    def __init__(self, attention: MultiHeadAttention, rank: int, scale: float = 2.0, dropout: float = 0.0):
+        with torch.device("meta"):
+            super().__init__(attention.embed_dim, attention.num_heads, attention.dropout)
+        self.in_proj_weight, self.in_proj_bias = attention.in_proj_weight, attention.in_proj_bias
+        self.out_proj = attention.out_proj
+        self.lora = LoRA(self.embed_dim, 3 * self.embed_dim, rank, scale, dropout).to(self.in_proj_weight)
+
+    def in_proj(self, x: Tensor, rows: slice) -> Tensor:
+        y = super().in_proj(x, rows)
+        return y if self.lora.merged is not None else y + self.lora(x, rows)
+
+    def matrix(self) -> Tensor:
+        """The weight that the LoRA changes."""
+        return self.in_proj_weight
+
+    def plain(self) -> MultiHeadAttention:
+        """The layer without its LoRA, with the same parameters."""
+        with torch.device("meta"):
+            attention = MultiHeadAttention(self.embed_dim, self.num_heads, self.dropout)
+        attention.in_proj_weight, attention.in_proj_bias = self.in_proj_weight, self.in_proj_bias
+        attention.out_proj = self.out_proj
+        return attention
+
+
+_WITH_LORA = {nn.Linear: LoRALinear, MultiHeadAttention: LoRAAttention}
+
+
+def add_lora(model: nn.Module, rank: int, scale: float = 2.0, dropout: float = 0.0) -> None:
+    """Freeze the model, and give each linear layer and each attention in it a `LoRA`, which is then all that is trained.
+
+    As it begins, the model computes what it did. Raises ValueError where there is no such layer, or there is a LoRA.
+    """
+    if any(_loras(model)):
+        raise ValueError("this model has a LoRA: merge it and call `remove_lora`, or train the one that it has")
+    model.requires_grad_(False)
+    _replace(model, lambda layer: _WITH_LORA[type(layer)](layer, rank, scale, dropout) if type(layer) in _WITH_LORA else layer)
+    if not any(_loras(model)):
+        raise ValueError(f"there is no linear layer and no attention in {type(model).__name__} that could have a LoRA")
+    _settle(model)
+
+
+def merge_lora(model: nn.Module) -> None:
+    """Let every weight hold its change, so that the model computes the same as fast as one without LoRA."""
+    for layer in _loras(model):
+        layer.lora.merge(layer.matrix())
+
+
+def unmerge_lora(model: nn.Module) -> None:
+    """Take every change out of its weight, which then is as before, to the bit. The LoRAs stay beside their weights."""
+    for layer in _loras(model):
+        layer.lora.unmerge(layer.matrix())
+
+
+def remove_lora(model: nn.Module) -> None:
+    """Plain layers again: with what `merge_lora` made of their weights, or else as they were before `add_lora`."""
+    _replace(model, lambda layer: layer.plain() if isinstance(layer, (LoRALinear, LoRAAttention)) else layer)
+
+
+def _loras(model: nn.Module) -> Iterator[nn.Module]:
+    return (module for module in model.modules() if isinstance(module, (LoRALinear, LoRAAttention)))
+
+
+def _replace(model: nn.Module, other) -> None:
+    """Put other(layer) in the place of every layer within."""
+    for name, layer in list(model.named_children()):
+        setattr(model, name, other(layer))
+        _replace(getattr(model, name), other)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is kept of a small change.
+
+
+def trained_state(model: nn.Module) -> State:
+    """The tensors that are trained: of a model with LoRA, some kilobytes."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A number, in hexadecimal digits, of all that is not trained: names, shapes, types and every bit (SHA-256)."""
+    digest = hashlib.sha256()
+    trained = trained_state(model)
+    for name, x in sorted(model.state_dict().items()):
+        if name not in trained:
+            digest.update(f"{name} {tuple(x.shape)} {x.dtype} ".encode())
+            digest.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def load_trained(model: nn.Module, state: State, base: str) -> None:
+    """Put what `trained_state` gave on the model that it was trained on, known by its `fingerprint`.
+
+    Raises ValueError where the rest of the model is another, or the names or shapes do not fit.
+    """
+    if fingerprint(model) != base:
+        raise ValueError("what is kept here is a change of another model: the weights that it was trained on are not these")
+    ours = trained_state(model)
+    shapes, theirs = ({name: tuple(x.shape) for name, x in tensors.items()} for tensors in (ours, state))
+    if shapes != theirs:
+        wrong = [name for name in shapes | theirs if shapes.get(name) != theirs.get(name)]
+        raise ValueError(f"what is kept here does not fit what is trained: {', '.join(wrong[:5])}, {len(wrong)} in all")
+    with torch.no_grad():
+        for name, x in state.items():
+            ours[name].copy_(x)

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from . import distributed
 from .batches import CaptionPairs, Feed, collate, make_loader, to_device
 from .checkpoints import (
+    adapt,
     random_state,
     random_state_kept,
     read_run,
@@ -27,6 +28,7 @@ from .checkpoints import (
 )
 from .devices import GradScaler, Precision, pick_device, pick_precision, repeatable
 from .faults import StopSignals, explained, first_not_finite
+from .finetuning import fingerprint, load_trained, parameter_groups, thaw, trained_state
 from .model import ModelConfig, build_model
 from .progress import Progress, profiled
 from .text import PAD
@@ -53,6 +55,11 @@ class TrainConfig:
     seed: int = 0
     workers: int | None = None  # processes that load data; None: one a core, up to 8, for a GPU, and none for a CPU
     pool: int = 50  # batches' worth of captions that are sorted by length together (see `BucketSampler`)
+    start_from: str = ""  # the folder of a run whose weights are the first ones
+    freeze: tuple[str, ...] = ()  # names of what is not trained (see `finetuning.freeze`)
+    thaw: float = 0.0  # the share of all steps in which what is frozen becomes free, layer by layer; 0 stands for never
+    layer_decay: float = 1.0  # the learning rate of a layer, as a share of that of the layer behind it
+    lora: int = 0  # the rank of the change that is trained instead of the decoder's weights; 0 stands for none
 
 
 def warmup_and_cosine(step: int, steps: int, warmup: int) -> float:
@@ -69,13 +76,6 @@ def word_loss(model: nn.Module, batch: dict[str, Tensor], smoothing: float = 0.0
     return F.cross_entropy(
         logits.flatten(0, 1), target.flatten(), ignore_index=PAD, reduction="sum", label_smoothing=smoothing
     )
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """For the optimizer: matrices and filters decay; biases, norms and single vectors do not, for their size is no excess."""
-    decay = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
-    keep = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
-    return [{"params": decay, "weight_decay": weight_decay}, {"params": keep, "weight_decay": 0.0}]
 
 
 class Step(NamedTuple):
@@ -131,7 +131,9 @@ class Trainer:
         saved = self._saved()
         with random_state_kept():
             seed_everything(config.seed)
-            self.model = build_model(model_config).to(self.device)
+            self.model = build_model(model_config)
+            adapt(self.model, train.vocabulary, config.start_from, config.lora, config.freeze, model_config.dropout)
+            self.model.to(self.device)
             seed_everything(config.seed + 1 + self.rank)  # of dropout, another for each process
             self.random_state = random_state()
         with explained(self._where):
@@ -144,12 +146,11 @@ class Trainer:
             betas=(0.9, 0.98),
             fused=self.device.type == "cuda" or None,
         )
+        self.frozen = [name for name, parameter in self.model.named_parameters() if not parameter.requires_grad]
+        self.base = fingerprint(self.model) if config.lora else None
         if saved:
             self._restore(saved)
-        self.forward = torch.compile(self.model) if config.compile else self.model  # with the same weights
-        if self.processes > 1:
-            self.forward = DistributedDataParallel(self.forward)
-            self._settle()
+        self._wrap()
 
     def fit(self, profile: bool = False) -> None:
         """Train to the end. Ctrl-C and SIGTERM finish the step, save, and raise KeyboardInterrupt.
@@ -168,9 +169,11 @@ class Trainer:
             self.model.train()
             batches = self._batches()
             for batch in profiled(batches, self.folder) if profile and self.rank == 0 else batches:
+                if self.config.thaw and thaw(self.model, self.frozen, self.step / (self.config.thaw * self.steps)):
+                    self._wrap()
                 told = self._train_step(batch)
                 self.step += 1
-                rate = self.optimizer.param_groups[0]["lr"]
+                rate = max(group["lr"] for group in self.optimizer.param_groups)
                 progress.update(self.step, told.loss, told.words, told.pictures, told.norm, rate, self.skipped)
                 every = self.config.evaluate_every or self.epoch_steps
                 if self.step % every == 0 or self.step == self.steps:
@@ -190,6 +193,13 @@ class Trainer:
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         while self.step < self.steps:
             yield from self.feed.batches(*divmod(self.step, self.epoch_steps))
+
+    def _wrap(self) -> None:
+        """`forward` is the model with the same weights, compiled and shared between processes."""
+        self.forward = torch.compile(self.model) if self.config.compile else self.model
+        if self.processes > 1:
+            self.forward = DistributedDataParallel(self.forward)
+            self._settle()
 
     def _settle(self) -> None:
         """One gradient for nothing. By the first, DistributedDataParallel chooses in which order it adds up from then on;
@@ -216,7 +226,7 @@ class Trainer:
         if finite:
             factor = warmup_and_cosine(self.step - self.skipped, self.steps, self.config.warmup)
             for group in self.optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * factor
+                group["lr"] = self.config.learning_rate * factor * group["factor"]
             self.optimizer.step()
             self.skipped_in_a_row = 0
         else:  # the step is skipped: weights, the statistics of batch norm, and schedule stay as they were
@@ -301,7 +311,8 @@ class Trainer:
     def _save(self, name: str, resumable: bool = False) -> None:
         """Write a checkpoint: rank 0 writes, with the random states of all."""
         state = {
-            "model": self.model.state_dict(),
+            "model": trained_state(self.model) if self.base else self.model.state_dict(),
+            "base": self.base,  # a LoRA is kept without the weights that it changes
             "model_config": asdict(self.model_config),
             "train_config": asdict(self.config),
             "words": self.train.vocabulary.words[4:],
@@ -337,7 +348,10 @@ class Trainer:
         return saved
 
     def _restore(self, saved: dict) -> None:
-        self.model.load_state_dict(saved["model"])
+        if self.base:
+            load_trained(self.model, saved["model"], saved["base"])
+        else:
+            self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         vars(self.scaler).update(saved["scaler"])
         for name in ("step", "skipped", "skipped_in_a_row", "best_loss", "history"):

@@ -7,7 +7,7 @@ from helpers import random_double
 from torch import nn
 from torch.testing import assert_close
 
-from mmscratch.finetuning import from_torchvision_vit
+from mmscratch.weights import from_torchvision_vit
 from mmscratch.images import normalize, torchvision
 from mmscratch.vision import VGG, ImageEncoder, ResNet, VisionTransformer, conv2d
 

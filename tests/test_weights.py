@@ -9,7 +9,7 @@ from helpers import random_double
 from torch.testing import assert_close
 
 from mmscratch.attention import Memory
-from mmscratch.finetuning import from_bert, from_gpt2, from_torchvision_vit
+from mmscratch.weights import from_bert, from_gpt2, from_torchvision_vit
 from mmscratch.images import torchvision
 from mmscratch.transformer import TransformerDecoder, TransformerEncoder
 from mmscratch.vision import VisionTransformer
