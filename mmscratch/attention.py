@@ -14,6 +14,11 @@ class Memory(NamedTuple):
     tokens: Tensor
     mask: Tensor
 
+    @classmethod
+    def of_nothing(cls, B: int, D: int, device: torch.device | None = None) -> "Memory":
+        """B memories without any place: a decoder that looks at them is a language model."""
+        return cls(torch.zeros(B, 0, D, device=device), torch.zeros(B, 0, dtype=torch.bool, device=device))
+
     def mean(self) -> Tensor:
         """The average of the real places, (B, D)."""
         mask = self.mask.unsqueeze(-1).to(self.tokens.dtype)  # (B, N, 1)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from .devices import pick_device
 from .finetuning import add_lora, freeze, load_trained, merge_lora, remove_lora, unfreeze
 from .model import EncoderDecoder, ModelConfig, build_model
-from .text import Vocabulary
+from .text import SPECIALS, Vocabulary
 from .weights import keep_rows, load_fitting
 
 
@@ -47,6 +48,13 @@ def read_checkpoint(path: Path) -> dict:
     except Exception as error:  # torch raises several kinds, and advises to execute what is in it
         reason = getattr(error, "strerror", None) or "it is damaged, or holds more than tensors and plain values"
         raise ValueError(f"{path}: not a checkpoint that can be read: {reason}") from None
+
+
+def save_run(folder: str | Path, model: EncoderDecoder, config: ModelConfig, vocabulary: Vocabulary, facts: dict) -> None:
+    """Keep a model, however it was made, as a run that `load_run` reads, and that a training can begin with."""
+    words = vocabulary.words[len(SPECIALS) :]
+    state = {"model": model.state_dict(), "model_config": asdict(config), "train_config": {}, "words": words, "facts": facts}
+    write_atomically(Path(folder) / "best.pt", state)
 
 
 def load_run(folder: str | Path) -> tuple[EncoderDecoder, Vocabulary, dict]:

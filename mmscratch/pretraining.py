@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention import Memory
 from .batches import collate
 from .checkpoints import read_checkpoint, write_atomically
 from .datasets import draw
@@ -22,15 +23,19 @@ LABELS = (*NOUNS, *COLOURS, *SIZES)  # what can be in a picture
 
 
 def labelled_scenes(split: str, count: int, size: int = 64) -> tuple[Tensor, Tensor]:
-    """The first `count` scenes of a split: images (N, 3, size, size) uint8, labels (N, L) bool.
+    """The first `count` scenes of a split, as `labelled` gives them."""
+    return labelled([Scene(SPLITS[split] + n) for n in range(count)], size)
+
+
+def labelled(scenes: Sequence[Scene], size: int = 64) -> tuple[Tensor, Tensor]:
+    """Images (N, 3, size, size) uint8 of the scenes, and labels (N, L) bool.
 
     labels[n, LABELS.index(word)] is True where a thing in picture n has that noun, colour or size; a picture has many.
     """
-    images = torch.empty(count, 3, size, size, dtype=torch.uint8)
-    labels = torch.zeros(count, len(LABELS), dtype=torch.bool)
+    images = torch.empty(len(scenes), 3, size, size, dtype=torch.uint8)
+    labels = torch.zeros(len(scenes), len(LABELS), dtype=torch.bool)
     index = {word: i for i, word in enumerate(LABELS)}
-    for n in range(count):
-        scene = Scene(SPLITS[split] + n)
+    for n, scene in enumerate(scenes):
         images[n] = draw(scene, size)
         labels[n, [index[word] for thing in scene.things for word in thing.look]] = True
     return images, labels
@@ -110,8 +115,8 @@ def kept_grids(cnn: nn.Module, images: Tensor, dtype: torch.dtype = torch.float3
 
 def teach(
     decoder: nn.Module,
-    encoder: ImageEncoder,
-    grids: Tensor,
+    encoder: ImageEncoder | None,
+    grids: Tensor | None,
     targets: Sequence[Sequence[Tensor]],
     epochs: int = 1,
     batch_size: int = 64,
@@ -124,28 +129,30 @@ def teach(
 
         loss = mean over all words of a batch of -log p(word | the true words before it, the picture)
 
-    grids (N, C, h, w) are what `kept_grids` gave. targets[n] are the captions of picture n, each (T,), words and <eos>;
+    grids (N, C, h, w) are what `kept_grids` gave; with None for both, the decoder learns the captions alone, as a language
+    model: its memory has no places. targets[n] are the captions of picture n, each (T,), words and <eos>;
     the next epoch takes the next one. `generator` shuffles, by default torch's own; an epoch leaves out the pictures that
     fill no batch. AdamW; the learning rate rises for the first tenth, then falls as a cosine.
     Source: Williams & Zipser 1989.
     """
-    steps = len(grids) // batch_size  # an epoch
-    if len(targets) != len(grids):
+    steps, device = len(targets) // batch_size, next(decoder.parameters()).device  # steps of an epoch
+    if grids is not None and len(targets) != len(grids):
         raise ValueError(f"{len(grids)} pictures, but captions of {len(targets)}")
     if steps == 0:
-        raise ValueError(f"{len(grids)} pictures do not fill a batch of {batch_size}")
-    added = [*encoder.projection.parameters(), *encoder.norm.parameters(), encoder.position, *encoder.blocks.parameters()]
+        raise ValueError(f"{len(targets)} pictures do not fill a batch of {batch_size}")
+    added = [p for name, p in encoder.named_parameters() if not name.startswith("backbone.")] if encoder else []
     parameters = [*added, *decoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.05, betas=(0.9, 0.98))
     rates = partial(warmup_and_cosine, steps=epochs * steps, warmup=10)
     schedule, losses = torch.optim.lr_scheduler.LambdaLR(optimizer, rates), []
     decoder.train()
     for epoch in range(epochs):
-        for batch in torch.randperm(len(grids), generator=generator).split(batch_size)[:steps]:
+        for batch in torch.randperm(len(targets), generator=generator).split(batch_size)[:steps]:
             shown = [targets[n][(n + epoch) % len(targets[n])] for n in batch.tolist()]
-            target = collate([{"target": words} for words in shown])["target"].to(grids.device)  # (B, T)
+            target = collate([{"target": words} for words in shown])["target"].to(device)  # (B, T)
             inputs = F.pad(target[:, :-1], (1, 0), value=BOS)  # (B, T), one word behind
-            logits = decoder(inputs, encoder.remember(grids[batch].float()))  # (B, T, V)
+            memory = encoder.remember(grids[batch].float()) if encoder else Memory.of_nothing(batch_size, decoder.embed_dim, device)
+            logits = decoder(inputs, memory)  # (B, T, V)
             loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
             optimizer.zero_grad()
             loss.backward()

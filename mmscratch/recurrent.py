@@ -217,7 +217,7 @@ class LSTMDecoder(nn.Module):
         check_fusion(fusion)
         if score not in ("dot", "additive"):
             raise ValueError(f'score is "dot" or "additive", not {score!r}')
-        self.fusion, self.dropout = fusion, dropout
+        self.fusion, self.dropout, self.embed_dim = fusion, dropout, embed_dim
         self.embedding = nn.Embedding(vocab_size, embed_dim, padding_idx=PAD)
         nn.init.normal_(self.embedding.weight, std=embed_dim**-0.5)
         self.glance = nn.Linear(embed_dim, hidden_size)

@@ -170,7 +170,7 @@ class TransformerDecoder(nn.Module):
     ):
         super().__init__()
         check_fusion(fusion)
-        self.fusion, self.dropout = fusion, dropout
+        self.fusion, self.dropout, self.embed_dim = fusion, dropout, embed_dim
         self.embedding = Embedding(vocab_size, embed_dim, max_length)
         block = {"dropout": dropout, "cross_attention": fusion == "cross_attention", "approximate": "tanh"}
         self.blocks = nn.ModuleList(TransformerBlock(embed_dim, num_heads, **block) for _ in range(num_layers))

@@ -1,0 +1,179 @@
+"""How many labelled pictures does a new task need? The measurements of chapter 7, which take hours.
+
+    python -m chapters.few_labels       measures what is not yet in chapters/few_labels.jsonl, and adds it there
+
+It begins with the captioner that chapter 7 trains, in runs/ch07/base. Flickr8k is measured where it lies in data/flickr8k.
+"""
+
+import contextlib
+import io
+import json
+import os
+import tempfile
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import count, islice, product
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from mmscratch.batches import CaptionPairs
+from mmscratch.checkpoints import load_run
+from mmscratch.datasets import CaptionData, Flickr8k, draw
+from mmscratch.decoding import write_captions
+from mmscratch.metrics import bleu, caption_tokenize, cider_d
+from mmscratch.model import ModelConfig
+from mmscratch.scenes import SPLITS, Scene, captions, judge
+from mmscratch.text import Vocabulary, detokenize, tokenize
+from mmscratch.training import TrainConfig, Trainer
+
+UNSEEN = ("cat", "pencil", "anchor", "gear")  # nouns that pre-training never shows
+COUNTS, SEEDS = (50, 200, 800, 3200), (0, 1, 2)
+STEPS = {50: 150, 200: 250, 800: 300, 3200: 500}  # with so many pictures; the same for all methods
+BATCH_SIZE = 32  # captions
+BASE = Path("runs/ch07/base")
+RESULTS = Path(__file__).with_suffix(".jsonl")
+FLICKR8K = Path("data/flickr8k")
+METHODS = {
+    "from nothing": {"learning_rate": 3e-3},
+    "frozen encoder": {"learning_rate": 3e-3, "freeze": ("encoders.image.backbone",)},
+    "all": {"learning_rate": 2e-3},
+    "falling rates": {"learning_rate": 2e-3, "layer_decay": 0.7},
+    "LoRA": {"learning_rate": 1e-2, "lora": 8},
+}
+
+
+class Drawn(CaptionData):
+    """Scenes with five captions each: those from a number on that hold unseen nouns, or those that do not."""
+
+    def __init__(self, first: int, number: int, language: str = "en", unseen: bool = False, inverted: bool = False):
+        fitting = (scene for scene in map(Scene, count(first)) if unseen == any(t.noun in UNSEEN for t in scene.things))
+        self.size, self.problems, self.inverted = 64, [], inverted
+        self.scenes = list(islice(fitting, number))
+        self.captions = [captions(scene, language) for scene in self.scenes]
+        self.references = [list(map(tokenize, of_scene)) for of_scene in self.captions]
+        self.names = [f"scene {scene.seed}" for scene in self.scenes]
+
+    def picture(self, index: int) -> torch.Tensor:
+        picture = draw(self.scenes[index], self.size)
+        if not self.inverted:
+            return picture
+        noise = torch.Generator().manual_seed(self.scenes[index].seed)
+        return (255.0 - picture + 25 * torch.randn(picture.shape, generator=noise)).clamp(0, 255).to(torch.uint8)
+
+
+class Some(CaptionData):
+    """So many pictures of a larger data set, drawn by a seed."""
+
+    def __init__(self, data: CaptionData, number: int, seed: int):
+        chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:number].tolist()
+        self.data, self.chosen, self.size, self.problems = data, chosen, data.size, []
+        self.captions, self.references, self.names = ([column[i] for i in chosen] for column in (data.captions, data.references, data.names))
+
+    def picture(self, index: int) -> torch.Tensor:
+        return self.data.picture(self.chosen[index])
+
+
+TASKS = {
+    "inverted and noisy": {"inverted": True},
+    "unseen nouns": {"unseen": True},
+    "German": {"language": "de"},
+    "photographs": {},
+}
+
+
+def labelled(task: str, number: int, seed: int) -> CaptionData:
+    """The pictures that a method may learn from; with another seed others."""
+    if task == "photographs":
+        return Some(Flickr8k(FLICKR8K, "train"), number, seed)
+    return Drawn(10_000_000 + 1_000_000 * seed, number, **TASKS[task])
+
+
+def held_out(task: str, number: int = 500) -> CaptionData:
+    """Those that it is measured on, the same for all."""
+    if task == "photographs":
+        return Some(Flickr8k(FLICKR8K, "validation"), number, 0)
+    return Drawn(SPLITS["test"], number, **TASKS[task])
+
+
+def adapt(method: dict, task: str, data: CaptionData, seed: int, folder: Path, steps: int, base: Path | None = BASE) -> Trainer:
+    """Learn a task from labelled pictures, beginning with a base or, without one, from nothing.
+
+    The trainer, with the model as it is at the end.
+    """
+    _, before, saved = load_run(base or BASE)
+    sentences = [tokens for references in data.references for tokens in references]
+    words = Vocabulary.build(sentences, min_freq=2 if task == "photographs" else 1).words[4:]
+    if task != "German":  # what it could say, it still can; a new language begins anew
+        words = [*before.words[4:], *(word for word in words if word not in before.index)]
+    vocabulary = Vocabulary(words)
+    pairs = CaptionPairs(data, vocabulary)
+    config = TrainConfig(
+        epochs=-(-steps * BATCH_SIZE // len(pairs)),
+        batch_size=BATCH_SIZE,
+        precision="float32",
+        pool=1,
+        evaluate_every=10**9,
+        seed=seed,
+        start_from=str(base or ""),
+        **method,
+    )
+    settings = saved["model_config"] | {"vocab_size": len(vocabulary)}
+    few = CaptionPairs(Drawn(SPLITS["validation"], 1), vocabulary)  # the trainer wants some; the last weights are taken
+    trainer = Trainer(ModelConfig(**settings), config, pairs, few, folder)
+    trainer.fit()
+    return trainer
+
+
+def measure(model: torch.nn.Module, vocabulary: Vocabulary, task: str, data: CaptionData) -> dict[str, float]:
+    """The share of captions that are true, in percent; of photographs CIDEr-D and BLEU-4."""
+    written = write_captions(model, vocabulary, (data.picture(i) for i in range(len(data))))
+    if task == "photographs":
+        hypotheses = [caption_tokenize(detokenize(tokens)) for tokens in written]
+        references = [list(map(caption_tokenize, texts)) for texts in data.captions]
+        return {"CIDEr-D": cider_d(hypotheses, references).score, "BLEU-4": bleu(hypotheses, references).score}
+    language = TASKS[task].get("language", "en")
+    true = [judge(detokenize(tokens), scene, language).true for tokens, scene in zip(written, data.scenes)]
+    return {"true": 100 * sum(true) / len(true)}
+
+
+OLD = "old"  # what the base was trained on
+TASKS[OLD] = {}
+
+
+def one(task: str, method: str, labels: int, seed: int, longer: int = 1) -> dict:
+    """One of the measurements: the new task, and, in the same language, the old one after it."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        base = None if method == "from nothing" else BASE
+        trainer = adapt(METHODS[method], task, labelled(task, labels, seed), seed, Path(folder), longer * STEPS[labels], base)
+    model, vocabulary = trainer.model, trainer.train.vocabulary
+    found = {"task": task, "method": method, "labels": labels, "seed": seed, "longer": longer}
+    found |= measure(model, vocabulary, task, held_out(task))
+    if task != "German":
+        found["old"] = measure(model, vocabulary, OLD, held_out(OLD))["true"]
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return found | {"parameters": sum(n for n, _ in sizes), "trained": sum(n for n, trained in sizes if trained)}
+
+
+def results() -> list[dict]:
+    """What has been measured."""
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def main() -> None:
+    """Measure what is missing, one measurement a core at a time."""
+    tasks = [task for task in TASKS if task != OLD and (task != "photographs" or FLICKR8K.exists())]
+    plan = [(task, method, labels, seed, 1) for seed, task, labels, method in product(SEEDS, tasks, COUNTS, METHODS)]
+    plan += [("inverted and noisy", "from nothing", 3200, 0, 8), ("unseen nouns", "from nothing", 3200, 0, 8)]
+    done = {(r["task"], r["method"], r["labels"], r["seed"], r["longer"]) for r in results()}
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(one, *what) for what in plan if what not in done]):
+            line = json.dumps(future.result())
+            print(line, flush=True)
+            with RESULTS.open("a") as file:
+                file.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()
