@@ -38,19 +38,26 @@ METHODS = {
     "from nothing": {"learning_rate": 3e-3},
     "frozen encoder": {"learning_rate": 3e-3, "freeze": ("encoders.image.backbone",)},
     "all": {"learning_rate": 2e-3},
-    "falling rates": {"learning_rate": 2e-3, "layer_decay": 0.7},
+    "falling rates": {"learning_rate": 3e-3, "layer_decay": 0.8},
     "LoRA": {"learning_rate": 1e-2, "lora": 8},
 }
 
 
 class Drawn(CaptionData):
-    """Scenes with five captions each: those from a number on that hold unseen nouns, or those that do not."""
+    """So many scenes, from the number `first` on: those that hold unseen nouns, or those that do not.
 
-    def __init__(self, first: int, number: int, language: str = "en", unseen: bool = False, inverted: bool = False):
+    Each has its five captions, or with `one_each` one of them, in turn.
+    """
+
+    def __init__(
+        self, first: int, number: int, language: str = "en", unseen: bool = False, inverted: bool = False, one_each: bool = False
+    ):
         fitting = (scene for scene in map(Scene, count(first)) if unseen == any(t.noun in UNSEEN for t in scene.things))
         self.size, self.problems, self.inverted = 64, [], inverted
         self.scenes = list(islice(fitting, number))
         self.captions = [captions(scene, language) for scene in self.scenes]
+        if one_each:
+            self.captions = [[texts[i % 5]] for i, texts in enumerate(self.captions)]
         self.references = [list(map(tokenize, of_scene)) for of_scene in self.captions]
         self.names = [f"scene {scene.seed}" for scene in self.scenes]
 

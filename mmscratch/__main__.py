@@ -46,10 +46,9 @@ def make_parser() -> argparse.ArgumentParser:
         return sub
 
     def model(sub):
-        sub.add_argument("--decoder", choices=tuple(LAYERS), default=BEST["decoder"],
-                         help="what writes the sentence (default: %(default)s)")  # fmt: skip
-        sub.add_argument("--fusion", choices=("cross_attention", "prefix"), default=BEST["fusion"],
-                         help="look at the picture for every word, or once at the start (default: %(default)s)")  # fmt: skip
+        sub.add_argument("--decoder", choices=tuple(LAYERS), help=f"what writes the sentence (default: {BEST['decoder']})")
+        sub.add_argument("--fusion", choices=("cross_attention", "prefix"),
+                         help=f"look at the picture for every word, or once at the start (default: {BEST['fusion']})")  # fmt: skip
 
     def loop(sub):
         sub.add_argument("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
@@ -76,12 +75,18 @@ def make_parser() -> argparse.ArgumentParser:
     data(sub, required=True)
     model(sub)
     sub.add_argument("--to", type=Path, dest="run", metavar="DIR", help="where to keep it (default: runs/ and the folder's name)")
-    sub.add_argument("--image-size", type=int, default=64, metavar="PIXELS", help="default: %(default)s")
+    sub.add_argument("--from", type=Path, dest="start_from", metavar="RUN",
+                     help="begin with the model of this run, such as runs/quickstart, instead of random weights")  # fmt: skip
+    sub.add_argument("--freeze", action="append", default=[], metavar="PATTERN",
+                     help="do not train what is called so, such as encoders.image.backbone; may be given several times")  # fmt: skip
+    sub.add_argument("--lora", type=int, default=0, metavar="RANK",
+                     help="train, instead of the decoder's weights, a small change of this rank; the rest is frozen")  # fmt: skip
+    sub.add_argument("--image-size", type=int, metavar="PIXELS", help="default: 64")
     sub.add_argument("--epochs", type=int, default=8, help="times to see every caption (default: %(default)s)")
     sub.add_argument("--batch-size", type=int, default=64, help="captions a step, of all processes (default: %(default)s)")
     sub.add_argument("--accumulate", type=int, default=1, metavar="PARTS",
                      help="compute a step in so many parts, with less memory (default: %(default)s)")  # fmt: skip
-    sub.add_argument("--learning-rate", type=float, default=2e-3, help="at its peak (default: %(default)s)")
+    sub.add_argument("--learning-rate", type=float, help="at its peak (default: 0.002; with --lora 0.01)")
     sub.add_argument("--workers", type=int, metavar="N", help="processes that load data (default: by the machine)")
     loop(sub)
     sub.add_argument("--seed", type=int, default=0, help="another seed, another model (default: %(default)s)")
@@ -125,14 +130,14 @@ def quickstart(args) -> None:
     distributed.start()
     if args.scenes < 1:
         raise ValueError(f"--scenes is a number of pictures to train on, not {args.scenes}")
-    chosen = {"decoder": args.decoder, "fusion": args.fusion}
-    folder = args.run or Path("runs/quickstart" if chosen == BEST else f"runs/quickstart-{args.decoder}-{args.fusion}")
+    chosen = BEST | _given(decoder=args.decoder, fusion=args.fusion)
+    folder = args.run or Path("runs/quickstart" if chosen == BEST else f"runs/quickstart-{'-'.join(chosen.values())}")
     print(f"drawing {args.scenes:,} scenes to train on; each is shown once, with one of its captions", flush=True)
     training = SceneCaptions("train", args.scenes, one_each=True)
     validation = SceneCaptions("validation", VALIDATION_SCENES)
     vocabulary = Vocabulary.build(c for data in (training, validation) for captions in data.references for c in captions)
     trainer = Trainer(
-        ModelConfig(len(vocabulary), encoder_layers=1, num_layers=LAYERS[args.decoder], **chosen),
+        ModelConfig(len(vocabulary), encoder_layers=1, num_layers=LAYERS[chosen["decoder"]], **chosen),
         # No bucketing: the length of a scene's caption tells how many things there are, so bucketed batches would be all
         # alike, and batch norm would learn to rely on that (after 40,000 scenes: 56 % true with it, 70 without).
         TrainConfig(batch_size=96, learning_rate=3e-3, pool=1, evaluate_every=500, **_loop(args)),
@@ -161,42 +166,56 @@ def train(args) -> None:
     from .batches import CaptionPairs
     from .datasets import LAYOUTS
     from .model import ModelConfig
-    from .text import Vocabulary
+    from .text import SPECIALS, Vocabulary
     from .training import TrainConfig, Trainer
 
-    for name, least in {"image_size": 1, "epochs": 1, "batch_size": 1, "accumulate": 1, "learning_rate": 1e-9, "workers": 0}.items():
+    least_values = {"image_size": 1, "epochs": 1, "batch_size": 1, "accumulate": 1, "learning_rate": 1e-9, "workers": 0, "lora": 0}
+    for name, least in least_values.items():
         if getattr(args, name) is not None and not getattr(args, name) >= least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(args, name)}")
     distributed.start()
     folder = args.run or Path("runs", args.data.resolve().name)
+    given = _given(decoder=args.decoder, fusion=args.fusion, image_size=args.image_size)
+    if args.start_from:
+        _, base, saved = _load(args.start_from)
+        config, known = saved["model_config"], base.words[len(SPECIALS) :]
+        for name, value in given.items():
+            if config[name] != value:
+                raise ValueError(f"--{name.replace('_', '-')} is {config[name]} in {args.start_from}, and cannot become {value}")
+    elif args.lora:
+        raise ValueError("--lora is a change of a trained model: say with --from which")
+    else:
+        config, known = {"image_size": 64} | BEST | given, []
+        config["num_layers"] = LAYERS[config["decoder"]]
     layout = LAYOUTS[args.layout]
     with distributed.main_first():  # the others find the pictures decoded
-        training = layout(args.data, "train", args.image_size)
-        validation = layout(args.data, "validation", args.image_size)
+        training = layout(args.data, "train", config["image_size"])
+        validation = layout(args.data, "validation", config["image_size"])
     for split, data in (("train", training), ("validation", validation)):
         _report(data, split, folder if distributed.rank() == 0 else None)
     sentences = [caption for captions in training.references for caption in captions]
     # a word that stands in one caption only cannot be learned; but of few captions, most words stand in one only
     vocabulary = Vocabulary.build(sentences, min_freq=2 if len(sentences) > 1000 else 1)
+    if known:  # what the model could say, it still can
+        vocabulary = Vocabulary([*known, *(word for word in vocabulary.words[len(SPECIALS) :] if word not in base.index)])
     pairs = CaptionPairs(training, vocabulary, augmented=True, seed=args.seed)
     held_out = CaptionPairs(validation, vocabulary)
     trainer = Trainer(
-        ModelConfig(
-            len(vocabulary),
-            image_size=args.image_size,
-            decoder=args.decoder,
-            fusion=args.fusion,
-            num_layers=LAYERS[args.decoder],
-            max_length=max(ModelConfig.max_length, *pairs.lengths, *held_out.lengths),
-            dropout=0.3,
-        ),
+        ModelConfig(**config | {
+            "vocab_size": len(vocabulary),
+            "max_length": max(config.get("max_length", ModelConfig.max_length), *pairs.lengths, *held_out.lengths),
+            "dropout": 0.3,
+        }),
         TrainConfig(
             epochs=args.epochs,
             batch_size=args.batch_size,
             accumulate=args.accumulate,
-            learning_rate=args.learning_rate,
+            learning_rate=args.learning_rate or (1e-2 if args.lora else 2e-3),
             seed=args.seed,
             workers=args.workers,
+            start_from=str(args.start_from or ""),
+            freeze=tuple(args.freeze),
+            lora=args.lora,
             **_loop(args),
         ),
         pairs,
@@ -204,6 +223,8 @@ def train(args) -> None:
         folder,
         facts={"data": str(args.data.resolve()), "layout": args.layout},
     )
+    if trainer.rank == 0 and (args.start_from or args.freeze):
+        _print_parts(trainer.model)
     if not _fit(trainer, args.profile):
         return
     _evaluate(folder, validation, "validation")
@@ -314,6 +335,22 @@ def _load(run: Path):
         first = "python -m mmscratch quickstart" if run == Path("runs/quickstart") else "python -m mmscratch train"
         raise FileNotFoundError(f"{run} holds no trained model: run {first} first, or name another run")
     return load_run(run)
+
+
+def _given(**options) -> dict:
+    """Those that were given on the command line."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _print_parts(model) -> None:
+    """What is trained of a model, and what is frozen."""
+    from .finetuning import trained_parts
+
+    parts = trained_parts(model)
+    parts.append(("all", sum(part[1] for part in parts), sum(part[2] for part in parts)))
+    print(f"{'part':{max(len(part[0]) for part in parts)}}  parameters   trained")
+    for part, count, trained in parts:
+        print(f"{part:{max(len(part[0]) for part in parts)}}  {count:10,}  {100 * trained / count:6.1f} %")
 
 
 def _loop(args) -> dict:

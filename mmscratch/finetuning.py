@@ -63,6 +63,21 @@ def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
     return module
 
 
+def trained_parts(model: nn.Module) -> list[tuple[str, int, int]]:
+    """What is trained and what is frozen: (part, its parameters, those that are trained), the LoRA last.
+
+    The other parts are called as `freeze` knows them.
+    """
+    parts: dict[str, list[int]] = {}
+    for name, parameter in sorted(model.named_parameters(), key=lambda pair: ".lora." in pair[0]):
+        names = name.split(".")
+        part = "LoRA" if "lora" in names else ".".join(names[: 3 if names[0] == "encoders" else 2])
+        counts = parts.setdefault(part, [0, 0])
+        counts[0] += parameter.numel()
+        counts[1] += parameter.numel() * parameter.requires_grad
+    return [(part, *counts) for part, counts in parts.items()]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # From the input to the output.
 

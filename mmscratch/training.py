@@ -141,7 +141,7 @@ class Trainer:
         self.scaler = GradScaler(self.precision.dtype)
         self.model = self.model.to(memory_format=self.precision.layout)
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, config.weight_decay),
+            parameter_groups(self.model, config.weight_decay, config.layer_decay),
             lr=config.learning_rate,
             betas=(0.9, 0.98),
             fused=self.device.type == "cuda" or None,
