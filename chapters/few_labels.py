@@ -50,7 +50,13 @@ class Drawn(CaptionData):
     """
 
     def __init__(
-        self, first: int, number: int, language: str = "en", unseen: bool = False, inverted: bool = False, one_each: bool = False
+        self,
+        first: int,
+        number: int,
+        language: str = "en",
+        unseen: bool = False,
+        inverted: bool = False,
+        one_each: bool = False,
     ):
         fitting = (scene for scene in map(Scene, count(first)) if unseen == any(t.noun in UNSEEN for t in scene.things))
         self.size, self.problems, self.inverted = 64, [], inverted
@@ -75,7 +81,9 @@ class Some(CaptionData):
     def __init__(self, data: CaptionData, number: int, seed: int):
         chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:number].tolist()
         self.data, self.chosen, self.size, self.problems = data, chosen, data.size, []
-        self.captions, self.references, self.names = ([column[i] for i in chosen] for column in (data.captions, data.references, data.names))
+        self.captions, self.references, self.names = (
+            [column[i] for i in chosen] for column in (data.captions, data.references, data.names)
+        )
 
     def picture(self, index: int) -> torch.Tensor:
         return self.data.picture(self.chosen[index])

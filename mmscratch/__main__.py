@@ -182,8 +182,6 @@ def train(args) -> None:
         for name, value in given.items():
             if config[name] != value:
                 raise ValueError(f"--{name.replace('_', '-')} is {config[name]} in {args.start_from}, and cannot become {value}")
-    elif args.lora:
-        raise ValueError("--lora is a change of a trained model: say with --from which")
     else:
         config, known = {"image_size": 64} | BEST | given, []
         config["num_layers"] = LAYERS[config["decoder"]]

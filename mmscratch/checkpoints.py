@@ -66,14 +66,18 @@ def load_run(folder: str | Path) -> tuple[EncoderDecoder, Vocabulary, dict]:
     path = Path(folder) / "best.pt"
     saved = read_checkpoint(path)
     try:
-        model, vocabulary, config = build_model(ModelConfig(**saved["model_config"])), Vocabulary(saved["words"]), saved["train_config"]
+        model, vocabulary, config = (
+            build_model(ModelConfig(**saved["model_config"])),
+            Vocabulary(saved["words"]),
+            saved["train_config"],
+        )
         if not config.get("lora"):
             model.load_state_dict(saved["model"])
     except (KeyError, TypeError, RuntimeError):
         raise ValueError(f"{path}: the checkpoint of something else, or of another version of this project") from None
     if config.get("lora"):
         try:
-            adapt(model, vocabulary, config["start_from"], config["lora"])
+            adapt(model, vocabulary, config["start_from"], config["lora"], config["freeze"])
             load_trained(model, saved["model"], saved["base"])
         except (ValueError, OSError) as error:
             raise ValueError(f"{path} is a change of {config['start_from']}, which must be as it was: {error}") from None
@@ -86,30 +90,38 @@ _A_ROW_A_WORD = re.compile(r"(.*\.)?embedding(\.words)?\.weight|decoder\.bias")
 
 
 def adapt(
-    model: EncoderDecoder, vocabulary: Vocabulary, start_from: str = "", lora: int = 0, frozen: tuple[str, ...] = (), dropout: float = 0.0
+    model: EncoderDecoder,
+    vocabulary: Vocabulary,
+    start_from: str = "",
+    lora: int = 0,
+    frozen: tuple[str, ...] = (),
+    dropout: float = 0.0,
 ) -> None:
     """Make a new model ready for fine-tuning: with the weights of the run `start_from`, a LoRA of rank `lora` in the
     decoder, if not 0, and what is called `frozen` frozen.
 
-    The vocabulary may be another: words that both know keep their rows, and with LoRA the rows of all words are trained.
+    The vocabulary may be another, and there may be more positions: what both know keeps its rows, and with LoRA all rows
+    of such a table are trained.
     """
+    if lora and not start_from:
+        raise ValueError("a LoRA is a change of a trained model: say of which (start_from, or --from)")
     if start_from:
         base, before, _ = load_run(start_from)
         state, ours = base.state_dict(), model.state_dict()
-        by_word = [name for name in state.keys() & ours.keys() if _A_ROW_A_WORD.fullmatch(name)]
-        for name in by_word:
-            state[name] = keep_rows(state[name], before.words, ours[name], vocabulary.words)
-        positions = "decoder.embedding.positions.weight"  # there may be more of them
-        if positions in state:
-            state[positions] = keep_rows(state[positions], range(len(state[positions])), ours[positions], range(len(ours[positions])))
+        common = [name for name in state if name in ours]
+        rows = {name: (before.words, vocabulary.words) for name in common if _A_ROW_A_WORD.fullmatch(name)}
+        positions = [name for name in common if name.endswith("embedding.positions.weight")]
+        rows |= {name: (range(len(state[name])), range(len(ours[name]))) for name in positions}
+        for name, (theirs, wanted) in rows.items():
+            state[name] = keep_rows(state[name], theirs, ours[name], wanted)
         misfits = load_fitting(model, state)
         if any(misfits):
             raise ValueError(f"the weights of {start_from} do not fit this model: {misfits}")
     if lora:
         freeze(model, "*")
         add_lora(model.decoder, lora, dropout=dropout)
-        if before.words != vocabulary.words:
-            unfreeze(model, *by_word)
+        if others := [name for name, (theirs, wanted) in rows.items() if theirs != wanted]:
+            unfreeze(model, *others)
     freeze(model, *frozen)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"all of the model is frozen by {' and '.join(frozen)}: there is nothing to train")

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from types import MethodType
 
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import MultiHeadAttention
+from .recurrent import LSTM
 
 State = dict[str, Tensor]
 
@@ -27,15 +28,15 @@ def freeze(model: nn.Module, *patterns: str) -> None:
     for pattern in patterns:
         fitting = [p for name, p in model.named_parameters() if _fits(name, pattern)]
         if not fitting:
-            parts = dict.fromkeys(".".join(name.split(".")[:3]) for name, _ in model.named_parameters())
-            raise ValueError(f"nothing to freeze is called {pattern!r}; there are {', '.join(parts)}")
+            parts = ", ".join(part for part, _, _ in trained_parts(model))
+            raise ValueError(f"nothing to freeze is called {pattern!r}; there are {parts}")
         for parameter in fitting:
             parameter.requires_grad_(False)
     _settle(model)
 
 
 def unfreeze(model: nn.Module, *patterns: str) -> None:
-    """The opposite of `freeze`; without patterns, of all."""
+    """The opposite of `freeze`; without patterns, of all. A model of which all was frozen is in eval mode until `train()`."""
     for name, parameter in model.named_parameters():
         if not patterns or any(_fits(name, pattern) for pattern in patterns):
             parameter.requires_grad_(True)
@@ -95,12 +96,13 @@ def layers(model: nn.Module) -> list[list[str]]:
 
 
 def _depth(name: str) -> tuple[int, int, int]:
-    """What sorts a parameter among the layers: (CNN, encoder or decoder; without number or with; the number)."""
+    """What sorts a parameter among the layers: (CNN, encoder or decoder; before, in or behind the blocks; their number)."""
     part = 0 if ".backbone." in name else 1 if name.startswith("encoders.") else 2
     numbered = re.search(r"\b(?:layer|blocks\.|features\.)(\d+)", name)
     if numbered:
         return part, 1, int(numbered[1])
-    return part, 2 if part == 2 else 0, 0
+    behind = part == 2 or re.search(r"backbone\.(norm|head|fc|classifier)\.", name)
+    return part, 2 if behind else 0, 0
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict]:
@@ -118,7 +120,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
     groups: dict[tuple, dict] = {}
     for decays in (True, False):
         for name, parameter in model.named_parameters():
-            if (parameter.dim() > 1) == decays:
+            if (parameter.squeeze().dim() > 1) == decays:
                 factor, decay = layer_decay ** depth[name], weight_decay * decays
                 new = {"params": [], "weight_decay": decay, "factor": factor}
                 groups.setdefault((decays, factor), new)["params"].append(parameter)
@@ -155,13 +157,14 @@ class LoRA(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, rank: int, scale: float, dropout: float):
         super().__init__()
-        if not 1 <= rank <= min(in_features, out_features):
-            least = min(in_features, out_features)
-            raise ValueError(f"a matrix of {out_features} × {in_features} has a rank from 1 to {least}, not {rank}")
         self.scale, self.dropout, self.merged = scale, dropout, None
         self.a = nn.Parameter(torch.empty(rank, in_features))
         self.b = nn.Parameter(torch.zeros(out_features, rank))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+
+    def matrix(self) -> Tensor:
+        """scale · B A, (out, in)."""
+        return self.scale * self.b @ self.a
 
     def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
         """What is added to W x, (…, in) -> (…, out), or to some rows of it."""
@@ -173,7 +176,7 @@ class LoRA(nn.Module):
         """Add scale · B A to W, once; W is kept, so that `unmerge` gives it back to the bit."""
         if self.merged is None:
             self.merged = weight.clone()
-            weight += self.scale * self.b @ self.a
+            weight += self.matrix()
 
     @torch.no_grad()
     def unmerge(self, weight: Tensor) -> None:
@@ -183,27 +186,35 @@ class LoRA(nn.Module):
             self.merged = None
 
 
+def _share(layer: nn.Module, other: nn.Module) -> nn.Module:
+    """Give a layer that was made without memory the parameters and layers of another one that it has places for."""
+    for name in layer._parameters:
+        setattr(layer, name, getattr(other, name))
+    for name in layer._modules:
+        setattr(layer, name, getattr(other, name))
+    layer.training = other.training
+    return layer
+
+
 class LoRALinear(nn.Linear):
     """A linear layer with the parameters of another one, and a `LoRA` beside its weight."""
 
     def __init__(self, linear: nn.Linear, rank: int, scale: float = 2.0, dropout: float = 0.0):
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
-        self.weight, self.bias = linear.weight, linear.bias
+        _share(self, linear)
         self.lora = LoRA(self.in_features, self.out_features, rank, scale, dropout).to(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
         return y if self.lora.merged is not None else y + self.lora(x)
 
-    def matrix(self) -> Tensor:
-        """The weight that the LoRA changes."""
-        return self.weight
+    def changes(self) -> list[tuple[LoRA, Tensor]]:
+        """Each LoRA with the weight beside which it stands."""
+        return [(self.lora, self.weight)]
 
     def plain(self) -> nn.Linear:
         """The layer without its LoRA, with the same parameters."""
-        linear = nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
-        linear.weight, linear.bias = self.weight, self.bias
-        return linear
+        return _share(nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta"), self)
 
 
 class LoRAAttention(MultiHeadAttention):
@@ -212,66 +223,102 @@ class LoRAAttention(MultiHeadAttention):
     def __init__(self, attention: MultiHeadAttention, rank: int, scale: float = 2.0, dropout: float = 0.0):
         with torch.device("meta"):
             super().__init__(attention.embed_dim, attention.num_heads, attention.dropout)
-        self.in_proj_weight, self.in_proj_bias = attention.in_proj_weight, attention.in_proj_bias
-        self.out_proj = attention.out_proj
+        _share(self, attention)
         self.lora = LoRA(self.embed_dim, 3 * self.embed_dim, rank, scale, dropout).to(self.in_proj_weight)
 
     def in_proj(self, x: Tensor, rows: slice) -> Tensor:
         y = super().in_proj(x, rows)
         return y if self.lora.merged is not None else y + self.lora(x, rows)
 
-    def matrix(self) -> Tensor:
-        """The weight that the LoRA changes."""
-        return self.in_proj_weight
+    def changes(self) -> list[tuple[LoRA, Tensor]]:
+        """Each LoRA with the weight beside which it stands."""
+        return [(self.lora, self.in_proj_weight)]
 
     def plain(self) -> MultiHeadAttention:
         """The layer without its LoRA, with the same parameters."""
         with torch.device("meta"):
-            attention = MultiHeadAttention(self.embed_dim, self.num_heads, self.dropout)
-        attention.in_proj_weight, attention.in_proj_bias = self.in_proj_weight, self.in_proj_bias
-        attention.out_proj = self.out_proj
-        return attention
+            return _share(MultiHeadAttention(self.embed_dim, self.num_heads, self.dropout), self)
 
 
-_WITH_LORA = {nn.Linear: LoRALinear, MultiHeadAttention: LoRAAttention}
+class LoRALSTM(LSTM):
+    """An LSTM with the parameters of another one, and a `LoRA` beside each of its matrices.
+
+    The change is added to the matrix, not to what it gives, so it has no dropout; what goes into an LSTM mostly had one.
+    """
+
+    def __init__(self, lstm: LSTM, rank: int, scale: float = 2.0, dropout: float = 0.0):
+        with torch.device("meta"):
+            super().__init__(lstm.input_size, lstm.hidden_size, lstm.num_layers, len(lstm.directions) == 2, lstm.dropout)
+        _share(self, lstm)
+        matrices = [(name, weight) for name, weight in lstm.named_parameters() if weight.dim() == 2]
+        self.lora = nn.ModuleDict({name: LoRA(*weight.T.shape, rank, scale, 0.0).to(weight) for name, weight in matrices})
+
+    def weight(self, name: str) -> Tensor:
+        lora, weight = self.lora[name], super().weight(name)
+        return weight if lora.merged is not None else weight + lora.matrix()
+
+    def changes(self) -> list[tuple[LoRA, Tensor]]:
+        """Each LoRA with the weight beside which it stands."""
+        return [(lora, self.get_parameter(name)) for name, lora in self.lora.items()]
+
+    def plain(self) -> LSTM:
+        """The layer without its LoRA, with the same parameters."""
+        with torch.device("meta"):
+            lstm = LSTM(self.input_size, self.hidden_size, self.num_layers, len(self.directions) == 2, self.dropout)
+        return _share(lstm, self)
+
+
+_WITH_LORA = {nn.Linear: LoRALinear, MultiHeadAttention: LoRAAttention, LSTM: LoRALSTM}
 
 
 def add_lora(model: nn.Module, rank: int, scale: float = 2.0, dropout: float = 0.0) -> None:
-    """Freeze the model, and give each linear layer and each attention in it a `LoRA`, which is then all that is trained.
+    """Freeze the model, and give each linear layer, attention and LSTM in it a `LoRA`, which is then all that is trained.
 
-    As it begins, the model computes what it did. Raises ValueError where there is no such layer, or there is a LoRA.
+    As it begins, the model computes what it did. A layer with fewer inputs or outputs than `rank` gets none.
+    Raises ValueError where no layer can have one, or there is one already.
     """
     if any(_loras(model)):
         raise ValueError("this model has a LoRA: merge it and call `remove_lora`, or train the one that it has")
-    model.requires_grad_(False)
-    _replace(model, lambda layer: _WITH_LORA[type(layer)](layer, rank, scale, dropout) if type(layer) in _WITH_LORA else layer)
+
+    def with_lora(layer: nn.Module) -> nn.Module:
+        kind = _WITH_LORA.get(type(layer))
+        wide = kind and all(min(p.shape) >= rank for p in layer.parameters(recurse=False) if p.dim() == 2)
+        return kind(layer, rank, scale, dropout) if wide else layer
+
+    if rank >= 1:
+        _replace(model, with_lora)
     if not any(_loras(model)):
-        raise ValueError(f"there is no linear layer and no attention in {type(model).__name__} that could have a LoRA")
+        raise ValueError(f"no layer of this {type(model).__name__} can have a LoRA of rank {rank}")
+    model.requires_grad_(False)
+    for layer in _loras(model):
+        layer.lora.requires_grad_(True)
     _settle(model)
 
 
 def merge_lora(model: nn.Module) -> None:
     """Let every weight hold its change, so that the model computes the same as fast as one without LoRA."""
     for layer in _loras(model):
-        layer.lora.merge(layer.matrix())
+        for lora, weight in layer.changes():
+            lora.merge(weight)
 
 
 def unmerge_lora(model: nn.Module) -> None:
     """Take every change out of its weight, which then is as before, to the bit. The LoRAs stay beside their weights."""
     for layer in _loras(model):
-        layer.lora.unmerge(layer.matrix())
+        for lora, weight in layer.changes():
+            lora.unmerge(weight)
 
 
 def remove_lora(model: nn.Module) -> None:
     """Plain layers again: with what `merge_lora` made of their weights, or else as they were before `add_lora`."""
-    _replace(model, lambda layer: layer.plain() if isinstance(layer, (LoRALinear, LoRAAttention)) else layer)
+    _replace(model, lambda layer: layer.plain() if isinstance(layer, tuple(_WITH_LORA.values())) else layer)
 
 
 def _loras(model: nn.Module) -> Iterator[nn.Module]:
-    return (module for module in model.modules() if isinstance(module, (LoRALinear, LoRAAttention)))
+    return (module for module in model.modules() if isinstance(module, tuple(_WITH_LORA.values())))
 
 
-def _replace(model: nn.Module, other) -> None:
+def _replace(model: nn.Module, other: Callable[[nn.Module], nn.Module]) -> None:
     """Put other(layer) in the place of every layer within."""
     for name, layer in list(model.named_children()):
         setattr(model, name, other(layer))
@@ -283,8 +330,8 @@ def _replace(model: nn.Module, other) -> None:
 
 
 def trained_state(model: nn.Module) -> State:
-    """The tensors that are trained: of a model with LoRA, some kilobytes."""
-    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+    """The tensors that are trained, and a LoRA even where it is not: some kilobytes."""
+    return {name: x.detach() for name, x in model.named_parameters() if x.requires_grad or ".lora." in name}
 
 
 def fingerprint(model: nn.Module) -> str:

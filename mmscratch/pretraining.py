@@ -140,8 +140,10 @@ def teach(
         raise ValueError(f"{len(grids)} pictures, but captions of {len(targets)}")
     if steps == 0:
         raise ValueError(f"{len(targets)} pictures do not fill a batch of {batch_size}")
-    added = [p for name, p in encoder.named_parameters() if not name.startswith("backbone.")] if encoder else []
-    parameters = [*added, *decoder.parameters()]
+    parameters = list(decoder.parameters())
+    if encoder:
+        added = [*encoder.projection.parameters(), *encoder.norm.parameters(), encoder.position, *encoder.blocks.parameters()]
+        parameters = added + parameters
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.05, betas=(0.9, 0.98))
     rates = partial(warmup_and_cosine, steps=epochs * steps, warmup=10)
     schedule, losses = torch.optim.lr_scheduler.LambdaLR(optimizer, rates), []

@@ -157,11 +157,14 @@ class LSTM(nn.Module):
             x = torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]  # (B, T, H · directions)
         return x, (torch.stack(hiddens), torch.stack(cells))
 
+    def weight(self, name: str) -> Tensor:
+        """The matrix of that name; a `finetuning.LoRALSTM` adds its change here."""
+        return getattr(self, name)
+
     def _run(self, x: Tensor, hidden: Tensor, cell: Tensor, live: Tensor | None, suffix: str):
         """One layer in one direction."""
-        weight_ih, weight_hh, bias_ih, bias_hh = (
-            getattr(self, name + suffix) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        )
+        weight_ih, weight_hh = self.weight("weight_ih" + suffix), self.weight("weight_hh" + suffix)
+        bias_ih, bias_hh = getattr(self, "bias_ih" + suffix), getattr(self, "bias_hh" + suffix)
         x = x.transpose(0, 1)  # (T, B, I)
         ended = None if live is None else ~live
         backwards = suffix.endswith("_reverse")

@@ -115,6 +115,8 @@ class Trainer:
     ):
         if len(train) == 0 or len(validation) == 0:
             raise ValueError(f"{len(train)} captions to train on and {len(validation)} to validate with: both are needed")
+        if config.lora and config.thaw:
+            raise ValueError("thaw frees what is frozen, but with a LoRA the rest of the model is to stay as it was: choose one")
         self.model_config, self.config, self.train, self.validation = model_config, config, train, validation
         self.folder, self.facts = Path(folder), facts or {}
         self.rank, self.processes, self.device = distributed.rank(), distributed.size(), pick_device()

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.testing import assert_close
 
+from mmscratch.attention import Memory
 from mmscratch.decoding import write
 from mmscratch.images import normalize
 from mmscratch.pretraining import LABELS, kept_grids, labelled_scenes, predict_labels, pretrained_cnn, teach, train_labels
@@ -228,6 +229,22 @@ def test_teach_overfits_a_handful_of_captions(kind):
     losses = teach(decoder, encoder, grids, targets, epochs=200, batch_size=7, learning_rate=5e-3)
     assert len(losses) == 200 and losses[-1] < losses[0] / 20
     assert write(decoder.eval(), vocabulary, [encoder.eval().remember(grids)]) == sentences
+
+
+@pytest.mark.parametrize("kind", ["lstm", "transformer"])
+def test_without_pictures_a_decoder_learns_the_language(kind):
+    sentences = [tokenize(caption(Scene(n), n % 5)) for n in range(60)]
+    vocabulary = Vocabulary.build(sentences)
+    decoder = LSTMDecoder(len(vocabulary), 32, 64) if kind == "lstm" else TransformerDecoder(len(vocabulary), 32, 2, 2)
+    targets = [[torch.tensor([*vocabulary.encode(sentence), EOS])] for sentence in sentences]
+    losses = teach(decoder, None, None, targets, epochs=40, batch_size=12, learning_rate=5e-3)
+    memory = Memory.of_nothing(1, 32)
+    words = torch.tensor([[BOS, *targets[0][0][:-1]]])
+    log_probs = decoder.eval()(words, memory).log_softmax(-1)[0]
+    assert log_probs.shape == (len(targets[0][0]), len(vocabulary)) and log_probs.isfinite().all()
+    assert len(losses) == 200 and losses[-1] < 1.5 < losses[0] / 2, "what may follow is learned, what is there cannot be"
+    written = write(decoder, vocabulary, [memory])[0]
+    assert {tuple(sentence[:2]) for sentence in sentences} >= {tuple(written[:2])}
 
 
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
