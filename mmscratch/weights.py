@@ -4,7 +4,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
@@ -19,13 +19,12 @@ from .vision import VGG, ResNet, VisionTransformer
 
 State = dict[str, Tensor]
 
-# What a .safetensors file calls the types of numbers.
-DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+DTYPES = {  # as a .safetensors file names them
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
-MOST_HEADER = 100_000_000  # bytes; a longer header is refused, as the reference implementation does
+MOST_HEADER = 100_000_000  # bytes; the reference implementation refuses a longer header, too
 
 # What a whole name of theirs matches -> our name; None drops it.
 GPT2 = {
@@ -63,30 +62,24 @@ TORCHVISION_VIT = {
     r"heads\.head\.(\w+)": r"head.\1",
 }
 
-# Keys of config.json that give our constructors' first arguments: words, width, heads, layers, positions.
+# In config.json, what our constructors take first: words, width, heads, layers, positions.
 SIZES = {
     "gpt2": ("vocab_size", "n_embd", "n_head", "n_layer", "n_positions"),
     "bert": ("vocab_size", "hidden_size", "num_attention_heads", "num_hidden_layers", "max_position_embeddings"),
 }
-# Keys for which our classes have no setting -> the values that they are made for, which also hold if the key is left out.
+# What our classes have no setting for -> the values that they are made for, which also hold where the key is left out.
 FIXED = {
     "gpt2": {
-        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),  # two names of one function
-        "layer_norm_epsilon": (1e-5,),
-        "scale_attn_weights": (True,),
-        "scale_attn_by_inverse_layer_idx": (False,),
-        "add_cross_attention": (False,),
-        "tie_word_embeddings": (True,),
+        "activation_function": ("gelu_new", "gelu_pytorch_tanh"), "layer_norm_epsilon": (1e-5,),
+        "scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,),
+        "add_cross_attention": (False,), "tie_word_embeddings": (True,),
     },
     "bert": {
-        "hidden_act": ("gelu",),
-        "position_embedding_type": ("absolute",),
-        "is_decoder": (False,),
-        "add_cross_attention": (False,),
-        "pad_token_id": (0,),
+        "hidden_act": ("gelu",), "position_embedding_type": ("absolute",), "is_decoder": (False,),
+        "add_cross_attention": (False,), "pad_token_id": (0,),
     },
-}
-BASE, LARGE = (12, 12, 768, 3072), (24, 16, 1024, 4096)  # layers, heads, width, that of the blocks' small network
+}  # fmt: skip
+BASE, LARGE = (12, 12, 768, 3072), (24, 16, 1024, 4096)  # layers, heads, width, width within a block
 TORCHVISION = {
     **{f"resnet{depth}": partial(ResNet, depth) for depth in ResNet.STAGES},
     **{f"vgg{depth}": partial(VGG, depth) for depth in VGG.CONVOLUTIONS},
@@ -129,15 +122,14 @@ def keep_rows(old: Tensor, old_words: Sequence[str], new: Tensor, new_words: Seq
 
 
 def read_weights(path: str | Path) -> State:
-    """The tensors of a file by name, on the CPU: of a .safetensors file, or of one that torch.save wrote. Nothing in it
-    is executed.
+    """The tensors in a file by name, on the CPU: a .safetensors file, or one of torch.save, of which nothing is executed.
 
     If they lie under "state_dict" or "model", as in many checkpoints, they are taken from there.
-    Raises FileNotFoundError or ValueError, in one line, where the file is not there, is damaged, or holds anything else.
+    Raises FileNotFoundError or ValueError, in one line, where it is not there, is damaged, or holds anything else.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file. Put weights there that safetensors or torch.save wrote")
+        raise FileNotFoundError(f"{path}: no such file. Put there what safetensors or torch.save wrote")
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     try:
@@ -145,92 +137,77 @@ def read_weights(path: str | Path) -> State:
     except Exception as error:  # torch raises several kinds, and advises to execute what is in it
         reason = getattr(error, "strerror", None) or "it is damaged, or holds more than tensors and plain values"
         raise ValueError(f"{path}: {reason}. Copy it again, or save only the model's state_dict()") from None
-    for name in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(name), dict):
-            state = state[name]
-    if not isinstance(state, dict) or not all(isinstance(x, str) and isinstance(state[x], Tensor) for x in state):
-        raise ValueError(f"{path}: not a dict of tensors by name. Save the model's state_dict()")
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(x, Tensor) for k, x in state.items()):
+        raise ValueError(f"{path}: not a dict of tensors by name. Save only the model's state_dict()")
     return dict(state)
 
 
 def read_safetensors(path: str | Path) -> State:
-    """The tensors of a .safetensors file by name; each has memory of its own. The format:
+    """The tensors in a .safetensors file by name, each in memory of its own.
 
         length of the header (8 bytes, little-endian) | header (JSON) | data
         header = {name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, …}, in bytes of the data
 
-    and a name "__metadata__" for some text. The tensors fill the data, side by side, without overlap or gaps.
-    Raises ValueError, in one line, where anything in it is otherwise, before any memory is taken for a tensor.
-    Source: https://github.com/huggingface/safetensors, which checks the same.
+    "__metadata__" names some text. The tensors fill the data, one behind the other, without overlaps or holes.
+    Raises ValueError, in one line, where it is otherwise in any way, before it takes memory for a tensor.
+    Source: huggingface/safetensors, which refuses the same.
     """
     state = {}
     with open(path, "rb") as file:
         try:
-            for name, stored in _read_header(file):
-                data = torch.empty(stored.end - stored.begin, dtype=torch.uint8)
+            for begin, end, name, dtype, shape in _read_header(file):
+                data = torch.empty(end - begin, dtype=torch.uint8)
                 if file.readinto(data.numpy()) < len(data):
                     raise ValueError("it became shorter while it was read")
-                state[name] = data.view(stored.dtype).view(stored.shape)
+                state[name] = data.view(dtype).view(shape)
         except ValueError as error:
-            raise ValueError(f"{path}: not a whole .safetensors file: {error}. Copy or download it again") from None
+            raise ValueError(f"{path}: not a whole .safetensors file: {error}. Copy it again") from None
     return state
 
 
-class _Stored(NamedTuple):
-    """Where a tensor lies in the data of a .safetensors file, and what it is."""
-
-    begin: int
-    end: int
-    dtype: torch.dtype
-    shape: list[int]
-
-
-def _read_header(file) -> list[tuple[str, _Stored]]:
-    """The tensors of an open .safetensors file, in the order in which they follow; raises ValueError if they do not."""
-    size, first = os.fstat(file.fileno()).st_size, file.read(8)
-    length, rest = int.from_bytes(first, "little"), size - 8
-    if len(first) < 8:
-        raise ValueError(f"of {size} bytes, it cannot even hold the length of its header")
-    if length > min(rest, MOST_HEADER):
-        raise ValueError(f"its header should have {length:,} bytes, of {rest:,} that follow and at most {MOST_HEADER:,}")
+def _read_header(file) -> list[tuple[int, int, str, torch.dtype, list[int]]]:
+    """What `_read_entry` gives for the tensors in an open .safetensors file, in the order of their data, up to which it
+    reads; raises ValueError if they do not fill it."""
+    first, rest = file.read(8), os.fstat(file.fileno()).st_size - 8
+    length = int.from_bytes(first, "little")
+    if len(first) < 8 or length > min(rest, MOST_HEADER):
+        raise ValueError(f"it is too short, or its header of {length:,} bytes longer than {MOST_HEADER:,}")
     header = _parse_json(file.read(length))
     text = header.pop("__metadata__", {})
     if not isinstance(text, dict) or not all(isinstance(value, str) for value in text.values()):
         raise ValueError("its __metadata__ is not text by name")
-    tensors = sorted(((name, _parse_stored(name, entry)) for name, entry in header.items()), key=lambda pair: pair[1][:2])
-    place = 0
-    for name, stored in tensors:
-        if stored.begin != place:
-            raise ValueError(f"{name!r:.200} begins at byte {stored.begin:,} of the data, not at {place:,}, where it should")
-        place = stored.end
+    tensors, place = sorted(_read_entry(name, entry) for name, entry in header.items()), 0
+    for begin, end, name, *_ in tensors:
+        if begin != place:
+            raise ValueError(f"{name!r:.200} begins at byte {begin:,} of the data, and should at {place:,}")
+        place = end
     if place != rest - length:
-        last = f"{tensors[-1][0]!r:.200}, the last tensor, ends" if tensors else "its tensors end"
-        raise ValueError(f"{last} at byte {place:,} of the data, which has {rest - length:,}")
+        raise ValueError(f"its tensors take {place:,} bytes of data, and it has {rest - length:,}")
     return tensors
 
 
-def _parse_stored(name: str, entry) -> _Stored:
-    """One entry of the header; raises ValueError where it contradicts itself."""
-    if not isinstance(entry, dict):
-        raise ValueError(f"{name!r:.200} is not described by an object of dtype, shape and data_offsets")
+def _read_entry(name: str, entry) -> tuple[int, int, str, torch.dtype, list[int]]:
+    """One tensor in the header -> begin, end, name, dtype, shape; raises ValueError if these cannot be."""
+    entry = entry if isinstance(entry, dict) else {}
     dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ValueError(f"{name!r:.200} has the dtype {dtype!r:.50}; known are {', '.join(DTYPES)}")
+        raise ValueError(f"{name!r:.200} is of dtype {dtype!r:.50}; known are {', '.join(DTYPES)}")
     for numbers in (shape, offsets):
         if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
-            raise ValueError(f"{name!r:.200} has the shape or data_offsets {numbers!r:.50}, not a list of whole numbers, 0 or more")
-    if len(offsets) != 2:
-        raise ValueError(f"{name!r:.200} has {len(offsets)} data_offsets, not 2")
-    if len(shape) > 64 or math.prod(n or 1 for n in shape) >= 2**63:
-        raise ValueError(f"{name!r:.200} has the shape {shape!r:.50}, which is too large")
-    (begin, end), needed = offsets, math.prod(shape) * DTYPES[dtype].itemsize
-    if end - begin != needed:
-        raise ValueError(f"{name!r:.200} of {dtype} {shape!r:.50} needs {needed:,} bytes, and has those from {begin:,} to {end:,}")
-    return _Stored(begin, end, DTYPES[dtype], shape)
+            raise ValueError(f"{name!r:.200} has {numbers!r:.50} for a shape or data_offsets")
+    if len(offsets) != 2 or len(shape) > 64 or math.prod(n or 1 for n in shape) >= 2**63:
+        raise ValueError(f"{name!r:.200} has too large a shape, {shape!r:.50}, or not two data_offsets, {offsets!r:.50}")
+    (begin, end), size = offsets, math.prod(shape) * DTYPES[dtype].itemsize
+    if end - begin != size:
+        raise ValueError(f"{name!r:.200} lies from byte {begin:,} to {end:,}; {dtype} {shape!r:.50} takes {size:,} bytes")
+    return begin, end, name, DTYPES[dtype], shape
 
 
 def _parse_json(text: bytes) -> dict:
-    """JSON in UTF-8; raises ValueError if it is no object, or a name stands in one twice."""
+    """An object of JSON in UTF-8; raises ValueError for anything else, and if a name stands in an object twice."""
 
     def unique(pairs: list[tuple]) -> dict:
         found = {}
@@ -250,15 +227,14 @@ def _parse_json(text: bytes) -> dict:
 
 
 def load_folder(folder: str | Path) -> TransformerDecoder | TransformerEncoder:
-    """A folder as transformers' save_pretrained writes it -> our model with its weights, in float32 and eval mode.
+    """A folder that transformers' save_pretrained wrote -> our model with its weights, in float32 and eval mode.
 
-    It holds config.json and model.safetensors or pytorch_model.bin, or either in several files with an index. By the
-    "model_type" that config.json names, "gpt2" becomes a `TransformerDecoder` with fusion="prefix" (with
-    `Memory.of_nothing` it is the language model that it was), "bert" a `TransformerEncoder`; see `from_gpt2` and
-    `from_bert` for what is dropped. Words are numbered as there: a tokenizer of transformers makes them.
+    By the "model_type" in config.json, "gpt2" becomes a `TransformerDecoder` with fusion="prefix" (over
+    `Memory.of_nothing` it is the language model that it was), and "bert" a `TransformerEncoder`. See `from_gpt2` and
+    `from_bert` for what is dropped. The weights are in model.safetensors or pytorch_model.bin, or in parts with an index.
 
-    Raises FileNotFoundError or ValueError, in one line, where a file is not there or damaged, the configuration asks
-    for what our classes do not compute, or the weights do not fit it.
+    Raises FileNotFoundError or ValueError, in one line, where a file is not there or damaged, config.json asks for
+    something that our classes do not compute, or the weights do not fit it.
     """
     folder = Path(folder)
     path = folder / "config.json"
@@ -271,63 +247,60 @@ def load_folder(folder: str | Path) -> TransformerDecoder | TransformerEncoder:
     state = _read_folder(folder)
     try:
         return _fill(model, convert(state))
-    except KeyError as error:
-        raise ValueError(f"{folder}: the weights do not fit config.json: missing: {error.args[0]}") from None
-    except (ValueError, IndexError, RuntimeError) as error:  # the last two of tensors that cannot be joined
-        raise ValueError(f"{folder}: the weights do not fit config.json: {str(error).splitlines()[0]}") from None
+    except (KeyError, IndexError, RuntimeError) as error:  # of `from_bert`, which joins tensors
+        reason = f"missing, or of another shape: {str(error).splitlines()[0]}"
+    except ValueError as error:
+        reason = error
+    raise ValueError(f"{folder}: the weights do not fit config.json: {reason}")
 
 
-def _build(config: dict) -> tuple[nn.Module, "function"]:
-    """Our model of the sizes in a config.json, and what renames its weights; raises ValueError where ours is another."""
+def _build(config: dict) -> tuple[nn.Module, Callable[[State], State]]:
+    """The model that a config.json asks for, and what renames its weights; raises ValueError where ours cannot be that."""
     kind = config.get("model_type")
     if kind not in ("gpt2", "bert"):
         raise ValueError(f'"model_type" is {kind!r:.50}; only "gpt2" and "bert" can be loaded')
     if "n_ctx" in config:
-        config.setdefault("n_positions", config["n_ctx"])  # the older name
+        config.setdefault("n_positions", config["n_ctx"])  # its older name
     sizes = [config.get(name) for name in SIZES[kind]]
     for name, size in zip(SIZES[kind], sizes):
         if type(size) is not int or size < 1:
             raise ValueError(f'"{name}" is {size!r:.50}, not a whole number above 0')
-    inner = 4 * sizes[1]
-    for name, values in (FIXED[kind] | {"n_inner": (None, inner), "intermediate_size": (inner,)}).items():
-        if config.get(name, values[0]) not in values:
-            raise ValueError(f'"{name}" is {config[name]!r:.50}; our model can only be {" or ".join(map(repr, values))}')
+    inner, norm_eps = 4 * sizes[1], config.get("layer_norm_eps", 1e-12)
+    fixed = FIXED[kind] | {"n_inner": (None, inner), "intermediate_size": (inner,)}
+    for name, values in fixed.items():
+        if name in config and config[name] not in values:
+            raise ValueError(f'"{name}" is {config[name]!r:.50}; ours can only be {" or ".join(map(repr, values))}')
+    if not isinstance(norm_eps, float):
+        raise ValueError(f'"layer_norm_eps" is {norm_eps!r:.50}, not a number such as 1e-12')
     if kind == "gpt2":
         return TransformerDecoder(*sizes, fusion="prefix"), from_gpt2
-    norm_eps = config.get("layer_norm_eps", 1e-12)
-    if not isinstance(norm_eps, float) or not 0 < norm_eps < 1:
-        raise ValueError(f'"layer_norm_eps" is {norm_eps!r:.50}, not a small number above 0')
     return TransformerEncoder(*sizes, pre_norm=False, norm_eps=norm_eps), from_bert
 
 
 def _read_folder(folder: Path) -> State:
-    """The weights in a folder, be they in one file or in several, which an index lists."""
+    """The weights in a folder, from one file, or from several that an index lists."""
     for name in ("model.safetensors", "pytorch_model.bin"):
         path, index = folder / name, folder / f"{name}.index.json"
         if path.is_file():
             return read_weights(path)
         if index.is_file():
             try:
-                parts = _parse_json(index.read_bytes()).get("weight_map")
-            except ValueError as error:
-                raise ValueError(f"{index}: {error}") from None
-            if not isinstance(parts, dict) or not all(isinstance(x, str) and re.fullmatch(r"\w[\w.-]*", x) for x in parts.values()):
-                raise ValueError(f'{index}: its "weight_map" does not give the names of files in this folder')
-            state = {}
-            for part in sorted(set(parts.values())):
-                state |= read_weights(folder / part)
-            return state
+                parts = set(_parse_json(index.read_bytes())["weight_map"].values())
+                if any(not re.fullmatch(r"\w[\w.-]*", part) for part in parts):
+                    raise ValueError
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise ValueError(f"{index}: not an index of files in this folder. Copy it again") from None
+            return {name: x for part in sorted(parts) for name, x in read_weights(folder / part).items()}
     raise FileNotFoundError(f"{folder}: no weights. Put model.safetensors or pytorch_model.bin there")
 
 
 def load_torchvision(name: str, file: str | Path | None = None) -> ResNet | VGG | VisionTransformer:
-    """Our model with the weights that torchvision publishes under this name (of its best for ImageNet), in eval mode.
+    """Our model with the weights, trained on ImageNet, that torchvision publishes under its name; in eval mode.
 
-    name: resnet18, 34, 50, 101, 152, vgg11, 13, 16, 19, the same with _bn, vit_b_16, vit_b_32, vit_l_16 or vit_l_32.
-    They are read from `file`, or else from torch.hub's folder, into which torchvision downloads them the first time.
-
+    `name` is one of `TORCHVISION`: resnet18, vgg16_bn, vit_b_32, … Without a `file`, the weights are those in torch.hub's
+    folder, into which torchvision downloads them at first.
     Raises ValueError for another name, and for a file that is damaged or of another model; FileNotFoundError where
-    `file` is not there; OSError, which says which file to put where, if the download fails. All in one line.
+    `file` is not there; OSError, which says what to put where, where the download fails. All in one line.
     """
     if name not in TORCHVISION:
         raise ValueError(f"no model {name!r}: choose one of {', '.join(TORCHVISION)}")
@@ -337,8 +310,8 @@ def load_torchvision(name: str, file: str | Path | None = None) -> ResNet | VGG 
         if not file.is_file():
             try:
                 weights.get_state_dict(check_hash=True, progress=False, weights_only=True)
-            except (OSError, HTTPException, RuntimeError) as error:  # the last where the file is not what it should be
-                reason = getattr(error, "reason", None) or error
+            except (OSError, HTTPException, RuntimeError) as error:  # the last where what came has another hash
+                reason = getattr(error, "reason", error)
                 raise OSError(f"{name} cannot be downloaded: {reason}. Put {weights.url} into {file.parent}") from None
     state = read_weights(file)
     try:
@@ -348,10 +321,11 @@ def load_torchvision(name: str, file: str | Path | None = None) -> ResNet | VGG 
 
 
 def _fill(model: nn.Module, state: State) -> nn.Module:
-    """The model with these weights, in eval mode; raises ValueError, listing what does not fit."""
+    """The model with all of these weights, in eval mode; raises ValueError, listing what does not fit."""
     misfits = load_fitting(model, state)
-    missing = [name for name in misfits.missing if not name.endswith("num_batches_tracked")]  # old files do not count
-    if any(misfits := misfits._replace(missing=missing)):
+    missing = [name for name in misfits.missing if not name.endswith("num_batches_tracked")]  # unknown to older files
+    misfits = misfits._replace(missing=missing)
+    if any(misfits):
         raise ValueError(str(misfits))
     return model.eval()
 
@@ -381,8 +355,9 @@ def from_gpt2(state: State) -> State:
         decoder = TransformerDecoder(vocab_size, n_embd, n_head, n_layer, max_length=n_positions, fusion="prefix")
         decoder.load_state_dict(from_gpt2(read_weights("model.safetensors")))
 
-    The sizes are those in GPT-2's config.json: `load_folder` does all of this. Its linear layers keep their matrices transposed. The causal mask, which
-    old files hold as `attn.bias`, is dropped, and so is `lm_head`, which is the embedding again.
+    The sizes are those in GPT-2's config.json; `load_folder` reads them and does all of this. Its linear layers keep
+    their matrices transposed. The causal mask, which old files hold as `attn.bias`, is dropped, and so is `lm_head`,
+    which is the embedding again.
     """
     ours = rename(state, GPT2, "transformer.")
     return {name: x.T if name.startswith("blocks.") and x.dim() == 2 else x for name, x in ours.items()}
@@ -397,9 +372,9 @@ def from_bert(state: State) -> State:
         )
         encoder.load_state_dict(from_bert(read_weights("model.safetensors")))
 
-    The sizes are those in BERT's config.json: `load_folder` does all of this. Its three projections are joined to one. Our encoder reads one sentence
-    at a time: BERT's vector for the first of a pair is added to every position, that for the second is dropped, and so
-    are the pooler and the heads of single tasks.
+    The sizes are those in BERT's config.json; `load_folder` reads them and does all of this. Its three projections are
+    joined to one. Our encoder reads one sentence at a time: BERT's vector for the first of a pair is added to every
+    position, that for the second is dropped, and so are the pooler and the heads of single tasks.
     """
     for old, new in (("gamma", "weight"), ("beta", "bias")):  # the first files name the norms' two vectors so
         state = {name.replace(f"LayerNorm.{old}", f"LayerNorm.{new}"): x for name, x in state.items()}
@@ -418,7 +393,7 @@ def from_torchvision_vit(state: State) -> State:
         model = VisionTransformer(224, 16, num_layers=12, num_heads=12, hidden_dim=768, mlp_dim=3072)
         model.load_state_dict(from_torchvision_vit(read_weights("vit_b_16-c867db91.pth")))
 
-    `load_torchvision` does both. Nothing is dropped. The published files name the two linear layers of a block otherwise than torchvision's code
-    does; both names are known.
+    `load_torchvision` does both. Nothing is dropped. The published files name the two linear layers of a block
+    otherwise than torchvision's code does; both names are known.
     """
     return rename(state, TORCHVISION_VIT)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import tiny_trainer
 from PIL import Image
 
@@ -22,6 +23,7 @@ from mmscratch.images import open_image, to_tensor
 from mmscratch.metrics import bleu, bootstrap, caption_scores, caption_tokenize, truth
 from mmscratch.scenes import Scene, captions, render
 from mmscratch.text import detokenize, tokenize
+from mmscratch.training import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -152,6 +154,47 @@ def test_a_corrupt_picture_among_good_ones_is_named_and_the_others_get_captions(
     assert len(err.splitlines()) == 3 and "photos/text.jpg: not a picture" in err and "missing.jpg" in err
 
 
+def parts(out):
+    """The printed table: part -> (parameters, percent trained)."""
+    rows = re.findall(r"^(\S+) +([\d,]+) +([\d.]+) %$", out.split("parameters   trained\n")[1], re.MULTILINE)
+    return {name: (int(count.replace(",", "")), float(share)) for name, count, share in rows}
+
+
+def test_train_begins_with_another_run(folder, run, capsys):
+    base, words, _ = load_run("run")
+    assert main("train --data photos --from run --epochs 1 --freeze encoders.image.backbone --freeze *.norm.*".split()) == 0
+    table = parts(capsys.readouterr().out)
+    model, vocabulary, saved = load_run("runs/photos")
+    assert vocabulary.words[: len(words)] == words.words and saved["model_config"]["image_size"] == 32
+    counts = {name: p.numel() for name, p in model.named_parameters()}
+    frozen = {name: n for name, n in counts.items() if "backbone" in name or ".norm." in name}
+    assert table["all"] == (sum(counts.values()), pytest.approx(100 - 100 * sum(frozen.values()) / sum(counts.values()), abs=0.05))
+    assert table["encoders.image.backbone"][1] == table["encoders.image.norm"][1] == 0 and table["decoder.lstm"][1] == 100
+    theirs = dict(base.named_parameters())
+    assert all(torch.equal(p, theirs[name]) == (name in frozen) for name, p in model.named_parameters() if "embedding" not in name)
+    assert main("train --data photos --from run --image-size 64 --to other".split()) == 2
+    assert "--image-size is 32 in run, and cannot become 64" in error_of(capsys)
+
+
+def test_a_small_change_is_kept_without_its_base_and_used_as_any_run(folder, run, capsys):
+    with (folder / "captions.csv").open("a") as file:
+        file.write("\n01.png,a zebra")
+    for _ in range(2):  # the second time all is done
+        assert main("train --data photos --from run --lora 2 --epochs 1".split()) == 0
+        table = parts(capsys.readouterr().out)
+        assert table["LoRA"][1] == table["decoder.embedding"][1] == 100 and table["decoder.lstm"][1] == 0
+        assert table["encoders.image.backbone"][1] == 0 and 0 < table["all"][1] < 50
+    assert {"decoder.lstm.lora.weight_hh_l0.a", "decoder.embedding.weight"} < set(load_run("runs/photos")[2]["model"])
+    assert not any("lora" in name for name in load_run("runs/photos")[0].state_dict())
+    assert main("evaluate runs/photos".split()) == main("caption photos/00.png --run runs/photos".split()) == 0
+    capsys.readouterr()
+    tiny_trainer("other", TrainConfig(batch_size=7, precision="float32", seed=1)).fit()
+    shutil.copy("other/best.pt", "run/best.pt")
+    capsys.readouterr()
+    assert main("evaluate runs/photos".split()) == 2
+    assert "runs/photos/best.pt is a change of run, which must be as it was" in error_of(capsys)
+
+
 @pytest.mark.parametrize(
     "arguments, says",
     [
@@ -161,6 +204,11 @@ def test_a_corrupt_picture_among_good_ones_is_named_and_the_others_get_captions(
         ("train --data photos --layout flickr8k", "official layout"),
         ("train --data photos --epochs 0", "--epochs must be at least 1"),
         ("train --data photos --image-size -5", "--image-size must be at least 1"),
+        ("train --data photos --lora 3", "say of which (start_from, or --from)"),
+        ("train --data photos --lora -1", "--lora must be at least 0"),
+        ("train --data photos --from nowhere", "nowhere holds no trained model"),
+        ("train --data photos --freeze encoder", "called 'encoder'; there are encoders.image.position, encoders.image.backbone"),
+        ("train --data photos --freeze encoders --freeze decoder", "there is nothing to train"),
         ("quickstart --scenes 0", "--scenes"),
         ("score nothing.txt nothing.txt", "nothing.txt"),
         ("score photos photos", "photos"),

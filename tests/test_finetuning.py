@@ -1,0 +1,705 @@
+"""Fine-tuning: what is frozen is still, each layer learns at its rate, and a LoRA is loralib's, by hand and on disk."""
+
+import copy
+import random
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from helpers import random_double, tiny_trainer
+from test_training import states_equal, stop_after
+from torch import nn
+from torch.func import functional_call
+from torch.testing import assert_close
+
+from mmscratch.attention import Memory, MultiHeadAttention
+from mmscratch.batches import collate
+from mmscratch.checkpoints import load_run, read_checkpoint, save_run
+from mmscratch.finetuning import (
+    LoRA, LoRAAttention, LoRALinear, add_lora, fingerprint, freeze, layers, load_trained, merge_lora, parameter_groups,
+    remove_lora, thaw, trained_parts, trained_state, unfreeze, unmerge_lora,
+)  # fmt: skip
+from mmscratch.model import ModelConfig, build_model
+from mmscratch.recurrent import LSTMDecoder
+from mmscratch.text import PAD, Vocabulary
+from mmscratch.training import TrainConfig, warmup_and_cosine, word_loss
+from mmscratch.transformer import TransformerDecoder
+
+B, T, N, V = 5, 7, 13, 19  # sentences, their words, places in the memory, words there are
+D, H, HIDDEN, LAYERS = 22, 2, 17, 3  # widths: the memory's, in so many heads, and the LSTM's state; layers of a decoder
+I, O, R, SCALE = 11, 7, 3, 1.7  # in, out, rank
+LSTM, TRANSFORMER = partial(LSTMDecoder, V, D, HIDDEN, LAYERS), partial(TransformerDecoder, V, D, H, LAYERS)
+DECODERS = {
+    "lstm prefix": partial(LSTM, fusion="prefix"),
+    "lstm dot": LSTM,
+    "lstm additive": partial(LSTM, score="additive"),
+    "transformer prefix": partial(TRANSFORMER, fusion="prefix"),
+    "transformer cross": TRANSFORMER,
+}
+BACKBONES = {"resnet": {"depth": (1, 2, 1), "width": 5}, "vgg": {"depth": 11}, "vit": {"depth": 3, "width": 8}}
+CONFIG = TrainConfig(epochs=2, batch_size=7, warmup=4, evaluate_every=5, precision="float32")  # 53 captions: 16 steps
+BACKBONE = "encoders.image.backbone"
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch, request):
+    torch.manual_seed(0)
+    if "gpu" not in request.keywords:
+        for module in ("training", "checkpoints"):
+            monkeypatch.setattr(f"mmscratch.{module}.pick_device", lambda: torch.device("cpu"))
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    return lambda name="run", config=CONFIG, decoder="transformer", **changes: tiny_trainer(
+        tmp_path / name, config, decoder=decoder, **changes
+    )
+
+
+@pytest.fixture
+def base(trainer):
+    """Keeps a run with random weights and statistics; its folder, and its model."""
+
+    def make(words=None, **changes):
+        run = trainer("base", **changes)
+        vocabulary = Vocabulary(words) if words else run.train.vocabulary
+        config = replace(run.model_config, vocab_size=len(vocabulary))
+        model = randomized(build_model(config), 0.3)
+        for buffer in model.buffers():
+            buffer.fill_(23) if buffer.dim() == 0 else buffer.uniform_(0.5, 1.5)
+        save_run(run.folder, model, config, vocabulary, {})
+        return str(run.folder), model.eval()
+
+    return make
+
+
+@pytest.fixture(params=DECODERS)
+def decoder(request):
+    return DECODERS[request.param]()
+
+
+@pytest.fixture(params=["lstm", "transformer"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def memory():
+    return Memory(torch.randn(B, N, D), torch.arange(N) < torch.tensor([[N], [11], [7], [3], [1]]))
+
+
+@pytest.fixture
+def tokens():
+    return torch.randint(1, V, (B, T))
+
+
+def a_model(**changes):
+    size = {"depth": (1, 1), "width": 5, "image_size": 32, "embed_dim": D, "hidden_size": HIDDEN, "num_heads": H}
+    return build_model(ModelConfig(V, **size | {"num_layers": LAYERS, "dropout": 0.3} | changes))
+
+
+@pytest.fixture(params=BACKBONES)
+def model(request, kind):
+    return a_model(backbone=request.param, **BACKBONES[request.param], encoder_layers=2, decoder=kind)
+
+
+def randomized(module, std=0.1, only=""):
+    """All parameters random, or those with that in their names, so that no 0 and no 1 hides a mistake."""
+    for name, parameter in module.named_parameters():
+        if only in name:
+            nn.init.normal_(parameter, std=std)
+    return module
+
+
+def adapted(module, rank=R, **options):
+    """With a LoRA that has learned something."""
+    add_lora(module, rank, SCALE, **options)
+    return randomized(module, only=".lora.")
+
+
+def kept(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def differing(before, after):
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def frozen_names(model):
+    return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+
+
+def raises_a_line(*words):
+    """A ValueError in one line that has these words in it."""
+    return pytest.raises(ValueError, match="^" + "".join(f"(?=.*{word})" for word in words) + "[^\n]*$")
+
+
+def best_of(run):
+    """The trainer's own model, its change not merged, with what the run has kept."""
+    saved = read_checkpoint(run.folder / "best.pt")
+    load_trained(run.model, saved["model"], saved["base"])
+    return run.model.eval()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Frozen.
+
+
+@pytest.mark.parametrize(
+    "pattern, fits",
+    [
+        (BACKBONE, lambda name: name.startswith(BACKBONE + ".")),
+        ("decoder.bias", lambda name: name == "decoder.bias"),
+        ("encoders.image.norm", lambda name: name in ("encoders.image.norm.weight", "encoders.image.norm.bias")),
+        ("*.bias", lambda name: name.endswith(".bias")),
+        ("decoder.lstm.*_l1", lambda name: name.startswith("decoder.lstm.") and name.endswith("_l1")),
+        ("*", lambda name: True),
+    ],
+)
+def test_a_pattern_freezes_what_it_fits_and_nothing_else(pattern, fits):
+    model, other = a_model(), "decoder.combine.weight"
+    fitting = {name for name, _ in model.named_parameters() if fits(name)}
+    freeze(model, pattern)
+    assert frozen_names(model) == fitting != set()
+    freeze(model, other)  # what is frozen stays so
+    assert frozen_names(model) == fitting | {other}
+    assert {part: (n, trained) for part, n, trained in trained_parts(model)}["decoder.combine"][1] == (0 if fits("x.bias") else D)
+    unfreeze(model, pattern)
+    assert frozen_names(model) == {other} - fitting
+    unfreeze(model)
+    assert frozen_names(model) == set() and all(part.training for part in model.train().modules())
+
+
+@pytest.mark.parametrize("pattern", ["encoders.image.backb", "decoder.bia", "image", "backbone.*", "Decoder", ""])
+def test_a_pattern_that_fits_nothing_is_named_in_a_line_with_what_there_is(pattern):
+    with raises_a_line(repr(pattern).replace("*", r"\*"), "decoder.lstm", BACKBONE):
+        freeze(a_model(), "decoder.bias", pattern)
+
+
+def test_what_is_frozen_stays_to_the_bit_while_the_rest_learns(kind, trainer):
+    run = trainer(config=replace(CONFIG, freeze=(BACKBONE, "decoder.*.bias")), decoder=kind)
+    before = kept(run.model)
+    run.fit()
+    still = {name for name in before if name.startswith(BACKBONE)}
+    assert {f"{BACKBONE}.bn1.running_var", f"{BACKBONE}.bn1.num_batches_tracked"} < still
+    still |= {name for name in before if name.startswith("decoder.") and name.endswith(".bias")} - {"decoder.bias"}
+    assert differing(before, run.model.state_dict()) == before.keys() - still
+
+
+def test_without_freeze_the_statistics_of_weights_that_are_not_trained_drift(trainer):
+    run = trainer()
+    run.model.get_submodule(BACKBONE).requires_grad_(False)
+    before = kept(run.model)
+    run.fit()
+    norm, changed = f"{BACKBONE}.bn1.", differing(before, run.model.state_dict())
+    assert norm + "weight" not in changed and {norm + "running_mean", norm + "num_batches_tracked"} < changed
+
+
+def test_nothing_is_dropped_in_what_is_frozen_until_it_wakes():
+    model, x = a_model(decoder="transformer", fusion="prefix"), torch.randn(B, T, D)
+
+    def dropping(model):
+        return [not torch.equal(block(x)[0], block(x)[0]) for block in model.decoder.blocks]
+
+    freeze(model, "decoder.blocks.1")
+    other = copy.deepcopy(model)
+    model.load_state_dict(other.state_dict())
+    for each in (model, model.train(), model.eval().train(), other, other.train(), copy.deepcopy(model).train()):
+        assert dropping(each) == [True, False, True]
+    unfreeze(other, "decoder.blocks.1.norm1.weight")  # it is no longer wholly frozen, but some of it is
+    assert dropping(other) == [True, True, True] and not other.decoder.blocks[1].linear1.training
+    unfreeze(model, "decoder.blocks.1")
+    assert dropping(model) == [True, True, True] and all(part.training for part in model.modules())
+    freeze(model.eval(), "encoders")
+    assert not any(part.training for part in model.modules())  # the rest goes on as it was
+
+
+def test_all_of_a_model_cannot_be_frozen_in_a_run(trainer):
+    with raises_a_line("nothing to train", "encoders and decoder"):
+        trainer(config=replace(CONFIG, freeze=("encoders", "decoder")))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Layer by layer.
+
+
+def test_layers_have_every_parameter_once_in_the_order_in_which_they_compute(model, kind, tokens):
+    called, found = [], layers(model.eval())
+    where = {name: i for i, names in enumerate(found) for name in names}
+    assert sorted(sum(found, [])) == sorted(name for name, _ in model.named_parameters())  # noqa: RUF017
+    for name, module in model.named_modules():
+        if not list(module.children()) and f"{name}.weight" in where:
+            module.register_forward_pre_hook(lambda module, inputs, name=name: called.append(where[f"{name}.weight"]))
+    model({"image": torch.zeros(B, 3, 32, 32, dtype=torch.uint8), "target": tokens})
+    blocks = [where[f"decoder.blocks.{i}.linear1.bias"] for i in range(LAYERS if kind == "transformer" else 0)]
+    assert blocks == list(range(len(found) - 1 - len(blocks), len(found) - 1))
+    encoder = [layer for layer in called if layer < len(found) - 1 - len(blocks)]
+    assert encoder == sorted(encoder) and set(encoder) == set(range(len(found) - 1 - len(blocks)))
+    for name, layer in where.items():
+        part, block = name.split(".")[:2], name.split(".")[2:3]
+        assert (layer in encoder) == (part[0] == "encoders")
+        if part[0] == "decoder":
+            assert layer == (blocks[int(block[0])] if part[1] == "blocks" else len(found) - 1)
+    assert {where[f"encoders.image.{name}"] for name in ("projection.bias", "position", "norm.bias")} == {encoder[-1] - 2}
+    assert where[f"encoders.image.blocks.{1}.self_attn.in_proj_weight"] == encoder[-1]
+    for name in ("bn1.bias", "class_token", "positions"):
+        assert where.get(f"{BACKBONE}.{name}", 0) == 0
+
+
+def test_groups_have_every_parameter_once_with_its_decay_and_its_rate(model):
+    groups, found = parameter_groups(model, 0.3, 0.7), layers(model)
+    of = {id(p): group for group in groups for p in group["params"]}
+    assert len(of) == sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    for i, names in enumerate(found):
+        for parameter in map(model.get_parameter, names):
+            group, vector = of[id(parameter)], parameter.numel() == max(parameter.shape)  # as the class token (1, 1, D) is
+            assert group["factor"] == pytest.approx(0.7 ** (len(found) - 1 - i))
+            assert group["weight_decay"] == (0.0 if vector else 0.3)
+    plain = parameter_groups(model, 0.3)
+    assert [(group["weight_decay"], group["factor"]) for group in plain] == [(0.3, 1.0), (0.0, 1.0)]
+
+
+def test_each_layer_learns_at_its_rate_as_torch_has_it(trainer):
+    config = replace(CONFIG, layer_decay=0.7)
+    run, reference, found = trainer(config=config, dropout=0.0), trainer("reference", dropout=0.0).model, None
+    found, rates = layers(run.model), []
+    factor = {name: 0.7 ** (len(found) - 1 - i) for i, names in enumerate(found) for name in names}
+    names = {id(p): name for name, p in run.model.named_parameters()}
+    run.optimizer.register_step_pre_hook(
+        lambda *_: rates.append({names[id(p)]: group["lr"] for group in run.optimizer.param_groups for p in group["params"]})
+    )
+    one_each = [{"params": [p], "weight_decay": 0.05 * (p.dim() > 1), "name": n} for n, p in reference.named_parameters()]
+    optimizer = torch.optim.AdamW(one_each, betas=(0.9, 0.98))
+    for i in range(5):
+        batch, rate = collate([run.train[j] for j in range(11)]), CONFIG.learning_rate * warmup_and_cosine(i, 16, 4)
+        run._train_step(batch)
+        run.step += 1
+        assert rates[i] == pytest.approx({name: rate * factor[name] for name in factor})
+        (word_loss(reference, batch) / batch["target"].ne(PAD).sum()).backward()
+        nn.utils.clip_grad_norm_(reference.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * factor[group["name"]]
+        optimizer.step()
+        optimizer.zero_grad()
+        assert_close(run.model.state_dict(), reference.state_dict(), rtol=1e-4, atol=1e-6)
+
+
+def test_thawing_goes_by_layers_from_the_output(model):
+    freeze(model, "encoders", "decoder.*.bias")
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    parts = [{name for name in names if name in frozen} for names in reversed(layers(model))]
+    before = 0
+    for share in [*range(38), 41]:  # of 37; no number of layers here divides that
+        free = min(share * len(parts) // 37, len(parts))
+        assert thaw(model, frozen, share / 37) == (free > before)
+        assert frozen_names(model) == set().union(*parts[free:])
+        before = free
+    assert before == len(parts) and all(part.training for part in model.modules())
+
+
+def test_in_a_run_what_is_frozen_at_each_step_is_what_the_schedule_says(trainer):
+    run = trainer(config=replace(CONFIG, freeze=("encoders",), thaw=0.5), depth=(1, 1))
+    parts = [names for names in reversed(layers(run.model)) if names[0].startswith("encoders.")]
+    step, seen = run._train_step, []
+
+    def watched(batch):
+        before, frozen = kept(run.model), set().union(*parts[len(parts) * run.step // 8 :])  # none from step 8 of 16
+        told = step(batch)
+        changed = differing(before, run.model.state_dict())
+        assert frozen_names(run.model) == frozen == dict(run.model.named_parameters()).keys() - changed
+        assert (f"{BACKBONE}.bn1.running_mean" in changed) == (f"{BACKBONE}.bn1.weight" not in frozen)
+        seen.append(len(frozen))
+        return told
+
+    run._train_step = watched
+    run.fit()
+    assert len(seen) == 16 and len(set(seen)) == len(parts) + 1 and seen[0] == sum(map(len, parts))
+
+
+@pytest.mark.parametrize("steps", [1, 5, 11])
+def test_a_run_that_thaws_goes_on_to_the_bit(steps, trainer):
+    config = replace(CONFIG, freeze=("encoders",), thaw=0.5, layer_decay=0.9)
+    whole = trainer("whole", config)
+    whole.fit()
+    stop_after(trainer("broken", config), steps)
+    resumed = trainer("broken", config)
+    resumed.fit()
+    assert states_equal(whole, resumed) and resumed.history == whole.history
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Low-rank adaptation.
+
+
+def by_hand(plain, model):
+    """The state dict of a plain model, with W + scale · B A for each W beside which the other one has a LoRA; their names."""
+    state, loras, targets = kept(plain), model.state_dict(), set()
+    for name in (name.removesuffix(".a") for name in loras if name.endswith(".a")):
+        layer, _, of = name.partition(".lora")
+        (target,) = {layer + of if of else "", layer + ".weight", layer + ".in_proj_weight"} & state.keys()
+        state[target] += SCALE * loras[name + ".b"] @ loras[name + ".a"]
+        targets.add(target)
+    return state, targets
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_with_lora_is_that_of_loralib(bias):
+    loralib = pytest.importorskip("loralib")
+    ours = random_double(LoRALinear(nn.Linear(I, O, bias), R, SCALE))
+    theirs = loralib.Linear(I, O, R, lora_alpha=SCALE * R, merge_weights=False, bias=bias).double()
+    theirs.load_state_dict({name.replace("lora.a", "lora_A").replace("lora.b", "lora_B"): x for name, x in kept(ours).items()})
+    x = torch.randn(B, T, I, dtype=torch.float64, requires_grad=True)
+    got, expected = ours(x), theirs(x)
+    assert_close(got, expected, rtol=1e-9, atol=1e-9)
+    upstream = torch.randn_like(got)
+    got = torch.autograd.grad(got, [x, ours.lora.a, ours.lora.b], upstream)
+    assert_close(got, torch.autograd.grad(expected, [x, theirs.lora_A, theirs.lora_B], upstream), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("cross", [False, True], ids=["self", "cross"])
+def test_attention_with_lora_is_attention_with_another_matrix(cross):
+    plain = random_double(MultiHeadAttention(D, H))
+    ours = LoRAAttention(plain, R, SCALE)
+    a, b = (nn.init.normal_(parameter, std=0.5) for parameter in ours.lora.parameters())
+    assert a.dtype == torch.float64 and (a.shape, b.shape) == ((R, D), (3 * D, R))
+    inputs = [torch.randn(B, n, D, dtype=torch.float64, requires_grad=True) for n in ((T, N) if cross else (T,))]
+    got = ours(*inputs)
+    expected = functional_call(plain, {"in_proj_weight": plain.in_proj_weight + SCALE * b @ a}, tuple(inputs))
+    assert_close(got, expected, rtol=1e-9, atol=1e-9)
+    upstream = torch.randn_like(got)
+    got, expected = (torch.autograd.grad(output, [*inputs, a, b], upstream) for output in (got, expected))
+    assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_lora_begins_with_no_change_to_the_bit(decoder, tokens, memory):
+    expected = randomized(decoder, 0.5).eval()(tokens, memory)
+    add_lora(decoder, R)
+    assert torch.equal(decoder(tokens, memory), expected)
+    for lora in (module for module in decoder.modules() if isinstance(module, LoRA)):
+        assert lora.scale == 2.0 and not lora.b.any() and lora.a.size(0) == lora.b.size(1) == R
+        bound = lora.a.size(1) ** -0.5  # as a linear layer begins: evenly between -bound and bound
+        assert 0.7 * bound < lora.a.abs().max() <= bound and lora.a.std().item() == pytest.approx(bound / 3**0.5, rel=0.3)
+
+
+def test_every_matrix_of_a_decoder_is_joined_by_scale_b_a_which_alone_is_trained(decoder, tokens, memory):
+    plain = copy.deepcopy(randomized(decoder.double(), 0.3).eval())
+    adapted(decoder)
+    memory = Memory(memory.tokens.double(), memory.mask)
+    state, targets = by_hand(plain, decoder)
+    matrices = {name for name, p in plain.named_parameters() if p.dim() == 2 and min(p.shape) >= R}  # not v of additive attention
+    assert targets == {name for name in matrices if not name.startswith("embedding.")}
+    got, expected = decoder(tokens, memory), functional_call(plain, state, (tokens, memory))
+    assert_close(got, expected, rtol=1e-9, atol=1e-9)
+    assert (plain(tokens, memory) - expected).abs().max() > 0.01
+    got.square().sum().backward()
+    learning = {name for name, parameter in decoder.named_parameters() if parameter.grad is not None and parameter.grad.any()}
+    assert learning == {name for name, _ in decoder.named_parameters() if ".lora." in name} == trained_state(decoder).keys()
+    assert frozen_names(decoder) == plain.state_dict().keys()
+
+
+def test_dropout_is_for_what_goes_into_the_change_only():
+    p, count, linear = 0.3, 9973, nn.Linear(R, O)
+    layer = LoRALinear(linear, R, SCALE, dropout=p)
+    with torch.no_grad():
+        layer.lora.a.copy_(torch.eye(R))
+        layer.lora.b.copy_(torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 2, 4], [1, 1, 1], [4, 2, 1], [0, 0, 0]]))
+    x = torch.ones(count, R)
+    change = (layer(x) - linear(x)) * (1 - p) / SCALE  # (count, O): which inputs stayed, and sums of these
+    stayed = change[:, :R].round()
+    assert_close(change, stayed @ layer.lora.b.T, rtol=1e-4, atol=1e-4)
+    assert set(stayed.unique().tolist()) == {0.0, 1.0}
+    assert_close(stayed.mean(0), torch.full((R,), 1 - p), rtol=0, atol=0.025)  # the standard deviation is 0.0046
+    assert_close(layer.eval()(x), linear(x) + SCALE * x @ layer.lora.b.T)
+    attention, x = adapted(nn.Sequential(MultiHeadAttention(D, H)), dropout=p)[0], torch.randn(B, T, D)
+    for training in (True, False):
+        attention.train(training)
+        assert torch.equal(attention.project(x)[0], attention.project(x)[0]) != training
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 3e-6), (torch.float64, 1e-13)], ids=str)
+def test_a_merged_lora_computes_the_same_and_is_taken_out_to_the_bit(decoder, tokens, memory, dtype, tolerance):
+    plain = copy.deepcopy(decoder.to(dtype).eval())
+    memory, before = Memory(memory.tokens.to(dtype), memory.mask), kept(adapted(decoder))
+    expected, (state, targets) = decoder(tokens, memory), by_hand(plain, decoder)
+    for _ in range(2):
+        merge_lora(decoder)
+        merged = kept(decoder)
+        assert differing(before, merged) == targets
+        assert_close({name: merged[name] for name in state}, state, rtol=0, atol=1e-7)
+        assert_close(decoder(tokens, memory), expected, rtol=tolerance, atol=tolerance)
+        merge_lora(decoder)
+        assert not differing(merged, kept(decoder))
+        for _ in range(2):
+            unmerge_lora(decoder)
+            assert not differing(before, kept(decoder)) and torch.equal(decoder(tokens, memory), expected)
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_without_its_lora_a_model_is_plain_again(decoder, tokens, memory, merged):
+    plain = copy.deepcopy(decoder.eval())
+    adapted(decoder, dropout=0.3)
+    if merged:
+        merge_lora(decoder)
+    expected, state = decoder(tokens, memory) if merged else plain(tokens, memory), kept(decoder if merged else plain)
+    remove_lora(decoder)
+    assert [type(part) for part in decoder.modules()] == [type(part) for part in plain.modules()]
+    assert str(decoder) == str(plain) and not any(part.training for part in decoder.modules())
+    assert list(decoder.state_dict()) == list(plain.state_dict())
+    assert not differing(kept(decoder), state) and torch.equal(decoder(tokens, memory), expected)
+    add_lora(decoder, R)  # there is place for another
+
+
+def test_with_lora_words_and_beams_go_step_by_step(decoder, tokens, memory):
+    adapted(decoder.eval())
+    index = torch.tensor([3, 0, 3, 1, 4, 2, 0])
+    expected, state = decoder(tokens, memory), decoder.start(memory)
+    for t in range(T):
+        beams, _ = decoder.step(tokens[index, t], decoder.reorder(state, index))
+        assert_close(beams, expected[index, t] if t == 0 else decoder(beam_tokens(tokens, index, t), pick(memory, index))[:, t])
+        logits, state = decoder.step(tokens[:, t], state)
+        assert_close(logits, expected[:, t], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [0, -1, 18])
+def test_a_rank_that_cannot_be_is_refused_in_a_line_and_changes_nothing(rank):
+    model = nn.Sequential(nn.Linear(17, 19), nn.Conv2d(3, 5, 7))
+    with raises_a_line("rank", str(rank), "Sequential"):
+        add_lora(model, rank)
+    assert type(model[0]) is nn.Linear and not frozen_names(model)
+
+
+def test_where_no_lora_can_be_or_is_one_already_is_told_in_a_line():
+    model = adapted(nn.Sequential(nn.Linear(I, O), nn.Linear(O, R - 1)))
+    assert type(model[1]) is nn.Linear  # it is too thin
+    with raises_a_line("has a LoRA", "remove_lora"):
+        add_lora(model, R)
+    with raises_a_line("Conv2d", "LoRA"):
+        add_lora(nn.Conv2d(3, 5, 7), R)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is kept of it.
+
+
+def a_change(std=0.1, rank=R, **changes):
+    """Always the same model, whose decoder has a LoRA that has learned something."""
+    torch.manual_seed(23)
+    model = a_model(**changes)
+    freeze(model, "*")
+    add_lora(model.decoder, rank, SCALE)
+    return randomized(model, std, ".lora.").eval()
+
+
+def test_only_the_change_is_kept_and_can_be_put_on_the_same_model(kind, tokens, tmp_path):
+    model, other, plain = a_change(decoder=kind), a_change(0.7, decoder=kind), a_model(decoder=kind).decoder
+    state = trained_state(model)
+    matrices = [p for name, p in plain.named_parameters() if p.dim() == 2 and not name.startswith("embedding.")]
+    count = sum(R * sum(matrix.shape) for matrix in matrices)
+    assert count == sum(x.numel() for x in state.values())
+    assert trained_parts(model)[-1] == ("LoRA", count, count) and not any(part[2] for part in trained_parts(model)[:-1])
+    torch.save(state, tmp_path / "change.pt")
+    assert (tmp_path / "change.pt").stat().st_size < 4 * count + 1000 * len(state)
+    load_trained(other, torch.load(tmp_path / "change.pt"), fingerprint(model))
+    batch = {"image": torch.randint(256, (B, 3, 32, 32), dtype=torch.uint8), "target": tokens}
+    assert torch.equal(model(batch), other(batch)) and not differing(state, trained_state(other))
+
+
+@pytest.mark.parametrize("what", [f"{BACKBONE}.bn1.running_mean", f"{BACKBONE}.bn1.num_batches_tracked", "decoder.bias"])
+def test_a_change_of_another_model_is_refused(what):
+    model, other = a_change(), a_change(0.7)
+    tensor, before = other.state_dict()[what].view(-1), kept(other)
+    tensor[0] = tensor[0] + 1 if "num" in what else torch.nextafter(tensor[0], torch.tensor(7.0))  # the last bit
+    with raises_a_line("another model"):
+        load_trained(other, trained_state(model), fingerprint(model))
+    assert differing(before, kept(other)) == {what}
+
+
+def test_a_change_that_does_not_fit_is_refused_by_name():
+    model, other = a_change(), a_change(0.7, rank=2)
+    before, state = kept(other), trained_state(model)
+    with raises_a_line("does not fit", r"decoder\.\w+\.lora\.\S*a"):
+        load_trained(other, state, fingerprint(model))
+    del state["decoder.combine.lora.b"]
+    with raises_a_line("does not fit", r"decoder\.combine\.lora\.b, 1 in all"):
+        load_trained(a_change(), state, fingerprint(model))
+    assert not differing(before, kept(other))
+
+
+def test_the_fingerprint_is_of_what_is_not_trained_whatever_its_layout():
+    model = a_change()
+    expected = fingerprint(model)
+    assert len(expected) == 64 and fingerprint(randomized(copy.deepcopy(model), 3.0, ".lora.")) == expected
+    assert fingerprint(copy.deepcopy(model).to(memory_format=torch.channels_last)) == expected
+
+    def of(**buffers):
+        module = nn.Module()
+        for name, value in buffers.items():
+            module.register_buffer(name, value)
+        return fingerprint(module)
+
+    a, b = torch.zeros(2, 3), torch.rand(2, 3)
+    others = [{"a": b, "b": a}, {"a": a, "c": b}, {"a": a}, {"a": a.view(3, 2), "b": b}, {"a": a.int(), "b": b}, {}]
+    assert len({of(**buffers) for buffers in [{"a": a, "b": b}, *others]}) == 7
+    assert of(b=b, a=a) == of(a=a, b=b.T.contiguous().T) == of(a=a, b=b)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Runs that begin with another one.
+
+
+def test_a_run_begins_with_the_weights_of_another(kind, base, trainer):
+    folder, model = base(decoder=kind)
+    run = trainer(config=replace(CONFIG, start_from=folder), decoder=kind)
+    assert run.step == 0 and not differing(run.model.state_dict(), model.state_dict()) and not frozen_names(run.model)
+    with raises_a_line(folder, "of another shape: .*decoder"):
+        trainer("wide", replace(CONFIG, start_from=folder), decoder=kind, embed_dim=14)
+
+
+def test_words_that_both_vocabularies_have_keep_what_they_mean(kind, base, trainer):
+    fresh = trainer("fresh", decoder=kind)
+    ours = fresh.train.vocabulary.words
+    folder, model = base(["a", "zebra", *sorted(set(ours[4:-5]) - {"a"}, key=lambda word: word[::-1]), "yak"], decoder=kind)
+    run, theirs = trainer(config=replace(CONFIG, start_from=folder), decoder=kind), load_run(folder)[1].words
+    for name in ("decoder.embedding.weight", "decoder.bias") if kind == "lstm" else ("decoder.embedding.words.weight",):
+        got, before, new = (network.get_parameter(name) for network in (run.model, model, fresh.model))
+        for i, word in enumerate(ours):
+            assert torch.equal(got[i], before[theirs.index(word)] if word in theirs else new[i])
+    common = [word for word in ours if word in theirs]
+    assert 11 < len(common) < min(len(ours), len(theirs)) and ours[5:] != theirs[5:]
+    logits, picture = [], torch.randint(256, (1, 3, 32, 32), dtype=torch.uint8)
+    target = random.Random(0).sample(common[4:], 11)
+    for network, words in ((run.model.eval(), ours), (model, theirs)):
+        batch = {"image": picture, "target": torch.tensor([[words.index(word) for word in target]])}
+        logits.append(network(batch)[..., [words.index(word) for word in common]])
+    assert_close(*logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", [67, 61])
+def test_a_run_may_have_more_or_fewer_positions_than_the_one_before(positions, base, trainer):
+    folder, model = base()
+    run, name = trainer(config=replace(CONFIG, start_from=folder), max_length=positions), "decoder.embedding.positions.weight"
+    ours, theirs = run.model.state_dict(), kept(model)
+    assert len(ours[name]) == positions and torch.equal(ours[name][:64], theirs.pop(name)[:positions])
+    assert not differing(theirs, ours)
+
+
+LORA_RUNS = {
+    "lstm": {"decoder": "lstm"},
+    "transformer": {},
+    "other words": {"words": True},
+    "other words of an lstm": {"words": True, "decoder": "lstm"},
+    "more positions": {"max_length": 67},
+    "some of it frozen": {"freeze": ("decoder.blocks.0.linear1",)},
+}
+
+
+@pytest.fixture(params=LORA_RUNS)
+def lora_runs(request, base, trainer):
+    """Makes runs with LoRA, by name; with the base's model, and what of it is trained in these runs."""
+    changes, trained = dict(LORA_RUNS[request.param]), set()
+    size = {"decoder": changes.get("decoder", "transformer")}
+    if changes.pop("words", False):
+        words = ["yak", *reversed(trainer("words").train.vocabulary.words[7:])]
+        trained = {"decoder.embedding.weight", "decoder.bias"} if changes else {"decoder.embedding.words.weight"}
+    elif "max_length" in changes:
+        words, trained = None, {"decoder.embedding.positions.weight"}
+    else:
+        words = None
+    folder, model = base(words, **size)
+    config = replace(CONFIG, start_from=folder, lora=R, freeze=changes.pop("freeze", ()))
+    return lambda name: trainer(name, config, **changes), model, trained
+
+
+def test_a_run_with_lora_keeps_its_change_only_and_is_loaded_as_a_plain_model(lora_runs):
+    make, model, trained = lora_runs
+    run, same = make("run"), {name: value for name, value in kept(model).items() if name not in trained}
+    assert not differing(same, run.model.state_dict())
+    run.fit()
+    assert not differing(same, run.model.state_dict())
+    for name in ("best.pt", "last.pt"):
+        saved = read_checkpoint(run.folder / name)["model"]
+        assert saved.keys() == {name for name in run.model.state_dict() if ".lora." in name} | trained
+    (loaded, vocabulary, _), batch = load_run(run.folder), collate([run.train[i] for i in range(11)])
+    assert_close(loaded(batch), best_of(run)(batch), rtol=1e-5, atol=1e-5)
+    assert vocabulary.words == run.train.vocabulary.words and not loaded.training
+    assert [type(part) for part in loaded.modules()] == [type(part) for part in model.modules()]
+    assert differing(same, loaded.state_dict()) != set()
+
+
+def test_a_run_with_lora_goes_on_to_the_bit(lora_runs):
+    make, _, _ = lora_runs
+    whole = make("whole")
+    whole.fit()
+    stop_after(make("broken"), 5)
+    resumed = make("broken")
+    resumed.fit()
+    assert states_equal(whole, resumed) and resumed.history == whole.history
+
+
+def test_a_change_of_a_change(base, trainer):
+    first = trainer("first", replace(CONFIG, epochs=1, start_from=base()[0], lora=R))
+    first.fit()
+    second = trainer("second", replace(CONFIG, epochs=1, start_from=str(first.folder), lora=2))
+    batch = collate([first.train[i] for i in range(5)])
+    assert torch.equal(second.model.eval()(batch), load_run(first.folder)[0](batch))
+    second.fit()
+    assert_close(load_run(second.folder)[0](batch), best_of(second)(batch), rtol=1e-5, atol=1e-5)
+
+
+def test_a_change_whose_base_is_not_what_it_was_is_refused_in_a_line(base, trainer, tmp_path):
+    folder, _ = base()
+    run, path = trainer(config=replace(CONFIG, epochs=1, start_from=folder, lora=R)), tmp_path / "base" / "best.pt"
+    run.fit()
+    saved = read_checkpoint(path)
+    saved["model"][f"{BACKBONE}.bn1.num_batches_tracked"] += 1
+    torch.save(saved, path)
+    with raises_a_line(str(run.folder), folder):
+        load_run(run.folder)
+    path.unlink()
+    with raises_a_line(str(run.folder), folder):
+        load_run(run.folder)
+
+
+def test_a_lora_of_nothing_and_one_whose_base_thaws_are_refused_in_a_line(base, trainer):
+    with raises_a_line("LoRA", "--from"):
+        trainer(config=replace(CONFIG, lora=R))
+    with raises_a_line("LoRA", "thaw"):
+        trainer(config=replace(CONFIG, start_from=base()[0], lora=R, thaw=0.5))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# On a GPU.
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_a_frozen_backbone_is_still_on_a_gpu(precision, trainer):
+    run = trainer(config=replace(CONFIG, precision=precision, freeze=(BACKBONE,)))
+    before = kept(run.model)
+    run.fit()
+    assert run.device.type == "cuda"
+    assert not [name for name in differing(before, run.model.state_dict()) if name.startswith(BACKBONE)]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("changes", [{"lora": R}, {"freeze": ("encoders",), "thaw": 0.5}], ids=str)
+def test_fine_tuning_goes_on_to_the_bit_on_a_gpu(changes, base, trainer):
+    config = replace(CONFIG, start_from=base()[0], **changes)
+    whole = trainer("whole", config)
+    whole.fit()
+    stop_after(trainer("broken", config), 5)
+    resumed = trainer("broken", config)
+    resumed.fit()
+    assert resumed.device.type == "cuda" and states_equal(whole, resumed)
+    assert next(load_run(resumed.folder)[0].parameters()).device.type == "cuda"
+
+
+@pytest.mark.gpu
+def test_a_gpu_sees_the_same_fingerprint_and_merges_the_same():
+    model = a_change()
+    there = copy.deepcopy(model).to("cuda", memory_format=torch.channels_last)
+    assert fingerprint(there) == fingerprint(model)
+    for each in (model, there):
+        merge_lora(each)
+    assert_close(there.cpu().state_dict(), model.state_dict())
