@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import sys
@@ -76,7 +77,8 @@ def make_parser() -> argparse.ArgumentParser:
     model(sub)
     sub.add_argument("--to", type=Path, dest="run", metavar="DIR", help="where to keep it (default: runs/ and the folder's name)")
     sub.add_argument("--from", type=Path, dest="start_from", metavar="RUN",
-                     help="begin with the model of this run, such as runs/quickstart, instead of random weights")  # fmt: skip
+                     help="begin with the model of this run, such as runs/quickstart, instead of random weights; or with "
+                     "the CNN that torchvision publishes as resnet18, resnet50, vgg11_bn, …")  # fmt: skip
     sub.add_argument("--freeze", action="append", default=[], metavar="PATTERN",
                      help="do not train what is called so, such as encoders.image.backbone; may be given several times")  # fmt: skip
     sub.add_argument("--lora", type=int, default=0, metavar="RANK",
@@ -176,7 +178,11 @@ def train(args) -> None:
     distributed.start()
     folder = args.run or Path("runs", args.data.resolve().name)
     given = _given(decoder=args.decoder, fusion=args.fusion, image_size=args.image_size)
-    if args.start_from:
+    published = re.fullmatch(r"(resnet)(\d+)|(vgg)(\d+)_bn", str(args.start_from))
+    if published:
+        backbone, depth = filter(None, published.groups())
+        config, known = {"image_size": 64, "backbone": backbone, "depth": int(depth), "width": 64} | BEST | given, []
+    elif args.start_from:
         _, base, saved = _load(args.start_from)
         config, known = saved["model_config"], base.words[len(SPECIALS) :]
         for name, value in given.items():
@@ -184,7 +190,6 @@ def train(args) -> None:
                 raise ValueError(f"--{name.replace('_', '-')} is {config[name]} in {args.start_from}, and cannot become {value}")
     else:
         config, known = {"image_size": 64} | BEST | given, []
-        config["num_layers"] = LAYERS[config["decoder"]]
     layout = LAYOUTS[args.layout]
     with distributed.main_first():  # the others find the pictures decoded
         training = layout(args.data, "train", config["image_size"])
@@ -199,7 +204,7 @@ def train(args) -> None:
     pairs = CaptionPairs(training, vocabulary, augmented=True, seed=args.seed)
     held_out = CaptionPairs(validation, vocabulary)
     trainer = Trainer(
-        ModelConfig(**config | {
+        ModelConfig(**{"num_layers": LAYERS[config["decoder"]]} | config | {
             "vocab_size": len(vocabulary),
             "max_length": max(config.get("max_length", ModelConfig.max_length), *pairs.lengths, *held_out.lengths),
             "dropout": 0.3,

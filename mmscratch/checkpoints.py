@@ -14,7 +14,7 @@ from .devices import pick_device
 from .finetuning import add_lora, freeze, load_trained, merge_lora, remove_lora, unfreeze
 from .model import EncoderDecoder, ModelConfig, build_model
 from .text import SPECIALS, Vocabulary
-from .weights import keep_rows, load_fitting
+from .weights import TORCHVISION, keep_rows, load_fitting, load_torchvision
 
 
 def write_atomically(path: Path, state: dict) -> None:
@@ -97,15 +97,21 @@ def adapt(
     frozen: tuple[str, ...] = (),
     dropout: float = 0.0,
 ) -> None:
-    """Make a new model ready for fine-tuning: with the weights of the run `start_from`, a LoRA of rank `lora` in the
-    decoder, if not 0, and what is called `frozen` frozen.
+    """Make a new model ready for fine-tuning: with the weights of `start_from`, a LoRA of rank `lora` in the decoder, if
+    not 0, and what is called `frozen` frozen.
 
+    `start_from` is the folder of a run, or the name of one of torchvision's models, from which the backbone begins.
     The vocabulary may be another, and there may be more positions: what both know keeps its rows, and with LoRA all rows
     of such a table are trained.
     """
-    if lora and not start_from:
-        raise ValueError("a LoRA is a change of a trained model: say of which (start_from, or --from)")
-    if start_from:
+    published = start_from in TORCHVISION
+    if lora and (published or not start_from):
+        raise ValueError("a LoRA is a change of a trained decoder: say of which run (start_from, or --from)")
+    if published:
+        misfits = load_fitting(model.encoders["image"].backbone, load_torchvision(start_from).state_dict())
+        if misfits.missing or misfits.other_shape:  # the classifier, which an encoder lacks, is unexpected
+            raise ValueError(f"the weights of torchvision's {start_from} do not fit this model: {misfits}")
+    elif start_from:
         base, before, _ = load_run(start_from)
         state, ours = base.state_dict(), model.state_dict()
         common = [name for name in state if name in ours]

@@ -22,6 +22,7 @@ from mmscratch.attention import Memory, MultiHeadAttention, causal_mask
 from mmscratch.batches import CaptionPairs, collate
 from mmscratch.datasets import SceneCaptions
 from mmscratch.decoding import beam_search, greedy_search
+from mmscratch.finetuning import add_lora, merge_lora
 from mmscratch.metrics import bleu, cider_d
 from mmscratch.model import ModelConfig
 from mmscratch.progress import Progress
@@ -163,7 +164,16 @@ def main() -> None:
         training_step(decoder, tokens, memory),
         training_step(TorchDecoder(*size), tokens, memory),
     )
+    changed = copy.deepcopy(decoder)
+    add_lora(changed, rank=8)
+    compare(
+        "a step of training its LoRA of rank 8 / all of its weights",
+        training_step(changed, tokens, memory),
+        training_step(decoder, tokens, memory),
+    )
+    merge_lora(changed)
     with torch.no_grad():
+        compare("with a merged LoRA / without one", lambda: changed(tokens, memory), lambda: decoder(tokens, memory))
         decoder.embedding.words.weight[EOS] = 0.0  # it never comes: all write 24 words
     compare(
         "greedy search, 64 sentences of 24 words / without a cache",

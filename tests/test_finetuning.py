@@ -164,7 +164,9 @@ def test_a_pattern_freezes_what_it_fits_and_nothing_else(pattern, fits):
     assert frozen_names(model) == fitting != set()
     freeze(model, other)  # what is frozen stays so
     assert frozen_names(model) == fitting | {other}
-    assert {part: (n, trained) for part, n, trained in trained_parts(model)}["decoder.combine"][1] == (0 if fits("x.bias") else D)
+    assert {part: (n, trained) for part, n, trained in trained_parts(model)}["decoder.combine"][1] == (
+        0 if fits("x.bias") else D
+    )
     unfreeze(model, pattern)
     assert frozen_names(model) == {other} - fitting
     unfreeze(model)
@@ -227,7 +229,7 @@ def test_all_of_a_model_cannot_be_frozen_in_a_run(trainer):
 def test_layers_have_every_parameter_once_in_the_order_in_which_they_compute(model, kind, tokens):
     called, found = [], layers(model.eval())
     where = {name: i for i, names in enumerate(found) for name in names}
-    assert sorted(sum(found, [])) == sorted(name for name, _ in model.named_parameters())  # noqa: RUF017
+    assert sorted(name for names in found for name in names) == sorted(name for name, _ in model.named_parameters())
     for name, module in model.named_modules():
         if not list(module.children()) and f"{name}.weight" in where:
             module.register_forward_pre_hook(lambda module, inputs, name=name: called.append(where[f"{name}.weight"]))
@@ -262,7 +264,7 @@ def test_groups_have_every_parameter_once_with_its_decay_and_its_rate(model):
 
 def test_each_layer_learns_at_its_rate_as_torch_has_it(trainer):
     config = replace(CONFIG, layer_decay=0.7)
-    run, reference, found = trainer(config=config, dropout=0.0), trainer("reference", dropout=0.0).model, None
+    run, reference = trainer(config=config, dropout=0.0), trainer("reference", dropout=0.0).model
     found, rates = layers(run.model), []
     factor = {name: 0.7 ** (len(found) - 1 - i) for i, names in enumerate(found) for name in names}
     names = {id(p): name for name, p in run.model.named_parameters()}
@@ -387,7 +389,9 @@ def test_every_matrix_of_a_decoder_is_joined_by_scale_b_a_which_alone_is_trained
     adapted(decoder)
     memory = Memory(memory.tokens.double(), memory.mask)
     state, targets = by_hand(plain, decoder)
-    matrices = {name for name, p in plain.named_parameters() if p.dim() == 2 and min(p.shape) >= R}  # not v of additive attention
+    matrices = {
+        name for name, p in plain.named_parameters() if p.dim() == 2 and min(p.shape) >= R
+    }  # not v of additive attention
     assert targets == {name for name in matrices if not name.startswith("embedding.")}
     got, expected = decoder(tokens, memory), functional_call(plain, state, (tokens, memory))
     assert_close(got, expected, rtol=1e-9, atol=1e-9)
@@ -456,7 +460,7 @@ def test_with_lora_words_and_beams_go_step_by_step(decoder, tokens, memory):
     expected, state = decoder(tokens, memory), decoder.start(memory)
     for t in range(T):
         beams, _ = decoder.step(tokens[index, t], decoder.reorder(state, index))
-        assert_close(beams, expected[index, t] if t == 0 else decoder(beam_tokens(tokens, index, t), pick(memory, index))[:, t])
+        assert_close(beams, expected[index, t], rtol=1e-5, atol=1e-5)
         logits, state = decoder.step(tokens[:, t], state)
         assert_close(logits, expected[:, t], rtol=1e-5, atol=1e-5)
 

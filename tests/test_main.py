@@ -19,7 +19,7 @@ from mmscratch.__main__ import BEST, _share, _show_attention, main
 from mmscratch.checkpoints import load_run
 from mmscratch.datasets import SceneCaptions
 from mmscratch.decoding import write_captions
-from mmscratch.images import open_image, to_tensor
+from mmscratch.images import open_image, to_tensor, torchvision
 from mmscratch.metrics import bleu, bootstrap, caption_scores, caption_tokenize, truth
 from mmscratch.scenes import Scene, captions, render
 from mmscratch.text import detokenize, tokenize
@@ -195,6 +195,23 @@ def test_a_small_change_is_kept_without_its_base_and_used_as_any_run(folder, run
     assert "runs/photos/best.pt is a change of run, which must be as it was" in error_of(capsys)
 
 
+def test_train_begins_with_a_cnn_of_torchvision(folder, monkeypatch, capsys):
+    monkeypatch.setenv("TORCH_HOME", "hub")
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet18()
+    path = Path("hub/hub/checkpoints", torchvision.models.ResNet18_Weights.DEFAULT.url.rpartition("/")[2])
+    path.parent.mkdir(parents=True)
+    torch.save(theirs.state_dict(), path)
+    command = "train --data photos --from resnet18 --freeze encoders.image.backbone --epochs 1 --batch-size 200 --image-size 32"
+    assert main(command.split()) == 0
+    assert parts(capsys.readouterr().out)["encoders.image.backbone"][1] == 0
+    model, _, saved = load_run("runs/photos")
+    ours = model.encoders["image"].backbone.state_dict()
+    assert all(torch.equal(x, theirs.state_dict()[name]) for name, x in ours.items()) and len(ours) == 120
+    assert main("train --data photos --from resnet18 --lora 2 --to other".split()) == 2
+    assert "a LoRA is a change of a trained decoder" in error_of(capsys)
+
+
 @pytest.mark.parametrize(
     "arguments, says",
     [
@@ -204,7 +221,7 @@ def test_a_small_change_is_kept_without_its_base_and_used_as_any_run(folder, run
         ("train --data photos --layout flickr8k", "official layout"),
         ("train --data photos --epochs 0", "--epochs must be at least 1"),
         ("train --data photos --image-size -5", "--image-size must be at least 1"),
-        ("train --data photos --lora 3", "say of which (start_from, or --from)"),
+        ("train --data photos --lora 3", "say of which run (start_from, or --from)"),
         ("train --data photos --lora -1", "--lora must be at least 0"),
         ("train --data photos --from nowhere", "nowhere holds no trained model"),
         ("train --data photos --freeze encoder", "called 'encoder'; there are encoders.image.position, encoders.image.backbone"),
