@@ -114,7 +114,7 @@ def adapt(
     elif start_from:
         base, before, _ = load_run(start_from)
         state, ours = base.state_dict(), model.state_dict()
-        common = [name for name in state if name in ours]
+        common = [name for name in state if name in ours and state[name].shape[1:] == ours[name].shape[1:]]
         rows = {name: (before.words, vocabulary.words) for name in common if _A_ROW_A_WORD.fullmatch(name)}
         positions = [name for name in common if name.endswith("embedding.positions.weight")]
         rows |= {name: (range(len(state[name])), range(len(ours[name]))) for name in positions}

@@ -165,7 +165,7 @@ def test_biases_and_norms_do_not_decay(trainer):
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             kind = isinstance(module, (nn.LayerNorm, nn.BatchNorm2d)) or "bias" in name
-            assert any(parameter is p for p in decaying["params"]) == (not kind and parameter.dim() > 1)
+            assert any(parameter is p for p in decaying["params"]) == (not kind and parameter.squeeze().dim() > 1)
     assert len(decaying["params"]) + len(kept["params"]) == len(list(model.parameters()))
 
 

@@ -261,7 +261,7 @@ def test_safetensors_of_all_types_are_read_as_the_package_reads_them(tmp_path):
 
 def test_safetensors_of_nothing_are_read(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
-    for metadata in (None, {}, {"a": "b"}):
+    for metadata in (None, {"a": "b"}):
         safetensors.save_file({}, tmp_path / "none.safetensors", metadata=metadata)
         assert read_safetensors(tmp_path / "none.safetensors") == {}
 
@@ -332,8 +332,9 @@ for dtype in ("F33", "f32", "F4", "C64", "", None, 1, ["F32"], {}):
     DAMAGED[f"dtype {dtype}"] = (file_of({"a": A | {"dtype": dtype}}, b"\1" * 24), "'a' is of dtype")
 for shape in (6, "23", None, {}, [2, "3"], [2, None], [-2, -3], [2.0, 3], [True, 6], [6, [1]], [0.5, 12], [2**63, 0], [1e400]):
     DAMAGED[f"shape {shape}"] = (file_of({"a": A | {"shape": shape}}, b"\1" * 24), "'a'.* for a shape")
-for shape in ([2**32, 2**32, 2], [2**62, 4, 0], [1] * 65):
+for shape in ([2**32, 2**32, 2], [2**62, 4, 0]):
     DAMAGED[f"shape {shape}"] = (file_of({"a": A | {"shape": shape, "data_offsets": [0, 0]}}, b""), "'a' has too large a shape")
+DAMAGED["65 axes"] = (file_of({"a": A | {"shape": [1] * 64 + [6]}}, b"\1" * 24), "'a' has too large a shape")
 DAMAGED["product that is 0 in 64 bits"] = (file_of({"a": A | {"shape": [2**62], "data_offsets": [0, 0]}}, b""), "'a' lies")
 for shape in ([2, 2], [7], [], [0], [6, 0], [2, 3, 2]):
     DAMAGED[f"shape {shape}"] = (file_of({"a": A | {"shape": shape}}, b"\1" * 24), "'a' lies from byte 0 to 24")
@@ -345,7 +346,7 @@ DAMAGED["the end before the beginning"] = (
     file_of({"a": A | {"data_offsets": [24, 0]}}, b"\1" * 24),
     "'a' lies from byte 24 to 0",
 )
-THE_PACKAGE_READS = {"a name twice", "shape [1, 1, 1"}  # the last of the two; torch's own code fails at so many axes
+THE_PACKAGE_READS = ("a name twice", "65 axes")
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
@@ -353,7 +354,7 @@ def test_damaged_safetensors_are_refused_before_memory_is_taken(kind, tmp_path, 
     path, (content, reason) = tmp_path / "damaged.safetensors", DAMAGED[kind]
     path.write_bytes(content)
     safetensors = pytest.importorskip("safetensors.torch")
-    if not kind.startswith(tuple(THE_PACKAGE_READS)):
+    if kind not in THE_PACKAGE_READS:
         with pytest.raises(Exception):  # SafetensorError, and for a file of no bytes another
             safetensors.load_file(path)
     monkeypatch.setattr(torch, "empty", None)
@@ -388,14 +389,13 @@ def test_a_file_that_is_cut_anywhere_is_refused(tmp_path):
 
 
 def test_a_file_that_is_cut_while_it_is_read_is_refused(tmp_path, monkeypatch):
-    path = tmp_path / "cut.safetensors"
-    path.write_bytes(WHOLE)
-    whole = weights._read_header
+    path, whole = tmp_path / "cut.safetensors", weights._read_header
+    entry = {"dtype": "U8", "shape": [10**6], "data_offsets": [0, 10**6]}
+    path.write_bytes(file_of({"a": entry}, b"1" * 10**6))  # more than is read ahead
 
     def cut(file):
         entries = whole(file)
-        os.truncate(path, len(WHOLE) - 1)
-        file.seek(file.tell())  # forget what was read ahead
+        os.truncate(path, 10**6)
         return entries
 
     monkeypatch.setattr(weights, "_read_header", cut)
@@ -406,7 +406,7 @@ def test_a_file_that_is_cut_while_it_is_read_is_refused(tmp_path, monkeypatch):
 def test_a_header_with_any_wrong_byte_is_refused_or_read_as_the_package_reads_it(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     path, generator, refused = tmp_path / "wrong.safetensors", random.Random(0), 0
-    for _ in range(3000):
+    for _ in range(700):
         content = bytearray(WHOLE)
         for _ in range(generator.choice((1, 1, 1, 2, 3))):
             content[generator.randrange(len(WHOLE) - 34)] = generator.choice(
@@ -420,7 +420,7 @@ def test_a_header_with_any_wrong_byte_is_refused_or_read_as_the_package_reads_it
             refused += 1
         else:
             same(ours, safetensors.load_file(path))
-    assert 2000 < refused < 3000
+    assert 500 < refused < 700
 
 
 @pytest.mark.parametrize(
@@ -433,6 +433,7 @@ def test_files_of_torch_are_read(wrap, tmp_path):
         assert_close(read_weights(str(tmp_path / "a.pt")), dict(model.state_dict()))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_what_is_no_file_of_weights_is_refused_in_one_line(tmp_path):
     for name in ("a.pt", "a.safetensors"):
         with pytest.raises(FileNotFoundError) as error:
@@ -624,7 +625,7 @@ def test_a_folder_without_a_file_says_which(tmp_path):
 def test_weights_that_do_not_fit_the_configuration_are_listed(kind, tmp_path):
     state = saved(kind, tmp_path).state_dict()
     (tmp_path / "model.safetensors").unlink()
-    for name in [name for name in state if not re.search("pooler|lm_head|token_type", name)]:
+    for name in [name for name in state if not re.search(r"pooler|lm_head|token_type|\.[02]\.", name)]:
         without = {key: x for key, x in state.items() if key != name}
         for changed in (without, without | {name: torch.zeros(23, 29)}, without | {name: torch.zeros(())}):
             torch.save(changed, tmp_path / "pytorch_model.bin")
