@@ -389,7 +389,8 @@ for task in TASKS:
     print(f"{task:20}" + "".join(f"{f'{labels:,} pictures':>19}" for labels in COUNTS))
     for method in METHODS:
         cells = [measured(task, method, labels) for labels in COUNTS]
-        texts = [f"{mean(v):.1f} ({min(v):.1f}–{max(v):.1f})" if v else "–" for v in cells]
+        digits = 2 if task == "photographs" else 1  # CIDEr-D is small here
+        texts = [f"{mean(v):.{digits}f} ({min(v):.{digits}f}–{max(v):.{digits}f})" if v else "–" for v in cells]
         print(f"  {method:18}" + "".join(f"{text:>19}" for text in texts))
 
 # %% [markdown]
@@ -454,7 +455,7 @@ print(f"on disk: the base {sizes[0]:,} bytes, the German LoRA {sizes[1]:,}, of w
 # ## What to notice
 
 # %%
-print("with 200 pictures     from nothing    best of the others   ratio   pictures with which from nothing is as good")
+print("with 200 pictures     from nothing    best of the others    ratio   pictures with which from nothing is as good")
 for task in TASKS:
     alone = {n: mean(v) for n in COUNTS if (v := measured(task, "from nothing", n))}
     others = {m: mean(v) for m in METHODS if m != "from nothing" and (v := measured(task, m, 200))}
@@ -462,11 +463,11 @@ for task in TASKS:
         best = max(others, key=others.get)
         ratio = f"{others[best] / alone[200]:.1f}" if alone[200] else "–"
         reach = next((f"{n:,}" for n in alone if alone[n] >= others[best]), f"more than {max(alone):,}")
-        print(f"{task:20} {alone[200]:13.1f}    {best:14} {others[best]:4.1f}    {ratio:>4}    {reach}")
+        print(f"{task:20} {alone[200]:13.2f}    {best:14} {others[best]:5.2f}    {ratio:>4}    {reach}")
 print("the control: from nothing, with 3,200 pictures, and more steps")
 for task, longer in sorted({(r["task"], r["longer"]) for r in results}):
     if values := measured(task, "from nothing", 3200, longer=longer):
-        print(f"{task:20} {longer * STEPS[3200]:5,} steps: {mean(values):4.1f}, the mean of {len(values)}")
+        print(f"{task:20} {longer * STEPS[3200]:5,} steps: {mean(values):5.2f}, the mean of {len(values)}")
 
 # %% [markdown]
 # | | hoped for | measured |

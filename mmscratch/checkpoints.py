@@ -66,11 +66,8 @@ def load_run(folder: str | Path) -> tuple[EncoderDecoder, Vocabulary, dict]:
     path = Path(folder) / "best.pt"
     saved = read_checkpoint(path)
     try:
-        model, vocabulary, config = (
-            build_model(ModelConfig(**saved["model_config"])),
-            Vocabulary(saved["words"]),
-            saved["train_config"],
-        )
+        model, vocabulary = build_model(ModelConfig(**saved["model_config"])), Vocabulary(saved["words"])
+        config = saved.get("train_config", {})
         if not config.get("lora"):
             model.load_state_dict(saved["model"])
     except (KeyError, TypeError, RuntimeError):

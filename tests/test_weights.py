@@ -355,7 +355,7 @@ def test_damaged_safetensors_are_refused_before_memory_is_taken(kind, tmp_path, 
     path.write_bytes(content)
     safetensors = pytest.importorskip("safetensors.torch")
     if kind not in THE_PACKAGE_READS:
-        with pytest.raises(Exception):  # SafetensorError, and for a file of no bytes another
+        with pytest.raises(Exception):  # a SafetensorError, or for an empty file another
             safetensors.load_file(path)
     monkeypatch.setattr(torch, "empty", None)
     with pytest.raises(ValueError, match=reason) as error:
