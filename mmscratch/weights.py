@@ -171,15 +171,15 @@ def read_safetensors(path: str | Path) -> State:
 def _read_header(file) -> list[tuple[int, int, str, torch.dtype, list[int]]]:
     """What `_read_entry` gives for the tensors in an open .safetensors file, in the order of their data, up to which it
     reads; raises ValueError if they do not fill it."""
-    first, rest = file.read(8), os.fstat(file.fileno()).st_size - 8
-    length = int.from_bytes(first, "little")
-    if len(first) < 8 or length > min(rest, MOST_HEADER):
+    length, rest = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size - 8
+    if length > min(rest, MOST_HEADER):  # `rest` is below 0 in a file that is too short for a length
         raise ValueError(f"it is too short, or its header of {length:,} bytes longer than {MOST_HEADER:,}")
     header = _parse_json(file.read(length))
     text = header.pop("__metadata__", {})
     if not isinstance(text, dict) or not all(isinstance(value, str) for value in text.values()):
         raise ValueError("its __metadata__ is not text by name")
-    tensors, place = sorted(_read_entry(name, entry) for name, entry in header.items()), 0
+    tensors = sorted(_read_entry(name, entry) for name, entry in header.items())
+    place = 0
     for begin, end, name, *_ in tensors:
         if begin != place:
             raise ValueError(f"{name!r:.200} begins at byte {begin:,} of the data, and should at {place:,}")
@@ -311,8 +311,7 @@ def load_torchvision(name: str, file: str | Path | None = None) -> ResNet | VGG 
             try:
                 weights.get_state_dict(check_hash=True, progress=False, weights_only=True)
             except (OSError, HTTPException, RuntimeError) as error:  # the last where what came has another hash
-                reason = getattr(error, "reason", error)
-                raise OSError(f"{name} cannot be downloaded: {reason}. Put {weights.url} into {file.parent}") from None
+                raise OSError(f"{name} cannot be downloaded: {error}. Put {weights.url} into {file.parent}") from None
     state = read_weights(file)
     try:
         return _fill(TORCHVISION[name](), from_torchvision_vit(state) if name.startswith("vit") else state)
@@ -380,7 +379,10 @@ def from_bert(state: State) -> State:
         state = {name.replace(f"LayerNorm.{old}", f"LayerNorm.{new}"): x for name, x in state.items()}
     ours = rename(state, BERT, "bert.")
     positions = "embedding.positions.weight"
-    ours[positions] = ours[positions] + ours.pop("token_types")[0]
+    first_of_pair = ours.pop("token_types")[0]  # (D)
+    if first_of_pair.shape != ours[positions].shape[1:]:
+        raise ValueError(f"a vector for the first of a pair is {tuple(first_of_pair.shape)}, and not as wide as the others")
+    ours[positions] = ours[positions] + first_of_pair
     for query in [name for name in ours if "query" in name]:
         parts = [ours.pop(query.replace("query", part)) for part in ("query", "key", "value")]
         ours[query.replace("query", "in_proj")] = torch.cat(parts)  # (3D, D), or of the biases (3D)

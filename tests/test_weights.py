@@ -274,7 +274,7 @@ def test_any_safetensors_are_read_as_the_package_reads_them(tmp_path):
         lambda dtype, shape: drawn(dtype, *shape), st.sampled_from([*DTYPES.values()]), st.lists(st.integers(0, 5), max_size=4)
     )
 
-    @hypothesis.settings(max_examples=150, deadline=None, derandomize=True, database=None)
+    @hypothesis.settings(max_examples=60, deadline=None, derandomize=True, database=None)
     @hypothesis.given(st.dictionaries(names, tensor, max_size=7))
     def check(tensors):
         safetensors.save_file(tensors, tmp_path / "any.safetensors")
@@ -353,14 +353,13 @@ THE_PACKAGE_READS = ("a name twice", "65 axes")
 def test_damaged_safetensors_are_refused_before_memory_is_taken(kind, tmp_path, monkeypatch):
     path, (content, reason) = tmp_path / "damaged.safetensors", DAMAGED[kind]
     path.write_bytes(content)
-    safetensors = pytest.importorskip("safetensors.torch")
-    if kind not in THE_PACKAGE_READS:
-        with pytest.raises(Exception):  # a SafetensorError, or for an empty file another
-            safetensors.load_file(path)
-    monkeypatch.setattr(torch, "empty", None)
-    with pytest.raises(ValueError, match=reason) as error:
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match=reason) as error:
+        patch.setattr(torch, "empty", None)
         read_weights(path)
     assert is_a_line_about(error, path)
+    if kind not in THE_PACKAGE_READS:
+        with pytest.raises(Exception):  # a SafetensorError, or for an empty file another
+            pytest.importorskip("safetensors.torch").load_file(path)
 
 
 def is_a_line_about(error, path):
@@ -404,9 +403,8 @@ def test_a_file_that_is_cut_while_it_is_read_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_header_with_any_wrong_byte_is_refused_or_read_as_the_package_reads_it(tmp_path):
-    safetensors = pytest.importorskip("safetensors.torch")
     path, generator, refused = tmp_path / "wrong.safetensors", random.Random(0), 0
-    for _ in range(700):
+    for _ in range(500):
         content = bytearray(WHOLE)
         for _ in range(generator.choice((1, 1, 1, 2, 3))):
             content[generator.randrange(len(WHOLE) - 34)] = generator.choice(
@@ -419,8 +417,8 @@ def test_a_header_with_any_wrong_byte_is_refused_or_read_as_the_package_reads_it
             assert str(error).startswith(f"{path}: ") and len(str(error).splitlines()) == 1
             refused += 1
         else:
-            same(ours, safetensors.load_file(path))
-    assert 500 < refused < 700
+            same(ours, pytest.importorskip("safetensors.torch").load_file(path))
+    assert 350 < refused < 500
 
 
 @pytest.mark.parametrize(
@@ -625,11 +623,12 @@ def test_a_folder_without_a_file_says_which(tmp_path):
 def test_weights_that_do_not_fit_the_configuration_are_listed(kind, tmp_path):
     state = saved(kind, tmp_path).state_dict()
     (tmp_path / "model.safetensors").unlink()
-    for name in [name for name in state if not re.search(r"pooler|lm_head|token_type|\.[02]\.", name)]:
+    for name in [name for name in state if not re.search(r"pooler|lm_head|\.[02]\.", name)]:
         without = {key: x for key, x in state.items() if key != name}
-        for changed in (without, without | {name: torch.zeros(23, 29)}, without | {name: torch.zeros(())}):
+        for shape in (None, (23, 29), (2, 1), (2,), ()):
+            changed = without if shape is None else without | {name: torch.zeros(shape)}
             torch.save(changed, tmp_path / "pytorch_model.bin")
-            with pytest.raises(ValueError, match="do not fit config.json: (missing|of another shape)") as error:
+            with pytest.raises(ValueError, match="do not fit config.json: (missing|of another shape|a vector)") as error:
                 load_folder(tmp_path)
             assert is_a_line_about(error, tmp_path)
     torch.save(state | {"a.adapter": torch.zeros(3)}, tmp_path / "pytorch_model.bin")
@@ -764,10 +763,10 @@ def test_what_torchvision_downloads_is_loaded_and_kept(resnet18, hub, monkeypatc
 def test_what_fits_is_loaded_and_the_rest_is_said():
     model = nn.Sequential(nn.Linear(5, 3), nn.Linear(3, 2))
     before = {name: x.clone() for name, x in model.state_dict().items()}
-    state = {"0.weight": torch.randn(3, 5), "1.weight": torch.randn(2, 7), "1.bias": torch.randn(2), "2.bias": torch.randn(1)}
+    state = {"0.weight": torch.randn(3, 5), "1.weight": torch.randn(3, 2), "1.bias": torch.randn(2), "2.bias": torch.randn(1)}
     misfits = load_fitting(model, state)
-    assert misfits == (["0.bias"], ["2.bias"], ["1.weight (2, 7), here (2, 3)"])
-    assert str(misfits) == "missing: 0.bias; unexpected: 2.bias; of another shape: 1.weight (2, 7), here (2, 3)"
+    assert misfits == (["0.bias"], ["2.bias"], ["1.weight (3, 2), here (2, 3)"])
+    assert str(misfits) == "missing: 0.bias; unexpected: 2.bias; of another shape: 1.weight (3, 2), here (2, 3)"
     assert_close(dict(model.state_dict()), before | {"0.weight": state["0.weight"], "1.bias": state["1.bias"]})
     nothing = load_fitting(model, dict(model.state_dict()))
     assert not any(nothing) and str(nothing) == "all fits"
