@@ -42,7 +42,8 @@ from mmscratch.scenes import SPLITS, judge
 from mmscratch.text import EOS, Vocabulary, detokenize
 from mmscratch.training import TrainConfig, Trainer
 from mmscratch.vision import ResNet
-from mmscratch.weights import from_gpt2, load_fitting, read_safetensors
+from mmscratch.safetensors import read_safetensors
+from mmscratch.weights import from_gpt2, load_fitting
 
 torch.manual_seed(0)
 chapter, device = Chapter(7), pick_device()

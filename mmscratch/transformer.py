@@ -106,7 +106,7 @@ class TransformerEncoder(nn.Module):
     """Reads a sentence: tokens (B, T), padded with 0 -> Memory (B, T, D). Every word sees all others, but no padding.
 
     With `pre_norm` a last norm follows the blocks; without, as in BERT, it stands before them.
-    Source: Devlin et al. 2018; BERT's weights load through `weights.from_bert`.
+    Source: Devlin et al. 2018; BERT's weights load through `weights.load_folder`.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class TransformerDecoder(nn.Module):
     fusion="cross_attention": each block looks at the memory after it has looked at the words.
 
     The embedding is also the output (tied). Words that are padding stand behind the others, where none can see them.
-    Source: Radford et al. 2019 (GPT-2), whose weights load through `weights.from_gpt2`.
+    Source: Radford et al. 2019 (GPT-2), whose weights load through `weights.load_folder`.
     """
 
     def __init__(

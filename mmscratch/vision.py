@@ -181,7 +181,7 @@ class VisionTransformer(nn.Module):
     S is `image_size` and P `patch_size`, in pixels, D `hidden_dim`. The class token is a learned vector that stands
     before the patches and gathers what the classifier needs; with `num_classes=0` there is no classifier.
     Source: Dosovitskiy et al. 2020, "An image is worth 16×16 words"; torchvision's vit_b_16, whose weights load through
-    `weights.from_torchvision_vit` (there `dropout` drops no attention weights, here it does).
+    `weights.load_torchvision` (there `dropout` drops no attention weights, here it does).
     """
 
     def __init__(

@@ -15,14 +15,14 @@ from helpers import random_double
 from torch import nn
 from torch.testing import assert_close
 
-from mmscratch import weights
+from mmscratch import safetensors
 from mmscratch.attention import Memory
 from mmscratch.images import torchvision
+from mmscratch.safetensors import DTYPES, read_safetensors
 from mmscratch.transformer import TransformerDecoder, TransformerEncoder
 from mmscratch.vision import VisionTransformer
 from mmscratch.weights import (
-    DTYPES, TORCHVISION, from_bert, from_gpt2, from_torchvision_vit, keep_rows, load_fitting, load_folder, load_torchvision,
-    read_safetensors, read_weights,
+    TORCHVISION, from_bert, from_gpt2, from_torchvision_vit, keep_rows, load_fitting, load_folder, load_torchvision, read_weights,
 )  # fmt: skip
 
 B, T, V, D, H, L, P = 5, 7, 53, 22, 2, 3, 17  # sentences, words, vocabulary, width, heads, layers, positions
@@ -376,6 +376,16 @@ def test_a_header_is_no_longer_than_the_reference_allows(tmp_path):
         read_safetensors(path)
 
 
+def test_the_header_may_name_tensors_in_any_order(tmp_path):
+    path = tmp_path / "turned.safetensors"
+    for header in ({"a": A, "c": C}, {"c": C, "__metadata__": {}, "a": A}):
+        path.write_bytes(file_of(header, bytes(range(34))))
+        same(read_safetensors(path), {
+            "a": torch.arange(24, dtype=torch.uint8).view(torch.float32).view(2, 3),
+            "c": torch.arange(24, 34, dtype=torch.uint8).view(torch.int16),
+        })  # fmt: skip
+
+
 def test_a_file_that_is_cut_anywhere_is_refused(tmp_path):
     path = tmp_path / "cut.safetensors"
     path.write_bytes(WHOLE)
@@ -388,7 +398,7 @@ def test_a_file_that_is_cut_anywhere_is_refused(tmp_path):
 
 
 def test_a_file_that_is_cut_while_it_is_read_is_refused(tmp_path, monkeypatch):
-    path, whole = tmp_path / "cut.safetensors", weights._read_header
+    path, whole = tmp_path / "cut.safetensors", safetensors._read_header
     entry = {"dtype": "U8", "shape": [10**6], "data_offsets": [0, 10**6]}
     path.write_bytes(file_of({"a": entry}, b"1" * 10**6))  # more than is read ahead
 
@@ -397,7 +407,7 @@ def test_a_file_that_is_cut_while_it_is_read_is_refused(tmp_path, monkeypatch):
         os.truncate(path, 10**6)
         return entries
 
-    monkeypatch.setattr(weights, "_read_header", cut)
+    monkeypatch.setattr(safetensors, "_read_header", cut)
     with pytest.raises(ValueError, match="shorter"):
         read_safetensors(path)
 
