@@ -38,11 +38,11 @@ from mmscratch.metrics import label_scores
 from mmscratch.model import ModelConfig, build_model
 from mmscratch.plots import caption_sheet
 from mmscratch.pretraining import LABELS, labelled, labelled_scenes, predict_labels, pretrained_cnn, teach, train_labels
+from mmscratch.safetensors import read_safetensors
 from mmscratch.scenes import SPLITS, judge
 from mmscratch.text import EOS, Vocabulary, detokenize
 from mmscratch.training import TrainConfig, Trainer
 from mmscratch.vision import ResNet
-from mmscratch.safetensors import read_safetensors
 from mmscratch.weights import from_gpt2, load_fitting
 
 torch.manual_seed(0)
@@ -358,7 +358,7 @@ def measured(task, method, labels, what=None, longer=1):
 
 
 figure, marks = Figure(figsize=(8.2, 6.6), dpi=100), dict(zip(METHODS, "sv^Do"))
-figure.subplots_adjust(left=0.075, right=0.985, bottom=0.075, top=0.9, hspace=0.24, wspace=0.17)
+figure.subplots_adjust(left=0.075, right=0.985, bottom=0.075, top=0.9, hspace=0.24, wspace=0.22)
 highest = max([10, *(r["true"] for r in results if "true" in r)])
 for place, task in enumerate(TASKS, 1):
     axis = figure.add_subplot(2, 2, place, title=task, xscale="log", xlim=(44, 3700))

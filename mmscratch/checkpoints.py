@@ -73,14 +73,20 @@ def load_run(folder: str | Path) -> tuple[EncoderDecoder, Vocabulary, dict]:
     except (KeyError, TypeError, RuntimeError):
         raise ValueError(f"{path}: the checkpoint of something else, or of another version of this project") from None
     if config.get("lora"):
-        try:
-            adapt(model, vocabulary, config["start_from"], config["lora"], config["freeze"])
-            load_trained(model, saved["model"], saved["base"])
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{path} is a change of {config['start_from']}, which must be as it was: {error}") from None
+        adapt(model, vocabulary, config["start_from"], config["lora"], config["freeze"])
+        load_change(path, model, saved)
         merge_lora(model)
         remove_lora(model)
     return model.to(pick_device()).eval(), vocabulary, saved
+
+
+def load_change(path: Path, model: EncoderDecoder, saved: dict) -> None:
+    """Put the LoRA that is kept at `path` on a model that `adapt` has made ready."""
+    try:
+        load_trained(model, saved["model"], saved["base"])
+    except ValueError as error:
+        base = saved["train_config"]["start_from"]
+        raise ValueError(f"{path} is a change of {base}, which must be as it was: {error}") from None
 
 
 _A_ROW_A_WORD = re.compile(r"(.*\.)?embedding(\.words)?\.weight|decoder\.bias")
@@ -109,6 +115,8 @@ def adapt(
         if misfits.missing or misfits.other_shape:  # the classifier, which an encoder lacks, is unexpected
             raise ValueError(f"the weights of torchvision's {start_from} do not fit this model: {misfits}")
     elif start_from:
+        if not Path(start_from, "best.pt").exists():
+            raise FileNotFoundError(f"{start_from} holds no trained model, to begin with or to change")
         base, before, _ = load_run(start_from)
         state, ours = base.state_dict(), model.state_dict()
         common = [name for name in state if name in ours and state[name].shape[1:] == ours[name].shape[1:]]

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
-from types import MethodType
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +53,7 @@ def _settle(model: nn.Module) -> None:
         parameters = list(module.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
             module.eval()
-            module.train = MethodType(_stay, module)
+            module.train = partial(_stay, module)
         else:
             module.__dict__.pop("train", None)
     model.train(model.training)

@@ -19,6 +19,7 @@ from . import distributed
 from .batches import CaptionPairs, Feed, collate, make_loader, to_device
 from .checkpoints import (
     adapt,
+    load_change,
     random_state,
     random_state_kept,
     read_run,
@@ -28,7 +29,7 @@ from .checkpoints import (
 )
 from .devices import GradScaler, Precision, pick_device, pick_precision, repeatable
 from .faults import StopSignals, explained, first_not_finite
-from .finetuning import fingerprint, load_trained, parameter_groups, thaw, trained_state
+from .finetuning import fingerprint, parameter_groups, thaw, trained_state
 from .model import ModelConfig, build_model
 from .progress import Progress, profiled
 from .text import PAD
@@ -134,7 +135,8 @@ class Trainer:
         with random_state_kept():
             seed_everything(config.seed)
             self.model = build_model(model_config)
-            adapt(self.model, train.vocabulary, config.start_from, config.lora, config.freeze, model_config.dropout)
+            start_from = "" if saved and not config.lora else config.start_from  # a saved run has no more need of it
+            adapt(self.model, train.vocabulary, start_from, config.lora, config.freeze, model_config.dropout)
             self.model.to(self.device)
             seed_everything(config.seed + 1 + self.rank)  # of dropout, another for each process
             self.random_state = random_state()
@@ -351,7 +353,7 @@ class Trainer:
 
     def _restore(self, saved: dict) -> None:
         if self.base:
-            load_trained(self.model, saved["model"], saved["base"])
+            load_change(self.folder / "last.pt", self.model, saved)
         else:
             self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
