@@ -73,7 +73,10 @@ def load_run(folder: str | Path) -> tuple[EncoderDecoder, Vocabulary, dict]:
     except (KeyError, TypeError, RuntimeError):
         raise ValueError(f"{path}: the checkpoint of something else, or of another version of this project") from None
     if config.get("lora"):
-        adapt(model, vocabulary, config["start_from"], config["lora"], config["freeze"])
+        try:
+            adapt(model, vocabulary, config["start_from"], config["lora"], config["freeze"])
+        except FileNotFoundError as error:
+            raise ValueError(f"{path} is only a change of another model, but {error}") from None
         load_change(path, model, saved)
         merge_lora(model)
         remove_lora(model)
@@ -116,7 +119,7 @@ def adapt(
             raise ValueError(f"the weights of torchvision's {start_from} do not fit this model: {misfits}")
     elif start_from:
         if not Path(start_from, "best.pt").exists():
-            raise FileNotFoundError(f"{start_from} holds no trained model, to begin with or to change")
+            raise FileNotFoundError(f"{start_from} holds no trained model")
         base, before, _ = load_run(start_from)
         state, ours = base.state_dict(), model.state_dict()
         common = [name for name in state if name in ours and state[name].shape[1:] == ours[name].shape[1:]]
