@@ -181,16 +181,21 @@ def results() -> list[dict]:
     return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
+def plan() -> list[tuple]:
+    """All that is to be measured: what `one` takes."""
+    drawn = [task for task in TASKS if task not in ("photographs", OLD)]
+    tasks = [(task, method, labels, seed, 1) for seed, task, labels, method in product(SEEDS, drawn, COUNTS, METHODS)]
+    tasks += [(task, *GRADUALLY, 200, seed, 1) for seed, task in product(SEEDS, drawn)]
+    tasks += [(task, "from nothing", 3200, 0, 8) for task in drawn[:2]]
+    return tasks + [("photographs", method, labels, seed, 1) for seed, labels, method in product(SEEDS, COUNTS, METHODS)]
+
+
 def main() -> None:
     """Measure what is missing, one measurement a core at a time."""
-    drawn, photographs = list(TASKS)[:3], ["photographs"] if FLICKR8K.exists() else []
-    plan = [(task, method, labels, seed, 1) for seed, task, labels, method in product(SEEDS, drawn, COUNTS, METHODS)]
-    plan += [(task, *GRADUALLY, 200, seed, 1) for seed, task in product(SEEDS, drawn)]
-    plan += [(task, "from nothing", 3200, 0, 8) for task in drawn[:2]]
-    plan += [(task, method, labels, seed, 1) for seed, task, labels, method in product(SEEDS, photographs, COUNTS, METHODS)]
-    done = {(r["task"], r["method"], r["labels"], r["seed"], r["longer"]) for r in results()}
+    done = [(r["task"], r["method"], r["labels"], r["seed"], r["longer"]) for r in results()]
+    missing = [what for what in plan() if what not in done and (what[0] != "photographs" or FLICKR8K.exists())]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(one, *what) for what in plan if what not in done]):
+        for future in as_completed([pool.submit(one, *what) for what in missing]):
             line = json.dumps(future.result())
             print(line, flush=True)
             with RESULTS.open("a") as file:

@@ -10,16 +10,19 @@ import sys
 
 import nbformat
 import pytest
+import torch
 
-from chapters import chapter, notebooks
+from chapters import chapter, few_labels, notebooks
 from chapters.__main__ import Entry, book
 from chapters.chapter import ROOT
+from mmscratch.datasets import draw
 from mmscratch.recurrent import LSTMCell
+from mmscratch.scenes import judge
 from mmscratch.vision import ResNet
 
 SECTIONS = ["The idea", "By hand", "The piece", "Train it or Use it", "Look", "What to notice", "Your turn", "Sources"]
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
-TINY = '''\
+TINY = """\
 # %% [markdown]
 # # 41 · A tiny chapter
 #
@@ -33,7 +36,7 @@ display(Image("pixel.png"))
 
 # %% [markdown]
 # ## The idea
-'''
+"""
 
 each_chapter = pytest.mark.parametrize("entry", book(), ids=lambda entry: entry.path.stem)
 
@@ -99,6 +102,29 @@ def test_the_chapters_are_numbered_from_1():
     numbers = [entry.number for entry in book()]
     assert numbers == list(range(1, len(numbers) + 1))
     assert [entry.path.name[:5] for entry in book()] == [f"ch{entry.number:02}_" for entry in book()]
+
+
+def test_all_that_chapter_7_asks_is_measured():
+    measured = [(r["task"], r["method"], r["labels"], r["seed"], r["longer"]) for r in few_labels.results()]
+    assert sorted(measured) == sorted(few_labels.plan())
+    assert all(r["trained"] <= r["parameters"] * (0.07 if r["method"] == "LoRA" else 1) for r in few_labels.results())
+
+
+@pytest.mark.parametrize("task", ["inverted and noisy", "unseen nouns", "German", few_labels.OLD])
+def test_the_tasks_of_chapter_7_are_what_they_are_called(task):
+    data, other = few_labels.labelled(task, 20, 0), few_labels.labelled(task, 20, 1)
+    test = few_labels.held_out(task, 20)
+    assert len({scene.seed for some in (data, other, test) for scene in some.scenes}) == 60
+    for i, scene in enumerate(data.scenes):
+        assert any(thing.noun in few_labels.UNSEEN for thing in scene.things) == (task == "unseen nouns")
+        language = "de" if task == "German" else "en"
+        assert len(data.captions[i]) == 5 and all(judge(text, scene, language).true for text in data.captions[i])
+        there = data.picture(i).float()
+        if task == "inverted and noisy":
+            apart = 255 - there - draw(scene).float()
+            assert apart.abs().mean() > 10 and abs(apart.mean()) < 10 and torch.equal(data.picture(i).float(), there)
+        else:
+            assert torch.equal(there, draw(scene).float())
 
 
 @each_chapter
