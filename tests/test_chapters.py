@@ -107,7 +107,8 @@ def test_the_chapters_are_numbered_from_1():
 def test_all_that_chapter_7_asks_is_measured():
     measured = [(r["task"], r["method"], r["labels"], r["seed"], r["longer"]) for r in few_labels.results()]
     assert sorted(measured) == sorted(few_labels.plan())
-    assert all(r["trained"] <= r["parameters"] * (0.07 if r["method"] == "LoRA" else 1) for r in few_labels.results())
+    loras = [r for r in few_labels.results() if r["method"] == "LoRA" and r["task"] != "photographs"]  # of them all words are new
+    assert all(r["trained"] <= 0.05 * r["parameters"] for r in loras)
 
 
 @pytest.mark.parametrize("task", ["inverted and noisy", "unseen nouns", "German", few_labels.OLD])

@@ -475,6 +475,14 @@ def test_a_rank_that_cannot_be_is_refused_in_a_line_and_changes_nothing(rank):
     assert type(model[0]) is nn.Linear and not frozen_names(model)
 
 
+def test_beside_a_lora_batch_norm_is_still():
+    model = a_model(decoder="transformer", encoder_layers=1)
+    add_lora(model, R)
+    before = kept(model)
+    model.train()({"image": torch.randint(256, (B, 3, 32, 32), dtype=torch.uint8), "target": torch.randint(4, V, (B, T))})
+    assert not differing(before, kept(model)) and model.training and model.decoder.blocks[0].training
+
+
 def test_where_no_lora_can_be_or_is_one_already_is_told_in_a_line():
     model = adapted(nn.Sequential(nn.Linear(I, O), nn.Linear(O, R - 1)))
     assert type(model[1]) is nn.Linear  # it is too thin
