@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 7 · Fine-tuning
 #
-# **Adds** freezing, parameter groups, LoRA, and weights that were trained before: pre-train, then adapt with few labels. **Takes** 3.9 min on two cores.
+# **Adds** freezing, parameter groups, LoRA, and weights that were trained before: pre-train, then adapt with few labels. **Takes** 3.5 min on two cores.
 #
 # So far models began with random numbers and learned from thousands of scenes with captions. Pictures are cheap; somebody
 # who writes five captions for each is not. **How many labelled pictures does a new task need?** A model that has learned
