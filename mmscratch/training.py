@@ -230,7 +230,7 @@ class Trainer:
         if finite:
             factor = warmup_and_cosine(self.step - self.skipped, self.steps, self.config.warmup)
             for group in self.optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * factor * group["factor"]
+                group["lr"] = self.config.learning_rate * factor * group.get("factor", 1.0)
             self.optimizer.step()
             self.skipped_in_a_row = 0
         else:  # the step is skipped: weights, the statistics of batch norm, and schedule stay as they were
