@@ -19,23 +19,18 @@ import torch
 
 from mmscratch.batches import CaptionPairs
 from mmscratch.checkpoints import load_run
-from mmscratch.datasets import CaptionData, Flickr8k, draw
+from mmscratch.datasets import CaptionData, Flickr8k, SceneCaptions
 from mmscratch.decoding import write_captions
 from mmscratch.metrics import bleu, caption_tokenize, cider_d
 from mmscratch.model import ModelConfig
-from mmscratch.scenes import SPLITS, Scene, captions, judge
-from mmscratch.text import Vocabulary, detokenize, tokenize
+from mmscratch.scenes import SPLITS, Scene, judge
+from mmscratch.text import SPECIALS, Vocabulary, detokenize
 from mmscratch.training import TrainConfig, Trainer
 
 UNSEEN = ("cat", "pencil", "anchor", "gear")  # nouns that pre-training never shows
 COUNTS, SEEDS = (50, 200, 800, 3200), (0, 1, 2)
-STEPS = {
-    50: 150,
-    200: 250,
-    800: 300,
-    1600: 400,
-    3200: 500,
-}  # at least, with so many pictures: then the epoch ends; for all methods
+# With so many pictures, for all methods: at least so many steps, then the epoch is brought to its end.
+STEPS = {50: 150, 200: 250, 800: 300, 1600: 400, 3200: 500}
 BATCH_SIZE = 32  # captions
 BASE = Path("runs/ch07/base")
 RESULTS = Path(__file__).with_suffix(".jsonl")
@@ -47,16 +42,12 @@ METHODS = {
     "falling rates": {"learning_rate": 3e-3, "layer_decay": 0.8},
     "LoRA": {"learning_rate": 1e-2, "lora": 8},
 }
-GRADUALLY = {
-    "gradual unfreezing": {"learning_rate": 2e-3, "freeze": ("encoders", "decoder.blocks"), "thaw": 0.5}
-}  # tried with 200
+# Tried with 200 pictures.
+GRADUALLY = {"gradual unfreezing": {"learning_rate": 2e-3, "freeze": ("encoders", "decoder.blocks"), "thaw": 0.5}}
 
 
-class Drawn(CaptionData):
-    """So many scenes, from the number `first` on: those that hold unseen nouns, or those that do not.
-
-    Each has its five captions, or with `one_each` one of them, in turn.
-    """
+class Drawn(SceneCaptions):
+    """So many scenes, from the number `first` on: those that hold unseen nouns, or those that do not."""
 
     def __init__(
         self,
@@ -68,16 +59,11 @@ class Drawn(CaptionData):
         one_each: bool = False,
     ):
         fitting = (scene for scene in map(Scene, count(first)) if unseen == any(t.noun in UNSEEN for t in scene.things))
-        self.size, self.problems, self.inverted = 64, [], inverted
-        self.scenes = list(islice(fitting, number))
-        self.captions = [captions(scene, language) for scene in self.scenes]
-        if one_each:
-            self.captions = [[texts[i % 5]] for i, texts in enumerate(self.captions)]
-        self.references = [list(map(tokenize, of_scene)) for of_scene in self.captions]
-        self.names = [f"scene {scene.seed}" for scene in self.scenes]
+        self.tell(list(islice(fitting, number)), language, one_each=one_each)
+        self.inverted = inverted
 
     def picture(self, index: int) -> torch.Tensor:
-        picture = draw(self.scenes[index], self.size)
+        picture = super().picture(index)
         if not self.inverted:
             return picture
         noise = torch.Generator().manual_seed(self.scenes[index].seed)
@@ -103,7 +89,9 @@ TASKS = {
     "unseen nouns": {"unseen": True},
     "German": {"language": "de"},
     "photographs": {},
+    "old": {},  # what the base was trained on
 }
+OLD = "old"
 
 
 def labelled(task: str, number: int, seed: int) -> CaptionData:
@@ -127,9 +115,9 @@ def adapt(method: dict, task: str, data: CaptionData, seed: int, folder: Path, s
     """
     _, before, saved = load_run(base or BASE)
     sentences = [tokens for references in data.references for tokens in references]
-    words = Vocabulary.build(sentences, min_freq=2 if task == "photographs" else 1).words[4:]
+    words = Vocabulary.build(sentences, min_freq=2 if task == "photographs" else 1).words[len(SPECIALS) :]
     if task != "German":  # what it could say, it still can; a new language begins anew
-        words = [*before.words[4:], *(word for word in words if word not in before.index)]
+        words = [*before.words[len(SPECIALS) :], *(word for word in words if word not in before.index)]
     vocabulary = Vocabulary(words)
     pairs = CaptionPairs(data, vocabulary)
     config = TrainConfig(
@@ -161,10 +149,6 @@ def measure(model: torch.nn.Module, vocabulary: Vocabulary, task: str, data: Cap
     return {"true": 100 * sum(true) / len(true)}
 
 
-OLD = "old"  # what the base was trained on
-TASKS[OLD] = {}
-
-
 def one(task: str, method: str, labels: int, seed: int, longer: int = 1) -> dict:
     """One of the measurements: the new task, and, in the same language, the old one after it."""
     torch.set_num_threads(1)
@@ -194,8 +178,7 @@ def plan() -> list[tuple]:
     tasks += [(task, *GRADUALLY, 200, seed, 1) for seed, task in product(SEEDS, drawn)]
     # Is it only that from nothing needs more steps? Four times as many, for it and for the best of the others with 200.
     longer = [(drawn[0], "all", 200), (drawn[1], "frozen encoder", 200), (drawn[2], "LoRA", 200)]
-    longer += [(task, "from nothing", labels) for task, labels in product(drawn, (800, 3200))]
-    longer.append((drawn[0], "from nothing", 1600))
+    longer += [(task, "from nothing", labels) for task, labels in product(drawn, (800, 1600, 3200))]
     tasks += [(*what, 0, 4) for what in longer]
     return tasks + [("photographs", method, labels, seed, 1) for seed, labels, method in product(SEEDS, COUNTS, METHODS)]
 

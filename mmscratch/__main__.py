@@ -179,17 +179,16 @@ def train(args) -> None:
     folder = args.run or Path("runs", args.data.resolve().name)
     given = _given(decoder=args.decoder, fusion=args.fusion, image_size=args.image_size)
     published = re.fullmatch(r"(resnet)(\d+)|(vgg)(\d+)_bn", str(args.start_from))
+    config, known = {"image_size": 64, "max_length": ModelConfig.max_length} | BEST | given, []
     if published:
         backbone, depth = filter(None, published.groups())
-        config, known = {"image_size": 64, "backbone": backbone, "depth": int(depth), "width": 64} | BEST | given, []
+        config |= {"backbone": backbone, "depth": int(depth), "width": 64}
     elif args.start_from:
         _, base, saved = _load(args.start_from)
         config, known = saved["model_config"], base.words[len(SPECIALS) :]
         for name, value in given.items():
             if config[name] != value:
                 raise ValueError(f"--{name.replace('_', '-')} is {config[name]} in {args.start_from}, and cannot become {value}")
-    else:
-        config, known = {"image_size": 64} | BEST | given, []
     layout = LAYOUTS[args.layout]
     with distributed.main_first():  # the others find the pictures decoded
         training = layout(args.data, "train", config["image_size"])
@@ -206,7 +205,7 @@ def train(args) -> None:
     trainer = Trainer(
         ModelConfig(**{"num_layers": LAYERS[config["decoder"]]} | config | {
             "vocab_size": len(vocabulary),
-            "max_length": max(config.get("max_length", ModelConfig.max_length), *pairs.lengths, *held_out.lengths),
+            "max_length": max(config["max_length"], *pairs.lengths, *held_out.lengths),
             "dropout": 0.3,
         }),
         TrainConfig(
@@ -351,9 +350,10 @@ def _print_parts(model) -> None:
 
     parts = trained_parts(model)
     parts.append(("all", sum(part[1] for part in parts), sum(part[2] for part in parts)))
-    print(f"{'part':{max(len(part[0]) for part in parts)}}  parameters   trained")
+    width = max(len(part) for part, _, _ in parts)
+    print(f"{'part':{width}}  parameters   trained")
     for part, count, trained in parts:
-        print(f"{part:{max(len(part[0]) for part in parts)}}  {count:10,}  {100 * trained / count:6.1f} %")
+        print(f"{part:{width}}  {count:10,}  {100 * trained / count:6.1f} %")
 
 
 def _loop(args) -> dict:

@@ -12,7 +12,7 @@ import time
 import unicodedata
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .images import open_image, to_tensor
 from .scenes import SPLITS, Scene, caption, render
-from .text import tokenize
+from .text import once_each, tokenize
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
 CACHE = Path("runs/cache")
@@ -72,10 +72,14 @@ class SceneCaptions(CaptionData):
     def __init__(self, split: str, count: int, language: str = "en", size: int = 64, one_each: bool = False):
         if split not in SPLITS:
             raise ValueError(f"the scenes have no split {split!r}: choose one of {', '.join(SPLITS)}")
-        self.size, self.problems = size, []
+        self.tell([Scene(SPLITS[split] + i) for i in range(count)], language, size, one_each)
         self.names = [f"{split} {i}" for i in range(count)]
+
+    def tell(self, scenes: Sequence[Scene], language: str = "en", size: int = 64, one_each: bool = False) -> None:
+        """Hold these scenes instead."""
+        self.scenes, self.size, self.problems = list(scenes), size, []
+        self.names = [f"scene {scene.seed}" for scene in self.scenes]
         which = [[i] for i in range(5)] if one_each else [range(5)] * 5  # captions of scene 0, 1, …, 4, again of 5, …
-        self.scenes = [Scene(SPLITS[split] + i) for i in range(count)]
         self.captions = [[caption(scene, j, language) for j in which[i % 5]] for i, scene in enumerate(self.scenes)]
         self.references = [list(map(_tokens, texts)) for texts in self.captions]
 
@@ -300,13 +304,10 @@ def _line(where: str, entry: object, problems: list[str]) -> Iterator[Line]:
 
 
 def _once_each(pairs: list[tuple[str, object]]) -> dict:
-    """dict(pairs), but for a key that is there twice, of which JSON's reader would silently drop the first."""
-    entry = dict(pairs)
-    if len(entry) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} is there twice: give it a list of captions instead")
-    return entry
+    try:
+        return once_each(pairs)
+    except ValueError as error:
+        raise ValueError(f"{error}: give it a list of captions instead") from None
 
 
 def _read_json_lines(path: Path, problems: list[str]) -> Iterator[Line]:

@@ -277,7 +277,7 @@ def add_lora(model: nn.Module, rank: int, scale: float = 2.0, dropout: float = 0
     As it begins, the model computes what it did. A layer with fewer inputs or outputs than `rank` gets none.
     Raises ValueError where no layer can have one, or there is one already.
     """
-    if any(_loras(model)):
+    if any(_changes(model)):
         raise ValueError("this model has a LoRA: merge it and call `remove_lora`, or train the one that it has")
 
     def with_lora(layer: nn.Module) -> nn.Module:
@@ -287,26 +287,24 @@ def add_lora(model: nn.Module, rank: int, scale: float = 2.0, dropout: float = 0
 
     if rank >= 1:
         _replace(model, with_lora)
-    if not any(_loras(model)):
+    if not any(_changes(model)):
         raise ValueError(f"no layer of this {type(model).__name__} can have a LoRA of rank {rank}")
     model.requires_grad_(False)
-    for layer in _loras(model):
-        layer.lora.requires_grad_(True)
+    for lora, _ in _changes(model):
+        lora.requires_grad_(True)
     _settle(model)
 
 
 def merge_lora(model: nn.Module) -> None:
     """Let every weight hold its change, so that the model computes the same as fast as one without LoRA."""
-    for layer in _loras(model):
-        for lora, weight in layer.changes():
-            lora.merge(weight)
+    for lora, weight in _changes(model):
+        lora.merge(weight)
 
 
 def unmerge_lora(model: nn.Module) -> None:
     """Take every change out of its weight, which then is as before, to the bit. The LoRAs stay beside their weights."""
-    for layer in _loras(model):
-        for lora, weight in layer.changes():
-            lora.unmerge(weight)
+    for lora, weight in _changes(model):
+        lora.unmerge(weight)
 
 
 def remove_lora(model: nn.Module) -> None:
@@ -314,8 +312,9 @@ def remove_lora(model: nn.Module) -> None:
     _replace(model, lambda layer: layer.plain() if isinstance(layer, tuple(_WITH_LORA.values())) else layer)
 
 
-def _loras(model: nn.Module) -> Iterator[nn.Module]:
-    return (module for module in model.modules() if isinstance(module, tuple(_WITH_LORA.values())))
+def _changes(model: nn.Module) -> Iterator[tuple[LoRA, Tensor]]:
+    """Each LoRA in it with the weight beside which it stands."""
+    return (change for layer in model.modules() if isinstance(layer, tuple(_WITH_LORA.values())) for change in layer.changes())
 
 
 def _replace(model: nn.Module, other: Callable[[nn.Module], nn.Module]) -> None:

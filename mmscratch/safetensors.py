@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .text import once_each
+
 DTYPES = {  # as a .safetensors file names them
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
@@ -79,17 +81,8 @@ def _read_entry(name: str, entry) -> tuple[int, int, str, torch.dtype, list[int]
 
 def parse_json(text: bytes) -> dict:
     """An object of JSON in UTF-8; raises ValueError for anything else, and if a name stands in an object twice."""
-
-    def unique(pairs: list[tuple]) -> dict:
-        found = {}
-        for name, value in pairs:
-            if name in found:
-                raise ValueError(f"{name!r:.200} stands there twice")
-            found[name] = value
-        return found
-
     try:
-        values = json.loads(text.decode(), object_pairs_hook=unique)
+        values = json.loads(text.decode(), object_pairs_hook=once_each)
     except RecursionError:
         raise ValueError("its JSON is nested too deeply") from None
     if not isinstance(values, dict):

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 from helpers import random_double, tiny_trainer
-from test_training import states_equal, stop_after
+from test_training import resumed_after, states_equal
 from torch import nn
 from torch.func import functional_call
 from torch.testing import assert_close
@@ -324,11 +324,7 @@ def test_in_a_run_what_is_frozen_at_each_step_is_what_the_schedule_says(trainer)
 @pytest.mark.parametrize("steps", [1, 5, 11])
 def test_a_run_that_thaws_goes_on_to_the_bit(steps, trainer):
     config = replace(CONFIG, freeze=("encoders",), thaw=0.5, layer_decay=0.9)
-    whole = trainer("whole", config)
-    whole.fit()
-    stop_after(trainer("broken", config), steps)
-    resumed = trainer("broken", config)
-    resumed.fit()
+    whole, resumed = resumed_after(steps, partial(trainer, config=config))
     assert states_equal(whole, resumed) and resumed.history == whole.history
 
 
@@ -644,11 +640,7 @@ def test_a_run_with_lora_keeps_its_change_only_and_is_loaded_as_a_plain_model(lo
 
 def test_a_run_with_lora_goes_on_to_the_bit(lora_runs):
     make, _, _ = lora_runs
-    whole = make("whole")
-    whole.fit()
-    stop_after(make("broken"), 5)
-    resumed = make("broken")
-    resumed.fit()
+    whole, resumed = resumed_after(5, make)
     assert states_equal(whole, resumed) and resumed.history == whole.history
 
 
@@ -705,11 +697,7 @@ def test_a_frozen_backbone_is_still_on_a_gpu(precision, trainer):
 @pytest.mark.parametrize("changes", [{"lora": R}, {"freeze": ("encoders",), "thaw": 0.5}], ids=str)
 def test_fine_tuning_goes_on_to_the_bit_on_a_gpu(changes, base, trainer):
     config = replace(CONFIG, start_from=base()[0], **changes)
-    whole = trainer("whole", config)
-    whole.fit()
-    stop_after(trainer("broken", config), 5)
-    resumed = trainer("broken", config)
-    resumed.fit()
+    whole, resumed = resumed_after(5, partial(trainer, config=config))
     assert resumed.device.type == "cuda" and states_equal(whole, resumed)
     assert next(load_run(resumed.folder)[0].parameters()).device.type == "cuda"
 

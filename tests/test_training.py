@@ -79,6 +79,17 @@ def stop_after(trainer, steps, kind=signal.SIGINT):
         trainer.fit()
 
 
+def resumed_after(steps, make):
+    """Two runs that `make` makes, in a folder of that name: one not stopped, and one stopped and gone on with."""
+    whole = make("whole")
+    whole.fit()
+    stop_after(make("broken"), steps)
+    resumed = make("broken")
+    assert resumed.step == steps
+    resumed.fit()
+    return whole, resumed
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The step.
 
@@ -242,12 +253,7 @@ def test_learns_a_few_captions_by_heart(trainer):
 
 @pytest.mark.parametrize("steps", [1, 5, 8, 11])  # 8 is the end of an epoch
 def test_ctrl_c_and_going_on_give_what_an_unbroken_run_gives(trainer, steps):
-    whole = trainer("whole")
-    whole.fit()
-    stop_after(trainer("broken"), steps)
-    resumed = trainer("broken")
-    assert resumed.step == steps
-    resumed.fit()
+    whole, resumed = resumed_after(steps, trainer)
     assert states_equal(whole, resumed)
     assert resumed.best_loss == whole.best_loss and resumed.history == whole.history
 
@@ -448,11 +454,7 @@ def test_an_unwritable_folder_is_told_before_the_first_step(trainer, tmp_path):
 @pytest.mark.parametrize("precision", ["float32", "auto", "float16"])
 def test_resume_is_exact_on_a_gpu(precision, trainer):
     config = replace(CONFIG, precision=precision, accumulate=2, workers=2)
-    whole = trainer("whole", config)
-    whole.fit()
-    stop_after(trainer("broken", config), 5)
-    resumed = trainer("broken", config)
-    resumed.fit()
+    whole, resumed = resumed_after(5, partial(trainer, config=config))
     assert resumed.device.type == "cuda" and states_equal(whole, resumed)
 
 

@@ -221,7 +221,7 @@ def test_minilm_gives_the_sentence_vectors_of_sentence_transformers(monkeypatch)
     assert dog @ puppy > dog @ bank + 0.2
 
 
-def same(ours, expected):
+def assert_same(ours, expected):
     """Of two dicts of tensors: the same names, types, shapes and bits, NaN included; ours independent and contiguous."""
     assert set(ours) == set(expected)
     for name, x in ours.items():
@@ -251,8 +251,8 @@ def test_safetensors_of_all_types_are_read_as_the_package_reads_them(tmp_path):
     path = tmp_path / "all.safetensors"
     safetensors.save_file(tensors, path, metadata={"format": "pt", "made by": "人"})
     ours = read_weights(path)
-    same(ours, tensors)
-    same(ours, safetensors.load_file(path))
+    assert_same(ours, tensors)
+    assert_same(ours, safetensors.load_file(path))
     before = path.read_bytes()
     for x in ours.values():
         x.zero_()  # writable, and the file does not change
@@ -278,7 +278,7 @@ def test_any_safetensors_are_read_as_the_package_reads_them(tmp_path):
     @hypothesis.given(st.dictionaries(names, tensor, max_size=7))
     def check(tensors):
         safetensors.save_file(tensors, tmp_path / "any.safetensors")
-        same(read_safetensors(tmp_path / "any.safetensors"), tensors)
+        assert_same(read_safetensors(tmp_path / "any.safetensors"), tensors)
 
     check()
 
@@ -380,7 +380,7 @@ def test_the_header_may_name_tensors_in_any_order(tmp_path):
     path = tmp_path / "turned.safetensors"
     for header in ({"a": A, "c": C}, {"c": C, "__metadata__": {}, "a": A}):
         path.write_bytes(file_of(header, bytes(range(34))))
-        same(read_safetensors(path), {
+        assert_same(read_safetensors(path), {
             "a": torch.arange(24, dtype=torch.uint8).view(torch.float32).view(2, 3),
             "c": torch.arange(24, 34, dtype=torch.uint8).view(torch.int16),
         })  # fmt: skip
@@ -427,7 +427,7 @@ def test_a_header_with_any_wrong_byte_is_refused_or_read_as_the_package_reads_it
             assert str(error).startswith(f"{path}: ") and len(str(error).splitlines()) == 1
             refused += 1
         else:
-            same(ours, pytest.importorskip("safetensors.torch").load_file(path))
+            assert_same(ours, pytest.importorskip("safetensors.torch").load_file(path))
     assert 350 < refused < 500
 
 
@@ -503,8 +503,8 @@ def change(folder, **settings):
 
 
 @torch.no_grad()
-def agrees(model, folder):
-    """Does what `load_folder` makes of it say what the model says?"""
+def assert_agrees(model, folder):
+    """What `load_folder` makes of it says what the model says."""
     ours, tokens = load_folder(folder), torch.randint(1, V, (B, T))
     assert not ours.training
     if isinstance(ours, TransformerEncoder):
@@ -517,10 +517,10 @@ def agrees(model, folder):
 @pytest.mark.parametrize("kind", ["GPT2LMHeadModel", "BertModel", "BertForMaskedLM"])
 def test_a_folder_of_transformers_is_loaded(kind, tmp_path):
     model = saved(kind, tmp_path)
-    agrees(model, tmp_path)
+    assert_agrees(model, tmp_path)
     (tmp_path / "model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    agrees(model, str(tmp_path))
+    assert_agrees(model, str(tmp_path))
 
 
 def test_a_folder_in_parts_is_loaded(tmp_path):
@@ -529,7 +529,7 @@ def test_a_folder_in_parts_is_loaded(tmp_path):
     model.save_pretrained(tmp_path, max_shard_size="20KB")
     index = tmp_path / "model.safetensors.index.json"
     assert not (tmp_path / "model.safetensors").exists() and len(list(tmp_path.glob("*.safetensors"))) > 2
-    agrees(model, tmp_path)
+    assert_agrees(model, tmp_path)
     whole = json.loads(index.read_text())
     outside = tmp_path.parent / "outside.safetensors"
     outside.write_bytes(next(tmp_path.glob("*.safetensors")).read_bytes())
@@ -555,7 +555,7 @@ def test_a_folder_in_parts_is_loaded(tmp_path):
 def test_half_numbers_in_a_folder_become_whole(dtype, tmp_path):
     model = saved("GPT2LMHeadModel", tmp_path)
     model.to(dtype).save_pretrained(tmp_path)
-    agrees(model.float(), tmp_path)  # which are those of the half ones
+    assert_agrees(model.float(), tmp_path)  # which are those of the half ones
 
 
 def test_configurations_that_compute_the_same_are_loaded(tmp_path):
@@ -563,10 +563,10 @@ def test_configurations_that_compute_the_same_are_loaded(tmp_path):
         "GPT2LMHeadModel", tmp_path, n_inner=4 * D, activation_function="gelu_pytorch_tanh", reorder_and_upcast_attn=True
     )
     change(tmp_path, n_positions=..., n_ctx=P, scale_attn_weights=..., layer_norm_epsilon=...)
-    agrees(model, tmp_path)
+    assert_agrees(model, tmp_path)
     model = saved("BertForMaskedLM", tmp_path, layer_norm_eps=0.25, type_vocab_size=1)
     change(tmp_path, position_embedding_type="absolute", is_decoder=..., pad_token_id=...)
-    agrees(model, tmp_path)
+    assert_agrees(model, tmp_path)
 
 
 OTHERS = {
