@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 7 · Fine-tuning
 #
-# **Adds** freezing, parameter groups, LoRA, and weights that were trained before: pre-train, then adapt with few labels. **Takes** 3.5 min on two cores.
+# **Adds** freezing, parameter groups, LoRA, and weights that were trained before: pre-train, then adapt with few labels. **Takes** 3.3 min on two cores.
 #
 # So far models began with random numbers and learned from thousands of scenes with captions. Pictures are cheap; somebody
 # who writes five captions for each is not. **How many labelled pictures does a new task need?** A model that has learned
@@ -493,8 +493,9 @@ for task in TASKS[:3]:
 # four times as many steps (one seed). With 800 pictures, four times as many, that is still too little on all three tasks:
 # 11.4, 28.4 and 10.0 %. With 1,600 it is enough: 41.8, 64.2 and 34.2 %. And with 3,200 from nothing leaves behind what the
 # others reached in a quarter of the time: 67.4, 82.8 and 61.8 %. To the others with 200 pictures, four times as many
-# steps give little or nothing (22.0, 39.6 and 18.2 %; with the same seed it was 24.6, 43.4 and 15.4). **Pre-training saves labels where there are few, and time where
-# there are many; given both, from nothing is as good.** He, Girshick and Dollár found just that for ImageNet.
+# steps give little or nothing (22.0, 39.6 and 18.2 %; with the same seed it was 24.6, 43.4 and 15.4). **Pre-training saves
+# labels where there are few, and time where there are many.** What of it remains where there is enough of both, was not
+# measured here. Of ImageNet, He, Girshick and Dollár found that little does.
 #
 # **Ask which part must change, not how much.** Inverted pictures need other eyes. With the encoder frozen, or with LoRA in
 # the decoder only, even 3,200 of them give 2.7 and 0.4 %, less than the 11.1 % from nothing; training all gives 63.7 %.
