@@ -308,11 +308,11 @@ DAMAGED = {
     "too deep": (file_of(b'{"a":' * 100_000 + b"1" + b"}" * 100_000, b""), "nested"),
     "a name twice": (
         file_of(json.dumps({"a": A})[:-1].encode() + b', "a": ' + json.dumps(A).encode() + b"}", b"\1" * 24),
-        "'a' stands",
+        "'a' is there twice",
     ),
     "a key twice": (
         file_of(b'{"a": {"dtype": "U8", "shape": [], "dtype": "I8", "data_offsets": [0, 1]}}', b"1"),
-        "'dtype' stands",
+        "'dtype' is there twice",
     ),
     "metadata that is text": (file_of({"__metadata__": "a"}, b""), "__metadata__"),
     "metadata that is a number": (file_of({"__metadata__": {"a": 1}}, b""), "__metadata__"),
