@@ -1,17 +1,38 @@
 """Words to numbers and back: the tokenizer against a property, the vocabulary against its promises."""
 
+import gzip
 import hashlib
 import json
+import os
+import pickle
 import random
 import shutil
+import subprocess
+import sys
 import unicodedata
+from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mmscratch.text import BOS, EOS, MASKED, PAD, SPECIALS, UNK, Vocabulary, caption_tokenize, detokenize, tokenize
+from mmscratch.text import (
+    BOS,
+    EOS,
+    MASKED,
+    PAD,
+    SPECIALS,
+    UNK,
+    BytePairEncoding,
+    Vocabulary,
+    caption_tokenize,
+    detokenize,
+    tokenize,
+    vocabulary_from,
+)
 
 SENTENCES = [["a", "dog", "and", "a", "cat"], ["a", "cat", "or", "a", "dog"], ["a", "bird"]]
 
@@ -155,6 +176,215 @@ def test_a_bad_file_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="words.json"):
         Vocabulary.load(path)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pieces of words.
+
+MULTI30K = Path(__file__).parents[2] / "shared/multi30k/data/task1/raw"
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+LOWEST = [["low"] * 5, ["lower"] * 2 + ["newest"] * 6, ["widest"] * 3]  # the example of Sennrich et al.
+ODD = ["", " ", "▁", "▁▁a", "a▁b", "猫", "🐱", "u\u0308", "\ud800", "\udc31", "\x00", "\n", "ﬁ", "<0xE4>", "<0x", *SPECIALS]
+
+
+def spelled(encoding, tokens):
+    return [encoding.words[i] for i in encoding.encode(tokens)]
+
+
+def naive_state(sentences, merges):
+    """What `BytePairEncoding.learn(...).state()` should be: all pairs are counted anew for each merge."""
+    tokens = [token for sentence in sentences for token in sentence]
+    seen = Counter("".join(tokens)) - Counter("▁" * len("".join(tokens)))
+    characters = sorted(c for c in seen if seen[c] > 1)
+    pieces, learned = ["▁", *characters], []
+    known = ["".join(c if c in characters else "\n" for c in token) for token in tokens]  # a byte parts its neighbours
+    parts = [list(part) for token in known for part in f"▁{token}".split("\n")]
+    while len(learned) < merges:
+        counts = Counter(pair for part in parts for pair in zip(part, part[1:]))
+        frequent = [pair for pair in counts if counts[pair] > 1 and "".join(pair) not in (*SPECIALS, *BYTES)]
+        if not frequent:
+            break
+        best = min(frequent, key=lambda pair: (-counts[pair], pieces.index(pair[0]), pieces.index(pair[1])))
+        learned.append(list(best))
+        pieces.append("".join(best))
+        for part in parts:
+            for i in range(len(part)):
+                if tuple(part[i : i + 2]) == best:
+                    part[i : i + 2] = ["".join(best)]
+    return {"characters": "".join(characters), "merges": learned}
+
+
+TOKENS = st.text("abc", max_size=7) | st.text("aä▁", max_size=4) | st.sampled_from(["<pad>", "<pa", "d>", "d<pad>", *BYTES[:2]])
+
+
+@settings(max_examples=113, deadline=None, derandomize=True)
+@given(st.lists(st.lists(TOKENS, max_size=11), max_size=5), st.integers(0, 23))
+@example([["aaaaa", "aaaa", "aaa", "aaaaaaaaaaa"]], 23)
+@example([["ab", "cd"] * 3, ["ba", "dc"] * 3, ["abcd", "dcba"]], 23)
+@example([["x<pad>y", "<pad>", "<0x00><0x00>"] * 2], 23)
+def test_learning_is_that_of_a_learner_that_counts_everything_anew(sentences, merges):
+    assert BytePairEncoding.learn(sentences, merges).state() == naive_state(sentences, merges)
+
+
+def test_the_example_of_the_paper():
+    encoding = BytePairEncoding.learn(LOWEST, merges=10)
+    assert encoding.state()["merges"][:5] == [["e", "s"], ["es", "t"], ["▁", "l"], ["o", "w"], ["▁l", "ow"]]
+    assert spelled(encoding, ["lowest", "low"]) == ["▁low", "est", "▁low"]
+    assert encoding.words == [*SPECIALS, *BYTES, "▁", *"deilnorstw", *(a + b for a, b in encoding.state()["merges"])]
+    assert len(encoding) == 4 + 256 + 1 + 10 + 10 and encoding.encode(["猫"]) == [260, 4 + 0xE7, 4 + 0x8C, 4 + 0xAB]
+
+
+def assert_as_hugging_face(monkeypatch, sentences, merges, others):
+    """Both the merges that are learned, ties and all, and the pieces of other words."""
+    tokenizers = pytest.importorskip("tokenizers")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    ours = BytePairEncoding.learn(sentences, merges)
+    learned = ours.state()["merges"]
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
+    theirs.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    first = [*SPECIALS, *BYTES, "▁"]
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=5 * merges, min_frequency=2, special_tokens=first, show_progress=False)
+    theirs.train_from_iterator((" ".join(f"▁{token}" for token in sentence) for sentence in sentences), trainer)
+    assert len(learned) == merges and learned == json.loads(theirs.to_str())["model"]["merges"][:merges]
+    model = tokenizers.models.BPE(vocab=ours.index, merges=list(map(tuple, learned)), byte_fallback=True)
+    for word in others:
+        assert ours.encode([word]) == [piece.id for piece in model.tokenize(f"▁{word}")], word
+
+
+def test_hugging_face_learns_and_writes_the_same(monkeypatch):
+    draw = random.Random(0)
+    words = ["".join(draw.choices("aaabcdé猫", k=draw.randint(1, 13))) for _ in range(499)]
+    sentences = [draw.choices(words[:-97], weights=range(402, 0, -1), k=draw.randint(1, 17)) for _ in range(199)]
+    assert_as_hugging_face(monkeypatch, sentences, 311, [*words, "unknown", "a🐱b", "aaaaaaaaa", "\x00é"])
+
+
+@pytest.mark.skipif(not MULTI30K.exists(), reason="Multi30k is not here")
+def test_hugging_face_does_the_same_with_english_and_german(monkeypatch):
+    lines = [gzip.open(MULTI30K / f"val.{language}.gz", "rt", encoding="utf-8").readlines() for language in ("en", "de")]
+    english, german = ([tokenize(line) for line in of_one] for of_one in lines)
+    assert_as_hugging_face(monkeypatch, english[7:] + german[7:], 997, {word for s in english + german for word in s})
+
+
+@cache
+def learned():
+    return BytePairEncoding.learn([*LOWEST, tokenize("zwei Hunde, zwei Häuser; two dogs, two houses"), ODD, ODD[4:]])
+
+
+@settings(max_examples=157, deadline=None, derandomize=True)
+@given(st.lists(st.text(st.characters(), max_size=13) | st.sampled_from([*ODD, "lower", "hunde"])))
+@example([])
+@example(["lower", *ODD, "".join(ODD), "<eos>"])
+@example(["\ud800\udc00", "\udc00\ud800a\udc31\ud800"])
+def test_any_tokens_come_back_exactly(tokens):
+    ids = learned().encode(tokens)
+    assert learned().decode([BOS, *ids, EOS, PAD]) == tokens and min(ids, default=4) > UNK
+    assert learned().encode(tokens) == ids  # also of tokens that were encoded before
+
+
+@settings(max_examples=83, deadline=None, derandomize=True)
+@given(st.text(st.characters() | st.sampled_from(" ▁<>")))
+def test_any_text_comes_back_exactly(text):
+    assert " ".join(learned().decode(learned().encode(text.split(" ")))) == text
+
+
+@settings(max_examples=97, deadline=None, derandomize=True)
+@given(st.lists(st.integers(0, 331) | st.integers(4, 261)))
+def test_whatever_a_model_writes_is_decoded(ids):
+    content = ids[: ids.index(EOS)] if EOS in ids else ids
+    begins = [learned().words[i][0] == "▁" for i in content if i not in (PAD, BOS)]
+    assert len(learned().decode(ids)) == sum(begins) + (not all(begins[:1]))  # a first piece begins a token in any case
+
+
+def test_bytes_that_are_no_text_become_a_sign():
+    begin, cat = 260, [4 + byte for byte in "猫".encode()]
+    assert learned().decode([begin, *cat, *cat[:2], begin, *cat]) == ["猫\ufffd", "猫"]
+    assert learned().decode([*cat[2:], 4 + 0x41, begin, 4 + 0xFF]) == ["\ufffdA", "\ufffd"]
+    assert learned().decode([*cat[:1], begin, *cat[1:]]) == ["\ufffd", "\ufffd\ufffd"]  # no character goes over two tokens
+
+
+def test_rare_characters_the_mark_and_what_cannot_be_printed_are_bytes():
+    encoding = BytePairEncoding.learn([["aä", "a▁", "a▁"], ["ü", "aü"], ["\n\x00\ud800\udc31\u200d"] * 2])
+    assert encoding.state()["characters"] == "aü"  # ä is there once
+    assert spelled(encoding, ["äü▁"]) == ["▁", "<0xC3>", "<0xA4>", "ü", "<0xE2>", "<0x96>", "<0x81>"]
+    assert encoding.state()["merges"] == [["▁", "a"]]  # no bytes are joined, though they are there twice
+
+
+def test_names_are_all_different_whatever_is_learned():
+    for word in (*SPECIALS, *BYTES):
+        encoding = BytePairEncoding.learn([[f"x{word}", f"y{word}", word] * 3])
+        assert encoding.words.count(word) == 1 and len(set(encoding.words)) == len(encoding) and encoding.state()["merges"]
+        assert encoding.words.index(word) not in encoding.encode([word, f"x{word}"])
+
+
+def test_learning_stops_where_nothing_is_there_twice():
+    assert BytePairEncoding.learn([["ab", "ab"], ["ba"]]).state()["merges"] == [["▁", "a"], ["▁a", "b"]]
+    assert BytePairEncoding.learn([["ab", "ab"], ["ba"]], merges=1).state()["merges"] == [["▁", "a"]]
+    assert BytePairEncoding.learn([["ab"]]).words == BytePairEncoding.learn([]).words == [*SPECIALS, *BYTES, "▁"]
+
+
+def test_the_order_of_the_sentences_does_not_matter():
+    sentences = [[f"{a}{b}{c}"] for a in "xyz" for b in "uvw" for c in "rst"] * 3
+    expected = BytePairEncoding.learn(sentences).state()
+    assert len(expected["merges"]) > 30
+    for seed in range(5):
+        random.Random(seed).shuffle(sentences)
+        assert BytePairEncoding.learn(sentences).state() == expected
+
+
+def test_every_process_learns_the_same():
+    code = "from mmscratch.text import *; print(BytePairEncoding.learn([[*'zyxwvu'], ['uvw', 'xyz'] * 2] * 3).words[261:])"
+    printed = set()
+    for hash_seed in ("1", "2"):
+        env = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        printed.add(subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True).stdout)
+    assert len(printed) == 1 and "vw" in printed.pop()
+
+
+def test_pieces_are_encoded_and_decoded_as_words_are():
+    with pytest.raises(TypeError, match="tokenize"):
+        learned().encode("lower")
+    lower, hunde = learned().encode(["lower"]), learned().encode(["hunde"])
+    assert learned().encode(iter(["lower", "hunde"])) == lower + hunde
+    assert learned().decode([BOS, *lower, PAD, *hunde, EOS, *lower, EOS, PAD]) == ["lower", "hunde"]
+    assert learned().decode([EOS, *lower]) == learned().decode([]) == learned().encode([]) == []
+    learned().encode(["lower"]).append(UNK)
+    assert UNK not in learned().encode(["lower"])  # what was remembered is not handed out
+
+
+def test_a_worker_gets_the_same_encoding():
+    copy = pickle.loads(pickle.dumps(learned()))
+    assert copy.words == learned().words and copy.encode(["lowest", *ODD]) == learned().encode(["lowest", *ODD])
+
+
+@pytest.mark.parametrize("make", [learned, lambda: BytePairEncoding("bca"), lambda: Vocabulary.build([*SENTENCES, ODD])])
+def test_a_state_makes_the_same_again(tmp_path, make):
+    vocabulary = make()
+    torch.save(vocabulary.state(), tmp_path / "state.pt")
+    loaded = torch.load(tmp_path / "state.pt", weights_only=True)
+    for state in (vocabulary.state(), loaded, json.loads(json.dumps(vocabulary.state()))):
+        again = vocabulary_from(state)
+        assert type(again) is type(vocabulary) and again.words == vocabulary.words and again.state() == state
+        assert again.encode(["lowest", "a", *ODD]) == vocabulary.encode(["lowest", "a", *ODD])
+
+
+def test_the_state_of_a_vocabulary_is_the_list_that_checkpoints_hold():
+    assert Vocabulary(["b", "a"]).state() == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [None, 7, "words", ["a", 7], ["a", "a"], ["<eos>"], {}, {"characters": "ab"}, {"merges": []},
+     {"characters": "ab", "merges": [], "more": 1}, {"characters": ["a", "b"], "merges": []},
+     {"characters": "ab", "merges": None}, {"characters": "aba", "merges": []}, {"characters": "a▁", "merges": []},
+     {"characters": "ab", "merges": ["ab"]},
+     *({"characters": "<pad>b", "merges": merges} for merges in (
+         [["a"]], [["a", "b", "a"]], [["a", 7]], [["a", ["b"]]], [["a", "c"]], [["ab", "a"], ["a", "b"]],
+         [["a", "b"], ["a", "b"]], [["<0xE4>", "<0xE5>"]], [["a", "<eos>"]], [["<pad>", "a"]],
+         [["<", "p"], ["<p", "a"], ["<pa", "d"], ["<pad", ">"]], [["a", "b"], ["b", "a"], ["ab", "a"], ["a", "ba"]]))],
+)  # fmt: skip
+def test_a_state_that_is_none_is_refused(state):
+    with pytest.raises(ValueError, match="vocabulary|characters|the merge of .* must join two known pieces to a new one"):
+        vocabulary_from(state)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
