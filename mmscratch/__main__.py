@@ -1,4 +1,4 @@
-"""The command line: python -m mmscratch quickstart | train | evaluate | caption | score | doctor"""
+"""The command line: python -m mmscratch quickstart | train | evaluate | caption | translate | score | doctor"""
 
 import argparse
 import importlib
@@ -13,8 +13,16 @@ import time
 from pathlib import Path
 
 SCENES, VALIDATION_SCENES, TEST_SCENES = 100_000, 300, 1000  # of quickstart
+SCENES_WORD = Path("scenes")  # as --data of a translator: the drawn scenes
 BEST = {"decoder": "lstm", "fusion": "cross_attention"}  # of the four that quickstart can train
 LAYERS = {"lstm": 1, "transformer": 2}
+# Of Multi30k: the tiny Transformer of Wu et al. 2021 ("Good for misconceived reasons"), with less dropout.
+TRANSLATOR = {
+    "decoder": "transformer", "fusion": "cross_attention", "embed_dim": 128, "feedforward_size": 256, "num_layers": 4,
+    "source_layers": 4, "dropout": 0.1,
+}  # fmt: skip
+MERGES = 8000
+EPOCHS_BATCH_AND_RATE = {"captioning": (8, 64, 2e-3), "translation": (16, 96, 3e-3), "translation of scenes": (1, 64, 2e-3)}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -72,9 +80,15 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--to", type=Path, dest="run", metavar="DIR", help="where to keep it (default: runs/quickstart)")
     loop(sub)
 
-    sub = command("train", train, "Train a captioner on your photographs. Stopped and started again, it goes on.")
+    sub = command("train", train, "Train a captioner, or a translator, on your data. Stopped and started again, it goes on.")
     data(sub, required=True)
     model(sub)
+    sub.add_argument("--task", choices=("captioning", "translation"), default="captioning",
+                     help="translation: --data is Multi30k in its official layout, or the word scenes (default: %(default)s)")  # fmt: skip
+    sub.add_argument("--source", default="en", metavar="LANGUAGE", help="translate from it (default: %(default)s)")
+    sub.add_argument("--target", default="de", metavar="LANGUAGE", help="translate into it (default: %(default)s)")
+    sub.add_argument("--photographs", type=Path, metavar="DIR",
+                     help="those of Multi30k's sentences: Flickr30k's pictures, or Flickr8k's, which are some of them")  # fmt: skip
     sub.add_argument("--to", type=Path, dest="run", metavar="DIR", help="where to keep it (default: runs/ and the folder's name)")
     sub.add_argument("--from", type=Path, dest="start_from", metavar="RUN",
                      help="begin with the model of this run, such as runs/quickstart, instead of random weights; or with "
@@ -84,11 +98,12 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--lora", type=int, default=0, metavar="RANK",
                      help="train, instead of the decoder's weights, a small change of this rank; the rest is frozen")  # fmt: skip
     sub.add_argument("--image-size", type=int, metavar="PIXELS", help="default: 64")
-    sub.add_argument("--epochs", type=int, default=8, help="times to see every caption (default: %(default)s)")
-    sub.add_argument("--batch-size", type=int, default=64, help="captions a step, of all processes (default: %(default)s)")
+    sub.add_argument("--epochs", type=int, help="times to see every caption or sentence (default: 8; of Multi30k 16, of scenes 1)")
+    sub.add_argument("--batch-size", type=int,
+                     help="captions or sentences a step, of all processes (default: 64; of Multi30k 96)")  # fmt: skip
     sub.add_argument("--accumulate", type=int, default=1, metavar="PARTS",
                      help="compute a step in so many parts, with less memory (default: %(default)s)")  # fmt: skip
-    sub.add_argument("--learning-rate", type=float, help="at its peak (default: 0.002; with --lora 0.01)")
+    sub.add_argument("--learning-rate", type=float, help="at its peak (default: 0.002; of Multi30k 0.003; with --lora 0.01)")
     sub.add_argument("--workers", type=int, metavar="N", help="processes that load data (default: by the machine)")
     loop(sub)
     sub.add_argument("--seed", type=int, default=0, help="another seed, another model (default: %(default)s)")
@@ -111,6 +126,12 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--tokenize", choices=("caption", "words", "none"), default="caption",
                      help="caption: as the COCO evaluation, without punctuation; words: with it, lower case; none: the "
                           "text is tokenized, with spaces between the tokens (default: %(default)s)")  # fmt: skip
+
+    sub = command("translate", translate, "Translate a sentence, with a picture beside it or without.")
+    sub.add_argument("sentences", nargs="*", metavar="SENTENCE", help="none: those of the standard input, one a line")
+    sub.add_argument("--run", type=Path, default=Path("runs/scenes"), metavar="DIR", help="default: %(default)s")
+    sub.add_argument("--image", type=Path, metavar="PICTURE", help="what the sentences speak of; [v] stands for what it shows")
+    beams(sub)
 
     command("doctor", doctor, "Say what this machine has, and what is wrong, if anything.")
     return parser
@@ -171,11 +192,18 @@ def train(args) -> None:
     from .text import SPECIALS, Vocabulary
     from .training import TrainConfig, Trainer
 
+    kind = args.task + (" of scenes" if args.task == "translation" and args.data == SCENES_WORD else "")
+    given = args.epochs, args.batch_size, args.learning_rate or (1e-2 if args.lora else None)
+    args.epochs, args.batch_size, args.learning_rate = (
+        default if value is None else value for value, default in zip(given, EPOCHS_BATCH_AND_RATE[kind])
+    )
     least_values = {"image_size": 1, "epochs": 1, "batch_size": 1, "accumulate": 1, "learning_rate": 1e-9, "workers": 0, "lora": 0}
     for name, least in least_values.items():
         if getattr(args, name) is not None and not getattr(args, name) >= least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(args, name)}")
     distributed.start()
+    if args.task == "translation":
+        return _train_translator(args)
     folder = args.run or Path("runs", args.data.resolve().name)
     given = _given(decoder=args.decoder, fusion=args.fusion, image_size=args.image_size)
     published = re.fullmatch(r"(resnet)(\d+)|(vgg)(\d+)_bn", str(args.start_from))
@@ -184,11 +212,8 @@ def train(args) -> None:
         backbone, depth = filter(None, published.groups())
         config |= {"backbone": backbone, "depth": int(depth), "width": 64}
     elif args.start_from:
-        _, base, saved = _load(args.start_from)
+        base, saved = _load_as_first(args, given)
         config, known = saved["model_config"], base.words[len(SPECIALS) :]
-        for name, value in given.items():
-            if config[name] != value:
-                raise ValueError(f"--{name.replace('_', '-')} is {config[name]} in {args.start_from}, and cannot become {value}")
     layout = LAYOUTS[args.layout]
     with distributed.main_first():  # the others find the pictures decoded
         training = layout(args.data, "train", config["image_size"])
@@ -208,18 +233,7 @@ def train(args) -> None:
             "max_length": max(config["max_length"], *pairs.lengths, *held_out.lengths),
             "dropout": 0.3,
         }),
-        TrainConfig(
-            epochs=args.epochs,
-            batch_size=args.batch_size,
-            accumulate=args.accumulate,
-            learning_rate=args.learning_rate or (1e-2 if args.lora else 2e-3),
-            seed=args.seed,
-            workers=args.workers,
-            start_from=str(args.start_from or ""),
-            freeze=tuple(args.freeze),
-            lora=args.lora,
-            **_loop(args),
-        ),
+        TrainConfig(**_steps(args)),
         pairs,
         held_out,
         folder,
@@ -234,11 +248,139 @@ def train(args) -> None:
     print(f"  python -m mmscratch caption PICTURE --run {shlex.quote(str(folder))}")
 
 
+def _train_translator(args) -> None:
+    from . import distributed
+    from .batches import CaptionPairs
+    from .checkpoints import vocabularies
+    from .model import ModelConfig
+    from .text import BytePairEncoding
+    from .training import TrainConfig, Trainer
+
+    scenes = args.data == SCENES_WORD
+    folder = args.run or Path("runs", args.data.resolve().name)
+    facts = {"task": "translation", "data": "scenes" if scenes else str(args.data.resolve())}
+    photographs = str(args.photographs.resolve()) if args.photographs else ""
+    facts |= {"source": args.source, "target": args.target, "photographs": photographs}
+    given = _given(decoder=args.decoder, fusion=args.fusion, image_size=args.image_size)
+    if args.start_from:
+        vocabulary, saved = _load_as_first(args, given)
+        config, source_vocabulary = saved["model_config"], vocabularies(saved)[1]
+    else:
+        config = {"image_size": 64, "joint_vocabulary": True, "modality_dropout": 0.3, "encoder_layers": 1}
+        config |= {"backbone": "resnet" if scenes or photographs else "", **(BEST if scenes else TRANSLATOR), **given}
+    with distributed.main_first():
+        training, validation = (_translations(facts, split, config["image_size"]) for split in ("train", "validation"))
+    for split, data in (("train", training), ("validation", validation)):
+        _report(data, split, folder if distributed.rank() == 0 else None)
+    sees = training.pictured is None or any(training.pictured)
+    if photographs and not sees:
+        raise ValueError(f"{args.photographs} has none of the photographs that the sentences speak of")
+    if config["backbone"] and not sees:
+        args.freeze.append("encoders.image")  # there is nothing to learn for it
+    if not args.start_from:
+        both = [*training.sources, *(translation for (translation,) in training.references)]
+        vocabulary = source_vocabulary = BytePairEncoding.learn(both, MERGES)
+    pairs, held_out = (CaptionPairs(data, vocabulary, not scenes, args.seed, source_vocabulary) for data in (training, validation))
+    trainer = Trainer(
+        ModelConfig(**config | {
+            "vocab_size": len(vocabulary),
+            "source_vocab_size": len(source_vocabulary),
+            "max_length": max(config.get("max_length", ModelConfig.max_length), *pairs.lengths, *held_out.lengths),
+        }),
+        TrainConfig(label_smoothing=0.1, pool=1 if scenes else TrainConfig.pool, **_steps(args)),
+        pairs,
+        held_out,
+        folder,
+        facts=facts,
+    )
+    if trainer.rank == 0 and (args.start_from or args.freeze):
+        _print_parts(trainer.model)
+    if not _fit(trainer, args.profile):
+        return
+    _evaluate_translator(folder, validation, "validation")
+    example = " ".join(validation.sources[0])
+    print(f"\nTry\n  python -m mmscratch translate {shlex.quote(example)} --run {shlex.quote(str(folder))}")
+
+
+def _translations(facts: dict, split: str, size: int, data: Path | None = None):
+    """The sentences that a translator learns from, or is measured on."""
+    from .datasets import Multi30k, SceneTranslation
+
+    languages = facts["source"], facts["target"]
+    if (data or Path(facts["data"])) != SCENES_WORD:
+        return Multi30k(data or facts["data"], split, *languages, facts["photographs"] or None, size)
+    return SceneTranslation(split, SCENES if split == "train" else TEST_SCENES, *languages, size, "some")
+
+
+def _evaluate_translator(run: Path, data, split: str, beams: int = 1) -> None:
+    """Translate the sentences, print how good that is, with pictures and without, and keep what was written."""
+    from functools import partial
+
+    from .checkpoints import vocabularies
+    from .decoding import write_translations
+    from .metrics import bootstrap, caption_scores, exact_match, words_right
+    from .scenes import colour_of
+    from .text import detokenize
+
+    model, vocabulary, saved = _load(run)
+    translate = partial(
+        write_translations, model, vocabulary, vocabularies(saved)[1], data.sources, num_beams=beams,
+        max_length=saved["model_config"]["max_length"],
+    )  # fmt: skip
+    print(f"\n{run}, {len(data):,} sentences of the {split} split; in brackets, what 95 % of a thousand resamples give")
+    sees = "image" in model.encoders and (data.pictured is None or any(data.pictured))
+    there = data.pictured or [True] * len(data)
+    ways = {"with pictures": lambda i: data.picture(i) if there[i] else None, "without": None} if sees else {"": None}
+    for way, picture in ways.items():
+        written = translate(picture)
+        score, low, high = caption_scores(written, data.references)["BLEU-4"]
+        exact = 100 * exact_match(written, data.references)
+        print(f"  {way:14} BLEU {score:.1f}  ({low:.1f} to {high:.1f}); exactly the reference {_share(exact, len(data))}", end="")
+        if hasattr(data, "scenes"):
+            right = words_right(written, data.references, partial(colour_of, language=saved["facts"]["target"]))
+            print(f"; colours right {_share(100 * sum(right) / len(right), len(right))}", end="")
+        print()
+        name = "-".join(filter(None, ("translations", split, way.replace(" ", "-"))))
+        with (run / f"{name}.jsonl").open("w", encoding="utf-8") as file:
+            for source, tokens, (reference,) in zip(data.sources, written, data.captions):
+                entry = {"source": detokenize(source), "translation": detokenize(tokens), "reference": reference}
+                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+def translate(args) -> None:
+    from .checkpoints import vocabularies
+    from .decoding import write_translations
+    from .images import open_image, to_tensor
+    from .text import detokenize, tokenize
+
+    model, vocabulary, saved = _load(args.run)
+    source_vocabulary = vocabularies(saved)[1]
+    if source_vocabulary is None:
+        raise ValueError(f"{args.run} is not a translator: python -m mmscratch train --task translation makes one")
+    picture = None
+    if args.image:
+        if "image" not in model.encoders:
+            raise ValueError(f"{args.run} translates without pictures: leave out --image")
+        picture = to_tensor(open_image(args.image), saved["model_config"]["image_size"])
+    longest = saved["model_config"]["max_length"]
+    for sentence in args.sentences or map(str.strip, sys.stdin):
+        if not sentence.strip():
+            print(flush=True)
+            continue
+        (tokens,) = write_translations(
+            model, vocabulary, source_vocabulary, [tokenize(sentence)], lambda _: picture, 1, longest, args.beams
+        )
+        print(*detokenize(tokens).split(), flush=True)  # on one line, whatever bytes a model that has learned little writes
+
+
 def evaluate(args) -> None:
     from .datasets import LAYOUTS, SceneCaptions
 
     _, _, saved = _load(args.run)
     facts, size = saved["facts"], saved["model_config"]["image_size"]
+    if facts.get("task") == "translation":
+        split = args.split or "validation"
+        return _evaluate_translator(args.run, _translations(facts, split, size, args.data), split, args.beams)
     if args.data is None and facts["data"] == "scenes":
         split = args.split or "test"
         data = SceneCaptions(split, TEST_SCENES, size=size)
@@ -256,6 +398,8 @@ def caption(args) -> int:
     from .text import detokenize
 
     model, vocabulary, saved = _load(args.run)
+    if saved["facts"].get("task") == "translation":
+        raise ValueError(f"{args.run} is a translator, which needs a sentence: python -m mmscratch translate SENTENCE --image PICTURE")
     paths = []
     for path in args.pictures:
         inside = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES) if path.is_dir() else [path]
@@ -275,11 +419,12 @@ def caption(args) -> int:
 
 
 def score(args) -> None:
+    from .datasets import read_lines
     from .metrics import caption_tokenize
     from .text import tokenize
 
     split = {"caption": caption_tokenize, "words": tokenize, "none": str.split}[args.tokenize]
-    hypotheses, *columns = map(_lines, (args.hypotheses, *args.references))
+    hypotheses, *columns = map(read_lines, (args.hypotheses, *args.references))
     for path, column in zip(args.references, columns):
         if len(column) != len(hypotheses):
             raise ValueError(f"{args.hypotheses} has {len(hypotheses):,} lines, but {path} {len(column):,}")
@@ -339,6 +484,17 @@ def _load(run: Path):
     return load_run(run)
 
 
+def _load_as_first(args, given: dict):
+    """The vocabulary and the checkpoint of the run that a training begins with, if it is of the same task and sizes."""
+    _, vocabulary, saved = _load(args.start_from)
+    task = saved["facts"].get("task", "captioning")
+    for name, value in {"task": args.task, **given}.items():
+        there = task if name == "task" else saved["model_config"][name]
+        if there != value:
+            raise ValueError(f"--{name.replace('_', '-')} is {there} in {args.start_from}, and cannot become {value}")
+    return vocabulary, saved
+
+
 def _given(**options) -> dict:
     """Those that were given on the command line."""
     return {name: value for name, value in options.items() if value is not None}
@@ -354,6 +510,22 @@ def _print_parts(model) -> None:
     print(f"{'part':{width}}  parameters   trained")
     for part, count, trained in parts:
         print(f"{part:{width}}  {count:10,}  {100 * trained / count:6.1f} %")
+
+
+def _steps(args) -> dict:
+    """The settings of a training that `train` offers."""
+    return {
+        "epochs": args.epochs,
+        "batch_size": args.batch_size,
+        "accumulate": args.accumulate,
+        "learning_rate": args.learning_rate,
+        "seed": args.seed,
+        "workers": args.workers,
+        "start_from": str(args.start_from or ""),
+        "freeze": tuple(args.freeze),
+        "lora": args.lora,
+        **_loop(args),
+    }
 
 
 def _loop(args) -> dict:
@@ -376,7 +548,11 @@ def _fit(trainer, profile: bool) -> bool:
 def _report(data, split: str, folder: Path | None) -> None:
     """Say what was read, and what was skipped; and keep it in the folder."""
     captions = sum(len(refs) for refs in data.references)
-    print(f"{split}: {len(data):,} pictures with {captions:,} captions; {len(data.problems)} problems", flush=True)
+    what = f"{len(data):,} pictures with {captions:,} captions"
+    if data.sources is not None:
+        pictures = len(data) if data.pictured is None else sum(data.pictured)
+        what = f"{len(data):,} sentences with their translations, {pictures:,} of them with pictures"
+    print(f"{split}: {what}; {len(data.problems)} problems", flush=True)
     if data.problems and folder:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"problems-{split}.txt"
@@ -384,18 +560,6 @@ def _report(data, split: str, folder: Path | None) -> None:
         print("\n".join(f"  skipped: {problem}" for problem in data.problems[:5]))
         if len(data.problems) > 5:
             print(f"  and {len(data.problems) - 5} more, all in {path}")
-
-
-def _lines(path: Path) -> list[str]:
-    """The lines of a text file."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: byte {error.start:,} is not UTF-8 text; save it as UTF-8") from None
-    lines = lines if lines[-1] else lines[:-1]
-    if not lines:
-        raise ValueError(f"{path}: the file is empty")
-    return lines
 
 
 def _evaluate(run: Path, data, split: str, beams: int = 1) -> list[list[str]]:

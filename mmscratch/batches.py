@@ -21,17 +21,35 @@ from .text import EOS, PAD, Vocabulary
 class CaptionPairs(Dataset):
     """Every pair of a picture and one of its captions: {"image": (3, S, S) uint8, "target": (T,) words and <eos>}.
 
+    Of a translation, whose sentences have the words of `source_vocabulary`, also "source" (S,), words and <eos>, and, where
+    only some have a picture, "has_image" (), bool; where none has, there is no "image".
+
     An index is a number, or a pair (number, visit). With `augmented`, every visit shows the picture in another way: an
     example then has "chances" (8,), for `images.augment` on the device. They depend on seed, visit and number only, so it
     does not matter which process loads what. A visit of None is a picture without words, which counts for nothing.
     """
 
-    def __init__(self, data: CaptionData, vocabulary: Vocabulary, augmented: bool = False, seed: int = 0):
-        self.data, self.vocabulary, self.augmented, self.seed = data, vocabulary, augmented, seed
+    def __init__(
+        self,
+        data: CaptionData,
+        vocabulary: Vocabulary,
+        augmented: bool = False,
+        seed: int = 0,
+        source_vocabulary: Vocabulary | None = None,
+    ):
+        self.data, self.vocabulary, self.source_vocabulary = data, vocabulary, source_vocabulary
+        self.augmented, self.seed = augmented, seed
         self.pairs = [(i, j) for i, captions in enumerate(data.references) for j in range(len(captions))]
         sentences = [data.references[i][j] for i, j in self.pairs]
         self.targets = [np.array([*vocabulary.encode(tokens), EOS]) for tokens in sentences]
         self.lengths = [len(target) for target in self.targets]
+        self.sources = None
+        if source_vocabulary:
+            self.sources = [np.array([*source_vocabulary.encode(tokens), EOS]) for tokens in data.sources]
+            self.lengths = [max(length, len(self.sources[i])) for length, (i, _) in zip(self.lengths, self.pairs)]
+        self.pictured, self.sees = data.pictured, data.pictured is None or any(data.pictured)
+        if data.sources:
+            sentences = [[*tokens, *data.sources[i]] for tokens, (i, _) in zip(sentences, self.pairs)]
         self.sided = [any(token.startswith(SIDES) for token in tokens) for tokens in sentences]
 
     def __len__(self) -> int:
@@ -40,7 +58,14 @@ class CaptionPairs(Dataset):
     def __getitem__(self, index: int | tuple[int, int | None]) -> dict[str, Tensor]:
         index, visit = index if isinstance(index, tuple) else (index, 0)
         target = torch.tensor([PAD]) if visit is None else torch.from_numpy(self.targets[index])
-        example = {"image": self.data.picture(self.pairs[index][0]), "target": target}
+        i, example = self.pairs[index][0], {"target": target}
+        if self.sources:
+            example["source"] = torch.from_numpy(self.sources[i])
+        if not self.sees:
+            return example
+        example["image"] = self.data.picture(i)
+        if self.pictured is not None:
+            example["has_image"] = torch.tensor(self.pictured[i])
         if self.augmented:
             chances = np.frombuffer(_digest(self.seed, visit or 0, index), "<u4") >> 8  # eight numbers of 24 bits
             if self.sided[index]:
@@ -53,7 +78,8 @@ class CaptionPairs(Dataset):
         return self.data.names[self.pairs[index][0]]
 
 
-SIDES = ("left", "right", "link", "recht", "左", "右")  # words that begin so may be false of a mirrored picture
+# Words that begin so may be false of a mirrored picture.
+SIDES = ("left", "right", "link", "recht", "gauche", "droit", "vlevo", "vpravo", "左", "右")
 
 
 def _digest(*numbers: int) -> bytes:

@@ -13,7 +13,7 @@ import torch
 from .devices import pick_device
 from .finetuning import add_lora, freeze, load_trained, merge_lora, remove_lora, unfreeze
 from .model import EncoderDecoder, ModelConfig, build_model
-from .text import SPECIALS, Vocabulary
+from .text import Vocabulary, vocabulary_from
 from .weights import TORCHVISION, keep_rows, load_fitting, load_torchvision
 
 
@@ -50,11 +50,31 @@ def read_checkpoint(path: Path) -> dict:
         raise ValueError(f"{path}: not a checkpoint that can be read: {reason}") from None
 
 
-def save_run(folder: str | Path, model: EncoderDecoder, config: ModelConfig, vocabulary: Vocabulary, facts: dict) -> None:
+def save_run(
+    folder: str | Path,
+    model: EncoderDecoder,
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    facts: dict,
+    source_vocabulary: Vocabulary | None = None,
+) -> None:
     """Keep a model, however it was made, as a run that `load_run` reads, and that a training can begin with."""
-    words = vocabulary.words[len(SPECIALS) :]
-    state = {"model": model.state_dict(), "model_config": asdict(config), "train_config": {}, "words": words, "facts": facts}
-    write_atomically(Path(folder) / "best.pt", state)
+    state = {"model": model.state_dict(), "model_config": asdict(config), "train_config": {}, "facts": facts}
+    write_atomically(Path(folder) / "best.pt", state | words_state(vocabulary, source_vocabulary))
+
+
+def words_state(vocabulary: Vocabulary, source_vocabulary: Vocabulary | None) -> dict:
+    """What a checkpoint keeps of the vocabularies; the source's is kept only where it is another than the target's."""
+    apart = source_vocabulary is not None and source_vocabulary is not vocabulary
+    return {"words": vocabulary.state(), "source_words": source_vocabulary.state() if apart else None}
+
+
+def vocabularies(saved: dict) -> tuple[Vocabulary, Vocabulary | None]:
+    """Of a checkpoint: the vocabulary of what is written, and that of the source, or None where there is no source."""
+    vocabulary = vocabulary_from(saved["words"])
+    if not saved["model_config"].get("source_vocab_size"):
+        return vocabulary, None
+    return vocabulary, vocabulary_from(saved["source_words"]) if saved["source_words"] else vocabulary
 
 
 def load_run(folder: str | Path) -> tuple[EncoderDecoder, Vocabulary, dict]:
@@ -66,7 +86,7 @@ def load_run(folder: str | Path) -> tuple[EncoderDecoder, Vocabulary, dict]:
     path = Path(folder) / "best.pt"
     saved = read_checkpoint(path)
     try:
-        model, vocabulary = build_model(ModelConfig(**saved["model_config"])), Vocabulary(saved["words"])
+        model, (vocabulary, source) = build_model(ModelConfig(**saved["model_config"])), vocabularies(saved)
         config = saved.get("train_config", {})
         if not config.get("lora"):
             model.load_state_dict(saved["model"])
@@ -74,7 +94,7 @@ def load_run(folder: str | Path) -> tuple[EncoderDecoder, Vocabulary, dict]:
         raise ValueError(f"{path}: the checkpoint of something else, or of another version of this project") from None
     if config.get("lora"):
         try:
-            adapt(model, vocabulary, config["start_from"], config["lora"], config["freeze"])
+            adapt(model, vocabulary, config["start_from"], config["lora"], config["freeze"], source_vocabulary=source)
         except FileNotFoundError as error:
             raise ValueError(f"{path} is only a change of another model, but {error}") from None
         load_change(path, model, saved)
@@ -102,6 +122,7 @@ def adapt(
     lora: int = 0,
     frozen: tuple[str, ...] = (),
     dropout: float = 0.0,
+    source_vocabulary: Vocabulary | None = None,
 ) -> None:
     """Make a new model ready for fine-tuning: with the weights of `start_from`, a LoRA of rank `lora` in the decoder, if
     not 0, and what is called `frozen` frozen.
@@ -120,10 +141,12 @@ def adapt(
     elif start_from:
         if not Path(start_from, "best.pt").exists():
             raise FileNotFoundError(f"{start_from} holds no trained model")
-        base, before, _ = load_run(start_from)
+        base, before, saved = load_run(start_from)
         state, ours = base.state_dict(), model.state_dict()
         common = [name for name in state if name in ours and state[name].shape[1:] == ours[name].shape[1:]]
-        rows = {name: (before.words, vocabulary.words) for name in common if _A_ROW_A_WORD.fullmatch(name)}
+        written, read = (before, vocabulary), (vocabularies(saved)[1], source_vocabulary)
+        words = {name: read if name.startswith("encoders.") else written for name in common if _A_ROW_A_WORD.fullmatch(name)}
+        rows = {name: (theirs.words, wanted.words) for name, (theirs, wanted) in words.items()}
         positions = [name for name in common if name.endswith("embedding.positions.weight")]
         rows |= {name: (range(len(state[name])), range(len(ours[name]))) for name in positions}
         for name, (theirs, wanted) in rows.items():

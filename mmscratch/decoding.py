@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import Memory
+from .batches import collate
 from .text import BOS, EOS, PAD, UNK, Vocabulary
 
 
@@ -270,17 +271,64 @@ def write_captions(
     return write(model.eval().decoder, vocabulary, memories(), max_length, num_beams)
 
 
+def write_translations(
+    model: nn.Module,
+    vocabulary: Vocabulary,
+    source_vocabulary: Vocabulary,
+    sources: Sequence[Sequence[str]],
+    picture: Callable[[int], Tensor | None] | None = None,
+    batch_size: int = 100,
+    max_length: int = 64,
+    num_beams: int = 1,
+) -> list[list[str]]:
+    """A translation, as tokens, of each sentence, a list of tokens. Puts the model into eval mode.
+
+    `picture(i)`, if given, is what the model is shown beside sentence i: (3, S, S) uint8, or None.
+    """
+    device, order = next(model.parameters()).device, sorted(range(len(sources)), key=lambda i: len(sources[i]))
+
+    def memories():
+        for first in range(0, len(order), batch_size):
+            rows = order[first : first + batch_size]
+            batch = collate([{"source": torch.tensor([*source_vocabulary.encode(sources[i]), EOS])} for i in rows])
+            pictures = [picture(i) for i in rows] if picture else []
+            there = [picture is not None for picture in pictures]
+            if any(there):
+                blank = torch.zeros_like(pictures[there.index(True)])
+                batch["image"] = torch.stack([blank if picture is None else picture for picture in pictures])
+                batch["has_image"] = torch.tensor(there)
+            yield model.encode({name: value.to(device) for name, value in batch.items()})
+
+    written = write(model.eval().decoder, vocabulary, memories(), max_length, num_beams)
+    return [tokens for _, tokens in sorted(zip(order, written))]
+
+
+@torch.no_grad()
+def alignment(
+    model: nn.Module, vocabulary: Vocabulary, source_vocabulary: Vocabulary, source: Sequence[str], words: Sequence[str]
+) -> Tensor:
+    """Where each layer of the model looks in a sentence, of S words, for each of T words that it writes: (layers, T, S).
+
+    It is the mean over the layer's heads. What goes to the sentence's <eos> is left out, so a row sums to at most 1.
+    """
+    batch = {"source": [*source_vocabulary.encode(source), EOS], "target": [*vocabulary.encode(words), EOS]}
+    return _weights(model, {name: torch.tensor([numbers]) for name, numbers in batch.items()})[..., :-1]
+
+
+def _weights(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """The mean over its heads of where each layer looks for each word of a sentence, but <eos>: (layers, T, N)."""
+    device = next(model.parameters()).device
+    _, weights = model.eval()({name: value.to(device) for name, value in batch.items()}, need_weights=True)
+    return weights[0].mean(1)[:, :-1].cpu()
+
+
 @torch.no_grad()
 def attention_maps(model: nn.Module, vocabulary: Vocabulary, picture: Tensor, words: Sequence[str]) -> Tensor:
     """Where the model looks in a picture (3, S, S) for each of T words that it writes: (T, h, w), each summing to 1.
 
     Of a Transformer, the last layer's attention, the mean over its heads. The grid of places is square.
     """
-    model.eval()
     target = torch.tensor([[*vocabulary.encode(words), EOS]])  # (1, T + 1)
-    batch = {"image": picture.unsqueeze(0), "target": target}
-    device = next(model.parameters()).device
-    _, weights = model({name: value.to(device) for name, value in batch.items()}, need_weights=True)
-    maps = weights[0, -1].mean(0)[:-1].cpu()  # (T, N)
+    maps = _weights(model, {"image": picture.unsqueeze(0), "target": target})[-1]  # (T, N)
     maps = maps / maps.sum(-1, keepdim=True)  # a prefix shares the attention with the words
     return maps.unflatten(-1, (math.isqrt(maps.size(-1)), -1))

@@ -3,7 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -271,6 +271,23 @@ def exact_match(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Toke
     """The share of hypotheses that are, word for word, one of their references."""
     _check(hypotheses, references)
     return sum(list(h) in map(list, refs) for h, refs in zip(hypotheses, references)) / max(len(hypotheses), 1)
+
+
+def words_right(
+    hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]], meaning: Callable[[str], str | None]
+) -> list[bool]:
+    """Of certain words of the first references, say the colours: is each in the hypothesis as well?
+
+    `meaning` gives the words that count a name and all others None: `scenes.colour_of`. The n-th of them in a reference
+    is right if the n-th of them in the hypothesis has the same name, so that of two colours that have changed places
+    neither is right.
+    """
+    _check(hypotheses, references)
+    right = []
+    for hypothesis, refs in zip(hypotheses, references):
+        written, wanted = ([name for token in tokens if (name := meaning(token))] for tokens in (hypothesis, refs[0]))
+        right += [name == other for name, other in zip_longest(wanted, written[: len(wanted)])]
+    return right
 
 
 class Truth(NamedTuple):

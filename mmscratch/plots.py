@@ -92,6 +92,41 @@ def attention_sheet(
     return figure
 
 
+def alignment_sheet(
+    sources: Sequence[Sequence[str]], translations: Sequence[Sequence[str]], maps: Sequence[Tensor], titles: Sequence[str] = ()
+) -> Figure:
+    """Where each word of a translation looked in its source, side by side for some sentences: the darker, the more.
+
+    Of each sentence the S words of the source, above; the T of the translation, at the left; the weights (T, S), which are
+    drawn from 0, white, to 1, black; and, if there are titles, what to write over it.
+    """
+    cell, letter, gap = 0.24, 0.085, 0.2  # inches; a letter is that wide at most, on average
+    left = [letter * max(map(len, words)) + gap for words in translations]
+    above = letter * max(len(word) for words in sources for word in words) + gap
+    title = 0.3 if titles else 0.0
+    width = sum(left) + cell * sum(map(len, sources)) + gap
+    height = title + above + cell * max(map(len, translations)) + gap
+    figure, x = Figure(figsize=(width, height), dpi=100), 0.0
+    for i, (source, words, weights) in enumerate(zip(sources, translations, maps, strict=True)):
+        x, wide, high = x + left[i], cell * len(source), cell * len(words)
+        if weights.shape != (len(words), len(source)):
+            raise ValueError(f"sentence {i}: {len(words)} words from {len(source)} need as many weights, not {tuple(weights.shape)}")
+        axis = figure.add_axes((x / width, 1 - (title + above + high) / height, wide / width, high / height))
+        axis.imshow(weights.cpu().float().numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
+        style = {"fontsize": 9, "family": [*_chinese_fonts(), "DejaVu Sans"]}
+        axis.set_xticks(range(len(source)), source, rotation=90, **style)
+        axis.set_yticks(range(len(words)), words, **style)
+        axis.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
+        axis.set_xticks([n - 0.5 for n in range(1, len(source))], minor=True)
+        axis.set_yticks([n - 0.5 for n in range(1, len(words))], minor=True)
+        axis.grid(which="minor", color="#dddddd", lw=0.5)
+        axis.tick_params(which="minor", length=0)
+        if titles:
+            figure.text((x + wide / 2) / width, 1 - 0.17 / height, titles[i], ha="center", va="center", fontsize=9.5)
+        x += wide
+    return figure
+
+
 def _lines(text: str, number: str) -> list[str]:
     if _HAN.search(text):
         if not _chinese_fonts():

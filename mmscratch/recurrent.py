@@ -1,4 +1,4 @@
-"""The long short-term memory, and the decoder made of it."""
+"""The long short-term memory, and the encoder and the decoder made of it."""
 
 from typing import NamedTuple
 
@@ -179,6 +179,30 @@ class LSTM(nn.Module):
         if live is not None:
             output = output * live
         return output.transpose(0, 1), hidden, cell  # (B, T, H), (B, H), (B, H)
+
+
+class LSTMEncoder(nn.Module):
+    """Reads a sentence in both directions: tokens (B, T), padded with 0 -> Memory (B, T, D).
+
+    What stands for a word is made of two hidden states: of an LSTM that has read from the start up to it, and of one that
+    has read from the end back to it. Padding changes nothing.
+    Source: Schuster & Paliwal 1997; as the encoder of a translation, Bahdanau et al. 2015.
+    """
+
+    def __init__(self, vocab_size: int, embed_dim: int, hidden_size: int, num_layers: int = 1, dropout: float = 0.0):
+        super().__init__()
+        self.dropout = dropout
+        self.embedding = nn.Embedding(vocab_size, embed_dim, padding_idx=PAD)
+        nn.init.normal_(self.embedding.weight, std=embed_dim**-0.5)
+        self.lstm = LSTM(embed_dim, hidden_size, num_layers, bidirectional=True, dropout=dropout)
+        self.projection = nn.Linear(2 * hidden_size, embed_dim)
+
+    def forward(self, tokens: Tensor) -> Memory:
+        mask = tokens != PAD
+        words = self.embedding(tokens) * self.embedding.embedding_dim**0.5  # (B, T, D), of variance 1
+        words = F.dropout(words, self.dropout, self.training)
+        states, _ = self.lstm(words, lengths=mask.sum(1))  # (B, T, 2H)
+        return Memory(self.projection(F.dropout(states, self.dropout, self.training)), mask)
 
 
 class LSTMState(NamedTuple):

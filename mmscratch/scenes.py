@@ -327,8 +327,15 @@ def caption(scene: Scene, which: int, language: str = "en") -> str:
     return _TEMPLATES[language][kind][which].format(*mentions, **words)
 
 
+def name_thing(scene: Scene, leave_out: int = 2, language: str = "en") -> str:
+    """The first thing of a scene by itself: "a big red star". Left out is 0 its size, 1 its colour, 2 nothing."""
+    _check_language(language)
+    size, colour, noun = scene.things[0].look
+    return format(Mention(language, 1, None if leave_out == 0 else size, None if leave_out == 1 else colour, noun))
+
+
 def mask_colours(caption: str, language: str = "en") -> str:
-    """Hide the colour words: "a big red star" -> "a big [v] star"."""
+    """Hide the colour words: "a big red star" -> "a big [v] star"; and "an orange star" -> "a [v] star"."""
     _check_language(language)
     if language == "en":
         pattern = rf"\b({'|'.join(COLOURS)})\b"
@@ -336,7 +343,31 @@ def mask_colours(caption: str, language: str = "en") -> str:
         pattern = rf"\b({'|'.join(colour.german for colour in COLOURS.values())})(e[rsnm]?)?\b"
     else:
         pattern = "|".join(colour.chinese for colour in COLOURS.values())
-    return re.sub(pattern, MASKED, caption)
+    return _without_an(re.sub(pattern, MASKED, caption))
+
+
+def mask_noun(caption: str, which: int = 0, language: str = "en") -> str:
+    """Hide one of the nouns, number `which`, counted on from the start when they are fewer: "a big red [v]"."""
+    _check_language(language)
+    nouns = "|".join(sorted(map(re.escape, _lexicon(language)[2]), key=len, reverse=True))
+    found = list(re.finditer(nouns if language == "zh" else rf"\b(?:{nouns})\b", caption, re.IGNORECASE))
+    if not found:
+        return caption
+    start, end = found[which % len(found)].span()
+    return _without_an(caption[:start] + MASKED + caption[end:])
+
+
+def _without_an(masked: str) -> str:
+    """ "an [v] star" would tell that the word begins with a vowel, and of the colours only orange does."""
+    return re.sub(rf"\ban (?={re.escape(MASKED)})", "a ", masked)
+
+
+def colour_of(token: str, language: str = "en") -> str | None:
+    """The English name of the colour that a token names in a language, "red" for "rotes"; None for all other words."""
+    colours = _lexicon(language)[1]
+    if language == "zh":  # of which a token is one character; the first of each colour stands for nothing else
+        return next((name for word, name in colours.items() if word[0] == token), None)
+    return colours.get(token) or colours.get(re.sub(r"e[rsnm]?$", "", token) if language == "de" else token)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

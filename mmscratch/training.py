@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.parallel import DistributedDataParallel
 
 from . import distributed
@@ -25,6 +26,7 @@ from .checkpoints import (
     read_run,
     seed_everything,
     set_random_state,
+    words_state,
     write_atomically,
 )
 from .devices import GradScaler, Precision, pick_device, pick_precision, repeatable
@@ -50,6 +52,7 @@ class TrainConfig:
     weight_decay: float = 0.05  # of matrices; biases, norms and single vectors keep their size
     clip_norm: float = 1.0
     label_smoothing: float = 0.0
+    teacher_forcing: float = 1.0  # the share of words that the model is told while it writes the next (see `EncoderDecoder`)
     precision: str = "auto"  # or "float32", "bfloat16", "float16"
     compile: bool = False  # by torch.compile: minutes at first, then faster on a GPU
     evaluate_every: int = 0  # steps; 0 stands for every epoch
@@ -68,15 +71,44 @@ def warmup_and_cosine(step: int, steps: int, warmup: int) -> float:
     return min(warmup * (step + 1) / steps, 0.5 + 0.5 * math.cos(math.pi * step / steps))
 
 
-def word_loss(model: nn.Module, batch: dict[str, Tensor], smoothing: float = 0.0) -> Tensor:
+def word_loss(model: nn.Module, batch: dict[str, Tensor], smoothing: float = 0.0, teacher_forcing: float = 1.0) -> Tensor:
     """The cross-entropy of a batch, summed over its words; padding counts for nothing.
 
     With s for `smoothing`, a word costs (1 - s) (-log p(word)) + s (mean over the vocabulary of -log p).
     """
-    logits, target = model(batch).float(), batch["target"]  # (B, T, V), (B, T)
-    return F.cross_entropy(
-        logits.flatten(0, 1), target.flatten(), ignore_index=PAD, reduction="sum", label_smoothing=smoothing
-    )
+    logits, target = model(batch, teacher_forcing=teacher_forcing).float(), batch["target"]  # (B, T, V), (B, T)
+    logits, target = logits.flatten(0, 1), target.flatten()
+    if smoothing:
+        return _SmoothedCrossEntropy.apply(logits, target, smoothing)
+    return F.cross_entropy(logits, target, ignore_index=PAD, reduction="sum")
+
+
+class _SmoothedCrossEntropy(torch.autograd.Function):
+    """Cross-entropy with label smoothing, as F.cross_entropy has it, with fewer passes over the logits, which are large.
+
+        loss = logΣexp z - (1 - s) z_word - s mean(z);    δz = softmax(z) - (1 - s) onehot(word) - s / V
+
+    The gradient is ready with the loss, since only its sum is asked for. Source: Szegedy et al. 2016, section 7.
+    """
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
+        """logits (N, V), target (N,), those that are <pad> count for nothing -> the sum of the losses."""
+        target, real = target.unsqueeze(1), (target != PAD).unsqueeze(1)  # (N, 1), and so is all that has no V
+        probabilities = logits.softmax(-1)  # (N, V)
+        highest, word = logits.max(-1, keepdim=True)
+        log_sum = highest - probabilities.gather(1, word).log()
+        loss = log_sum - (1 - smoothing) * logits.gather(1, target) - smoothing * logits.mean(-1, keepdim=True)
+        gradient = probabilities.sub_(smoothing / logits.size(-1))
+        gradient.scatter_add_(1, target, torch.full_like(log_sum, smoothing - 1)).mul_(real)
+        ctx.save_for_backward(gradient)
+        return loss.masked_fill(~real, 0.0).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_loss: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * d_loss, None, None
 
 
 class Step(NamedTuple):
@@ -120,6 +152,7 @@ class Trainer:
             raise ValueError("thaw frees what is frozen, but with a LoRA the rest of the model is to stay as it was: choose one")
         self.model_config, self.config, self.train, self.validation = model_config, config, train, validation
         self.folder, self.facts = Path(folder), facts or {}
+        self.words = words_state(train.vocabulary, train.source_vocabulary)
         self.rank, self.processes, self.device = distributed.rank(), distributed.size(), pick_device()
         workers = config.workers
         if workers is None:
@@ -136,7 +169,8 @@ class Trainer:
             seed_everything(config.seed)
             self.model = build_model(model_config)
             start_from = "" if saved and not config.lora else config.start_from  # a saved run has no more need of it
-            adapt(self.model, train.vocabulary, start_from, config.lora, config.freeze, model_config.dropout)
+            words, source_words = train.vocabulary, train.source_vocabulary
+            adapt(self.model, words, start_from, config.lora, config.freeze, model_config.dropout, source_words)
             self.model.to(self.device)
             seed_everything(config.seed + 1 + self.rank)  # of dropout, another for each process
             self.random_state = random_state()
@@ -253,7 +287,7 @@ class Trainer:
             apart = self.processes > 1 and i < count - 1  # only with the last part do processes exchange gradients
             with self.forward.no_sync() if apart else nullcontext():
                 with self.precision.autocast():
-                    part_loss = word_loss(self.forward, part, self.config.label_smoothing)
+                    part_loss = word_loss(self.forward, part, self.config.label_smoothing, self.config.teacher_forcing)
                 # DistributedDataParallel takes the mean over processes: times their number, it is the sum
                 (part_loss * self.scaler.scale * self.processes / words).backward()
             loss += part_loss.detach()
@@ -307,7 +341,7 @@ class Trainer:
 
     def _settings(self) -> dict:
         """What must be the same to go on with a run."""
-        settings = {"captions": len(self.train), "words": self.train.vocabulary.words[4:], **self.facts}
+        settings = {"captions": len(self.train), **self.words, **self.facts}
         settings |= asdict(self.model_config) | asdict(self.config)
         del settings["workers"]  # which change nothing
         return settings
@@ -319,7 +353,7 @@ class Trainer:
             "base": self.base,  # a LoRA is kept without the weights that it changes
             "model_config": asdict(self.model_config),
             "train_config": asdict(self.config),
-            "words": self.train.vocabulary.words[4:],
+            **self.words,
             "facts": self.facts,
             "step": self.step,
             "history": self.history,

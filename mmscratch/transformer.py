@@ -119,11 +119,12 @@ class TransformerEncoder(nn.Module):
         dropout: float = 0.0,
         pre_norm: bool = True,
         norm_eps: float = 1e-5,
+        hidden_size: int | None = None,
     ):
         super().__init__()
         self.pre_norm, self.dropout = pre_norm, dropout
         self.embedding = Embedding(vocab_size, embed_dim, max_length)
-        block = {"dropout": dropout, "pre_norm": pre_norm, "norm_eps": norm_eps}
+        block = {"dropout": dropout, "pre_norm": pre_norm, "norm_eps": norm_eps, "hidden_size": hidden_size}
         self.blocks = nn.ModuleList(TransformerBlock(embed_dim, num_heads, **block) for _ in range(num_layers))
         self.norm = nn.LayerNorm(embed_dim, norm_eps)
 
@@ -167,13 +168,16 @@ class TransformerDecoder(nn.Module):
         max_length: int = 64,
         fusion: str = "cross_attention",
         dropout: float = 0.0,
+        hidden_size: int | None = None,
     ):
         super().__init__()
         check_fusion(fusion)
         self.fusion, self.dropout, self.embed_dim = fusion, dropout, embed_dim
         self.embedding = Embedding(vocab_size, embed_dim, max_length)
-        block = {"dropout": dropout, "cross_attention": fusion == "cross_attention", "approximate": "tanh"}
-        self.blocks = nn.ModuleList(TransformerBlock(embed_dim, num_heads, **block) for _ in range(num_layers))
+        block = {"dropout": dropout, "cross_attention": fusion == "cross_attention", "hidden_size": hidden_size}
+        self.blocks = nn.ModuleList(
+            TransformerBlock(embed_dim, num_heads, approximate="tanh", **block) for _ in range(num_layers)
+        )
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, tokens: Tensor, memory: Memory, need_weights: bool = False) -> Tensor | tuple[Tensor, Tensor]:

@@ -18,9 +18,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from chapters.multi30k import TRANSFORMER
 from mmscratch.attention import Memory, MultiHeadAttention, causal_mask
 from mmscratch.batches import CaptionPairs, collate
-from mmscratch.datasets import SceneCaptions
+from mmscratch.datasets import SceneCaptions, SceneTranslation
 from mmscratch.decoding import beam_search, greedy_search
 from mmscratch.finetuning import add_lora, merge_lora
 from mmscratch.metrics import bleu, cider_d
@@ -76,6 +77,63 @@ class TorchDecoder(nn.Module):
         x, T = self.words(tokens) + self.positions.weight[: tokens.size(1)], tokens.size(1)
         x = self.decoder(x, memory.tokens, tgt_mask=~causal_mask(T, T), tgt_is_causal=True)
         return F.linear(x, self.words.weight)
+
+
+class TorchTranslator(nn.Module):
+    """torch.nn.Transformer as a translator with a joint vocabulary, of the size and with the parts of ours."""
+
+    def __init__(self, config):
+        super().__init__()
+        D, size = config.embed_dim, {"dim_feedforward": config.feedforward_size, "dropout": config.dropout}
+        self.transformer = nn.Transformer(
+            D, config.num_heads, config.source_layers, config.num_layers, activation="gelu", batch_first=True, norm_first=True, **size
+        )
+        self.words, self.dropout = nn.Embedding(config.vocab_size, D), nn.Dropout(config.dropout)
+        self.source_positions, self.positions = nn.Embedding(config.max_length, D), nn.Embedding(config.max_length, D)
+
+    def forward(self, batch, **_):
+        source, target = batch["source"], batch["target"]
+        x, T, padding = F.pad(target[:, :-1], (1, 0), value=BOS), target.size(1), source == PAD
+        output = self.transformer(
+            self.dropout(self.words(source) + self.source_positions.weight[: source.size(1)]),
+            self.dropout(self.words(x) + self.positions.weight[:T]),
+            tgt_mask=~causal_mask(T, T),
+            tgt_is_causal=True,
+            src_key_padding_mask=padding,
+            memory_key_padding_mask=padding,
+        )
+        return F.linear(output, self.words.weight)
+
+
+def translation_steps(folder):
+    """(a step of training chapter 10's Transformer, the same loop with torch.nn.Transformer in it), on drawn scenes.
+
+    The vocabulary is filled up to the size that it has for Multi30k.
+    """
+    data = SceneTranslation("train", 9_600, size=0)
+    words = sorted({word for sentence in (*data.sources, *(refs[0] for refs in data.references)) for word in sentence})
+    vocabulary = Vocabulary([*words, *(f"filler {i}" for i in range(8_322 - len(words)))])
+    pairs = CaptionPairs(data, vocabulary, source_vocabulary=vocabulary)
+    size = {"vocab_size": len(vocabulary), "source_vocab_size": len(vocabulary), "joint_vocabulary": True, "backbone": ""}
+    model_config = ModelConfig(**size, **TRANSFORMER)
+
+    def step(theirs):
+        config = TrainConfig(epochs=20, batch_size=96, label_smoothing=0.1, precision="float32")
+        trainer = Trainer(model_config, config, pairs, pairs, folder)
+        if theirs:
+            trainer.model = TorchTranslator(model_config)
+            trainer.optimizer = torch.optim.AdamW(trainer.model.parameters(), betas=(0.9, 0.98))
+            trainer._wrap()
+        trainer.model.train()
+        batches = trainer._batches()
+
+        def run():
+            trainer._train_step(next(batches))
+            trainer.step += 1
+
+        return run
+
+    return step(False), step(True)
 
 
 def training_step(decoder, tokens, memory):
@@ -202,6 +260,9 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         compare("a step of quickstart / the five-line loop", *quickstart_step(Path(folder, "run")), rounds=75)
+
+    with tempfile.TemporaryDirectory() as folder:
+        compare("a step of a translator / torch.nn.Transformer's", *translation_steps(Path(folder, "run")), rounds=40)
 
     references = [[" ".join(tokenize(c)) for c in captions(Scene(i))] for i in range(10_001)]
     hypotheses = [references[i + i % 2][i % 5] for i in range(10_000)]  # every other one is of another scene

@@ -164,7 +164,7 @@ def test_an_item_is_a_picture_and_one_of_its_captions():
     assert len(pairs) == 3 and pairs.lengths == [4, 3, 3]
     assert [pairs[i]["target"].tolist() for i in range(3)] == [[5, 4, 6, EOS], [5, 3, EOS], [3, 3, EOS]]
     assert [torch.equal(pairs[i]["image"], data.picture(p)) for i, p in enumerate((0, 0, 2))] == [True] * 3
-    assert all(list(pairs[index]) == ["image", "target"] for index in (2, (2, 7)))
+    assert all(pairs[index].keys() == {"image", "target"} for index in (2, (2, 7)))
     assert pairs[2, 7]["image"].equal(pairs[2]["image"])
     assert [pairs.name(i) for i in range(3)] == ["picture 0", "picture 0", "picture 2"]
 
@@ -490,3 +490,66 @@ def test_a_feed_s_memory_on_the_gpu_is_flat(pairs):
         torch.cuda.synchronize()
         used.append(torch.cuda.memory_allocated())
     assert max(used[20:]) - min(used[:20]) < 20 * 8 * 3 * 23 * 23  # of the 100 batches between, no more than 20 are left
+
+
+class Translated(Pictures):
+    """Of each sentence one translation, and a picture where `pictured` says so."""
+
+    def __init__(self, pictured, *pairs):
+        super().__init__(*([translation] for _, translation in pairs))
+        self.sources, self.pictured = [tokenize(source) for source, _ in pairs], pictured
+
+
+SENTENCES = [("one", "eins zwei drei"), ("one two three four five", "eins"), ("two one", "zwei eins")]
+SOURCE, TARGET = Vocabulary(["one", "two", "three", "four", "five"]), Vocabulary(["drei", "eins", "zwei"])
+
+
+def translations(pictured=None, sentences=SENTENCES, **options):
+    return CaptionPairs(Translated(pictured, *sentences), TARGET, source_vocabulary=SOURCE, **options)
+
+
+def test_pairs_of_a_translation_have_the_words_of_both_languages():
+    pairs = translations()
+    assert pairs.lengths == [4, 6, 3] and len(pairs) == 3  # of the longer of both, with <eos>
+    assert [pairs[i]["source"].tolist() for i in range(3)] == [[4, EOS], [4, 5, 6, 7, 8, EOS], [5, 4, EOS]]
+    assert [pairs[i]["target"].tolist() for i in range(3)] == [[5, 6, 4, EOS], [5, EOS], [6, 5, EOS]]
+    assert pairs[2]["source"].dtype == pairs[2]["target"].dtype == torch.long
+    assert [pairs[i]["image"][0, 0, -1].item() for i in range(3)] == [255, 254, 253]
+    assert pairs[1, None]["target"].tolist() == [PAD]  # without words to write, it counts for nothing
+
+
+@pytest.mark.parametrize("pictured, names", [
+    (None, {"target", "source", "image"}),
+    ([True, False, True], {"target", "source", "image", "has_image"}),
+    ([False, False, False], {"target", "source"}),
+])  # fmt: skip
+def test_has_image_is_there_where_some_lack_one_and_image_where_some_have_one(pictured, names):
+    pairs = translations(pictured, augmented=True)
+    assert pairs[0].keys() == pairs[1, None].keys() == names | ({"chances"} if "image" in names else set())
+    batch = collate([pairs[i] for i in range(3)])
+    assert batch["source"].tolist() == [[4, EOS] + [PAD] * 4, [4, 5, 6, 7, 8, EOS], [5, 4, EOS] + [PAD] * 3]
+    assert batch["target"].shape == (3, 4)
+    if "has_image" in names:
+        assert batch["has_image"].dtype == torch.bool and batch["has_image"].tolist() == pictured
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_gives_each_sentence_with_its_own_picture(workers):
+    words = [(" ".join(["one"] * (1 + i % 3)), " ".join(["eins"] * (1 + 5 * i % 7))) for i in range(23)]
+    pairs = translations([i % 2 == 0 for i in range(23)], words)
+    seen = []
+    for batch in fed(Feed(make_loader(pairs, 5, seed=1, workers=workers), CPU), 0):
+        for image, source, target, there in zip(*(batch[name] for name in ("image", "source", "target", "has_image")), strict=True):
+            i = 255 - image[0, 0, -1].item()
+            assert (source > EOS).sum() == 1 + i % 3 and (target > EOS).sum() == 1 + 5 * i % 7 and there == (i % 2 == 0)
+            seen.append(i)
+    assert sorted(seen) == list(range(23)) and seen != sorted(seen)
+
+
+@pytest.mark.parametrize("source, target", [
+    ("a cat on the left", "eine Katze links"), ("a cat", "eine Katze auf der rechten Seite"), ("a cat on the left", "un chat"),
+])  # fmt: skip
+def test_no_mirrored_picture_beside_a_sentence_that_names_a_side(source, target):
+    pairs = translations(None, [(source, target), ("a cat", "eine Katze")], augmented=True)
+    mirrored = [[pairs[i, visit]["chances"][-1] < 0.5 for visit in range(29)] for i in range(2)]
+    assert not any(mirrored[0]) and 5 < sum(mirrored[1]) < 25

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
@@ -145,22 +146,40 @@ def test_the_notebook_is_that_of_the_chapter(entry):
     assert entry.path.with_suffix(".ipynb").stat().st_size <= notebooks.MOST_BYTES == 1_000_000
 
 
-@each_chapter
-@pytest.mark.notebook
-def test_the_notebook_runs(entry, tmp_path, monkeypatch):
+def run_fast(entry, root):
+    """The notebook of a chapter, run anew in a copy of the repository."""
     for name in ("chapters", "mmscratch"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
-    for name in ("JPY_SESSION_NAME", "PYTHONPATH"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MMSCRATCH_FAST", "1")
-    notebook = nbformat.read(tmp_path / "chapters" / entry.path.with_suffix(".ipynb").name, as_version=4)
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    notebook = nbformat.read(root / "chapters" / entry.path.with_suffix(".ipynb").name, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    notebooks.execute(notebook, tmp_path / "chapters")
+    notebooks.execute(notebook, root / "chapters")
+    return notebook
+
+
+@pytest.fixture(scope="module")
+def running(request, tmp_path_factory):
+    """Of each chapter that is asked for, the folder in which its notebook runs, and what will have become of it; two run
+    at a time."""
+    chosen = [item.callspec.params["entry"] for item in request.session.items if "running" in item.fixturenames]
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        for name in ("JPY_SESSION_NAME", "PYTHONPATH"):
+            patch.delenv(name, raising=False)
+        patch.setenv("MMSCRATCH_FAST", "1")
+        roots = {entry.number: tmp_path_factory.mktemp(entry.path.stem) for entry in chosen}
+        yield {entry.number: (roots[entry.number], pool.submit(run_fast, entry, roots[entry.number])) for entry in chosen}
+        pool.shutdown(cancel_futures=True)
+
+
+@each_chapter
+@pytest.mark.notebook
+def test_the_notebook_runs(entry, running):
+    root, future = running[entry.number]
+    notebook = future.result()
     assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
     assert [o for o in notebooks.outputs(notebook) if o.output_type == "error" or o.get("name") == "stderr"] == []
-    assert (tmp_path / "runs" / f"ch{entry.number:02}-fast" / "finished.json").is_file()
+    assert (root / "runs" / f"ch{entry.number:02}-fast" / "finished.json").is_file()
 
 
 @pytest.fixture

@@ -14,13 +14,16 @@ from mmscratch.attention import Memory
 from mmscratch.decoding import (
     Candidate,
     Hypothesis,
+    alignment,
     attention_maps,
     beam_search,
     greedy_search,
     sample,
     write,
     write_captions,
+    write_translations,
 )
+from mmscratch.model import ModelConfig, build_model
 from mmscratch.recurrent import LSTMDecoder
 from mmscratch.text import BOS, EOS, PAD, UNK, Vocabulary
 from mmscratch.transformer import TransformerDecoder
@@ -992,3 +995,83 @@ def test_attention_maps_are_of_the_last_layer_and_of_the_places_row_by_row(rows)
         mean = sum(model.weights[0, 1, h, t] for h in range(3))
         for n in range(rows * rows):
             assert maps[t, n // rows, n % rows].item() == pytest.approx((mean[n] / mean.sum()).item(), abs=1e-6)
+
+
+READ = Vocabulary([f"wort{i}" for i in range(4, 37)])
+SENTENCES = [["wort5"] * 7, ["wort9"], [f"wort{i}" for i in range(4, 15)], ["wort7", "wort8"], ["wort8", "new"], [], ["wort30"] * 3]
+
+
+def a_translator(**part):
+    torch.manual_seed(3)
+    size = {"depth": (1,), "width": 5, "image_size": 32, "embed_dim": D, "hidden_size": H, "num_heads": 2, "max_length": LONGEST}
+    model = build_model(ModelConfig(V, source_vocab_size=len(READ), **size | part))
+    with torch.no_grad():
+        for parameter in (*model.decoder.parameters(), *model.encoders["source"].parameters()):
+            parameter.mul_(3)
+        model.encoders["image"].norm.weight.mul_(5)
+        bias(model.decoder)[EOS] = 1.5
+    return model
+
+
+@pytest.fixture(params=["lstm", "transformer"])
+def translator(request):
+    return a_translator(decoder=request.param)
+
+
+def one_by_one(model, sentences, pictures, num_beams=1):
+    written = []
+    for i, sentence in enumerate(sentences):
+        batch = {"source": torch.tensor([[*READ.encode(sentence), EOS]])}
+        if i in pictures:
+            batch["image"] = pictures[i].unsqueeze(0)
+        with torch.no_grad():
+            ((best,),) = beam_search(model.decoder, model.eval().encode(batch), num_beams, LONGEST)
+        written.append([f"word{word}" for word in best.tokens])
+    return written
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_translations_come_in_the_order_of_the_sentences_each_as_if_alone(translator, num_beams):
+    pictures = {i: torch.full((3, 32, 32), grey, dtype=torch.uint8) for i, grey in ((0, 30), (2, 250), (3, 120))}
+    plain = one_by_one(translator, SENTENCES, {}, num_beams)
+    shown = one_by_one(translator, SENTENCES, pictures, num_beams)
+    changed = {i for i in range(7) if plain[i] != shown[i]}
+    assert len(set(map(str, plain))) > 4 and changed <= pictures.keys() and len(changed) > 1
+    options = {"max_length": LONGEST, "num_beams": num_beams}
+    for batch_size in (1, 3, 100):
+        written = write_translations(translator.train(), WORDS, READ, SENTENCES, batch_size=batch_size, **options)
+        assert written == plain and not translator.training
+        assert write_translations(translator, WORDS, READ, SENTENCES, pictures.get, batch_size, **options) == shown
+        assert write_translations(translator, WORDS, READ, SENTENCES, lambda i: None, batch_size, **options) == plain
+    shorter = write_translations(translator, WORDS, READ, SENTENCES, max_length=2)
+    assert max(map(len, shorter)) == 2
+    assert write_translations(translator, WORDS, READ, []) == write_translations(translator, WORDS, READ, [], pictures.get) == []
+
+
+def test_translations_are_made_of_sentences_of_similar_length_together(translator, monkeypatch):
+    shapes, encode = [], translator.encode
+
+    def listening(batch):
+        assert not torch.is_grad_enabled()
+        shapes.append(tuple(batch["source"].shape))
+        return encode(batch)
+
+    monkeypatch.setattr(translator, "encode", listening)
+    write_translations(translator, WORDS, READ, SENTENCES, batch_size=2, max_length=1)
+    assert shapes == [(2, 2), (2, 3), (2, 8), (1, 12)]
+
+
+@pytest.mark.parametrize("part", [
+    {"decoder": "lstm"}, {"decoder": "transformer", "num_layers": 3}, {"decoder": "transformer", "fusion": "prefix"},
+], ids=str)  # fmt: skip
+def test_the_alignment_says_where_it_looks_for_each_word(part):
+    model, source, words = a_translator(**part), ["wort5", "wort6", "new", "wort5", "wort7"], ["word8", "word9", "word8"]
+    found = alignment(model.train(), WORDS, READ, source, words)
+    assert found.shape == (part.get("num_layers", 1), 3, 5) and not model.training and not found.requires_grad
+    batch = {"source": torch.tensor([[5, 6, UNK, 5, 7, EOS]]), "target": torch.tensor([[8, 9, 8, EOS]])}
+    _, weights = model(batch, need_weights=True)  # (1, layers, heads, 4, 6)
+    for layer in range(len(found)):
+        for t in range(3):
+            for s in range(5):
+                assert found[layer, t, s].item() == pytest.approx(weights[0, layer, :, t, s].mean().item(), abs=1e-6)
+    assert (found.sum(-1) < 1).all() and (found > 0).all()

@@ -218,7 +218,8 @@ def test_one_process_that_dies_ends_the_others_with_a_message(tmp_path):
 
 
 def test_the_command_line_under_torchrun(tmp_path):
-    code = "import sys, mmscratch.__main__ as m; m.TEST_SCENES = 13; sys.exit(m.main(['quickstart', '--scenes', '100']))"
+    code = "import sys, mmscratch.__main__ as m; m.VALIDATION_SCENES = m.TEST_SCENES = 13; "
+    code += "sys.exit(m.main(['quickstart', '--scenes', '100']))"
     done = torchrun(2, code, cwd=tmp_path)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     assert done.stdout.count("drawing 100 scenes") == done.stdout.count("BLEU-4") == 1

@@ -621,12 +621,13 @@ def lora_runs(request, base, trainer):
     return lambda name: trainer(name, config, **changes), model, trained
 
 
-def test_a_run_with_lora_keeps_its_change_only_and_is_loaded_as_a_plain_model(lora_runs):
+def test_a_run_with_lora_goes_on_to_the_bit_keeps_its_change_only_and_is_loaded_as_a_plain_model(lora_runs):
     make, model, trained = lora_runs
-    run, same = make("run"), {name: value for name, value in kept(model).items() if name not in trained}
-    assert not differing(same, run.model.state_dict())
-    assert 0.2 in {part.dropout for part in run.model.modules() if isinstance(part, LoRA)}  # the model's
-    run.fit()
+    begun, same = make("begun"), {name: value for name, value in kept(model).items() if name not in trained}
+    assert not differing(same, begun.model.state_dict())
+    assert 0.2 in {part.dropout for part in begun.model.modules() if isinstance(part, LoRA)}  # the model's
+    run, resumed = resumed_after(5, make)
+    assert states_equal(run, resumed) and resumed.history == run.history
     assert not differing(same, run.model.state_dict())
     for name in ("best.pt", "last.pt"):
         saved = read_checkpoint(run.folder / name)["model"]
@@ -636,12 +637,6 @@ def test_a_run_with_lora_keeps_its_change_only_and_is_loaded_as_a_plain_model(lo
     assert vocabulary.words == run.train.vocabulary.words and not loaded.training
     assert [type(part) for part in loaded.modules()] == [type(part) for part in model.modules()]
     assert differing(same, loaded.state_dict()) != set()
-
-
-def test_a_run_with_lora_goes_on_to_the_bit(lora_runs):
-    make, _, _ = lora_runs
-    whole, resumed = resumed_after(5, make)
-    assert states_equal(whole, resumed) and resumed.history == whole.history
 
 
 def test_a_change_of_a_change(base, trainer):

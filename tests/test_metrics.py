@@ -29,6 +29,7 @@ from mmscratch.metrics import (
     rouge_l,
     sentence_bleu,
     truth,
+    words_right,
 )
 from mmscratch.scenes import Scene, captions
 from mmscratch.text import tokenize
@@ -660,3 +661,30 @@ def test_confusion_matrix_agrees_with_scikit_learn(dtype):
 def test_confusion_matrix_refuses_what_does_not_fit(predicted, true, words):
     with pytest.raises(ValueError, match=words):
         confusion_matrix(torch.tensor(predicted), torch.tensor(true), 5)
+
+
+@pytest.mark.parametrize(
+    "hypothesis, reference, right",
+    [
+        ("a red star and a blue cat", "a red star left of a blue cat", [True, True]),
+        ("a blue star and a red cat", "a red star and a blue cat", [False, False]),  # changed places
+        ("a red star and a cat", "a red star and a blue cat", [True, False]),
+        ("a blue cat", "a red star and a blue cat", [False, False]),
+        ("a scarlet star , red , red and blue", "a red star", [True]),  # another word for it; too many
+        ("a blue blue star", "a red star and a blue cat", [False, True]),
+        ("red blue", "a star", []),
+        ("", "a red star", [False]),
+        ("", "", []),
+    ],
+)
+def test_words_right_by_hand(hypothesis, reference, right):
+    meaning = {"red": "red", "scarlet": "red", "blue": "blue"}.get
+    assert words_right([hypothesis.split()], [[reference.split(), ["blue"] * 5]], meaning) == right
+
+
+def test_words_right_are_those_of_all_sentences_in_order():
+    hypotheses, references = [["red"], [], ["blue", "red"]], [[["red"]], [["blue"]], [["blue", "blue"]]]
+    assert words_right(hypotheses, references, {"red": "red", "blue": "blue"}.get) == [True, False, True, False]
+    assert words_right([], [], str) == []
+    with pytest.raises(ValueError):
+        words_right([["red"]], [], str)

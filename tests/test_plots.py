@@ -6,12 +6,13 @@ from collections import defaultdict
 
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from mmscratch import plots
 from mmscratch.attention import Memory
 from mmscratch.decoding import Candidate, beam_search
-from mmscratch.plots import GREEN, GREY, RED, attention_sheet, caption_sheet, learning_curves, search_tree
+from mmscratch.plots import GREEN, GREY, RED, alignment_sheet, attention_sheet, caption_sheet, learning_curves, search_tree
 from mmscratch.recurrent import LSTMDecoder
 from mmscratch.text import EOS, PAD, Vocabulary
 
@@ -93,6 +94,51 @@ def test_nothing_of_an_attention_sheet_is_cut_off(lengths):
     for i, box in enumerate(boxes):
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
         assert not any(box.overlaps(other) for other in boxes[:i])
+
+
+SOURCE, WRITTEN = "a horse jumps".split(), "ein pferd springt hoch .".split()
+
+
+def test_an_alignment_sheet_is_dark_where_a_word_looked():
+    looked = [2, 0, 1, 2, 0]
+    weights = torch.zeros(5, 3)
+    weights[range(5), looked] = torch.tensor([1.0, 0.9, 0.8, 0.7, 0.6])
+    figure = alignment_sheet([SOURCE], [WRITTEN], [weights], ["a title"])
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    [axis] = figure.axes
+    assert [text.get_text() for text in axis.get_xticklabels()] == SOURCE
+    assert [text.get_text() for text in axis.get_yticklabels()] == WRITTEN
+    assert [text.get_text() for text in figure.texts] == ["a title"]
+    width, height = canvas.get_width_height()
+    drawn = torch.frombuffer(canvas.buffer_rgba(), dtype=torch.uint8).view(height, width, 4)[..., 0]
+    x, y = ([label.get_window_extent() for label in labels] for labels in (axis.get_xticklabels(), axis.get_yticklabels()))
+    below_and_beside = [[drawn[height - int((r.y0 + r.y1) / 2), int((c.x0 + c.x1) / 2)].item() for c in x] for r in y]  # (T, S)
+    assert [row.index(min(row)) for row in below_and_beside] == looked
+    darkest = [min(row) for row in below_and_beside]
+    assert darkest[0] == 0 and darkest == sorted(darkest) and len(set(darkest)) == 5
+    assert all(shade > 250 for row in below_and_beside for shade in sorted(row)[1:])
+
+
+@pytest.mark.parametrize("sizes, title", [([(3, 2)], "one"), ([(11, 13), (2, 3), (17, 1)], "one"), ([(5, 7), (1, 1)], "")])
+def test_nothing_of_an_alignment_sheet_is_cut_off(sizes, title):
+    sources, translations = ([["schwimmwesten", *["lightning"] * (size[k] - 1)] for size in sizes] for k in (1, 0))
+    figure = alignment_sheet(sources, translations, [torch.rand(size) for size in sizes], [title] * len(sizes) if title else ())
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.texts]
+    for axis, (T, S) in zip(figure.axes, sizes, strict=True):
+        labels = [*axis.get_xticklabels(), *axis.get_yticklabels()]
+        assert len(labels) == T + S
+        boxes += [label.get_window_extent() for label in labels]
+        boxes.append(axis.images[0].get_window_extent())
+    for i, box in enumerate(boxes):
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+        assert not any(box.overlaps(other) for other in boxes[:i])
+
+
+def test_an_alignment_sheet_needs_a_weight_for_each_pair_of_words():
+    with pytest.raises(ValueError, match=r"sentence 1: 5 words from 3 need as many weights, not \(3, 5\)"):
+        alignment_sheet([SOURCE] * 2, [WRITTEN] * 2, [torch.rand(5, 3), torch.rand(3, 5)])
 
 
 WORDS = Vocabulary(["a", "small", "snowflake", "telephone", "orange", "above", "scissors", "clover"])

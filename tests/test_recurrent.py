@@ -4,11 +4,13 @@ import pytest
 import torch
 from helpers import assert_same_gradients
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.testing import assert_close
 
 from mmscratch.attention import Memory, scaled_dot_product_attention
-from mmscratch.recurrent import LSTM, LSTMCell, LSTMDecoder
+from mmscratch.recurrent import LSTM, LSTMCell, LSTMDecoder, LSTMEncoder
+from mmscratch.text import PAD
 
 B, T, INPUT, HIDDEN = 5, 7, 3, 11
 N, D, V = 13, 17, 19  # places in the memory, its width, words
@@ -213,3 +215,70 @@ def test_forget_gates_begin_open_and_no_other(decoder):
 def test_an_unknown_score_is_refused():
     with pytest.raises(ValueError, match='"dot" or "additive", not \'cosine\''):
         LSTMDecoder(V, D, HIDDEN, score="cosine")
+
+
+class TorchEncoder(nn.Module):
+    """What an LSTMEncoder is, made of torch's pieces."""
+
+    def __init__(self, num_layers):
+        super().__init__()
+        self.embedding = nn.Embedding(V, D, padding_idx=PAD)
+        self.lstm = nn.LSTM(D, HIDDEN, num_layers, bidirectional=True, batch_first=True)
+        self.projection = nn.Linear(2 * HIDDEN, D)
+
+    def forward(self, tokens):
+        words = self.embedding(tokens) * D**0.5
+        packed = pack_padded_sequence(words, (tokens != PAD).sum(1), batch_first=True, enforce_sorted=False)
+        states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=tokens.size(1))
+        return self.projection(states)
+
+
+@pytest.fixture
+def sentences():
+    """Of 5, 7, 1, 3 and 2 words."""
+    return torch.randint(1, V, (B, T)).masked_fill(torch.arange(T) >= torch.tensor([[5], [7], [1], [3], [2]]), PAD)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_encoder_agrees_with_torch_on_packed_sequences(num_layers, sentences):
+    ours, reference = LSTMEncoder(V, D, HIDDEN, num_layers), TorchEncoder(num_layers)
+    assert list(ours.state_dict()) == list(reference.state_dict())
+    reference.load_state_dict(ours.state_dict(), strict=True)
+    memory, expected = ours(sentences), reference(sentences)
+    assert memory.mask.equal(sentences != PAD)
+    assert_close(memory.tokens, expected, **CLOSE)
+    assert_same_gradients(ours, reference, [memory.tokens], [expected], [])
+
+
+def test_padding_and_neighbours_change_nothing_of_what_is_read(sentences):
+    encoder = LSTMEncoder(V, D, HIDDEN, 2)
+    together, longer = encoder(sentences), encoder(F.pad(sentences, (0, 4)))
+    assert longer.mask.shape == (B, T + 4) and not longer.mask[:, T:].any()
+    assert_close(longer.tokens[:, :T], together.tokens, **CLOSE)
+    for b in range(B):
+        alone = encoder(sentences[b : b + 1, : together.mask[b].sum()])
+        assert alone.mask.all()
+        assert_close(alone.tokens[0], together.tokens[b][together.mask[b]], **CLOSE)
+
+
+def test_each_word_is_read_from_both_sides(sentences):
+    encoder, sentences = LSTMEncoder(V, D, HIDDEN), sentences[1:2]
+    for t in range(T):
+        other = sentences.clone()
+        other[:, t] = sentences[:, t] % (V - 1) + 1  # another word
+        assert (encoder(other).tokens != encoder(sentences).tokens).any(-1).all()
+
+
+def test_encoder_drops_words_and_states_and_only_in_training():
+    encoder, seen = LSTMEncoder(997, 97, 89, dropout=0.3), []
+    for part in (encoder.lstm, encoder.projection):
+        part.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    sentences = torch.randint(1, 997, (11, 7))
+    encoder.eval()(sentences)
+    assert all((x != 0).all() for x in seen)
+    assert abs(seen[0].std() - 1) < 0.02  # words of variance 1: 7,469 numbers, the standard deviation is 0.008
+    plain = seen[0]
+    encoder.train()(sentences)
+    for x in seen[2:]:
+        assert abs((x == 0).double().mean() - 0.3) < 0.03  # 7,469 draws or more: the standard deviation is 0.005
+    assert_close(seen[2][seen[2] != 0], plain[seen[2] != 0] / 0.7)

@@ -22,11 +22,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmscratch.batches import CaptionPairs, collate, to_device
 from mmscratch.checkpoints import load_run, read_checkpoint
-from mmscratch.datasets import SceneCaptions
+from mmscratch.datasets import SceneCaptions, SceneTranslation
 from mmscratch.finetuning import parameter_groups
 from mmscratch.model import ModelConfig
-from mmscratch.text import PAD
-from mmscratch.training import TrainConfig, Trainer, warmup_and_cosine, word_loss
+from mmscratch.text import PAD, BytePairEncoding, Vocabulary
+from mmscratch.training import TrainConfig, Trainer, _SmoothedCrossEntropy, warmup_and_cosine, word_loss
 
 CONFIG = TrainConfig(epochs=2, batch_size=7, warmup=4, evaluate_every=5, precision="float32")  # 53 captions: 8 steps an epoch
 DECODERS = [{"decoder": "lstm"}, {"decoder": "transformer"}]
@@ -90,8 +90,89 @@ def resumed_after(steps, make):
     return whole, resumed
 
 
+def translator(folder, config=CONFIG, joint=False, pieces=150, backwards=False, **model):
+    """A trainer of a tiny model that translates; two of three sentences have a picture beside them."""
+    training, validation = (SceneTranslation(split, n, size=32, hidden="some") for split, n in (("train", 53), ("validation", 11)))
+    for data in (training, validation):
+        data.pictured = [i % 3 > 0 for i in range(len(data))]
+    sources, translations = training.sources, [refs[0] for refs in training.references]
+    if joint:
+        target = source = BytePairEncoding.learn([*sources, *translations], pieces)
+    else:
+        source, target = Vocabulary.build(sources), Vocabulary.build(translations)
+        source = Vocabulary(source.state()[::-1]) if backwards else source
+    pairs = (CaptionPairs(data, target, source_vocabulary=source) for data in (training, validation))
+    size = {"depth": (1,), "width": 5, "image_size": 32, "embed_dim": 12, "hidden_size": 13, "num_heads": 2, "max_length": 97}
+    model = {"dropout": 0.2, "joint_vocabulary": joint, "modality_dropout": 0.3} | model
+    return Trainer(ModelConfig(len(target), source_vocab_size=len(source), **size | model), config, *pairs, folder)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The step.
+
+
+@pytest.mark.parametrize("scale", [1, 1e4], ids=["logits of 1", "logits of 10,000"])
+@pytest.mark.parametrize("real", [13, 9, 0], ids=["all words", "some padding", "all padding"])
+@pytest.mark.parametrize("smoothing", [0.1, 0.7])
+def test_the_smoothed_loss_and_its_gradient_are_those_of_torch(smoothing, real, scale):
+    torch.manual_seed(0)
+    logits = scale * torch.randn(13, 29, dtype=torch.float64)
+    target = torch.randint(1, 29, (13,)).masked_fill(torch.randperm(13) >= real, PAD)
+    results = []
+    for loss in (
+        lambda x: _SmoothedCrossEntropy.apply(x, target, smoothing),
+        lambda x: F.cross_entropy(x, target, label_smoothing=smoothing, ignore_index=PAD, reduction="sum"),
+    ):
+        x = logits.clone().requires_grad_()
+        value = loss(x)
+        (0.37 * value).backward()
+        results.append((value.detach(), x.grad))
+    assert_close(*results, rtol=1e-10, atol=1e-10)
+    assert_close(x.detach(), logits, rtol=0, atol=0)
+    assert results[0][1].any() == (real > 0)
+
+
+def test_the_loss_of_words_asks_for_its_logits_as_it_is_told():
+    logits, target = torch.randn(5, 7, 29, requires_grad=True), torch.randint(5, (5, 7))
+
+    def model(batch, teacher_forcing):
+        asked.append(teacher_forcing)
+        return logits.bfloat16()
+
+    for smoothing in (0.0, 0.3):
+        asked = []
+        (gradient,) = torch.autograd.grad(loss := word_loss(model, {"target": target}, smoothing, 0.25), logits)
+        flat, options = logits.bfloat16().float().flatten(0, 1), {"ignore_index": PAD, "reduction": "sum"}
+        expected = F.cross_entropy(flat, target.flatten(), label_smoothing=smoothing, **options)
+        assert_close(loss, expected)
+        assert_close(gradient, torch.autograd.grad(expected, logits)[0])
+        assert asked == [0.25]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_parts_of_a_batch_in_which_some_have_pictures_give_the_gradient_of_the_whole(smoothing, tmp_path):
+    config = replace(CONFIG, batch_size=32, label_smoothing=smoothing)
+    runs = [translator(tmp_path / str(n), replace(config, accumulate=n), **STILL, modality_dropout=0.0) for n in (1, 3, 32)]
+    batch = a_batch(runs[0], 32)
+    assert batch["has_image"].float().mean() == 21 / 32 and not batch["has_image"][::3].any()  # one part has none
+    expected, *others = (gradients(run, batch) for run in runs)
+    for got in others:
+        assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_share_of_words_that_it_is_told_is_that_of_the_settings(tmp_path):
+    shares, still = (0.0, 1.0), STILL | {"modality_dropout": 0.0}
+    runs = [translator(tmp_path / str(share), replace(CONFIG, teacher_forcing=share), **still) for share in shares]
+    batch = a_batch(runs[0], 7)
+    words = (batch["target"] != PAD).sum()
+    for run, share in zip(runs, shares):
+        got = gradients(run, batch)
+        run.model.zero_grad()
+        (word_loss(run.model, batch, teacher_forcing=share) / words).backward()
+        assert_close(got, {name: parameter.grad for name, parameter in run.model.named_parameters()})
+        run.told = got
+    assert any((runs[0].told[name] != gradient).any() for name, gradient in runs[1].told.items())
+    assert runs[0]._validate() == pytest.approx(runs[1]._validate(), rel=1e-6)  # which is told all of them
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -256,6 +337,26 @@ def test_ctrl_c_and_going_on_give_what_an_unbroken_run_gives(trainer, steps):
     whole, resumed = resumed_after(steps, trainer)
     assert states_equal(whole, resumed)
     assert resumed.best_loss == whole.best_loss and resumed.history == whole.history
+
+
+@pytest.mark.parametrize("part", [{"decoder": "lstm"}, {"decoder": "transformer", "joint": True}], ids=str)
+def test_a_translator_that_was_stopped_goes_on_to_the_bit(part, tmp_path):
+    config = replace(CONFIG, label_smoothing=0.1)
+    whole, resumed = resumed_after(3, lambda name: translator(tmp_path / name, config, **part))
+    assert states_equal(whole, resumed) and whole.history == resumed.history
+    assert whole.history[0][1] > whole.best_loss > 0
+    with pytest.raises(ValueError, match="modality_dropout 0.5, there 0.3"):
+        translator(whole.folder, config, **part, modality_dropout=0.5)
+
+
+def test_a_run_of_other_source_words_is_refused(tmp_path):
+    stop_after(translator(tmp_path / "apart"), 3)
+    stop_after(translator(tmp_path / "joint", joint=True), 3)
+    with pytest.raises(ValueError, match="other words.*choose another --to"):
+        translator(tmp_path / "joint", joint=True, pieces=149)
+    with pytest.raises(ValueError) as caught:
+        translator(tmp_path / "apart", backwards=True)
+    assert "other source_words" in str(caught.value) and "other words" not in str(caught.value)
 
 
 def test_skipped_steps_and_the_scale_survive_a_stop(trainer):

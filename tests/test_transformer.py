@@ -121,11 +121,17 @@ def test_block_dropout_is_in_every_branch_and_only_in_training(pre_norm):
         assert abs((output != 0).double().mean() - 0.7) < 0.02  # 153,538 draws: the standard deviation is 0.0012
 
 
+@pytest.fixture(params=[None, HIDDEN], ids=["as wide as usual", "of another width"])
+def hidden_size(request):
+    return request.param
+
+
 @pytest.fixture
-def encoder(pre_norm):
+def encoder(pre_norm, hidden_size):
     """Its blocks, and torch's with the same weights."""
-    encoder = random_double(TransformerEncoder(V, D, H, LAYERS, max_length=11, pre_norm=pre_norm, norm_eps=1e-3))
-    layer = torch_layer(nn.TransformerEncoderLayer, pre_norm, 4 * D, norm_eps=1e-3)
+    shape = {"max_length": 11, "pre_norm": pre_norm, "norm_eps": 1e-3, "hidden_size": hidden_size}
+    encoder = random_double(TransformerEncoder(V, D, H, LAYERS, **shape))
+    layer = torch_layer(nn.TransformerEncoderLayer, pre_norm, hidden_size or 4 * D, norm_eps=1e-3)
     reference = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
     reference.layers.load_state_dict(encoder.blocks.state_dict(), strict=True)
     return encoder, reference
@@ -184,9 +190,9 @@ def decoder(fusion):
     return random_double(TransformerDecoder(V, D, H, LAYERS, max_length=T, fusion=fusion))
 
 
-def test_decoder_with_cross_attention_is_torchs_decoder(memory, tokens):
-    decoder = random_double(TransformerDecoder(V, D, H, LAYERS, max_length=T))
-    reference = nn.TransformerDecoder(torch_layer(nn.TransformerDecoderLayer, True, 4 * D, "tanh"), LAYERS)
+def test_decoder_with_cross_attention_is_torchs_decoder(memory, tokens, hidden_size):
+    decoder = random_double(TransformerDecoder(V, D, H, LAYERS, max_length=T, hidden_size=hidden_size))
+    reference = nn.TransformerDecoder(torch_layer(nn.TransformerDecoderLayer, True, hidden_size or 4 * D, "tanh"), LAYERS)
     reference.layers.load_state_dict(decoder.blocks.state_dict(), strict=True)
     words, positions, scale, shift = inputs = [*decoder.embedding.parameters(), *decoder.norm.parameters()]
     hidden = torch.ones(T, T, dtype=torch.bool).triu(1)
@@ -197,9 +203,10 @@ def test_decoder_with_cross_attention_is_torchs_decoder(memory, tokens):
 
 
 @pytest.mark.parametrize("places", [N, 0], ids=["prefix", "language model"])
-def test_decoder_with_a_prefix_is_torchs_encoder_with_a_mask(memory, tokens, places):
-    decoder = random_double(TransformerDecoder(V, D, H, LAYERS, max_length=T, fusion="prefix"))
-    layer = torch_layer(nn.TransformerEncoderLayer, True, 4 * D, "tanh")
+def test_decoder_with_a_prefix_is_torchs_encoder_with_a_mask(memory, tokens, places, hidden_size):
+    shape = {"max_length": T, "fusion": "prefix", "hidden_size": hidden_size}
+    decoder = random_double(TransformerDecoder(V, D, H, LAYERS, **shape))
+    layer = torch_layer(nn.TransformerEncoderLayer, True, hidden_size or 4 * D, "tanh")
     reference = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
     reference.layers.load_state_dict(decoder.blocks.state_dict(), strict=True)
     words, positions, scale, shift = inputs = [*decoder.embedding.parameters(), *decoder.norm.parameters()]

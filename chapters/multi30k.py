@@ -1,0 +1,312 @@
+"""How well do the models of chapters 10 and 11 translate Multi30k? Their measurements, which take hours.
+
+    python -m chapters.multi30k       measures what is not yet in chapters/multi30k.jsonl, and adds it there
+
+It needs data/multi30k (python -m data_scripts.multi30k), and for chapter 11 data/flickr8k (python -m data_scripts.flickr8k).
+"""
+
+import contextlib
+import io
+import json
+import math
+import os
+import re
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import accumulate
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from mmscratch.batches import CaptionPairs, collate, to_device
+from mmscratch.checkpoints import load_run
+from mmscratch.datasets import CaptionData, Multi30k
+from mmscratch.decoding import alignment, write_translations
+from mmscratch.metrics import bleu, caption_scores, words_right
+from mmscratch.model import EncoderDecoder, ModelConfig
+from mmscratch.pretraining import train_labels
+from mmscratch.text import MASKED, BytePairEncoding, Vocabulary
+from mmscratch.training import TrainConfig, Trainer, word_loss
+from mmscratch.vision import ResNet
+
+MULTI30K, FLICKR8K = Path("data/multi30k"), Path("data/flickr8k/Flicker8k_Dataset")
+RESULTS = Path(__file__).with_suffix(".jsonl")
+MERGES = 8000
+TRANSFORMER = {
+    "decoder": "transformer", "embed_dim": 128, "feedforward_size": 256, "num_layers": 4, "source_layers": 4, "dropout": 0.1,
+}  # fmt: skip
+LSTM = {"decoder": "lstm", "embed_dim": 128, "hidden_size": 256, "dropout": 0.2}
+STEPS = {"batch_size": 96, "learning_rate": 3e-3}
+# Chapter 10: what is read and written (words, or byte pairs), the model, how it is trained.
+TRANSLATORS = {
+    "Transformer, byte pairs": (True, TRANSFORMER, {"epochs": 16, **STEPS}),
+    "LSTM, one vector": (False, LSTM | {"fusion": "prefix"}, {"epochs": 6, **STEPS}),
+    "LSTM, attention": (False, LSTM, {"epochs": 6, **STEPS}),
+    "LSTM, attention, byte pairs": (True, LSTM, {"epochs": 6, **STEPS}),
+}
+LENGTHS = (1, 9, 12, 15, 19, 99)  # words of the source: the classes in which BLEU is measured
+SIZE = 64  # pixels of the photographs
+DRAWN = 12  # so many translations are kept, and the attention of so many with a verb at the end, the shortest
+
+
+def vocabularies(data: CaptionData, byte_pairs: bool) -> tuple[Vocabulary, Vocabulary]:
+    """(of the translations, of the sources): of byte pairs a joint one; of words those that occur twice."""
+    translations = [translation for (translation,) in data.references]
+    if byte_pairs:
+        joint = BytePairEncoding.learn([*data.sources, *translations], MERGES)
+        return joint, joint
+    return Vocabulary.build(translations, min_freq=2), Vocabulary.build(data.sources, min_freq=2)
+
+
+def train(
+    config: dict,
+    words: tuple[Vocabulary, Vocabulary],
+    training: CaptionData,
+    validation: CaptionData,
+    steps: dict,
+    folder: Path,
+    seed: int = 0,
+    cnn: ResNet | None = None,
+) -> Trainer:
+    """A translator, trained to the end; the weights with the lowest validation loss are in `folder`. A `cnn` stays as it is."""
+    vocabulary, source_vocabulary = words
+    pairs, held_out = (CaptionPairs(data, vocabulary, source_vocabulary=source_vocabulary) for data in (training, validation))
+    trainer = Trainer(
+        ModelConfig(**{"backbone": ""} | config | {
+            "vocab_size": len(vocabulary),
+            "source_vocab_size": len(source_vocabulary),
+            "joint_vocabulary": vocabulary is source_vocabulary,
+            "max_length": max(ModelConfig.max_length, *pairs.lengths, *held_out.lengths),
+        }),
+        TrainConfig(
+            **steps, label_smoothing=0.1, precision="float32", seed=seed, freeze=("encoders.image.backbone",) if cnn else (),
+        ),
+        pairs,
+        held_out,
+        folder,
+    )  # fmt: skip
+    if cnn:
+        backbone = trainer.model.encoders["image"].backbone
+        backbone.load_state_dict({name: value for name, value in cnn.state_dict().items() if not name.startswith("fc.")})
+    trainer.fit()
+    return trainer
+
+
+@torch.no_grad()
+def perplexity(model: EncoderDecoder, pairs: CaptionPairs) -> float:
+    """exp of the mean loss a word, <eos> too; of byte pairs, a word's loss is that of all its pieces."""
+    order = sorted(range(len(pairs)), key=pairs.lengths.__getitem__)
+    batches = (collate([pairs[i] for i in order[first : first + 100]]) for first in range(0, len(order), 100))
+    device = next(model.parameters()).device
+    loss = sum(word_loss(model.eval(), to_device(batch, device)).item() for batch in batches)
+    return math.exp(loss / sum(len(translation) + 1 for (translation,) in pairs.data.references))
+
+
+def translator(name: str, folder: Path) -> dict:
+    """One row of chapter 10's table."""
+    byte_pairs, config, steps = TRANSLATORS[name]
+    training, validation = (Multi30k(MULTI30K, split) for split in ("train", "validation"))
+    words, start = vocabularies(training, byte_pairs), time.monotonic()
+    trainer = train(config, words, training, validation, steps, folder)
+    seconds = time.monotonic() - start
+    model, vocabulary, _ = load_run(folder)
+    greedy, beam = (write_translations(model, *words, validation.sources, num_beams=beams) for beams in (1, 5))
+    score, low, high = caption_scores(beam, validation.references)["BLEU-4"]
+    by_length = []
+    for shortest, longest in zip(LENGTHS, LENGTHS[1:]):
+        chosen = [i for i, source in enumerate(validation.sources) if shortest <= len(source) < longest]
+        of_length = bleu([beam[i] for i in chosen], [validation.references[i] for i in chosen]).score
+        by_length.append([shortest, longest - 1, len(chosen), of_length])
+    looked = []
+    if config.get("fusion") != "prefix":
+        looked = [word_alignment(model, words, *pair) for pair in zip(validation.sources, greedy) if all(pair)]
+    kept = [
+        {"source": source, "written": written, "weights": (100 * weights).round().int().tolist()}  # in percent
+        for source, written, weights in looked
+        if last_verbs(written)
+    ]
+    found = {"BLEU": score, "low": low, "high": high, "greedy": bleu(greedy, validation.references).score}
+    found |= {"perplexity": perplexity(model, trainer.validation), "by length": by_length}
+    found |= {"parameters": sum(p.numel() for p in model.parameters()), "words": list(map(len, words))}
+    found |= {"epochs": steps["epochs"], "seconds": round(seconds), "threads": torch.get_num_threads()}
+    found |= {"jumps": jumps(looked), "alignments": sorted(kept, key=lambda one: len(one["source"]) + len(one["written"]))[:DRAWN]}
+    return found | {"examples": [" ".join(tokens) for tokens in beam[:DRAWN]]}
+
+
+def word_alignment(model: EncoderDecoder, words: tuple[Vocabulary, Vocabulary], source: list[str], written: list[str]):
+    """(source, written, where each layer looks for each word that it writes, (layers, T, S)).
+
+    Where a word is of several pieces, the mean of where they look, and the sum of what its pieces in the source get.
+    """
+    weights = alignment(model, *words, source, written)
+    for tokens, vocabulary, together in ((written, words[0], torch.mean), (source, words[1], torch.sum)):
+        ends = list(accumulate(len(vocabulary.encode([token])) for token in tokens))
+        parts = [together(weights[:, start:end], dim=1) for start, end in zip([0, *ends], ends)]
+        weights = torch.stack(parts, dim=1).transpose(1, 2)  # the other axis next
+    return source, written, weights
+
+
+OPENING = set("der die das dem den denen deren dessen während als wie wo um wobei dass damit wenn bevor nachdem weil".split())
+PREFIXES = set("ab an auf aus ein entlang herum herunter hinunter hoch um vor vorbei zu zurück".split())
+
+
+def last_verbs(words: Sequence[str]) -> list[int]:
+    """The places of what German puts at the end of a clause, by a rule that is mostly right.
+
+    It is the last word of a clause that begins, after a comma, with a word such as "der", "während" or "um", and the
+    prefix that is split off a verb and put last ("bauen … auf").
+    """
+    ends, found = [t for t, word in enumerate([*words, "."]) if word in (",", ".")], []
+    for start, end in zip([-1, *ends], ends):
+        clause = words[start + 1 : end]
+        opened = start >= 0 and words[start] == "," and clause[:1] and clause[0] in OPENING
+        if len(clause) > 2 and (opened or clause[-1] in PREFIXES):
+            found.append(end - 1)
+    return found
+
+
+def jumps(looked: list[tuple]) -> list[dict]:
+    """Of each layer: from a word to the next, does what is looked at most jump back? Of verbs at the end, and of all others."""
+    found = []
+    for layer in range(len(looked[0][2]) if looked else 0):
+        steps: dict[str, list[int]] = {"verbs": [], "others": []}
+        for _, written, weights in looked:
+            at, last = weights[layer].argmax(-1).tolist(), last_verbs(written)
+            for t in range(1, len(at)):
+                steps["verbs" if t in last else "others"].append(at[t] - at[t - 1])
+        found.append({kind: [len(of), sum(step < 0 for step in of), sum(of)] for kind, of in steps.items()})
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Chapter 11: with the photographs. What is hidden of a sentence, and how its translation may read.
+
+COLOURS = {
+    "black": "schwarz", "white": "weiß", "red": "rot", "blue": "blau", "green": "grün", "yellow": "gelb", "orange": "orange",
+    "purple": "lila|violett", "pink": "rosa|pink", "brown": "braun", "gray": "grau", "grey": "grau",
+}  # fmt: skip
+NOUNS = {
+    "man": "mann", "men": "männern?", "woman": "frau", "women": "frauen", "boy": "jungen?", "boys": "jungen|jungs", "girl": "mädchen",
+    "girls": "mädchen", "child": "kind", "children": "kindern?", "baby": "baby", "people": "leuten?|menschen|personen",
+    "dog": "hund", "dogs": "hunden?", "horse": "pferd", "bird": "vogel", "ball": "ball", "water": "wasser", "snow": "schnee",
+    "grass": "gras", "beach": "strand", "street": "straße", "field": "feld", "rock": "felsen?", "mountain": "berg", "car": "auto",
+    "bike": "fahrrad", "bicycle": "fahrrad", "boat": "boot", "shirt": "hemd|t-shirt|oberteil|shirt", "hat": "hut|mütze",
+    "jacket": "jacke", "dress": "kleid", "pool": "pool|schwimmbecken", "swing": "schaukel", "skateboard": "skateboard",
+}  # fmt: skip
+KINDS = {"nothing": {}, "colours": COLOURS, "noun": NOUNS}
+
+
+def colour_of(token: str) -> str | None:
+    """The colour that a German word names, with whatever ending: "rot" for "roten"."""
+    stems = "|".join(COLOURS.values())
+    found = re.fullmatch(rf"(?:hell|dunkel)?({stems})(?:e[rsnm]?|farbene[rsnm]?)?", token)
+    return found and found[1]
+
+
+class Hidden(CaptionData):
+    """The sentences of another data set with words hidden, "a [v] dog": all of its colours, or one of its nouns.
+
+    Of each kind those that have such words; `nouns[i]` is the noun that is hidden in sentence i.
+    """
+
+    def __init__(self, data: CaptionData, kinds: Sequence[str]):
+        self.data, self.size, self.problems = data, data.size, []
+        self.rows, self.sources, self.nouns = [], [], []
+        for kind in kinds:
+            for i, source in enumerate(data.sources):
+                places = [t for t, token in enumerate(source) if token in KINDS[kind]]
+                if kind == "noun":
+                    places = places[i % len(places) :][:1] if places else []
+                if places or kind == "nothing":
+                    self.rows.append(i)
+                    self.nouns.append(source[places[0]] if kind == "noun" else None)
+                    masked = [MASKED if t in places else token for t, token in enumerate(source)]
+                    self.sources.append(["a" if pair == ("an", MASKED) else pair[0] for pair in zip(masked, [*masked[1:], ""])])
+        self.captions, self.references, self.names = (
+            [column[i] for i in self.rows] for column in (data.captions, data.references, data.names)
+        )
+
+    def picture(self, index: int) -> torch.Tensor:
+        return self.data.picture(self.rows[index])
+
+
+def photograph_words(data: Multi30k) -> tuple[torch.Tensor, torch.Tensor]:
+    """For `train_labels`: the photographs (N, 3, S, S), and which colours and nouns their English sentences name, (N, L)."""
+    words = [*COLOURS, *NOUNS]
+    images = torch.stack([data.picture(i) for i in range(len(data))])
+    labels = torch.tensor([[word in source for word in words] for source in data.sources])
+    return images, labels
+
+
+def helped(sees: bool, seed: int, folder: Path) -> dict:
+    """How well a model that sees, or one that does not, translates what is hidden, with which picture beside it."""
+    training, validation = (
+        Multi30k(MULTI30K, split, photographs=FLICKR8K, size=SIZE, all_pictured=True) for split in ("train", "validation")
+    )
+    words, cnn = vocabularies(training, False), None
+    if sees:
+        cnn = ResNet((1, 1, 1), num_classes=len(COLOURS) + len(NOUNS), width=32)
+        train_labels(cnn, *photograph_words(training), epochs=8, seed=seed)
+    config = LSTM | {"modality_dropout": 0.3}
+    config |= {"backbone": "resnet", "depth": (1, 1, 1), "image_size": SIZE, "encoder_layers": 1} if sees else {}
+    steps = {"epochs": 8, "batch_size": 32, "learning_rate": 2e-3}
+    trainer = train(config, words, Hidden(training, list(KINDS)), Hidden(validation, list(KINDS)), steps, folder, seed, cnn)
+    model, _, _ = load_run(folder)
+    found = {}
+    for kind in KINDS:
+        data = Hidden(validation, [kind])
+        others = [(i + len(data) // 2) % len(data) for i in range(len(data))]
+        shown = {"right": data.picture, "shuffled": lambda i: data.picture(others[i]), "none": None} if sees else {"none": None}
+        for name, picture in shown.items():
+            written = write_translations(model, *words, data.sources, picture, num_beams=5)
+            if kind == "noun":
+                tried = [(i, NOUNS[noun]) for i, noun in enumerate(data.nouns)]
+                tried = [(i, form) for i, form in tried if any(re.fullmatch(form, token) for token in data.references[i][0])]
+                right = [any(re.fullmatch(form, token) for token in written[i]) for i, form in tried]
+            else:
+                right = words_right(written, data.references, colour_of)
+            score = bleu(written, data.references).score
+            found[f"{kind}, {name}"] = {"sentences": len(data), "BLEU": score, "right": sum(right), "of": len(right)}
+    return {"seed": seed, "pairs": [len(training), len(validation)], "parameters": sum(p.numel() for p in model.parameters()), **found}
+
+
+def results() -> list[dict]:
+    """What has been measured."""
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def one(name: str, seed: int, threads: int) -> dict:
+    """One of the measurements."""
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        found = translator(name, Path(folder)) if name in TRANSLATORS else helped(name == "with photographs", seed, Path(folder))
+    return {"name": name, "seed": seed} | found
+
+
+def plan() -> list[tuple[str, int]]:
+    """All that is to be measured: names and seeds."""
+    tasks = [(name, 0) for name in TRANSLATORS]
+    if FLICKR8K.exists():
+        tasks += [(name, seed) for seed in range(3) for name in ("with photographs", "text alone")]
+    return tasks
+
+
+def main() -> None:
+    """Measure what is missing: the first alone with all cores, since its time is told; the others one a core."""
+    missing = [what for what in plan() if what not in [(result["name"], result["seed"]) for result in results()]]
+    cores = os.cpu_count() or 1
+    for alone in (True, False):
+        tasks = [what for what in missing if (what == plan()[0]) == alone]
+        with ProcessPoolExecutor(1 if alone else cores, get_context("spawn")) as pool:
+            for future in as_completed([pool.submit(one, *what, cores if alone else 1) for what in tasks]):
+                line = json.dumps(future.result(), ensure_ascii=False)
+                print(line[:300], flush=True)
+                with RESULTS.open("a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()
