@@ -68,7 +68,6 @@ def train(
     validation: CaptionData,
     steps: dict,
     folder: Path,
-    seed: int = 0,
     cnn: ResNet | None = None,
 ) -> Trainer:
     """A translator, trained to the end; the weights with the lowest validation loss are in `folder`. A `cnn` stays as it is."""
@@ -82,7 +81,7 @@ def train(
             "max_length": max(ModelConfig.max_length, *pairs.lengths, *held_out.lengths),
         }),
         TrainConfig(
-            **steps, label_smoothing=0.1, precision="float32", seed=seed, freeze=("encoders.image.backbone",) if cnn else (),
+            **steps, label_smoothing=0.1, precision="float32", freeze=("encoders.image.backbone",) if cnn else (),
         ),
         pairs,
         held_out,
@@ -132,8 +131,12 @@ def translator(name: str, folder: Path) -> dict:
     found |= {"perplexity": perplexity(model, trainer.validation), "by length": by_length}
     found |= {"parameters": sum(p.numel() for p in model.parameters()), "words": list(map(len, words))}
     found |= {"epochs": steps["epochs"], "seconds": round(seconds), "threads": torch.get_num_threads()}
-    found |= {"jumps": jumps(looked), "alignments": sorted(kept, key=lambda one: len(one["source"]) + len(one["written"]))[:DRAWN]}
-    return found | {"examples": [" ".join(tokens) for tokens in beam[:DRAWN]]}
+    found |= {
+        "jumps": jumps(looked),
+        "alignments": sorted(kept, key=lambda one: len(one["source"]) + len(one["written"]))[:DRAWN],
+    }
+    examples = zip(validation.sources[:DRAWN], (reference for (reference,) in validation.references), beam)
+    return found | {"examples": [[" ".join(tokens) for tokens in example] for example in examples]}
 
 
 def word_alignment(model: EncoderDecoder, words: tuple[Vocabulary, Vocabulary], source: list[str], written: list[str]):
@@ -196,6 +199,7 @@ NOUNS = {
     "bike": "fahrrad", "bicycle": "fahrrad", "boat": "boot", "shirt": "hemd|t-shirt|oberteil|shirt", "hat": "hut|mütze",
     "jacket": "jacke", "dress": "kleid", "pool": "pool|schwimmbecken", "swing": "schaukel", "skateboard": "skateboard",
 }  # fmt: skip
+WITH_PHOTOGRAPHS, TEXT_ALONE = "with photographs", "text alone"
 KINDS = {"nothing": {}, "colours": COLOURS, "noun": NOUNS}
 
 
@@ -241,7 +245,7 @@ def photograph_words(data: Multi30k) -> tuple[torch.Tensor, torch.Tensor]:
     return images, labels
 
 
-def helped(sees: bool, seed: int, folder: Path) -> dict:
+def helped(sees: bool, folder: Path) -> dict:
     """How well a model that sees, or one that does not, translates what is hidden, with which picture beside it."""
     training, validation = (
         Multi30k(MULTI30K, split, photographs=FLICKR8K, size=SIZE, all_pictured=True) for split in ("train", "validation")
@@ -249,11 +253,11 @@ def helped(sees: bool, seed: int, folder: Path) -> dict:
     words, cnn = vocabularies(training, False), None
     if sees:
         cnn = ResNet((1, 1, 1), num_classes=len(COLOURS) + len(NOUNS), width=32)
-        train_labels(cnn, *photograph_words(training), epochs=8, seed=seed)
+        train_labels(cnn, *photograph_words(training), epochs=8)
     config = LSTM | {"modality_dropout": 0.3}
     config |= {"backbone": "resnet", "depth": (1, 1, 1), "image_size": SIZE, "encoder_layers": 1} if sees else {}
     steps = {"epochs": 8, "batch_size": 32, "learning_rate": 2e-3}
-    trainer = train(config, words, Hidden(training, list(KINDS)), Hidden(validation, list(KINDS)), steps, folder, seed, cnn)
+    trainer = train(config, words, Hidden(training, list(KINDS)), Hidden(validation, list(KINDS)), steps, folder, cnn)
     model, _, _ = load_run(folder)
     found = {}
     for kind in KINDS:
@@ -268,9 +272,9 @@ def helped(sees: bool, seed: int, folder: Path) -> dict:
                 right = [any(re.fullmatch(form, token) for token in written[i]) for i, form in tried]
             else:
                 right = words_right(written, data.references, colour_of)
-            score = bleu(written, data.references).score
+            score = caption_scores(written, data.references)["BLEU-4"]
             found[f"{kind}, {name}"] = {"sentences": len(data), "BLEU": score, "right": sum(right), "of": len(right)}
-    return {"seed": seed, "pairs": [len(training), len(validation)], "parameters": sum(p.numel() for p in model.parameters()), **found}
+    return {"pairs": [len(training), len(validation)], "parameters": sum(p.numel() for p in model.parameters()), **found}
 
 
 def results() -> list[dict]:
@@ -278,34 +282,24 @@ def results() -> list[dict]:
     return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
-def one(name: str, seed: int, threads: int) -> dict:
-    """One of the measurements."""
-    torch.set_num_threads(threads)
+def one(name: str) -> dict:
+    """One of the measurements, on one core."""
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        found = translator(name, Path(folder)) if name in TRANSLATORS else helped(name == "with photographs", seed, Path(folder))
-    return {"name": name, "seed": seed} | found
-
-
-def plan() -> list[tuple[str, int]]:
-    """All that is to be measured: names and seeds."""
-    tasks = [(name, 0) for name in TRANSLATORS]
-    if FLICKR8K.exists():
-        tasks += [(name, seed) for seed in range(3) for name in ("with photographs", "text alone")]
-    return tasks
+        found = translator(name, Path(folder)) if name in TRANSLATORS else helped(name == WITH_PHOTOGRAPHS, Path(folder))
+    return {"name": name} | found
 
 
 def main() -> None:
-    """Measure what is missing: the first alone with all cores, since its time is told; the others one a core."""
-    missing = [what for what in plan() if what not in [(result["name"], result["seed"]) for result in results()]]
-    cores = os.cpu_count() or 1
-    for alone in (True, False):
-        tasks = [what for what in missing if (what == plan()[0]) == alone]
-        with ProcessPoolExecutor(1 if alone else cores, get_context("spawn")) as pool:
-            for future in as_completed([pool.submit(one, *what, cores if alone else 1) for what in tasks]):
-                line = json.dumps(future.result(), ensure_ascii=False)
-                print(line[:300], flush=True)
-                with RESULTS.open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
+    """Measure what is missing, one measurement a core at a time."""
+    names = [*TRANSLATORS, *((WITH_PHOTOGRAPHS, TEXT_ALONE) if FLICKR8K.exists() else ())]
+    missing = [name for name in names if name not in [result["name"] for result in results()]]
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(one, name) for name in missing]):
+            line = json.dumps(future.result(), ensure_ascii=False)
+            print(line[:300], flush=True)
+            with RESULTS.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
 
 
 if __name__ == "__main__":

@@ -12,13 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 import nbformat
 import pytest
 import torch
+from torch.testing import assert_close
 
-from chapters import chapter, few_labels, notebooks
+from chapters import chapter, few_labels, multi30k, notebooks
 from chapters.__main__ import Entry, book
 from chapters.chapter import ROOT
-from mmscratch.datasets import draw
+from mmscratch.datasets import CaptionData, draw
+from mmscratch.decoding import alignment
+from mmscratch.model import ModelConfig, build_model
 from mmscratch.recurrent import LSTMCell
 from mmscratch.scenes import judge
+from mmscratch.text import BytePairEncoding
 from mmscratch.vision import ResNet
 
 SECTIONS = ["The idea", "By hand", "The piece", "Train it or Use it", "Look", "What to notice", "Your turn", "Sources"]
@@ -110,6 +114,65 @@ def test_all_that_chapter_7_asks_is_measured():
     assert sorted(measured) == sorted(few_labels.plan())
     loras = [r for r in few_labels.results() if r["method"] == "LoRA" and r["task"] != "photographs"]  # of them all words are new
     assert all(r["trained"] <= 0.05 * r["parameters"] for r in loras)
+
+
+def test_multi30k_was_measured():
+    names = [*multi30k.TRANSLATORS, multi30k.WITH_PHOTOGRAPHS, multi30k.TEXT_ALONE]
+    assert sorted(row["name"] for row in multi30k.results()) == sorted(names)
+
+
+class Sentences(CaptionData):
+    def __init__(self, *sources):
+        self.sources, self.size, self.problems = [source.split() for source in sources], 1, []
+        self.captions, self.references, self.names = ([[i] for i in range(len(sources))] for _ in range(3))
+
+
+def test_colours_and_one_noun_of_multi30k_are_hidden():
+    sentences = Sentences("an orange dog and a red ball", "it rains", "a man sits")
+    hidden = multi30k.Hidden(sentences, ["nothing", "colours", "noun"])
+    assert [" ".join(source) for source in hidden.sources] == [
+        "an orange dog and a red ball", "it rains", "a man sits", "a [v] dog and a [v] ball",
+        "an orange [v] and a red ball", "a [v] sits",
+    ]  # fmt: skip
+    assert hidden.rows == [0, 1, 2, 0, 0, 2] and hidden.nouns == [None] * 4 + ["dog", "man"]
+    assert hidden.references == [[i] for i in hidden.rows]
+
+
+@pytest.mark.parametrize("token, colour", [
+    ("roten", "rot"), ("dunkelblauer", "blau"), ("orangefarbene", "orange"), ("rosa", "rosa"), ("rote", "rot"), ("brot", None),
+])  # fmt: skip
+def test_the_german_words_for_colours(token, colour):
+    assert multi30k.colour_of(token) == colour
+
+
+@pytest.mark.parametrize("sentence, verbs", [
+    ("ein mann , der einen ball wirft .", ["wirft"]), ("zwei männer bauen eine hütte auf .", ["auf"]),
+    ("leute warten darauf , die straße zu überqueren", ["überqueren"]), ("ein hund läuft im gras .", []),
+    ("ein mann , eine frau und ein hund .", []),
+])  # fmt: skip
+def test_verbs_that_german_puts_last(sentence, verbs):
+    words = sentence.split()
+    assert [words[t] for t in multi30k.last_verbs(words)] == verbs
+
+
+def test_attention_that_jumps_back():
+    written = "leute warten , die straße zu überqueren".split()
+    weights = torch.nn.functional.one_hot(torch.tensor([0, 2, 1, 5, 6, 3, 4]), 7).float()[None]
+    # of the verb one step, forward by 1; of the others five: +2, -1, +4, +1 and -3
+    assert multi30k.jumps([([], written, weights)]) == [{"verbs": [1, 0, 1], "others": [5, 2, 3]}]
+
+
+def test_attention_to_pieces_is_that_to_their_words():
+    encoding = BytePairEncoding.learn([["ab", "ab", "cd"]], 1)  # "▁" "ab", or the like: several pieces a word
+    config = {"embed_dim": 8, "num_heads": 2, "num_layers": 2, "decoder": "transformer", "joint_vocabulary": True}
+    model = build_model(ModelConfig(len(encoding), backbone="", source_vocab_size=len(encoding), **config))
+    source, written, weights = multi30k.word_alignment(model, (encoding, encoding), ["ab", "cd", "x"], ["cd", "ab"])
+    of_pieces = alignment(model, encoding, encoding, source, written)
+    ends = [len(encoding.encode(source[:i])) for i in range(4)]
+    first = len(encoding.encode(["cd"]))
+    assert weights.shape == (2, 2, 3)
+    for s in range(3):
+        assert_close(weights[:, 0, s], of_pieces[:, :first, ends[s] : ends[s + 1]].sum(-1).mean(1))
 
 
 @pytest.mark.parametrize("task", ["inverted and noisy", "unseen nouns", "German", few_labels.OLD])
