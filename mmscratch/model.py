@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import Memory
@@ -26,8 +27,8 @@ class EncoderDecoder(nn.Module):
     modality that it lacks is not fused. Where only some examples have one, batch["has_image"] (B,) bool says which; those
     that have none see nothing of it.
 
-    With `modality_dropout`, in training, so large a share of the examples is shown its source without what stands beside
-    it (the picture), so that one model can do with it and without.
+    Several modalities are fused on an equal footing: each vector is brought to the same length. With `modality_dropout`, in
+    training, so large a share of the examples lacks one of its modalities, so that one model can do with and without.
     """
 
     def __init__(self, encoders: dict[str, nn.Module], decoder: nn.Module, modality_dropout: float = 0.0):
@@ -39,13 +40,12 @@ class EncoderDecoder(nn.Module):
         given = [name for name in self.encoders if name in batch]
         if not given:
             raise ValueError(f"the batch has none of: {', '.join(self.encoders)}; it has: {', '.join(batch)}")
-        memories = []
-        for name in given:
-            there = batch.get(f"has_{name}")  # (B,)
-            if self.training and self.modality_dropout and name != "source" and "source" in given:
-                kept = torch.rand(len(batch[name]), device=batch[name].device) >= self.modality_dropout
-                there = kept if there is None else there & kept
-            memories.append(_encode_some(self.encoders[name], batch[name], there))
+        there = {name: batch.get(f"has_{name}") for name in given}  # each (B,) or None
+        if self.training and self.modality_dropout and len(given) > 1:
+            there = _drop_some(there, len(batch[given[0]]), self.modality_dropout, batch[given[0]].device)
+        memories = [_encode_some(self.encoders[name], batch[name], there[name]) for name in given]
+        if len(self.encoders) > 1:  # else the modality whose vectors are longer would outweigh the other, or be shut out
+            memories = [Memory(F.layer_norm(m.tokens, m.tokens.shape[-1:]), m.mask) for m in memories]
         return fuse(memories)
 
     def forward(
@@ -69,6 +69,14 @@ class EncoderDecoder(nn.Module):
             found.append(logits)
             token = torch.where(torch.rand(len(true), device=true.device) < teacher_forcing, true, logits.argmax(-1))
         return torch.stack(found, dim=1)
+
+
+def _drop_some(there: dict[str, Tensor | None], B: int, share: float, device: torch.device) -> dict[str, Tensor]:
+    """Of `share` of the examples leave out one modality, each as often as another, but never the only one of an example."""
+    there = {name: torch.ones(B, dtype=torch.bool, device=device) if has is None else has for name, has in there.items()}
+    count = torch.stack(list(there.values())).sum(0)  # (B,)
+    chosen = (torch.rand(B, device=device) * len(there) / share).floor()  # (B,) 0, 1, …: drop that one; larger: none
+    return {name: has & ((chosen != i) | (count < 2)) for i, (name, has) in enumerate(there.items())}
 
 
 def _encode_some(encoder: nn.Module, inputs: Tensor, there: Tensor | None) -> Memory:
@@ -101,7 +109,7 @@ class ModelConfig:
     source_vocab_size: int = 0  # of the sentence that is given; 0: none is
     source_layers: int = 1  # of its encoder, which is of the decoder's kind
     joint_vocabulary: bool = False  # source and target have the same words, and share one embedding
-    modality_dropout: float = 0.0  # the share of sentences that are shown without their picture in training
+    modality_dropout: float = 0.0  # the share of examples that, in training, lack their picture or their sentence
     decoder: str = "lstm"  # or "transformer"
     fusion: str = "cross_attention"  # or "prefix"
     score: str = "dot"  # or "additive": how the LSTM's cross-attention compares

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
@@ -72,11 +73,15 @@ class Words(nn.Embedding):
         return Memory(super().forward(tokens), tokens != PAD)
 
 
+def evened(memory):
+    """As it is fused with others: each vector of mean 0 and variance 1."""
+    return Memory(F.layer_norm(memory.tokens, memory.tokens.shape[-1:]), memory.mask)
+
+
 def test_a_missing_modality_is_not_fused(model, batch):
     model = EncoderDecoder({**model.encoders, "source": Words(V, 22)}, model.decoder).eval()
     batch["source"] = torch.randint(4, V, (5, 3))
-    image = model.encoders["image"](batch["image"])
-    source = model.encoders["source"](batch["source"])
+    image, source = (evened(model.encoders[name](batch[name])) for name in ("image", "source"))
     assert_close(model.encode(batch), fuse([image, source]))
     assert_close(model.encode({"image": batch["image"]}), image)
     assert_close(model.encode({"source": batch["source"], "target": batch["target"]}), source)
@@ -293,7 +298,8 @@ def test_a_model_of_nothing_and_a_joint_vocabulary_of_two_sizes_are_refused():
 
 def test_no_picture_is_as_good_as_none_that_is_there(translator, beside):
     expected = translator.decoder(
-        torch.cat([torch.full((5, 1), BOS), beside["target"][:, :-1]], dim=1), translator.encoders["source"](beside["source"])
+        torch.cat([torch.full((5, 1), BOS), beside["target"][:, :-1]], dim=1),
+        evened(translator.encoders["source"](beside["source"])),
     )
     assert_close(translator(only(beside, "source", "target")), expected, rtol=0, atol=0)
     assert_close(translator(beside | {"has_image": has()}), expected, **CLOSE)
@@ -350,16 +356,29 @@ def forgetful(beside):
     return model, {"image": torch.randint(4, V, (997, 3)), "source": torch.randint(4, W, (997, 5))}
 
 
-def test_pictures_are_dropped_in_training_and_no_sentence_is(forgetful):
+def test_in_training_some_lack_the_picture_and_as_many_the_sentence_but_none_both(forgetful):
     model, batch = forgetful
-    dropped = model.encode(batch).mask
-    assert dropped[:, 3:].all() and (dropped[:, :3].any(1) == dropped[:, :3].all(1)).all()
-    assert abs(dropped[:, 0].float().mean() - 0.7) < 0.06  # 997 draws: the standard deviation is 0.0145
-    assert not torch.equal(model.encode(batch).mask, dropped)  # others the next time
+    mask = model.encode(batch).mask
+    image, source = mask[:, 0], mask[:, 3]
+    assert torch.equal(mask[:, :3], image[:, None].expand(-1, 3)) and torch.equal(mask[:, 3:], source[:, None].expand(-1, 5))
+    assert (image | source).all()
+    for kept in (image, source):
+        assert abs(kept.float().mean() - 0.85) < 0.05  # 997 draws: the standard deviation is 0.011
+    assert not torch.equal(model.encode(batch).mask, mask)  # others the next time
     there = torch.arange(997) % 2 == 0
-    both = model.encode(batch | {"has_image": there}).mask[:, 0]
-    assert not both[~there].any() and abs(both[there].float().mean() - 0.7) < 0.08
+    mask = model.encode(batch | {"has_image": there}).mask
+    assert not mask[~there, 0].any() and mask[~there, 3].all()
+    assert abs(mask[there, 0].float().mean() - 0.85) < 0.06 and abs(mask[there, 3].float().mean() - 0.85) < 0.06
     assert model.eval().encode(batch).mask.all()
+
+
+def test_several_modalities_are_fused_with_vectors_of_one_length(forgetful):
+    model, batch = forgetful
+    model.eval().encoders["image"].weight.data.mul_(71.0)
+    tokens = model.encode(batch).tokens
+    assert_close(tokens.std(-1, unbiased=False), torch.ones(997, 8), rtol=1e-3, atol=1e-3)
+    assert_close(tokens.mean(-1), torch.zeros(997, 8), rtol=0, atol=1e-4)
+    assert_close(model.encode(only(batch, "source")).tokens, tokens[:, 3:], rtol=0, atol=0)
 
 
 def test_a_picture_that_stands_alone_is_never_dropped(forgetful):
