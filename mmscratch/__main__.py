@@ -22,7 +22,8 @@ TRANSLATOR = {
     "source_layers": 4, "dropout": 0.1,
 }  # fmt: skip
 MERGES = 8000
-EPOCHS_BATCH_AND_RATE = {"captioning": (8, 64, 2e-3), "translation": (16, 96, 3e-3), "translation of scenes": (1, 64, 2e-3)}
+TRANSLATED_SCENES, CNN_SCENES = 40_000, 30_000  # of a translator of scenes, and before it of the CNN with which it sees
+EPOCHS_BATCH_AND_RATE = {"captioning": (8, 64, 2e-3), "translation": (16, 96, 3e-3), "translation of scenes": (1, 32, 3e-3)}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -100,10 +101,10 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--image-size", type=int, metavar="PIXELS", help="default: 64")
     sub.add_argument("--epochs", type=int, help="times to see every caption or sentence (default: 8; of Multi30k 16, of scenes 1)")
     sub.add_argument("--batch-size", type=int,
-                     help="captions or sentences a step, of all processes (default: 64; of Multi30k 96)")  # fmt: skip
+                     help="captions or sentences a step, of all processes (default: 64; of Multi30k 96, of drawn sentences 32)")  # fmt: skip
     sub.add_argument("--accumulate", type=int, default=1, metavar="PARTS",
                      help="compute a step in so many parts, with less memory (default: %(default)s)")  # fmt: skip
-    sub.add_argument("--learning-rate", type=float, help="at its peak (default: 0.002; of Multi30k 0.003; with --lora 0.01)")
+    sub.add_argument("--learning-rate", type=float, help="at its peak (default: 0.002; of translations 0.003; with --lora 0.01)")
     sub.add_argument("--workers", type=int, metavar="N", help="processes that load data (default: by the machine)")
     loop(sub)
     sub.add_argument("--seed", type=int, default=0, help="another seed, another model (default: %(default)s)")
@@ -253,8 +254,10 @@ def _train_translator(args) -> None:
     from .batches import CaptionPairs
     from .checkpoints import vocabularies
     from .model import ModelConfig
+    from .pretraining import pretrained_cnn
     from .text import BytePairEncoding
     from .training import TrainConfig, Trainer
+    from .weights import load_fitting
 
     scenes = args.data == SCENES_WORD
     folder = args.run or Path("runs", args.data.resolve().name)
@@ -268,6 +271,12 @@ def _train_translator(args) -> None:
     else:
         config = {"image_size": 64, "joint_vocabulary": True, "modality_dropout": 0.3, "encoder_layers": 1}
         config |= {"backbone": "resnet" if scenes or photographs else "", **(BEST if scenes else TRANSLATOR), **given}
+    cnn = None
+    if scenes and not args.start_from:  # from a CNN that sees nothing yet, nothing is learned beside a sentence
+        with distributed.main_first():
+            cnn = pretrained_cnn(Path("runs/cnn.pt"), CNN_SCENES)
+        config |= {"depth": (1, 1, 1), "width": 32}
+        args.freeze.append("encoders.image.backbone")
     with distributed.main_first():
         training, validation = (_translations(facts, split, config["image_size"]) for split in ("train", "validation"))
     for split, data in (("train", training), ("validation", validation)):
@@ -293,6 +302,8 @@ def _train_translator(args) -> None:
         folder,
         facts=facts,
     )
+    if cnn:
+        load_fitting(trainer.model.encoders["image"].backbone, cnn.state_dict())  # without its classifier
     if trainer.rank == 0 and (args.start_from or args.freeze):
         _print_parts(trainer.model)
     if not _fit(trainer, args.profile):
@@ -309,7 +320,7 @@ def _translations(facts: dict, split: str, size: int, data: Path | None = None):
     languages = facts["source"], facts["target"]
     if (data or Path(facts["data"])) != SCENES_WORD:
         return Multi30k(data or facts["data"], split, *languages, facts["photographs"] or None, size)
-    return SceneTranslation(split, SCENES if split == "train" else TEST_SCENES, *languages, size, "some")
+    return SceneTranslation(split, TRANSLATED_SCENES if split == "train" else TEST_SCENES, *languages, size, "some")
 
 
 def _evaluate_translator(run: Path, data, split: str, beams: int = 1) -> None:
