@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-SCENES, VALIDATION_SCENES, TEST_SCENES = 100_000, 300, 1000  # of quickstart
+SCENES, VALIDATION_SCENES, TEST_SCENES = 100_000, 300, 1000  # of quickstart and of a translator of scenes
 SCENES_WORD = Path("scenes")  # as --data of a translator: the drawn scenes
 BEST = {"decoder": "lstm", "fusion": "cross_attention"}  # of the four that quickstart can train
 LAYERS = {"lstm": 1, "transformer": 2}
@@ -22,7 +22,7 @@ TRANSLATOR = {
     "source_layers": 4, "dropout": 0.1,
 }  # fmt: skip
 MERGES = 8000
-TRANSLATED_SCENES, CNN_SCENES = 40_000, 30_000  # of a translator of scenes, and before it of the CNN with which it sees
+CNN_SCENES = 30_000  # that teach the CNN with which a translator of scenes sees
 EPOCHS_BATCH_AND_RATE = {"captioning": (8, 64, 2e-3), "translation": (16, 96, 3e-3), "translation of scenes": (1, 32, 3e-3)}
 
 
@@ -320,7 +320,7 @@ def _translations(facts: dict, split: str, size: int, data: Path | None = None):
     languages = facts["source"], facts["target"]
     if (data or Path(facts["data"])) != SCENES_WORD:
         return Multi30k(data or facts["data"], split, *languages, facts["photographs"] or None, size)
-    return SceneTranslation(split, TRANSLATED_SCENES if split == "train" else TEST_SCENES, *languages, size, "some")
+    return SceneTranslation(split, SCENES if split == "train" else TEST_SCENES, *languages, size, "some")
 
 
 def _evaluate_translator(run: Path, data, split: str, beams: int = 1) -> None:

@@ -303,7 +303,7 @@ def test_thawing_goes_by_layers_from_the_output(model):
 
 
 def test_in_a_run_what_is_frozen_at_each_step_is_what_the_schedule_says(trainer):
-    run = trainer(config=replace(CONFIG, freeze=("encoders",), thaw=0.5), depth=(1, 1))
+    run = trainer(config=replace(CONFIG, freeze=("encoders",), thaw=0.5), depth=(1, 1), width=16)
     parts = [names for names in reversed(layers(run.model)) if names[0].startswith("encoders.")]
     step, seen = run._train_step, []
 
