@@ -294,7 +294,7 @@ def test_pictures_are_decoded_once(forty, cache, monkeypatch):
     assert [second.picture(i).tolist() for i in range(40)] == [first.picture(i).tolist() for i in range(40)]
     assert len(decoded) == 40
     assert second.picture(3).shape == (3, 7, 7) and second.picture(3).dtype == torch.uint8
-    assert isinstance(second.pictures, np.memmap)
+    assert isinstance(second.photographs.pictures, np.memmap)
     assert len(list(cache.iterdir())) == 1
     FolderCaptions(forty, size=5)
     assert len(decoded) == 80

@@ -170,9 +170,9 @@ def test_parts_are_exchanged_once_a_step(tmp_path, monkeypatch):
             self.module = model
             self.together = True
 
-        def forward(self, batch):
+        def forward(self, batch, **options):
             calls.append(self.together)
-            return self.module(batch)
+            return self.module(batch, **options)
 
         def no_sync(self):
             parallel = self
