@@ -21,11 +21,12 @@ from pathlib import Path
 
 import torch
 
+from mmscratch.__main__ import MERGES, TRANSLATOR
 from mmscratch.batches import CaptionPairs, collate, to_device
 from mmscratch.checkpoints import load_run
 from mmscratch.datasets import CaptionData, Multi30k
 from mmscratch.decoding import alignment, write_translations
-from mmscratch.metrics import bleu, caption_scores, words_right
+from mmscratch.metrics import bleu, bleu_estimates, words_right
 from mmscratch.model import EncoderDecoder, ModelConfig
 from mmscratch.pretraining import train_labels
 from mmscratch.text import MASKED, BytePairEncoding, Vocabulary
@@ -35,15 +36,11 @@ from mmscratch.weights import load_fitting
 
 MULTI30K, FLICKR8K = Path("data/multi30k"), Path("data/flickr8k/Flicker8k_Dataset")
 RESULTS = Path(__file__).with_suffix(".jsonl")
-MERGES = 8000
-TRANSFORMER = {
-    "decoder": "transformer", "embed_dim": 128, "feedforward_size": 256, "num_layers": 4, "source_layers": 4, "dropout": 0.1,
-}  # fmt: skip
 LSTM = {"decoder": "lstm", "embed_dim": 128, "hidden_size": 256, "dropout": 0.2}
 STEPS = {"batch_size": 96, "learning_rate": 3e-3}
 # Chapter 10: what is read and written (words, or byte pairs), the model, how it is trained.
 TRANSLATORS = {
-    "Transformer, byte pairs": (True, TRANSFORMER, {"epochs": 16, **STEPS}),
+    "Transformer, byte pairs": (True, TRANSLATOR, {"epochs": 16, **STEPS}),
     "LSTM, one vector": (False, LSTM | {"fusion": "prefix"}, {"epochs": 6, **STEPS}),
     "LSTM, attention": (False, LSTM, {"epochs": 6, **STEPS}),
 }
@@ -112,7 +109,7 @@ def translator(name: str, folder: Path) -> dict:
     seconds = time.monotonic() - start
     model, vocabulary, _ = load_run(folder)
     greedy, beam = (write_translations(model, *words, validation.sources, num_beams=beams) for beams in (1, 5))
-    score, low, high = caption_scores(beam, validation.references)["BLEU-4"]
+    score, low, high = bleu_estimates(beam, validation.references)[-1]
     by_length = []
     for shortest, longest in zip(LENGTHS, LENGTHS[1:]):
         chosen = [i for i, source in enumerate(validation.sources) if shortest <= len(source) < longest]
@@ -271,7 +268,7 @@ def helped(sees: bool, folder: Path) -> dict:
                 right = [any(re.fullmatch(form, token) for token in written[i]) for i, form in tried]
             else:
                 right = words_right(written, data.references, colour_of)
-            score = caption_scores(written, data.references)["BLEU-4"]
+            score = bleu_estimates(written, data.references)[-1]
             found[f"{kind}, {name}"] = {"sentences": len(data), "BLEU": score, "right": sum(right), "of": len(right)}
     return {"pairs": [len(training), len(validation)], "parameters": sum(p.numel() for p in model.parameters()), **found}
 

@@ -194,10 +194,9 @@ def train(args) -> None:
     from .training import TrainConfig, Trainer
 
     kind = args.task + (" of scenes" if args.task == "translation" and args.data == SCENES_WORD else "")
-    given = args.epochs, args.batch_size, args.learning_rate or (1e-2 if args.lora else None)
-    args.epochs, args.batch_size, args.learning_rate = (
-        default if value is None else value for value, default in zip(given, EPOCHS_BATCH_AND_RATE[kind])
-    )
+    epochs, batch_size, rate = EPOCHS_BATCH_AND_RATE[kind]
+    defaults = {"epochs": epochs, "batch_size": batch_size, "learning_rate": 1e-2 if args.lora else rate}
+    vars(args).update({name: value for name, value in defaults.items() if getattr(args, name) is None})
     least_values = {"image_size": 1, "epochs": 1, "batch_size": 1, "accumulate": 1, "learning_rate": 1e-9, "workers": 0, "lora": 0}
     for name, least in least_values.items():
         if getattr(args, name) is not None and not getattr(args, name) >= least:
@@ -329,7 +328,7 @@ def _evaluate_translator(run: Path, data, split: str, beams: int = 1) -> None:
 
     from .checkpoints import vocabularies
     from .decoding import write_translations
-    from .metrics import bootstrap, caption_scores, exact_match, words_right
+    from .metrics import bleu_estimates, exact_match, words_right
     from .scenes import colour_of
     from .text import detokenize
 
@@ -344,7 +343,7 @@ def _evaluate_translator(run: Path, data, split: str, beams: int = 1) -> None:
     ways = {"with pictures": lambda i: data.picture(i) if there[i] else None, "without": None} if sees else {"": None}
     for way, picture in ways.items():
         written = translate(picture)
-        score, low, high = caption_scores(written, data.references)["BLEU-4"]
+        score, low, high = bleu_estimates(written, data.references)[-1]
         exact = 100 * exact_match(written, data.references)
         print(f"  {way:14} BLEU {score:.1f}  ({low:.1f} to {high:.1f}); exactly the reference {_share(exact, len(data))}", end="")
         if hasattr(data, "scenes"):

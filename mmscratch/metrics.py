@@ -237,15 +237,19 @@ def bootstrap(
     return scores[25].tolist(), scores[-26].tolist()
 
 
-def caption_scores(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> dict[str, Estimate]:
-    """By name: BLEU-1 to BLEU-4 (0 to 100), ROUGE-L (0 to 1) and CIDEr-D (0 to 10), each with its interval."""
+def bleu_estimates(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> list[Estimate]:
+    """BLEU-1, BLEU-2, BLEU-3 and BLEU-4 (0 to 100), each with its interval."""
 
-    def bleu_scores(sums: np.ndarray) -> list[float]:
+    def scores(sums: np.ndarray) -> list[float]:
         return _bleu(sums.tolist(), "exp").scores
 
     statistics = bleu_statistics(hypotheses, references)
-    columns = zip(bleu_scores(statistics.sum(0)), *bootstrap(statistics, bleu_scores))
-    found = {f"BLEU-{n}": Estimate(*estimate) for n, estimate in enumerate(columns, 1)}
+    return [Estimate(*estimate) for estimate in zip(scores(statistics.sum(0)), *bootstrap(statistics, scores))]
+
+
+def caption_scores(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> dict[str, Estimate]:
+    """By name: BLEU-1 to BLEU-4 (0 to 100), ROUGE-L (0 to 1) and CIDEr-D (0 to 10), each with its interval."""
+    found = {f"BLEU-{n}": estimate for n, estimate in enumerate(bleu_estimates(hypotheses, references), 1)}
     for name, (score, scores) in (("ROUGE-L", rouge_l(hypotheses, references)), ("CIDEr-D", cider_d(hypotheses, references))):
         found[name] = Estimate(score, *bootstrap(scores))
     return found

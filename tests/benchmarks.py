@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from chapters.multi30k import TRANSFORMER
+from mmscratch.__main__ import TRANSLATOR
 from mmscratch.attention import Memory, MultiHeadAttention, causal_mask
 from mmscratch.batches import CaptionPairs, collate
 from mmscratch.datasets import SceneCaptions, SceneTranslation
@@ -115,7 +115,7 @@ def translation_steps(folder):
     vocabulary = Vocabulary([*words, *(f"filler {i}" for i in range(8_322 - len(words)))])
     pairs = CaptionPairs(data, vocabulary, source_vocabulary=vocabulary)
     size = {"vocab_size": len(vocabulary), "source_vocab_size": len(vocabulary), "joint_vocabulary": True, "backbone": ""}
-    model_config = ModelConfig(**size, **TRANSFORMER)
+    model_config = ModelConfig(**size, **TRANSLATOR)
 
     def step(theirs):
         config = TrainConfig(epochs=20, batch_size=96, label_smoothing=0.1, precision="float32")

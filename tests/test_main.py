@@ -228,6 +228,7 @@ def test_train_begins_with_a_cnn_of_torchvision(folder, monkeypatch, capsys):
         ("train --data nowhere", "nowhere: no such folder"),
         ("train --data photos --layout flickr8k", "official layout"),
         ("train --data photos --epochs 0", "--epochs must be at least 1"),
+        ("train --data photos --learning-rate 0", "--learning-rate must be at least 1e-09"),
         ("train --data photos --image-size -5", "--image-size must be at least 1"),
         ("train --data photos --lora 3", "say of which run (start_from, or --from)"),
         ("train --data photos --lora -1", "--lora must be at least 0"),
