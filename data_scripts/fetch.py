@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import gzip
 import hashlib
 import http.client
 import lzma
@@ -11,21 +10,18 @@ import re
 import shutil
 import stat
 import sys
-import tarfile
 import time
 import urllib.error
 import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
-from functools import partial
 from pathlib import Path, PureWindowsPath
-from typing import BinaryIO
 
 ATTEMPTS, WAIT, TIMEOUT = 3, 2.0, 30.0  # tries in a row without a new byte; seconds between them; seconds of silence
 CHUNK = 1 << 17  # bytes
 MOST_BYTES, MOST_FILES = 4 << 30, 100_000  # of one download, and of what one archive unpacks to
-BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
+BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 
 
 class Interrupted(ConnectionError):
@@ -217,7 +213,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def unpack(archive: Path, folder: Path, most_bytes: int = MOST_BYTES, most_files: int = MOST_FILES) -> None:
-    """Unpack a .zip, or a tar archive of any compression, as `folder`, which appears when it is whole.
+    """Unpack a .zip as `folder`, which appears when it is whole.
 
     What macOS adds (__MACOSX) is left out. Raises ValueError, and leaves nothing, where an entry would lie outside of the
     folder, or is a link or a device, or stands there twice, where all are too many or too large, or the archive is broken.
@@ -225,40 +221,26 @@ def unpack(archive: Path, folder: Path, most_bytes: int = MOST_BYTES, most_files
     name, total = "", 0
     with new_folder(folder) as unfinished, progress() as show:
         try:
-            for count, (name, size, open_file) in enumerate(_entries(archive), 1):
-                path, total = PureWindowsPath(name), total + abs(size)  # of Windows: it knows drives and both slashes
-                if path.anchor or ".." in path.parts:
-                    raise ValueError(f"{archive}: {name!r} would be outside of the folder; nothing is unpacked")
-                if total > most_bytes or count > most_files:
-                    raise ValueError(f"{archive}: more than {most_bytes:,} bytes or {most_files:,} files; nothing is unpacked")
-                if "__MACOSX" in path.parts:
-                    continue
-                target = unfinished.joinpath(*path.parts)
-                (target.parent if open_file else target).mkdir(parents=True, exist_ok=True)
-                if open_file:
-                    with open_file() as file, open(target, "xb") as out:
-                        shutil.copyfileobj(file, out)
-                show(f"{archive.name}: {count:,} entries unpacked")
+            with zipfile.ZipFile(archive) as file:
+                for count, entry in enumerate(file.infolist(), 1):
+                    name, total = entry.filename, total + entry.file_size
+                    path = PureWindowsPath(name)  # of Windows: it knows drives and both slashes
+                    if path.anchor or ".." in path.parts:
+                        raise ValueError(f"{archive}: {name!r} would be outside of the folder; nothing is unpacked")
+                    if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                        raise ValueError(f"{archive}: {name!r} is a link or a device; nothing is unpacked")
+                    if total > most_bytes or count > most_files:
+                        raise ValueError(f"{archive}: more than {most_bytes:,} bytes or {most_files:,} files; nothing is unpacked")
+                    if "__MACOSX" in path.parts:
+                        continue
+                    target = unfinished.joinpath(*path.parts)
+                    (target if entry.is_dir() else target.parent).mkdir(parents=True, exist_ok=True)
+                    if not entry.is_dir():
+                        with file.open(entry) as packed, open(target, "xb") as out:
+                            shutil.copyfileobj(packed, out)
+                    show(f"{archive.name}: {count:,} entries unpacked")
         except (FileExistsError, NotADirectoryError):
             raise ValueError(f"{archive}: {name!r} is in it twice, or as a file and a folder; nothing is unpacked") from None
         except BROKEN_ARCHIVE as error:
             reason = str(error).partition("\n")[0] or "it ends too early"
             raise ValueError(f"{archive}: not a whole archive: {reason}") from None
-
-
-def _entries(archive: Path) -> Iterator[tuple[str, int, Callable[[], BinaryIO] | None]]:
-    """The name, size and opener (None of a folder) of what is in an archive; a link or device raises ValueError."""
-    if archive.suffix == ".zip":
-        with zipfile.ZipFile(archive) as file:
-            for info in file.infolist():
-                if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                    raise ValueError(f"{archive}: {info.filename!r} is a link or a device; nothing is unpacked")
-                yield info.filename, info.file_size, None if info.is_dir() else partial(file.open, info)
-    else:
-        with tarfile.open(archive) as file:
-            for member in file:
-                if not (member.isfile() or member.isdir()):
-                    raise ValueError(f"{archive}: {member.name!r} is a link or a device; nothing is unpacked")
-                yield member.name, member.size, None if member.isdir() else partial(file.extractfile, member)
-            while file.fileobj.read(CHUNK):  # to the end, where gzip has its checksum
-                pass
