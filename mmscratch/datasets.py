@@ -501,7 +501,7 @@ def _plain_or_packed(folder: Path, name: str) -> Path:
 
 def _photo_id(name: str) -> str:
     """Of a photograph on Flickr: 1000268201 of 1000268201.jpg (Flickr30k) and of 1000268201_693b08cb0e.jpg (Flickr8k)."""
-    return re.match(r"[^_.#]*", Path(name.strip()).name)[0]
+    return re.match(r"[^_.]*", Path(name.strip()).name)[0]
 
 
 def _photographs(folder: Path) -> dict[str, Path]:

@@ -97,8 +97,11 @@ def error_of(capsys) -> str:
     return lines[0]
 
 
+QUICKSTART = ["quickstart", "--precision", "float32", "--scenes"]
+
+
 def test_quickstart_then_caption_then_evaluate(few_scenes, tmp_path, capsys):
-    assert main(["quickstart", "--scenes", "130"]) == 0
+    assert main([*QUICKSTART, "130"]) == 0
     out = capsys.readouterr().out
     assert "true by judge" in out and "BLEU-4" in out
     run = tmp_path / "runs" / "quickstart"
@@ -120,9 +123,9 @@ def test_quickstart_then_caption_then_evaluate(few_scenes, tmp_path, capsys):
     assert "13 pictures of the compositional_test split" in capsys.readouterr().out
 
     before = (run / "best.pt").read_bytes()
-    assert main(["quickstart", "--scenes", "130"]) == 0  # a second time: nothing left to train
+    assert main([*QUICKSTART, "130"]) == 0  # a second time: nothing left to train
     assert (run / "best.pt").read_bytes() == before
-    assert main(["quickstart", "--scenes", "140"]) == 2
+    assert main([*QUICKSTART, "140"]) == 2
     assert "another run" in error_of(capsys)
 
 
@@ -150,7 +153,7 @@ def test_train_on_a_folder_names_and_skips_what_is_broken(folder, capsys):
 
 
 def test_a_corrupt_picture_among_good_ones_is_named_and_the_others_get_captions(folder, capsys):
-    main(["train", "--data", "photos", "--epochs", "1", "--image-size", "32"])
+    main("train --data photos --epochs 1 --image-size 32 --precision float32".split())
     phone = Image.new("RGB", (3000, 2000), "white")
     exif = phone.getexif()
     exif[0x0112] = 6  # held upright
@@ -170,7 +173,8 @@ def parts(out):
 
 def test_train_begins_with_another_run(folder, run, capsys):
     base, words, _ = load_run("run")
-    assert main("train --data photos --from run --epochs 1 --freeze encoders.image.backbone --freeze *.norm.*".split()) == 0
+    frozen = "--freeze encoders.image.backbone --freeze *.norm.*"
+    assert main(f"train --data photos --from run --epochs 1 --precision float32 {frozen}".split()) == 0
     table = parts(capsys.readouterr().out)
     model, vocabulary, saved = load_run("runs/photos")
     assert vocabulary.words[: len(words)] == words.words and saved["model_config"]["image_size"] == 32
@@ -188,7 +192,7 @@ def test_a_small_change_is_kept_without_its_base_and_used_as_any_run(folder, run
     with (folder / "captions.csv").open("a") as file:
         file.write("\n01.png,a zebra")
     for _ in range(2):  # the second time all is done
-        assert main("train --data photos --from run --lora 2 --epochs 1".split()) == 0
+        assert main("train --data photos --from run --lora 2 --epochs 1 --precision float32".split()) == 0
         table = parts(capsys.readouterr().out)
         assert table["LoRA"][1] == table["decoder.embedding"][1] == 100 and table["decoder.lstm"][1] == 0
         assert table["encoders.image.backbone"][1] == 0 and 0 < table["all"][1] < 50
@@ -210,8 +214,8 @@ def test_train_begins_with_a_cnn_of_torchvision(folder, monkeypatch, capsys):
     path = Path("hub/hub/checkpoints", torchvision.models.ResNet18_Weights.DEFAULT.url.rpartition("/")[2])
     path.parent.mkdir(parents=True)
     torch.save(theirs.state_dict(), path)
-    command = "train --data photos --from resnet18 --freeze encoders.image.backbone --epochs 1 --batch-size 200 --image-size 32"
-    assert main(command.split()) == 0
+    size = "--epochs 1 --batch-size 200 --image-size 32 --precision float32"
+    assert main(f"train --data photos --from resnet18 --freeze encoders.image.backbone {size}".split()) == 0
     assert parts(capsys.readouterr().out)["encoders.image.backbone"][1] == 0
     model, _, saved = load_run("runs/photos")
     ours = model.encoders["image"].backbone.state_dict()
@@ -455,7 +459,7 @@ def test_doctor_finds_nothing_wrong_here_and_names_a_missing_package(tmp_path, m
 
 
 def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_goes_on(tmp_path):
-    command = [sys.executable, "-u", "-m", "mmscratch", "quickstart", "--scenes", "4000", "--precision", "float32"]
+    command = [sys.executable, "-u", "-m", "mmscratch", "quickstart", "--scenes", "2000", "--precision", "float32"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     first = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
