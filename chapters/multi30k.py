@@ -40,9 +40,10 @@ LSTM = {"decoder": "lstm", "embed_dim": 128, "hidden_size": 256, "dropout": 0.2}
 STEPS = {"batch_size": 96, "learning_rate": 3e-3}
 # Chapter 10: what is read and written (words, or byte pairs), the model, how it is trained.
 TRANSLATORS = {
-    "Transformer, byte pairs": (True, TRANSLATOR, {"epochs": 16, **STEPS}),
     "LSTM, one vector": (False, LSTM | {"fusion": "prefix"}, {"epochs": 6, **STEPS}),
     "LSTM, attention": (False, LSTM, {"epochs": 6, **STEPS}),
+    "LSTM, attention, byte pairs": (True, LSTM, {"epochs": 6, **STEPS}),
+    "Transformer, byte pairs": (True, TRANSLATOR, {"epochs": 16, **STEPS}),
 }
 LENGTHS = (1, 9, 12, 15, 19, 99)  # words of the source: the classes in which BLEU is measured
 SIZE = 64  # pixels of the photographs
