@@ -540,10 +540,18 @@ print(f"{len(first)} batches in an epoch; batches of the first that come again i
 # %% [markdown]
 # ## Your turn
 #
-# Write these anew, from their docstrings: `tokenize`, `Vocabulary.build` and `encode`, `normalize`, `collate`, and
-# `BucketSampler.__iter__`.
+# Write these anew, from their docstrings. `python -m chapters.assignments start 1 --to work` lays the stubs out, and
+# `check 1 --from work` says what is right, and gives a hint where something is not.
 #
-# Further questions, for which you have to find a way to measure:
+# 1. `tokenize`: the pattern is there; what must happen to the text before? 1 point, 5 minutes.
+# 2. `detokenize`: where do people write no space? 3 points, 15 minutes.
+# 3. `Vocabulary.build`: and two words that are equally frequent? 2 points, 10 minutes.
+# 4. `Vocabulary.encode`: and back with `decode`; what becomes of "<eos>" in a caption? 2 points, 10 minutes.
+# 5. `normalize`: two lines, and three ways to get the scale wrong. 1 point, 5 minutes.
+# 6. `collate`: how long is a batch? 3 points, 15 minutes.
+# 7. `BucketSampler.__iter__`: for one process; the shares of several are chapter 6's. 8 points, 40 minutes.
+#
+# And three questions without an answer here:
 #
 # 1. How does the padding depend on the size of the pool? Draw the share of padding for pools of 1, 2, 5, … 500 batches.
 #    Where does a larger pool stop being worth it, and what would be lost by sorting everything?

@@ -403,16 +403,22 @@ for name, (said, there) in cases.items():
 #
 # ## Your turn
 #
-# Write these anew, from their docstrings, and hold them to torch's, torchvision's and scikit-learn's:
+# Write these anew, from their docstrings. `python -m chapters.assignments start 2 --to work` lays the stubs out, and
+# `check 2 --from work` says what is right, and gives a hint where something is not.
 #
-# 1. `conv2d`: with `unfold` and one matrix product. Two hours.
-# 2. `BasicBlock` and `Bottleneck`: where does the stride belong, and where the last ReLU? One hour.
-# 3. `ResNet.__init__`: four stages from a list of depths, so that torchvision's weights load. Two hours.
-# 4. `label_scores`: and what is the precision of a label that was never said? One hour.
+# 1. `conv2d`: with `unfold` and one matrix product. 20 points, 120 minutes.
+# 2. `BasicBlock.forward`: with `__init__` and `_shortcut`; where do stride and last ReLU belong? 8 points, 40 minutes.
+# 3. `Bottleneck.forward`: with `__init__`; how wide is what goes around it? 5 points, 25 minutes.
+# 4. `ResNet.__init__`: four stages from a list of depths, so that torchvision's weights load. 20 points, 100 minutes.
+# 5. `VGG.__init__`: a loop within a loop, and not a weight may be out of its place. 10 points, 50 minutes.
+# 6. `label_scores`: and what is the precision of a label that was never said? 10 points, 50 minutes.
+# 7. `confusion_matrix`: without a loop. 4 points, 20 minutes.
 #
-# And three questions without an answer here: How would you find out whether the net tells a moon from a sun by its
-# outline or by its area? What happens to the receptive field, and to F1, if the first stride becomes 1? Train on
-# `held_out` pairs only: is the gap in the last line symmetric?
+# And three questions without an answer here:
+#
+# 1. How would you find out whether the net tells a moon from a sun by its outline or by its area?
+# 2. What happens to the receptive field, and to F1, if the first stride becomes 1?
+# 3. Train on `held_out` pairs only: is the gap in the last line symmetric?
 
 # %%
 chapter.finish()

@@ -356,16 +356,22 @@ chapter.draw(figure, "what one vector loses")
 #
 # ## Your turn
 #
-# Write these anew, from their docstrings, and hold them to torch's:
+# Write these anew, from their docstrings. `python -m chapters.assignments start 3 --to work` lays the stubs out, and
+# `check 3 --from work` says what is right, and gives a hint where something is not.
 #
-# 1. `LSTMCell.forward`: five lines; the order of the gates is i, f, g, o. Half an hour.
-# 2. `LSTM.forward` with `lengths`: what lies behind a sentence's end must change nothing. Two hours.
-# 3. `LSTMDecoder.start` and `step`: stepping must give what the full forward gives. One hour.
-# 4. `greedy_search`: all sentences of a batch, until the last has ended. One hour.
+# 1. `LSTMCell.forward`: five lines; the order of the gates is i, f, g, o. 5 points, 30 minutes.
+# 2. `LSTM.forward`: with `_run`; what lies behind a sentence's end must change nothing. 20 points, 100 minutes.
+# 3. `_Steps.backward`: with `forward`; all the steps, and the way back through them without autograd. 25 points, 120 minutes.
+# 4. `Memory.mean`: and the mean of nothing? 2 points, 10 minutes.
+# 5. `LSTMDecoder.start`: and `step`; stepping must give what the full forward gives. 10 points, 60 minutes.
+# 6. `greedy_search`: with `_word_by_word` and `_log_probs`; a batch, until its last sentence has ended. 12 points, 60 minutes.
 #
-# And three questions without an answer here: Does the first word differ between seeds, and why? What changes if the
-# picture is given as the first word instead of the first state, as Vinyals et al. did? How much of the gap between
-# the two curves above closes if the decoder reads its own word now and then in training (scheduled sampling)?
+# And three questions without an answer here:
+#
+# 1. Does the first word differ between seeds, and why?
+# 2. What changes if the picture is given as the first word instead of the first state, as Vinyals et al. did?
+# 3. How much of the gap between the two curves above closes if the decoder reads its own word now and then in training
+#    (scheduled sampling)?
 
 # %%
 chapter.finish()

@@ -540,17 +540,24 @@ for name, (shares, faults) in results.items():
 #
 # ## Your turn
 #
-# Write these anew, from their docstrings, and hold them to torch's:
+# Write these anew, from their docstrings. `python -m chapters.assignments start 4 --to work` lays the stubs out, and
+# `check 4 --from work` says what is right, and gives a hint where something is not.
 #
-# 1. `scaled_dot_product_attention`: scores, mask, softmax, sum. And a query that may look at nothing? One hour.
-# 2. `causal_mask`: one line; mind T < N. A quarter of an hour.
-# 3. `MultiHeadAttention.forward`, with its projections: which axis becomes the heads? Two hours.
-# 4. `TransformerBlock.forward`, first pre-norm, then with a past. One and a half hours.
-# 5. `TransformerDecoder.step` with the cache: stepping must give what the full forward gives. One hour.
+# 1. `causal_mask`: one line; mind T < N. 2 points, 10 minutes.
+# 2. `scaled_dot_product_attention`: and a query that may look at nothing? 10 points, 60 minutes.
+# 3. `MultiHeadAttention.project`: and its kin; which axis becomes the heads? 6 points, 30 minutes.
+# 4. `MultiHeadAttention.forward`: with `attend`; the way back from the heads, and who may see whom. 9 points, 45 minutes.
+# 5. `Embedding.forward`: what tells two equal words apart? 2 points, 10 minutes.
+# 6. `TransformerBlock.forward`: pre-norm, post-norm, and with a past. Cross-attention can wait. 14 points, 75 minutes.
+# 7. `TransformerEncoder.forward`: a sentence may not change with its neighbours. 5 points, 25 minutes.
+# 8. `TransformerDecoder.step`: stepping must give what the full forward gives. 16 points, 90 minutes.
+# 9. `TransformerDecoder.reorder`: who takes over whose words in a beam search? 8 points, 40 minutes.
 #
-# And three questions without an answer here: Which heads can be set to 0 and nobody notices? Does the decoder still
-# know the order of its words if it is trained without positions, from the causal mask alone? With which number of
-# places does the prefix cost more than the words, and what would you do then?
+# And three questions without an answer here:
+#
+# 1. Which heads can be set to 0 and nobody notices?
+# 2. Does the decoder still know the order of its words if it is trained without positions, from the causal mask alone?
+# 3. With which number of places does the prefix cost more than the words, and what would you do then?
 
 # %%
 chapter.finish()

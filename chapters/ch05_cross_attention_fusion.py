@@ -354,18 +354,23 @@ for name in COMPARED:
 #
 # ## Your turn
 #
-# Write these anew, from their docstrings:
+# Write these anew, from their docstrings. `python -m chapters.assignments start 5 --to work` lays the stubs out, and
+# `check 5 --from work` says what is right, and gives a hint where something is not.
 #
-# 1. `masked_softmax`: three lines; a row of nothing must give zeros, and no NaN in its gradient. Half an hour.
-# 2. `AdditiveAttention.forward`, and then its gate. One hour.
-# 3. `doubly_stochastic_penalty`: padding must count for nothing. Half an hour.
-# 4. `LSTMDecoder._look` and `_read_out`. One hour.
-# 5. `TransformerBlock.forward` with cross-attention, and in `TransformerDecoder.start` the memory's keys and values, once.
-#    Two hours.
+# 1. `masked_softmax`: a row of nothing must give zeros. 6 points, 30 minutes.
+# 2. `AdditiveAttention.forward`: where do query and memory meet? And the gate. 10 points, 50 minutes.
+# 3. `doubly_stochastic_penalty`: padding must count for nothing. 4 points, 20 minutes.
+# 4. `LSTMDecoder._look`: and `_read_out`; all words of a sentence ask at once. 11 points, 60 minutes.
+# 5. `TransformerBlock.forward`: yours of chapter 4, and now it looks at a memory as well. 11 points, 60 minutes.
+# 6. `TransformerDecoder.start`: the memory's keys and values, once. 5 points, 25 minutes.
+# 7. `attention_inside`: a box in pixels, a map of places. 7 points, 35 minutes.
 #
-# And three questions without an answer here: What does the model look at for "left" and "above"? What do the four heads
-# of the Transformer look at, one by one? If attention on the thing is what makes the word right, then moving it should
-# make the word wrong: does it (Jain and Wallace 2019, Wiegreffe and Pinter 2019)?
+# And three questions without an answer here:
+#
+# 1. What does the model look at for "left" and "above"?
+# 2. What do the four heads of the Transformer look at, one by one?
+# 3. If attention on the thing is what makes the word right, then moving it should make the word wrong: does it (Jain and
+#    Wallace 2019, Wiegreffe and Pinter 2019)?
 
 # %%
 chapter.finish()

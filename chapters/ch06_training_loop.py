@@ -636,18 +636,24 @@ print(f"by then the weights are {100 * (ours - theirs).norm() / ours.norm():.0f}
 #
 # ## Your turn
 #
-# Write these anew, from their docstrings:
+# Write these anew, from their docstrings. `python -m chapters.assignments start 6 --to work` lays the stubs out, and
+# `check 6 --from work` says what is right, and gives a hint where something is not.
 #
-# 1. `word_loss` with label smoothing, without `F.cross_entropy`. Half an hour.
-# 2. `warmup_and_cosine`. A quarter of an hour.
-# 3. `GradScaler.update`: when does it halve, when does it double? A quarter of an hour.
-# 4. `Trainer._gradient`: accumulation by words. One hour.
-# 5. `write_atomically`: what if the disk is full, or the power fails between two lines? Half an hour.
-# 6. `BucketSampler` with shares: each caption once, and all processes with as many batches. One hour.
+# 1. `warmup_and_cosine`: two curves, and the lower one holds. 3 points, 15 minutes.
+# 2. `word_loss`: and what does padding cost? 4 points, 20 minutes.
+# 3. `_SmoothedCrossEntropy.forward`: the loss of label smoothing, and its gradient by hand. 12 points, 60 minutes.
+# 4. `GradScaler.update`: when does it halve, and when does it double? 4 points, 20 minutes.
+# 5. `Trainer._gradient`: accumulation by words, not by parts. 12 points, 60 minutes.
+# 6. `Trainer._train_step`: clip, step, or skip; and then nothing may have changed. 15 points, 75 minutes.
+# 7. `write_atomically`: what if the disk is full, or the power fails between two lines? 7 points, 35 minutes.
+# 8. `BucketSampler.__iter__`: each caption once, and all processes with as many batches. 8 points, 40 minutes.
+# 9. `first_not_finite`: of a thousand NaNs, which came first? 9 points, 45 minutes.
 #
-# And three questions without an answer here: What does a warm-up change for SGD, and what for AdamW? How large may a batch
-# be before twice the size no longer halves the steps (McCandlish et al. 2018)? What would batch norm have to do to be the
-# same in parts?
+# And three questions without an answer here:
+#
+# 1. What does a warm-up change for SGD, and what for AdamW?
+# 2. How large may a batch be before twice the size no longer halves the steps (McCandlish et al. 2018)?
+# 3. What would batch norm have to do to be the same in parts?
 
 # %%
 chapter.finish()

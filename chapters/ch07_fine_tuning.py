@@ -522,23 +522,26 @@ for task in TASKS[:3]:
 #
 # ## Your turn
 #
-# Write these anew, from their docstrings:
+# Write these anew, from their docstrings. `python -m chapters.assignments start 7 --to work` lays the stubs out, and
+# `check 7 --from work` says what is right, and gives a hint where something is not.
 #
-# 1. `LoRALinear`, with `LoRA.forward`, `merge` and `unmerge`: after unmerging, W must be what it was, to the bit. One hour.
-# 2. `freeze`: what of batch norm, of dropout, of a part that is frozen by half, and of a pattern that fits nothing? One hour.
-# 3. `parameter_groups`: who decays, and how fast does each layer learn? Each parameter in just one group. Half an hour.
-# 4. `keep_rows`: another vocabulary, and the rows of the words that both know. A quarter of an hour.
+# 1. `freeze`: batch norm, dropout, a part that is frozen by half, and a pattern that fits nothing. 15 points, 75 minutes.
+# 2. `layers`: which of a model's parameters come first? Their names tell. 8 points, 40 minutes.
+# 3. `parameter_groups`: each parameter in just one group, with its decay and its rate. 8 points, 35 minutes.
+# 4. `thaw`: layer by layer, the last one first. 6 points, 30 minutes.
+# 5. `LoRA.forward`: the change, as a matrix and without ever making it. 6 points, 30 minutes.
+# 6. `LoRALinear.forward`: and of an attention and an LSTM. A merged change must not count twice. 5 points, 25 minutes.
+# 7. `LoRA.merge`: and `unmerge`, after which W must be what it was, to the bit. 4 points, 20 minutes.
+# 8. `load_fitting`: the names fit, but do the shapes? 4 points, 20 minutes.
+# 9. `keep_rows`: another vocabulary, and the words that both know. 4 points, 15 minutes.
 #
-# And to try out, with `few_labels.adapt` and an entry of your own in `METHODS`:
+# And three questions without an answer here:
 #
-# - **Gradual unfreezing**: `{"freeze": ("encoders.image.backbone",), "thaw": 0.5, "learning_rate": 2e-3}` frees what is
-#   frozen layer by layer, the last one first, in the first half of all steps. Is it better than "all" on inverted pictures?
-# - **LoRA of rank 1, 2, 4, 16 and 32**: from which on does German gain nothing more? How large are the files?
-# - **LoRA in the encoder**: `add_lora(model.encoders["image"], 8)` changes its projection and its block, but no convolution.
-#   Is that enough for inverted pictures? What would a LoRA for a convolution look like?
-# - **Rehearsal**: mix 50 old scenes among the 200 new pictures. How much is remembered, and what does it cost?
-#
-# And a question without an answer here: could one tell beforehand, without training, which layers a new task needs?
+# 1. **LoRA in the encoder**: `add_lora(model.encoders["image"], 8)` changes its projection and its block, but no convolution.
+#    Is that enough for inverted pictures? What would a LoRA for a convolution look like?
+# 2. **Rehearsal**: mix 50 old scenes among the 200 new pictures (`few_labels.adapt`, and an entry of your own in `METHODS`).
+#    How much is remembered, and what does it cost?
+# 3. Could one tell beforehand, without training, which layers a new task needs?
 
 # %%
 chapter.finish()

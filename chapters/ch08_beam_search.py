@@ -581,22 +581,20 @@ print("gaps, penalty 0: 20 beams against 2: {:+.1f} [{:+.1f}, {:+.1f}] % true".f
 #
 # ## Your turn
 #
-# Write these anew, from their docstrings:
+# Write these anew, from their docstrings. `python -m chapters.assignments start 8 --to work` lays the stubs out, and
+# `check 8 --from work` says what is right, and gives a hint where something is not.
 #
-# 1. `greedy_search`, for one picture at first and then for a batch: what do you do with the sentences that have ended while
-#    others go on? One hour.
-# 2. `sample` with temperature, then `top_k`, then `top_p`: the word that crosses the line belongs to it. One hour.
-# 3. `beam_search` for one picture, with $2K$ candidates; hold it to `beams_by_hand`. Two hours.
-# 4. Its end: prove the bound for a penalty above 0, and for one of 0 or below. Then count how many steps it saves against
-#    going on to `max_length`. One hour.
-# 5. `beam_search` for a batch, with `reorder`. What breaks if you forget to reorder the state, and which test would see
-#    it? Two hours.
-# 6. `min_length` and `no_repeat_ngram_size`. One hour.
+# 1. `sample`: the word that crosses the line belongs to the nucleus. 10 points, 50 minutes.
+# 2. `LSTMDecoder.reorder`: three lines. What breaks without them? 3 points, 15 minutes.
+# 3. `beam_search`: for one picture at first; then its end, and a batch. Hold it to `beams_by_hand`. 30 points, 150 minutes.
+# 4. `_forbid`: and what if no word is left? 8 points, 40 minutes.
 #
-# And three questions without an answer here: On which pictures do greedy search and five beams differ, and could one know
-# that before searching? The best of a hundred samples by the model's score is a search, too: how does it compare with beams
-# at the same time? And instead of the most probable sentence one can take the one that is most like the other samples
-# (minimum Bayes risk: Eikema and Aziz 2020): is it truer?
+# And three questions without an answer here:
+#
+# 1. On which pictures do greedy search and five beams differ, and could one know that before searching?
+# 2. The best of a hundred samples by the model's score is a search, too: how does it compare with beams at the same time?
+# 3. Instead of the most probable sentence one can take the one that is most like the other samples (minimum Bayes risk:
+#    Eikema and Aziz 2020): is it truer?
 
 # %%
 chapter.finish()

@@ -651,17 +651,26 @@ for metric in ("BLEU", "ROUGE-L", "CIDEr-D"):
 #
 # ## Your turn
 #
-# Write these anew, from their docstrings, and hold them to sacrebleu and pycocoevalcap:
+# Write these anew, from their docstrings. `python -m chapters.assignments start 9 --to work` lays the stubs out, and
+# `check 9 --from work` says what is right, and gives a hint where something is not.
 #
-# 1. `bleu_statistics`, and with it `bleu`, first without smoothing: whom do you clip by, one reference or all? Two hours.
-# 2. `rouge_l`: the table, of which one row at a time is enough. One hour.
-# 3. `document_frequencies` and `cider_d`: what if an n-gram stands in no reference? Two hours.
-# 4. `bootstrap`: for a mean, and for a score of sums. Half an hour.
+# 1. `exact_match`: to begin with; and if there are no hypotheses? 1 point, 5 minutes.
+# 2. `_ngrams`: one line; all that follows counts what it gives. 1 point, 5 minutes.
+# 3. `bleu_statistics`: whom do you clip by, one reference or all? 10 points, 50 minutes.
+# 4. `bleu`: with `_bleu` and `sentence_bleu`; begin without smoothing. 12 points, 60 minutes.
+# 5. `_longest_common_subsequence`: the table, of which one row at a time is enough. 5 points, 25 minutes.
+# 6. `rouge_l`: must precision and recall come from the same reference? 4 points, 20 minutes.
+# 7. `document_frequencies`: how often does a picture count? 3 points, 15 minutes.
+# 8. `cider_d`: what if an n-gram stands in no reference? 18 points, 90 minutes.
+# 9. `bootstrap`: for a mean, and for a score of sums. 5 points, 25 minutes.
+# 10. `caption_tokenize`: the patterns are there; what do papers count as a word? 4 points, 20 minutes.
 #
-# And three questions without an answer here: With one reference instead of four, or with fifty, how often does BLEU rank the
-# true caption higher? `judge` allows leaving out a colour: what does each metric say of a caption that is true and says
-# less? Can you think of a score, from the words alone, that finds more than CIDEr-D does, and then of a false caption that
-# fools it (Anderson et al. 2016)?
+# And three questions without an answer here:
+#
+# 1. With one reference instead of four, or with fifty, how often does BLEU rank the true caption higher?
+# 2. `judge` allows leaving out a colour: what does each metric say of a caption that is true and says less?
+# 3. Can you think of a score, from the words alone, that finds more than CIDEr-D does, and then of a false caption that fools
+#    it (Anderson et al. 2016)?
 
 # %%
 chapter.finish()

@@ -559,26 +559,23 @@ for name, row in measured.items():
 #
 # ## Your turn
 #
-# Write these anew, from their docstrings:
+# Write these anew, from their docstrings. `python -m chapters.assignments start 10 --to work` lays the stubs out, and
+# `check 10 --from work` says what is right, and gives a hint where something is not.
 #
-# 1. `BytePairEncoding.learn`: first as slowly as by hand, then with counts that are kept. Ties by age. Two hours.
-# 2. `BytePairEncoding.encode` and `decode`: the merges in the order in which they were learned, and bytes for what is new.
-#    `decode(encode(tokens))` must give back every token, 🙂 too. One hour.
-# 3. `LSTMEncoder.forward`: what the padding must not change, in either direction. Half an hour.
-# 4. `EncoderDecoder.forward` with `teacher_forcing`: each sentence of a batch has a coin of its own. One hour.
+# 1. `BytePairEncoding.learn`: first as slowly as by hand, then with counts that are kept. Ties by age. 25 points, 120 minutes.
+# 2. `BytePairEncoding.encode`: the merges in the order in which they were learned; new signs as bytes. 8 points, 40 minutes.
+# 3. `BytePairEncoding.decode`: must give back every token, 🙂 too, and read whatever a model writes. 6 points, 30 minutes.
+# 4. `LSTMEncoder.forward`: what the padding must not change, in either direction. 4 points, 20 minutes.
+# 5. `EncoderDecoder.forward`: with `teacher_forcing`, each sentence of a batch has a coin of its own. 10 points, 50 minutes.
 #
-# And to try out:
+# And three questions without an answer here:
 #
-# - **Turn the source round.** Sutskever et al. fed it backwards and won nearly five BLEU with one vector. Does it help the
-#   LSTM with one vector here, and one with attention? (`source[::-1]` in a data set of your own.)
-# - **Its last state.** Our one vector is the mean of all places. Give `LSTMDecoder.start` the state after the last word
-#   instead, as Sutskever et al. did. Which is better for long sentences?
-# - **The other way**, German to English: `SceneTranslation("train", 4000, "de", "en", size=0)`. Which direction is easier, and
-#   is that the language or the number of its endings?
-# - **A falling ratio**: train epoch by epoch with `start_from`, and with 1.0, 0.9, 0.8, …. Does it beat the control now?
-#
-# And a question without an answer here: the attention to a verb is a table of numbers that somebody could have drawn by
-# hand. If you force the model to look elsewhere, does it write another verb?
+# 1. **Turn the source round.** Sutskever et al. fed it backwards and won nearly five BLEU with one vector. Does it help the
+#    LSTM with one vector here, and one with attention? (`source[::-1]` in a data set of your own.)
+# 2. **The other way**, German to English: `SceneTranslation("train", 4000, "de", "en", size=0)`. Which direction is easier, and
+#    is that the language or the number of its endings?
+# 3. The attention to a verb is a table of numbers that somebody could have drawn by hand. If you force the model to look
+#    elsewhere, does it write another verb?
 
 # %%
 chapter.finish()

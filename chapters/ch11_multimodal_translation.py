@@ -445,30 +445,25 @@ for (kind, way), (score, right, among, sentences) in photographs.items():
 #
 # ## Your turn
 #
-# Write these anew, from their docstrings:
+# Write these anew, from their docstrings. `python -m chapters.assignments start 11 --to work` lays the stubs out, and
+# `check 11 --from work` says what is right, and gives a hint where something is not.
 #
-# 1. `fuse`, and `EncoderDecoder.encode` for any number of modalities: what of a batch that has none of them? Half an hour.
-# 2. `_encode_some`: who has no picture must neither be looked at nor be computed. What would batch norm do with black
-#    pictures, and what with a batch in which nobody has one? One hour.
-# 3. `_drop_some`: in training only, by a coin for each example, and never the only thing that it has. Half an hour.
-# 4. `mask_colours` and `mask_noun`, and a test that finds the trap of "an". Half an hour.
+# 1. `fuse`: along which axis do two memories meet? 2 points, 10 minutes.
+# 2. `EncoderDecoder.encode`: for any number of modalities, and of those that a batch lacks. 8 points, 40 minutes.
+# 3. `_encode_some`: and if nobody has a picture, a gradient that is 0, and not None. 10 points, 50 minutes.
+# 4. `_drop_some`: a coin for each example, and never the only thing that it has. 5 points, 25 minutes.
+# 5. `mask_colours`: with `_without_an`; what would "an" give away? 4 points, 20 minutes.
+# 6. `mask_noun`: one of them, in three languages. 4 points, 20 minutes.
+# 7. `colour_of`: which colour is "rotes", and which character of 红色 tells? 2 points, 10 minutes.
+# 8. `words_right`: and if two colours have changed places? 3 points, 15 minutes.
 #
-# And to try out:
+# And three questions without an answer here:
 #
-# - **The other way round**: translate from German to English, `SceneTranslation(…, source="de", target="en")`. How many
-#   hidden nouns does the control guess now? (By the endings: 3 of 28, not 1. Does it get there?)
-# - **Blind for good?** Take `layer_norm` out of `encode`, let `_drop_some` spare the sentences, and train again. How much of
-#   its attention does the model give to the picture, and how many hidden colours are right? Which of the two was it?
-# - **How much dropout?** `modality_dropout` 0, 0.3 and 0.9. With 0, what happens to the model that suddenly has no picture?
-#   (It has never seen a memory of words alone.)
-# - **A black picture instead of none**: give `has_image` True and a picture of zeros. Is that the same? (See the zeros by
-#   hand.)
-# - **A picture that contradicts**: "a red star" beside a blue one. Whom does it believe, and is it so for the colour alone?
-#   (In training they never disagreed, so nobody has told it.)
-# - **Once, at the start**: `fusion="prefix"`. What can still be read of the picture, when the first state is all there is?
-#
-# And a question without an answer here: a translator asks back when the text is unclear. How would a model know that it should
-# look?
+# 1. **Blind for good?** Take `layer_norm` out of `encode`, let `_drop_some` spare the sentences, and train again. How much of
+#    its attention does the model give to the picture, and how many hidden colours are right? Which of the two was it?
+# 2. **A picture that contradicts**: "a red star" beside a blue one. Whom does it believe, and is it so for the colour alone?
+#    (In training they never disagreed, so nobody has told it.)
+# 3. A translator asks back when the text is unclear. How would a model know that it should look?
 
 # %%
 chapter.finish()

@@ -88,15 +88,15 @@ def build(entry: Entry) -> None:
 
 
 def table() -> str:
-    """chapters/README.md, its last part, the table, made anew."""
+    """chapters/README.md, its table made anew."""
     rows = []
     for entry in book():
         name, figure = entry.path.stem, f"figures/ch{entry.number:02}.png"
         chapter = f"**[{entry.title}]({name}.ipynb)**<br>[{name}.py]({name}.py)"
         picture = f"[![{entry.title}]({figure})]({name}.ipynb)"
         rows.append(f"| {entry.number} | {chapter} | {entry.adds} | {entry.minutes} | {picture} |")
-    above, rule, _ = README.read_text(encoding="utf-8").partition("|---|---|---|---|---|\n")
-    return above + rule + "\n".join(rows) + "\n"
+    above, rule, below = README.read_text(encoding="utf-8").partition("|---|---|---|---|---|\n")
+    return above + rule + "\n".join(rows) + "\n\n" + below.partition("\n\n")[2]
 
 
 def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:

@@ -277,7 +277,9 @@ def test_it_needs_only_start_and_step():
     decoder = Recited([[4, 5, EOS], [EOS, 4, 4], [6, 6, 7, 8, EOS], [9, EOS, 5]])
     found = greedy_search(decoder, make_memory(4), LONGEST)
     assert [h.tokens for h in found] == [[4, 5], [], [6, 6, 7, 8], [9]]
-    assert decoder.heard == [[BOS] * 4, [4, EOS, 6, 9], [5, EOS, 6, EOS], [EOS, EOS, 7, EOS], [EOS, EOS, 8, EOS]]
+    assert len(decoder.heard) == 5
+    for sentence, *heard in zip([h.tokens for h in found], *decoder.heard):
+        assert heard[: 1 + len(sentence)] == [BOS, *sentence]  # what comes after the end does not matter
     word = torch.tensor([9.0] + [0.0] * (V - 1)).log_softmax(-1)[0].item()
     assert [h.log_prob for h in found] == pytest.approx([3 * word, word, 5 * word, 2 * word], abs=1e-5)
 
@@ -397,14 +399,14 @@ def test_beam_search_is_the_slow_search_that_never_stops_early(kind):
     assert len(lengths) > 5 and len(steps) > 5  # sentences of many lengths were compared, and many early ends
 
 
-@pytest.mark.parametrize("num_beams", [2, 3, 7])
+@pytest.mark.parametrize("num_beams", [1, 2, 3, 7])
 def test_of_many_languages_beam_search_is_the_slow_search(num_beams):
     for seed in range(11):
-        table, memory = Table(23, seed), places(13)
+        table, memory = Table(23, seed), places(7)
         penalty, n_best, rules = PENALTIES[seed % 5], seed % num_beams + 1, RULES[seed % 4]
         trees = []
         ours = beam_search(table, memory, num_beams, 7, penalty, n_best, trees=trees, **rules)
-        for i in range(13):
+        for i in range(7):
             after = words_after(table, row(memory, i))
             expected, _, tree = beam_search_by_hand(after, num_beams, 7, penalty, n_best, **rules)
             assert_same(ours[i], expected)
@@ -602,12 +604,12 @@ def test_it_stops_as_soon_as_nothing_better_can_come(penalty, max_length, n_best
 @pytest.mark.parametrize("rules", [RULES[0], RULES[3]], ids=str)
 @pytest.mark.parametrize("penalty, n_best", [(-1.0, 1), (0.0, 3), (1.0, 2)])
 def test_with_the_greedy_sentence_it_is_never_worse_than_greedy(penalty, n_best, rules):
-    table, memory = Table(13), places(997)
+    table, memory = Table(13), places(499)
     options = {"max_length": 7, "length_penalty": penalty, **rules}
     greedy = [best for (best,) in beam_search(table, memory, 1, **options)]
     plain, trees, plain_trees = beam_search(table, memory, 3, n_best=n_best, **options), [], []
     kept = beam_search(table, memory, 3, n_best=n_best, keep_greedy=True, trees=trees, **options)
-    assert sum(found[0].score < best.score - 1e-4 for found, best in zip(plain, greedy)) > 2  # without it, now and then
+    assert sum(found[0].score < best.score - 1e-4 for found, best in zip(plain, greedy)) > 0  # without it, now and then
     for mine, found, best in zip(kept, plain, greedy):
         assert mine[0].score >= best.score - 1e-4
         both = found if best.tokens in [hypothesis.tokens for hypothesis in found] else [*found, best]

@@ -9,7 +9,6 @@ from functools import partial
 import pytest
 import torch
 from helpers import random_double, tiny_trainer
-from test_training import resumed_after, states_equal
 from torch import nn
 from torch.func import functional_call
 from torch.testing import assert_close
@@ -129,6 +128,15 @@ def differing(before, after):
 
 def frozen_names(model):
     return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+
+
+def gone_on_with(steps, make):
+    """Two runs that end in the same state, to the bit: one not stopped, and one stopped after so many steps."""
+    from test_training import resumed_after, states_equal  # of all tests here, those that an exercise needs do without
+
+    whole, resumed = resumed_after(steps, make)
+    assert states_equal(whole, resumed)
+    return whole, resumed
 
 
 def raises_a_line(*words):
@@ -289,10 +297,11 @@ def test_each_layer_learns_at_its_rate_as_torch_has_it(trainer):
         assert_close(run.model.state_dict(), reference.state_dict(), rtol=1e-4, atol=1e-6)
 
 
-def test_thawing_goes_by_layers_from_the_output(model):
-    freeze(model, "encoders", "decoder.*.bias")
+@pytest.mark.parametrize("patterns", [("encoders", "decoder.*.bias"), (BACKBONE,)], ids=["some of each layer", "some layers"])
+def test_thawing_goes_by_layers_from_the_output(model, patterns):
+    freeze(model, *patterns)
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
-    parts = [{name for name in names if name in frozen} for names in reversed(layers(model))]
+    parts = [part for names in reversed(layers(model)) if (part := {name for name in names if name in frozen})]
     before = 0
     for share in [*range(38), 41]:  # of 37; no number of layers here divides that
         free = min(share * len(parts) // 37, len(parts))
@@ -324,8 +333,8 @@ def test_in_a_run_what_is_frozen_at_each_step_is_what_the_schedule_says(trainer)
 @pytest.mark.parametrize("steps", [1, 5, 11])
 def test_a_run_that_thaws_goes_on_to_the_bit(steps, trainer):
     config = replace(CONFIG, freeze=("encoders",), thaw=0.5, layer_decay=0.9)
-    whole, resumed = resumed_after(steps, partial(trainer, config=config))
-    assert states_equal(whole, resumed) and resumed.history == whole.history
+    whole, resumed = gone_on_with(steps, partial(trainer, config=config))
+    assert resumed.history == whole.history
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -434,6 +443,7 @@ def test_a_merged_lora_computes_the_same_and_is_taken_out_to_the_bit(decoder, to
         assert not differing(merged, kept(decoder))
         for _ in range(2):
             unmerge_lora(decoder)
+            assert_close(kept(decoder), before, rtol=0, atol=1e-6)  # nearly, and to the bit
             assert not differing(before, kept(decoder)) and torch.equal(decoder(tokens, memory), expected)
 
 
@@ -626,8 +636,8 @@ def test_a_run_with_lora_goes_on_to_the_bit_keeps_its_change_only_and_is_loaded_
     begun, same = make("begun"), {name: value for name, value in kept(model).items() if name not in trained}
     assert not differing(same, begun.model.state_dict())
     assert 0.2 in {part.dropout for part in begun.model.modules() if isinstance(part, LoRA)}  # the model's
-    run, resumed = resumed_after(5, make)
-    assert states_equal(run, resumed) and resumed.history == run.history
+    run, resumed = gone_on_with(5, make)
+    assert resumed.history == run.history
     assert not differing(same, run.model.state_dict())
     for name in ("best.pt", "last.pt"):
         saved = read_checkpoint(run.folder / name)["model"]
@@ -692,8 +702,8 @@ def test_a_frozen_backbone_is_still_on_a_gpu(precision, trainer):
 @pytest.mark.parametrize("changes", [{"lora": R}, {"freeze": ("encoders",), "thaw": 0.5}], ids=str)
 def test_fine_tuning_goes_on_to_the_bit_on_a_gpu(changes, base, trainer):
     config = replace(CONFIG, start_from=base()[0], **changes)
-    whole, resumed = resumed_after(5, partial(trainer, config=config))
-    assert resumed.device.type == "cuda" and states_equal(whole, resumed)
+    _, resumed = gone_on_with(5, partial(trainer, config=config))
+    assert resumed.device.type == "cuda"
     assert next(load_run(resumed.folder)[0].parameters()).device.type == "cuda"
 
 

@@ -198,6 +198,55 @@ def test_a_word_is_read_out_of_the_state_and_of_what_it_sees(score, memory, toke
     assert_close(logits, read @ decoder.embedding.weight.T + decoder.bias, **CLOSE)
 
 
+def test_the_first_state_is_its_formula(decoder, memory):
+    state, first, glance = decoder.start(memory), decoder.first_state, decoder.glance
+    assert state.hidden.shape == state.cell.shape == (2, B, HIDDEN) and state.memory is memory
+    for b in range(B):
+        mean = glance(memory.tokens[b][memory.mask[b]]).relu().mean(0)  # (H,)
+        ours = torch.cat([state.hidden[:, b], state.cell[:, b]]).flatten()
+        assert_close(ours.sort().values, first(mean).tanh().sort().values, **CLOSE)  # which number is for what is open
+
+
+def test_a_step_goes_on_from_the_state_before(decoder, memory, tokens):
+    expected, start = decoder(tokens, memory), decoder.start(memory)
+    state = start
+    for t in range(T):
+        logits, state = decoder.step(tokens[:, t], state)
+        assert_close(logits, expected[:, t], **CLOSE)
+        _, so_far = decoder.lstm(decoder.embedding(tokens[:, : t + 1]) * D**0.5, (start.hidden, start.cell))
+        assert_close((state.hidden, state.cell), so_far, **CLOSE)
+
+
+@pytest.mark.parametrize("score", ["dot", "additive"])
+def test_a_sentence_is_read_out_at_once_and_where_it_looked_is_told(score, memory, tokens):
+    decoder = LSTMDecoder(V, D, HIDDEN, 2, score=score)
+    logits, looked = decoder(tokens, memory, need_weights=True)
+    assert looked.shape == (B, 1, 1, T, N)  # of one layer and one head
+    state, weights = decoder.start(memory), looked[:, 0, 0]
+    outputs, _ = decoder.lstm(decoder.embedding(tokens) * D**0.5, (state.hidden, state.cell))
+    if score == "dot":
+        scores = decoder.query(outputs) @ memory.tokens.transpose(1, 2) / D**0.5
+    else:
+        hidden = decoder.additive.query(outputs).unsqueeze(2) + decoder.additive.key(memory.tokens).unsqueeze(1)
+        scores = decoder.additive.score(hidden.tanh()).squeeze(-1)
+    assert_close(weights, scores.masked_fill(~memory.mask.unsqueeze(1), -torch.inf).softmax(-1), **CLOSE)
+    read = decoder.combine(torch.cat([outputs, weights @ memory.tokens], dim=-1)).tanh()
+    assert_close(logits, read @ decoder.embedding.weight.T + decoder.bias, **CLOSE)
+    assert_close(decoder(tokens, memory), logits, **CLOSE)
+
+
+def test_what_is_read_out_is_dropped_and_only_in_training(decoder, memory, tokens):
+    decoder.dropout = decoder.lstm.dropout = 0.3
+    with torch.no_grad():
+        decoder.combine.weight.zero_(), decoder.combine.bias.fill_(1.0)
+        decoder.embedding.weight.copy_(torch.eye(V, D))  # the logits are what is read out
+    plain = decoder.eval()(tokens, memory)[..., :D]
+    assert_close(plain, torch.ones(B, T, D).tanh())
+    dropped = torch.stack([decoder.train()(tokens, memory)[..., :D] for _ in range(11)])
+    assert_close(dropped[dropped != 0], torch.full_like(dropped[dropped != 0], plain[0, 0, 0].item() / 0.7))
+    assert abs((dropped == 0).double().mean() - 0.3) < 0.03  # 6,545 draws: the standard deviation is 0.006
+
+
 def test_the_first_state_knows_more_than_the_mean_of_the_memory(decoder):
     tokens, mask = torch.randn(B, 1, D), torch.ones(B, 2, dtype=torch.bool)
     opposites, nothing = torch.cat([tokens, -tokens], dim=1), torch.zeros(B, 2, D)

@@ -207,6 +207,17 @@ def test_the_gradient_of_parts_is_that_of_the_whole_batch_by_words(parts, decode
     assert max((by_parts[name] - expected[name]).abs().max() for name in expected) > 1e-4
 
 
+@pytest.mark.parametrize("parts", [3, 32])
+def test_the_parts_of_a_batch_tell_its_loss_and_count_its_words(parts, trainer):
+    whole, split = trainer("whole", **STILL), trainer("split", replace(CONFIG, accumulate=parts), **STILL)
+    batch = a_batch(whole, 11)
+    batch["target"][3] = PAD  # a picture without words counts for nothing
+    for told in (whole._gradient(batch), split._gradient(batch)):
+        assert_close(told[0], word_loss(whole.model, batch).detach())
+        assert [number.item() for number in told[1:]] == [(batch["target"] != PAD).sum(), 10]
+        assert not told[0].requires_grad
+
+
 def test_accumulation_trains_the_same_model(trainer):
     whole, split = trainer("whole", **STILL), trainer("split", replace(CONFIG, accumulate=3), **STILL)
     whole.fit(), split.fit()
@@ -238,6 +249,16 @@ def test_clipping_bounds_the_gradient_and_tells_its_norm_before(trainer):
     run.optimizer.register_step_pre_hook(lambda *_: seen.extend(p.grad.flatten() for p in run.model.parameters()))
     told = run._train_step(a_batch(run, 7))
     assert told.norm > 0.1 and torch.cat(seen).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_clipping_does_not_see_the_scale_of_float16(trainer):
+    runs = [trainer(name, replace(CONFIG, precision=name, clip_norm=0.01), **STILL) for name in ("float32", "float16")]
+    seen = []
+    for run in runs:
+        run.optimizer.register_step_pre_hook(lambda *_, run=run: seen.append([p.grad.flatten() for p in run.model.parameters()]))
+    norms = [run._train_step(a_batch(run, 7)).norm for run in runs]
+    assert norms[1] == pytest.approx(norms[0], rel=0.05)
+    assert [torch.cat(gradients).norm().item() for gradients in seen] == pytest.approx([0.01] * 2, rel=1e-3)
 
 
 def test_the_learning_rate_rises_and_falls(trainer):

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from mmscratch.attention import Memory, MultiHeadAttention
 from mmscratch.text import PAD
-from mmscratch.transformer import TransformerBlock, TransformerDecoder, TransformerEncoder
+from mmscratch.transformer import Embedding, TransformerBlock, TransformerDecoder, TransformerEncoder
 
 B, T, N, V = 5, 7, 13, 19  # sentences, their words, places in the memory, words there are
 H, D, HIDDEN, LAYERS = 2, 22, 17, 3
@@ -49,11 +49,7 @@ def torch_layer(kind, pre_norm, hidden_size, approximate="none", norm_eps=1e-5):
     )
 
 
-@pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
-@pytest.mark.parametrize("causal", [False, True], ids=["whole", "causal"])
-@pytest.mark.parametrize("approximate", ["none", "tanh"])
-@pytest.mark.parametrize("cross_attention", [False, True], ids=["self", "cross"])
-def test_block_agrees_with_torch(pre_norm, cross_attention, approximate, causal, padded):
+def assert_block_agrees_with_torch(pre_norm, cross_attention, approximate, causal, padded):
     kind = nn.TransformerDecoderLayer if cross_attention else nn.TransformerEncoderLayer
     reference = torch_layer(kind, pre_norm, HIDDEN, approximate, norm_eps=1e-3)
     shape = {"pre_norm": pre_norm, "cross_attention": cross_attention, "hidden_size": HIDDEN}
@@ -76,6 +72,20 @@ def test_block_agrees_with_torch(pre_norm, cross_attention, approximate, causal,
     assert weights is None
     assert_close(output, expected, **CLOSE)
     assert_same_gradients(ours, reference, [output], [expected], [x, memory] if cross_attention else [x], 1e-8)
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
+@pytest.mark.parametrize("causal", [False, True], ids=["whole", "causal"])
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_block_agrees_with_torch(pre_norm, approximate, causal, padded):
+    assert_block_agrees_with_torch(pre_norm, False, approximate, causal, padded)
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
+@pytest.mark.parametrize("causal", [False, True], ids=["whole", "causal"])
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_block_with_cross_attention_agrees_with_torch(pre_norm, approximate, causal, padded):
+    assert_block_agrees_with_torch(pre_norm, True, approximate, causal, padded)
 
 
 @pytest.mark.parametrize("cross_attention", [False, True], ids=["self", "cross"])
@@ -105,6 +115,15 @@ def test_a_block_goes_on_from_its_past(pre_norm):
         assert_close(both, seen, **CLOSE)
 
 
+def test_a_block_looks_at_one_memory_for_all_its_beams(pre_norm):
+    block = random_double(TransformerBlock(D, H, pre_norm=pre_norm, cross_attention=True))
+    x, mask = random(3 * B, T, D), padding(N).unsqueeze(1)  # three beams of each
+    keys_values = block.multihead_attn.keys_values(random(B, N, D))
+    copies = tuple(part.repeat_interleave(3, 0) for part in keys_values)
+    expected, _, _ = block(x, causal=True, memory=copies, memory_mask=mask.repeat_interleave(3, 0))
+    assert_close(block(x, causal=True, memory=keys_values, memory_mask=mask)[0], expected, **CLOSE)
+
+
 def test_block_dropout_is_in_every_branch_and_only_in_training(pre_norm):
     """What a block adds to x with all weights but one branch's at zero."""
     for branch in ("self_attn.out_proj.bias", "multihead_attn.out_proj.bias", "linear2.bias"):
@@ -119,6 +138,24 @@ def test_block_dropout_is_in_every_branch_and_only_in_training(pre_norm):
         output = block.train()(x, memory=memory)[0]
         assert_close(output[output != 0], torch.full_like(output[output != 0], 1 / 0.7))
         assert abs((output != 0).double().mean() - 0.7) < 0.02  # 153,538 draws: the standard deviation is 0.0012
+
+
+@pytest.mark.parametrize("first", [0, 3, 4])
+def test_a_word_is_the_sum_of_its_vector_and_that_of_where_it_stands(first):
+    embedding, tokens = random_double(Embedding(V, D, 11)), torch.randint(V, (B, T))
+    output = embedding(tokens, first)
+    assert output.shape == (B, T, D)
+    for b in range(B):
+        for t in range(T):
+            expected = embedding.words.weight[tokens[b, t]] + embedding.positions.weight[first + t]
+            assert_close(output[b, t], expected, **CLOSE)
+
+
+@pytest.mark.parametrize("first", [5, 11])
+def test_a_text_that_runs_over_the_positions_is_refused(first):
+    embedding, tokens = Embedding(V, D, 11), torch.ones(B, T, dtype=torch.long)
+    with pytest.raises(ValueError, match=f"a text of {first + T} words is longer than the 11 positions"):
+        embedding(tokens, first)
 
 
 @pytest.fixture(params=[None, HIDDEN], ids=["as wide as usual", "of another width"])
@@ -190,6 +227,15 @@ def decoder(fusion):
     return random_double(TransformerDecoder(V, D, H, LAYERS, max_length=T, fusion=fusion))
 
 
+def step_by_step(decoder, tokens, memory):
+    """The logits of every word, (B, T, V), one step after the other."""
+    logits, state = [], decoder.start(memory)
+    for t in range(T):
+        of_one, state = decoder.step(tokens[:, t], state)
+        logits.append(of_one)
+    return torch.stack(logits, dim=1)
+
+
 def test_decoder_with_cross_attention_is_torchs_decoder(memory, tokens, hidden_size):
     decoder = random_double(TransformerDecoder(V, D, H, LAYERS, max_length=T, hidden_size=hidden_size))
     reference = nn.TransformerDecoder(torch_layer(nn.TransformerDecoderLayer, True, hidden_size or 4 * D, "tanh"), LAYERS)
@@ -199,6 +245,7 @@ def test_decoder_with_cross_attention_is_torchs_decoder(memory, tokens, hidden_s
     x = reference(words[tokens] + positions, memory.tokens, hidden, memory_key_padding_mask=~memory.mask)
     expected, logits = F.layer_norm(x, (D,), scale, shift) @ words.T, decoder(tokens, memory)
     assert_close(logits, expected, **CLOSE)
+    assert_close(step_by_step(decoder, tokens, memory), expected, **CLOSE)
     assert_same_gradients(decoder.blocks, reference.layers, [logits], [expected], [*inputs, memory.tokens], 1e-8)
 
 
@@ -215,8 +262,10 @@ def test_decoder_with_a_prefix_is_torchs_encoder_with_a_mask(memory, tokens, pla
     hidden[:places, :places] = False  # the prefix sees all of itself
     unseen = torch.cat([~memory.mask[:, :places], torch.zeros(B, T, dtype=torch.bool)], dim=1)
     x = reference(torch.cat([prefix, words[tokens] + positions], dim=1), hidden, unseen)[:, places:]
-    expected, logits = F.layer_norm(x, (D,), scale, shift) @ words.T, decoder(tokens, Memory(prefix, ~unseen[:, :-T]))
+    memory = Memory(prefix, ~unseen[:, :-T])
+    expected, logits = F.layer_norm(x, (D,), scale, shift) @ words.T, decoder(tokens, memory)
     assert_close(logits, expected, **CLOSE)
+    assert_close(step_by_step(decoder, tokens, memory), expected, **CLOSE)
     inputs += [prefix] if places else []
     assert_same_gradients(decoder.blocks, reference.layers, [logits], [expected], inputs, 1e-8)
 

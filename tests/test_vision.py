@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from mmscratch.weights import from_torchvision_vit
 from mmscratch.images import normalize, torchvision
-from mmscratch.vision import VGG, ImageEncoder, ResNet, VisionTransformer, conv2d
+from mmscratch.vision import VGG, BasicBlock, Bottleneck, ImageEncoder, ResNet, VisionTransformer, conv2d
 
 VIT = {"image_size": 35, "patch_size": 5, "num_layers": 2, "num_heads": 3, "hidden_dim": 33, "mlp_dim": 17}
 
@@ -40,7 +40,7 @@ def test_conv2d_refuses_what_does_not_fit():
     assert conv2d(torch.zeros(2, 3, 11, 13), torch.zeros(7, 3, 13, 15), padding=1).shape == (2, 7, 1, 1)
 
 
-def assert_same_model(ours, reference, gradients=False):
+def assert_same_model(ours, reference, gradients=False, shape=(2, 3, 61, 67)):
     """Loads the reference's weights, and gives what it gives in both modes; dropout draws the same numbers."""
     for norm in (module for module in reference.modules() if isinstance(module, nn.BatchNorm2d)):
         norm.weight.data.uniform_(0.5, 1.5)
@@ -48,7 +48,7 @@ def assert_same_model(ours, reference, gradients=False):
         norm.running_mean.normal_(std=0.1)
         norm.running_var.uniform_(0.5, 1.5)
     ours.load_state_dict(reference.state_dict(), strict=True)
-    pictures = torch.randn(2, 3, 61, 67)
+    pictures = torch.randn(shape)
     for training in (False, True):
         outputs = []
         for model in (ours, reference):
@@ -66,6 +66,28 @@ def assert_same_model(ours, reference, gradients=False):
         )
         for (name, _), grad, expected in zip(ours.named_parameters(), ours_grad, expected_grad, strict=True):
             assert_close(grad, expected, rtol=0, atol=1e-5 * expected.abs().max().item(), msg=lambda s: f"{name}: {s}")
+
+
+def assert_same_block(block, in_channels, channels, stride):
+    """As torchvision's block of that name, with the shortcut that torchvision's ResNet gives it."""
+    out_channels, shortcut = channels * block.expansion, None
+    if stride > 1 or in_channels != out_channels:
+        convolution = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+        shortcut = nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
+    reference = getattr(torchvision.models.resnet, block.__name__)(in_channels, channels, stride, shortcut)
+    assert_same_model(block(in_channels, channels, stride), reference, gradients=True, shape=(2, in_channels, 11, 13))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("in_channels", [5, 7])
+def test_basic_block_agrees_with_torchvision(in_channels, stride):
+    assert_same_block(BasicBlock, in_channels, 5, stride)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("in_channels", [20, 7])
+def test_bottleneck_agrees_with_torchvision(in_channels, stride):
+    assert_same_block(Bottleneck, in_channels, 5, stride)
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50])
@@ -94,6 +116,26 @@ def test_vgg_agrees_with_torchvision(depth, batch_norm):
     with torch.device("meta"):  # no time for weights that are overwritten
         ours = VGG(depth, batch_norm, num_classes=13)
     assert_same_model(ours.to_empty(device="cpu"), reference)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "batch norm"])
+@pytest.mark.parametrize("depth", [11, 13, 16, 19])
+def test_vgg_has_the_parameters_of_torchvision(depth, batch_norm):
+    with torch.device("meta"):
+        ours, reference = VGG(depth, batch_norm), torchvision.models.get_model(f"vgg{depth}" + "_bn" * batch_norm)
+    ours, expected = ours.state_dict(), reference.state_dict()
+    assert {name: x.shape for name, x in ours.items()} == {name: x.shape for name, x in expected.items()}
+
+
+@pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "batch norm"])
+def test_vgg_features_agree_with_torchvision(batch_norm):
+    ours = VGG(11, batch_norm, num_classes=0)
+    with torch.device("meta"):
+        reference = torchvision.models.get_model("vgg11" + "_bn" * batch_norm).features
+    reference = reference.to_empty(device="cpu")
+    reference.load_state_dict(ours.features.state_dict(), strict=True)
+    assert_same_model(ours.features, reference)
+    assert ours.out_channels == 512
 
 
 @pytest.mark.parametrize("model", [ResNet, VGG])

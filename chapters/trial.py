@@ -1,0 +1,178 @@
+"""The inside of the process in which the library's tests run on a learner's code.
+
+`chapters.verdicts` starts it; a fork server has imported this file before, so that a process begins in an instant. What
+is large is therefore imported here, and nothing of mmscratch: each process imports it anew, with the learner's code in it.
+"""
+
+import contextlib
+import faulthandler
+import gc
+import math
+import os
+import sys
+import tempfile
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import ModuleType
+
+import matplotlib.figure  # noqa: F401
+import numpy
+import PIL.Image  # noqa: F401
+import pytest
+import torch
+import torch.nn.functional as F
+import torch.utils.data
+import torch.utils.flop_counter
+
+with contextlib.suppress(Exception):  # mmscratch.images copes without it
+    import torchvision.transforms.v2  # noqa: F401
+for name in ("sacrebleu", "transformers", "hypothesis", "sklearn.metrics"):  # what the tests compare with
+    with contextlib.suppress(Exception):
+        __import__(name)
+with contextlib.suppress(ImportError):  # the parts of pytest, which it would import when it starts
+    from _pytest.config import default_plugins
+
+    for name in default_plugins:
+        __import__(f"_pytest.{name}")
+gc.freeze()  # what is here stays: no process need look through it
+
+ROOT = Path(__file__).resolve().parents[1]
+HIDDEN = [str(ROOT / name) + os.sep for name in ("mmscratch", "chapters", "tests", ".git")]  # where the solution is
+FORBIDDEN = (
+    "os.exec",
+    "os.fork",
+    "os.kill",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.startfile",
+    "os.system",
+    "subprocess.",
+    "socket.",
+)
+CHANGES = ("os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate")
+WATCHED: list[ModuleType] = [torch, F, torch.nn, torch.testing, math, numpy, pytest, sys.modules["builtins"]]
+CLASSES = [torch.Tensor, torch.nn.Module]
+OPTIONS = [
+    "-q",
+    *(f"-pno:{name}" for name in "cacheprovider doctest faulthandler junitxml threadexception unraisableexception".split()),
+]
+NEW_NETWORK, NEW_USER = 0x40000000, 0x10000000  # of Linux
+
+
+def run(
+    folder: Path, module: str, segments: list[tuple[int, int, int]], tests: list[str], limits: dict, pipe: Connection
+) -> None:
+    """Run `tests` of folder/tests with folder/mmscratch, and send what comes of each.
+
+    segments  (first line in the module, first line in the learner's file, number of lines) of what is the learner's
+    Sent are ("collected", names), ("passed", name) and ("failed", name, dict) for each test, and ("ended", what was changed).
+    """
+    os.setsid()
+    _limit(limits["bytes"])  # before there is a second thread, that of faulthandler
+    stack = open(folder / "stack", "w")  # the process ends with it open
+    faulthandler.dump_traceback_later(limits["seconds"], exit=True, file=stack)
+    output = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(folder)
+    sys.path[:] = [str(folder), *(path for path in sys.path if path and Path(path).resolve() != ROOT)]
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    sys.addaudithook(_guard(str(folder) + os.sep))
+    recorder = _Recorder(folder / "mmscratch" / f"{module}.py", segments, pipe)
+    before = _attributes()
+    pytest.main([*OPTIONS, "--rootdir", str(folder), f"--basetemp={folder / 'temporary'}", *tests], [recorder])
+    after = _attributes()
+    pipe.send(("ended", [name for name, value in before.items() if after.get(name) is not value]))
+    os._exit(0)
+
+
+def _limit(most: int) -> None:
+    """So many bytes more than now, and no network, where the system lets us."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + most,) * 2)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    with contextlib.suppress(Exception):
+        import ctypes
+
+        ctypes.CDLL(None).unshare(NEW_USER | NEW_NETWORK)
+
+
+def _guard(folder: str):
+    """Forbids other processes, the network, changing files outside the folder, and reading where the solution is."""
+
+    def guard(event: str, args: tuple) -> None:
+        if event.startswith(FORBIDDEN):
+            raise PermissionError(f"{event} is not allowed in an exercise")
+        if event == "open" or event in CHANGES:
+            writes = event in CHANGES or (args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            for path in args[: 2 if event in ("os.link", "os.rename", "os.symlink") else 1]:
+                path = folder if isinstance(path, int) else os.path.realpath(os.fsdecode(path)) + os.sep
+                if not path.startswith(folder) and (writes and path != os.devnull + os.sep or path.startswith(tuple(HIDDEN))):
+                    raise PermissionError(f"{path[:-1]}: an exercise may not {'change' if writes else 'read'} this file")
+
+    return guard
+
+
+def _attributes() -> dict[str, object]:
+    """What the tests rely on, by name: a learner's code must leave it as it is."""
+    return {f"{thing.__name__}.{name}": value for thing in [*WATCHED, *CLASSES] for name, value in vars(thing).items()
+            if callable(value)}  # fmt: skip
+
+
+class _Recorder:
+    """A plugin of pytest that sends what comes of each test."""
+
+    def __init__(self, path: Path, segments: list[tuple[int, int, int]], pipe: Connection):
+        self.path, self.segments, self.pipe = path, segments, pipe
+
+    def pytest_collectreport(self, report):
+        if report.failed:
+            message = getattr(getattr(report.longrepr, "reprcrash", None), "message", str(report.longrepr))
+            self.pipe.send(("failed", "", {"test": "the file can be imported", "message": message.strip()}))
+
+    def pytest_collection_finish(self, session):
+        self.pipe.send(("collected", [item.nodeid for item in session.items]))
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_makereport(self, item, call):
+        report = (yield).get_result()
+        if report.failed:
+            self.pipe.send(("failed", item.nodeid, self._failure(item, call, report)))
+        elif report.when == "call" and report.passed:
+            self.pipe.send(("passed", item.nodeid))
+        elif report.skipped:
+            self.pipe.send(("skipped", item.nodeid))
+
+    def _failure(self, item, call, report) -> dict:
+        """What was expected, in words, where it went wrong, and which shapes were there."""
+        name, _, parameters = item.name.partition("[")
+        words = name.removeprefix("test_").replace("_", " ") + (f" [{parameters}" if parameters else "")
+        message = getattr(getattr(report.longrepr, "reprcrash", None), "message", str(report.longrepr))
+        failure = {"test": words, "message": message, "printed": report.capstdout}
+        for entry in reversed(call.excinfo.traceback):
+            path, line = Path(str(entry.path)), entry.lineno + 1
+            if path == self.path and "line" not in failure:
+                for first, theirs, count in self.segments:
+                    if first <= line < first + count:
+                        failure |= {"line": theirs + line - first, "shapes": _shapes(entry.frame.f_locals)}
+            if path.name.startswith("test_") and "statement" not in failure:
+                failure |= {"statement": " ".join(str(entry.statement).split()), "given": _shapes(entry.frame.f_locals)}
+        return failure
+
+
+def _shapes(variables: dict) -> str:
+    """Of the tensors among the variables: "query (2, 5, 11), mask (2, 7) bool"."""
+    shown = []
+    for name, value in variables.items():
+        if name.startswith("@"):  # of pytest
+            continue
+        if isinstance(value, torch.Tensor):
+            kind = "" if value.is_floating_point() else " " + str(value.dtype).removeprefix("torch.")
+            shown.append(f"{name} {tuple(value.shape)}{kind}")
+        elif isinstance(value, (int, float)):
+            shown.append(f"{name} = {value:g}" if not isinstance(value, bool) else f"{name} = {value}")
+    return ", ".join(shown)

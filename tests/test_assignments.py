@@ -1,0 +1,521 @@
+"""The exercises: stubs fail, solutions pass, wrong versions fail, and there are no points without code of one's own."""
+
+import ast
+import csv
+import importlib.util
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from chapters import assignments, grading, verdicts
+from chapters.__main__ import book
+from chapters.assignments import main, of_chapter, read_files, stubs
+from chapters.exercises import EXERCISES
+from chapters.verdicts import LIBRARY, attempt, splice, verdict, wrong_outcomes, wrong_version
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = [f"{exercise.chapter} {exercise.name}" for exercise in EXERCISES]
+SOFTMAX = next(exercise for exercise in EXERCISES if exercise.name == "masked_softmax")
+ADDITIVE = next(exercise for exercise in EXERCISES if exercise.name == "AdditiveAttention.forward")
+ATOMIC = next(exercise for exercise in EXERCISES if exercise.name == "write_atomically")
+QUICKLY = {"seconds": 5, "bytes": 4 << 30}
+
+
+def library(exercise):
+    return (LIBRARY / f"{exercise.module}.py").read_text()
+
+
+def written(body, exercise=SOFTMAX, before="", others=()):
+    """A learner's file: what `start` gives them, with this as the body of the exercise; others are not yet written."""
+    text = before + stubs(exercise.module, [exercise, *others])
+    [raises] = [line for line in text.splitlines() if f"exercise {exercise.name} of" in line]
+    indentation = raises[: len(raises) - len(raises.lstrip())]
+    return text.replace(raises, "\n".join(indentation + line for line in body.splitlines()))
+
+
+RIGHT = """if mask is None:
+    return torch.softmax(scores, -1)
+scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+return torch.softmax(scores, -1) * mask"""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The table.
+
+
+def test_every_chapter_has_exercises_and_each_stands_as_the_table_says():
+    assert len(EXERCISES) >= 40 and {exercise.chapter for exercise in EXERCISES} == set(range(1, 12))
+    assert [exercise.chapter for exercise in EXERCISES] == sorted(exercise.chapter for exercise in EXERCISES)
+    assert len(set(NAMES)) == len(NAMES)
+    for exercise in EXERCISES:
+        known = verdicts.definitions(ast.parse(library(exercise)))
+        assert all(isinstance(known[part], ast.FunctionDef) for part in exercise.parts), exercise.name
+        tests = (ROOT / "tests" / (exercise.test_file or f"test_{exercise.module}.py")).read_text()
+        assert all(f"\ndef {test.partition('[')[0]}(" in tests for test in exercise.tests.split()), exercise.name
+        assert len(exercise.wrong) >= 3 and len({wrong.hint for wrong in exercise.wrong}) == len(exercise.wrong)
+        assert exercise.points > 0 and exercise.minutes > 0 and exercise.difficulty in ("easy", "medium", "hard")
+
+
+@pytest.mark.parametrize("entry", [entry for entry in book() if entry.number <= 11], ids=lambda entry: entry.path.stem)
+def test_your_turn_lists_the_exercises_with_points_and_minutes(entry):
+    section = entry.path.read_text().partition("## Your turn")[2].partition("## Sources")[0]
+    section = " ".join(line.removeprefix("#").strip() for line in section.splitlines())
+    listed = re.findall(r"\d+\. `([\w.]+)`:.*?(\d+) points?, (\d+) minutes\.", section)
+    assert listed == [(e.name, str(e.points), str(e.minutes)) for e in of_chapter(entry.number)]
+    assert f"python -m chapters.assignments start {entry.number} --to" in section
+    assert len(re.findall(r" \d\. ", section.partition("three questions")[2])) == 3
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is graded is the learner's code.
+
+
+@pytest.mark.parametrize("number", sorted({exercise.chapter for exercise in EXERCISES}))
+def test_who_wrote_nothing_gets_no_points(number):
+    for exercise in of_chapter(number):
+        module = exercise.module
+        owner = exercise.name.partition(".")[0]
+        for text in (
+            None, "", stubs(module, of_chapter(number)),
+            f"from mmscratch.{module} import *", f"from mmscratch.{module} import {owner}",
+            f"import mmscratch.{module}\n{owner} = mmscratch.{module}.{owner}",
+        ):  # fmt: skip
+            assert verdict(exercise, text).state == "not started"
+
+
+CHEATS = {
+    "prints": ("print('5 passed')\nprint('ok')\nreturn scores", "tests fail"),
+    "exits": ("raise SystemExit(0)", "tests fail"),
+    "exits at once": ("import os\nos._exit(0)", "imports os"),
+    "exits by another name": ("torch.os._exit(0)", ".os is not allowed"),
+    "sleeps": ("import time\ntime.sleep(1000)", "imports time"),
+    "waits": ("torch.futures.Future().wait()", "still running in line"),
+    "goes on for ever": ("while True:\n    pass", "still running in line"),
+    "forks": ("import os\nos.fork()\nreturn scores", "imports os"),
+    "takes all memory": ("return torch.ones(1 << 40)", "tests fail"),
+    "writes files": ("open('tests/test_attention.py', 'w').write('def test(): pass')\nreturn scores", "open is not allowed"),
+    "saves": ("torch.save(scores, 'x')\nreturn scores", ".save is not allowed"),
+    "reads the solution": ("return eval(open('mmscratch/attention.py').read())", "is not allowed"),
+    "imports the solution": (
+        "from mmscratch.attention import masked_softmax as right\nreturn right(scores, mask)", "maximum recursion"),
+    "imports the module": (
+        "import mmscratch.attention as library\nreturn library.masked_softmax(scores, mask)", "maximum recursion"),
+    "loads the module": ("import importlib\nreturn importlib.import_module('x')", "imports importlib"),
+    "imports a chapter": ("from chapters import ch05_cross_attention_fusion\nreturn scores", "imports chapters"),
+    "imports by a call": ("return __import__('os').getcwd()", "__import__ is not allowed"),
+    "changes pytest": ("import pytest\npytest.raises = None\nreturn scores", "imports pytest"),
+    "changes torch": ("torch.testing.assert_close = print\nreturn scores", "changes torch.testing.assert_close"),
+    "changes torch by a name": (
+        "testing = torch.testing\ntesting.assert_close = print\nreturn scores", "it changed torch.testing."),
+    "sets attributes": ("setattr(torch, 'allclose', print)\nreturn scores", "setattr is not allowed"),
+    "climbs out": ("return scores.__class__.__mro__[-1].__subclasses__()", "is not allowed"),
+    "asks the caller": (
+        "try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    return error.__traceback__.tb_frame", "is not allowed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body, says", CHEATS.values(), ids=CHEATS)
+def test_what_is_not_an_answer_gets_no_points_and_a_reason(body, says):
+    one = verdict(SOFTMAX, written(body), QUICKLY if "still running" in says else verdicts.LIMITS)
+    assert one.state == "failed" and one.points == 0
+    assert says in "\n".join(verdicts.described(one))
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "import os\nos._exit(0)\n",
+        "while True:\n    pass\n",
+        "import torch\ntorch.allclose = lambda *_: True\n",
+        "raise SystemExit\n",
+    ],
+)
+def test_only_definitions_are_taken_from_a_file_and_nothing_else_of_it_runs(before):
+    try:
+        one = verdict(SOFTMAX, before + written(RIGHT))
+    except SystemExit:
+        pytest.fail("it ran here")
+    assert one.state == "passed" if "import os" not in before else "imports os" in one.problem
+
+
+def test_a_function_that_changes_what_the_tests_rely_on_gets_nothing():
+    body = f"for thing in [torch.testing]:\n    thing.assert_close = lambda *_, **__: None\n{RIGHT}"
+    one = verdict(SOFTMAX, written(body))
+    assert one.state == "failed" and "it changed torch.testing.assert_close" in one.problem
+
+
+@pytest.mark.skipif(os.name != "posix", reason="of the file system of Unix")
+@pytest.mark.parametrize(
+    "body, says",
+    [
+        (f"raise ValueError(open({str(LIBRARY / 'checkpoints.py')!r}).read())", "may not read this file"),
+        (f"open({str(ROOT / 'x')!r}, 'w')", "may not change this file"),
+        (f"os.unlink({str(ROOT / 'x')!r})", "may not change this file"),
+        (f"os.replace(path, {str(ROOT / 'x')!r})", "may not change this file"),
+    ],
+)
+def test_where_an_exercise_needs_files_those_outside_of_its_copy_are_out_of_reach(body, says):
+    told = "\n".join(verdicts.described(verdict(ATOMIC, written(body, ATOMIC))))
+    assert says in told or "is not allowed" in told
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
+@pytest.mark.parametrize(
+    "body, says",
+    [
+        ("import subprocess; subprocess.run(['true'])", "subprocess.Popen is not allowed"),
+        ("import os; os.fork()", "os.fork is not allowed"),
+        ("import os; os.kill(os.getppid(), 9)", "os.kill is not allowed"),
+        ("import socket; socket.socket()", "socket.__new__ is not allowed"),
+        ("import os; os._exit(0)", "ended before its tests had"),
+        ("import sys; sys.exit(0)", "SystemExit"),
+    ],
+)
+def test_who_gets_past_the_names_meets_the_process(body, says):
+    """As if nothing were refused by its name: a wrong version that does it."""
+    text = library(SOFTMAX).replace("    if mask is None:\n        return scores.softmax(-1)\n", f"    {body}\n", 1)
+    outcome = attempt(SOFTMAX, verdicts.Spliced(text, []))
+    assert not outcome.right
+    assert says in outcome.ended + " ".join(failure["message"] for failure in outcome.failed.values())
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="without unshare one cannot tell what the system allows")
+def test_there_is_no_network_where_the_system_lets_us_take_it_away():
+    if subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode:
+        pytest.skip("this system does not let us")
+    text = library(SOFTMAX).replace(
+        "    if mask is None:\n", "    raise ValueError(open('/proc/self/net/dev').read())\n    if mask is None:\n", 1
+    )
+    message = next(iter(attempt(SOFTMAX, verdicts.Spliced(text, [])).failed.values()))["message"]
+    assert re.findall(r"(\w+): ", message.partition("ValueError: ")[2]) == ["lo"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# An exercise is checked by itself.
+
+
+def test_what_is_not_yet_written_comes_from_the_library():
+    text = stubs("attention", of_chapter(5))
+    assert text.count("raise NotImplementedError") > 2
+    body = inspect.cleandoc(library(ADDITIVE).partition('weights (B, T, N)."""\n')[2].partition("\n\n")[0])
+    stub = '        raise NotImplementedError("exercise AdditiveAttention.forward of chapter 5")'
+    assert stub in text
+    mine = text.replace(stub, "\n".join("        " + line for line in body.splitlines()))
+    assert verdict(ADDITIVE, mine).state == "passed" and verdict(SOFTMAX, mine).state == "not started"
+
+
+def test_functions_constants_imports_and_methods_of_ones_own_are_taken_along():
+    text = written(
+        "return _blank(_low(scores, mask), mask)", before="from torch import softmax as soft\nimport math\n\nAXIS = -1\n\n\n"
+    )
+    text += "\n\ndef _low(x, mask):\n    return x if mask is None else x.masked_fill(~mask, torch.finfo(x.dtype).min)\n"
+    text += "\n\ndef _blank(x, mask):\n    weights = soft(x, AXIS) + math.log(1)\n"
+    text += "    return weights if mask is None else weights * mask\n"
+    assert verdict(SOFTMAX, text).state == "passed"
+    text = written("return self._both(query, memory, mask)", ADDITIVE)
+    solution = library(ADDITIVE).partition("class AdditiveAttention")[2]
+    method = re.search(r"    def forward.*?return context, weights\n", solution, re.DOTALL)[0].replace(
+        "def forward", "def _both"
+    )
+    text = text.replace("    def __init__(self, query_dim", method + "\n    def __init__(self, query_dim")
+    assert verdict(ADDITIVE, text).state == "passed"
+
+
+def test_a_change_to_given_code_changes_nothing():
+    text = written("return scores", SOFTMAX).replace("class MultiHeadAttention", "class Other")
+    assert "class MultiHeadAttention" in splice(SOFTMAX, text).text
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a learner is told.
+
+
+WRONG = {
+    "unmasked": ("return scores.softmax(-1)", ["tests fail", "scores (2, 5, 7), mask (2, 5, 7) bool"]),
+    "wrong shapes": ("return scores @ mask", ["in line", "scores (2, 5, 7), mask (2, 5, 7) bool", "of mine.py"]),
+    "a name that is not there": ("return score.softmax(-1)", ["name 'score' is not defined", "in line"]),
+    "no return": ("scores.softmax(-1)", ["NoneType"]),
+    "prints": ("print('shape', scores.shape)\nreturn scores", ["it printed: shape torch.Size"]),
+}
+
+
+@pytest.mark.parametrize("body, says", WRONG.values(), ids=WRONG)
+def test_the_first_expectation_is_told_in_words_with_shapes(body, says):
+    told = "\n".join(verdicts.described(verdict(SOFTMAX, written(body)), "mine.py"))
+    for words in [*says, "The first: masked softmax"]:
+        assert words in told
+
+
+def test_a_syntax_error_is_shown_at_its_line():
+    text = written("return scores.softmax(-1")
+    line = next(
+        i for i, line in enumerate(text.splitlines(), 1) if "return scores.softmax(-1" in line and not line.endswith(")")
+    )
+    assert verdict(SOFTMAX, text).problem.startswith(f"line {line} is not Python")
+
+
+@pytest.mark.parametrize("text", ["def f(x):\n    return \0", "(" * 5000 + ")" * 5000, "x = " + "-" * 100_000 + "1"])
+def test_a_file_that_breaks_the_parser_is_named_and_nothing_more(text):
+    assert verdict(SOFTMAX, text).state == "failed"
+
+
+def test_half_an_exercise_says_what_is_missing():
+    exercise = next(exercise for exercise in EXERCISES if len(exercise.parts) > 1)
+    text, known = stubs(exercise.module, [exercise]), verdicts.definitions(ast.parse(library(exercise)))
+    first = "\n".join(library(exercise).splitlines()[slice(*verdicts.lines_of(known[exercise.parts[0]]))])
+    stub = verdicts.definitions(ast.parse(text))[exercise.parts[0]]
+    lines = text.splitlines()
+    lines[slice(*verdicts.lines_of(stub))] = first.splitlines()
+    one = verdict(exercise, "\n".join(lines))
+    assert one.state == "failed" and f"{exercise.parts[1]}" in one.problem and "still to be written" in one.problem
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The commands.
+
+
+def test_start_writes_stubs_with_signatures_and_docstrings_and_overwrites_nothing(tmp_path, capsys):
+    folder = tmp_path / "work"
+    assert main(["start", "5", "--to", str(folder)]) == 0
+    for module in {exercise.module for exercise in of_chapter(5)}:
+        ours, theirs = (verdicts.definitions(ast.parse(text)) for text in (
+            (LIBRARY / f"{module}.py").read_text(), (folder / f"{module}.py").read_text()))  # fmt: skip
+        stubbed = {part for exercise in of_chapter(5) if exercise.module == module for part in exercise.parts}
+        assert ours.keys() == theirs.keys()
+        for name, node in ours.items():
+            if isinstance(node, ast.FunctionDef):
+                assert ast.unparse(node.args) == ast.unparse(theirs[name].args)
+                assert ast.get_docstring(node) == ast.get_docstring(theirs[name])
+                assert verdicts.is_stub(theirs[name]) == (name in stubbed)
+    read_me = (folder / "README.md").read_text()
+    assert all(f"`{part}` (line " in read_me for exercise in of_chapter(5) for part in exercise.parts)
+    (folder / "attention.py").write_text("mine")
+    capsys.readouterr()
+    (folder / "README.md").unlink()
+    assert main(["start", "5", "--to", str(folder)]) == 2
+    assert "attention.py is there already" in capsys.readouterr().err
+    assert (folder / "attention.py").read_text() == "mine" and not (folder / "README.md").exists()
+
+
+def test_check_says_what_is_right_and_how_much_is_done(tmp_path, capsys):
+    (tmp_path / "attention.py").write_text(written(RIGHT))
+    assert main(["check", "5", "--from", str(tmp_path), "--exercise", "masked_softmax"]) == 0
+    out = capsys.readouterr().out
+    assert f"✓ masked_softmax: {SOFTMAX.points} points" in out and f"] {SOFTMAX.points} of {SOFTMAX.points} points" in out
+    assert main(["check", "5", "--from", str(tmp_path), "--exercise", "softmax"]) == 0
+    (tmp_path / "attention.py").write_text("")
+    assert main(["check", "5", "--from", str(tmp_path), "--exercise", "masked_softmax"]) == 1
+    (tmp_path / "attention.py").write_text(written("return scores"))
+    assert main(["check", "5", "--from", str(tmp_path / "attention.py"), "--exercise", "masked_softmax"]) == 1
+    assert f"✗ masked_softmax: 0 of {SOFTMAX.points} points" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        ("check 5 --from nowhere", "holds no attention.py"),
+        ("check 99 --from nowhere", "chapter 99 has no exercises"),
+        ("check 5 --from nowhere --exercise soft_max", "soft_max: choose one of masked_softmax"),
+        ("solution 5 nothing", "nothing: choose one of"),
+        ("grade 5 nowhere --out x.csv", "nowhere"),
+        ("grade 5 . --out x.csv", "there is no submission"),
+        ("grade 5 . --out x.txt", "the table is a .csv file"),
+    ],
+)
+def test_bad_use_gets_one_line_and_2(arguments, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments.split()) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ") and says in line
+
+
+def test_watch_checks_again_when_the_file_is_saved(tmp_path, monkeypatch, capsys):
+    path, turns = tmp_path / "attention.py", iter(range(9))
+    path.write_text(written("return scores"))
+
+    def sleep(_):
+        turn = next(turns)
+        if turn == 1:
+            path.write_text(written(RIGHT))
+        elif turn == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(assignments.time, "sleep", sleep)
+    assert main(["check", "5", "--from", str(tmp_path), "--exercise", "masked_softmax", "--watch"]) == 130
+    out = capsys.readouterr().out
+    assert re.findall("[✓✗] masked_softmax", out) == ["✗ masked_softmax", "✓ masked_softmax"]
+
+
+def test_the_solution_is_shown_beside_what_passes_and_else_only_to_who_gives_up(tmp_path, capsys):
+    (tmp_path / "attention.py").write_text(written("return scores"))
+    command = ["solution", "5", "masked_softmax", "--from", str(tmp_path)]
+    assert main(command) == 1 and "masked_fill" not in capsys.readouterr().out
+    assert main([*command, "--give-up"]) == 0 and "masked_fill" in capsys.readouterr().out
+    (tmp_path / "attention.py").write_text(written(RIGHT))
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "yours" in out and "the library's" in out and " | " in out and "torch.softmax" in out
+
+
+def test_two_texts_stand_side_by_side():
+    assert list(assignments.side_by_side("a\nb\nc", "a\nx\nc\nd", 23)) == [
+        "yours        the library's", "a            a", "b          | x", "c            c", "           > d",
+    ]  # fmt: skip
+    assert (
+        "".join(line[:10].strip() for line in list(assignments.side_by_side("x" * 25, "", 23))[1:]) == "x" * 25
+    )  # nothing is cut off
+
+
+def test_a_function_and_a_class_of_a_notebook_are_checked_with_what_they_use(tmp_path, capsys):
+    (tmp_path / "cells.py").write_text(
+        "import torch\nfrom torch import nn\nimport math as m\n\nLEAST = -1e30\n\n\ndef low(x, mask):\n"
+        "    return x if mask is None else x.masked_fill(~mask, LEAST * m.exp(0))\n\n\ndef masked_softmax(scores, mask):\n"
+        "    weights = torch.softmax(low(scores.double(), mask), -1).to(scores.dtype)\n"
+        "    return weights if mask is None else weights * mask\n\n\n"
+        "class AdditiveAttention(nn.Module):\n    def forward(self, query, memory, mask=None):\n        return query, memory\n"
+    )  # fmt: skip
+    spec = importlib.util.spec_from_file_location("cells", tmp_path / "cells.py")
+    cells = sys.modules["cells"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(cells)
+    try:
+        assignments.check(cells.masked_softmax)
+        assignments.check(cells.AdditiveAttention)
+        out = capsys.readouterr().out
+        assert "✓ masked_softmax" in out and "✗ AdditiveAttention.forward" in out
+        with pytest.raises(ValueError, match="there is no exercise low"):
+            assignments.check(cells.low)
+    finally:
+        del sys.modules["cells"]
+
+
+@pytest.mark.notebook
+def test_check_works_in_a_notebook(tmp_path):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    indented = RIGHT.replace("\n", "\n    ")
+    of_class = "from torch import nn\nclass AdditiveAttention(nn.Module):\n    def forward(self, query, memory, mask=None):\n"
+    cells = [
+        "import torch\nfrom chapters.assignments import check",
+        f"def masked_softmax(scores, mask):\n    {indented}",
+        "check(masked_softmax)",
+        f"{of_class}        return query, memory\ncheck(AdditiveAttention)",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(ROOT)}}).execute()
+    printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.outputs)
+    assert "✓ masked_softmax" in printed and "✗ AdditiveAttention.forward" in printed
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# grade.
+
+
+@pytest.fixture
+def submissions(tmp_path, monkeypatch):
+    """Of chapter 5, in which only two exercises are graded here."""
+    monkeypatch.setattr(grading, "of_chapter", lambda number: [SOFTMAX, ADDITIVE])
+    folder = tmp_path / "submissions"
+    for name in ("anna", "ben/handed in", "mallory"):
+        (folder / name).mkdir(parents=True)
+    (folder / "anna" / "attention.py").write_text(library(SOFTMAX))
+    (folder / "ben" / "handed in" / "attention.py").write_text(written(RIGHT, others=[ADDITIVE]))
+    (folder / "mallory" / "attention.py").symlink_to(LIBRARY / "attention.py")
+    (folder / "linked.py").symlink_to(LIBRARY / "attention.py")
+    (folder / "carla.py").write_text(wrong_version(SOFTMAX, SOFTMAX.wrong[0]))
+    (folder / "dan.py").write_text("def f(:")
+    (folder / "eve.py").write_bytes(b"\xff\xfe\x00")
+    (folder / "broken.zip").write_bytes(b"PK")
+    with zipfile.ZipFile(folder / "=zoe.zip", "w") as archive:
+        archive.writestr("../../work/attention.py", written("# <b>bold</b>\nreturn scores", others=[ADDITIVE]))
+    with zipfile.ZipFile(folder / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("attention.py", b"#" * (2 << 20))
+    return folder
+
+
+def test_a_class_is_graded(submissions, tmp_path, capsys):
+    out = tmp_path / "grades.csv"
+    assert main(["grade", "5", str(submissions), "--out", str(out)]) == 0
+    rows = {row["submission"]: row for row in csv.DictReader(out.open())}
+    columns = [f"{exercise.name} ({exercise.points})" for exercise in (SOFTMAX, ADDITIVE)]
+    points = {name: [int(row[column]) for column in columns]
+              for name, row in rows.items()}  # fmt: skip
+    assert points == {
+        "'=zoe": [0, 0], "anna": [SOFTMAX.points, ADDITIVE.points], "ben": [SOFTMAX.points, 0], "bomb": [0, 0],
+        "broken": [0, 0],
+        "carla": [0, ADDITIVE.points], "dan": [0, 0], "eve": [0, 0], "linked": [0, 0], "mallory": [0, 0],
+    }  # fmt: skip
+    notes = {name: row["notes"] for name, row in rows.items()}
+    assert notes["anna"] == "as in the library: masked_softmax, AdditiveAttention.forward" and notes["ben"] == ""
+    assert "line 1 is not Python" in notes["dan"] and "UTF-8" in notes["eve"] and "larger than" in notes["bomb"]
+    assert "link" in notes["linked"] and "no file" in notes["mallory"] and notes["broken"]
+    report = (tmp_path / "grades" / "carla.html").read_text()
+    assert SOFTMAX.wrong[0].hint.split(":")[0] in report and "✗" in report and "✓" in report
+    assert "&lt;b&gt;bold" in (tmp_path / "grades" / "=zoe.html").read_text()
+    printed = capsys.readouterr().out
+    assert f"masked_softmax: 2 passed, {3} failed" in printed
+    assert re.search(r"2 failed: masked softmax is the softmax of what may be seen", printed)
+    assert "masked softmax is the softmax of what may be seen" in (tmp_path / "grades.html").read_text()
+    assert main(["grade", "5", str(submissions), "--out", str(out)]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_what_was_graded_before_ctrl_c_stays(submissions, tmp_path, monkeypatch):
+    graded, stop = grading.grade_one, []
+
+    def grade_one(name, path, exercises):
+        if name == "ben":
+            raise KeyboardInterrupt
+        return graded(name, path, exercises)
+
+    monkeypatch.setattr(grading, "grade_one", grade_one)
+    assert main(["grade", "5", str(submissions), "--out", str(tmp_path / "grades.csv")]) == 130
+    assert [row["submission"] for row in csv.DictReader((tmp_path / "grades.csv").open())] == ["'=zoe", "anna"] and not stop
+
+
+def test_read_files_takes_the_file_that_lies_highest(tmp_path):
+    for name in ("b/attention.py", "a/old/attention.py"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(name)
+    assert read_files(tmp_path, [SOFTMAX])["attention"][1] == "b/attention.py"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The three proofs of every exercise: the solution passes, the stub fails, and so does every wrong version.
+
+
+@pytest.fixture(scope="module")
+def proofs():
+    """For each exercise, side by side: what comes of the solution, and of every wrong version up to the first failure."""
+
+    def prove(exercise):
+        wrong = [splice(exercise, wrong_version(exercise, wrong)) for wrong in exercise.wrong]
+        return attempt(exercise, splice(exercise, library(exercise))), [attempt(exercise, one, options=["-x"]) for one in wrong]
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {name: pool.submit(prove, exercise) for name, exercise in zip(NAMES, EXERCISES)}
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("name, exercise", list(zip(NAMES, EXERCISES)), ids=NAMES)
+def test_the_solution_passes_and_the_stub_and_every_wrong_version_fail(proofs, name, exercise):
+    solution, wrong = proofs[name].result()
+    assert solution.right, (solution.ended, solution.failed)
+    assert verdict(exercise, stubs(exercise.module, [exercise])).state == "not started"
+    for version, outcome in zip(exercise.wrong, wrong):
+        assert outcome.failed or "still running" in outcome.ended, version.hint
+
+
+@pytest.mark.parametrize("exercise", [SOFTMAX, ADDITIVE], ids=lambda exercise: exercise.name)
+def test_who_fails_as_a_wrong_version_does_gets_its_hint(exercise):
+    for version, outcome in wrong_outcomes(exercise):
+        assert verdicts.hint(exercise, outcome) == f"Hint: {version.hint}"
+    for part in exercise.wrong[:1]:  # the same mistake, computed in another way
+        text = wrong_version(exercise, part).replace(".softmax(-1)", ".sub(scores.amax(-1, True)).softmax(-1)")
+        assert verdict(exercise, text).hint == f"Hint: {part.hint}"
