@@ -28,7 +28,7 @@ from types import ModuleType
 
 from .__main__ import book
 from .exercises import EXERCISES, Exercise
-from .verdicts import LIBRARY, MOST_BYTES, Verdict, definitions, described, lines_of, verdict
+from .verdicts import LIBRARY, MOST_BYTES, Verdict, definitions, described, lines_in, lines_of, verdict
 
 # ---------------------------------------------------------------------------------------------------------------------
 # start
@@ -285,7 +285,7 @@ def solution(number: int, name: str, source: Path | None, give_up: bool) -> bool
 
 
 def _piece(node: ast.stmt | None, text: str) -> str:
-    return textwrap.dedent("\n".join(text.splitlines()[slice(*lines_of(node))])) if node else ""
+    return textwrap.dedent("\n".join(lines_in(text)[slice(*lines_of(node))])) if node else ""
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from data_scripts.fetch import BROKEN_ARCHIVE
 
 from .assignments import MARKS, of_chapter, read_files
 from .exercises import Exercise
-from .verdicts import LIBRARY, Verdict, definitions, described, lines_of, verdict, wrong_outcomes
+from .verdicts import LIBRARY, Verdict, definitions, described, lines_in, lines_of, verdict, wrong_outcomes
 
 UNREADABLE = (ValueError, OSError, NotImplementedError, *BROKEN_ARCHIVE)
 
@@ -107,7 +107,7 @@ def grade_one(name: str, path: Path, exercises: Sequence[Exercise]) -> Graded:
 def own_text(exercise: Exercise, text: str) -> str:
     """What a file has of the exercise's parts."""
     try:
-        known, lines = definitions(ast.parse(text)), text.splitlines()
+        known, lines = definitions(ast.parse(text)), lines_in(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ""
     return "\n\n".join("\n".join(lines[slice(*lines_of(known[part]))]) for part in exercise.parts if part in known)

@@ -7,13 +7,13 @@ is large is therefore imported here, and nothing of mmscratch: each process impo
 import contextlib
 import faulthandler
 import gc
+import json
 import math
 import os
 import sys
 import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import ModuleType
 
 import matplotlib.figure  # noqa: F401
 import numpy
@@ -38,24 +38,10 @@ gc.freeze()  # what is here stays: no process need look through it
 
 ROOT = Path(__file__).resolve().parents[1]
 HIDDEN = [str(ROOT / name) + os.sep for name in ("mmscratch", "chapters", "tests", ".git")]  # where the solution is
-FORBIDDEN = (
-    "os.exec",
-    "os.fork",
-    "os.kill",
-    "os.posix_spawn",
-    "os.spawn",
-    "os.startfile",
-    "os.system",
-    "subprocess.",
-    "socket.",
-)
+FORBIDDEN = ("os.exec", "os.fork", "os.kill", "os.posix_spawn", "os.spawn", "os.startfile", "os.system", "subprocess.", "socket.")
 CHANGES = ("os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate")
-WATCHED: list[ModuleType] = [torch, F, torch.nn, torch.testing, math, numpy, pytest, sys.modules["builtins"]]
-CLASSES = [torch.Tensor, torch.nn.Module]
-OPTIONS = [
-    "-q",
-    *(f"-pno:{name}" for name in "cacheprovider doctest faulthandler junitxml threadexception unraisableexception".split()),
-]
+WATCHED = (torch, F, torch.nn, torch.testing, math, numpy, pytest, sys.modules["builtins"], torch.Tensor, torch.nn.Module)
+NOT_NEEDED = "cacheprovider doctest faulthandler junitxml threadexception unraisableexception".split()  # of pytest
 NEW_NETWORK, NEW_USER = 0x40000000, 0x10000000  # of Linux
 
 
@@ -67,7 +53,8 @@ def run(
     segments  (first line in the module, first line in the learner's file, number of lines) of what is the learner's
     Sent are ("collected", names), ("passed", name) and ("failed", name, dict) for each test, and ("ended", what was changed).
     """
-    os.setsid()
+    with contextlib.suppress(AttributeError):  # Windows has none
+        os.setsid()  # a group of its own, which can be killed as a whole
     _limit(limits["bytes"])  # before there is a second thread, that of faulthandler
     stack = open(folder / "stack", "w")  # the process ends with it open
     faulthandler.dump_traceback_later(limits["seconds"], exit=True, file=stack)
@@ -81,10 +68,15 @@ def run(
     sys.addaudithook(_guard(str(folder) + os.sep))
     recorder = _Recorder(folder / "mmscratch" / f"{module}.py", segments, pipe)
     before = _attributes()
-    pytest.main([*OPTIONS, "--rootdir", str(folder), f"--basetemp={folder / 'temporary'}", *tests], [recorder])
+    options = ["-q", "--rootdir", str(folder), f"--basetemp={folder / 'temporary'}", *(f"-pno:{name}" for name in NOT_NEEDED)]
+    pytest.main([*options, *tests], [recorder])
     after = _attributes()
-    pipe.send(("ended", [name for name, value in before.items() if after.get(name) is not value]))
+    _send(pipe, "ended", [name for name, value in before.items() if after.get(name) is not value])
     os._exit(0)
+
+
+def _send(pipe: Connection, *message) -> None:
+    pipe.send_bytes(json.dumps(message).encode())
 
 
 def _limit(most: int) -> None:
@@ -119,8 +111,7 @@ def _guard(folder: str):
 
 def _attributes() -> dict[str, object]:
     """What the tests rely on, by name: a learner's code must leave it as it is."""
-    return {f"{thing.__name__}.{name}": value for thing in [*WATCHED, *CLASSES] for name, value in vars(thing).items()
-            if callable(value)}  # fmt: skip
+    return {f"{thing.__name__}.{name}": value for thing in WATCHED for name, value in vars(thing).items() if callable(value)}
 
 
 class _Recorder:
@@ -132,20 +123,20 @@ class _Recorder:
     def pytest_collectreport(self, report):
         if report.failed:
             message = getattr(getattr(report.longrepr, "reprcrash", None), "message", str(report.longrepr))
-            self.pipe.send(("failed", "", {"test": "the file can be imported", "message": message.strip()}))
+            _send(self.pipe, "failed", "", {"test": "the file can be imported", "message": message.strip()})
 
     def pytest_collection_finish(self, session):
-        self.pipe.send(("collected", [item.nodeid for item in session.items]))
+        _send(self.pipe, "collected", [item.nodeid for item in session.items])
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item, call):
         report = (yield).get_result()
         if report.failed:
-            self.pipe.send(("failed", item.nodeid, self._failure(item, call, report)))
+            _send(self.pipe, "failed", item.nodeid, self._failure(item, call, report))
         elif report.when == "call" and report.passed:
-            self.pipe.send(("passed", item.nodeid))
+            _send(self.pipe, "passed", item.nodeid)
         elif report.skipped:
-            self.pipe.send(("skipped", item.nodeid))
+            _send(self.pipe, "skipped", item.nodeid)
 
     def _failure(self, item, call, report) -> dict:
         """What was expected, in words, where it went wrong, and which shapes were there."""

@@ -4,23 +4,28 @@ import ast
 import contextlib
 import functools
 import importlib
+import json
 import os
 import re
 import shutil
 import signal
 import tempfile
 import textwrap
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 from .chapter import ROOT
 from .exercises import Exercise, Wrong
 
 LIBRARY = ROOT / "mmscratch"
 MOST_BYTES = 1 << 20  # of a learner's file
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}  # of all tests: sets are shown in the same order
+STARTING = threading.Lock()
 LIMITS = {"seconds": 30, "bytes": 4 << 30}  # of one exercise
 
 
@@ -63,7 +68,7 @@ class Spliced(NamedTuple):
 
 
 def definitions(tree: ast.Module) -> dict[str, ast.stmt]:
-    """ "function", "Class" and "Class.method" -> where it is defined."""
+    """Where each "function", "Class" and "Class.method" is defined."""
     found = {}
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
@@ -71,6 +76,11 @@ def definitions(tree: ast.Module) -> dict[str, ast.stmt]:
             if isinstance(node, ast.ClassDef):
                 found |= {f"{node.name}.{inner.name}": inner for inner in node.body if isinstance(inner, ast.FunctionDef)}
     return found
+
+
+def lines_in(text: str) -> list[str]:
+    """As Python counts them."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def lines_of(node: ast.stmt) -> tuple[int, int]:
@@ -81,14 +91,9 @@ def lines_of(node: ast.stmt) -> tuple[int, int]:
 
 def is_stub(node: ast.stmt) -> bool:
     """Does the function do nothing but to raise NotImplementedError?"""
-    body = [
-        statement
-        for statement in node.body
-        if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
-    ]
-    return all(
-        isinstance(one, ast.Pass) or isinstance(one, ast.Raise) and "NotImplementedError" in ast.unparse(one) for one in body
-    )
+    body = [one for one in node.body if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))]
+    raised = [one for one in body if isinstance(one, ast.Raise) and "NotImplementedError" in ast.unparse(one)]
+    return all(isinstance(one, ast.Pass) or one in raised for one in body)
 
 
 def splice(exercise: Exercise, theirs: str) -> Spliced:
@@ -105,7 +110,7 @@ def splice(exercise: Exercise, theirs: str) -> Spliced:
         raise NotStarted(exercise.name)
     if missing:
         raise Refused(f"{', '.join(missing)}: still to be written, and a part of this exercise")
-    lines, their_lines = ours.splitlines(), theirs.splitlines()
+    lines, their_lines = lines_in(ours), lines_in(theirs)
     replaced, taken = {}, [found[part] for part in exercise.parts]  # line of ours -> (line behind, [(indentation, node)])
     for part in exercise.parts:
         start, end = lines_of(known[part])
@@ -139,7 +144,7 @@ def splice(exercise: Exercise, theirs: str) -> Spliced:
             text += lines[i : i + 1]
             end = i + 1
         i = end
-    return Spliced("\n".join(text) + "\n", segments)
+    return Spliced("\n".join(text), segments)
 
 
 def _added(our_tree: ast.Module, their_tree: ast.Module, known: dict, exercise: Exercise) -> Iterator[ast.stmt]:
@@ -151,9 +156,8 @@ def _added(our_tree: ast.Module, their_tree: ast.Module, known: dict, exercise: 
     modules = {name for node in our_tree.body for name in _imports(node)}
     for node in their_tree.body:
         if isinstance(node, (ast.Import, ast.ImportFrom)) and ast.unparse(node) not in imported:
-            if strange := [
-                name for name in _imports(node) if not {name, name.partition(".")[0]} & (MODULES | modules | {"mmscratch"})
-            ]:
+            allowed = MODULES | modules | {"mmscratch"}
+            if strange := [name for name in _imports(node) if not {name, name.partition(".")[0]} & allowed]:
                 raise Refused(f"line {node.lineno}: imports {strange[0]}, which this exercise does not need")
             if any(alias.name == "*" for alias in node.names):
                 raise Refused(f"line {node.lineno}: name what you import, instead of *")
@@ -262,7 +266,6 @@ def attempt(exercise: Exercise, spliced: Spliced, limits: dict = LIMITS, options
 
     `options` are pytest's.
     """
-    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}  # sets are shown in the same order in every process
     context = processes()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         copy = Path(folder).resolve()
@@ -277,7 +280,8 @@ def attempt(exercise: Exercise, spliced: Spliced, limits: dict = LIMITS, options
         process = context.Process(
             target=_enter, args=(copy, exercise.module, spliced.segments, tests, limits, sender), daemon=True
         )
-        process.start()
+        with STARTING, patch.dict(os.environ, ENVIRONMENT):
+            process.start()
         sender.close()
         try:
             return _received(receiver, process, time.monotonic() + limits["seconds"] + 5, copy, spliced, exercise)
@@ -291,9 +295,9 @@ def attempt(exercise: Exercise, spliced: Spliced, limits: dict = LIMITS, options
 def _received(receiver, process, deadline: float, copy: Path, spliced: Spliced, exercise: Exercise) -> Outcome:
     """What the process sends until it ends, or until its time is over."""
     collected, passed, failed, ended = [], set(), {}, None
-    with contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(EOFError, OSError, ValueError):
         while receiver.poll(max(0.0, deadline - time.monotonic())):
-            kind, *rest = receiver.recv()
+            kind, *rest = json.loads(receiver.recv_bytes())  # no pickle: who sends it is not trusted
             if kind == "collected":
                 (collected,) = rest
             elif kind == "passed":
@@ -318,8 +322,8 @@ def _received(receiver, process, deadline: float, copy: Path, spliced: Spliced, 
             ended = f"the process ended before its tests had (exit status {process.exitcode})"
     elif ended:
         ended = f"it changed {', '.join(ended[:3])}, on which the tests rely"
-    elif not failed and set(collected) != passed:
-        ended = "not all of its tests ran"
+    elif not failed and (set(collected) != passed or not passed):
+        ended = "not all of its tests ran, or none could"
     return Outcome(collected, passed, failed, ended or "")
 
 
