@@ -156,7 +156,7 @@ class _Recorder:
 
 
 def _shapes(variables: dict) -> str:
-    """Of the tensors among the variables: "query (2, 5, 11), mask (2, 7) bool"."""
+    """Of the tensors and numbers among the variables: "query (2, 5, 11), mask (2, 7) bool, state [(5, 11), (5, 11)]"."""
     shown = []
     for name, value in variables.items():
         if name.startswith("@"):  # of pytest
@@ -164,6 +164,8 @@ def _shapes(variables: dict) -> str:
         if isinstance(value, torch.Tensor):
             kind = "" if value.is_floating_point() else " " + str(value.dtype).removeprefix("torch.")
             shown.append(f"{name} {tuple(value.shape)}{kind}")
-        elif isinstance(value, (int, float)):
-            shown.append(f"{name} = {value:g}" if not isinstance(value, bool) else f"{name} = {value}")
+        elif isinstance(value, (bool, int, float)):
+            shown.append(f"{name} = {value}" if isinstance(value, bool) else f"{name} = {value:g}")
+        elif isinstance(value, (tuple, list)) and value and all(isinstance(one, torch.Tensor) for one in value):
+            shown.append(f"{name} {[tuple(one.shape) for one in value]}")
     return ", ".join(shown)

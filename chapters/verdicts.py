@@ -405,7 +405,7 @@ def described(verdict: Verdict, file: str = "") -> Iterator[str]:
         first = failed[0]
         if verdict.outcome.collected:
             yield f"{len(failed)} of {len(verdict.outcome.collected)} tests fail. The first: {first['test']}"
-        yield from (f"    {line}" for line in first["message"].strip().splitlines()[:6])
+        yield from [f"    {line}" for line in first["message"].splitlines() if line.strip()][:6]
         if "line" in first:
             yield f"in line {first['line']}{file and ' of ' + file}" + (f", where {first['shapes']}" if first["shapes"] else "")
         elif "statement" in first:
