@@ -117,13 +117,13 @@ def splice(exercise: Exercise, theirs: str) -> Spliced:
         replaced[start] = end, [(known[part].col_offset, found[part])]
     owners = {part.partition(".")[0] for part in exercise.parts}
     anchor = min(lines_of(known[owner])[0] for owner in owners)  # before it stands what the learner added to the file
-    added = [(0, node) for node in _added(our_tree, their_tree, known, exercise)]
     for name, node in found.items():
         owner, _, method = name.partition(".")
         if method and owner in owners and name not in known:
             first = min(lines_of(known[part])[0] for part in exercise.parts if part.startswith(f"{owner}."))
             replaced[first] = replaced[first][0], [(known[owner].col_offset + 4, node), *replaced[first][1]]
             taken.append(node)
+    added = [(0, node) for node in _added(our_tree, their_tree, known, taken)]
     taken += [node for _, node in added]
     _refuse(taken, [known[part] for part in exercise.parts], our_tree)
     if anchor in replaced:
@@ -147,8 +147,14 @@ def splice(exercise: Exercise, theirs: str) -> Spliced:
     return Spliced("\n".join(text), segments)
 
 
-def _added(our_tree: ast.Module, their_tree: ast.Module, known: dict, exercise: Exercise) -> Iterator[ast.stmt]:
-    """What the learner wrote beside the library's definitions: imports, functions, classes and constants."""
+def _added(our_tree: ast.Module, their_tree: ast.Module, known: dict, taken: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """What the learner wrote beside the library's definitions: imports, functions, classes and constants.
+
+    What may not be imported, and `*`, is left out, and refused only where the code that is taken uses it.
+    """
+    kinds = (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+    beside = [node for node in their_tree.body if isinstance(node, kinds) and getattr(node, "name", "") not in known]
+    used = {node.id for one in [*taken, *beside] for node in ast.walk(one) if isinstance(node, ast.Name)}
     imported = {ast.unparse(node) for node in our_tree.body if isinstance(node, (ast.Import, ast.ImportFrom))}
     assigned = {
         ast.unparse(t) for node in our_tree.body if isinstance(node, (ast.Assign, ast.AnnAssign)) for t in _targets(node)
@@ -157,11 +163,11 @@ def _added(our_tree: ast.Module, their_tree: ast.Module, known: dict, exercise: 
     for node in their_tree.body:
         if isinstance(node, (ast.Import, ast.ImportFrom)) and ast.unparse(node) not in imported:
             allowed = MODULES | modules | {"mmscratch"}
-            if strange := [name for name in _imports(node) if not {name, name.partition(".")[0]} & allowed]:
+            strange = [name for name in _imports(node) if not {name, name.partition(".")[0]} & allowed]
+            if not strange and all(alias.name != "*" for alias in node.names):
+                yield node
+            elif used & {alias.asname or alias.name.partition(".")[0] for alias in node.names}:
                 raise Refused(f"line {node.lineno}: imports {strange[0]}, which this exercise does not need")
-            if any(alias.name == "*" for alias in node.names):
-                raise Refused(f"line {node.lineno}: name what you import, instead of *")
-            yield node
         elif isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name not in known:
             yield node
         elif isinstance(node, (ast.Assign, ast.AnnAssign)) and not {ast.unparse(t) for t in _targets(node)} & assigned:

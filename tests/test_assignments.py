@@ -143,7 +143,13 @@ def test_only_definitions_are_taken_from_a_file_and_nothing_else_of_it_runs(befo
         one = verdict(SOFTMAX, before + written(RIGHT))
     except SystemExit:
         pytest.fail("it ran here")
-    assert one.state == "passed" if "import os" not in before else "imports os" in one.problem
+    assert one.state == "passed"
+
+
+def test_an_import_that_is_not_used_is_left_out_and_one_that_is_used_is_refused():
+    assert verdict(SOFTMAX, "import time\nimport os, sys\nfrom torch import *\n" + written(RIGHT)).state == "passed"
+    one = verdict(SOFTMAX, "import time\n" + written(f"time.sleep(0)\n{RIGHT}"))
+    assert one.problem == "line 1: imports time, which this exercise does not need"
 
 
 def test_a_function_that_changes_what_the_tests_rely_on_gets_nothing():
