@@ -38,7 +38,7 @@ gc.freeze()  # what is here stays: no process need look through it
 
 ROOT = Path(__file__).resolve().parents[1]
 HIDDEN = [str(ROOT / name) + os.sep for name in ("mmscratch", "chapters", "tests", ".git")]  # where the solution is
-FORBIDDEN = ("os.exec", "os.fork", "os.kill", "os.posix_spawn", "os.spawn", "os.startfile", "os.system", "subprocess.", "socket.")
+FORBIDDEN = tuple("os.exec os.fork os.kill os.posix_spawn os.spawn os.startfile os.system subprocess. socket.".split())
 CHANGES = ("os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate")
 WATCHED = (torch, F, torch.nn, torch.testing, math, numpy, pytest, sys.modules["builtins"], torch.Tensor, torch.nn.Module)
 NOT_NEEDED = "cacheprovider doctest faulthandler junitxml threadexception unraisableexception".split()  # of pytest
