@@ -10,6 +10,7 @@ import gc
 import json
 import math
 import os
+import signal
 import sys
 import tempfile
 from multiprocessing.connection import Connection
@@ -42,6 +43,7 @@ FORBIDDEN = tuple("os.exec os.fork os.kill os.posix_spawn os.spawn os.startfile 
 CHANGES = ("os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate")
 WATCHED = (torch, F, torch.nn, torch.testing, math, numpy, pytest, sys.modules["builtins"], torch.Tensor, torch.nn.Module)
 NOT_NEEDED = "cacheprovider doctest faulthandler junitxml threadexception unraisableexception".split()  # of pytest
+PATIENCE = 3  # so many seconds may pass on the clock for one of computing, on a busy machine or in a sleep
 NEW_NETWORK, NEW_USER = 0x40000000, 0x10000000  # of Linux
 
 
@@ -57,7 +59,10 @@ def run(
         os.setsid()  # a group of its own, which can be killed as a whole
     _limit(limits["bytes"])  # before there is a second thread, that of faulthandler
     stack = open(folder / "stack", "w")  # the process ends with it open
-    faulthandler.dump_traceback_later(limits["seconds"], exit=True, file=stack)
+    with contextlib.suppress(AttributeError):  # on Windows only the clock counts
+        faulthandler.register(signal.SIGPROF, file=stack, chain=True)  # says where it is, and ends it
+        signal.setitimer(signal.ITIMER_PROF, limits["seconds"])  # of computing, whatever else the machine does
+    faulthandler.dump_traceback_later(PATIENCE * limits["seconds"], exit=True, file=stack)
     output = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
     os.dup2(output, 1)
     os.dup2(output, 2)

@@ -26,7 +26,7 @@ LIBRARY = ROOT / "mmscratch"
 MOST_BYTES = 1 << 20  # of a learner's file
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}  # of all tests: sets are shown in the same order
 STARTING = threading.Lock()
-LIMITS = {"seconds": 30, "bytes": 4 << 30}  # of one exercise
+LIMITS = {"seconds": 30, "bytes": 4 << 30}  # of one exercise: computing, and memory
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def attempt(exercise: Exercise, spliced: Spliced, limits: dict = LIMITS, options
             process.start()
         sender.close()
         try:
-            return _received(receiver, process, time.monotonic() + limits["seconds"] + 5, copy, spliced, exercise)
+            return _received(receiver, process, time.monotonic() + 4 * limits["seconds"], copy, spliced, exercise)
         finally:
             with contextlib.suppress(OSError, AttributeError):
                 os.killpg(process.pid, signal.SIGKILL)
