@@ -28,7 +28,7 @@ from types import ModuleType
 
 from .__main__ import book
 from .exercises import EXERCISES, Exercise
-from .verdicts import LIBRARY, MOST_BYTES, Verdict, definitions, described, lines_in, lines_of, verdict
+from .verdicts import LIBRARY, MOST_BYTES, Verdict, definitions, described, lines_in, lines_of, parse, verdict
 
 # ---------------------------------------------------------------------------------------------------------------------
 # start
@@ -51,7 +51,7 @@ def of_chapter(number: int, name: str | None = None) -> list[Exercise]:
 def stubs(module: str, exercises: Sequence[Exercise]) -> str:
     """The library's module, the bodies of the exercises' parts being `raise NotImplementedError`; docstrings stay."""
     text = (LIBRARY / f"{module}.py").read_text(encoding="utf-8")
-    lines, known = text.splitlines(), definitions(ast.parse(text))
+    lines, known = text.splitlines(), definitions(parse(text))
     parts = {part: exercise for exercise in exercises if exercise.module == module for part in exercise.parts}
     for part in sorted(parts, key=lambda part: -known[part].lineno):
         body = known[part].body
@@ -81,7 +81,7 @@ def start(number: int, folder: Path) -> list[Path]:
 
 def _read_me(number: int, exercises: Sequence[Exercise], files: dict[str, str], folder: Path) -> str:
     entry = next(entry for entry in book() if entry.number == number)
-    rows, line_of = [], {name: definitions(ast.parse(text)) for name, text in files.items()}
+    rows, line_of = [], {name: definitions(parse(text)) for name, text in files.items()}
     for i, exercise in enumerate(exercises, 1):
         file = f"{exercise.module}.py"
         names = ", ".join(f"`{part}` (line {line_of[file][part].lineno})" for part in exercise.parts)
@@ -235,8 +235,8 @@ def _written_with(piece: Callable | type, exercise: Exercise) -> str:
             texts[name] = f"from {thing.__module__} import {thing.__name__} as {name}" if hasattr(thing, "__name__") else ""
         else:
             texts[name] = _source(thing)
-            wanted += {node.id for node in ast.walk(ast.parse(texts[name])) if isinstance(node, ast.Name)}
-    ours = definitions(ast.parse((LIBRARY / f"{exercise.module}.py").read_text(encoding="utf-8")))
+            wanted += {node.id for node in ast.walk(parse(texts[name])) if isinstance(node, ast.Name)}
+    ours = definitions(parse((LIBRARY / f"{exercise.module}.py").read_text(encoding="utf-8")))
     given = [name for name in texts if texts[name].startswith("from ") and name in ours]  # the library's, which is there
     return "\n\n".join(text for name, text in texts.items() if name not in given)
 
@@ -277,7 +277,7 @@ def solution(number: int, name: str, source: Path | None, give_up: bool) -> bool
         return False
     library = (LIBRARY / f"{exercise.module}.py").read_text(encoding="utf-8")
     with contextlib.suppress(SyntaxError):
-        theirs, ours = definitions(ast.parse(text)), definitions(ast.parse(library))
+        theirs, ours = definitions(parse(text)), definitions(parse(library))
         for part in exercise.parts:
             pair = [_piece(known.get(part), whole) for known, whole in ((theirs, text), (ours, library))]
             print("\n".join(side_by_side(*pair, max(100, shutil.get_terminal_size().columns))), "\n")

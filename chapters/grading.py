@@ -15,7 +15,7 @@ from data_scripts.fetch import BROKEN_ARCHIVE
 
 from .assignments import MARKS, of_chapter, read_files
 from .exercises import Exercise
-from .verdicts import LIBRARY, Verdict, definitions, described, lines_in, lines_of, verdict, wrong_outcomes
+from .verdicts import LIBRARY, Verdict, definitions, described, lines_in, lines_of, parse, verdict, wrong_outcomes
 
 UNREADABLE = (ValueError, OSError, NotImplementedError, *BROKEN_ARCHIVE)
 
@@ -107,7 +107,7 @@ def grade_one(name: str, path: Path, exercises: Sequence[Exercise]) -> Graded:
 def own_text(exercise: Exercise, text: str) -> str:
     """What a file has of the exercise's parts."""
     try:
-        known, lines = definitions(ast.parse(text)), lines_in(text)
+        known, lines = definitions(parse(text)), lines_in(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ""
     return "\n\n".join("\n".join(lines[slice(*lines_of(known[part]))]) for part in exercise.parts if part in known)
@@ -121,7 +121,7 @@ def same_code(one: str, other: str) -> bool:
     """Are they the same but for spaces, comments and docstrings?"""
 
     def bare(text: str) -> str:
-        tree = ast.parse("if True:\n" + "\n".join("    " + line for line in text.splitlines()))
+        tree = parse("if True:\n" + "\n".join("    " + line for line in text.splitlines()))
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None:
                 node.body = node.body[1:]

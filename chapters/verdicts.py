@@ -25,7 +25,7 @@ from .exercises import Exercise, Wrong
 LIBRARY = ROOT / "mmscratch"
 MOST_BYTES = 1 << 20  # of a learner's file
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}  # of all tests: sets are shown in the same order
-STARTING = threading.Lock()
+STARTING, PARSING = threading.Lock(), threading.Lock()
 LIMITS = {"seconds": 30, "bytes": 4 << 30}  # of one exercise: computing, and memory
 
 
@@ -67,6 +67,12 @@ class Spliced(NamedTuple):
     segments: list[tuple[int, int, int]]
 
 
+def parse(text: str) -> ast.Module:
+    """ast.parse, one at a time: in Python 3.11 several threads at once disturb each other (SystemError)."""
+    with PARSING:
+        return ast.parse(text)
+
+
 def definitions(tree: ast.Module) -> dict[str, ast.stmt]:
     """Where each "function", "Class" and "Class.method" is defined."""
     found = {}
@@ -103,7 +109,7 @@ def splice(exercise: Exercise, theirs: str) -> Spliced:
     Raises SyntaxError, NotStarted, or Refused for code that could reach out of its exercise.
     """
     ours = (LIBRARY / f"{exercise.module}.py").read_text(encoding="utf-8")
-    our_tree, their_tree = ast.parse(ours), ast.parse(theirs)
+    our_tree, their_tree = parse(ours), parse(theirs)
     known, found = definitions(our_tree), definitions(their_tree)
     missing = [part for part in exercise.parts if part not in found or is_stub(found[part])]
     if len(missing) == len(exercise.parts):
@@ -220,7 +226,7 @@ def _refuse(taken: list[ast.stmt], ours: list[ast.stmt], our_tree: ast.Module) -
 def wrong_version(exercise: Exercise, wrong: Wrong) -> str:
     """The library's module with this mistake in it; raises ValueError where its text is not found just once."""
     text = (LIBRARY / f"{exercise.module}.py").read_text(encoding="utf-8")
-    known, lines = definitions(ast.parse(text)), text.splitlines(keepends=True)
+    known, lines = definitions(parse(text)), text.splitlines(keepends=True)
     for old, new in ((wrong.old, wrong.new), *wrong.more):
         at = [(start, end) for start, end in (lines_of(known[part]) for part in exercise.parts)
               for _ in range("".join(lines[start:end]).count(old))]  # fmt: skip
@@ -230,7 +236,7 @@ def wrong_version(exercise: Exercise, wrong: Wrong) -> str:
         changed = "".join(lines[start:end]).replace(old, new).splitlines(keepends=True)
         lines[start:end] = changed + [""] * (end - start - len(changed))  # as many lines, so that the others stay in place
         if len(changed) > end - start:
-            known = definitions(ast.parse("".join(lines)))
+            known = definitions(parse("".join(lines)))
             lines = "".join(lines).splitlines(keepends=True)
     return "".join(lines)
 

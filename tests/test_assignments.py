@@ -273,6 +273,12 @@ def test_a_file_that_breaks_the_parser_is_named_and_nothing_more(text):
     assert verdict(SOFTMAX, text).state == "failed"
 
 
+def test_files_may_be_parsed_by_several_threads():
+    with ThreadPoolExecutor(4) as pool:  # Python 3.11 alone raises SystemError now and then
+        trees = list(pool.map(lambda _: ast.dump(verdicts.parse(library(SOFTMAX))), range(60)))
+    assert len(set(trees)) == 1
+
+
 def test_half_an_exercise_says_what_is_missing():
     exercise = next(exercise for exercise in EXERCISES if len(exercise.parts) > 1)
     text, known = stubs(exercise.module, [exercise]), verdicts.definitions(ast.parse(library(exercise)))
