@@ -166,7 +166,7 @@ h2 { margin-top: 2.2rem; font-size: 1.15rem }
 table { border-collapse: collapse; margin: 1rem 0 }
 td, th { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: left }
 td.number, th.number { text-align: right }
-th.narrow { font-size: .75rem; max-width: 6rem; vertical-align: bottom }
+th.narrow { font-size: .7rem; padding: .25rem .4rem; vertical-align: bottom }
 pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 13px; line-height: 1.4 }
 summary { cursor: pointer }
 .passed { color: #1a7f37 }
