@@ -26,9 +26,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 from types import ModuleType
 
+from data_scripts.fetch import BROKEN_ARCHIVE
+
 from .__main__ import book
 from .exercises import EXERCISES, Exercise
-from .verdicts import LIBRARY, MOST_BYTES, Verdict, definitions, described, lines_in, lines_of, parse, verdict
+from .verdicts import MOST_BYTES, Verdict, definitions, described, excerpt, library, lines_in, parse, verdict
 
 # ---------------------------------------------------------------------------------------------------------------------
 # start
@@ -50,8 +52,8 @@ def of_chapter(number: int, name: str | None = None) -> list[Exercise]:
 
 def stubs(module: str, exercises: Sequence[Exercise]) -> str:
     """The library's module, the bodies of the exercises' parts being `raise NotImplementedError`; docstrings stay."""
-    text = (LIBRARY / f"{module}.py").read_text(encoding="utf-8")
-    lines, known = text.splitlines(), definitions(parse(text))
+    text = library(module)
+    lines, known = lines_in(text), definitions(parse(text))
     parts = {part: exercise for exercise in exercises if exercise.module == module for part in exercise.parts}
     for part in sorted(parts, key=lambda part: -known[part].lineno):
         body = known[part].body
@@ -59,7 +61,7 @@ def stubs(module: str, exercises: Sequence[Exercise]) -> str:
         start = body[0].end_lineno if first is not body[0] else body[0].lineno - 1
         message = f"exercise {parts[part].name} of chapter {parts[part].chapter}"
         lines[start : known[part].end_lineno] = [" " * body[0].col_offset + f'raise NotImplementedError("{message}")']
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def start(number: int, folder: Path) -> list[Path]:
@@ -118,12 +120,16 @@ the library. When one passes, see how the library does it:
 def read_files(source: Path, exercises: Sequence[Exercise]) -> dict[str, tuple[str, str]]:
     """module -> (name of the file, text), from a folder or a zip file, anywhere in it, or from one file, for every module.
 
-    Links are left out: they lead elsewhere. Raises ValueError for what is no text, or too large to be written by hand.
+    Links are left out: they lead elsewhere. Raises ValueError for what is no text, or too large to be written by hand, and
+    for a broken zip file.
     """
     found = {}
     with contextlib.ExitStack() as stack:
         if source.suffix.lower() == ".zip" and source.is_file():
-            archive = stack.enter_context(zipfile.ZipFile(source))
+            try:
+                archive = stack.enter_context(zipfile.ZipFile(source))
+            except BROKEN_ARCHIVE:
+                raise ValueError(f"{source}: not a whole archive") from None
             sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
             read = archive.read
         else:
@@ -145,6 +151,8 @@ def read_files(source: Path, exercises: Sequence[Exercise]) -> dict[str, tuple[s
                 found[module] = name, read(name).decode("utf-8-sig")
             except UnicodeDecodeError:
                 raise ValueError(f"{name}: not UTF-8 text") from None
+            except BROKEN_ARCHIVE:
+                raise ValueError(f"{source}: not a whole archive") from None
     return found
 
 
@@ -154,7 +162,7 @@ MARKS = {"passed": "✓", "failed": "✗", "not started": "·"}
 def verdicts(exercises: Sequence[Exercise], files: dict[str, tuple[str, str]]) -> Iterator[Verdict]:
     """In the order of the exercises, side by side."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(lambda exercise: verdict(exercise, files.get(exercise.module, (None, None))[1]), exercises)
+        yield from pool.map(lambda exercise: verdict(exercise, files.get(exercise.module, ("", ""))[1]), exercises)
 
 
 def show(verdict: Verdict, file: str = "") -> None:
@@ -236,7 +244,7 @@ def _written_with(piece: Callable | type, exercise: Exercise) -> str:
         else:
             texts[name] = _source(thing)
             wanted += {node.id for node in ast.walk(parse(texts[name])) if isinstance(node, ast.Name)}
-    ours = definitions(parse((LIBRARY / f"{exercise.module}.py").read_text(encoding="utf-8")))
+    ours = definitions(parse(library(exercise.module)))
     given = [name for name in texts if texts[name].startswith("from ") and name in ours]  # the library's, which is there
     return "\n\n".join(text for name, text in texts.items() if name not in given)
 
@@ -270,22 +278,19 @@ def solution(number: int, name: str, source: Path | None, give_up: bool) -> bool
     """Show the library's version beside the learner's, if that passes or they give up; -> was it shown?"""
     [exercise] = of_chapter(number, name)
     files = read_files(source, [exercise]) if source else {}
-    text = files.get(exercise.module, (None, ""))[1]
+    text = files.get(exercise.module, ("", ""))[1]
     if not give_up and (one := verdict(exercise, text)).state != "passed":
         show(one)
         print("The library's version is shown when yours passes, or with --give-up.")
         return False
-    library = (LIBRARY / f"{exercise.module}.py").read_text(encoding="utf-8")
+    whole = library(exercise.module)
     with contextlib.suppress(SyntaxError):
-        theirs, ours = definitions(parse(text)), definitions(parse(library))
+        theirs, ours = definitions(parse(text)), definitions(parse(whole))
         for part in exercise.parts:
-            pair = [_piece(known.get(part), whole) for known, whole in ((theirs, text), (ours, library))]
+            yours = textwrap.dedent(excerpt(text, theirs[part])) if part in theirs else ""
+            pair = yours, textwrap.dedent(excerpt(whole, ours[part]))
             print("\n".join(side_by_side(*pair, max(100, shutil.get_terminal_size().columns))), "\n")
     return True
-
-
-def _piece(node: ast.stmt | None, text: str) -> str:
-    return textwrap.dedent("\n".join(lines_in(text)[slice(*lines_of(node))])) if node else ""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -352,7 +357,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0 if check_folder(args.chapter, args.source, args.exercise) else 1
     except KeyboardInterrupt:
         return 130
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except BrokenPipeError:  # the reader of our output (head, less) has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -11,26 +11,30 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from data_scripts.fetch import BROKEN_ARCHIVE
-
 from .assignments import MARKS, of_chapter, read_files
 from .exercises import Exercise
-from .verdicts import LIBRARY, Verdict, definitions, described, lines_in, lines_of, parse, verdict, wrong_outcomes
-
-UNREADABLE = (ValueError, OSError, NotImplementedError, *BROKEN_ARCHIVE)
+from .verdicts import Verdict, definitions, described, excerpt, library, parse, verdict, wrong_outcomes
 
 
 class Graded(NamedTuple):
-    """A submission: what is said of each exercise, the learner's text of it, and what else the instructor should know."""
+    """A submission: what is said of each exercise, the learner's text of it, and why it could not be read, or ""."""
 
     name: str
     verdicts: list[Verdict]
     texts: list[str]
-    notes: list[str]
+    unread: str
 
     @property
     def points(self) -> int:
         return sum(one.points for one in self.verdicts)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the instructor should know."""
+        pairs = [(one.exercise, text) for one, text in zip(self.verdicts, self.texts)]
+        copied = [e.name for e, text in pairs if text and same_code(text, own_text(e, library(e.module)))]
+        notes = [self.unread, f"as in the library: {', '.join(copied)}" if copied else ""]
+        return [note for note in [*notes, *(f"{v.exercise.name}: {v.problem}" for v in self.verdicts if v.problem)] if note]
 
 
 def grade(number: int, folder: Path, out: Path) -> list[Graded]:
@@ -49,14 +53,8 @@ def grade(number: int, folder: Path, out: Path) -> list[Graded]:
     graded = []
     with open(out, "x", newline="", encoding="utf-8") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
         table = csv.writer(file)
-        table.writerow(
-            [
-                "submission",
-                *(f"{e.name} ({e.points})" for e in exercises),
-                f"points of {sum(e.points for e in exercises)}",
-                "notes",
-            ]
-        )
+        names, most = (f"{e.name} ({e.points})" for e in exercises), sum(e.points for e in exercises)
+        table.writerow(["submission", *names, f"points of {most}", "notes"])
         try:
             list(pool.map(wrong_outcomes, exercises))  # once, for the hints of all
             for one in pool.map(lambda item: grade_one(*item, exercises), submissions.items()):
@@ -86,35 +84,26 @@ def submissions_in(folder: Path) -> dict[str, Path]:
 
 def grade_one(name: str, path: Path, exercises: Sequence[Exercise]) -> Graded:
     """One submission, its exercises one after another."""
-    notes: list[str] = []
     files: dict[str, tuple[str, str]] = {}
     try:
         if path.is_symlink():
             raise ValueError("it is a link, and was not followed")
         files = read_files(path, exercises)
-    except UNREADABLE as error:
-        notes.append(str(error))
-    if not files and not notes:
-        notes.append("no file of this chapter")
-    verdicts = [verdict(e, files[e.module][1] if e.module in files else None) for e in exercises]
-    texts = [own_text(e, files[e.module][1]) if e.module in files else "" for e in exercises]
-    copied = [e.name for e, text in zip(exercises, texts) if text and same_code(text, library_text(e))]
-    notes += [f"as in the library: {', '.join(copied)}"] if copied else []
-    notes += [f"{v.exercise.name}: {v.problem}" for v in verdicts if v.problem]
-    return Graded(name, verdicts, texts, notes)
+        unread = "" if files else "no file of this chapter"
+    except (ValueError, OSError) as error:
+        unread = str(error)
+    whole = [files.get(exercise.module, ("", ""))[1] for exercise in exercises]
+    texts = [own_text(exercise, text) for exercise, text in zip(exercises, whole)]
+    return Graded(name, [verdict(exercise, text) for exercise, text in zip(exercises, whole)], texts, unread)
 
 
 def own_text(exercise: Exercise, text: str) -> str:
     """What a file has of the exercise's parts."""
     try:
-        known, lines = definitions(parse(text)), lines_in(text)
+        known = definitions(parse(text))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ""
-    return "\n\n".join("\n".join(lines[slice(*lines_of(known[part]))]) for part in exercise.parts if part in known)
-
-
-def library_text(exercise: Exercise) -> str:
-    return own_text(exercise, (LIBRARY / f"{exercise.module}.py").read_text(encoding="utf-8"))
+    return "\n\n".join(excerpt(text, known[part]) for part in exercise.parts if part in known)
 
 
 def same_code(one: str, other: str) -> bool:
@@ -155,9 +144,8 @@ def class_table(exercises: Sequence[Exercise], graded: Sequence[Graded]) -> Iter
 def failed_tests(verdict: Verdict) -> set[str]:
     """In words, without what they were called with; and why it was ended, if it was."""
     failures = verdict.outcome.failed.values() if verdict.outcome else ()
-    return {failure["test"].partition(" [")[0] for failure in failures} | (
-        {"(it was not run, or ended early)"} if verdict.problem else set()
-    )
+    words = {failure["test"].partition(" [")[0] for failure in failures}
+    return words | {"(it was not run, or ended early)"} if verdict.problem else words
 
 
 STYLE = """
@@ -193,20 +181,15 @@ def report(number: int, graded: Graded) -> str:
         details.append(f'<h2 id="{name}">{mark} {name}: {one.points} of {exercise.points} points</h2>')
         lines = list(described(one))
         hints = [line for line in lines if line.startswith("Hint")]
-        said = "\n".join(line for line in lines if line not in hints) or {
-            "passed": "All tests pass.",
-            "not started": "Not started.",
-        }.get(one.state, "")
-        details.append(f"<pre>{html.escape(said)}</pre>" if one.state == "failed" else f"<p>{said}</p>")
+        said = html.escape("\n".join(line for line in lines if line not in hints))
+        shown = {"passed": "<p>All tests pass.</p>", "failed": f"<pre>{said}</pre>", "not started": "<p>Not started.</p>"}
+        details.append(shown[one.state])
         details += [f'<p class="hint">{html.escape(line)}</p>' for line in hints]
         if text:
             details.append(f"<details><summary>what was handed in</summary><pre>{html.escape(text)}</pre></details>")
-    notes = "".join(
-        f"<p>{html.escape(note)}</p>" for note in graded.notes if "as in the library" not in note and ": " not in note
-    )
     head = '<tr><th><th>exercise<th><th class="number">points<th class="number">of'
     total = f"<p>Chapter {number}: {graded.points} of {most} points</p>"
-    return page(graded.name, [total, notes, f"<table>{head}{''.join(rows)}</table>", *details])
+    return page(graded.name, [total, f"<p>{html.escape(graded.unread)}</p>", f"<table>{head}{''.join(rows)}</table>", *details])
 
 
 def class_report(number: int, exercises: Sequence[Exercise], graded: Sequence[Graded], reports: str) -> str:

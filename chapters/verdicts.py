@@ -73,6 +73,11 @@ def parse(text: str) -> ast.Module:
         return ast.parse(text)
 
 
+def library(module: str) -> str:
+    """The text of a module of mmscratch."""
+    return (LIBRARY / f"{module}.py").read_text(encoding="utf-8")
+
+
 def definitions(tree: ast.Module) -> dict[str, ast.stmt]:
     """Where each "function", "Class" and "Class.method" is defined."""
     found = {}
@@ -95,6 +100,11 @@ def lines_of(node: ast.stmt) -> tuple[int, int]:
     return min([node.lineno, *decorators]) - 1, node.end_lineno
 
 
+def excerpt(text: str, node: ast.stmt) -> str:
+    """The lines of one definition."""
+    return "\n".join(lines_in(text)[slice(*lines_of(node))])
+
+
 def is_stub(node: ast.stmt) -> bool:
     """Does the function do nothing but to raise NotImplementedError?"""
     body = [one for one in node.body if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))]
@@ -108,7 +118,7 @@ def splice(exercise: Exercise, theirs: str) -> Spliced:
     All other pieces stay the library's, those of other exercises too. Nothing else of the learner's file runs.
     Raises SyntaxError, NotStarted, or Refused for code that could reach out of its exercise.
     """
-    ours = (LIBRARY / f"{exercise.module}.py").read_text(encoding="utf-8")
+    ours = library(exercise.module)
     our_tree, their_tree = parse(ours), parse(theirs)
     known, found = definitions(our_tree), definitions(their_tree)
     missing = [part for part in exercise.parts if part not in found or is_stub(found[part])]
@@ -132,10 +142,8 @@ def splice(exercise: Exercise, theirs: str) -> Spliced:
     added = [(0, node) for node in _added(our_tree, their_tree, known, taken)]
     taken += [node for _, node in added]
     _refuse(taken, [known[part] for part in exercise.parts], our_tree)
-    if anchor in replaced:
-        replaced[anchor] = replaced[anchor][0], [*added, *replaced[anchor][1]]
-    else:
-        replaced[anchor] = anchor, added
+    end, nodes = replaced.get(anchor, (anchor, []))
+    replaced[anchor] = end, [*added, *nodes]
     text, segments, i = [], [], 0
     while i <= len(lines):
         end, nodes = replaced.get(i, (i, []))
@@ -225,19 +233,17 @@ def _refuse(taken: list[ast.stmt], ours: list[ast.stmt], our_tree: ast.Module) -
 
 def wrong_version(exercise: Exercise, wrong: Wrong) -> str:
     """The library's module with this mistake in it; raises ValueError where its text is not found just once."""
-    text = (LIBRARY / f"{exercise.module}.py").read_text(encoding="utf-8")
-    known, lines = definitions(parse(text)), text.splitlines(keepends=True)
+    text = library(exercise.module)
+    known, lines = definitions(parse(text)), [f"{line}\n" for line in lines_in(text)]
+    places = sorted((lines_of(known[part]) for part in exercise.parts), reverse=True)
+    pieces = {(start, end): "".join(lines[start:end]) for start, end in places}
     for old, new in ((wrong.old, wrong.new), *wrong.more):
-        at = [(start, end) for start, end in (lines_of(known[part]) for part in exercise.parts)
-              for _ in range("".join(lines[start:end]).count(old))]  # fmt: skip
+        at = [place for place, piece in pieces.items() for _ in range(piece.count(old))]
         if len(at) != 1:
             raise ValueError(f"{exercise.name}: {old!r} occurs {len(at)} times in its parts, and not once")
-        start, end = at[0]
-        changed = "".join(lines[start:end]).replace(old, new).splitlines(keepends=True)
-        lines[start:end] = changed + [""] * (end - start - len(changed))  # as many lines, so that the others stay in place
-        if len(changed) > end - start:
-            known = definitions(parse("".join(lines)))
-            lines = "".join(lines).splitlines(keepends=True)
+        pieces[at[0]] = pieces[at[0]].replace(old, new)
+    for (start, end), piece in pieces.items():  # from the end, so that the places stay right
+        lines[start:end] = [piece]
     return "".join(lines)
 
 
@@ -357,10 +363,10 @@ class Verdict(NamedTuple):
         return self.exercise.points if self.state == "passed" else 0
 
 
-def verdict(exercise: Exercise, theirs: str | None, limits: dict = LIMITS) -> Verdict:
-    """Of a learner's file, None where there is none."""
+def verdict(exercise: Exercise, theirs: str, limits: dict = LIMITS) -> Verdict:
+    """Of the text of a learner's file, "" where there is none."""
     try:
-        spliced = splice(exercise, theirs or "")
+        spliced = splice(exercise, theirs)
     except NotStarted:
         return Verdict(exercise, "not started")
     except SyntaxError as error:
