@@ -25,10 +25,10 @@ from matplotlib.patches import Rectangle
 from chapters.chapter import Chapter, show
 from mmscratch.attention import Memory, scaled_dot_product_attention
 from mmscratch.batches import BucketSampler, collate
-from mmscratch.datasets import SceneCaptions
+from mmscratch.data.captions import SceneCaptions
+from mmscratch.data.language import LANGUAGES, captions
 from mmscratch.images import MEAN, STD, normalize, open_image, to_tensor
 from mmscratch.plots import GREEN, GREY, RED
-from mmscratch.scenes import LANGUAGES, captions
 from mmscratch.text import EOS, PAD, UNK, Vocabulary, detokenize, tokenize
 
 chapter = Chapter(1)

@@ -14,16 +14,16 @@ import time
 import numpy as np
 import torch
 import torch.nn.functional as F
+import torchvision
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import nn
 
 from chapters.chapter import Chapter, show
-from mmscratch.datasets import draw
-from mmscratch.images import normalize, torchvision
+from mmscratch.data.scenes import NOUNS, Scene, draw
+from mmscratch.images import normalize
 from mmscratch.metrics import confusion_matrix, label_scores
 from mmscratch.pretraining import LABELS, labelled_scenes, predict_labels, pretrained_cnn, train_labels
-from mmscratch.scenes import NOUNS, Scene
 from mmscratch.vision import VGG, BasicBlock, ResNet, conv2d
 
 torch.manual_seed(0)

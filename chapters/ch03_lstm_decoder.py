@@ -19,13 +19,14 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from chapters.chapter import Chapter, folder, show
+from mmscratch.data.judge import truth
+from mmscratch.data.language import caption, captions
+from mmscratch.data.scenes import SPLITS, Scene
 from mmscratch.decoding import write
-from mmscratch.devices import pick_device
-from mmscratch.metrics import truth
+from mmscratch.engine.devices import pick_device
 from mmscratch.plots import caption_sheet
 from mmscratch.pretraining import kept_grids, labelled_scenes, pretrained_cnn, teach
 from mmscratch.recurrent import LSTM, LSTMCell, LSTMDecoder
-from mmscratch.scenes import SPLITS, Scene, caption, captions
 from mmscratch.text import BOS, EOS, Vocabulary, tokenize
 from mmscratch.vision import ImageEncoder
 

@@ -22,13 +22,14 @@ from torch import nn
 
 from chapters.chapter import Chapter, folder, show
 from mmscratch.attention import Memory, MultiHeadAttention, causal_mask, scaled_dot_product_attention
+from mmscratch.data.judge import truth
+from mmscratch.data.language import caption, captions, named_things
+from mmscratch.data.scenes import SPLITS, Scene
 from mmscratch.decoding import write
-from mmscratch.devices import pick_device
-from mmscratch.metrics import truth
+from mmscratch.engine.devices import pick_device
 from mmscratch.plots import attention_sheet, caption_sheet
 from mmscratch.pretraining import kept_grids, labelled_scenes, pretrained_cnn, teach
 from mmscratch.recurrent import LSTMDecoder
-from mmscratch.scenes import SPLITS, Scene, caption, captions, named_things
 from mmscratch.text import BOS, EOS, Vocabulary, detokenize, tokenize
 from mmscratch.transformer import TransformerBlock, TransformerDecoder
 from mmscratch.vision import ImageEncoder

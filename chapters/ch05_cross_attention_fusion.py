@@ -19,13 +19,15 @@ from matplotlib.figure import Figure
 
 from chapters.chapter import Chapter, folder, show
 from mmscratch.attention import AdditiveAttention, scaled_dot_product_attention
+from mmscratch.data.judge import judge, truth
+from mmscratch.data.language import caption, captions, named_things
+from mmscratch.data.scenes import COLOURS, SPLITS, Scene, box
 from mmscratch.decoding import write
-from mmscratch.devices import pick_device
-from mmscratch.metrics import attention_inside, truth
+from mmscratch.engine.devices import pick_device
+from mmscratch.metrics import attention_inside
 from mmscratch.plots import attention_sheet
 from mmscratch.pretraining import kept_grids, labelled_scenes, pretrained_cnn, teach
 from mmscratch.recurrent import LSTMCell, LSTMDecoder, LSTMState
-from mmscratch.scenes import COLOURS, SPLITS, Scene, box, caption, captions, judge, named_things
 from mmscratch.text import BOS, EOS, Vocabulary, detokenize, tokenize
 from mmscratch.transformer import TransformerDecoder
 from mmscratch.vision import ImageEncoder

@@ -28,12 +28,12 @@ from torch import nn
 from chapters.chapter import Chapter, show
 from mmscratch import training
 from mmscratch.batches import CaptionPairs, Feed, collate, make_loader
-from mmscratch.checkpoints import read_checkpoint, write_atomically
-from mmscratch.datasets import SceneCaptions
-from mmscratch.devices import GradScaler
+from mmscratch.data.captions import SceneCaptions
+from mmscratch.data.scenes import render
+from mmscratch.engine.runs import read_checkpoint
 from mmscratch.images import open_image, to_tensor
 from mmscratch.model import ModelConfig
-from mmscratch.scenes import render
+from mmscratch.reliability import GradScaler, write_atomically
 from mmscratch.text import PAD, Vocabulary
 from mmscratch.training import TrainConfig, Trainer, warmup_and_cosine, word_loss
 

@@ -29,17 +29,28 @@ from chapters.few_labels import COUNTS, METHODS, OLD, STEPS, Drawn
 from mmscratch import finetuning
 from mmscratch.attention import Memory
 from mmscratch.batches import CaptionPairs, collate, to_device
-from mmscratch.checkpoints import load_run, save_run
+from mmscratch.data.judge import judge
+from mmscratch.data.scenes import SPLITS
 from mmscratch.decoding import sample, write_captions
-from mmscratch.devices import pick_device
-from mmscratch.finetuning import LoRA, LoRAAttention, LoRALinear, add_lora, freeze, layers, parameter_groups, trained_parts
+from mmscratch.engine.devices import pick_device
+from mmscratch.engine.safetensors import read_safetensors
+from mmscratch.finetuning import (
+    LoRA,
+    LoRAAttention,
+    LoRALinear,
+    add_lora,
+    freeze,
+    layers,
+    load_run,
+    parameter_groups,
+    save_run,
+    trained_parts,
+)
 from mmscratch.images import normalize
 from mmscratch.metrics import label_scores
 from mmscratch.model import ModelConfig, build_model
 from mmscratch.plots import caption_sheet
 from mmscratch.pretraining import LABELS, labelled, labelled_scenes, predict_labels, pretrained_cnn, teach, train_labels
-from mmscratch.safetensors import read_safetensors
-from mmscratch.scenes import SPLITS, judge
 from mmscratch.text import EOS, Vocabulary, detokenize
 from mmscratch.training import TrainConfig, Trainer
 from mmscratch.vision import ResNet

@@ -23,13 +23,15 @@ from matplotlib.figure import Figure
 
 from chapters.chapter import Chapter, folder, show
 from mmscratch.attention import Memory
+from mmscratch.data.judge import judge, truth
+from mmscratch.data.language import captions
+from mmscratch.data.scenes import SPLITS, Scene
 from mmscratch.decoding import beam_search, greedy_search, sample
-from mmscratch.devices import pick_device
-from mmscratch.metrics import Estimate, bleu, bootstrap, caption_scores, truth
+from mmscratch.engine.devices import pick_device
+from mmscratch.metrics import Estimate, bleu, bootstrap, caption_scores
 from mmscratch.plots import search_tree
 from mmscratch.pretraining import kept_grids, labelled_scenes, pretrained_cnn, teach
 from mmscratch.recurrent import LSTMDecoder
-from mmscratch.scenes import SPLITS, Scene, captions, judge
 from mmscratch.text import BOS, EOS, SPECIALS, Vocabulary, detokenize, tokenize
 from mmscratch.vision import ImageEncoder
 

@@ -23,8 +23,11 @@ from matplotlib.patches import Rectangle
 from torch.nn.utils.rnn import pad_sequence
 
 from chapters.chapter import Chapter, folder, show
+from mmscratch.data.judge import judge, truth
+from mmscratch.data.language import caption, captions
+from mmscratch.data.scenes import COLOURS, NOUNS, SIZES, SPLITS, Scene
 from mmscratch.decoding import write
-from mmscratch.devices import pick_device
+from mmscratch.engine.devices import pick_device
 from mmscratch.metrics import (
     bleu,
     bleu_statistics,
@@ -36,11 +39,9 @@ from mmscratch.metrics import (
     exact_match,
     rouge_l,
     sentence_bleu,
-    truth,
 )
 from mmscratch.pretraining import kept_grids, labelled_scenes, pretrained_cnn, teach
 from mmscratch.recurrent import LSTMDecoder
-from mmscratch.scenes import COLOURS, NOUNS, SIZES, SPLITS, Scene, caption, captions, judge
 from mmscratch.text import BOS, EOS, Vocabulary, detokenize, tokenize
 from mmscratch.vision import ImageEncoder
 

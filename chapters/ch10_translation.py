@@ -24,13 +24,13 @@ from matplotlib.figure import Figure
 from chapters import multi30k
 from chapters.chapter import Chapter, show
 from mmscratch.batches import CaptionPairs
-from mmscratch.datasets import Multi30k, SceneTranslation
+from mmscratch.data.scenes import COLOURS, NOUNS, SIZES
+from mmscratch.data.translations import Multi30k, SceneTranslation
 from mmscratch.decoding import alignment, write_translations
 from mmscratch.metrics import bleu, bootstrap
 from mmscratch.model import EncoderDecoder, ModelConfig, build_model
 from mmscratch.plots import alignment_sheet
 from mmscratch.recurrent import LSTM, LSTMEncoder
-from mmscratch.scenes import COLOURS, NOUNS, SIZES
 from mmscratch.text import BOS, EOS, UNK, BytePairEncoding, Vocabulary
 from mmscratch.training import TrainConfig, Trainer, word_loss
 

@@ -22,15 +22,16 @@ from chapters.chapter import Chapter, folder, show
 from mmscratch import model as pieces
 from mmscratch.attention import Memory, scaled_dot_product_attention
 from mmscratch.batches import CaptionPairs, collate, to_device
-from mmscratch.checkpoints import load_run
-from mmscratch.datasets import SceneTranslation
+from mmscratch.data.language import caption, colour_of, mask_colours, mask_noun
+from mmscratch.data.scenes import NOUNS, Scene, held_out
+from mmscratch.data.translations import SceneTranslation
 from mmscratch.decoding import write_translations
-from mmscratch.devices import pick_device
+from mmscratch.engine.devices import pick_device
+from mmscratch.finetuning import load_run
 from mmscratch.metrics import bootstrap, caption_scores, exact_match, words_right
 from mmscratch.model import EncoderDecoder, ModelConfig, build_model, fuse
 from mmscratch.plots import GREEN, GREY, RED, attention_sheet
 from mmscratch.pretraining import pretrained_cnn
-from mmscratch.scenes import NOUNS, Scene, caption, colour_of, held_out, mask_colours, mask_noun
 from mmscratch.text import Vocabulary, detokenize
 from mmscratch.training import TrainConfig, Trainer
 from mmscratch.weights import load_fitting

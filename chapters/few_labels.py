@@ -18,12 +18,13 @@ from pathlib import Path
 import torch
 
 from mmscratch.batches import CaptionPairs
-from mmscratch.checkpoints import load_run
-from mmscratch.datasets import CaptionData, Flickr8k, SceneCaptions
+from mmscratch.data.captions import CaptionData, Flickr8k, SceneCaptions
+from mmscratch.data.judge import judge
+from mmscratch.data.scenes import SPLITS, Scene
 from mmscratch.decoding import write_captions
+from mmscratch.finetuning import load_run
 from mmscratch.metrics import bleu, caption_tokenize, cider_d
 from mmscratch.model import ModelConfig
-from mmscratch.scenes import SPLITS, Scene, judge
 from mmscratch.text import SPECIALS, Vocabulary, detokenize
 from mmscratch.training import TrainConfig, Trainer
 

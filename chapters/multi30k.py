@@ -23,9 +23,10 @@ import torch
 
 from mmscratch.__main__ import MERGES, TRANSLATOR
 from mmscratch.batches import CaptionPairs, collate, to_device
-from mmscratch.checkpoints import load_run
-from mmscratch.datasets import CaptionData, Multi30k
+from mmscratch.data.captions import CaptionData
+from mmscratch.data.translations import Multi30k
 from mmscratch.decoding import alignment, write_translations
+from mmscratch.finetuning import load_run
 from mmscratch.metrics import bleu, bleu_estimates, words_right
 from mmscratch.model import EncoderDecoder, ModelConfig
 from mmscratch.pretraining import train_labels

@@ -33,7 +33,7 @@ from pathlib import Path
 
 here = [Path.cwd(), Path(os.environ.get("JPY_SESSION_NAME", ""))]
 near = [folder for start in here for folder in (start, *start.resolve().parents)] + sorted(Path.cwd().glob("*/"))
-root = next((folder.resolve() for folder in near if os.path.isfile(folder / "mmscratch" / "scenes.py")), None)
+root = next((folder.resolve() for folder in near if os.path.isfile(folder / "mmscratch" / "text.py")), None)
 if root is None:
     raise SystemExit(f"Open this notebook where it lies, in chapters/ of the repository: {Path.cwd()} is not inside it.")
 os.chdir(root)

@@ -142,11 +142,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def quickstart(args) -> None:
-    from . import distributed
     from .batches import CaptionPairs
-    from .datasets import SceneCaptions
+    from .data.captions import SceneCaptions
+    from .data.scenes import SPLITS, Scene, render
+    from .engine import distributed
     from .model import ModelConfig
-    from .scenes import SPLITS, Scene, render
     from .text import Vocabulary
     from .training import TrainConfig, Trainer
 
@@ -186,9 +186,9 @@ def quickstart(args) -> None:
 
 
 def train(args) -> None:
-    from . import distributed
     from .batches import CaptionPairs
-    from .datasets import LAYOUTS
+    from .data.captions import LAYOUTS
+    from .engine import distributed
     from .model import ModelConfig
     from .text import SPECIALS, Vocabulary
     from .training import TrainConfig, Trainer
@@ -249,9 +249,9 @@ def train(args) -> None:
 
 
 def _train_translator(args) -> None:
-    from . import distributed
     from .batches import CaptionPairs
-    from .checkpoints import vocabularies
+    from .engine import distributed
+    from .finetuning import vocabularies
     from .model import ModelConfig
     from .pretraining import pretrained_cnn
     from .text import BytePairEncoding
@@ -314,7 +314,7 @@ def _train_translator(args) -> None:
 
 def _translations(facts: dict, split: str, size: int, data: Path | None = None):
     """The sentences that a translator learns from, or is measured on."""
-    from .datasets import Multi30k, SceneTranslation
+    from .data.translations import Multi30k, SceneTranslation
 
     languages = facts["source"], facts["target"]
     if (data or Path(facts["data"])) != SCENES_WORD:
@@ -326,10 +326,10 @@ def _evaluate_translator(run: Path, data, split: str, beams: int = 1) -> None:
     """Translate the sentences, print how good that is, with pictures and without, and keep what was written."""
     from functools import partial
 
-    from .checkpoints import vocabularies
+    from .data.language import colour_of
     from .decoding import write_translations
+    from .finetuning import vocabularies
     from .metrics import bleu_estimates, exact_match, words_right
-    from .scenes import colour_of
     from .text import detokenize
 
     model, vocabulary, saved = _load(run)
@@ -358,8 +358,8 @@ def _evaluate_translator(run: Path, data, split: str, beams: int = 1) -> None:
 
 
 def translate(args) -> None:
-    from .checkpoints import vocabularies
     from .decoding import write_translations
+    from .finetuning import vocabularies
     from .images import open_image, to_tensor
     from .text import detokenize, tokenize
 
@@ -384,7 +384,7 @@ def translate(args) -> None:
 
 
 def evaluate(args) -> None:
-    from .datasets import LAYOUTS, SceneCaptions
+    from .data.captions import LAYOUTS, SceneCaptions
 
     _, _, saved = _load(args.run)
     facts, size = saved["facts"], saved["model_config"]["image_size"]
@@ -402,7 +402,7 @@ def evaluate(args) -> None:
 
 
 def caption(args) -> int:
-    from .datasets import PICTURE_SUFFIXES
+    from .data.photographs import PICTURE_SUFFIXES
     from .decoding import write_captions
     from .images import open_image, to_tensor
     from .text import detokenize
@@ -429,7 +429,7 @@ def caption(args) -> int:
 
 
 def score(args) -> None:
-    from .datasets import read_lines
+    from .data.translations import read_lines
     from .metrics import caption_tokenize
     from .text import tokenize
 
@@ -455,10 +455,7 @@ def doctor(args) -> int:
         print(f"memory       {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB")
     for name in ("torch", "torchvision", "numpy", "PIL", "matplotlib", "pytest"):
         try:
-            if name == "torchvision":
-                from .images import torchvision as module
-            else:
-                module = importlib.import_module(name)
+            module = importlib.import_module(name)
             print(f"{name:12} {module.__version__}")
         except Exception as error:  # whatever keeps a package from being imported is what doctor is asked about
             print(f"{name:12} -")
@@ -466,15 +463,12 @@ def doctor(args) -> int:
     if not problems:
         import torch
 
-        from .devices import pick_device
-        from .images import torchvision
+        from .engine.devices import pick_device
 
         device = pick_device()
         print(f"device       {torch.cuda.get_device_name() if device.type == 'cuda' else device}")
         if device.type == "cpu" and shutil.which("nvidia-smi"):
             problems.append("there is an NVIDIA driver, but this torch finds no GPU: see pytorch.org for one that fits it")
-        if not torchvision.extension._has_ops():
-            print("note         torchvision's compiled part is for another torch; nothing here needs it")
     try:
         Path("runs").mkdir(exist_ok=True)
         Path("runs/.doctor").touch()
@@ -486,7 +480,7 @@ def doctor(args) -> int:
 
 
 def _load(run: Path):
-    from .checkpoints import load_run
+    from .finetuning import load_run
 
     if not (run / "best.pt").exists():
         first = "python -m mmscratch quickstart" if run == Path("runs/quickstart") else "python -m mmscratch train"
@@ -545,7 +539,7 @@ def _loop(args) -> dict:
 
 def _fit(trainer, profile: bool) -> bool:
     """Train, in all processes; what follows is for the first alone."""
-    from . import distributed
+    from .engine import distributed
     from .plots import learning_curves
 
     trainer.fit(profile)
@@ -574,8 +568,9 @@ def _report(data, split: str, folder: Path | None) -> None:
 
 def _evaluate(run: Path, data, split: str, beams: int = 1) -> list[list[str]]:
     """Caption the pictures, print how good that is, and keep the captions and a sheet of the first twelve."""
+    from .data.judge import truth
     from .decoding import write_captions
-    from .metrics import caption_tokenize, truth
+    from .metrics import caption_tokenize
     from .plots import caption_sheet
     from .text import detokenize
 
@@ -624,10 +619,11 @@ def _share(percent: float, count: int) -> str:
 
 def _show_attention(run: Path, data, written: list[list[str]]) -> None:
     """Print how much of the attention lies within the thing that a word names, and draw it for two captions."""
+    from .data.language import named_things
+    from .data.scenes import box
     from .decoding import attention_maps
     from .metrics import attention_inside
     from .plots import attention_sheet
-    from .scenes import box, named_things
 
     model, vocabulary, _ = _load(run)
     maps = [attention_maps(model, vocabulary, data.picture(i), written[i]) for i in range(min(300, len(data)))]

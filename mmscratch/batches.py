@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from .datasets import CaptionData
-from .devices import Stopwatch
+from .data.captions import CaptionData
+from .engine.devices import Stopwatch
 from .images import augment
 from .text import EOS, PAD, Vocabulary
 

@@ -6,7 +6,6 @@ from itertools import islice
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import Memory

@@ -4,15 +4,23 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import MultiHeadAttention
+from .engine.devices import pick_device
+from .engine.runs import read_checkpoint
+from .model import EncoderDecoder, ModelConfig, build_model
 from .recurrent import LSTM
+from .reliability import write_atomically
+from .text import Vocabulary, vocabulary_from
+from .weights import TORCHVISION, keep_rows, load_fitting, load_torchvision
 
 State = dict[str, Tensor]
 
@@ -359,3 +367,121 @@ def load_trained(model: nn.Module, state: State, base: str) -> None:
     with torch.no_grad():
         for name, x in state.items():
             ours[name].copy_(x)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From one run to the next.
+
+
+def save_run(
+    folder: str | Path,
+    model: EncoderDecoder,
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    facts: dict,
+    source_vocabulary: Vocabulary | None = None,
+) -> None:
+    """Keep a model, however it was made, as a run that `load_run` reads, and that a training can begin with."""
+    state = {"model": model.state_dict(), "model_config": asdict(config), "train_config": {}, "facts": facts}
+    write_atomically(Path(folder) / "best.pt", state | words_state(vocabulary, source_vocabulary))
+
+
+def words_state(vocabulary: Vocabulary, source_vocabulary: Vocabulary | None) -> dict:
+    """What a checkpoint keeps of the vocabularies; the source's is kept only where it is another than the target's."""
+    apart = source_vocabulary is not None and source_vocabulary is not vocabulary
+    return {"words": vocabulary.state(), "source_words": source_vocabulary.state() if apart else None}
+
+
+def vocabularies(saved: dict) -> tuple[Vocabulary, Vocabulary | None]:
+    """Of a checkpoint: the vocabulary of what is written, and that of the source, or None where there is no source."""
+    vocabulary = vocabulary_from(saved["words"])
+    if not saved["model_config"].get("source_vocab_size"):
+        return vocabulary, None
+    return vocabulary, vocabulary_from(saved["source_words"]) if saved["source_words"] else vocabulary
+
+
+def load_run(folder: str | Path) -> tuple[EncoderDecoder, Vocabulary, dict]:
+    """The best model of a run in eval mode, its vocabulary, and its checkpoint.
+
+    Of a run with LoRA, which keeps only what it has trained, the run that it began with is read as well; the change is
+    merged into its weights. Raises ValueError where those are no longer the same.
+    """
+    path = Path(folder) / "best.pt"
+    saved = read_checkpoint(path)
+    try:
+        model, (vocabulary, source) = build_model(ModelConfig(**saved["model_config"])), vocabularies(saved)
+        config = saved.get("train_config", {})
+        if not config.get("lora"):
+            model.load_state_dict(saved["model"])
+    except (KeyError, TypeError, RuntimeError):
+        raise ValueError(f"{path}: the checkpoint of something else, or of another version of this project") from None
+    if config.get("lora"):
+        try:
+            adapt(model, vocabulary, config["start_from"], config["lora"], config["freeze"], source_vocabulary=source)
+        except FileNotFoundError as error:
+            raise ValueError(f"{path} is only a change of another model, but {error}") from None
+        load_change(path, model, saved)
+        merge_lora(model)
+        remove_lora(model)
+    return model.to(pick_device()).eval(), vocabulary, saved
+
+
+def load_change(path: Path, model: EncoderDecoder, saved: dict) -> None:
+    """Put the LoRA that is kept at `path` on a model that `adapt` has made ready."""
+    try:
+        load_trained(model, saved["model"], saved["base"])
+    except ValueError as error:
+        base = saved["train_config"]["start_from"]
+        raise ValueError(f"{path} is a change of {base}, which must be as it was: {error}") from None
+
+
+_A_ROW_A_WORD = re.compile(r"(.*\.)?embedding(\.words)?\.weight|decoder\.bias")
+
+
+def adapt(
+    model: EncoderDecoder,
+    vocabulary: Vocabulary,
+    start_from: str = "",
+    lora: int = 0,
+    frozen: tuple[str, ...] = (),
+    dropout: float = 0.0,
+    source_vocabulary: Vocabulary | None = None,
+) -> None:
+    """Make a new model ready for fine-tuning: with the weights of `start_from`, a LoRA of rank `lora` in the decoder, if
+    not 0, and what is called `frozen` frozen.
+
+    `start_from` is the folder of a run, or the name of one of torchvision's models, from which the backbone begins.
+    The vocabulary may be another, and there may be more positions: what both know keeps its rows, and with LoRA all rows
+    of such a table are trained.
+    """
+    published = start_from in TORCHVISION
+    if lora and (published or not start_from):
+        raise ValueError("a LoRA is a change of a trained decoder: say of which run (start_from, or --from)")
+    if published:
+        misfits = load_fitting(model.encoders["image"].backbone, load_torchvision(start_from).state_dict())
+        if misfits.missing or misfits.other_shape:  # the classifier, which an encoder lacks, is unexpected
+            raise ValueError(f"the weights of torchvision's {start_from} do not fit this model: {misfits}")
+    elif start_from:
+        if not Path(start_from, "best.pt").exists():
+            raise FileNotFoundError(f"{start_from} holds no trained model")
+        base, before, saved = load_run(start_from)
+        state, ours = base.state_dict(), model.state_dict()
+        common = [name for name in state if name in ours and state[name].shape[1:] == ours[name].shape[1:]]
+        written, read = (before, vocabulary), (vocabularies(saved)[1], source_vocabulary)
+        words = {name: read if name.startswith("encoders.") else written for name in common if _A_ROW_A_WORD.fullmatch(name)}
+        rows = {name: (theirs.words, wanted.words) for name, (theirs, wanted) in words.items()}
+        positions = [name for name in common if name.endswith("embedding.positions.weight")]
+        rows |= {name: (range(len(state[name])), range(len(ours[name]))) for name in positions}
+        for name, (theirs, wanted) in rows.items():
+            state[name] = keep_rows(state[name], theirs, ours[name], wanted)
+        misfits = load_fitting(model, state)
+        if any(misfits):
+            raise ValueError(f"the weights of {start_from} do not fit this model: {misfits}")
+    if lora:
+        freeze(model, "*")
+        add_lora(model.decoder, lora, dropout=dropout)
+        if others := [name for name, (theirs, wanted) in rows.items() if theirs != wanted]:
+            unfreeze(model, *others)
+    freeze(model, *frozen)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"all of the model is frozen by {' and '.join(frozen)}: there is nothing to train")

@@ -1,35 +1,14 @@
-"""Pictures: from a file to a tensor. The one place that imports torchvision."""
+"""Pictures: from a file to a tensor."""
 
-import importlib.util
 import math
-import re
-import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
-
-try:
-    import torchvision
-except RuntimeError as error:
-    # "operator torchvision::nms does not exist": torchvision's compiled part was built for another torch (a CPU torch
-    # beside a CUDA torchvision, say) and was not loaded. Nothing here calls it: naming its operators lets the rest,
-    # the transforms and the model definitions, be imported.
-    if "operator torchvision::" not in str(error):
-        raise
-    _folder = importlib.util.find_spec("torchvision").submodule_search_locations[0]
-    _source = Path(_folder, "_meta_registrations.py").read_text(encoding="utf-8")
-    _library = torch.library.Library("torchvision", "DEF")
-    for _name in sorted(set(re.findall(r'"torchvision::(\w+)"', _source))):
-        _library.define(f"{_name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-    for _name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[_name]  # half imported
-    import torchvision
-
-from torchvision.transforms import v2
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which torchvision's weights expect
 MOST_PIXELS = 200_000_000  # a larger picture is taken for an attack on the memory, and refused
@@ -79,8 +58,13 @@ def to_tensor(image: Image.Image, size: int) -> Tensor:
     spare = (max(width, height) - 8 * min(width, height)) // 2
     if spare > 0:  # of a very long picture only the middle is resized: all of 1 × 60,000 pixels would fill the memory
         image = image.crop((spare, 0, width - spare, height) if width > height else (0, spare, width, height - spare))
-    image = v2.functional.resize(image, [size], antialias=True)
-    return v2.functional.pil_to_tensor(v2.functional.center_crop(image, [size]))
+    width, height = image.size
+    short = min(width, height)
+    image = image.resize((size * width // short, size * height // short), Image.Resampling.BILINEAR)
+    left = round((image.width - size) / 2)
+    top = round((image.height - size) / 2)
+    image = image.crop((left, top, left + size, top + size))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()  # (3, size, size)
 
 
 def normalize(images: Tensor) -> Tensor:

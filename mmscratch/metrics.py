@@ -10,9 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .scenes import Scene, judge
 from .text import caption_tokenize as caption_tokenize  # the field's, for the metrics here
-from .text import detokenize
 
 Tokens = Sequence[str]
 
@@ -292,29 +290,6 @@ def words_right(
         written, wanted = ([name for token in tokens if (name := meaning(token))] for tokens in (hypothesis, refs[0]))
         right += [name == other for name, other in zip_longest(wanted, written[: len(wanted)])]
     return right
-
-
-class Truth(NamedTuple):
-    """What `truth` returns."""
-
-    shares: list[float]  # of true captions in %: of scenes with one thing, with two, with three, and of all
-    faults: Counter  # of the others: how many captions have which
-
-
-def truth(written: Sequence[Tokens], scenes: Sequence[Scene]) -> Truth:
-    """How many captions, in English, are true of their scenes, and what is wrong in the others, by `scenes.judge`.
-
-    A share of no scenes is 0. A caption with two faults of different kinds counts with each.
-    """
-    if len(written) != len(scenes):
-        raise ValueError(f"{len(written)} captions but {len(scenes)} scenes")
-    _check_tokens(written)
-    judgements = [judge(detokenize(tokens), scene) for tokens, scene in zip(written, scenes)]
-    shares = []
-    for numbers in ((1,), (2,), (3,), (1, 2, 3)):
-        true = [j.true for j, scene in zip(judgements, scenes) if len(scene.things) in numbers]
-        shares.append(100 * sum(true) / max(len(true), 1))
-    return Truth(shares, Counter(fault for j in judgements for fault in j.wrong))
 
 
 class LabelScores(NamedTuple):

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from .attention import Memory
 from .batches import collate
-from .checkpoints import read_checkpoint, write_atomically
-from .datasets import draw
-from .devices import pick_device
+from .data.scenes import COLOURS, NOUNS, SIZES, SPLITS, Scene, draw
+from .engine.devices import pick_device
+from .engine.runs import read_checkpoint
 from .images import normalize
-from .scenes import COLOURS, NOUNS, SIZES, SPLITS, Scene
+from .reliability import write_atomically
 from .text import BOS, PAD
 from .training import warmup_and_cosine
 from .vision import ImageEncoder, ResNet

@@ -266,16 +266,6 @@ def vocabulary_from(state: list | dict) -> Vocabulary | BytePairEncoding:
     raise ValueError("not the state of a vocabulary: a list of words, or a dict of characters and merges, was expected")
 
 
-def once_each(pairs: list[tuple[str, object]]) -> dict:
-    """dict(pairs) of a JSON object, as an object_pairs_hook. Raises ValueError for a name that is there twice, of which
-    JSON's reader would silently drop the first."""
-    entry = dict(pairs)
-    if len(entry) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r:.200} is there twice")
-    return entry
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # The tokenizer of the COCO evaluation.
 

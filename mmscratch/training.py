@@ -16,24 +16,23 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.parallel import DistributedDataParallel
 
-from . import distributed
 from .batches import CaptionPairs, Feed, collate, make_loader, to_device
-from .checkpoints import (
-    adapt,
-    load_change,
+from .engine import distributed
+from .engine.devices import Precision, pick_device, pick_precision, repeatable
+from .engine.progress import Progress, profiled
+from .engine.runs import read_run
+from .engine.signals import StopSignals, explained
+from .finetuning import adapt, fingerprint, load_change, parameter_groups, thaw, trained_state, words_state
+from .model import ModelConfig, build_model
+from .reliability import (
+    GradScaler,
+    first_not_finite,
     random_state,
     random_state_kept,
-    read_run,
     seed_everything,
     set_random_state,
-    words_state,
     write_atomically,
 )
-from .devices import GradScaler, Precision, pick_device, pick_precision, repeatable
-from .faults import StopSignals, explained, first_not_finite
-from .finetuning import fingerprint, parameter_groups, thaw, trained_state
-from .model import ModelConfig, build_model
-from .progress import Progress, profiled
 from .text import PAD
 
 SAVE_SECONDS = 60  # so often the run is saved

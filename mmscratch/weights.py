@@ -10,8 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .images import torchvision
-from .safetensors import parse_json, read_safetensors
+from .engine.safetensors import parse_json, read_safetensors
 from .transformer import TransformerDecoder, TransformerEncoder
 from .vision import VGG, ResNet, VisionTransformer
 
@@ -220,7 +219,7 @@ def load_torchvision(name: str, file: str | Path | None = None) -> ResNet | VGG 
     if name not in TORCHVISION:
         raise ValueError(f"no model {name!r}: choose one of {', '.join(TORCHVISION)}")
     if file is None:
-        weights = torchvision.models.get_model_weights(name).DEFAULT
+        weights = _published(name)
         file = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
         if not file.is_file():
             try:
@@ -232,6 +231,18 @@ def load_torchvision(name: str, file: str | Path | None = None) -> ResNet | VGG 
         return _fill(TORCHVISION[name](), from_torchvision_vit(state) if name.startswith("vit") else state)
     except ValueError as error:
         raise ValueError(f"{file}: not the weights of {name}: {error}") from None
+
+
+def _published(name: str):
+    """Where torchvision publishes the weights of a model. Only here is torchvision imported."""
+    try:
+        import torchvision
+    except (ImportError, RuntimeError) as error:  # the second where its compiled part is for another torch
+        raise ValueError(
+            f"{name} needs torchvision, which cannot be imported ({error}): install the torchvision that is built for "
+            f"torch {torch.__version__}"
+        ) from None
+    return torchvision.models.get_model_weights(name).DEFAULT
 
 
 def _fill(model: nn.Module, state: State) -> nn.Module:

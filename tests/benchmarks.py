@@ -21,14 +21,16 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from mmscratch.__main__ import TRANSLATOR
 from mmscratch.attention import Memory, MultiHeadAttention, causal_mask
 from mmscratch.batches import CaptionPairs, collate
-from mmscratch.datasets import SceneCaptions, SceneTranslation
+from mmscratch.data.captions import SceneCaptions
+from mmscratch.data.language import captions
+from mmscratch.data.scenes import Scene, render
+from mmscratch.data.translations import SceneTranslation
 from mmscratch.decoding import beam_search, greedy_search
+from mmscratch.engine.progress import Progress
 from mmscratch.finetuning import add_lora, merge_lora
 from mmscratch.metrics import bleu, cider_d
 from mmscratch.model import ModelConfig
-from mmscratch.progress import Progress
 from mmscratch.recurrent import LSTM, LSTMDecoder
-from mmscratch.scenes import Scene, captions, render
 from mmscratch.text import BOS, EOS, PAD, Vocabulary, tokenize
 from mmscratch.training import TrainConfig, Trainer
 from mmscratch.transformer import TransformerDecoder

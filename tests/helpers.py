@@ -4,7 +4,7 @@ import torch
 from torch.testing import assert_close
 
 from mmscratch.batches import CaptionPairs
-from mmscratch.datasets import SceneCaptions
+from mmscratch.data.captions import SceneCaptions
 from mmscratch.model import ModelConfig
 from mmscratch.text import Vocabulary
 from mmscratch.training import TrainConfig, Trainer

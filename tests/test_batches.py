@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import get_worker_info
 
 from mmscratch.batches import BucketSampler, CaptionPairs, Feed, collate, make_loader, to_device
-from mmscratch.datasets import CaptionData
+from mmscratch.data.captions import CaptionData
 from mmscratch.images import augment
 from mmscratch.text import EOS, PAD, Vocabulary, tokenize
 

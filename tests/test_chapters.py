@@ -17,11 +17,12 @@ from torch.testing import assert_close
 from chapters import chapter, few_labels, multi30k, notebooks
 from chapters.__main__ import Entry, book
 from chapters.chapter import ROOT
-from mmscratch.datasets import CaptionData, draw
+from mmscratch.data.captions import CaptionData
+from mmscratch.data.judge import judge
+from mmscratch.data.scenes import draw
 from mmscratch.decoding import alignment
 from mmscratch.model import ModelConfig, build_model
 from mmscratch.recurrent import LSTMCell
-from mmscratch.scenes import judge
 from mmscratch.text import BytePairEncoding
 from mmscratch.vision import ResNet
 
@@ -249,7 +250,7 @@ def test_the_notebook_runs(entry, running):
 def tiny(tmp_path):
     """A chapter in a repository of its own."""
     root = tmp_path / "a repository"
-    for name in ("mmscratch/scenes.py", "chapters/figures/_", "requirements.txt"):
+    for name in ("mmscratch/text.py", "chapters/figures/_", "requirements.txt"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     path = root / "chapters" / "ch41_tiny.py"
@@ -343,7 +344,7 @@ def test_build_executes_and_keeps_the_same_notebook_each_time(tiny):
 # ---------------------------------------------------------------------------------------------------------------------
 # The first cell of every notebook
 
-AFTER = "\nimport mmscratch.scenes as s; print(Path.cwd(), Path(s.__file__).parents[1], sep='\\n')"
+AFTER = "\nimport mmscratch.text as s; print(Path.cwd(), Path(s.__file__).parents[1], sep='\\n')"
 
 
 @pytest.mark.parametrize("place", [".", "chapters", "chapters/figures", ".."])

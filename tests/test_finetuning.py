@@ -15,10 +15,26 @@ from torch.testing import assert_close
 
 from mmscratch.attention import Memory, MultiHeadAttention
 from mmscratch.batches import collate
-from mmscratch.checkpoints import load_run, read_checkpoint, save_run
+from mmscratch.engine.runs import read_checkpoint
 from mmscratch.finetuning import (
-    LoRA, LoRAAttention, LoRALinear, add_lora, fingerprint, freeze, layers, load_trained, merge_lora, parameter_groups,
-    remove_lora, thaw, trained_parts, trained_state, unfreeze, unmerge_lora,
+    LoRA,
+    LoRAAttention,
+    LoRALinear,
+    add_lora,
+    fingerprint,
+    freeze,
+    layers,
+    load_run,
+    load_trained,
+    merge_lora,
+    parameter_groups,
+    remove_lora,
+    save_run,
+    thaw,
+    trained_parts,
+    trained_state,
+    unfreeze,
+    unmerge_lora,
 )  # fmt: skip
 from mmscratch.model import ModelConfig, build_model
 from mmscratch.recurrent import LSTMDecoder

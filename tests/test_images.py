@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from reference import torchvision
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -209,7 +210,7 @@ def test_a_line_of_a_picture_does_not_fill_the_memory():
 
 def test_normalize_is_torchvisions():
     batch = torch.from_numpy(NOISE).permute(2, 0, 1)[None].repeat(2, 1, 1, 1)  # (B, 3, H, W)
-    expected = images.torchvision.transforms.Normalize(MEAN, STD)(batch / 255)
+    expected = torchvision.transforms.Normalize(MEAN, STD)(batch / 255)
     torch.testing.assert_close(normalize(batch), expected)
     white = normalize(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
     torch.testing.assert_close(white, torch.tensor([0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225]))
@@ -249,7 +250,7 @@ def test_the_light_of_augment_is_torchvisions(height, width):
     batch, chances = pictures(height, width), some_chances(7)
     chances[:, :4], chances[:, -1] = chance(WHOLE), 0.9
     chances[0, 4:7], chances[6, 4:7] = EXTREMES[0], EXTREMES[1]  # the dark one darkened, the bright one brightened
-    looks, functional = augment(batch, chances), images.torchvision.transforms.v2.functional
+    looks, functional = augment(batch, chances), torchvision.transforms.v2.functional
     for picture, look, (brightness, contrast, saturation) in zip(batch, looks, 0.8 + 0.4 * chances[:, 4:7].double()):
         expected = functional.adjust_brightness(picture / 255, brightness.item())
         expected = functional.adjust_contrast(expected, contrast.item())
@@ -259,7 +260,7 @@ def test_the_light_of_augment_is_torchvisions(height, width):
 
 @pytest.mark.parametrize("which", range(3))
 def test_brightness_contrast_and_saturation_go_from_0_8_to_1_2(which):
-    functional = images.torchvision.transforms.v2.functional
+    functional = torchvision.transforms.v2.functional
     adjust = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)[which]
     for extreme, factor in zip(EXTREMES, (0.8, 1.2)):
         light = [AS_IT_IS] * 3
@@ -356,28 +357,23 @@ def run(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=repository, timeout=120)
 
 
-def test_torchvision_without_its_compiled_operators_stops_nobody():
-    process = run("""
-import torch
+BROKEN_TORCHVISION = "raise RuntimeError('operator torchvision::nms does not exist')"  # as a build for another torch
 
-def refuse(path):
-    raise OSError(f"{path}: made for another torch")
 
-torch.ops.load_library = refuse
-from PIL import Image
-from mmscratch.images import augment, normalize, to_tensor, torchvision
-
-assert not torchvision.extension._has_ops()
-tensor = to_tensor(Image.new("RGB", (7, 5), (1, 2, 3)), 3)
-assert tensor[:, 1, 1].tolist() == [1, 2, 3]
-assert normalize(augment(tensor[None], torch.rand(1, 8))).shape == (1, 3, 3, 3)
-assert torchvision.models.resnet18(num_classes=3).eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+def test_nothing_but_published_weights_needs_torchvision(tmp_path):
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision/__init__.py").write_text(BROKEN_TORCHVISION)
+    process = run(f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import mmscratch.__main__, mmscratch.data.translations, mmscratch.images, mmscratch.plots, mmscratch.training
+from mmscratch.weights import load_torchvision
+assert "torchvision" not in sys.modules
+try:
+    load_torchvision("resnet18")
+except ValueError as error:
+    print(error)
 """)
     assert process.returncode == 0, process.stderr
-
-
-def test_another_error_of_torchvision_is_not_hidden(tmp_path):
-    (tmp_path / "torchvision").mkdir()
-    (tmp_path / "torchvision/__init__.py").write_text("raise RuntimeError('something else is wrong')")
-    process = run(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import mmscratch.images")
-    assert process.stderr.splitlines()[-1] == "RuntimeError: something else is wrong"
+    [line] = process.stdout.splitlines()
+    assert line.startswith("resnet18 needs torchvision, which cannot be imported (operator torchvision::nms does not exist)")

@@ -17,14 +17,18 @@ import pytest
 import torch
 from helpers import tiny_trainer
 from PIL import Image
+from reference import torchvision
 
 from mmscratch.__main__ import BEST, _share, _show_attention, main
-from mmscratch.checkpoints import load_run, vocabularies
-from mmscratch.datasets import SceneCaptions, SceneTranslation
+from mmscratch.data.captions import SceneCaptions
+from mmscratch.data.judge import truth
+from mmscratch.data.language import caption, captions, colour_of
+from mmscratch.data.scenes import Scene, render
+from mmscratch.data.translations import SceneTranslation
 from mmscratch.decoding import write_captions, write_translations
-from mmscratch.images import open_image, to_tensor, torchvision
-from mmscratch.metrics import bleu, bootstrap, caption_scores, caption_tokenize, truth
-from mmscratch.scenes import Scene, caption, captions, colour_of, render
+from mmscratch.finetuning import load_run, vocabularies
+from mmscratch.images import open_image, to_tensor
+from mmscratch.metrics import bleu, bootstrap, caption_scores, caption_tokenize
 from mmscratch.text import detokenize, tokenize
 from mmscratch.training import TrainConfig, Trainer
 

@@ -12,6 +12,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from mmscratch.data.judge import truth
+from mmscratch.data.language import captions
+from mmscratch.data.scenes import Scene
 from mmscratch.metrics import (
     DocumentFrequencies,
     attention_inside,
@@ -26,10 +29,8 @@ from mmscratch.metrics import (
     label_scores,
     rouge_l,
     sentence_bleu,
-    truth,
     words_right,
 )
-from mmscratch.scenes import Scene, captions
 from mmscratch.text import tokenize
 
 

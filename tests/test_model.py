@@ -11,10 +11,12 @@ from torch.testing import assert_close
 
 from mmscratch.attention import Memory
 from mmscratch.batches import CaptionPairs, collate
-from mmscratch.datasets import SceneCaptions, SceneTranslation
+from mmscratch.data.captions import SceneCaptions
+from mmscratch.data.language import mask_colours, name_thing
+from mmscratch.data.scenes import Scene
+from mmscratch.data.translations import SceneTranslation
 from mmscratch.model import EncoderDecoder, ModelConfig, build_model, fuse, table
 from mmscratch.recurrent import LSTMDecoder, LSTMEncoder
-from mmscratch.scenes import Scene, mask_colours, name_thing
 from mmscratch.text import BOS, PAD, Vocabulary, tokenize
 from mmscratch.training import word_loss
 from mmscratch.transformer import TransformerDecoder, TransformerEncoder

@@ -12,7 +12,16 @@ from matplotlib.colors import to_rgb
 from mmscratch import plots
 from mmscratch.attention import Memory
 from mmscratch.decoding import Candidate, beam_search
-from mmscratch.plots import GREEN, GREY, RED, alignment_sheet, attention_sheet, caption_sheet, learning_curves, search_tree
+from mmscratch.plots import (
+    GREEN,
+    GREY,
+    RED,
+    alignment_sheet,
+    attention_sheet,
+    caption_sheet,
+    learning_curves,
+    search_tree,
+)
 from mmscratch.recurrent import LSTMDecoder
 from mmscratch.text import EOS, PAD, Vocabulary
 

@@ -13,11 +13,20 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.testing import assert_close
 
 from mmscratch.attention import Memory
+from mmscratch.data.language import caption
+from mmscratch.data.scenes import SPLITS, Scene, render
 from mmscratch.decoding import write
 from mmscratch.images import normalize
-from mmscratch.pretraining import LABELS, kept_grids, labelled_scenes, predict_labels, pretrained_cnn, teach, train_labels
+from mmscratch.pretraining import (
+    LABELS,
+    kept_grids,
+    labelled_scenes,
+    predict_labels,
+    pretrained_cnn,
+    teach,
+    train_labels,
+)
 from mmscratch.recurrent import LSTMDecoder
-from mmscratch.scenes import SPLITS, Scene, caption, render
 from mmscratch.text import BOS, EOS, PAD, Vocabulary, tokenize
 from mmscratch.transformer import TransformerDecoder
 from mmscratch.vision import ImageEncoder, ResNet

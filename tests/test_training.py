@@ -21,9 +21,10 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmscratch.batches import CaptionPairs, collate, to_device
-from mmscratch.checkpoints import load_run, read_checkpoint
-from mmscratch.datasets import SceneCaptions, SceneTranslation
-from mmscratch.finetuning import parameter_groups
+from mmscratch.data.captions import SceneCaptions
+from mmscratch.data.translations import SceneTranslation
+from mmscratch.engine.runs import read_checkpoint
+from mmscratch.finetuning import load_run, parameter_groups
 from mmscratch.model import ModelConfig
 from mmscratch.text import PAD, BytePairEncoding, Vocabulary
 from mmscratch.training import TrainConfig, Trainer, _SmoothedCrossEntropy, warmup_and_cosine, word_loss
@@ -617,7 +618,7 @@ import torch
 torch.set_num_threads(1)
 from helpers import tiny_trainer
 import mmscratch.training as training
-from mmscratch.checkpoints import read_checkpoint
+from mmscratch.engine.runs import read_checkpoint
 
 folder, kills, epochs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 training.SAVE_SECONDS = 0.05

@@ -4,12 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import random_double
+from reference import torchvision
 from torch import nn
 from torch.testing import assert_close
 
-from mmscratch.weights import from_torchvision_vit
-from mmscratch.images import normalize, torchvision
+from mmscratch.images import normalize
 from mmscratch.vision import VGG, BasicBlock, Bottleneck, ImageEncoder, ResNet, VisionTransformer, conv2d
+from mmscratch.weights import from_torchvision_vit
 
 VIT = {"image_size": 35, "patch_size": 5, "num_layers": 2, "num_heads": 3, "hidden_dim": 33, "mlp_dim": 17}
 

@@ -12,17 +12,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import random_double
+from reference import torchvision
 from torch import nn
 from torch.testing import assert_close
 
-from mmscratch import safetensors
 from mmscratch.attention import Memory
-from mmscratch.images import torchvision
-from mmscratch.safetensors import DTYPES, read_safetensors
+from mmscratch.engine import safetensors
+from mmscratch.engine.safetensors import DTYPES, read_safetensors
 from mmscratch.transformer import TransformerDecoder, TransformerEncoder
 from mmscratch.vision import VisionTransformer
 from mmscratch.weights import (
-    TORCHVISION, from_bert, from_gpt2, from_torchvision_vit, keep_rows, load_fitting, load_folder, load_torchvision, read_weights,
+    TORCHVISION,
+    from_bert,
+    from_gpt2,
+    from_torchvision_vit,
+    keep_rows,
+    load_fitting,
+    load_folder,
+    load_torchvision,
+    read_weights,
 )  # fmt: skip
 
 B, T, V, D, H, L, P = 5, 7, 53, 22, 2, 3, 17  # sentences, words, vocabulary, width, heads, layers, positions

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -79,36 +79,6 @@ def pick_precision(
             seconds[precision] = min(seconds[precision], time.perf_counter() - start)
     fastest = min(seconds, key=seconds.get)
     return fastest, "measured: " + ", ".join(f"{p} {1000 * s:.0f} ms" for p, s in seconds.items())
-
-
-class GradScaler:
-    """Keeps float16 from losing small gradients: 65,536 in `scale` means that they are computed 65,536 times as large.
-
-    The loss is multiplied by `scale`, and with it, by the chain rule, every gradient; before use they are divided by it.
-    A step whose gradients overflowed is skipped and halves the scale; 2,000 steps without one double it. Other formats
-    have the range of float32 and need none: their scale stays at 1.
-    Source: Micikevicius et al. 2018; the numbers are those of torch.amp.GradScaler.
-    """
-
-    def __init__(self, dtype: torch.dtype):
-        self.enabled = dtype == torch.float16
-        self.scale, self.good_steps = 65536.0 if self.enabled else 1.0, 0
-
-    def unscale(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Divide the gradients by the scale."""
-        if self.enabled:
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    parameter.grad /= self.scale
-
-    def update(self, finite: bool) -> None:
-        """After each step: were its gradients finite?"""
-        if self.enabled:
-            self.good_steps = self.good_steps + 1 if finite else 0
-            if not finite:
-                self.scale /= 2
-            elif self.good_steps == 2000:
-                self.scale, self.good_steps = 2 * self.scale, 0
 
 
 class Stopwatch:

@@ -1,36 +1,22 @@
-"""Pictures with captions, and sentences with their translations: drawn, or on disk in the layouts that people have."""
+"""Pictures with captions: drawn, or photographs on disk in the layouts that people have."""
 
-import contextlib
 import csv
-import gzip
-import hashlib
 import json
 import os
-import re
-import shutil
 import sys
-import tempfile
-import time
 import unicodedata
-import warnings
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from .images import open_image, to_tensor
-from .scenes import SPLITS, Scene, caption, mask_colours, mask_noun, name_thing, render
-from .text import once_each, tokenize
-
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
-CACHE = Path("runs/cache")
+from ..engine.safetensors import once_each
+from ..text import tokenize
+from .language import caption
+from .photographs import PICTURE_SUFFIXES, Photographs
+from .scenes import SPLITS, Scene, draw
 
 
 class CaptionData:
@@ -64,12 +50,6 @@ def _tokens(caption: str) -> list[str]:
     return [sys.intern(token) for token in tokenize(caption)]  # a word that stands in 10,000 captions is kept once
 
 
-def draw(scene: Scene, size: int = 64) -> Tensor:
-    """The scene's picture (3, size, size) uint8."""
-    picture = np.array(render(scene, size)).transpose(2, 0, 1)
-    return torch.from_numpy(picture.copy())  # in the order of its axes, pictures are stacked 20 times as fast
-
-
 class SceneCaptions(CaptionData):
     """The first `count` scenes of a split, drawn when they are asked for.
 
@@ -95,10 +75,6 @@ class SceneCaptions(CaptionData):
 
     def picture(self, index: int) -> Tensor:
         return draw(self.scene(index), self.size)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Photographs on disk.
 
 
 class Line(NamedTuple):
@@ -133,25 +109,6 @@ class PhotoCaptions(CaptionData):
         return self.photographs[self.places[index]]
 
 
-class Photographs:
-    """Picture files, decoded once into a memory-mapped file under `CACHE`; photographs[i] is (3, size, size) uint8.
-
-    `unreadable` says of those that cannot be decoded, by their number, what is wrong.
-    """
-
-    def __init__(self, paths: list[Path], size: int):
-        self.cache, self.unreadable = _decode_once(paths, size)
-        self.shape, self.pictures = (len(paths), 3, size, size), None
-
-    def __getitem__(self, index: int) -> Tensor:
-        if self.pictures is None:
-            self.pictures = np.memmap(self.cache, np.uint8, "r", shape=self.shape)
-        return torch.from_numpy(np.array(self.pictures[index]))
-
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"pictures": None}  # a worker process maps the file itself, and gets no copy
-
-
 def _key(name: str) -> str:
     """One for all ways to write a file's name: A.jpg, a.JPG and ./a.jpg, b/a.jpg and b\\a.jpg, both forms of "ü"."""
     return unicodedata.normalize("NFC", str(PurePosixPath(name.replace("\\", "/")))).lower()
@@ -178,63 +135,6 @@ def _captions_by_file(files: set[str], lines: Iterable[Line], problems: list[str
             else:
                 problems.append(f"{line.where}: the caption of {line.name!r} is empty")
     return dict(sorted(found.items()))
-
-
-def _decode_once(paths: list[Path], size: int) -> tuple[Path, dict[int, str]]:
-    """(a file with all pictures as uint8 (N, 3, size, size), what is wrong with those that cannot be read).
-
-    The file's name depends on the pictures' paths, sizes and dates. It is written in a folder of its own that is
-    renamed when it is whole, so that neither a killed process nor a second one at work leaves half of it to others.
-    """
-    stats = [(str(path.resolve()), _size_and_date(path)) for path in paths]
-    folder = CACHE.absolute() / hashlib.sha256(repr((size, stats)).encode()).hexdigest()[:20]
-    if not folder.is_dir():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        for left in CACHE.glob("*.unfinished"):
-            with contextlib.suppress(FileNotFoundError):  # another process has removed it
-                if time.time() - left.stat().st_mtime > 24 * 3600:
-                    shutil.rmtree(left, ignore_errors=True)
-        unfinished = Path(tempfile.mkdtemp(dir=CACHE, suffix=".unfinished"))
-        try:
-            unreadable = _decode(paths, size, unfinished / "pictures")
-            (unfinished / "unreadable.json").write_text(json.dumps(unreadable))
-            os.rename(unfinished, folder)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            if not folder.is_dir():  # else another process was faster
-                raise
-    unreadable = json.loads((folder / "unreadable.json").read_text())
-    return folder / "pictures", {int(i): reason for i, reason in unreadable.items()}
-
-
-def _size_and_date(path: Path) -> tuple[int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:  # a link to nothing, say: reading it will tell
-        return None
-    return stat.st_size, stat.st_mtime_ns
-
-
-def _decode(paths: list[Path], size: int, file: Path) -> dict[int, str]:
-    def read(path: Path) -> Tensor | str:
-        try:
-            return to_tensor(open_image(path), size)
-        except (ValueError, OSError) as error:
-            return str(error)
-
-    unreadable, blank = {}, torch.zeros(3, size, size, dtype=torch.uint8)
-    waiting = iter(paths)
-    # open_image changes Python's warning filters for a moment, which threads do one into the other: put back at the end
-    with warnings.catch_warnings(), file.open("wb") as out, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for first in range(0, len(paths), 500):  # not all at once: they need not fit into memory
-            for i, picture in enumerate(pool.map(read, islice(waiting, 500)), first):
-                if isinstance(picture, str):
-                    unreadable[i], picture = picture, blank
-                out.write(picture.numpy().tobytes())
-            if len(paths) > 500:
-                done = min(first + 500, len(paths))
-                print(f"\rdecoding pictures, once: {done} of {len(paths)}", end="\n" if done == len(paths) else "", flush=True)
-    return unreadable
 
 
 class FolderCaptions(PhotoCaptions):
@@ -386,148 +286,3 @@ class Flickr8k(PhotoCaptions):
 
 
 LAYOUTS = {"folder": FolderCaptions, "flickr8k": Flickr8k}
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Sentences and their translations.
-
-
-HIDDEN = ("", "colours", "noun", "some")
-
-
-class SceneTranslation(SceneCaptions):
-    """The first `count` scenes of a split, each with one of its captions in two languages.
-
-    Every sixth only names a thing, without its size, its colour, or neither: "a red anchor". `hidden` is what the source
-    does not say, so that only the picture tells: "" for nothing, "colours" ("a big [v] star"), "noun" (of one thing), or
-    "some", each of these in a third of the sentences. With `size` 0 there are no pictures.
-    """
-
-    def __init__(self, split: str, count: int, source: str = "en", target: str = "de", size: int = 64, hidden: str = ""):
-        if hidden not in HIDDEN:
-            raise ValueError(f"what is hidden is one of {HIDDEN}, not {hidden!r}")
-        _check_languages(source, target)
-        super().__init__(split, count, target, size, one_each=True)
-        self.sources, self.pictured = [], None if size else [False] * count
-        for i, scene in enumerate(self.scenes):
-            text, turn = caption(scene, i % 5, source), i // 6
-            if i % 6 == 5:
-                text, translation = (name_thing(scene, turn // 3 % 3, language) for language in (source, target))
-                self.captions[i], self.references[i] = [translation], [_tokens(translation)]
-            what = HIDDEN[turn % 3] if hidden == "some" else hidden
-            if what == "colours":
-                text = mask_colours(text, source)
-            elif what == "noun":
-                text = mask_noun(text, turn, source)
-            self.sources.append(_tokens(text))
-
-
-class Multi30k(CaptionData):
-    """Multi30k in its official layout: data/task1/raw/train.en or train.en.gz, …, and data/task1/image_splits/train.txt.
-
-    Line i of a language is the translation of line i of another: en, de, fr, cs. Splits: train (29,000 sentences),
-    validation (1,014; "val"), test (1,000; "test_2016_flickr"), or any other by the name of its files. Sentences are left
-    out, and named in `problems`, where one of the two is empty.
-
-    With `photographs`, a folder of pictures, each pair has its photograph where there is one: Multi30k is made of
-    Flickr30k, of which Flickr8k is a part, and a photograph has the same number in the names of both. With `all_pictured`
-    the pairs without one are left out.
-    Source: Elliott, Frank, Sima'an & Specia 2016.
-    """
-
-    def __init__(
-        self,
-        root: str | Path,
-        split: str = "train",
-        source: str = "en",
-        target: str = "de",
-        photographs: str | Path | None = None,
-        size: int = 64,
-        all_pictured: bool = False,
-    ):
-        folder = Path(root, "data/task1")
-        split = {"validation": "val", "test": "test_2016_flickr"}.get(split, split)
-        _check_languages(source, target)
-        paths = [_plain_or_packed(folder / "raw", f"{split}.{language}") for language in (source, target)]
-        columns = list(map(read_lines, paths))
-        if photographs is not None:
-            paths.append(folder / "image_splits" / f"{split}.txt")
-            columns.append([_photo_id(line) for line in read_lines(paths[-1])])
-        for path, column in zip(paths, columns):
-            if len(column) != len(columns[0]):
-                raise ValueError(f"{paths[0]} has {len(columns[0]):,} lines, but {path} {len(column):,}: they must be in parallel")
-        self.size, self.problems = size, []
-        found = {} if photographs is None else _photographs(Path(photographs))
-        self.photographs = None
-        if found:
-            wanted = sorted(set(columns[2]) & found.keys())
-            self.photographs = Photographs([found[name] for name in wanted], size)
-            self.problems += self.photographs.unreadable.values()
-            number = {name: i for i, name in enumerate(wanted) if i not in self.photographs.unreadable}
-        self.sources, self.captions, self.references, self.names, self.places = [], [], [], [], []
-        for i, (text, translation, *photograph) in enumerate(zip(*columns), 1):
-            tokens, translated = _tokens(text), _tokens(translation)
-            place = number.get(photograph[0]) if found else None
-            if not tokens or not translated:
-                self.problems.append(f"{paths[not translated and bool(tokens)]}:{i}: the sentence is empty")
-            elif place is not None or not all_pictured:
-                self.sources.append(tokens)
-                self.captions.append([translation.strip()])
-                self.references.append([translated])
-                self.names.append(f"{paths[0]}:{i}")
-                self.places.append(place)
-        self.pictured = [place is not None for place in self.places]
-        if all(self.pictured):
-            self.pictured = None
-
-    def picture(self, index: int) -> Tensor:
-        if self.places[index] is None:
-            return torch.zeros(3, self.size, self.size, dtype=torch.uint8)
-        return self.photographs[self.places[index]]
-
-
-def _check_languages(source: str, target: str) -> None:
-    if source == target:
-        raise ValueError(f"{source!r} is the language of source and target: choose two")
-
-
-def _plain_or_packed(folder: Path, name: str) -> Path:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.exists():
-            return path
-    there = sorted({path.name.removesuffix(".gz") for path in folder.glob("*.*")}) if folder.is_dir() else []
-    raise FileNotFoundError(f"{folder / name}: not there, nor as .gz; there is {', '.join(there) or 'nothing'}")
-
-
-def _photo_id(name: str) -> str:
-    """Of a photograph on Flickr: 1000268201 of 1000268201.jpg (Flickr30k) and of 1000268201_693b08cb0e.jpg (Flickr8k)."""
-    return re.match(r"[^_.]*", Path(name.strip()).name)[0]
-
-
-def _photographs(folder: Path) -> dict[str, Path]:
-    """The pictures of a folder by the number in their names."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of photographs")
-    pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
-    if not pictures:
-        raise ValueError(f"{folder}: no pictures in this folder")
-    return {_photo_id(path.name): path for path in pictures}
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, packed with gzip where its name ends in .gz; their places are kept, empty or not.
-
-    Raises ValueError where it is damaged, no UTF-8 text, or empty.
-    """
-    raw = path.read_bytes()
-    try:
-        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: byte {error.start:,} is not UTF-8 text; save it as UTF-8") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: damaged, {error}; fetch it again") from None
-    lines = text.replace("\r\n", "\n").split("\n")  # not splitlines: a sentence may hold one of Unicode's other separators
-    lines = lines if lines[-1] else lines[:-1]
-    if not lines:
-        raise ValueError(f"{path}: the file is empty")
-    return lines

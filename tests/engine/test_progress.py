@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmscratch.devices import Stopwatch
-from mmscratch.progress import Progress, profiled
+from mmscratch.engine.devices import Stopwatch
+from mmscratch.engine.progress import Progress, profiled
 
 CPU = torch.device("cpu")
 KEYS = ["step", "loss", "learning_rate", "gradient_norm", "words_per_second", "pictures_per_second", "waiting"]
@@ -32,9 +32,9 @@ class Clock:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # whatever imported it here, this is no notebook
-    monkeypatch.setattr("mmscratch.progress.time", Clock())
-    monkeypatch.setattr("mmscratch.devices.time", sys.modules["mmscratch.progress"].time)
-    return sys.modules["mmscratch.progress"].time
+    monkeypatch.setattr("mmscratch.engine.progress.time", Clock())
+    monkeypatch.setattr("mmscratch.engine.devices.time", sys.modules["mmscratch.engine.progress"].time)
+    return sys.modules["mmscratch.engine.progress"].time
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def path(tmp_path):
 @pytest.fixture
 def terminal(monkeypatch):
     stdout = SimpleNamespace(isatty=lambda: True)
-    monkeypatch.setattr("mmscratch.progress.sys", SimpleNamespace(stdout=stdout, modules=sys.modules))
+    monkeypatch.setattr("mmscratch.engine.progress.sys", SimpleNamespace(stdout=stdout, modules=sys.modules))
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_line_has_what_is_documented_and_no_more(path, clock):
 
 
 def test_a_line_tells_means_since_the_line_before(path, clock, monkeypatch):
-    monkeypatch.setattr("mmscratch.progress.peak_memory", lambda device: {CPU: 123_457}[device])
+    monkeypatch.setattr("mmscratch.engine.progress.peak_memory", lambda device: {CPU: 123_457}[device])
     waiting = Stopwatch(CPU)
     progress = start(path, waiting=waiting)
     losses, words, pictures, norms = [31.0, 2.0, 5.0, 13.0, 3.0], [11, 7, 2, 5, 3], [5, 3, 2, 1, 7], [0.5, 0.25, 1.5, 3.0, 2.0]

@@ -15,20 +15,21 @@ import torch
 from helpers import tiny_trainer
 from torch.testing import assert_close
 
-from mmscratch import distributed, training
+from mmscratch import training
 from mmscratch.batches import CaptionPairs, collate, to_device
-from mmscratch.checkpoints import read_checkpoint
+from mmscratch.engine import distributed
+from mmscratch.engine.runs import read_checkpoint
 from mmscratch.text import PAD
 from mmscratch.training import TrainConfig
 
 CONFIG = TrainConfig(epochs=2, batch_size=7, warmup=4, evaluate_every=5, precision="float32")
 STILL = {"backbone": "vit", "depth": 1, "width": 8, "dropout": 0.0}  # no batch norm, no dropout: shares do not matter
-ROOT, HERE = Path(__file__).parents[1], Path(__file__).parent
+ROOT, HERE = Path(__file__).parents[2], Path(__file__).parent
 
 
 def torchrun(size, code, *arguments, **options):
     """The code in so many processes."""
-    environment = os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={size}", "--no-python"]
     command += [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150, **options)

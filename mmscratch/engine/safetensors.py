@@ -8,8 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .text import once_each
-
 DTYPES = {  # as a .safetensors file names them
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
@@ -88,3 +86,13 @@ def parse_json(text: bytes) -> dict:
     if not isinstance(values, dict):
         raise ValueError("its JSON is not an object")
     return values
+
+
+def once_each(pairs: list[tuple[str, object]]) -> dict:
+    """dict(pairs) of a JSON object, as an object_pairs_hook. Raises ValueError for a name that is there twice, of which
+    JSON's reader would silently drop the first."""
+    entry = dict(pairs)
+    if len(entry) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r:.200} is there twice")
+    return entry

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from .devices import Stopwatch, peak_memory
+from ..engine.devices import Stopwatch, peak_memory
 
 
 class Progress:

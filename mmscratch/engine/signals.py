@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
 
 
 class StopSignals:
@@ -53,33 +52,3 @@ def explained(where: Callable[[], str]):
                 "command goes on from the last checkpoint"
             ) from None
         raise
-
-
-def first_not_finite(model: nn.Module, batch: dict[str, Tensor]) -> str:
-    """Where the first number stands that is not finite, after a backward pass: a weight, a layer's output, a gradient."""
-
-    def finite(output) -> bool:
-        if isinstance(output, tuple):
-            return all(map(finite, output))
-        return not isinstance(output, Tensor) or bool(output.isfinite().all())
-
-    found = [f"the weight {name}" for name, weight in model.named_parameters() if not weight.isfinite().all()]
-
-    def look(name: str):
-        def hook(_module, _inputs, output) -> None:
-            if not finite(output):
-                found.append(f"the output of {name}")
-
-        return hook
-
-    handles = [module.register_forward_hook(look(name or "the model")) for name, module in model.named_modules()]
-    try:
-        with torch.no_grad():
-            model(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    gradients = [(name, weight.grad) for name, weight in model.named_parameters() if weight.grad is not None]
-    gradients.reverse()  # as they are computed: from the loss back to the input
-    found += [f"the gradient of {name}" for name, gradient in gradients if not gradient.isfinite().all()]
-    return next(iter(found), "the loss")

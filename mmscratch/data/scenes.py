@@ -1,0 +1,194 @@
+"""Icon scenes: an endless data set that a program draws, describes, asks about and judges.
+
+A scene is one to three icons on a muted background. The icons are characters of DejaVu Sans, the font that matplotlib
+ships, so nothing is downloaded. Because a program drew the picture, a program can tell whether a caption is true.
+
+    scene = Scene(7)                            # any number is a scene, always the same one
+    render(scene, 64)                           # a PIL picture
+    captions(scene, "de")                       # five sentences, all true
+    judge("a big red star", scene)              # Judgement(well_formed=..., true=..., wrong=...)
+    questions(scene)                            # [("what colour is the star?", "red"), ...]
+"""
+
+import random
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.font_manager import findfont
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+SPLITS = {"train": 0, "validation": 10**9, "test": 2 * 10**9, "compositional_test": 3 * 10**9}  # where each begins
+
+
+class Noun(NamedTuple):
+    icon: str
+    plural: str
+    gender: str  # of the German noun: m, f or n
+    german: str
+    german_plural: str
+    classifier: str  # the Chinese measure word
+    chinese: str
+
+
+class Colour(NamedTuple):
+    rgb: tuple[int, int, int]
+    german: str  # the stem, to which an ending is added
+    chinese: str
+
+
+NOUNS = {
+    "sun": Noun("☀", "suns", "f", "Sonne", "Sonnen", "个", "太阳"),
+    "cloud": Noun("☁", "clouds", "f", "Wolke", "Wolken", "朵", "云"),
+    "umbrella": Noun("☂", "umbrellas", "m", "Regenschirm", "Regenschirme", "把", "雨伞"),
+    "snowman": Noun("☃", "snowmen", "m", "Schneemann", "Schneemänner", "个", "雪人"),
+    "star": Noun("★", "stars", "m", "Stern", "Sterne", "颗", "星星"),
+    "telephone": Noun("☎", "telephones", "n", "Telefon", "Telefone", "部", "电话"),
+    "clover": Noun("☘", "clovers", "n", "Kleeblatt", "Kleeblätter", "片", "三叶草"),
+    "skull": Noun("☠", "skulls", "m", "Totenkopf", "Totenköpfe", "个", "骷髅"),
+    "cup": Noun("☕", "cups", "f", "Tasse", "Tassen", "个", "杯子"),
+    "heart": Noun("♥", "hearts", "n", "Herz", "Herzen", "颗", "爱心"),
+    "anchor": Noun("⚓", "anchors", "m", "Anker", "Anker", "个", "船锚"),
+    "airplane": Noun("✈", "airplanes", "n", "Flugzeug", "Flugzeuge", "架", "飞机"),
+    "pair of scissors": Noun("✂", "pairs of scissors", "f", "Schere", "Scheren", "把", "剪刀"),
+    "flag": Noun("⚑", "flags", "f", "Flagge", "Flaggen", "面", "旗子"),
+    "gear": Noun("⚙", "gears", "n", "Zahnrad", "Zahnräder", "个", "齿轮"),
+    "king": Noun("♚", "kings", "m", "König", "Könige", "个", "国王"),
+    "horse": Noun("♞", "horses", "n", "Pferd", "Pferde", "匹", "马"),
+    "tower": Noun("♜", "towers", "m", "Turm", "Türme", "座", "塔"),
+    "flower": Noun("✿", "flowers", "f", "Blume", "Blumen", "朵", "花"),
+    "snowflake": Noun("❄", "snowflakes", "f", "Schneeflocke", "Schneeflocken", "片", "雪花"),
+    "cat": Noun("🐱", "cats", "f", "Katze", "Katzen", "只", "猫"),
+    "monkey": Noun("🐵", "monkeys", "m", "Affe", "Affen", "只", "猴子"),
+    "mouse": Noun("🐭", "mice", "f", "Maus", "Mäuse", "只", "老鼠"),
+    "cow": Noun("🐮", "cows", "f", "Kuh", "Kühe", "头", "牛"),
+    "smiley": Noun("☻", "smileys", "m", "Smiley", "Smileys", "张", "笑脸"),
+    "moon": Noun("☾", "moons", "m", "Mond", "Monde", "个", "月亮"),
+    "envelope": Noun("✉", "envelopes", "m", "Briefumschlag", "Briefumschläge", "个", "信封"),
+    "pencil": Noun("✏", "pencils", "m", "Bleistift", "Bleistifte", "支", "铅笔"),
+    "note": Noun("♫", "notes", "f", "Note", "Noten", "个", "音符"),
+    "lightning bolt": Noun("⚡", "lightning bolts", "m", "Blitz", "Blitze", "道", "闪电"),
+    "wheel": Noun("☸", "wheels", "n", "Rad", "Räder", "个", "轮子"),
+    "scale": Noun("⚖", "scales", "f", "Waage", "Waagen", "架", "天平"),
+}
+COLOURS = {
+    "red": Colour((205, 20, 30), "rot", "红色"),
+    "orange": Colour((255, 128, 0), "orangefarben", "橙色"),
+    "yellow": Colour((255, 235, 40), "gelb", "黄色"),
+    "green": Colour((10, 125, 35), "grün", "绿色"),
+    "blue": Colour((25, 60, 220), "blau", "蓝色"),
+    "purple": Colour((125, 20, 150), "violett", "紫色"),
+    "white": Colour((255, 255, 255), "weiß", "白色"),
+    "black": Colour((0, 0, 0), "schwarz", "黑色"),
+}
+SIZES = {"small": 0.25, "big": 0.38}  # the longer side of an icon, as a share of the picture
+
+
+class Thing(NamedTuple):
+    """One icon: what it is, its cell in a grid of 3 by 3, and its centre as a share of the picture's side."""
+
+    noun: str
+    colour: str
+    size: str
+    column: int
+    row: int
+    x: float
+    y: float
+
+    @property
+    def look(self) -> tuple[str, str, str]:
+        return self.size, self.colour, self.noun
+
+
+def held_out(noun: str, colour: str) -> bool:
+    """Is this pair kept from training? One colour of each noun is, and four nouns of each colour."""
+    return (list(NOUNS).index(noun) + list(COLOURS).index(colour)) % len(COLOURS) == 0
+
+
+_PAIRS = {novel: [(n, c) for n in NOUNS for c in COLOURS if held_out(n, c) == novel] for novel in (False, True)}
+
+
+class Scene:
+    """The scene of a number: `things`, a tuple of one to three `Thing`, and `background`, an RGB colour.
+
+    Training uses 0, 1, 2, …; the other splits begin at `SPLITS[name]`, so they never meet. Only the scenes of
+    "compositional_test" hold pairs of noun and colour that are `held_out`, each at least one.
+    """
+
+    def __init__(self, seed: int):
+        if seed < 0:
+            raise ValueError(f"a scene's number is 0 or more, not {seed}")
+        self.seed = seed
+        draw = random.Random(seed)
+        novel = seed >= SPLITS["compositional_test"]
+        count = draw.randint(1, 3)
+        looks = [_draw_look(draw, novel)]
+        alike = count > 1 and draw.random() < 0.25
+        while len(looks) < count:
+            new = looks[0] if alike else _draw_look(draw, False)
+            if alike or new not in looks:
+                looks.append(new)
+            alike = alike and draw.random() < 0.25  # now and then three are alike
+        places = None
+        while not places:
+            places = _draw_places(draw, [SIZES[size] for size, _, _ in looks])
+        self.things = tuple(Thing(noun, colour, size, *at) for (size, colour, noun), at in zip(looks, places))
+        self.background = tuple(draw.randint(140, 195) for _ in range(3))
+
+
+def _draw_look(draw: random.Random, novel: bool) -> tuple[str, str, str]:
+    noun, colour = draw.choice(_PAIRS[novel])
+    return draw.choice(tuple(SIZES)), colour, noun
+
+
+def _draw_places(draw: random.Random, sizes: list[float]) -> list[tuple[int, int, float, float]] | None:
+    """A place (column, row, x, y) for each thing, or None where they overlap or three stand in no order."""
+    places = []
+    for cell, size in zip(draw.sample(range(9), len(sizes)), sizes):
+        row, column = divmod(cell, 3)
+        x, y = ((i + 0.5) / 3 + draw.uniform(-0.03, 0.03) for i in (column, row))
+        x, y = (min(max(at, size / 2), 1 - size / 2) for at in (x, y))
+        if any(max(abs(x - p[2]), abs(y - p[3])) < (size + s) / 2 for p, s in zip(places, sizes)):
+            return None
+        places.append((column, row, x, y))
+    in_order = any(len({place[axis] for place in places}) == len(places) for axis in (0, 1))
+    return places if in_order else None
+
+
+@cache
+def _icon(noun: str, pixels: int) -> Image.Image:
+    """The icon as a mask whose longer side has so many pixels."""
+    path, icon = findfont("DejaVu Sans"), NOUNS[noun].icon
+    left, top, right, bottom = ImageFont.truetype(path, 200, layout_engine=ImageFont.Layout.BASIC).getbbox(icon)
+    font = ImageFont.truetype(path, 200 * pixels / max(right - left, bottom - top), layout_engine=ImageFont.Layout.BASIC)
+    mask = Image.new("L", (3 * pixels, 3 * pixels))
+    ImageDraw.Draw(mask).text((pixels, pixels), icon, fill=255, font=font)
+    return mask.crop(mask.getbbox())
+
+
+def render(scene: Scene, size: int = 64) -> Image.Image:
+    """Draw the scene as an RGB picture of size × size pixels."""
+    picture = Image.new("RGB", (size, size), scene.background)
+    for thing in scene.things:
+        picture.paste(COLOURS[thing.colour].rgb, box(thing, size), _icon_of(thing, size))
+    return picture
+
+
+def _icon_of(thing: Thing, size: int) -> Image.Image:
+    return _icon(thing.noun, round(SIZES[thing.size] * size))
+
+
+def box(thing: Thing, size: int = 64) -> tuple[int, int, int, int]:
+    """Where the thing is in a picture of size × size pixels: left, top, right, bottom."""
+    icon = _icon_of(thing, size)
+    left = min(max(round(thing.x * size - icon.width / 2), 0), size - icon.width)  # the font may round up a pixel
+    top = min(max(round(thing.y * size - icon.height / 2), 0), size - icon.height)
+    return left, top, left + icon.width, top + icon.height
+
+
+def draw(scene: Scene, size: int = 64) -> Tensor:
+    """The scene's picture (3, size, size) uint8."""
+    picture = np.array(render(scene, size)).transpose(2, 0, 1)
+    return torch.from_numpy(picture.copy())  # in the order of its axes, pictures are stacked 20 times as fast

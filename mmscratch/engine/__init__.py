@@ -1,0 +1,1 @@
+"""What nobody needs to read: devices, processes, files."""

@@ -1,0 +1,37 @@
+"""What a run keeps on disk, and how it is read again."""
+
+from pathlib import Path
+
+import torch
+
+
+def read_checkpoint(path: Path) -> dict:
+    """What `write_atomically` wrote: tensors and plain values only, nothing in it is executed."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch raises several kinds, and advises to execute what is in it
+        reason = getattr(error, "strerror", None) or "it is damaged, or holds more than tensors and plain values"
+        raise ValueError(f"{path}: not a checkpoint that can be read: {reason}") from None
+
+
+def read_run(path: Path, settings: dict) -> dict:
+    """The checkpoint of a run to go on with. Raises ValueError where it was made with other settings, and lists those."""
+    saved = read_checkpoint(path)
+    if not isinstance(saved, dict) or "settings" not in saved:
+        raise ValueError(f"{path} is the checkpoint of something else: choose another --to, or delete it")
+    if different := differences(settings, saved["settings"]):
+        raise ValueError(f"{path} is of another run ({'; '.join(different)}): choose another --to, or delete it")
+    return saved
+
+
+def differences(ours: dict, theirs: dict) -> list[str]:
+    """In words, what is not the same in two dicts: "batch_size 64, there 32"."""
+    found = []
+    for name in ours | theirs:
+        mine, other = ours.get(name, "nothing"), theirs.get(name, "nothing")
+        if mine != other:
+            short = max(len(str(mine)), len(str(other))) < 100
+            found.append(f"{name} {mine}, there {other}" if short else f"other {name}")
+    return found

@@ -1,0 +1,1 @@
+"""What the pieces are put to: one file a task."""

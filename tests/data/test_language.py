@@ -1,0 +1,174 @@
+"""The grammar of the scenes: what captions name, and what is hidden in them."""
+
+import copy
+import random
+import re
+
+import pytest
+
+from mmscratch.data.judge import judge
+from mmscratch.data.language import (
+    LANGUAGES,
+    caption,
+    captions,
+    colour_of,
+    mask_colours,
+    mask_noun,
+    name_thing,
+    named_things,
+)
+from mmscratch.data.scenes import COLOURS, NOUNS, Scene, Thing
+from mmscratch.text import MASKED, tokenize
+
+COLOUR_WORDS = {
+    "en": {name: name for name in COLOURS},
+    "de": {name: colour.german for name, colour in COLOURS.items()},
+    "zh": {name: colour.chinese for name, colour in COLOURS.items()},
+}
+
+
+def with_things(scene, things):
+    """The same scene with other things."""
+    scene = copy.copy(scene)
+    scene.things = tuple(things)
+    return scene
+
+
+def looks(scene):
+    return [thing.look for thing in scene.things]
+
+
+def test_words_name_the_thing_that_they_fit_and_no_other():
+    looks = ("star", "red", "big"), ("lightning bolt", "blue", "small"), ("star", "red", "small")
+    star, bolt, other = things = [Thing(*look, i, i, 0.2, 0.2) for i, look in enumerate(looks)]
+    scene = with_things(Scene(0), things)
+    for sentence, expected in (
+        ("a big red star is left of a small blue lightning bolt", [(2, star), (3, star), (9, bolt), (10, bolt)]),
+        ("a red star and a star", []),  # either of two
+        ("two small red stars and a small red star", [(7, other), (8, other)]),  # a plural names no single thing
+        ("a big blue star above an orange bolt", []),  # neither is there
+        ("a lightning bolt", [(1, bolt)]),
+        ("", []),
+    ):
+        assert named_things(sentence.split(), scene) == expected, sentence
+
+
+def test_every_thing_of_a_scene_is_named_by_its_captions_where_it_is_the_only_one():
+    for seed in range(100):
+        scene = Scene(seed)
+        looks = [thing.look for thing in scene.things]
+        for words in map(tokenize, captions(scene)):
+            named = named_things(words, scene)
+            alone = [thing for thing in scene.things if looks.count(thing.look) == 1]
+            assert sorted(thing for _, thing in named) == sorted(2 * alone)
+            assert all(words[i] in (thing.colour, thing.noun.split()[0]) for i, thing in named)
+
+
+def test_caption_gives_one_of_the_five():
+    for language in LANGUAGES:
+        assert [caption(Scene(13), which, language) for which in range(5)] == captions(Scene(13), language)
+
+
+def test_only_the_known_languages():
+    for function in (captions, lambda scene, language: judge("a", scene, language)):
+        with pytest.raises(ValueError, match="'fr'.*en, de, zh"):
+            function(Scene(0), "fr")
+    for mask in (mask_colours, lambda text, language: mask_noun(text, 0, language)):
+        with pytest.raises(ValueError, match="'fr'.*en, de, zh"):
+            mask("une étoile", "fr")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_masking_leaves_no_colour_word(language):
+    words = COLOUR_WORDS[language].values()
+    for seed in range(1000):
+        scene = Scene(seed)
+        for sentence in captions(scene, language):
+            masked = mask_colours(sentence, language)
+            mentions = sum(sentence.count(word) for word in words)
+            assert masked.count(MASKED) == tokenize(masked).count(MASKED) == mentions >= 1
+            assert not any(word in masked.lower() for word in words) and "色" not in masked, masked
+
+
+def test_masked_captions_are_the_same_whatever_the_colours():
+    for seed in range(500):
+        scene, draw = Scene(seed), random.Random(seed)
+        repaint = dict(zip(COLOURS, draw.sample(list(COLOURS), len(COLOURS))))
+        other = with_things(scene, [thing._replace(colour=repaint[thing.colour]) for thing in scene.things])
+        for language in LANGUAGES:
+            masked = [mask_colours(sentence, language) for sentence in captions(scene, language)]
+            assert masked == [mask_colours(sentence, language) for sentence in captions(other, language)]
+
+
+def test_masking_does_not_tell_that_the_word_begins_with_a_vowel():
+    assert mask_colours("there are an orange star and an orange king") == "there are a [v] star and a [v] king"
+    assert mask_colours("an orange anchor and an anchor") == "a [v] anchor and an anchor"
+    assert mask_colours("ein orangefarbener Stern", "de") == "ein [v] Stern"
+    assert mask_colours("一颗橙色的星星", "zh") == "一颗[v]的星星"
+    assert mask_noun("an anchor and an orange airplane") == "a [v] and an orange airplane"
+
+
+@pytest.mark.parametrize("leave_out, en, de, zh", [
+    (0, "an orange star", "ein orangefarbener Stern", "一颗橙色的星星"),
+    (1, "a big star", "ein großer Stern", "一颗大星星"),
+    (2, "a big orange star", "ein großer orangefarbener Stern", "一颗橙色的大星星"),
+])  # fmt: skip
+def test_a_thing_is_named_by_itself(leave_out, en, de, zh):
+    things = Thing("star", "orange", "big", 1, 1, 0.5, 0.5), Thing("cat", "red", "small", 0, 0, 0.2, 0.2)
+    scene = with_things(Scene(0), things)
+    assert [name_thing(scene, leave_out, language) for language in LANGUAGES] == [en, de, zh]
+    assert leave_out < 2 or name_thing(scene) == en
+    with pytest.raises(ValueError, match="fr"):
+        name_thing(scene, leave_out, "fr")
+
+
+def test_masking_a_noun_by_hand():
+    two = "a big red star is left of two pairs of scissors"
+    first, second = "a big red [v] is left of two pairs of scissors", "a big red star is left of two [v]"
+    assert [mask_noun(two, which) for which in range(4)] == [first, second, first, second] and mask_noun(two) == first
+    assert mask_noun("links von einem Herzen ist ein Zahnrad", 0, "de") == "links von einem [v] ist ein Zahnrad"
+    assert mask_noun("links von einem Herzen ist ein Zahnrad", 1, "de") == "links von einem Herzen ist ein [v]"
+    assert mask_noun("一片白色的雪花", 0, "zh") == "一片白色的[v]"
+    assert mask_noun("a big red thing", 1) == "a big red thing"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_each_noun_is_masked_in_turn_and_nothing_else(language):
+    forms = {"en": [form for name, noun in NOUNS.items() for form in (name, noun.plural)],
+             "de": [form for noun in NOUNS.values() for form in (noun.german, noun.german_plural)] + ["Affen", "Herzen"],
+             "zh": [noun.chinese for noun in NOUNS.values()]}[language]  # fmt: skip
+    for seed in range(89):
+        scene = Scene(seed)
+        for sentence in captions(scene, language):
+            masked = [mask_noun(sentence, which, language) for which in range(6)]
+            number = mask_colours(sentence, language).count(MASKED)  # each noun has a colour
+            assert len(set(masked)) == number and masked == (masked[:number] * 6)[:6]
+            for text in masked[:number]:
+                assert text.count(MASKED) == tokenize(text).count(MASKED) == 1
+                restored = {re.sub(r"\ban? ", "a ", text.replace(MASKED, form)) for form in forms}
+                assert re.sub(r"\ban? ", "a ", sentence) in restored
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_colours_of_a_caption_are_known_by_their_tokens(language):
+    names = {stem: name for name, stem in COLOUR_WORDS[language].items()}
+    for seed in range(89):
+        scene = Scene(seed)
+        for sentence in captions(scene, language):
+            found = [name for token in tokenize(sentence) if (name := colour_of(token, language))]
+            assert found == [names[stem] for stem in re.findall("|".join(names), sentence)]
+            assert set(found) == {thing.colour for thing in scene.things}
+
+
+def test_every_german_ending_of_a_colour_is_known():
+    for name, stem in COLOUR_WORDS["de"].items():
+        assert {colour_of(stem + ending, "de") for ending in ("", "e", "er", "es", "en", "em")} == {name}, stem
+    others = ["e", "er", "es", "en", "ein", "einer", "red", "rote-", "großer", "[v]", "erde"]
+    assert [colour_of(word, "de") for word in others] == [None] * len(others)
+    assert [colour_of(word) for word in ("red", "rotes", "reds", "[v]")] == ["red", None, None, None]
+
+
+def test_masking_by_hand():
+    assert mask_colours("a big red star") == "a big [v] star"
+    assert mask_colours("ein roter Stern und zwei grüne Affen", "de") == "ein [v] Stern und zwei [v] Affen"
+    assert mask_colours("一颗红色的大星星", "zh") == "一颗[v]的大星星"

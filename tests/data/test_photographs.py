@@ -1,0 +1,185 @@
+"""Photographs are decoded once, whatever happens meanwhile."""
+
+import itertools
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from mmscratch.data.captions import FolderCaptions
+from mmscratch.images import open_image
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmscratch.data.photographs.CACHE", tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def save(path, grey):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (11, 13), grey).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Pictures that a test captions."""
+    for name, grey in (("a.png", 10), ("b.png", 20), ("c.png", 30), ("sub/d.png", 40)):
+        save(tmp_path / "photos" / name, grey)
+    save(tmp_path / "secret.png", 99)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def forty(tmp_path):
+    """Forty captioned pictures, picture i of grey i."""
+    for i in range(40):
+        save(tmp_path / f"forty/{i}.png", i)
+    table = ["file_name,caption,split", *(f"{i}.png,number {i},train" for i in range(40))]
+    (tmp_path / "forty/captions.csv").write_text("\n".join(table))
+    return tmp_path / "forty"
+
+
+def greys(data):
+    return [int(data.picture(i).float().mean()) for i in range(len(data))]
+
+
+def test_decoding_more_than_one_chunk(tmp_path, monkeypatch):
+    def fake(path):
+        if path.stem == "0502":
+            raise ValueError(f"{path}: broken")
+        return int(path.stem) % 251
+
+    monkeypatch.setattr("mmscratch.data.photographs.open_image", fake)
+    monkeypatch.setattr("mmscratch.data.photographs.to_tensor", lambda grey, size: torch.full((3, size, size), grey).byte())
+    for i in range(509):
+        (tmp_path / f"{i:04}.png").touch()
+    lines = [json.dumps({"file_name": f"{i:04}.png", "caption": f"{i}", "split": "train"}) for i in range(509)]
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines))
+    data = FolderCaptions(tmp_path, size=3)
+    assert data.problems == [f"{tmp_path / '0502.png'}: broken"]
+    assert data.references == [[[f"{i}"]] for i in range(509) if i != 502]
+    assert greys(data) == [i % 251 for i in range(509) if i != 502]
+
+
+def test_pictures_are_decoded_once(forty, cache, monkeypatch):
+    decoded = []
+    monkeypatch.setattr("mmscratch.data.photographs.open_image", lambda path: decoded.append(path.name) or open_image(path))
+    first = FolderCaptions(forty, size=7)
+    assert len(decoded) == 40
+    second = FolderCaptions(forty, size=7)
+    assert [second.picture(i).tolist() for i in range(40)] == [first.picture(i).tolist() for i in range(40)]
+    assert len(decoded) == 40
+    assert second.picture(3).shape == (3, 7, 7) and second.picture(3).dtype == torch.uint8
+    assert isinstance(second.photographs.pictures, np.memmap)
+    assert len(list(cache.iterdir())) == 1
+    FolderCaptions(forty, size=5)
+    assert len(decoded) == 80
+
+
+def test_a_changed_picture_is_noticed(forty):
+    before = FolderCaptions(forty, size=7)
+    save(forty / "5.png", 200)
+    os.utime(forty / "5.png", (1, 1))
+    after = FolderCaptions(forty, size=7)
+    assert [grey for grey in greys(after) if grey not in greys(before)] == [200]
+
+
+def test_who_changes_a_picture_does_not_change_the_cache(forty):
+    data = FolderCaptions(forty, size=7)
+    data.picture(11).fill_(255)
+    assert data.picture(11).max() < 40
+
+
+def test_pickling_leaves_the_pixels_out(forty):
+    data = FolderCaptions(forty, size=64)
+    data.picture(0)
+    pickled = pickle.dumps(data)
+    assert len(pickled) < 10_000  # the pictures are 491,520 bytes
+    assert greys(pickle.loads(pickled)) == greys(data)
+
+
+def test_decoding_leaves_the_warning_filters_as_they_were(forty, monkeypatch):
+    waits, transpose = itertools.cycle([0.001, 0.004, 0.002]), ImageOps.exif_transpose
+    monkeypatch.setattr(ImageOps, "exif_transpose", lambda image: time.sleep(next(waits)) or transpose(image))
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    before = list(warnings.filters)
+    FolderCaptions(forty, size=7)
+    assert warnings.filters == before
+
+
+def start(folder, cache, at_each_picture):
+    """Another process that reads the folder and prints its grey values; `path` is the picture at hand."""
+    code = f"""
+import os, time
+from pathlib import Path
+from mmscratch.data import captions, photographs
+
+original, photographs.CACHE, marks = photographs.open_image, Path({str(cache)!r}), Path({str(folder.parent)!r})
+
+def open_image(path):
+    {at_each_picture}
+    return original(path)
+
+photographs.open_image = open_image
+data = captions.FolderCaptions({str(folder)!r}, size=7)
+print([int(data.picture(i).float().mean()) for i in range(len(data))])
+"""
+    return subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_at_once(forty, cache, monkeypatch):
+    def open_with_the_other(path):
+        (forty.parent / "ours").touch()
+        while not (forty.parent / "theirs").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        return open_image(path)
+
+    monkeypatch.setattr("mmscratch.data.photographs.open_image", open_with_the_other)
+    wait = '(marks / "theirs").touch()\n    while not (marks / "ours").exists(): time.sleep(0.01)'
+    process = start(forty, cache, wait)
+    ours = greys(FolderCaptions(forty, size=7))
+    theirs, _ = process.communicate(timeout=60)
+    assert ours == json.loads(theirs) == sorted(range(40), key=str)
+    assert [path.suffix for path in cache.iterdir()] == [""]
+
+
+def test_a_killed_process_leaves_the_next_one_working(forty, cache):
+    process = start(forty, cache, 'if path.name == "30.png": (marks / "now").touch(), time.sleep(60)')
+    while not (forty.parent / "now").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert [path.suffix for path in cache.iterdir()] == [".unfinished"]
+    assert greys(FolderCaptions(forty, size=7)) == sorted(range(40), key=str)
+
+    [left] = cache.glob("*.unfinished")  # it might be that of a living process: it goes after a day
+    os.utime(left, (time.time() - 90_000,) * 2)
+    FolderCaptions(forty, size=5)
+    assert not left.exists()
+
+
+def test_a_full_disk_leaves_nothing_behind(forty, cache):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError):
+            FolderCaptions(forty, size=7)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(cache.iterdir())
+    assert len(FolderCaptions(forty, size=7)) == 40

@@ -1,0 +1,170 @@
+"""Scenes: every number is one, the pictures show what they should, the splits never meet."""
+
+import copy
+import hashlib
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from itertools import combinations
+
+import numpy as np
+import pytest
+from matplotlib.font_manager import findfont
+from matplotlib.ft2font import FT2Font
+
+from mmscratch.data.language import (
+    LANGUAGES,
+    captions,
+)
+from mmscratch.data.questions import questions
+from mmscratch.data.scenes import COLOURS, NOUNS, SIZES, SPLITS, Scene, Thing, box, held_out, render
+
+
+def with_things(scene, things):
+    """The same scene with other things."""
+    scene = copy.copy(scene)
+    scene.things = tuple(things)
+    return scene
+
+
+def looks(scene):
+    return [thing.look for thing in scene.things]
+
+
+def pixels(scene, size=64):
+    return np.asarray(render(scene, size)).astype(int)
+
+
+def test_how_many_kinds_there_are():
+    assert (len(NOUNS), len(COLOURS), len(SIZES)) == (32, 8, 2)
+
+
+def test_every_icon_is_in_the_font():
+    glyphs = FT2Font(findfont("DejaVu Sans")).get_charmap()
+    for noun in NOUNS.values():
+        assert len(noun.icon) == 1 and ord(noun.icon) in glyphs, noun
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_no_two_icons_look_alike(size):
+    scene = Scene(0)
+    drawn = [pixels(with_things(scene, [Thing(noun, "black", size, 1, 1, 0.5, 0.5)])) for noun in NOUNS]
+    for one, other in combinations(drawn, 2):
+        assert (abs(one - other).max(-1) > 60).sum() > 20
+
+
+def test_colours_differ_from_each_other_and_from_every_background():
+    colours = [np.array(colour.rgb) for colour in COLOURS.values()]
+    assert min(abs(a - b).max() for a, b in combinations(colours, 2)) > 60
+    assert min(abs(colour - Scene(seed).background).max() for colour in colours for seed in range(300)) > 50
+
+
+def test_one_to_three_things_that_do_not_overlap_and_are_all_inside():
+    for seed in range(3000):
+        things = Scene(seed).things
+        assert 1 <= len(things) <= 3
+        for thing in things:
+            half = SIZES[thing.size] / 2
+            assert half <= thing.x <= 1 - half and half <= thing.y <= 1 - half
+            assert (int(3 * thing.x), int(3 * thing.y)) == (thing.column, thing.row)
+        for one, other in combinations(things, 2):
+            apart = max(abs(one.x - other.x), abs(one.y - other.y))
+            assert apart >= (SIZES[one.size] + SIZES[other.size]) / 2
+
+
+def test_every_number_of_things_every_look_and_every_cell_comes_up():
+    scenes = [Scene(seed) for seed in range(3000)]
+    assert min(Counter(len(scene.things) for scene in scenes).values()) > 900
+    things = [thing for scene in scenes for thing in scene.things]
+    assert len({(thing.noun, thing.colour) for thing in things}) == 32 * 7
+    assert len({(thing.size, thing.row, thing.column) for thing in things}) == 2 * 9
+    repeats = Counter(max(Counter(looks(scene)).values()) for scene in scenes)
+    assert repeats[2] > 100 and repeats[3] > 20
+
+
+@pytest.mark.parametrize("size", [64, 97])
+def test_the_picture_shows_each_thing_whole_in_its_colour_and_nothing_else(size):
+    for seed in range(150):
+        scene = Scene(seed)
+        expected = pixels(with_things(scene, []), size)
+        assert expected.shape == (size, size, 3) and (expected == scene.background).all()
+        for thing in scene.things:
+            alone = pixels(with_things(scene, [thing]), size)
+            painted = (alone != scene.background).any(-1)
+            centred = (pixels(with_things(scene, [thing._replace(x=0.5, y=0.5)]), size) != scene.background).any(-1)
+            assert painted.sum() == centred.sum()  # nothing is cut off at the edge
+            rows, columns = np.nonzero(painted)
+            radius = SIZES[thing.size] * size / 2 + 1.5
+            assert max(abs(rows + 0.5 - thing.y * size).max(), abs(columns + 0.5 - thing.x * size).max()) < radius
+            assert abs(alone - COLOURS[thing.colour].rgb).max(-1).min() < 30
+            expected[painted] = alone[painted]
+        assert (pixels(scene, size) == expected).all()
+
+
+@pytest.mark.parametrize("size", [64, 97, 256])
+def test_the_box_of_a_thing_holds_all_of_it_and_no_more(size):
+    for seed in range(50):
+        scene = Scene(seed)
+        for thing in scene.things:
+            drawn = (pixels(with_things(scene, [thing]), size) != scene.background).any(-1)  # (size, size)
+            left, top, right, bottom = box(thing, size)
+            inside = drawn[top:bottom, left:right]
+            assert inside.sum() == drawn.sum()
+            assert all(edge.any() for edge in (inside[:2], inside[-2:], inside[:, :2], inside[:, -2:]))  # some edges are faint
+
+
+def test_the_same_number_is_the_same_scene():
+    scenes = [Scene(seed) for seed in range(500)]
+    random.seed(7)
+    for scene in scenes:
+        again = Scene(scene.seed)
+        assert (again.things, again.background) == (scene.things, scene.background)
+        assert captions(again, "de") == captions(scene, "de") and questions(again) == questions(scene)
+    assert render(Scene(11)).tobytes() == render(Scene(11)).tobytes()
+    assert len({render(scene).tobytes() for scene in scenes}) == 500
+
+
+def test_another_process_makes_the_same_scenes():
+    code = """
+        import hashlib
+        from mmscratch.data.language import *
+        from mmscratch.data.questions import *
+        from mmscratch.data.scenes import *
+        made = [(render(s).tobytes(), [captions(s, l) for l in LANGUAGES], questions(s)) for s in map(Scene, range(97))]
+        print(hashlib.sha256(repr(made).encode()).hexdigest())
+    """.replace("\n        ", "\n")
+    made = [(render(s).tobytes(), [captions(s, l) for l in LANGUAGES], questions(s)) for s in map(Scene, range(97))]
+    for hash_seed in ("1", "2"):
+        env = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        answer = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+        assert answer.stdout.strip() == hashlib.sha256(repr(made).encode()).hexdigest()
+
+
+def test_drawing_scenes_leaves_the_global_randomness_alone():
+    random.seed(5)
+    state = random.getstate()
+    questions(Scene(3)), captions(Scene(3)), render(Scene(3))
+    assert random.getstate() == state
+
+
+def test_a_negative_number_is_refused():
+    with pytest.raises(ValueError, match="-1"):
+        Scene(-1)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_only_the_compositional_test_shows_held_out_pairs(split):
+    for seed in range(SPLITS[split], SPLITS[split] + 2000):
+        novel = any(held_out(thing.noun, thing.colour) for thing in Scene(seed).things)
+        assert novel == (split == "compositional_test")
+
+
+def test_every_noun_and_every_colour_has_held_out_pairs():
+    pairs = [(noun, colour) for noun in NOUNS for colour in COLOURS if held_out(noun, colour)]
+    assert set(Counter(noun for noun, _ in pairs).values()) == {1} and len(pairs) == 32
+    assert Counter(colour for _, colour in pairs) == dict.fromkeys(COLOURS, 4)
+    begin = SPLITS["compositional_test"]
+    shown = {(thing.noun, thing.colour) for seed in range(begin, begin + 500) for thing in Scene(seed).things}
+    assert set(pairs) <= shown

@@ -1,0 +1,96 @@
+"""What a run keeps on disk: read back, or refused in one line."""
+
+import os
+
+import pytest
+import torch
+
+from mmscratch.engine.runs import differences, read_checkpoint
+from mmscratch.finetuning import load_run
+from mmscratch.reliability import write_atomically
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A checkpoint that is there, alone in its folder."""
+    path = tmp_path / "run" / "last.pt"
+    write_atomically(path, {"step": 1})
+    return path
+
+
+def broken(path):
+    """The one line about a checkpoint that cannot be read."""
+    with pytest.raises(ValueError) as caught:
+        read_checkpoint(path)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{path}: not a checkpoint that can be read")
+    assert caught.value.__suppress_context__ and caught.value.__cause__ is None  # what torch said is not shown
+    return line
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 torn", b"\x80\x02", bytes(1009)])
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
+    path = tmp_path / "best.pt"
+    path.write_bytes(content)
+    broken(path)
+    with pytest.raises(ValueError, match="best.pt: not a checkpoint"):
+        load_run(tmp_path)
+
+
+def test_half_a_checkpoint_is_named(path):
+    write_atomically(path, {"weights": torch.randn(101, 103)})
+    whole = path.read_bytes()
+    for size in range(1, len(whole), 997):
+        path.write_bytes(whole[:size])
+        broken(path)
+
+
+def test_a_folder_is_no_checkpoint(tmp_path):
+    broken(tmp_path)
+
+
+def test_a_checkpoint_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="last.pt"):
+        read_checkpoint(tmp_path / "last.pt")
+
+
+class Evil:
+    """What opens it as a pickle makes a folder."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_checkpoint_executes_nothing_and_nobody_is_told_to_let_it(tmp_path, zipped):
+    path, folder = tmp_path / "best.pt", tmp_path / "evil"
+    torch.save({"model": Evil(folder)}, path, _use_new_zipfile_serialization=zipped)
+    line = broken(path)
+    assert not folder.exists() and "weights_only" not in line
+    torch.load(path, weights_only=False)
+    assert folder.exists()  # so it was evil
+
+
+def test_each_difference_is_told_with_both_values(path):
+    ours = {"same": 3, "batch_size": 67, "only here": 2.5, "depth": (1, 1), "none": None}
+    theirs = {"same": 3, "depth": (1, 3), "batch_size": 31, "none": None, "only there": True}
+    found = sorted(differences(ours, theirs))
+    assert len(found) == 4
+    for line, (name, mine, other) in zip(
+        found, [("batch_size", "67", "31"), ("depth", "(1, 1)", "(1, 3)"), ("only here", "2.5", ""), ("only there", "", "True")]
+    ):
+        here, there = line.split(", there ")
+        assert here.startswith(name) and mine in here and other in there
+    assert differences(ours, ours) == differences({}, {}) == []
+    write_atomically(path, ours)
+    assert differences(ours, read_checkpoint(path)) == []  # tuples stay tuples
+
+
+def test_a_long_difference_is_told_in_short():
+    words = [f"word{number}" for number in range(29)]  # 200 letters
+    for ours, theirs in (({"words": words}, {"words": words[:-1]}), ({"words": words}, {}), ({}, {"words": words})):
+        (line,) = differences(ours, theirs)
+        assert "words" in line and len(line) < 50

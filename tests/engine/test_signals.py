@@ -1,0 +1,187 @@
+"""Ctrl-C and SIGTERM, and what torch says in its own words."""
+
+import contextlib
+import os
+import re
+import signal
+import threading
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mmscratch.engine.signals import StopSignals, explained
+
+KINDS = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def outside():
+    """The handler of both signals: one that nobody takes fails the test, and does not end them all."""
+
+    def fail(*_):
+        raise AssertionError("nobody has taken the signal")
+
+    before = [signal.signal(kind, fail) for kind in KINDS]
+    yield fail
+    for kind, handler in zip(KINDS, before):
+        signal.signal(kind, handler)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = SimpleNamespace(now=1009.0)
+    monkeypatch.setattr("mmscratch.engine.signals.time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+def press(kind=signal.SIGINT):
+    os.kill(os.getpid(), kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_signal_only_asks(kind):
+    signals = StopSignals()
+    assert not signals.asked
+    with signals:
+        assert not signals.asked
+        press(kind)
+        done = True  # nothing interrupts
+        assert signals.asked is True
+    assert done
+
+
+@pytest.mark.parametrize("first", KINDS)
+@pytest.mark.parametrize("second", KINDS)
+def test_a_second_signal_at_once_is_the_same_one(clock, first, second):
+    signals = StopSignals()
+    try:
+        with signals:
+            press(first)
+            for _ in range(3):
+                clock.now += 0.3
+                press(second)
+    except KeyboardInterrupt:
+        pytest.fail("it stopped at once")
+    assert signals.asked
+
+
+@pytest.mark.parametrize("first", KINDS)
+@pytest.mark.parametrize("second", KINDS)
+def test_a_second_signal_after_a_second_stops_at_once(clock, first, second):
+    after = []
+    with pytest.raises(KeyboardInterrupt, match="the same command goes on"), StopSignals():
+        press(first)
+        clock.now += 0.7
+        press(second)  # which does not begin a new second
+        clock.now += 0.4
+        press(second)
+        after.append("not reached")
+    assert after == []
+
+
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
+def test_the_handlers_are_put_back(outside, error):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for raised in (None, error):
+        with contextlib.suppress(error), StopSignals():
+            assert not {outside, signal.SIG_IGN} & {signal.getsignal(kind) for kind in KINDS}
+            press()
+            if raised:
+                raise raised
+        assert [signal.getsignal(kind) for kind in KINDS] == [outside, signal.SIG_IGN]
+
+
+def test_the_next_run_is_not_asked_yet(clock):
+    signals = StopSignals()
+    for _ in range(2):
+        with signals:
+            assert not signals.asked
+            clock.now += 5
+            press()
+            assert signals.asked
+
+
+def test_outside_the_main_thread_it_sets_no_handlers(outside):
+    seen = []
+
+    def run():
+        with StopSignals():
+            seen.extend(signal.getsignal(kind) for kind in KINDS)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [outside, outside] == [signal.getsignal(kind) for kind in KINDS]
+
+
+def where():
+    return "step 17"
+
+
+def never():
+    raise AssertionError("nobody asked where it was")
+
+
+def line(caught):
+    """The one line of an error, whose cause, in torch's words, is not shown."""
+    assert caught.value.__suppress_context__ and caught.value.__cause__ is None
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+def test_a_real_lack_of_memory_is_explained():
+    with pytest.raises(MemoryError, match="step 17.*--accumulate") as caught, explained(where):
+        torch.empty(10**15)
+    assert "DefaultCPUAllocator" not in line(caught)
+
+
+@pytest.mark.skipif(not hasattr(torch, "OutOfMemoryError"), reason="before torch 2.5")
+def test_a_lack_of_memory_on_a_gpu_is_explained():
+    with pytest.raises(MemoryError, match="step 17"), explained(where):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 23.00 GiB. GPU 0 has a total capacity of 7.00 GiB")
+
+
+@pytest.mark.gpu
+def test_a_real_lack_of_memory_on_a_gpu_is_explained():
+    with pytest.raises(MemoryError, match="step 17") as caught, explained(where):
+        torch.empty(10**13, device="cuda")
+    assert "GiB" not in line(caught)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("out of memory")])
+def test_other_errors_are_left_alone(error):
+    with pytest.raises(type(error)) as caught, explained(never):
+        raise error
+    assert caught.value is error
+
+
+def test_without_an_error_nothing_is_explained():
+    done = []
+    with explained(never):
+        done.append("reached")
+    assert done
+
+
+# What torch says where another process was killed, or waits for something else; by gloo twice, and by NCCL.
+DEAD = [
+    "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:13177",
+    "[../third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 55000ms for recv operation to complete",
+    "NCCL error in: ProcessGroupNCCL.cpp:1970, remote process exited or there was a network error, NCCL version 2.20.5",
+]
+
+
+@pytest.mark.parametrize("text", DEAD)
+def test_a_process_whose_others_ended_says_so_and_one_alone_does_not(monkeypatch, text):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    with pytest.raises(ConnectionError, match="another process.*step 17") as caught, explained(where):
+        raise RuntimeError(text)
+    assert text not in line(caught)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
+    with pytest.raises(RuntimeError, match=re.escape(text)), explained(never):
+        raise RuntimeError(text)

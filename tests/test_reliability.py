@@ -1,0 +1,460 @@
+"""What keeps a run alive: the loss scaler, the first value that is not finite, the atomic write, the random states."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from mmscratch.engine.runs import read_checkpoint
+from mmscratch.model import ModelConfig, build_model
+from mmscratch.reliability import (
+    GradScaler,
+    first_not_finite,
+    random_state,
+    random_state_kept,
+    seed_everything,
+    set_random_state,
+    write_atomically,
+)
+from mmscratch.text import PAD
+from mmscratch.training import word_loss
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_the_scale_follows_that_of_torch(name):
+    weight = nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    ours, reference = GradScaler(DTYPES[name]), torch.amp.GradScaler("cpu", enabled=name == "float16")
+    draw, scales = random.Random(0), set()
+    for step in range(9000):  # 4,100 without an overflow, then ten with many, then one now and then
+        finite = draw.random() > (0.0 if step < 4100 else 0.7 if step < 4110 else 0.0003)
+        weight.grad = torch.tensor(1.0 if finite else draw.choice([float("nan"), float("inf")]))
+        reference.scale(weight)
+        reference.step(optimizer)
+        reference.update()
+        ours.update(finite)
+        assert ours.scale == reference.get_scale(), step
+        scales.add(ours.scale)
+    assert min(scales) < 65536 < max(scales) / 2 if name == "float16" else scales == {1.0}
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_dividing_by_the_scale_gives_the_gradients_of_the_loss(name):
+    ours, reference = GradScaler(DTYPES[name]), torch.amp.GradScaler("cpu", enabled=name == "float16")
+    weights = [nn.Parameter(torch.randn(size)) for size in (7, 5, 3)]
+    weights[1].requires_grad = False
+    reference.scale(sum(w.square().sum() for w in weights)).backward()
+    ours.unscale(weights)
+    assert weights[1].grad is None
+    for weight in (weights[0], weights[2]):
+        assert_close(weight.grad, 2 * weight.detach(), rtol=0, atol=0)  # the scale, a power of 2, has left no trace
+
+
+KINDS = [signal.SIGINT, signal.SIGTERM]
+V, S = 23, 37  # words, and pixels a side
+
+
+@pytest.fixture(autouse=True)
+def outside():
+    """The handler of both signals: one that nobody takes fails the test, and does not end them all."""
+
+    def fail(*_):
+        raise AssertionError("nobody has taken the signal")
+
+    before = [signal.signal(kind, fail) for kind in KINDS]
+    yield fail
+    for kind, handler in zip(KINDS, before):
+        signal.signal(kind, handler)
+
+
+LSTM = {"decoder": "lstm", "fusion": "cross_attention"}
+TRANSFORMER = {"decoder": "transformer", "fusion": "cross_attention"}
+LAYERS = {
+    "encoders.image.backbone.conv1": (LSTM, TRANSFORMER),
+    "encoders.image.backbone.layer1.0.bn2": (LSTM, TRANSFORMER),
+    "encoders.image.backbone.layer2.0.downsample.0": (LSTM, TRANSFORMER),
+    "encoders.image.norm": (LSTM, TRANSFORMER),
+    "decoder.embedding": (LSTM,),
+    "decoder.lstm": (LSTM,),
+    "decoder.query": (LSTM,),
+    "decoder.embedding.words": (TRANSFORMER,),
+    "decoder.blocks.0.self_attn.out_proj": (TRANSFORMER,),
+    "decoder.blocks.0.multihead_attn.out_proj": (TRANSFORMER,),
+    "decoder.blocks.1.linear2": (TRANSFORMER,),
+    "decoder.norm": (TRANSFORMER,),
+}
+CASES = [pytest.param(layer, decoder, id=f"{layer} {decoder['decoder']}") for layer in LAYERS for decoder in LAYERS[layer]]
+CASES = pytest.mark.parametrize(("layer", "decoder"), CASES)
+
+
+def small(decoder):
+    size = {"depth": (1, 1), "width": 5, "image_size": S, "embed_dim": 22, "hidden_size": 13, "num_heads": 2, "num_layers": 2}
+    return build_model(ModelConfig(V, **size, **decoder))
+
+
+@pytest.fixture
+def batch():
+    """Five pictures with sentences of 7, 5, 3, 2 and 1 words."""
+    target = torch.randint(4, V, (5, 7)).masked_fill(torch.arange(7) >= torch.tensor([[7], [5], [3], [2], [1]]), PAD)
+    return {"image": torch.randint(256, (5, 3, S, S), dtype=torch.uint8), "target": target}
+
+
+def hooks(model):
+    return [hook for module in model.modules() for hook in module._forward_hooks.values()]
+
+
+def poison(value, bad=float("nan")):
+    """One number of a tensor, or of the first tensor in a tuple, becomes bad."""
+    if isinstance(value, Tensor):
+        value = value.clone()
+        value[(-1,) * value.dim()] = bad
+        return value
+    return (poison(value[0], bad), *value[1:])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@CASES
+def test_the_first_layer_whose_output_is_not_finite_is_named(batch, layer, decoder, bad):
+    model = small(decoder)
+    module = model.get_submodule(layer)
+    module.register_forward_hook(lambda _module, _inputs, output: poison(output, bad))
+    before = hooks(model)
+    assert first_not_finite(model, batch) == f"the output of {layer}"
+    assert hooks(model) == before
+
+
+@CASES
+def test_a_weight_that_is_not_finite_is_named_before_what_follows_from_it(batch, layer, decoder):
+    model = small(decoder)
+    name, weight = next((name, weight) for name, weight in model.named_parameters() if name.startswith(layer))
+    with torch.no_grad():
+        weight.view(-1)[-1] = float("nan")
+    word_loss(model, batch).backward()
+    assert first_not_finite(model, batch) == f"the weight {name}"
+
+
+def test_a_weight_that_overflows_is_found_in_the_output(batch):
+    model = small(TRANSFORMER)
+    with torch.no_grad():
+        model.decoder.blocks[0].linear1.weight.fill_(3e38)  # of which there is still one that is finite
+    word_loss(model, batch).backward()
+    assert first_not_finite(model, batch) == "the output of decoder.blocks.0.linear1"
+
+
+@pytest.mark.parametrize("decoder", [LSTM, TRANSFORMER], ids=["lstm", "transformer"])
+def test_a_gradient_is_named_only_where_all_outputs_are_finite(batch, decoder):
+    model = small(decoder)
+    names = dict(model.named_parameters())
+    word_loss(model, batch).backward()
+    assert first_not_finite(model, batch) == "the loss"  # of which nobody has been given another
+    name = "decoder.query.weight" if decoder is LSTM else "decoder.blocks.1.norm2.weight"
+    names[name].grad[3] = float("inf")
+    assert first_not_finite(model, batch) == f"the gradient of {name}"
+    layer = model.encoders["image"].norm
+    handle = layer.register_forward_hook(lambda _module, _inputs, output: poison(output))
+    assert first_not_finite(model, batch) == "the output of encoders.image.norm"
+    handle.remove()
+    assert first_not_finite(model, batch) == f"the gradient of {name}"
+
+
+def test_of_several_gradients_the_one_nearest_to_the_loss_is_named(batch):
+    model = small(TRANSFORMER)
+
+    def overflow(_module, _inputs, output):
+        output.register_hook(lambda gradient: gradient * float("inf"))
+
+    handle = model.decoder.blocks[1].linear1.register_forward_hook(overflow)
+    word_loss(model, batch).backward()
+    handle.remove()
+    assert not model.encoders["image"].backbone.conv1.weight.grad.isfinite().all()  # it has come that far
+    assert first_not_finite(model, batch).startswith("the gradient of decoder.blocks.1.")
+
+
+def test_frozen_weights_have_no_gradient_and_are_no_trouble(batch):
+    model = small(LSTM)
+    model.encoders.requires_grad_(False)
+    word_loss(model, batch).backward()
+    model.decoder.query.weight.grad[0, 0] = float("nan")
+    assert first_not_finite(model, batch) == "the gradient of decoder.query.weight"
+
+
+class Pair(NamedTuple):
+    values: Tensor
+    mask: Tensor
+
+
+class Returns(nn.Module):
+    """A model whose part returns what it is told to."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.part, self.output = nn.Identity(), output
+
+    def forward(self, batch):
+        self.part(self.output)
+        return torch.zeros(3)
+
+
+GOOD, BAD, MASK = torch.ones(5), torch.tensor([1.0, float("inf"), 2.0]), torch.tensor([True, False])
+
+
+@pytest.mark.parametrize("output", [BAD, (GOOD, BAD), Pair(BAD, MASK), (GOOD, (GOOD, BAD))], ids=str)
+def test_in_whatever_an_output_is_wrapped_it_is_found(output):
+    model = Returns(output)
+    assert first_not_finite(model, {}) == "the output of part"
+    assert hooks(model) == []
+
+
+@pytest.mark.parametrize("output", [GOOD, (GOOD, None), Pair(GOOD, MASK), torch.tensor([3, 5]), None, ()], ids=str)
+def test_what_is_finite_is_not_named(output):
+    assert first_not_finite(Returns(output), {}) == "the loss"
+
+
+def test_the_cell_of_an_lstm_is_looked_at_too():
+    """Its hidden state is finite, for tanh(inf) = 1."""
+    model = nn.Sequential(nn.LSTM(3, 5, batch_first=True))
+    with torch.no_grad():
+        for name, weight in model[0].named_parameters():
+            weight.fill_(100.0 if name.startswith("bias") else 0.0)  # i = f = g = o = 1
+    state = torch.zeros(1, 2, 5), torch.full((1, 2, 5), float("inf"))
+    model[0].register_forward_pre_hook(lambda _module, inputs: (inputs[0], state))
+    output, (_, cell) = model(torch.zeros(2, 7, 3))
+    assert output.isfinite().all() and cell.isinf().all()
+    assert first_not_finite(model, torch.zeros(2, 7, 3)) == "the output of 0"
+
+
+def test_the_model_itself_has_a_name_too():
+    model = nn.Identity()
+    assert first_not_finite(model, BAD) == "the output of the model"
+
+
+def test_no_hooks_are_left_where_the_model_fails(batch):
+    model = small(LSTM)
+    with pytest.raises(ValueError, match="none of: image"):
+        first_not_finite(model, {"target": batch["target"]})
+    assert hooks(model) == []
+
+
+ROOT = Path(__file__).resolve().parents[1]
+BIG = 1_000_003  # numbers, 4 MB
+DEVICES = [torch.device("cpu")] + [torch.device("cuda")] * torch.cuda.is_available()
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A checkpoint that is there, alone in its folder."""
+    path = tmp_path / "run" / "last.pt"
+    write_atomically(path, {"step": 1})
+    return path
+
+
+def assert_nothing_has_happened(path):
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert os.listdir(path.parent) == [path.name]
+
+
+def refused(path, state):
+    """The one line of a failed write."""
+    with pytest.raises(OSError) as caught:
+        write_atomically(path, state)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{path} cannot be written: ")
+    assert caught.value.__suppress_context__ and caught.value.__cause__ is None  # what torch said is not shown
+    return line
+
+
+def test_what_is_written_can_be_read(path):
+    weights, plain = {"weight": torch.randn(5, 3), "half": torch.randn(7).bfloat16()}, [1, (2.5, None), {"a": "ä"}, True]
+    write_atomically(path, {"model": weights, "plain": plain})
+    state = read_checkpoint(path)
+    assert_close(state["model"], weights, rtol=0, atol=0)
+    assert state["plain"] == plain and os.listdir(path.parent) == ["last.pt"]
+
+
+def test_all_of_it_is_on_the_disk_before_it_takes_the_place_of_the_old_one(path, monkeypatch):
+    events, fsync, replace = [], os.fsync, os.replace
+
+    def watched(file):
+        events.append(("on the disk", os.fstat(file).st_size, path.stat().st_size))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    monkeypatch.setattr(os, "replace", lambda *names: (events.append("renamed"), replace(*names)))
+    old = path.stat().st_size
+    write_atomically(path, {"weights": torch.randn(BIG)})
+    assert events == [("on the disk", path.stat().st_size, old), "renamed"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("size", [1, BIG])  # what fails is the last flush, or a write in the midst of torch.save
+def test_a_full_disk_keeps_the_old_checkpoint(path, size):
+    path.with_name("last.pt.writing").symlink_to("/dev/full")
+    line = refused(path, {"weights": torch.randn(size)})
+    assert "No space left" in line and "the one before is kept" in line
+    assert_nothing_has_happened(path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_at_first(tmp_path):
+    (tmp_path / "last.pt.writing").symlink_to("/dev/full")
+    line = refused(tmp_path / "last.pt", {"step": 1})
+    assert "No space left" in line and "kept" not in line  # for there is none
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_may_not_be_so_big_keeps_the_old_checkpoint(path):
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (BIG, before[1]))  # Python ignores the signal of it
+    try:
+        line = refused(path, {"weights": torch.randn(BIG)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "too large" in line
+    assert_nothing_has_happened(path)
+
+
+@pytest.mark.parametrize("below", ["last.pt", "run/last.pt"])
+def test_a_folder_that_cannot_be(tmp_path, below):
+    (tmp_path / "file").write_text("a file, and no folder")
+    refused(tmp_path / "file" / below, {"step": 1})
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_to(path):
+    path.parent.chmod(0o500)
+    try:
+        assert "ermission" in refused(path, {"step": 2})
+    finally:
+        path.parent.chmod(0o700)
+    assert_nothing_has_happened(path)
+
+
+def test_a_folder_in_the_place_of_the_file(tmp_path):
+    (tmp_path / "last.pt").mkdir()
+    refused(tmp_path / "last.pt", {"step": 1})
+    assert os.listdir(tmp_path) == ["last.pt"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, KeyError])
+def test_what_else_happens_while_writing_keeps_the_old_checkpoint(path, monkeypatch, error):
+    def happen(_):
+        raise error
+
+    monkeypatch.setattr(os, "fsync", happen)
+    with pytest.raises(error):
+        write_atomically(path, {"step": 2})
+    assert_nothing_has_happened(path)
+
+
+KILLED = """if True:
+    import os, random, signal, sys, time
+    from pathlib import Path
+    import torch
+    from mmscratch.reliability import write_atomically
+
+    torch.set_num_threads(1)  # of the threads of others, a forked process has none
+
+    path, numbers, found = Path(sys.argv[1]), torch.arange(300_007), set()
+    write_atomically(path, {"step": 0, "numbers": numbers})
+    for _ in range(20):
+        first = torch.load(path, weights_only=True)["step"] + 1
+        child = os.fork()
+        if child == 0:
+            for step in range(first, first + 10**6):
+                write_atomically(path, {"step": step, "numbers": numbers + step})
+        time.sleep(random.uniform(0.02, 0.2))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        found |= set(os.listdir(path.parent))
+        state = torch.load(path, weights_only=True)
+        assert torch.equal(state["numbers"], numbers + state["step"])
+    print(state["step"], *sorted(found))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows")
+def test_a_process_that_is_killed_while_writing_leaves_a_whole_checkpoint(tmp_path):
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "last.pt")]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    steps, *found = run.stdout.split()
+    assert int(steps) > 3 and found == ["last.pt", "last.pt.writing"]  # so it was killed while writing
+    write_atomically(tmp_path / "last.pt", {"step": 1})
+    assert_nothing_has_happened(tmp_path / "last.pt")
+
+
+def draws():
+    """From each generator, in the ways that training, and what it calls, draw."""
+    numbers = [random.random(), random.gauss(0, 1), np.random.randn(), *np.random.standard_normal(2), np.random.rand()]
+    for device in DEVICES:
+        numbers += [*torch.randn(3, device=device).tolist(), torch.nn.Dropout()(torch.ones(53, device=device)).tolist()]
+    return numbers
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_the_same_random_numbers_come_again(path, on_disk):
+    random.gauss(0, 1), np.random.randn()  # of whose pairs the other ones are still to come
+    state = random_state()
+    if on_disk:
+        write_atomically(path, state)
+        state = read_checkpoint(path)
+    expected = draws()
+    assert all(a != b for a, b in zip(draws(), expected))
+    for _ in range(2):  # drawing does not change what was kept
+        set_random_state(state)
+        assert draws() == expected
+
+
+def test_a_state_that_was_kept_where_a_gpu_was_is_taken_where_none_is(monkeypatch):
+    state = random_state()
+    expected = draws()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", None)  # cannot be called
+    set_random_state(state | {"device": [("cuda", torch.zeros(16, dtype=torch.uint8))]})
+    assert draws()[:9] == expected[:9]
+    assert random_state()["device"] == []
+
+
+def test_what_is_drawn_within_disturbs_nobody_outside():
+    with random_state_kept():
+        expected = draws()
+    for error in (None, KeyError):
+        with contextlib.suppress(KeyError), random_state_kept():
+            draws()
+            if error:
+                raise error
+    assert draws() == expected
+
+
+def test_a_seed_begins_all_generators_anew():
+    def begin(seed):
+        random.gauss(0, 1), np.random.randn()  # of whose pairs the other ones are forgotten
+        seed_everything(seed)
+        return draws()
+
+    with random_state_kept():
+        first = begin(3)
+        assert begin(3) == first
+        for other in (5, 7 + 2**40):
+            again = begin(other)
+            assert begin(other) == again
+            assert all(a != b for a, b in zip(again, first))
