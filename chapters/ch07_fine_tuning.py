@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import nn
 
-from chapters import few_labels
 from chapters.chapter import Chapter, folder, show
-from chapters.few_labels import COUNTS, METHODS, OLD, STEPS, Drawn
+from chapters.measured import few_labels
+from chapters.measured.few_labels import COUNTS, METHODS, OLD, STEPS, Drawn
 from mmscratch import finetuning
 from mmscratch.attention import Memory
 from mmscratch.batches import CaptionPairs, collate, to_device
@@ -354,7 +354,7 @@ chapter.draw(figure, "what the adapted models write")
 
 # %% [markdown]
 # Now the whole question: five methods, four tasks, four numbers of pictures, three seeds. That takes hours, so it was
-# measured beforehand, by `python -m chapters.few_labels`, with the same function `adapt` as above. A seed draws other labelled
+# measured beforehand, by `python -m chapters.measured.few_labels`, with the same function `adapt` as above. A seed draws other labelled
 # pictures; the 500 that are asked for are always the same, and nobody has learned from them.
 
 # %%

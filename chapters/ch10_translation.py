@@ -21,8 +21,8 @@ from statistics import mean
 import torch
 from matplotlib.figure import Figure
 
-from chapters import multi30k
 from chapters.chapter import Chapter, show
+from chapters.measured import multi30k
 from mmscratch.batches import CaptionPairs
 from mmscratch.data.scenes import COLOURS, NOUNS, SIZES
 from mmscratch.data.translations import Multi30k, SceneTranslation
@@ -335,7 +335,7 @@ print(f"{len(joint)} pieces, of which 256 are bytes; {pieces / count:.2f} pieces
 print(f"for example: {' '.join(joint.words[i] for i in joint.encode(translations[3]))}")
 
 # %% [markdown]
-# **Multi30k** takes hours; `python -m chapters.multi30k` measured it, with the same `Trainer`, and `multi30k.jsonl` beside
+# **Multi30k** takes hours; `python -m chapters.measured.multi30k` measured it, with the same `Trainer`, and `multi30k.jsonl` beside
 # this chapter holds what came out. Words are those that occur twice in training. The Transformer is the tiny one of Wu et al.
 # 2021.
 
@@ -351,7 +351,7 @@ for name in multi30k.TRANSLATORS:
         print(f"{name:28} {r['parameters']:10,} {r['words'][0]:9,} {r['perplexity']:10.2f} {r['greedy']:11.1f} "
               f"{r['BLEU']:8.1f} {interval:15} {r['epochs']:5} {hours:6.1f}")  # fmt: skip
     else:
-        print(f"{name:28} is not measured yet: python -m chapters.multi30k does it")
+        print(f"{name:28} is not measured yet: python -m chapters.measured.multi30k does it")
 
 # %% [markdown]
 # How much of Multi30k is unknown to a vocabulary of words? That can be counted at once, where its files are on the disk.

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from chapters import multi30k
 from chapters.chapter import Chapter, folder, show
+from chapters.measured import multi30k
 from mmscratch import model as pieces
 from mmscratch.attention import Memory, scaled_dot_product_attention
 from mmscratch.batches import CaptionPairs, collate, to_device
@@ -390,7 +390,7 @@ print("to the picture: " + ", ".join(f"{word} {100 * share:.0f} %" for word, sha
 # **Real sentences, real photographs.** Of Multi30k's sentences those whose photographs are in Flickr8k: 6,043 to learn from
 # and 210 to be measured with. The same three kinds: nothing hidden, all colours hidden, one noun hidden (of 36 that are
 # frequent). The CNN was first trained to say which of these colours and nouns the English sentences of the training
-# photographs have, and then frozen. `python -m chapters.multi30k` has measured it, once, in about an hour.
+# photographs have, and then frozen. `python -m chapters.measured.multi30k` has measured it, once, in about an hour.
 
 # %%
 ROWS = {

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from chapters import assignments, grading, verdicts
 from chapters.__main__ import book
-from chapters.assignments import main, of_chapter, read_files, stubs
-from chapters.exercises import EXERCISES
-from chapters.verdicts import LIBRARY, attempt, splice, verdict, wrong_outcomes, wrong_version
+from chapters.assignments import __main__ as assignments
+from chapters.assignments import grading, verdicts
+from chapters.assignments.__main__ import main, of_chapter, read_files, stubs
+from chapters.assignments.exercises import EXERCISES
+from chapters.assignments.verdicts import LIBRARY, attempt, splice, verdict, wrong_outcomes, wrong_version
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = [f"{exercise.chapter} {exercise.name}" for exercise in EXERCISES]

@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from chapters import chapter, few_labels, multi30k, notebooks
+from chapters import chapter, notebooks
 from chapters.__main__ import Entry, book
 from chapters.chapter import ROOT
+from chapters.measured import few_labels, multi30k
 from mmscratch.data.captions import CaptionData
 from mmscratch.data.judge import judge
 from mmscratch.data.scenes import draw

@@ -28,7 +28,7 @@ from types import ModuleType
 
 from data_scripts.fetch import BROKEN_ARCHIVE
 
-from .__main__ import book
+from ..__main__ import book
 from .exercises import EXERCISES, Exercise
 from .verdicts import MOST_BYTES, Verdict, definitions, described, excerpt, library, lines_in, parse, verdict
 

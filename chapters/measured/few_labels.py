@@ -1,6 +1,6 @@
 """How many labelled pictures does a new task need? The measurements of chapter 7, which take hours.
 
-    python -m chapters.few_labels       measures what is not yet in chapters/few_labels.jsonl, and adds it there
+    python -m chapters.measured.few_labels       measures what is not yet in chapters/measured/few_labels.jsonl, and adds it there
 
 It begins with the captioner that chapter 7 trains, in runs/ch07/base. Flickr8k is measured where it lies in data/flickr8k.
 """

@@ -1,6 +1,6 @@
 """The inside of the process in which the library's tests run on a learner's code.
 
-`chapters.verdicts` starts it; a fork server has imported this file before, so that a process begins in an instant. What
+`chapters.assignments.verdicts` starts it; a fork server has imported this file before, so that a process begins in an instant. What
 is large is therefore imported here, and nothing of mmscratch: each process imports it anew, with the learner's code in it.
 """
 
@@ -37,7 +37,7 @@ with contextlib.suppress(ImportError):  # the parts of pytest, which it would im
         __import__(f"_pytest.{name}")
 gc.freeze()  # what is here stays: no process need look through it
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HIDDEN = [str(ROOT / name) + os.sep for name in ("mmscratch", "chapters", "tests", ".git")]  # where the solution is
 FORBIDDEN = tuple("os.exec os.fork os.kill os.posix_spawn os.spawn os.startfile os.system subprocess. socket.".split())
 CHANGES = ("os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate")

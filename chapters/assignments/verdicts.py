@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
-from .chapter import ROOT
+from ..chapter import ROOT
 from .exercises import Exercise, Wrong
 
 LIBRARY = ROOT / "mmscratch"
@@ -267,7 +267,7 @@ class Outcome(NamedTuple):
 
 def _enter(*arguments) -> None:
     """The first thing that the process does; what it imports here is large, and the fork server has it already."""
-    importlib.import_module("chapters.trial").run(*arguments)
+    importlib.import_module("chapters.assignments.trial").run(*arguments)
 
 
 def processes():
@@ -275,7 +275,7 @@ def processes():
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
     context = get_context("forkserver")
-    context.set_forkserver_preload(["chapters.trial"])
+    context.set_forkserver_preload(["chapters.assignments.trial"])
     return context
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from .assignments import MARKS, of_chapter, read_files
+from .__main__ import MARKS, of_chapter, read_files
 from .exercises import Exercise
 from .verdicts import Verdict, definitions, described, excerpt, library, parse, verdict, wrong_outcomes
 

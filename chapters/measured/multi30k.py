@@ -1,6 +1,6 @@
 """How well do the models of chapters 10 and 11 translate Multi30k? Their measurements, which take hours.
 
-    python -m chapters.multi30k       measures what is not yet in chapters/multi30k.jsonl, and adds it there
+    python -m chapters.measured.multi30k       measures what is not yet in chapters/measured/multi30k.jsonl, and adds it there
 
 It needs data/multi30k (python -m data_scripts.multi30k), and for chapter 11 data/flickr8k (python -m data_scripts.flickr8k).
 """

@@ -1,0 +1,189 @@
+"""The exercises of chapter 6: the training loop."""
+
+from .exercise import Exercise, Wrong
+
+EXERCISES = (
+    Exercise(
+        6, "training", ("warmup_and_cosine",), "a rate that rises and falls", 3, 15, "easy",
+        "test_the_learning_rate_rises_and_falls",
+        (
+            Wrong("Where is the warm-up? The first steps go with the full rate, when Adam knows nothing yet.",
+                  "min(warmup * (step + 1) / steps, 0.5 + 0.5 * math.cos(math.pi * step / steps))",
+                  "0.5 + 0.5 * math.cos(math.pi * step / steps)"),
+            Wrong("`warmup` is no number of steps: it rises for one in so many of all.",
+                  "warmup * (step + 1) / steps", "(step + 1) / warmup"),
+            Wrong("Off by one: a first step with a rate of 0 would be lost.", "(step + 1)", "step"),
+            Wrong("Half a cosine, from 1 to 0: in the middle it has fallen to one half.",
+                  "math.cos(math.pi * step / steps)", "math.cos(2 * math.pi * step / steps)"),
+            Wrong("A cosine lies between -1 and 1: this one is to end at 0.", "0.5 + 0.5 * math.cos", "math.cos"),
+        ),
+    ),
+    Exercise(
+        6, "training", ("word_loss",), "the loss of words, and of nothing else", 4, 20, "easy",
+        "test_the_loss_of_words_asks_for_its_logits_as_it_is_told "
+        "test_the_loss_is_that_of_the_formula_and_pads_count_in_neither_term",
+        (
+            Wrong("Padding counts for nothing: a longer neighbour in the batch must not change the loss.",
+                  "ignore_index=PAD, ", ""),
+            Wrong("The sum over the words, not their mean: whoever adds up parts of a batch divides at the end.",
+                  'ignore_index=PAD, reduction="sum"', "ignore_index=PAD"),
+            Wrong("Half precision is enough for the layers, but not for a sum over so many words: the loss is float32's.",
+                  "teacher_forcing=teacher_forcing).float()", "teacher_forcing=teacher_forcing)"),
+            Wrong("With `smoothing`, a little of the loss is the mean over all words.",
+                  "    if smoothing:\n        return _SmoothedCrossEntropy.apply(logits, target, smoothing)\n", ""),
+            Wrong("The model must be told how much of the truth it may see.",
+                  "model(batch, teacher_forcing=teacher_forcing)", "model(batch, teacher_forcing=1.0)"),
+        ),
+    ),
+    Exercise(
+        6, "training", ("_SmoothedCrossEntropy.forward", "_SmoothedCrossEntropy.backward"),
+        "a loss whose gradient is done by hand", 12, 60, "hard",
+        "test_the_smoothed_loss_and_its_gradient_are_those_of_torch",
+        (
+            Wrong("The loss is right, the gradient is not: what comes from behind has to be multiplied in, by the chain rule.",
+                  "gradient * d_loss", "gradient"),
+            Wrong("The loss is right. Which words give no gradient? Those that are padding.", ".mul_(real)", ""),
+            Wrong("Padding counts in the loss.", "loss.masked_fill(~real, 0.0)", "loss"),
+            Wrong("The smoothed part is spread over all V words: it is their mean, not their sum.",
+                  "smoothing * logits.mean(-1, keepdim=True)", "smoothing * logits.sum(-1, keepdim=True)"),
+            Wrong("The loss is right, but in the gradient every word, not only the right one, has its share of s.",
+                  "probabilities.sub_(smoothing / logits.size(-1))", "probabilities"),
+            Wrong("The word itself loses 1 - s in the gradient, not 1.", "smoothing - 1))", "-1.0))"),
+            Wrong("The exponential of a logit of 10,000 is infinite. Take the highest out before, and add it afterwards.",
+                  "highest - probabilities.gather(1, word).log()", "logits.exp().sum(-1, keepdim=True).log()"),
+        ),
+    ),
+    Exercise(
+        6, "reliability", ("GradScaler.update", "GradScaler.unscale"), "a scale for float16", 4, 20, "easy",
+        "test_the_scale_follows_that_of_torch test_dividing_by_the_scale_gives_the_gradients_of_the_loss",
+        (
+            Wrong("An overflow halves the scale.", "self.scale /= 2", "self.scale *= 2"),
+            Wrong("2,000 good steps in a row: an overflow begins the count anew.",
+                  "self.good_steps + 1 if finite else 0", "self.good_steps + finite"),
+            Wrong("After it has doubled, the count begins anew.",
+                  "self.scale, self.good_steps = 2 * self.scale, 0", "self.scale = 2 * self.scale"),
+            Wrong("Off by one: after 2,000 steps without an overflow, and not one later.",
+                  "self.good_steps == 2000", "self.good_steps > 2000"),
+            Wrong("The loss was multiplied by the scale, and every gradient with it: undo that before use.",
+                  "parameter.grad /= self.scale", "pass"),
+            Wrong("What is frozen has no gradient.", "if parameter.grad is not None:", "if True:"),
+        ),
+    ),
+    Exercise(
+        6, "training", ("Trainer._gradient",), "a batch in parts", 12, 60, "hard",
+        "test_the_gradient_of_parts_is_that_of_the_whole_batch_by_words test_a_step_is_what_torch_s_own_pieces_make_of_it "
+        "test_the_share_of_words_that_it_is_told_is_that_of_the_settings test_clipping_does_not_see_the_scale_of_float16 "
+        "test_the_parts_of_a_batch_tell_its_loss_and_count_its_words",
+        (
+            Wrong("The mean of the parts' means is not the mean over all words, for parts have different numbers of them.",
+                  "self.processes / words).backward()", 'self.processes / (part["target"] != PAD).sum() / count).backward()'),
+            Wrong("Divide by the words, not by the number of parts: the loss is a sum over words.",
+                  "self.processes / words).backward()", "self.processes / count).backward()"),
+            Wrong("What is a word? Padding is none.", 'real = batch["target"] != PAD', 'real = batch["target"] >= PAD'),
+            Wrong("The parts must together be the batch: each example in one of them.",
+                  "value[i::count]", "value[: len(value) // count]"),
+            Wrong("float16 needs larger gradients than the loss has: where is the scale?",
+                  "part_loss * self.scaler.scale * self.processes", "part_loss * self.processes"),
+            Wrong("The loss that is told is that of all parts, not of the last.",
+                  "loss += part_loss.detach()", "loss = part_loss.detach()"),
+            Wrong("The settings also say how much of the truth the model is told.",
+                  "self.config.label_smoothing, self.config.teacher_forcing)", "self.config.label_smoothing)"),
+        ),
+    ),
+    Exercise(
+        6, "training", ("Trainer._train_step",), "one step, or none", 15, 75, "hard",
+        "test_a_step_is_what_torch_s_own_pieces_make_of_it test_clipping_bounds_the_gradient_and_tells_its_norm_before "
+        "test_a_step_whose_gradient_is_not_finite_changes_nothing_and_is_counted "
+        "test_the_schedule_does_not_move_with_a_skipped_step test_clipping_does_not_see_the_scale_of_float16 "
+        "test_float16_halves_a_scale_that_is_too_large_and_goes_on",
+        (
+            Wrong("The gradient of the last step is still there when the next one is added to it.",
+                  "self.optimizer.zero_grad()", "pass"),
+            Wrong("Where is the clipping? One batch can throw the weights far away.",
+                  "nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)",
+                  "nn.utils.clip_grad_norm_(self.model.parameters(), math.inf)"),
+            Wrong("First divide the gradients by the scale, then clip: else it is 65,536 times their norm that is clipped.",
+                  "        self.scaler.unscale(self.model.parameters())\n", "",
+                  (("        asked, late =", "        self.scaler.unscale(self.model.parameters())\n        asked, late ="),)),
+            Wrong("A gradient with a NaN in it must not reach the weights.",
+                  "finite = math.isfinite(told.norm)", "finite = True"),
+            Wrong("A skipped step has changed something already: batch norm has seen the batch.",
+                  "                buffer.copy_(before)\n", "                pass\n"),
+            Wrong("The schedule counts the steps that were made, not those that were skipped.",
+                  "self.step - self.skipped, self.steps", "self.step, self.steps"),
+            Wrong("The scaler has to hear after each step how it went.", "self.scaler.update(finite)", "pass"),
+            Wrong("The schedule has to reach the optimizer: each of its groups holds a learning rate.",
+                  'group["lr"] = self.config', 'group["rate"] = self.config'),
+        ),
+    ),
+    Exercise(
+        6, "reliability", ("write_atomically",), "a file that is never half", 7, 35, "medium",
+        "test_what_is_written_can_be_read test_all_of_it_is_on_the_disk_before_it_takes_the_place_of_the_old_one "
+        "test_a_file_that_may_not_be_so_big_keeps_the_old_checkpoint test_a_folder_that_cannot_be "
+        "test_a_folder_in_the_place_of_the_file test_what_else_happens_while_writing_keeps_the_old_checkpoint",
+        (
+            Wrong("Whoever writes into the file itself has lost the old one before the new one is whole: write beside it, "
+                  "then rename.",
+                  'path.with_name(path.name + ".writing")', "path", (("os.replace(beside, path)", "pass"),)),
+            Wrong("A rename may reach the disk before what was written: what would be there after a power cut?",
+                  "            os.fsync(file.fileno())  # on the disk, before the name is\n", ""),
+            Wrong("First on the disk, then the name: yours has the new name before it is safe.",
+                  "os.fsync(file.fileno())", "os.replace(beside, path), os.fsync(file.fileno())",
+                  (("        os.replace(beside, path)\n    except", "    except"),)),
+            Wrong("Ctrl-C is no failed write, and a mistake in the program is none either: let them through as they are.",
+                  "except (OSError, RuntimeError) as error", "except BaseException as error"),
+            Wrong("Whatever fails, no half file may be left beside.", "            beside.unlink()\n", "            pass\n"),
+            Wrong("The folder may not be there yet.", "path.parent.mkdir(parents=True, exist_ok=True)", "pass"),
+            Wrong("Torch makes a RuntimeError of a write that failed: to whoever calls, that is an OSError as well.",
+                  "except (OSError, RuntimeError) as error", "except OSError as error"),
+        ),
+    ),
+    Exercise(
+        6, "batches", ("BucketSampler.__iter__",), "each process its share", 8, 40, "medium",
+        "test_processes_share_each_batch test_the_shares_of_a_batch_are_of_similar_length "
+        "test_the_loaders_of_all_processes_give_each_caption_once test_start_goes_on_where_another_stopped",
+        (
+            Wrong("Every process takes the whole batch: which examples are its own?",
+                  "batches[i][self.rank :: self.size]", "batches[i]"),
+            Wrong("A process for which nothing is left must still have a batch, or the others wait for it forever: a picture "
+                  "without words.",
+                  "or [(batches[i][0], None)]", ""),
+            Wrong("Nothing is left for a process, so it gets something that counts for nothing: its visit is None, not the "
+                  "epoch.",
+                  "[(batches[i][0], None)]", "[(batches[i][0], self.epoch)]"),
+            Wrong("Processes wait for one another, so their shares should take equally long: deal the sorted sentences out in "
+                  "turn, not in blocks.",
+                  "batches[i][self.rank :: self.size]",
+                  "batches[i][self.rank * len(batches[i]) // self.size : (self.rank + 1) * len(batches[i]) // self.size]"),
+            Wrong("All processes must draw the same order, or their shares overlap: the seed must not know the rank.",
+                  "_digest(self.seed, self.epoch)", "_digest(self.seed + self.rank, self.epoch)"),
+            Wrong("Who goes on in the midst of an epoch leaves out batches, and not examples.",
+                  ".tolist()[self.skip :]", ".tolist()",
+                  (("(len(self.lengths), generator=generator).tolist()",
+                    "(len(self.lengths), generator=generator).tolist()[self.skip :]"),)),
+        ),
+    ),
+    Exercise(
+        6, "reliability", ("first_not_finite",), "where the first NaN comes from", 9, 45, "medium",
+        "test_the_first_layer_whose_output_is_not_finite_is_named "
+        "test_a_weight_that_is_not_finite_is_named_before_what_follows_from_it "
+        "test_a_gradient_is_named_only_where_all_outputs_are_finite "
+        "test_of_several_gradients_the_one_nearest_to_the_loss_is_named "
+        "test_frozen_weights_have_no_gradient_and_are_no_trouble test_in_whatever_an_output_is_wrapped_it_is_found "
+        "test_what_is_finite_is_not_named test_no_hooks_are_left_where_the_model_fails",
+        (
+            Wrong("A NaN spreads: everything behind the first one has it as well. Which of what you found came first?",
+                  'return next(iter(found), "the loss")', 'return found[-1] if found else "the loss"'),
+            Wrong("Gradients are computed from the loss back to the input: the first that is wrong is the nearest to the loss.",
+                  "    gradients.reverse()  # as they are computed: from the loss back to the input\n", ""),
+            Wrong("Infinity is not finite either.", "bool(output.isfinite().all())", "not output.isnan().any()"),
+            Wrong("An output may be a tuple, and in it there may be tuples: look into them.",
+                  "return all(map(finite, output))", "return finite(output[0]) if output else True"),
+            Wrong("The hooks stay on the model when it is done, or when it fails: each must go.",
+                  "            handle.remove()\n", "            pass\n"),
+            Wrong("What is frozen has no gradient at all.", " if weight.grad is not None]", "]"),
+            Wrong("A weight that is not finite spoils what follows: name it before the outputs.",
+                  "in model.named_parameters() if not weight.isfinite().all()]", "in ()]"),
+        ),
+    ),
+)

@@ -1,0 +1,1 @@
+"""What takes hours to measure: a script and its results each."""
