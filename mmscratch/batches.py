@@ -2,161 +2,182 @@
 
 import contextlib
 import hashlib
-import os
+import math
 import re
 import signal
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .data.captions import CaptionData
 from .engine.devices import Stopwatch
 from .images import augment
-from .text import EOS, PAD, Vocabulary
+from .text import EOS, PAD
 
 
-class CaptionPairs(Dataset):
-    """Every pair of a picture and one of its captions: {"image": (3, S, S) uint8, "target": (T,) words and <eos>}.
+class Examples(Dataset):
+    """The examples of a data set as tensors, one for each pair of an example and one of its references.
 
-    Of a translation, whose sentences have the words of `source_vocabulary`, also "source" (S,), words and <eos>, and, where
-    only some have a picture, "has_image" (), bool; where none has, there is no "image".
+        {"image": (3, S, S) uint8, "source": (S,) words and <eos>, "target": (T,) words and <eos>, …}
 
-    An index is a number, or a pair (number, visit). With `augmented`, every visit shows the picture in another way: an
-    example then has "chances" (8,), for `images.augment` on the device. They depend on seed, visit and number only, so it
-    does not matter which process loads what. A visit of None is a picture without words, which counts for nothing.
+    A modality that an example lacks is not in its dict. `vocabularies` turn words into numbers: vocabularies["target"]
+    those of the references, and vocabularies[modality] those of each text that is given.
+
+    An index is a number, or a pair (number, epoch). With `augmented`, each epoch shows a picture in another way: an example
+    then has "augmentation" (8,), for `images.augment` on the device, which depends on seed, epoch and number only, so it does
+    not matter which process loads what. An epoch of None is an example without target words, which counts for nothing.
     """
 
-    def __init__(
-        self,
-        data: CaptionData,
-        vocabulary: Vocabulary,
-        augmented: bool = False,
-        seed: int = 0,
-        source_vocabulary: Vocabulary | None = None,
-    ):
-        self.data, self.vocabulary, self.source_vocabulary = data, vocabulary, source_vocabulary
-        self.augmented, self.seed = augmented, seed
-        self.pairs = [(i, j) for i, captions in enumerate(data.references) for j in range(len(captions))]
-        sentences = [data.references[i][j] for i, j in self.pairs]
-        self.targets = [np.array([*vocabulary.encode(tokens), EOS]) for tokens in sentences]
-        self.lengths = [len(target) for target in self.targets]
-        self.sources = None
-        if source_vocabulary:
-            self.sources = [np.array([*source_vocabulary.encode(tokens), EOS]) for tokens in data.sources]
-            self.lengths = [max(length, len(self.sources[i])) for length, (i, _) in zip(self.lengths, self.pairs)]
-        self.pictured, self.sees = data.pictured, data.pictured is None or any(data.pictured)
-        if data.sources:
-            sentences = [[*tokens, *data.sources[i]] for tokens, (i, _) in zip(sentences, self.pairs)]
-        self.sided = [any(token.startswith(SIDES) for token in tokens) for tokens in sentences]
+    def __init__(self, data: Sequence, vocabularies: dict, augmented: bool = False, seed: int = 0):
+        self.data = data
+        self.vocabularies = vocabularies
+        self.augmented = augmented
+        self.seed = seed
+        self.pairs = [(i, j) for i, references in enumerate(data.references) for j in range(len(references))]
+        self.targets = [encode(vocabularies["target"], data.references[i][j]) for i, j in self.pairs]
+        self.texts = {}  # modality -> the words of each example of the data set
+        for modality in vocabularies.keys() - {"target"}:
+            self.texts[modality] = [encode(vocabularies[modality], words) for words in data.columns[modality]]
+        self.lengths = [
+            max(len(target), *(len(texts[i]) for texts in self.texts.values()), 0)
+            for target, (i, _) in zip(self.targets, self.pairs)
+        ]
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int | tuple[int, int | None]) -> dict[str, Tensor]:
-        index, visit = index if isinstance(index, tuple) else (index, 0)
-        target = torch.tensor([PAD]) if visit is None else torch.from_numpy(self.targets[index])
-        i, example = self.pairs[index][0], {"target": target}
-        if self.sources:
-            example["source"] = torch.from_numpy(self.sources[i])
-        if not self.sees:
-            return example
-        example["image"] = self.data.picture(i)
-        if self.pictured is not None:
-            example["has_image"] = torch.tensor(self.pictured[i])
-        if self.augmented:
-            chances = np.frombuffer(_digest(self.seed, visit or 0, index), "<u4") >> 8  # eight numbers of 24 bits
-            if self.sided[index]:
-                chances[-1] = 2**24  # not mirrored
-            example["chances"] = torch.from_numpy(chances.astype(np.float32) / np.float32(2**24))
+        index, epoch = index if isinstance(index, tuple) else (index, 0)
+        i, which = self.pairs[index]
+        example = self.data[i]
+        for modality, texts in self.texts.items():
+            example[modality] = torch.from_numpy(texts[i])
+        example["target"] = torch.tensor([PAD]) if epoch is None else torch.from_numpy(self.targets[index])
+        if self.augmented and "image" in example:
+            may_mirror = self.data.may_mirror(i, which)
+            example["augmentation"] = augmentation_draws(self.seed, epoch or 0, index, may_mirror)
         return example
 
     def name(self, index: int) -> str:
-        """What to call an example: its picture's file."""
-        return self.data.names[self.pairs[index][0]]
+        """What to call an example in a message."""
+        return self.data.name(self.pairs[index][0])
 
 
-# Words that begin so may be false of a mirrored picture.
-SIDES = ("left", "right", "link", "recht", "gauche", "droit", "vlevo", "vpravo", "左", "右")
+def encode(vocabulary, words: Sequence[str]) -> np.ndarray:
+    """The numbers of words, and <eos> behind them."""
+    return np.array([*vocabulary.encode(words), EOS])
+
+
+def with_numbers(example: dict, vocabularies: dict) -> dict[str, Tensor]:
+    """An example of a data set as tensors: the words of each modality that has a vocabulary become numbers."""
+    texts = {name: torch.from_numpy(encode(vocabularies[name], example[name])) for name in vocabularies if name in example}
+    return example | texts
+
+
+def augmentation_draws(seed: int, epoch: int, index: int, may_mirror: bool) -> Tensor:
+    """Eight numbers in [0, 1) that decide how `images.augment` shows an example; the last one decides about the mirror."""
+    draws = np.frombuffer(_digest(seed, epoch, index), "<u4") >> 8  # eight numbers of 24 bits
+    if not may_mirror:
+        draws[-1] = 2**24  # that is 1: not mirrored
+    return torch.from_numpy(draws.astype(np.float32) / np.float32(2**24))
 
 
 def _digest(*numbers: int) -> bytes:
-    """32 bytes that look like chance, the same for the same numbers under every Python, which hash() does not promise."""
+    """32 bytes that look random, the same for the same numbers in every Python, which hash() does not promise."""
     return hashlib.sha256(" ".join(map(str, numbers)).encode()).digest()
 
 
 def collate(examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Stack examples to a batch; sequences (1-dimensional) are padded with <pad> to the longest."""
+    """Examples -> a batch: tensors of one shape are stacked, and sequences padded to the longest.
+
+    Words (1-dimensional, integers) are padded with <pad>. Other sequences, (F, …) of different lengths F, are padded with
+    zeros, and batch["<modality>_lengths"] (B,) says how long each is. Where only some examples have a modality, the others
+    get zeros, and batch["has_<modality>"] (B,) bool says which have it.
+    """
     batch = {}
-    for name in examples[0]:
-        values = [example[name] for example in examples]
-        if values[0].dim() == 1:
-            batch[name] = torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=PAD)  # (B, T)
+    for modality in dict.fromkeys(name for example in examples for name in example):
+        has = [modality in example for example in examples]
+        values = [example[modality] for example in examples if modality in example]
+        lengths = [len(value) if value.dim() else 0 for value in values]
+        is_text = values[0].dim() == 1 and not values[0].is_floating_point()
+        if is_text or len(set(lengths)) > 1:
+            padded = nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=PAD)  # (B, F, …)
         else:
-            batch[name] = torch.stack(values)
+            padded = torch.stack(values)  # (B, …)
+        if not is_text and len(set(lengths)) > 1:
+            batch[f"{modality}_lengths"] = _at(has, torch.tensor(lengths))
+        if not all(has):
+            batch[f"has_{modality}"] = torch.tensor(has)
+        batch[modality] = _at(has, padded)
     return batch
 
 
-class BucketSampler(Sampler):
-    """Batches of indices (example, epoch), shuffled anew each epoch, with sentences of similar length together.
+def _at(has: list[bool], values: Tensor) -> Tensor:
+    """One row for each example: the next of `values` where it has one, zeros elsewhere."""
+    if all(has):
+        return values
+    rows = values.new_zeros(len(has), *values.shape[1:])
+    rows[torch.tensor(has)] = values
+    return rows
 
-    The examples are shuffled, cut into pools of so many batches, each pool is sorted by length and cut into batches,
-    and the batches are shuffled; pools of one batch are not bucketed at all. What comes depends on seed and epoch only;
-    `start(epoch, skip)` says where to begin. Of `size` processes, each gets every size-th example of each batch, beginning
-    with its `rank`; where none is left for it, a picture without words, so that all have the same number of batches.
+
+class BucketSampler(Sampler):
+    """Batches of indices (example, epoch), shuffled for each epoch, with sentences of similar length together.
+
+    The examples are shuffled and cut into buckets of `bucket_batches` batches; each bucket is sorted by length and cut into
+    batches, and the batches are shuffled. With None there is no bucketing. The batches depend on seed and epoch only;
+    `start(epoch, skip)` says where to begin. With shard (rank, world_size), one of several processes gets every
+    world_size-th example of each batch, beginning with its rank; where none is left for it, an example without target words,
+    so that all have the same number of batches.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int = 0, pool: int = 50, rank: int = 0, size: int = 1):
-        self.lengths, self.batch_size, self.seed, self.pool, self.rank, self.size = lengths, batch_size, seed, pool, rank, size
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int = 0,
+        bucket_batches: int | None = 50,
+        shard: tuple[int, int] = (0, 1),
+    ):
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.seed = seed
+        self.bucket_size = batch_size * (bucket_batches or 1)
+        self.rank, self.world_size = shard
         self.start(0)
 
     def start(self, epoch: int, skip: int = 0) -> None:
         """The next pass is that of `epoch`, without its first `skip` batches."""
-        self.epoch, self.skip = epoch, skip
+        self.epoch = epoch
+        self.skip = skip
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
+        return math.ceil(len(self.lengths) / self.batch_size)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        generator = torch.Generator().manual_seed(int.from_bytes(_digest(self.seed, self.epoch)[:7], "big"))
+    def __iter__(self) -> Iterator[list[tuple[int, int | None]]]:
+        seed = int.from_bytes(_digest(self.seed, self.epoch)[:7], "big")
+        generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self.lengths), generator=generator).tolist()
         batches = []
-        for first in range(0, len(order), self.pool * self.batch_size):
-            pool = sorted(order[first : first + self.pool * self.batch_size], key=self.lengths.__getitem__)
-            batches += [pool[i : i + self.batch_size] for i in range(0, len(pool), self.batch_size)]
-        for i in torch.randperm(len(batches), generator=generator).tolist()[self.skip :]:
-            mine = batches[i][self.rank :: self.size]
+        for first in range(0, len(order), self.bucket_size):
+            bucket = sorted(order[first : first + self.bucket_size], key=self.lengths.__getitem__)
+            batches += [bucket[i : i + self.batch_size] for i in range(0, len(bucket), self.batch_size)]
+        shuffled = torch.randperm(len(batches), generator=generator).tolist()
+        for i in shuffled[self.skip :]:
+            mine = batches[i][self.rank :: self.world_size]
             yield [(example, self.epoch) for example in mine] or [(batches[i][0], None)]
 
 
-class _Watched(Dataset):
-    """The examples of a data set; notes where all processes see it which one each worker reads."""
+def make_loader(dataset: Examples, batch_sampler: BucketSampler, workers: int = 0) -> DataLoader:
+    """The batches of a sampler; call `loader.batch_sampler.start(epoch)` before each pass.
 
-    def __init__(self, dataset: CaptionPairs, workers: int):
-        self.dataset, self.reading = dataset, torch.zeros(workers, 2, dtype=torch.long).share_memory_()  # (W, process and example)
-
-    def __getitem__(self, index: tuple[int, int | None]) -> dict[str, Tensor]:
-        if worker := get_worker_info():
-            self.reading[worker.id] = torch.tensor([os.getpid(), index[0]])
-        try:
-            return self.dataset[index]
-        except Exception as error:
-            reason = " ".join(f"{error}".split()) or type(error).__name__
-            raise ValueError(f"{self.dataset.name(index[0])} cannot be read: {reason}") from error
-
-
-def make_loader(
-    dataset: CaptionPairs, batch_size: int, seed: int = 0, workers: int = 0, pool: int = 50, rank: int = 0, size: int = 1
-) -> DataLoader:
-    """Shuffled, bucketed batches; `loader.batch_sampler.start(epoch)` before each pass. Pinned memory if CUDA is there.
-
-    Pinned memory stays where it is, so that a GPU can fetch it by itself while the CPU goes on.
+    If CUDA is available they come in pinned memory, which stays where it is, so that a GPU can copy it by itself.
     """
     return DataLoader(
-        _Watched(dataset, workers),
-        batch_sampler=BucketSampler(dataset.lengths, batch_size, seed, pool, rank, size),
+        dataset,
+        batch_sampler=batch_sampler,
         collate_fn=collate,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
@@ -173,8 +194,9 @@ def _ignore_signals(_: int) -> None:
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """A batch of a loader as the model takes it: on the device, its pictures augmented there, if they are to be."""
     batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-    if "chances" in batch:
-        batch["image"] = augment(batch["image"], batch.pop("chances"))
+    if "augmentation" in batch:
+        batch.pop("has_augmentation", None)
+        batch["image"] = augment(batch["image"], batch.pop("augmentation"))
     return batch
 
 
@@ -187,9 +209,12 @@ class Feed:
     """
 
     def __init__(self, loader: DataLoader, device: torch.device):
-        self.loader, self.device, self.waiting = loader, device, Stopwatch(device)
+        self.loader = loader
+        self.device = device
+        self.waiting = Stopwatch(device)
         self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self.source, self.ahead = iter(()), None
+        self.source = iter(())
+        self.ahead = None
 
     def batches(self, epoch: int, skip: int = 0) -> Iterator[dict[str, Tensor]]:
         """Those of an epoch, without the first `skip`."""
@@ -218,20 +243,19 @@ class Feed:
 
     @contextlib.contextmanager
     def explained(self):
-        """Within it, a worker that dies is reported with the file that it was reading, and one that fails in one line.
+        """Within it, a data worker that dies or fails is reported in one line.
 
-        Torch says that a worker has died whenever the news comes, not only to whoever waits for a batch.
+        Torch says that a worker has died whenever the news comes, not only to the code that waits for a batch.
         """
         try:
             yield
         except Exception as error:
-            text, watched = f"{error} {error.__cause__}", self.loader.dataset
-            reading, dead = dict(watched.reading.tolist()), re.search(r"worker \(pid(?:\(s\))? (\d+)", text)
+            text = f"{error} {error.__cause__}"
+            dead = re.search(r"worker \(pid(?:\(s\))? (\d+)", text)
             if dead:
-                kind, example = re.search(r"killed by signal: ([\w ]+)", text), reading.get(int(dead[1]))
-                how = f"was killed ({kind[1]})" if kind else "ended"
-                when = "before it read anything" if example is None else f"while it was reading {watched.dataset.name(example)}"
-                raise ChildProcessError(f"the data worker of process {dead[1]} {how} {when}") from None
+                killed = re.search(r"killed by signal: ([\w ]+)", text)
+                how = f"was killed ({killed[1]})" if killed else "ended"
+                raise ChildProcessError(f"the data worker of process {dead[1]} {how}") from None
             if "in DataLoader worker" in text:  # with a whole traceback in its text
                 error.__traceback__ = None  # else torch's frames keep the workers, in a circle
                 raise ChildProcessError(f"a data worker failed: {str(error).strip().splitlines()[-1]}") from None

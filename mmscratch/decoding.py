@@ -1,16 +1,15 @@
 """Writing: from a model's probabilities to a sentence. It knows of a decoder only start, step and reorder."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .attention import Memory
-from .batches import collate
-from .text import BOS, EOS, PAD, UNK, Vocabulary
+from .batches import collate, to_device, with_numbers
+from .text import BOS, EOS, PAD, UNK
 
 
 class Hypothesis(NamedTuple):
@@ -235,99 +234,72 @@ def _forbid(log_probs: Tensor, words: Tensor, too_short: bool, n: int) -> None:
 
 
 @torch.no_grad()
-def write(
-    decoder: nn.Module, vocabulary: Vocabulary, memories: Iterable[Memory], max_length: int = 40, num_beams: int = 1
-) -> list[list[str]]:
-    """A sentence, as tokens, for each row of each memory: `greedy_search`, or with more beams `beam_search`.
-
-    `memories` may be a generator: each is then made, without gradients, when its turn comes. Put the model into eval mode
-    first.
-    """
-
-    def search(memory: Memory) -> list[Hypothesis]:
-        if num_beams == 1:
-            return greedy_search(decoder, memory, max_length)
-        return [best for (best,) in beam_search(decoder, memory, num_beams, max_length)]
-
-    return [vocabulary.decode(hypothesis.tokens) for memory in memories for hypothesis in search(memory)]
-
-
-def write_captions(
+def generate(
     model: nn.Module,
-    vocabulary: Vocabulary,
-    pictures: Iterable[Tensor],
-    batch_size: int = 100,
+    vocabularies: dict,
+    examples: Sequence[dict],
+    num_beams: int = 1,
     max_length: int = 40,
-    num_beams: int = 1,
-) -> list[list[str]]:
-    """A caption, as tokens, for each picture (3, S, S) uint8. Puts the model into eval mode."""
-    device, pictures = next(model.parameters()).device, iter(pictures)
-
-    def memories():
-        while batch := list(islice(pictures, batch_size)):
-            yield model.encode({"image": torch.stack(batch).to(device)})
-
-    return write(model.eval().decoder, vocabulary, memories(), max_length, num_beams)
-
-
-def write_translations(
-    model: nn.Module,
-    vocabulary: Vocabulary,
-    source_vocabulary: Vocabulary,
-    sources: Sequence[Sequence[str]],
-    picture: Callable[[int], Tensor | None] | None = None,
     batch_size: int = 100,
-    max_length: int = 64,
-    num_beams: int = 1,
 ) -> list[list[str]]:
-    """A translation, as tokens, of each sentence, a list of tokens. Puts the model into eval mode.
+    """What the model writes about each example, as tokens: by `greedy_search`, or with more beams by `beam_search`.
 
-    `picture(i)`, if given, is what the model is shown beside sentence i: (3, S, S) uint8, or None.
+    An example is a dict of what is given, as data sets have it: {"image": (3, S, S) uint8, "source": list of words, …}.
+    `examples` may be a data set: each is then read when its turn comes. Puts the model into eval mode.
     """
-    device, order = next(model.parameters()).device, sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    model.eval()
+    order = _by_length(examples)
+    written = {}
+    for first in range(0, len(order), batch_size):
+        rows = order[first : first + batch_size]
+        memory = model.encode(_batch(model, vocabularies, [examples[i] for i in rows]))
+        if num_beams == 1:
+            hypotheses = greedy_search(model.decoder, memory, max_length)
+        else:
+            hypotheses = [best for (best,) in beam_search(model.decoder, memory, num_beams, max_length)]
+        for i, hypothesis in zip(rows, hypotheses):
+            written[i] = vocabularies["target"].decode(hypothesis.tokens)
+    return [written[i] for i in range(len(examples))]
 
-    def memories():
-        for first in range(0, len(order), batch_size):
-            rows = order[first : first + batch_size]
-            batch = collate([{"source": torch.tensor([*source_vocabulary.encode(sources[i]), EOS])} for i in rows])
-            pictures = [picture(i) for i in rows] if picture else []
-            there = [picture is not None for picture in pictures]
-            if any(there):
-                blank = torch.zeros_like(pictures[there.index(True)])
-                batch["image"] = torch.stack([blank if picture is None else picture for picture in pictures])
-                batch["has_image"] = torch.tensor(there)
-            yield model.encode({name: value.to(device) for name, value in batch.items()})
 
-    written = write(model.eval().decoder, vocabulary, memories(), max_length, num_beams)
-    return [tokens for _, tokens in sorted(zip(order, written))]
+def _by_length(examples: Sequence[dict]) -> list[int]:
+    """The examples' numbers, those with short sources first, so that a batch holds little padding."""
+    sources = getattr(examples, "columns", {}).get("source")
+    if sources is None:
+        return list(range(len(examples)))
+    return sorted(range(len(examples)), key=lambda i: len(sources[i]))
+
+
+def _batch(model: nn.Module, vocabularies: dict, examples: Sequence[dict]) -> dict[str, Tensor]:
+    """The batch of some examples, their words as numbers, on the model's device."""
+    batch = collate([with_numbers(example, vocabularies) for example in examples])
+    return to_device(batch, next(model.parameters()).device)
 
 
 @torch.no_grad()
-def alignment(
-    model: nn.Module, vocabulary: Vocabulary, source_vocabulary: Vocabulary, source: Sequence[str], words: Sequence[str]
-) -> Tensor:
-    """Where each layer of the model looks in a sentence, of S words, for each of T words that it writes: (layers, T, S).
+def attention_weights(model: nn.Module, vocabularies: dict, example: dict, words: Sequence[str]) -> Tensor:
+    """Where each layer of the model looks for each of T words that it writes about an example: (layers, T, N).
 
-    It is the mean over the layer's heads. What goes to the sentence's <eos> is left out, so a row sums to at most 1.
+    It is the mean over the layer's heads. Puts the model into eval mode.
     """
-    batch = {"source": [*source_vocabulary.encode(source), EOS], "target": [*vocabulary.encode(words), EOS]}
-    return _weights(model, {name: torch.tensor([numbers]) for name, numbers in batch.items()})[..., :-1]
+    batch = _batch(model, vocabularies, [example | {"target": list(words)}])
+    _, weights = model.eval()(batch, need_weights=True)  # (1, layers, H, T + 1, N)
+    return weights[0].mean(1)[:, :-1].cpu()  # without <eos>
 
 
-def _weights(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """The mean over its heads of where each layer looks for each word of a sentence, but <eos>: (layers, T, N)."""
-    device = next(model.parameters()).device
-    _, weights = model.eval()({name: value.to(device) for name, value in batch.items()}, need_weights=True)
-    return weights[0].mean(1)[:, :-1].cpu()
+def alignment(model: nn.Module, vocabularies: dict, source: Sequence[str], words: Sequence[str]) -> Tensor:
+    """Where each layer looks in a sentence of S words for each of T words that it writes: (layers, T, S).
+
+    The attention to the sentence's <eos> is left out, so a row sums to at most 1.
+    """
+    return attention_weights(model, vocabularies, {"source": source}, words)[..., :-1]
 
 
-@torch.no_grad()
-def attention_maps(model: nn.Module, vocabulary: Vocabulary, picture: Tensor, words: Sequence[str]) -> Tensor:
+def attention_maps(model: nn.Module, vocabularies: dict, picture: Tensor, words: Sequence[str]) -> Tensor:
     """Where the model looks in a picture (3, S, S) for each of T words that it writes: (T, h, w), each summing to 1.
 
-    Of a Transformer, the last layer's attention, the mean over its heads. The grid of places is square.
+    For a Transformer it is the last layer's attention. The grid of the picture's patches is square.
     """
-    target = torch.tensor([[*vocabulary.encode(words), EOS]])  # (1, T + 1)
-    maps = _weights(model, {"image": picture.unsqueeze(0), "target": target})[-1]  # (T, N)
+    maps = attention_weights(model, vocabularies, {"image": picture}, words)[-1]  # (T, N)
     maps = maps / maps.sum(-1, keepdim=True)  # a prefix shares the attention with the words
-    return maps.unflatten(-1, (math.isqrt(maps.size(-1)), -1))
+    return maps.unflatten(-1, (math.isqrt(maps.size(-1)), -1))  # (T, h, w)

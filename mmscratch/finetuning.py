@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from .attention import MultiHeadAttention
 from .engine.devices import pick_device
-from .engine.runs import read_checkpoint
+from .engine.runs import VERSION, check_version, read_checkpoint
 from .model import EncoderDecoder, ModelConfig, build_model
 from .recurrent import LSTM
 from .reliability import write_atomically
-from .text import Vocabulary, vocabulary_from
+from .text import vocabulary_from
 from .weights import TORCHVISION, keep_rows, load_fitting, load_torchvision
 
 State = dict[str, Tensor]
@@ -373,61 +373,62 @@ def load_trained(model: nn.Module, state: State, base: str) -> None:
 # From one run to the next.
 
 
-def save_run(
-    folder: str | Path,
-    model: EncoderDecoder,
-    config: ModelConfig,
-    vocabulary: Vocabulary,
-    facts: dict,
-    source_vocabulary: Vocabulary | None = None,
-) -> None:
-    """Keep a model, however it was made, as a run that `load_run` reads, and that a training can begin with."""
-    state = {"model": model.state_dict(), "model_config": asdict(config), "train_config": {}, "facts": facts}
-    write_atomically(Path(folder) / "best.pt", state | words_state(vocabulary, source_vocabulary))
+def save_run(folder: str | Path, model: EncoderDecoder, config: ModelConfig, vocabularies: dict, facts: dict) -> None:
+    """Keep a model, however it was made, as a run that `load_run` reads and that a training can start from."""
+    state = {
+        "version": VERSION,
+        "model": model.state_dict(),
+        "model_config": asdict(config),
+        "train_config": {},
+        "vocabularies": vocabulary_states(vocabularies),
+        "facts": facts,
+    }
+    write_atomically(Path(folder) / "best.pt", state)
 
 
-def words_state(vocabulary: Vocabulary, source_vocabulary: Vocabulary | None) -> dict:
-    """What a checkpoint keeps of the vocabularies; the source's is kept only where it is another than the target's."""
-    apart = source_vocabulary is not None and source_vocabulary is not vocabulary
-    return {"words": vocabulary.state(), "source_words": source_vocabulary.state() if apart else None}
+def vocabulary_states(vocabularies: dict) -> dict:
+    """What a checkpoint keeps of vocabularies by modality: their states, and once that of "target" where one is the same."""
+    target = vocabularies["target"]
+    others = {name: "target" if words is target else words.state() for name, words in vocabularies.items()}
+    return others | {"target": target.state()}
 
 
-def vocabularies(saved: dict) -> tuple[Vocabulary, Vocabulary | None]:
-    """Of a checkpoint: the vocabulary of what is written, and that of the source, or None where there is no source."""
-    vocabulary = vocabulary_from(saved["words"])
-    if not saved["model_config"].get("source_vocab_size"):
-        return vocabulary, None
-    return vocabulary, vocabulary_from(saved["source_words"]) if saved["source_words"] else vocabulary
+def vocabularies_from(states: dict) -> dict:
+    """The vocabularies of `vocabulary_states`, by modality."""
+    target = vocabulary_from(states["target"])
+    return {name: target if name == "target" or state == "target" else vocabulary_from(state) for name, state in states.items()}
 
 
-def load_run(folder: str | Path) -> tuple[EncoderDecoder, Vocabulary, dict]:
-    """The best model of a run in eval mode, its vocabulary, and its checkpoint.
+def load_run(folder: str | Path) -> tuple[EncoderDecoder, dict, dict]:
+    """The best model of a run in eval mode, its vocabularies by modality, and its checkpoint.
 
-    Of a run with LoRA, which keeps only what it has trained, the run that it began with is read as well; the change is
+    A run with LoRA keeps only what it has trained, so the run that it started from is read as well, and the change is
     merged into its weights. Raises ValueError where those are no longer the same.
     """
     path = Path(folder) / "best.pt"
     saved = read_checkpoint(path)
+    check_version(path, saved)
     try:
-        model, (vocabulary, source) = build_model(ModelConfig(**saved["model_config"])), vocabularies(saved)
-        config = saved.get("train_config", {})
+        model = build_model(ModelConfig(**saved["model_config"]))
+        vocabularies = vocabularies_from(saved["vocabularies"])
+        config = saved["train_config"]
         if not config.get("lora"):
             model.load_state_dict(saved["model"])
-    except (KeyError, TypeError, RuntimeError):
-        raise ValueError(f"{path}: the checkpoint of something else, or of another version of this project") from None
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
+        raise ValueError(f"{path}: the checkpoint of something else") from None
     if config.get("lora"):
         try:
-            adapt(model, vocabulary, config["start_from"], config["lora"], config["freeze"], source_vocabulary=source)
+            adapt(model, vocabularies, config["start_from"], config["lora"], config["freeze"])
         except FileNotFoundError as error:
             raise ValueError(f"{path} is only a change of another model, but {error}") from None
         load_change(path, model, saved)
         merge_lora(model)
         remove_lora(model)
-    return model.to(pick_device()).eval(), vocabulary, saved
+    return model.to(pick_device()).eval(), vocabularies, saved
 
 
 def load_change(path: Path, model: EncoderDecoder, saved: dict) -> None:
-    """Put the LoRA that is kept at `path` on a model that `adapt` has made ready."""
+    """Put the LoRA that is kept at `path` on a model that `adapt` has prepared."""
     try:
         load_trained(model, saved["model"], saved["base"])
     except ValueError as error:
@@ -435,26 +436,23 @@ def load_change(path: Path, model: EncoderDecoder, saved: dict) -> None:
         raise ValueError(f"{path} is a change of {base}, which must be as it was: {error}") from None
 
 
-_A_ROW_A_WORD = re.compile(r"(.*\.)?embedding(\.words)?\.weight|decoder\.bias")
-
-
 def adapt(
     model: EncoderDecoder,
-    vocabulary: Vocabulary,
+    vocabularies: dict,
     start_from: str = "",
     lora: int = 0,
     frozen: tuple[str, ...] = (),
     dropout: float = 0.0,
-    source_vocabulary: Vocabulary | None = None,
 ) -> None:
-    """Make a new model ready for fine-tuning: with the weights of `start_from`, a LoRA of rank `lora` in the decoder, if
-    not 0, and what is called `frozen` frozen.
+    """Prepare a new model for fine-tuning: with the weights of `start_from`, with a LoRA of rank `lora` in the decoder if
+    that is not 0, and with the parameters frozen that match `frozen`.
 
-    `start_from` is the folder of a run, or the name of one of torchvision's models, from which the backbone begins.
-    The vocabulary may be another, and there may be more positions: what both know keeps its rows, and with LoRA all rows
+    `start_from` is the folder of a run, or the name of one of torchvision's models, which then is the backbone.
+    The vocabularies may be others, and there may be more positions: what both know keeps its rows, and with LoRA all rows
     of such a table are trained.
     """
     published = start_from in TORCHVISION
+    changed = []
     if lora and (published or not start_from):
         raise ValueError("a LoRA is a change of a trained decoder: say of which run (start_from, or --from)")
     if published:
@@ -462,26 +460,42 @@ def adapt(
         if misfits.missing or misfits.other_shape:  # the classifier, which an encoder lacks, is unexpected
             raise ValueError(f"the weights of torchvision's {start_from} do not fit this model: {misfits}")
     elif start_from:
-        if not Path(start_from, "best.pt").exists():
-            raise FileNotFoundError(f"{start_from} holds no trained model")
-        base, before, saved = load_run(start_from)
-        state, ours = base.state_dict(), model.state_dict()
-        common = [name for name in state if name in ours and state[name].shape[1:] == ours[name].shape[1:]]
-        written, read = (before, vocabulary), (vocabularies(saved)[1], source_vocabulary)
-        words = {name: read if name.startswith("encoders.") else written for name in common if _A_ROW_A_WORD.fullmatch(name)}
-        rows = {name: (theirs.words, wanted.words) for name, (theirs, wanted) in words.items()}
-        positions = [name for name in common if name.endswith("embedding.positions.weight")]
-        rows |= {name: (range(len(state[name])), range(len(ours[name]))) for name in positions}
-        for name, (theirs, wanted) in rows.items():
-            state[name] = keep_rows(state[name], theirs, ours[name], wanted)
-        misfits = load_fitting(model, state)
-        if any(misfits):
-            raise ValueError(f"the weights of {start_from} do not fit this model: {misfits}")
+        changed = _load_base(model, vocabularies, start_from)
     if lora:
         freeze(model, "*")
         add_lora(model.decoder, lora, dropout=dropout)
-        if others := [name for name, (theirs, wanted) in rows.items() if theirs != wanted]:
-            unfreeze(model, *others)
+        if changed:
+            unfreeze(model, *changed)
     freeze(model, *frozen)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"all of the model is frozen by {' and '.join(frozen)}: there is nothing to train")
+
+
+_A_ROW_A_WORD = re.compile(r"(.*\.)?embedding(\.words)?\.weight|decoder\.bias")
+
+
+def _load_base(model: EncoderDecoder, vocabularies: dict, folder: str) -> list[str]:
+    """Load the weights of a run. -> the names of the tables whose rows are other words, or more, than those of the run."""
+    if not Path(folder, "best.pt").exists():
+        raise FileNotFoundError(f"{folder} holds no trained model")
+    base, before, _ = load_run(folder)
+    state = base.state_dict()
+    ours = model.state_dict()
+    changed = []
+    for name in state:
+        if name not in ours or state[name].shape[1:] != ours[name].shape[1:]:
+            continue
+        if _A_ROW_A_WORD.fullmatch(name):
+            modality = name.split(".")[1] if name.startswith("encoders.") else "target"
+            rows = before[modality].words, vocabularies[modality].words
+        elif name.endswith("embedding.positions.weight"):
+            rows = range(len(state[name])), range(len(ours[name]))
+        else:
+            continue
+        if rows[0] != rows[1]:
+            changed.append(name)
+        state[name] = keep_rows(state[name], rows[0], ours[name], rows[1])
+    misfits = load_fitting(model, state)
+    if any(misfits):
+        raise ValueError(f"the weights of {folder} do not fit this model: {misfits}")
+    return changed

@@ -1,6 +1,7 @@
 """The pieces put together: encoders that fill a memory, and a decoder that writes while looking at it."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -8,9 +9,23 @@ from torch import Tensor, nn
 
 from .attention import Memory
 from .recurrent import LSTMDecoder, LSTMEncoder
-from .text import BOS
+from .text import BOS, PAD
 from .transformer import TransformerDecoder, TransformerEncoder
-from .vision import VGG, ImageEncoder, ResNet, VisionTransformer
+from .vision import resnet_encoder, vgg_encoder, vit_encoder
+
+# By name, what reads a modality: encoder(inputs (B, …)) -> Memory. A new one is a class, or a function that makes it, and a
+# line here. Built with embed_dim and the settings that ModelConfig.encoders holds for its modality.
+ENCODERS: dict[str, Callable[..., nn.Module]] = {
+    "resnet": resnet_encoder,
+    "vgg": vgg_encoder,
+    "vit": vit_encoder,
+    "lstm": LSTMEncoder,
+    "transformer": TransformerEncoder,
+}
+DECODERS: dict[str, Callable[..., nn.Module]] = {
+    "lstm": LSTMDecoder,
+    "transformer": TransformerDecoder,
+}
 
 
 def fuse(memories: list[Memory]) -> Memory:
@@ -21,19 +36,33 @@ def fuse(memories: list[Memory]) -> Memory:
 
 
 class EncoderDecoder(nn.Module):
-    """Every task of this project: encoders turn what is given into a memory, a decoder writes a sentence about it.
+    """Every task that writes: encoders turn what is given into a memory, and a decoder writes a sentence about it.
 
-    `encoders` maps a modality's name ("image", "source", "audio") to its encoder. A batch is a dict of tensors; a
+    `encoders` maps the name of a modality ("image", "source", "sound") to its encoder. A batch is a dict of tensors; a
     modality that it lacks is not fused. Where only some examples have one, batch["has_image"] (B,) bool says which; those
-    that have none see nothing of it.
+    that have none see nothing of it. Where sequences are padded, batch["sound_lengths"] (B,) goes to the encoder as well.
 
-    Several modalities are fused on an equal footing: each vector is brought to the same length. With `modality_dropout`, in
-    training, so large a share of the examples lacks one of its modalities, so that one model can do with and without.
+    Several modalities are fused on an equal footing: each vector is brought to the same length. In training, the fraction
+    `modality_dropout` of the examples has one of its modalities dropped, so the same model works with or without it;
+    `label_smoothing` and `teacher_forcing` are those of `loss`.
     """
 
-    def __init__(self, encoders: dict[str, nn.Module], decoder: nn.Module, modality_dropout: float = 0.0):
+    counts = "words"  # what `loss` counts
+
+    def __init__(
+        self,
+        encoders: dict[str, nn.Module],
+        decoder: nn.Module,
+        modality_dropout: float = 0.0,
+        label_smoothing: float = 0.0,
+        teacher_forcing: float = 1.0,
+    ):
         super().__init__()
-        self.encoders, self.decoder, self.modality_dropout = nn.ModuleDict(encoders), decoder, modality_dropout
+        self.encoders = nn.ModuleDict(encoders)
+        self.decoder = decoder
+        self.modality_dropout = modality_dropout
+        self.label_smoothing = label_smoothing
+        self.teacher_forcing = teacher_forcing
 
     def encode(self, batch: dict[str, Tensor]) -> Memory:
         """What is given -> one memory."""
@@ -43,10 +72,29 @@ class EncoderDecoder(nn.Module):
         there = {name: batch.get(f"has_{name}") for name in given}  # each (B,) or None
         if self.training and self.modality_dropout and len(given) > 1:
             there = _drop_some(there, len(batch[given[0]]), self.modality_dropout, batch[given[0]].device)
-        memories = [_encode_some(self.encoders[name], batch[name], there[name]) for name in given]
-        if len(self.encoders) > 1:  # else the modality whose vectors are longer would outweigh the other, or be shut out
+        memories = []
+        for name in given:
+            inputs = [batch[name], batch[f"{name}_lengths"]] if f"{name}_lengths" in batch else [batch[name]]
+            memories.append(_encode_some(self.encoders[name], inputs, there[name]))
+        if len(self.encoders) > 1:  # else the modality with longer vectors would outweigh the other, or be shut out
             memories = [Memory(F.layer_norm(m.tokens, m.tokens.shape[-1:]), m.mask) for m in memories]
         return fuse(memories)
+
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """(the cross-entropy of a batch, summed over its words; how many words that are). Padding counts for nothing.
+
+        In training, with s for `label_smoothing`, a word costs (1 - s) (-log p(word)) + s (mean over the vocabulary of
+        -log p), and the fraction `teacher_forcing` of the words that the decoder reads are the true ones (see `forward`).
+        Otherwise s = 0, and it reads the true words. Source: Szegedy et al. 2016, section 7.
+        """
+        target = batch["target"]  # (B, T)
+        smoothing = self.label_smoothing if self.training else 0.0
+        teacher_forcing = self.teacher_forcing if self.training else 1.0
+        logits = self(batch, teacher_forcing=teacher_forcing).float()  # (B, T, V)
+        loss = F.cross_entropy(
+            logits.flatten(0, 1), target.flatten(), ignore_index=PAD, reduction="sum", label_smoothing=smoothing
+        )
+        return loss, (target != PAD).sum()
 
     def forward(
         self, batch: dict[str, Tensor], need_weights: bool = False, teacher_forcing: float = 1.0
@@ -58,17 +106,20 @@ class EncoderDecoder(nn.Module):
         itself finds most probable there (scheduled sampling: Bengio et al. 2015). That goes word by word, and is slow.
         """
         target = batch["target"]  # (B, T), ending in <eos>
-        bos = target.new_full((target.size(0), 1), BOS)
+        bos = target.new_full((target.size(0), 1), BOS)  # (B, 1)
         if need_weights and teacher_forcing < 1:
             raise ValueError("where it looks is told with teacher forcing only: teacher_forcing=1")
         if teacher_forcing == 1:
             return self.decoder(torch.cat([bos, target[:, :-1]], dim=1), self.encode(batch), need_weights)
-        state, token, found = self.decoder.start(self.encode(batch)), bos.squeeze(1), []
+        state = self.decoder.start(self.encode(batch))
+        token = bos.squeeze(1)  # (B,)
+        steps = []
         for true in target.unbind(1):  # (B,)
             logits, state = self.decoder.step(token, state)  # (B, V)
-            found.append(logits)
-            token = torch.where(torch.rand(len(true), device=true.device) < teacher_forcing, true, logits.argmax(-1))
-        return torch.stack(found, dim=1)
+            steps.append(logits)
+            is_true = torch.rand(len(true), device=true.device) < teacher_forcing  # (B,)
+            token = torch.where(is_true, true, logits.argmax(-1))
+        return torch.stack(steps, dim=1)  # (B, T, V)
 
 
 def _drop_some(there: dict[str, Tensor | None], B: int, share: float, device: torch.device) -> dict[str, Tensor]:
@@ -79,93 +130,76 @@ def _drop_some(there: dict[str, Tensor | None], B: int, share: float, device: to
     return {name: has & ((chosen != i) | (count < 2)) for i, (name, has) in enumerate(there.items())}
 
 
-def _encode_some(encoder: nn.Module, inputs: Tensor, there: Tensor | None) -> Memory:
-    """The memory of the inputs (B, …) that are `there`; the other rows have nothing to look at.
+def _encode_some(encoder: nn.Module, inputs: list[Tensor], there: Tensor | None) -> Memory:
+    """The memory of the inputs, each (B, …), that are `there` (B,); the other rows have nothing to look at.
 
-    The others are not computed either: batch norm would mix blank pictures into what it knows of real ones.
+    The others are not computed either: batch norm would mix blank pictures into what it knows of real ones. Where none is
+    there, the gradient is 0 all the same: processes that train together expect one.
     """
     if there is None or there.all():
-        return encoder(inputs)
-    rows, training = there.nonzero().squeeze(1), encoder.training
-    if len(rows) == 0:  # a gradient of 0 all the same: processes that train together expect one
-        some = encoder.eval()(inputs[:1])
+        return encoder(*inputs)
+    B = len(there)
+    rows = there.nonzero().squeeze(1)  # (R,)
+    if len(rows) == 0:
+        training = encoder.training
+        some = encoder.eval()(*(values[:1] for values in inputs))
         encoder.train(training)
-        return Memory(0 * some.tokens.expand(len(inputs), -1, -1), torch.zeros_like(some.mask).expand(len(inputs), -1))
-    some = encoder(inputs[rows])
-    tokens, mask = (x.new_zeros(len(inputs), *x.shape[1:]) for x in some)
+        return Memory(0 * some.tokens.expand(B, -1, -1), torch.zeros_like(some.mask).expand(B, -1))
+    some = encoder(*(values[rows] for values in inputs))
+    tokens = some.tokens.new_zeros(B, *some.tokens.shape[1:])  # (B, N, D)
+    mask = some.mask.new_zeros(B, *some.mask.shape[1:])  # (B, N)
     return Memory(tokens.index_copy(0, rows, some.tokens), mask.index_copy(0, rows, some.mask))
 
 
 @dataclass
 class ModelConfig:
-    """What a model is made of; plain values, kept in its checkpoint."""
+    """What a model is made of; plain values, kept in its checkpoint.
+
+    Each encoder, and the decoder, is a dict: its "name" in ENCODERS or DECODERS, and the settings with which it is built.
+    """
 
     vocab_size: int
-    backbone: str = "resnet"  # or "vgg" or "vit", each with a depth that is a number; or "": it sees no pictures
-    depth: int | tuple[int, ...] = (1, 1)  # a published one, or the ResNet's blocks a stage, or the ViT's blocks
-    width: int = 32  # channels of the ResNet's first stage; the ViT has 8 times as many, in heads of 64
-    encoder_layers: int = 0  # Transformer blocks in which the places of the picture look at one another
-    image_size: int = 64
-    source_vocab_size: int = 0  # of the sentence that is given; 0: none is
-    source_layers: int = 1  # of its encoder, which is of the decoder's kind
-    joint_vocabulary: bool = False  # source and target have the same words, and share one embedding
-    modality_dropout: float = 0.0  # the share of examples that, in training, lack their picture or their sentence
-    decoder: str = "lstm"  # or "transformer"
-    fusion: str = "cross_attention"  # or "prefix"
-    score: str = "dot"  # or "additive": how the LSTM's cross-attention compares
+    encoders: dict[str, dict] = field(default_factory=lambda: {"image": {"name": "resnet"}})  # by modality
+    decoder: dict = field(default_factory=lambda: {"name": "lstm", "hidden_size": 256})
     embed_dim: int = 256  # of words, of the memory and of all that is compared with them
-    hidden_size: int = 256  # of the LSTM
-    num_heads: int = 4  # of the Transformer
-    feedforward_size: int | None = None  # of the Transformer's small networks; None: four times embed_dim
-    num_layers: int = 1  # of the decoder
-    max_length: int = 64  # words and <eos>: the Transformer has so many positions
-    dropout: float = 0.0
+    joint_vocabulary: bool = False  # source and target have the same words, and share one embedding
+    modality_dropout: float = 0.0  # these three: see `EncoderDecoder`
+    label_smoothing: float = 0.0
+    teacher_forcing: float = 1.0
 
 
 def build_model(config: ModelConfig) -> EncoderDecoder:
-    """A new model with random weights."""
-    if config.decoder not in ("lstm", "transformer"):
-        raise ValueError(f'decoder is "lstm" or "transformer", not {config.decoder!r}')
-    if not config.backbone and not config.source_vocab_size:
-        raise ValueError("a model needs a picture (backbone) or a sentence (source_vocab_size) to write about, or both")
-    if config.joint_vocabulary and config.source_vocab_size != config.vocab_size:
-        raise ValueError(f"a joint vocabulary has one size, not {config.source_vocab_size} and {config.vocab_size}")
-    encoders: dict[str, nn.Module] = {}
-    if config.backbone:
-        encoders["image"] = ImageEncoder(_backbone(config), config.embed_dim, config.image_size, config.encoder_layers)
-    words, rest = (config.vocab_size, config.embed_dim), {"fusion": config.fusion, "dropout": config.dropout}
-    source = (config.source_vocab_size, config.embed_dim)
-    if config.decoder == "lstm":
-        decoder = LSTMDecoder(*words, config.hidden_size, config.num_layers, score=config.score, **rest)
-        if config.source_vocab_size:
-            encoders["source"] = LSTMEncoder(*source, config.hidden_size, config.source_layers, config.dropout)
-    else:
-        size = {"max_length": config.max_length, "hidden_size": config.feedforward_size}
-        decoder = TransformerDecoder(*words, config.num_heads, config.num_layers, **size, **rest)
-        if config.source_vocab_size:
-            size["dropout"] = config.dropout
-            encoders["source"] = TransformerEncoder(*source, config.num_heads, config.source_layers, **size)
+    """A new model with random weights. Raises ValueError for settings that no model has."""
+    if not config.encoders:
+        raise ValueError("a model needs an encoder for what is given, such as encoders={'image': {'name': 'resnet'}}")
+    readers = {modality: settings for modality, settings in config.encoders.items() if "vocab_size" in settings}
+    others = {modality: settings for modality, settings in config.encoders.items() if modality not in readers}
+    encoders = {modality: _build(ENCODERS, settings, embed_dim=config.embed_dim) for modality, settings in others.items()}
+    decoder = _build(DECODERS, config.decoder, vocab_size=config.vocab_size, embed_dim=config.embed_dim)
+    for modality, settings in readers.items():  # last: in this order a seed has always given the same weights
+        encoders[modality] = _build(ENCODERS, settings, embed_dim=config.embed_dim)
     if config.joint_vocabulary:
+        source_size = config.encoders["source"]["vocab_size"]
+        if source_size != config.vocab_size:
+            raise ValueError(f"a joint vocabulary has one size, not {source_size} and {config.vocab_size}")
         table(encoders["source"]).weight = table(decoder).weight
-    return EncoderDecoder(encoders, decoder, config.modality_dropout)
+    return EncoderDecoder(
+        encoders, decoder, config.modality_dropout, config.label_smoothing, config.teacher_forcing
+    )
+
+
+def _build(registry: dict[str, Callable[..., nn.Module]], settings: dict, **sizes: int) -> nn.Module:
+    """The encoder or decoder that is registered under settings["name"], made with the other settings."""
+    settings = dict(settings)
+    name = settings.pop("name", None)
+    if name not in registry:
+        raise ValueError(f"the name of an encoder or decoder is one of {', '.join(registry)}, not {name!r}")
+    try:
+        return registry[name](**sizes, **settings)
+    except TypeError as error:  # a setting that it does not have
+        raise ValueError(f"{name}: {error}") from None
 
 
 def table(reader: nn.Module) -> nn.Embedding:
     """The embedding of the words of an encoder of sentences, or of a decoder."""
     return getattr(reader.embedding, "words", reader.embedding)
-
-
-def _backbone(config: ModelConfig) -> nn.Module:
-    """What sees: without its classifier."""
-    if config.backbone == "resnet":
-        return ResNet(config.depth, num_classes=0, width=config.width)
-    if config.backbone == "vgg":
-        return VGG(config.depth, batch_norm=True, num_classes=0)
-    if config.backbone != "vit":
-        raise ValueError(f'backbone is "resnet", "vgg" or "vit", or "" for none, not {config.backbone!r}')
-    if not isinstance(config.depth, int) or config.width % 8:
-        wrong = f"not {config.depth!r} and {config.width}"
-        raise ValueError(f'"vit" has a depth that is one number, and a width that is a multiple of 8, {wrong}')
-    hidden_dim = 8 * config.width
-    heads, mlp_dim = hidden_dim // 64, 4 * hidden_dim
-    return VisionTransformer(config.image_size, 8, config.depth, heads, hidden_dim, mlp_dim, num_classes=0)

@@ -90,13 +90,13 @@ class ResNet(nn.Module):
 
     `depth` is 18, 34, 50, 101 or 152, or, for something smaller, the number of basic blocks in each stage: [1, 1, 1]
     has three stages, each twice as wide as the one before and, from the second on, half as high. `width` is that of
-    the first stage; with `num_classes=0` there is no classifier.
+    the first stage; with `num_classes=None` there is no classifier.
     Source: He et al. 2015, "Deep residual learning"; torchvision.models.resnet, whose state dicts load.
     """
 
     STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
-    def __init__(self, depth: int | Sequence[int], num_classes: int = 1000, width: int = 64):
+    def __init__(self, depth: int | Sequence[int], num_classes: int | None = 1000, width: int = 64):
         super().__init__()
         if isinstance(depth, int) and depth not in self.STAGES:
             raise ValueError(f"no ResNet of depth {depth}: choose one of {', '.join(map(str, self.STAGES))} or a list")
@@ -131,13 +131,13 @@ class ResNet(nn.Module):
 class VGG(nn.Module):
     """Stacks of 3×3 convolutions: (B, 3, H, W) -> `features` (B, 512, H/32, W/32) -> logits (B, num_classes).
 
-    `depth` is 11, 13, 16 or 19; with `num_classes=0` there is no classifier.
+    `depth` is 11, 13, 16 or 19; with `num_classes=None` there is no classifier.
     Source: Simonyan & Zisserman 2014; torchvision.models.vgg, whose state dicts load.
     """
 
     CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # a stage
 
-    def __init__(self, depth: int, batch_norm: bool = False, num_classes: int = 1000):
+    def __init__(self, depth: int, batch_norm: bool = False, num_classes: int | None = 1000):
         super().__init__()
         if not isinstance(depth, int) or depth not in self.CONVOLUTIONS:
             raise ValueError(f"no VGG of depth {depth}: choose one of {', '.join(map(str, self.CONVOLUTIONS))}")
@@ -179,7 +179,7 @@ class VisionTransformer(nn.Module):
         x = [class token, E patch₁, …, E patch_N] + positions;  logits = W norm(blocks(x))₀
 
     S is `image_size` and P `patch_size`, in pixels, D `hidden_dim`. The class token is a learned vector that stands
-    before the patches and gathers what the classifier needs; with `num_classes=0` there is no classifier.
+    before the patches and gathers what the classifier needs; with `num_classes=None` there is no classifier.
     Source: Dosovitskiy et al. 2020, "An image is worth 16×16 words"; torchvision's vit_b_16, whose weights load through
     `weights.load_torchvision` (there `dropout` drops no attention weights, here it does).
     """
@@ -192,7 +192,7 @@ class VisionTransformer(nn.Module):
         num_heads: int,
         hidden_dim: int,
         mlp_dim: int,
-        num_classes: int = 1000,
+        num_classes: int | None = 1000,
         dropout: float = 0.0,
     ):
         super().__init__()
@@ -263,3 +263,32 @@ class ImageEncoder(nn.Module):
         for block in self.blocks:
             tokens, _, _ = block(tokens)
         return Memory(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
+
+
+def resnet_encoder(
+    embed_dim: int,
+    image_size: int = 64,
+    num_layers: int = 0,
+    depth: int | Sequence[int] = (1, 1),
+    width: int = 32,
+) -> ImageEncoder:
+    """An `ImageEncoder` that sees with a `ResNet`."""
+    return ImageEncoder(ResNet(depth, num_classes=None, width=width), embed_dim, image_size, num_layers)
+
+
+def vgg_encoder(embed_dim: int, image_size: int = 64, num_layers: int = 0, depth: int = 11) -> ImageEncoder:
+    """An `ImageEncoder` that sees with a `VGG` with batch norm."""
+    return ImageEncoder(VGG(depth, batch_norm=True, num_classes=None), embed_dim, image_size, num_layers)
+
+
+def vit_encoder(
+    embed_dim: int,
+    image_size: int = 64,
+    num_layers: int = 0,
+    depth: int = 2,
+    hidden_dim: int = 256,
+) -> ImageEncoder:
+    """An `ImageEncoder` that sees with a `VisionTransformer`, in patches of 8 pixels and heads of 64 dimensions."""
+    num_heads = max(1, hidden_dim // 64)
+    vit = VisionTransformer(image_size, 8, depth, num_heads, hidden_dim, 4 * hidden_dim, num_classes=None)
+    return ImageEncoder(vit, embed_dim, image_size, num_layers)

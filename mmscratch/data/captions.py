@@ -3,78 +3,45 @@
 import csv
 import json
 import os
-import sys
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from torch import Tensor
-
 from ..engine.safetensors import once_each
-from ..text import tokenize
+from .dataset import DataSet, Lazy, words_of
 from .language import caption
 from .photographs import PICTURE_SUFFIXES, Photographs
 from .scenes import SPLITS, Scene, draw
 
 
-class CaptionData:
-    """Pictures and their captions; or sentences and their translations, which may have pictures beside them.
-
-    captions[i]     the captions of picture i, or the translations of sentence i, as they were written
-    references[i]   the same, tokenized
-    sources[i]      the sentence that is to be translated, tokenized; None: there are only pictures
-    names[i]        what to call it
-    picture(i)      (3, size, size) uint8; black where there is none
-    pictured[i]     is there a picture i? None: of each there is one
-    problems        what was skipped while reading, a line each, with file and line
-    """
-
-    captions: list[list[str]]
-    references: list[list[list[str]]]
-    sources: list[list[str]] | None = None
-    names: list[str]
-    pictured: list[bool] | None = None
-    problems: list[str]
-    size: int
-
-    def __len__(self) -> int:
-        return len(self.references)
-
-    def picture(self, index: int) -> Tensor:
-        raise NotImplementedError
-
-
-def _tokens(caption: str) -> list[str]:
-    return [sys.intern(token) for token in tokenize(caption)]  # a word that stands in 10,000 captions is kept once
-
-
-class SceneCaptions(CaptionData):
+class SceneCaptions(DataSet):
     """The first `count` scenes of a split, drawn when they are asked for.
 
     Each has its five captions; with `one_each`, for training on many scenes, only one of them, in turn.
+    With `size` 0 there are no pictures.
     """
 
     def __init__(self, split: str, count: int, language: str = "en", size: int = 64, one_each: bool = False):
         if split not in SPLITS:
             raise ValueError(f"the scenes have no split {split!r}: choose one of {', '.join(SPLITS)}")
+        super().__init__()
         self.tell([Scene(SPLITS[split] + i) for i in range(count)], language, size, one_each)
         self.names = [f"{split} {i}" for i in range(count)]
 
     def tell(self, scenes: Sequence[Scene], language: str = "en", size: int = 64, one_each: bool = False) -> None:
         """Hold these scenes instead."""
-        self.scenes, self.size, self.problems = list(scenes), size, []
+        self.scenes = list(scenes)
         self.names = [f"scene {scene.seed}" for scene in self.scenes]
-        which = [[i] for i in range(5)] if one_each else [range(5)] * 5  # captions of scene 0, 1, …, 4, again of 5, …
-        self.captions = [[caption(scene, j, language) for j in which[i % 5]] for i, scene in enumerate(self.scenes)]
-        self.references = [list(map(_tokens, texts)) for texts in self.captions]
-
-    def scene(self, index: int) -> Scene:
-        return self.scenes[index]
-
-    def picture(self, index: int) -> Tensor:
-        return draw(self.scene(index), self.size)
+        if size:
+            self.columns["image"] = Lazy(partial(draw, size=size), self.scenes)
+        self.texts = []
+        for i, scene in enumerate(self.scenes):
+            which = [i % 5] if one_each else range(5)
+            self.texts.append([caption(scene, j, language) for j in which])
+        self.references = [[words_of(text) for text in texts] for texts in self.texts]
 
 
 class Line(NamedTuple):
@@ -86,7 +53,7 @@ class Line(NamedTuple):
     split: str | None = None
 
 
-class PhotoCaptions(CaptionData):
+class PhotoCaptions(DataSet):
     """Photographs with captions, from lines that a layout has read.
 
     The pictures are decoded once, into a memory-mapped file under `CACHE`. What cannot be used (a missing or corrupt
@@ -94,19 +61,18 @@ class PhotoCaptions(CaptionData):
     """
 
     def __init__(self, root: Path, files: Iterable[str], lines: Iterable[Line], problems: list[str], size: int):
-        self.size, self.problems = size, problems
+        super().__init__()
+        self.problems = problems
         found = _captions_by_file(set(files), lines, problems)
         paths = [root / name for name in found]
-        self.photographs = Photographs(paths, size)
-        problems += self.photographs.unreadable.values()
-        self.places = [i for i in range(len(paths)) if i not in self.photographs.unreadable]
-        self.names = [str(paths[i]) for i in self.places]
-        every = list(found.values())
-        self.captions = [[text for text, _ in every[i]] for i in self.places]
-        self.references = [[tokens for _, tokens in every[i]] for i in self.places]
-
-    def picture(self, index: int) -> Tensor:
-        return self.photographs[self.places[index]]
+        photographs = Photographs(paths, size)
+        problems += photographs.unreadable.values()
+        readable = [i for i in range(len(paths)) if i not in photographs.unreadable]
+        self.columns["image"] = Lazy(photographs.__getitem__, readable)
+        self.names = [str(paths[i]) for i in readable]
+        captions = list(found.values())
+        self.texts = [[text for text, _ in captions[i]] for i in readable]
+        self.references = [[words for _, words in captions[i]] for i in readable]
 
 
 def _key(name: str) -> str:
@@ -129,7 +95,7 @@ def _captions_by_file(files: set[str], lines: Iterable[Line], problems: list[str
             problems.append(f"{line.where}: there is no picture {line.name!r}")
             continue
         for text in line.captions:
-            tokens = _tokens(text)
+            tokens = words_of(text)
             if tokens:
                 found.setdefault(name, []).append((text, tokens))
             else:

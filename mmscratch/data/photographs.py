@@ -1,6 +1,5 @@
 """Photographs on disk, decoded once."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -30,7 +29,8 @@ class Photographs:
 
     def __init__(self, paths: list[Path], size: int):
         self.cache, self.unreadable = _decode_once(paths, size)
-        self.shape, self.pictures = (len(paths), 3, size, size), None
+        self.shape = (len(paths), 3, size, size)
+        self.pictures = None
 
     def __getitem__(self, index: int) -> Tensor:
         if self.pictures is None:
@@ -51,10 +51,9 @@ def _decode_once(paths: list[Path], size: int) -> tuple[Path, dict[int, str]]:
     folder = CACHE.absolute() / hashlib.sha256(repr((size, stats)).encode()).hexdigest()[:20]
     if not folder.is_dir():
         CACHE.mkdir(parents=True, exist_ok=True)
-        for left in CACHE.glob("*.unfinished"):
-            with contextlib.suppress(FileNotFoundError):  # another process has removed it
-                if time.time() - left.stat().st_mtime > 24 * 3600:
-                    shutil.rmtree(left, ignore_errors=True)
+        for left in CACHE.glob("*.unfinished"):  # by a process that was killed
+            if time.time() - left.stat().st_mtime > 24 * 3600:
+                shutil.rmtree(left, ignore_errors=True)
         unfinished = Path(tempfile.mkdtemp(dir=CACHE, suffix=".unfinished"))
         try:
             unreadable = _decode(paths, size, unfinished / "pictures")

@@ -5,10 +5,8 @@ import re
 import zlib
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from .captions import CaptionData, SceneCaptions, _tokens
+from .captions import SceneCaptions
+from .dataset import DataSet, Lazy, words_of
 from .language import caption, mask_colours, mask_noun, name_thing
 from .photographs import PICTURE_SUFFIXES, Photographs
 
@@ -23,26 +21,35 @@ class SceneTranslation(SceneCaptions):
     "some", each of these in a third of the sentences. With `size` 0 there are no pictures.
     """
 
-    def __init__(self, split: str, count: int, source: str = "en", target: str = "de", size: int = 64, hidden: str = ""):
+    def __init__(
+        self,
+        split: str,
+        count: int,
+        languages: tuple[str, str] = ("en", "de"),
+        size: int = 64,
+        hidden: str = "",
+    ):
         if hidden not in HIDDEN:
             raise ValueError(f"what is hidden is one of {HIDDEN}, not {hidden!r}")
-        _check_languages(source, target)
+        _check_languages(*languages)
+        source, target = languages
         super().__init__(split, count, target, size, one_each=True)
-        self.sources, self.pictured = [], None if size else [False] * count
+        sources = self.columns["source"] = []
         for i, scene in enumerate(self.scenes):
             text, turn = caption(scene, i % 5, source), i // 6
             if i % 6 == 5:
-                text, translation = (name_thing(scene, turn // 3 % 3, language) for language in (source, target))
-                self.captions[i], self.references[i] = [translation], [_tokens(translation)]
+                text, translation = (name_thing(scene, turn // 3 % 3, language) for language in languages)
+                self.texts[i] = [translation]
+                self.references[i] = [words_of(translation)]
             what = HIDDEN[turn % 3] if hidden == "some" else hidden
             if what == "colours":
                 text = mask_colours(text, source)
             elif what == "noun":
                 text = mask_noun(text, turn, source)
-            self.sources.append(_tokens(text))
+            sources.append(words_of(text))
 
 
-class Multi30k(CaptionData):
+class Multi30k(DataSet):
     """Multi30k in its official layout: data/task1/raw/train.en or train.en.gz, …, and data/task1/image_splits/train.txt.
 
     Line i of a language is the translation of line i of another: en, de, fr, cs. Splits: train (29,000 sentences),
@@ -50,8 +57,7 @@ class Multi30k(CaptionData):
     out, and named in `problems`, where one of the two is empty.
 
     With `photographs`, a folder of pictures, each pair has its photograph where there is one: Multi30k is made of
-    Flickr30k, of which Flickr8k is a part, and a photograph has the same number in the names of both. With `all_pictured`
-    the pairs without one are left out.
+    Flickr30k, of which Flickr8k is a part, and a photograph has the same number in the names of both.
     Source: Elliott, Frank, Sima'an & Specia 2016.
     """
 
@@ -59,16 +65,14 @@ class Multi30k(CaptionData):
         self,
         root: str | Path,
         split: str = "train",
-        source: str = "en",
-        target: str = "de",
+        languages: tuple[str, str] = ("en", "de"),
         photographs: str | Path | None = None,
         size: int = 64,
-        all_pictured: bool = False,
     ):
         folder = Path(root, "data/task1")
         split = {"validation": "val", "test": "test_2016_flickr"}.get(split, split)
-        _check_languages(source, target)
-        paths = [_plain_or_packed(folder / "raw", f"{split}.{language}") for language in (source, target)]
+        _check_languages(*languages)
+        paths = [_plain_or_packed(folder / "raw", f"{split}.{language}") for language in languages]
         columns = list(map(read_lines, paths))
         if photographs is not None:
             paths.append(folder / "image_splits" / f"{split}.txt")
@@ -76,34 +80,32 @@ class Multi30k(CaptionData):
         for path, column in zip(paths, columns):
             if len(column) != len(columns[0]):
                 raise ValueError(f"{paths[0]} has {len(columns[0]):,} lines, but {path} {len(column):,}: they must be in parallel")
-        self.size, self.problems = size, []
-        found = {} if photographs is None else _photographs(Path(photographs))
-        self.photographs = None
-        if found:
-            wanted = sorted(set(columns[2]) & found.keys())
-            self.photographs = Photographs([found[name] for name in wanted], size)
-            self.problems += self.photographs.unreadable.values()
-            number = {name: i for i, name in enumerate(wanted) if i not in self.photographs.unreadable}
-        self.sources, self.captions, self.references, self.names, self.places = [], [], [], [], []
+        super().__init__()
+        sources = self.columns["source"] = []
+        places = []  # of each pair's photograph among those that are kept, or None
+        number = self._keep(photographs, columns[2], size) if photographs is not None else {}
         for i, (text, translation, *photograph) in enumerate(zip(*columns), 1):
-            tokens, translated = _tokens(text), _tokens(translation)
-            place = number.get(photograph[0]) if found else None
-            if not tokens or not translated:
-                self.problems.append(f"{paths[not translated and bool(tokens)]}:{i}: the sentence is empty")
-            elif place is not None or not all_pictured:
-                self.sources.append(tokens)
-                self.captions.append([translation.strip()])
-                self.references.append([translated])
+            place = number.get(photograph[0]) if photograph else None
+            given = words_of(text)
+            written = words_of(translation)
+            if not given or not written:
+                self.problems.append(f"{paths[1] if given else paths[0]}:{i}: the sentence is empty")
+            else:
+                sources.append(given)
+                places.append(place)
+                self.texts.append([translation.strip()])
+                self.references.append([written])
                 self.names.append(f"{paths[0]}:{i}")
-                self.places.append(place)
-        self.pictured = [place is not None for place in self.places]
-        if all(self.pictured):
-            self.pictured = None
+        if number:
+            self.columns["image"] = Lazy(self.photographs.__getitem__, places)
 
-    def picture(self, index: int) -> Tensor:
-        if self.places[index] is None:
-            return torch.zeros(3, self.size, self.size, dtype=torch.uint8)
-        return self.photographs[self.places[index]]
+    def _keep(self, folder: str | Path, wanted: list[str], size: int) -> dict[str, int]:
+        """Decode the photographs that the sentences speak of: the number of each that can be read, by its name."""
+        found = _photographs(Path(folder))
+        names = sorted(set(wanted) & found.keys())
+        self.photographs = Photographs([found[name] for name in names], size)
+        self.problems += self.photographs.unreadable.values()
+        return {name: i for i, name in enumerate(names) if i not in self.photographs.unreadable}
 
 
 def _check_languages(source: str, target: str) -> None:

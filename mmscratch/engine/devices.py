@@ -1,15 +1,12 @@
 """Where training computes, and in which number format."""
 
 import contextlib
-import copy
-import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 
 def pick_device() -> torch.device:
@@ -50,13 +47,12 @@ class Precision:
         return f"{str(self.dtype).removeprefix('torch.')}{', channels last' if self.channels_last else ''}{tf32}"
 
 
-def pick_precision(
-    model: nn.Module, loss: Callable[[nn.Module], Tensor], device: torch.device, asked: str = "auto"
-) -> tuple[Precision, str]:
-    """The precision that was asked for, or the fastest one for training this model here; and why, in words.
+def pick_precision(device: torch.device, asked: str = "auto") -> tuple[Precision, str]:
+    """The precision that was asked for, or the one that suits this machine; and why, in words.
 
-    On a CPU the fastest is measured, with `loss` on copies of the model: some have instructions for bfloat16 and gain a
-    factor of two, on others it is slower than float32. A GPU computes in bfloat16, or in float16 if it is older than 2020.
+    What the hardware says it has decides, and no measurement, so that two runs on one machine give the same result. A CPU
+    computes in bfloat16 if it has instructions for its products (AMX or AVX-512 BF16), otherwise in float32, which is
+    faster there. A GPU computes in bfloat16, or in float16 if it is older than 2020.
     """
     if asked not in ("auto", "float32", "bfloat16", "float16"):
         raise ValueError(f'precision is "auto", "float32", "bfloat16" or "float16", not {asked!r}')
@@ -67,18 +63,20 @@ def pick_precision(
         return Precision(device, torch.bfloat16 if has_bfloat16 else torch.float16, True), "the fastest of this GPU"
     if device.type != "cpu":
         return Precision(device, torch.float32, False), f"the safe choice on {device.type}"
-    choices = [Precision(device, torch.float32, False), Precision(device, torch.float32, True), Precision(device, torch.bfloat16, True)]
-    trials = [(precision, copy.deepcopy(model).to(memory_format=precision.layout)) for precision in choices]
-    seconds = dict.fromkeys(choices, math.inf)
-    with torch.random.fork_rng(devices=[]):
-        for precision, trial in trials * 4:  # in turn, so that a moment in which the machine is busy meets all of them
-            start = time.perf_counter()
-            with precision.autocast():
-                value = loss(trial)
-            value.backward()
-            seconds[precision] = min(seconds[precision], time.perf_counter() - start)
-    fastest = min(seconds, key=seconds.get)
-    return fastest, "measured: " + ", ".join(f"{p} {1000 * s:.0f} ms" for p, s in seconds.items())
+    found = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in cpu_flags()]
+    if found:
+        return Precision(device, torch.bfloat16, True), f"this processor has {found[0]}"
+    return Precision(device, torch.float32, True), "this processor has no instructions for bfloat16"
+
+
+def cpu_flags() -> set[str]:
+    """What a Linux kernel says that the processor can do; elsewhere nothing is known."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return set()
+    flags = [line.partition(":")[2] for line in text.splitlines() if line.startswith("flags")]
+    return set(flags[0].split()) if flags else set()
 
 
 class Stopwatch:

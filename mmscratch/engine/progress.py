@@ -17,13 +17,21 @@ from ..engine.devices import Stopwatch, peak_memory
 class Progress:
     """A line on the screen or in a notebook that renews itself, or a plain line now and then; and JSON lines in `path`.
 
-    A line holds the means since the line before: loss a word, learning_rate, gradient_norm, words_per_second and
-    pictures_per_second, waiting (the share of time in which the device waited for data); and so far: peak_memory in
-    bytes, skipped (steps whose gradients were not finite). `path` is None where nothing is to be told.
+    A line holds the means since the line before: loss (for each of what the model counts, its words), learning_rate,
+    gradient_norm, words_per_second and examples_per_second, waiting (the fraction of time in which the device waited for
+    data); and so far: peak_memory in bytes, skipped (steps whose gradients were not finite). `path` is None in processes
+    that report nothing.
     """
 
-    def __init__(self, path: Path | None, step: int, steps: int, waiting: Stopwatch, device: torch.device):
-        self.path, self.first, self.steps, self.waiting, self.device = path, step, steps, waiting, device
+    def __init__(self, path: Path | None, steps: tuple[int, int], waiting: Stopwatch, device: torch.device, counts: str):
+        """steps: the number of the one that was done last, and of the last one; counts: what the model counts."""
+        step, last = steps
+        self.path = path
+        self.first = step
+        self.steps = last
+        self.waiting = waiting
+        self.device = device
+        self.counts = counts
         self.renewing = sys.stdout.isatty() or "ipykernel" in sys.modules
         self.line = None  # what the next line takes the place of: True on a terminal, in a notebook its display
         if path is None:
@@ -38,25 +46,29 @@ class Progress:
         self._begin()
 
     def _begin(self) -> None:
-        self.logged, self.loss, self.words, self.pictures, self.norms = time.perf_counter(), 0.0, 0, 0, []
+        self.logged = time.perf_counter()
+        self.loss = self.count = self.examples = 0.0
+        self.norms = []
 
-    def update(self, step: int, loss: float, words: int, pictures: int, norm: float, rate: float, skipped: int) -> None:
-        """After a step; `loss` is the sum over its words."""
+    def update(self, step: int, stats, rate: float, skipped: int) -> None:
+        """After a step, with its `training.Step`."""
         if self.path is None:
             return
-        if norm < float("inf"):  # what was skipped would spoil the mean
-            self.norms.append(norm)
-            self.loss, self.words, self.pictures = self.loss + loss, self.words + words, self.pictures + pictures
+        if stats.norm < float("inf"):  # a skipped step would spoil the mean
+            self.norms.append(stats.norm)
+            self.loss += stats.loss
+            self.count += stats.count
+            self.examples += stats.examples
         now = self.stepped = time.perf_counter()
         seconds = now - self.logged
-        if (seconds < 1 and step < self.steps) or not self.words:
+        if (seconds < 1 and step < self.steps) or not self.count:
             return
         numbers = {
-            "loss": round(self.loss / self.words, 4),
+            "loss": round(self.loss / self.count, 4),
             "learning_rate": rate,
             "gradient_norm": round(sum(self.norms) / len(self.norms), 4),
-            "words_per_second": round(self.words / seconds, 1),
-            "pictures_per_second": round(self.pictures / seconds, 1),
+            f"{self.counts}_per_second": round(self.count / seconds, 1),
+            "examples_per_second": round(self.examples / seconds, 1),
             "waiting": round(self.waiting.seconds() / seconds, 4),
             "peak_memory": peak_memory(self.device),
             "skipped": skipped,
@@ -65,7 +77,7 @@ class Progress:
         if self.renewing or now - self.shown >= 15 or step == self.steps:
             left = round((now - self.start) / (step - self.first) * (self.steps - step))
             self._show(
-                f"step {step}/{self.steps}  loss {numbers['loss']:.3f}  {numbers['pictures_per_second']:.0f} pictures/s  "
+                f"step {step}/{self.steps}  loss {numbers['loss']:.3f}  {numbers['examples_per_second']:.0f} examples/s  "
                 f"waiting {100 * numbers['waiting']:.1f} %  {numbers['peak_memory'] / 1e9:.1f} GB  "
                 f"{f'{skipped} skipped  ' if skipped else ''}{left // 60}:{left % 60:02} left"
             )
@@ -73,7 +85,7 @@ class Progress:
         self._begin()
 
     def validated(self, step: int, loss: float) -> None:
-        """Tell the mean loss a word over the validation set."""
+        """Report the mean loss over the validation set."""
         if self.path is None:
             return
         self.close()

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import torch
 
+VERSION = 2  # of the layout of checkpoints
+
 
 def read_checkpoint(path: Path) -> dict:
     """What `write_atomically` wrote: tensors and plain values only, nothing in it is executed."""
@@ -16,10 +18,23 @@ def read_checkpoint(path: Path) -> dict:
         raise ValueError(f"{path}: not a checkpoint that can be read: {reason}") from None
 
 
+def check_version(path: Path, saved: object) -> None:
+    """Raise ValueError where a checkpoint is of another layout than this version of the project writes."""
+    if not isinstance(saved, dict) or "model_config" not in saved:
+        raise ValueError(f"{path} is the checkpoint of something else: choose another --to, or delete it")
+    version = saved.get("version", 1)
+    if version != VERSION:
+        raise ValueError(
+            f"{path} is of layout {version}, and this version of the project reads layout {VERSION}: train it again, with "
+            "another --to"
+        )
+
+
 def read_run(path: Path, settings: dict) -> dict:
-    """The checkpoint of a run to go on with. Raises ValueError where it was made with other settings, and lists those."""
+    """The checkpoint of a run to resume. Raises ValueError where it was made with other settings, and lists those."""
     saved = read_checkpoint(path)
-    if not isinstance(saved, dict) or "settings" not in saved:
+    check_version(path, saved)
+    if "settings" not in saved:
         raise ValueError(f"{path} is the checkpoint of something else: choose another --to, or delete it")
     if different := differences(settings, saved["settings"]):
         raise ValueError(f"{path} is of another run ({'; '.join(different)}): choose another --to, or delete it")

@@ -1,0 +1,92 @@
+"""What every source hands over: a sequence of examples, each a dict."""
+
+import copy
+import sys
+from collections.abc import Callable, Sequence
+
+from ..text import tokenize
+
+# Words that begin like these may be false of a mirrored picture.
+SIDES = ("left", "right", "link", "recht", "gauche", "droit", "vlevo", "vpravo", "左", "右")
+
+
+class Lazy(Sequence):
+    """A column whose values are made when they are asked for: make(keys[i]), or None where the key is None."""
+
+    def __init__(self, make: Callable, keys: Sequence):
+        self.make = make
+        self.keys = keys
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int):
+        key = self.keys[index]
+        return None if key is None else self.make(key)
+
+
+class DataSet(Sequence):
+    """Examples, and what people wrote about each. A source is a subclass that fills in:
+
+    columns[modality][i]   what example i has of a modality, or None: a "source" is a list of words, in a list of them;
+                           an "image" a tensor (3, S, S) uint8, in a `Lazy` column; anything else a tensor
+    texts[i]               what people wrote about example i: its captions, translations or answers
+    references[i]          the same texts, tokenized
+    names[i]               what to call example i: a file, or a file and a line
+    problems               what was skipped while reading, one line each, with file and line
+    """
+
+    def __init__(self):
+        self.columns: dict[str, Sequence] = {}
+        self.texts: list[list[str]] = []
+        self.references: list[list[list[str]]] = []
+        self.names: list[str] = []
+        self.problems: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+    def __getitem__(self, index: int) -> dict:
+        """{modality: what example `index` has of it}. A modality that it lacks is not in the dict."""
+        values = {modality: column[index] for modality, column in self.columns.items()}
+        return {modality: value for modality, value in values.items() if value is not None}
+
+    def name(self, index: int) -> str:
+        """What to call an example in a message."""
+        return self.names[index]
+
+    def count(self, modality: str) -> int:
+        """The number of examples that have this modality."""
+        column = self.columns.get(modality, [])
+        keys = column.keys if isinstance(column, Lazy) else column
+        return sum(key is not None for key in keys)
+
+    def without(self, modality: str) -> "DataSet":
+        """The same examples, but without this modality."""
+        other = copy.copy(self)
+        other.columns = {name: column for name, column in self.columns.items() if name != modality}
+        return other
+
+    def may_mirror(self, index: int, which: int) -> bool:
+        """Whether the picture may be mirrored: neither reference number `which` nor a given text names a side."""
+        texts = [column[index] for column in self.columns.values() if isinstance(column, list)]
+        texts.append(self.references[index][which])
+        return not any(word.startswith(SIDES) for text in texts for word in text)
+
+
+class Subset(DataSet):
+    """Some examples of another data set, by their numbers."""
+
+    def __init__(self, data: DataSet, chosen: Sequence[int]):
+        super().__init__()
+        for modality, column in data.columns.items():
+            is_lazy = isinstance(column, Lazy)
+            self.columns[modality] = Lazy(column.__getitem__, chosen) if is_lazy else [column[i] for i in chosen]
+        self.texts = [data.texts[i] for i in chosen]
+        self.references = [data.references[i] for i in chosen]
+        self.names = [data.names[i] for i in chosen]
+
+
+def words_of(text: str) -> list[str]:
+    """The tokens of a text. A word that occurs in 10,000 texts is kept in memory once."""
+    return [sys.intern(token) for token in tokenize(text)]

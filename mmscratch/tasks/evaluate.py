@@ -1,0 +1,63 @@
+"""evaluate: the same command for every task; and what is printed of data and of models."""
+
+import argparse
+from pathlib import Path
+
+from ..data.dataset import DataSet
+from ..finetuning import trained_parts
+from . import TASKS
+from .task import Facts, Task, load
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Measure a run on held-out examples: those of its own data, or of others."""
+    _, _, saved = load(args.run)
+    facts = saved["facts"]
+    task = TASKS[facts["task"]]
+    if args.data or args.layout:
+        facts = facts | data_facts(task, args.data or Path(facts["data"]), args.layout)
+    split = args.split or task.held_out(facts)
+    data = task.read(facts, split, image_size_of(saved["model_config"]["encoders"]))
+    report(data, split, args.run)
+    if len(data) == 0:
+        raise ValueError(f"no examples in the split {split}")
+    task.measure(args.run, data, split, args.beams)
+
+
+def data_facts(task: Task, data: Path, layout: str | None) -> Facts:
+    """Where the data are, and in which form: as it was asked for, or else by the folder's name."""
+    if layout is None:
+        drawn = data == Path("scenes") and not data.is_dir()
+        layout = "scenes" if drawn and "scenes" in task.layouts else task.layouts[0]
+    if layout not in task.layouts:
+        raise ValueError(f"{task.name} has no layout {layout}: choose one of {', '.join(task.layouts)}")
+    return {"data": "scenes" if layout == "scenes" else str(data.resolve()), "layout": layout}
+
+
+def image_size_of(encoders: dict[str, dict]) -> int:
+    """The size of the pictures that a model sees; 0 where it sees none."""
+    return encoders["image"]["image_size"] if "image" in encoders else 0
+
+
+def print_parts(model) -> None:
+    """Which parts of a model are trained, and which are frozen."""
+    parts = trained_parts(model)
+    parts.append(("all", sum(part[1] for part in parts), sum(part[2] for part in parts)))
+    width = max(len(part) for part, _, _ in parts)
+    print(f"{'part':{width}}  parameters   trained")
+    for part, count, trained in parts:
+        print(f"{part:{width}}  {count:10,}  {100 * trained / count:6.1f} %")
+
+
+def report(data: DataSet, split: str, folder: Path | None) -> None:
+    """Say what was read and what was skipped, and keep the latter in the folder."""
+    texts = sum(len(references) for references in data.references)
+    columns = ", ".join(f"{data.count(modality):,} with {modality}" for modality in data.columns)
+    print(f"{split}: {len(data):,} examples with {texts:,} texts ({columns}); {len(data.problems)} problems", flush=True)
+    if data.problems and folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"problems-{split}.txt"
+        path.write_text("\n".join(data.problems) + "\n", encoding="utf-8")
+        print("\n".join(f"  skipped: {problem}" for problem in data.problems[:5]))
+        if len(data.problems) > 5:
+            print(f"  and {len(data.problems) - 5} more, all in {path}")
