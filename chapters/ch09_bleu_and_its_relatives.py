@@ -69,8 +69,8 @@ def ngrams(tokens, n):
 
 
 def longest_shared(tokens, others):
-    """For each token, the n of the longest n-gram around it, up to 4, that stands in one of
-    the others; or 0."""
+    """For each token, the n of the longest n-gram around it, up to 4, that is in one
+    of the others; or 0."""
     longest = [0] * len(tokens)
     for n in range(1, 5):
         there = {ngram for other in others for ngram in ngrams(other, n)}
@@ -166,7 +166,7 @@ def lcs_table(a, b):
 
 
 def rouge_of(hypothesis, references):
-    """(1 + 1.2²) p r / (r + 1.2² p): between precision p and recall r; recall weighs more."""
+    """(1 + 1.2²) p r / (r + 1.2² p): of precision p and recall r; r weighs more."""
     common = [lcs_table(hypothesis, reference)[-1][-1] for reference in references]
     p = max(common) / len(hypothesis)
     r = max(c / len(reference) for c, reference in zip(common, references))
