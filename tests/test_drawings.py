@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -77,6 +76,13 @@ def test_modules_and_drawings_have_docstrings(name):
 PICTURE = torch.arange(3 * 64 * 64).remainder(251).view(3, 64, 64).to(torch.uint8)
 WORDS = "there is a big yellow skull left of a small red cow".split()
 TEXT = " ".join(WORDS)
+
+
+def some_attention(queries, keys, values, causal):
+    """Scores, weights and results of five words, some numbers."""
+    return [[0.5] * 5] * 5, [[0.2] * 5] * 5, [[0.75] * 4] * 5
+
+
 EXAMPLES = {  # drawing -> what it is called with
     "ch01.picture_and_caption": (PICTURE, WORDS[:6], range(4, 10)),
     "ch01.padding_and_mask": (
@@ -106,6 +112,17 @@ EXAMPLES = {  # drawing -> what it is called with
         {stage: ((16, 16), range(20, 31), range(21, 38)) for stage in ("stem", "layer1", "layer2")},
     ),
     "ch03.vector_becomes_sentence": (PICTURE, [*WORDS[:6], "<eos>"]),
+    "ch04.words_look_back": (PICTURE, WORDS[2:7], SimpleNamespace(x=0.2, y=0.3)),
+    "ch04.attention_tables": (
+        ["the", "big", "red", "star", "above"],
+        [[0, 5, 0, 5]] * 5,
+        [[5, 0, 5, 0]] * 5,
+        [[1, 0, 2, 0]] * 5,
+        some_attention,
+    ),
+    "ch04.who_may_look": (
+        {name: torch.ones(9, 9).tril() for name in ("all", "causal", "local", "picture, words")},
+    ),
     "ch05.words_look_at_things": (
         PICTURE,
         WORDS,
@@ -166,7 +183,7 @@ EXAMPLES = {  # drawing -> what it is called with
 
 def cut_off(figure):
     """Does anything that is drawn reach over the edge of the figure?"""
-    FigureCanvasAgg(figure).draw()
+    figure.draw_without_rendering()  # which lays it out
     drawn = figure.get_tightbbox()  # inches
     width, height = figure.get_size_inches()
     return min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) < -0.01
