@@ -18,17 +18,15 @@ from statistics import mean, stdev
 
 import torch
 from matplotlib.cbook import get_sample_data
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from chapters.chapter import Chapter, show
+from chapters.drawings import ch01 as drawings
 from mmscratch.attention import Memory, scaled_dot_product_attention
 from mmscratch.batches import BucketSampler, collate
 from mmscratch.data.captions import SceneCaptions
 from mmscratch.data.language import LANGUAGES, captions
 from mmscratch.images import MEAN, STD, normalize, open_image, to_tensor
-from mmscratch.plots import GREEN, GREY, RED
 from mmscratch.text import EOS, PAD, UNK, Vocabulary, detokenize, tokenize
 
 chapter = Chapter(1)
@@ -46,35 +44,16 @@ chapter = Chapter(1)
 # Below is one of this book's own pictures, a scene drawn by a program, with one of its captions.
 
 # %%
-scenes = SceneCaptions("train", chapter.choose(20_000, 3_000), one_each=True)  # each scene with one caption
+count = chapter.choose(20_000, 3_000)
+scenes = SceneCaptions("train", count, one_each=True)  # each scene with one caption
 vocabulary = Vocabulary.build(tokens for [tokens] in scenes.references)
-picture, sentence = scenes.picture(972), captions(scenes.scene(972))[1]  # (3, 64, 64) uint8
+picture = scenes.picture(972)  # (3, 64, 64) uint8
+sentence = captions(scenes.scene(972))[1]
 tokens = tokenize(sentence)
 print(sentence, "->", vocabulary.encode(tokens))
 
 # %%
-figure = Figure(figsize=(7, 3), dpi=100, layout="constrained")
-left, middle, right = figure.subplots(1, 3, width_ratios=(1.1, 1.1, 0.7))
-left.imshow(picture.permute(1, 2, 0).numpy())
-row, column = 7, 8  # the upper left corner of the part that is enlarged
-left.add_patch(Rectangle((column - 0.5, row - 0.5), 6, 6, fill=False, edgecolor="black", linewidth=1.5))
-for channel, colour in enumerate(("red", "lime", "blue")):
-    part, shift = picture[channel, row : row + 6, column : column + 6], 1.2 * channel
-    place, colours = (shift, shift + 6, 6 - shift, -shift), LinearSegmentedColormap.from_list("", ["black", colour])
-    middle.imshow(part.numpy(), cmap=colours, vmin=0, vmax=255, extent=place, zorder=-channel)
-for i, j in torch.cartesian_prod(torch.arange(6), torch.arange(6)).tolist():
-    value = int(picture[0, row + i, column + j])
-    middle.text(j + 0.5, i + 0.5, value, ha="center", va="center", fontsize=7, color="white")
-middle.set(xlim=(-0.1, 8.5), ylim=(6.1, -2.5))
-box = {"boxstyle": "round,pad=0.3", "facecolor": "#dce9f7", "edgecolor": "none"}
-for i, token in enumerate(tokens):
-    y = 1 - (i + 0.5) / len(tokens)
-    right.text(0.55, y, token, ha="right", va="center", fontsize=9, bbox=box)
-    right.text(0.95, y, vocabulary.index[token], ha="right", va="center", fontsize=9, family="monospace")
-right.set_box_aspect(1.57)  # as high as the others
-for axes, title in zip((left, middle, right), ("a picture", "6 × 6 of its pixels", "its caption")):
-    axes.set_title(title, fontsize=9)
-    axes.set_axis_off()
+figure = drawings.picture_and_caption(picture, tokens, vocabulary.encode(tokens))
 chapter.draw(figure, "a picture and its caption as numbers")
 
 # %% [markdown]
@@ -317,23 +296,12 @@ for name, images in (("photograph", small[None]), ("500 scenes", many)):
 # %%
 shown = [*captions(scenes.scene(24))[:3], captions(scenes.scene(972))[0]]
 words = [[*tokenize(sentence), "<eos>"] for sentence in shown]
-numbers = [torch.tensor([*vocabulary.encode(tokens[:-1]), EOS]) for tokens in words]  # <eos> is never read from a text
+numbers = []
+for tokens in words:  # <eos> is never read from a text
+    numbers.append(torch.tensor([*vocabulary.encode(tokens[:-1]), EOS]))
 target = collate([{"target": sentence} for sentence in numbers])["target"]  # (4, T)
 mask = target != PAD  # (4, T)
-figure = Figure(figsize=(7, 3.3), dpi=100, layout="constrained")
-upper, lower = figure.subplots(2, 1)
-for row, column in torch.ones_like(mask).nonzero().tolist():  # every cell
-    real = bool(mask[row, column])
-    token = f"{words[row][column] if real else '<pad>'}\n{target[row, column]}"
-    cells = ((upper, token, "#dce9f7", "black" if real else GREY), (lower, real, "#d4ecd9", GREEN if real else RED))
-    for axes, text, fill, colour in cells:
-        axes.add_patch(Rectangle((column, row), 1, 1, facecolor=fill if real else "#d5d5d5", edgecolor="white"))
-        axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8, color=colour)
-for axes, title in ((upper, "target (4, T)"), (lower, "mask (4, T): True = may be attended to")):
-    axes.set(xlim=(0, target.size(1)), ylim=(len(target), 0), xticks=[], yticks=[])
-    axes.set_title(title, fontsize=9)
-    axes.spines[:].set_visible(False)
-chapter.draw(figure, "padding and its mask")
+chapter.draw(drawings.padding_and_mask(words, target, mask), "padding and its mask")
 
 # %% [markdown]
 # What the mask is for: we give every token a vector of random numbers, and average the vectors of the first caption,
@@ -394,7 +362,8 @@ for name, counts in frequencies.items():
 
 # %%
 things = [len(scenes.scene(i).things) for i in range(len(scenes))]
-natural_lengths, scene_lengths = ([len(tokens) + 1 for tokens in text] for text in (natural, scene_text))  # with <eos>
+natural_lengths = [len(tokens) + 1 for tokens in natural]  # with <eos>
+scene_lengths = [len(tokens) + 1 for tokens in scene_text]
 
 
 def batches_of(lengths, pool, seed=0):
@@ -408,36 +377,19 @@ def padding(batches, lengths):
     return 1 - sum(lengths[i] for batch in batches for i in batch) / places
 
 
-def draw_batches(axes, batches, lengths, colours):
-    """Blocks side by side: a colour for each real token, grey for padding."""
-    start = 0
-    for batch in batches:
-        width = max(lengths[i] for i in batch)
-        axes.add_patch(Rectangle((start, 0), width, len(batch), facecolor="#cccccc"))
-        for row, i in enumerate(batch):
-            axes.add_patch(Rectangle((start, row), lengths[i], 1, facecolor=colours[i]))
-        start += width + 2
-    return start
-
-
 # %%
-figure = Figure(figsize=(7, 5), dpi=100, layout="constrained")
 palette = {1: "#f2b134", 2: "#3a86c8", 3: "#7b3f98"}
 kinds = [("natural text", natural_lengths, ["#4c9f70"] * len(natural))]
 kinds += [("scene captions", scene_lengths, [palette[number] for number in things])]
-rows = [(*kind, pool) for kind in kinds for pool in (1, 50)]
-panels, widths = figure.subplots(4, 1), []
-for axes, (name, lengths, colours, pool) in zip(panels, rows):
-    some = [batch for batch in batches_of(lengths, pool) if len(batch) == 64][:8]
-    widths.append(draw_batches(axes, some, lengths, colours))
-    how = "not bucketed" if pool == 1 else "bucketed in pools of 50 batches"
-    axes.set_title(f"{name}, {how}: {padding(some, lengths):.0%} of these 8 batches is padding", fontsize=9, loc="left")
-for axes in panels:
-    axes.set(xlim=(0, max(widths)), ylim=(64, 0), xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-handles = [Rectangle((0, 0), 1, 1, facecolor=colour) for colour in palette.values()]
-names = ["one thing", "two", "three"]
-figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+panels = {}  # by title the batches, of each sentence its length and colour
+for name, lengths, colours in kinds:
+    for pool, how in ((1, "not bucketed"), (50, "bucketed in pools of 50 batches")):
+        some = [batch for batch in batches_of(lengths, pool) if len(batch) == 64][:8]
+        share = f"{padding(some, lengths):.0%} of these 8 batches is padding"
+        sentences = [[(lengths[i], colours[i]) for i in batch] for batch in some]
+        panels[f"{name}, {how}: {share}"] = sentences
+names = dict(zip(palette.values(), ("one thing", "two", "three")))
+figure = drawings.batches_as_blocks(panels, names)
 chapter.draw(figure, "eight batches with and without buckets")
 
 # %% [markdown]

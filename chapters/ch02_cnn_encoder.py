@@ -11,15 +11,14 @@
 # %%
 import time
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import nn
 
 from chapters.chapter import Chapter, show
+from chapters.drawings import ch02 as drawings
 from mmscratch.data.scenes import NOUNS, Scene, draw
 from mmscratch.images import normalize
 from mmscratch.metrics import confusion_matrix, label_scores
@@ -43,21 +42,13 @@ chapter = Chapter(2)
 # weights do what would take millions if every pixel had its own.
 
 # %%
-edge = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])  # Sobel: bright on the right, dark on the left
+# Sobel: bright on the right, dark on the left
+edge = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
 picture = draw(Scene(101), 128)  # (3, 128, 128) uint8
 grey = picture.float().mean(0)[None, None]  # (1, 1, 128, 128)
 response = F.conv2d(grey, edge[None, None])[0, 0]  # (126, 126)
 
-figure = Figure(figsize=(7, 2.6), dpi=100, layout="constrained")
-axes = figure.subplots(1, 3)
-axes[0].imshow(picture.permute(1, 2, 0))
-axes[1].imshow(edge, cmap="RdBu", vmin=-2.5, vmax=2.5)
-for i in range(3):
-    for j in range(3):
-        axes[1].text(j, i, f"{edge[i, j]:.0f}", ha="center", va="center", fontsize=13)
-axes[2].imshow(response, cmap="RdBu", vmin=-600, vmax=600)
-for axis, title in zip(axes, ("a picture", "a filter", "its feature map")):
-    axis.set(title=title, xticks=[], yticks=[])
+figure = drawings.sliding_filter(picture, edge, response)
 chapter.draw(figure, "a filter slides over a picture")
 
 # %% [markdown]
@@ -112,19 +103,13 @@ assert torch.allclose(results[0], results[1], atol=1e-5) and torch.allclose(resu
 # its padding in grey.
 
 # %%
-figure = Figure(figsize=(7, 2.5), dpi=100, layout="constrained")
-for axis, (stride, padding) in zip(figure.subplots(1, 4), ((1, 0), (1, 1), (2, 0), (2, 1))):
+places = {}  # (stride, padding) -> places along a side
+blank, window = torch.zeros(1, 1, 7, 7), torch.zeros(1, 1, 3, 3)
+for stride, padding in ((1, 0), (1, 1), (2, 0), (2, 1)):
     n = (7 + 2 * padding - 3) // stride + 1
-    axis.imshow(np.pad(np.ones((7, 7)), 1), cmap="Greys", vmin=-1, vmax=3, extent=(-1.5, 7.5, 7.5, -1.5), alpha=0.5)
-    centres = [1 - padding + stride * i for i in range(n)]
-    axis.scatter(*np.meshgrid(centres, centres), s=22, color="#c62828")
-    axis.set_xticks(np.arange(-1.5, 8), [])
-    axis.set_yticks(np.arange(-1.5, 8), [])
-    axis.grid(color="white")
-    axis.tick_params(length=0)
-    axis.set_title(f"stride {stride}, padding {padding}:\n{n} × {n} places", fontsize=10)
-    assert F.conv2d(torch.zeros(1, 1, 7, 7), torch.zeros(1, 1, 3, 3), stride=stride, padding=padding).shape[-1] == n
-chapter.draw(figure, "stride and padding")
+    assert F.conv2d(blank, window, stride=stride, padding=padding).shape[-1] == n
+    places[stride, padding] = n
+chapter.draw(drawings.stride_and_padding(places), "stride and padding")
 
 # %% [markdown]
 # **What filters see.** Four filters drawn by a person. A filter whose weights add up to zero is blind to even areas.
@@ -135,16 +120,17 @@ outline = torch.full((3, 3, 3), -1 / 24)
 outline[:, 1, 1] = 8 / 24
 red = torch.tensor([2.0, -1, -1]).view(3, 1, 1) / 2
 edges = torch.stack([edge.T] * 3) / 12
-filters = {"blur": blur, "outline": outline, "edges, top to bottom": edges, "red against the rest": red}
+filters = {
+    "blur": blur,
+    "outline": outline,
+    "edges, top to bottom": edges,
+    "red against the rest": red,
+}
 image = picture.float() / 255
-figure = Figure(figsize=(7, 2.1), dpi=100, layout="constrained")
-for axis, (name, weight) in zip(figure.subplots(1, 4), filters.items()):
-    response = F.conv2d(image[None], weight[None])[0, 0]
-    most = response.abs().max()
-    axis.imshow(response, cmap="gray" if name == "blur" else "RdBu_r", vmin=0 if name == "blur" else -most, vmax=1 if name == "blur" else most)
-    axis.set_title(name, fontsize=9)
-    axis.set(xticks=[], yticks=[])
-chapter.draw(figure, "what four filters see")
+responses = {}
+for name, weight in filters.items():
+    responses[name] = F.conv2d(image[None], weight[None])[0, 0]  # (H', W')
+chapter.draw(drawings.what_filters_see(responses), "what four filters see")
 
 # %% [markdown]
 # ## The piece
@@ -196,16 +182,14 @@ grids = {"stem": grid}
 for stage in sees.stages:
     grids[stage] = grid = sees.get_submodule(stage)(grid)
 
-figure = Figure(figsize=(7, 2.3), dpi=100, layout="constrained")
-for axis, (stage, grid) in zip(figure.subplots(1, 4), grids.items()):
+fields = {}  # of each stage: its grid, and the rows and columns of pixels that matter
+for stage, grid in grids.items():
     middle = grid[0, :, grid.size(2) // 2, grid.size(3) // 2].sum()
     (gradient,) = torch.autograd.grad(middle, image, retain_graph=True)
-    rows, columns = gradient[0].abs().sum((0, 2)).nonzero(), gradient[0].abs().sum((0, 1)).nonzero()  # those that matter
-    box = Rectangle((columns[0], rows[0]), len(columns), len(rows), fill=False, color="#c62828", linewidth=2)
-    axis.imshow(picture.permute(1, 2, 0), alpha=0.6)
-    axis.add_patch(box)
-    axis.set_title(f"{stage}: {grid.size(2)} × {grid.size(3)} places,\neach sees {len(rows)} × {len(columns)}", fontsize=9)
-    axis.set(xticks=[], yticks=[])
+    rows = gradient[0].abs().sum((0, 2)).nonzero().flatten().tolist()
+    columns = gradient[0].abs().sum((0, 1)).nonzero().flatten().tolist()
+    fields[stage] = grid.shape[2:], rows, columns
+figure = drawings.receptive_fields(picture, fields)
 chapter.draw(figure, "the receptive field grows")
 
 # %% [markdown]

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from chapters.chapter import Chapter, folder, show
+from chapters.drawings import ch03 as drawings
 from mmscratch.data.judge import truth
 from mmscratch.data.language import caption, captions
 from mmscratch.data.scenes import SPLITS, Scene
@@ -40,24 +41,10 @@ chapter = Chapter(3)
 images, _ = labelled_scenes("validation", chapter.choose(1000, fast=60))
 scenes = [Scene(SPLITS["validation"] + i) for i in range(len(images))]
 references = [[tokenize(c) for c in captions(scene)] for scene in scenes]
-example = min(range(60), key=lambda i: len(references[i][0]))  # one with a short caption
+# one with a short caption
+example = min(range(60), key=lambda i: len(references[i][0]))
 words = [*references[example][0], "<eos>"]
-figure = Figure(figsize=(7, 2.3), dpi=100)
-axis = figure.add_axes((0, 0, 1, 1))
-axis.set(xlim=(0, 14), ylim=(0, 4.6))
-axis.set_axis_off()
-axis.imshow(images[example].permute(1, 2, 0), extent=(0.2, 2.6, 1.1, 3.5), zorder=2)
-axis.text(1.4, 0.6, "picture", ha="center", fontsize=9)
-arrow = {"arrowstyle": "->", "color": "#555555"}
-places = [4.4 + 9.2 * (i + 0.5) / len(words) for i in range(len(words))]
-for i, (x, word) in enumerate(zip(places, words)):
-    axis.text(x, 2.3, "LSTM", ha="center", va="center", fontsize=7.5, bbox={"boxstyle": "round", "fc": "#cfe3f5", "ec": "#4292c6"})
-    axis.text(x, 3.7, word, ha="center", fontsize=9, color="#1a7f37")
-    axis.text(x, 0.75, (["<bos>"] + words)[i], ha="center", fontsize=9)
-    axis.annotate("", (x, 3.6), (x, 2.65), arrowprops=arrow)
-    axis.annotate("", (x, 1.95), (x, 1.15), arrowprops=arrow)
-    axis.annotate("", (x - 0.45, 2.3), (places[i - 1] + 0.45 if i else 3.9, 2.3), arrowprops=arrow)
-axis.text(3.35, 2.3, "CNN →\nvector", ha="center", va="center", fontsize=8, color="#555555")
+figure = drawings.vector_becomes_sentence(images[example], words)
 chapter.draw(figure, "a vector becomes a sentence")
 
 # %% [markdown]

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 from chapters.chapter import Chapter, folder, show
+from chapters.drawings import ch05 as drawings
 from mmscratch.attention import AdditiveAttention, scaled_dot_product_attention
 from mmscratch.data.judge import judge, truth
 from mmscratch.data.language import caption, captions, named_things
@@ -42,23 +43,15 @@ chapter = Chapter(5)
 images, _ = labelled_scenes("test", chapter.choose(1000, fast=60))
 scenes = [Scene(SPLITS["test"] + i) for i in range(len(images))]
 references = [[tokenize(c) for c in captions(scene)] for scene in scenes]
-example = next(i for i in range(60) if len(references[i][0]) == 11 and len(named_things(references[i][0], scenes[i])) == 4)
-words, places = references[example][0], dict(named_things(references[example][0], scenes[example]))
-figure = Figure(figsize=(7.6, 3), dpi=100)
-axis = figure.add_axes((0, 0, 1, 1))
-axis.set(xlim=(-1, 75), ylim=(0, 30))
-axis.set_axis_off()
-axis.imshow(images[example].permute(1, 2, 0), extent=(1, 25, 3, 27), zorder=2)
-for i in range(9):
-    axis.plot([1 + 3 * i] * 2, [3, 27], color="white", lw=0.4, zorder=3)
-    axis.plot([1, 25], [3 + 3 * i] * 2, color="white", lw=0.4, zorder=3)
-for i, word in enumerate(words):
-    x, y = 38 + 32 * (i % 4) / 3, 22 - 7 * (i // 4)
-    axis.text(x, y, word, ha="center", va="center", fontsize=10, color="#1a7f37" if i in places else "black",
-              bbox={"boxstyle": "round", "fc": "white", "ec": "#cccccc"}, zorder=5)  # fmt: skip
-    if i in places:
-        axis.plot([1 + 24 * places[i].x, x], [27 - 24 * places[i].y, y], color="#1a7f37", lw=1.2, alpha=0.6, zorder=4)
-axis.text(13, 1.4, "8 × 8 places", ha="center", va="center", fontsize=9)
+example = next(
+    i
+    for i in range(60)
+    if len(references[i][0]) == 11
+    and len(named_things(references[i][0], scenes[i])) == 4
+)
+words = references[example][0]
+places = dict(named_things(words, scenes[example]))
+figure = drawings.words_look_at_things(images[example], words, places)
 chapter.draw(figure, "each word looks where its thing is")
 
 # %% [markdown]

@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from chapters.chapter import Chapter, show
+from chapters.drawings import ch06 as drawings
 from mmscratch import training
 from mmscratch.batches import CaptionPairs, Feed, collate, make_loader
 from mmscratch.data.captions import SceneCaptions
@@ -44,26 +45,7 @@ BLUE, PALE, RED, GREEN = "#2171b5", "#9ecae1", "#d94801", "#238b45"
 # ## The idea
 
 # %%
-LINES = {
-    "for batch in loader:": (38, 31, 38, 36, "center", "fetched and copied while the step before computes;\neach process takes its share"),
-    "loss = model(batch)": (52, 21.5, 62, 21.5, "left", "in a shorter\nnumber format;\nin parts that fit"),
-    "loss.backward()": (49, 10.5, 57.5, 10.5, "left", "summed over parts and\nprocesses, divided by\nthe words of all"),
-    "optimizer.step()": (27, 10.5, 18, 10.5, "right", "clipped, or skipped;\nthe learning rate\nrises, then falls"),
-    "optimizer.zero_grad()": (24, 21.5, 13, 21.5, "right", "and then: tell,\nvalidate, save,\nstop, go on"),
-}  # fmt: skip
-figure = Figure(figsize=(7.6, 3.9), dpi=100)
-axis = figure.add_axes((0, 0, 1, 1), xlim=(0, 76), ylim=(0, 39))
-axis.set_axis_off()
-boxes = []
-for line, (x, y, text_x, text_y, side, text) in LINES.items():
-    boxes.append(axis.text(x, y, line, ha="center", va="center", fontsize=9, family="DejaVu Sans Mono",
-                           bbox={"boxstyle": "round,pad=0.5", "fc": "#eaf3fb", "ec": "#4292c6"}))  # fmt: skip
-    axis.text(text_x, text_y, text, ha=side, va="center", fontsize=8.5, color="#b3510a", linespacing=1.35)
-for start, end in zip(boxes, boxes[1:] + boxes[:1]):
-    ends = {"patchA": start.get_bbox_patch(), "patchB": end.get_bbox_patch(), "shrinkA": 5, "shrinkB": 5}
-    axis.annotate("", end.get_position(), start.get_position(), arrowprops=ends | {"arrowstyle": "-|>", "color": "#4292c6", "lw": 1.6})
-axis.text(38, 2.5, "in parts, in processes, after a power cut: the same model after the same steps", ha="center", style="italic")
-chapter.draw(figure, "five lines and what hangs on them")
+chapter.draw(drawings.five_lines(), "five lines and what hangs on them")
 
 # %% [markdown]
 # Blue is the slide, brown is this chapter, and the line below is the promise that it has to keep.

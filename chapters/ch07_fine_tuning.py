@@ -16,7 +16,6 @@ import json
 import shutil
 import time
 from statistics import mean, median
-from textwrap import wrap
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +23,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from chapters.chapter import Chapter, folder, show
+from chapters.drawings import ch07 as drawings
 from chapters.measured import few_labels
 from chapters.measured.few_labels import COUNTS, METHODS, OLD, STEPS, Drawn
 from mmscratch import finetuning
@@ -64,30 +64,18 @@ COLOURS = dict(zip(METHODS, ("#737373", "#d94801", "#2171b5", "#41ab5d", "#7a3e9
 # ## The idea
 
 # %%
-LAYERS = ("stem", "stage 1", "stage 2", "stage 3", "projection", "encoder block", "decoder block 1", "decoder block 2",
-          "words, in and out")  # fmt: skip
-ORANGE, BLUE, GREY = ("#fdd0a2", "random at first, trained"), ("#2171b5", "trained before, trained on"), ("#d4d4d4", "frozen")
-figure = Figure(figsize=(8, 4.3), dpi=100)
-axis = figure.add_axes((0, 0, 1, 1), xlim=(0, 80), ylim=(0, 43))
-axis.set_axis_off()
-box = {"align": "edge", "ec": "#555555", "lw": 0.7}
-for row, layer in enumerate(LAYERS):
-    y, behind = 4 + 3.8 * row, len(LAYERS) - 1 - row  # layers between this one and the output
-    axis.text(14.5, y + 1.4, layer, ha="right", va="center", fontsize=9)
-    for column, (name, method) in enumerate(METHODS.items()):
-        x, factor = 16 + 12.8 * column, method.get("layer_decay", 1.0) ** behind
-        frozen = "lora" in method or ("freeze" in method and row < 4)
-        kind, _ = ORANGE if name == "from nothing" else GREY if frozen else BLUE
-        axis.bar(x, 2.8, 9, y, color=(kind, factor), **box)
-        if factor < 1:
-            axis.text(x + 4.5, y + 1.4, f"× {factor:.2f}", ha="center", va="center", fontsize=8, color="wk"[factor < 0.6])
-        if "lora" in method and layer.startswith("decoder"):
-            axis.bar(x + 9.4, 2.8, 1.2, y, color=BLUE[0], **box)
-for column, name in enumerate(METHODS):
-    axis.text(20.5 + 12.8 * column, 39.6, name, ha="center", va="center", fontsize=9.5, weight="bold")
-for x, (kind, text) in ((16, ORANGE), (38, BLUE), (62, GREY)):
-    axis.bar(x, 1.5, 1.8, 0.8, color=kind, **box)
-    axis.text(x + 2.5, 1.5, text, va="center", fontsize=8.5)
+LAYERS = (
+    "stem",
+    "stage 1",
+    "stage 2",
+    "stage 3",
+    "projection",
+    "encoder block",
+    "decoder block 1",
+    "decoder block 2",
+    "words, in and out",
+)
+figure = drawings.what_each_method_trains(LAYERS, METHODS)
 chapter.draw(figure, "what each method trains")
 
 # %% [markdown]
@@ -302,17 +290,13 @@ print(f"the base: {base_true:.1f} % true captions of {len(old)} other scenes; {t
 
 # %%
 two = next(i for i, scene in enumerate(old.scenes) if len(scene.things) == 2)
-german, inverted, unseen = (few_labels.held_out(task, two + 1) for task in ("German", "inverted and noisy", "unseen nouns"))
-shown = {"what the base knows": old, "inverted and noisy": inverted, "unseen nouns": unseen, "German": german}
-figure = Figure(figsize=(8.4, 2.9), dpi=100)
-for i, (name, data) in enumerate(shown.items()):
-    axis = figure.add_axes((0.01 + 0.248 * i, 0.23, 0.235, 0.68))
-    axis.set_title(name, fontsize=10)
-    axis.imshow(data.picture(two).permute(1, 2, 0), interpolation="nearest")
-    axis.set_axis_off()
-    below = "\n".join(wrap(data.captions[two][0], 32))
-    axis.text(0.5, -0.04, below, transform=axis.transAxes, ha="center", va="top", fontsize=8.5)
-chapter.draw(figure, "the new tasks")
+tasks = {"what the base knows": old}
+for task in ("inverted and noisy", "unseen nouns", "German"):
+    tasks[task] = few_labels.held_out(task, two + 1)
+shown = {}
+for task, data in tasks.items():
+    shown[task] = data.picture(two), data.captions[two][0]
+chapter.draw(drawings.pictures_and_captions(shown), "the new tasks")
 
 # %% [markdown]
 # 200 labelled pictures, and two of the ways. A caption counts if it is **true** of its scene, word for word: what is

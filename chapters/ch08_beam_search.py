@@ -14,7 +14,6 @@ import time
 from itertools import product
 from math import exp, log
 from statistics import mean
-from textwrap import wrap
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ import torch
 from matplotlib.figure import Figure
 
 from chapters.chapter import Chapter, folder, show
+from chapters.drawings import ch08 as drawings
 from mmscratch.attention import Memory
 from mmscratch.data.judge import judge, truth
 from mmscratch.data.language import captions
@@ -52,29 +52,16 @@ BLUE, PALE, RED, ORANGE, GREEN = "#2171b5", "#9ecae1", "#c62828", "#d94801", "#1
 
 # %%
 words = {word for i in range(1000) for c in captions(Scene(i)) for word in tokenize(c)}
-print(f"of the {len(words)} words of our scenes, {len(words) ** 12:.0e} sentences of 12 words can be made")
+print(
+    f"of the {len(words)} words of our scenes, "
+    f"{len(words) ** 12:.0e} sentences of 12 words can be made"
+)
 TABLE = {  # the words so far -> the probabilities of the next
     (): {"a": 0.6, "two": 0.4},
     ("a",): {"star": 0.4, "sun": 0.35, "heart": 0.25},
     ("two",): {"stars": 0.9, "suns": 0.1},
 }
-figure = Figure(figsize=(7.2, 3.2), dpi=100)
-axis = figure.add_axes((0, 0, 1, 1), xlim=(-0.1, 3.05), ylim=(4.6, -0.85))
-axis.set_axis_off()
-ends, firsts = [first + (word,) for first in TABLE if first for word in TABLE[first]], {"a": 1.0, "two": 3.5}
-for y, (first, second) in enumerate(ends):
-    p, q = TABLE[()][first], TABLE[first,][second]
-    colour = {("a", "star"): ORANGE, ("two", "stars"): GREEN}.get((first, second), "#999999")
-    thick = 3 if colour != "#999999" else 1
-    axis.plot((1, 1.1, 2), (firsts[first], y, y), color=colour, lw=thick)
-    axis.text(1.55, y - 0.1, f"{second}  {q:.2f}", ha="center", va="bottom", color=colour)
-    axis.text(2.05, y, f"{p:.1f} × {q:.2f} = {p * q:.2f}", va="center", color=colour, weight="bold" if thick == 3 else None)
-for first, colour in (("a", ORANGE), ("two", GREEN)):
-    axis.plot((0, 0.1, 1), (2.25, firsts[first], firsts[first]), color=colour, lw=3)
-    axis.text(0.55, firsts[first] - 0.1, f"{first}  {TABLE[()][first]:.1f}", ha="center", va="bottom", color=colour)
-axis.text(2.05, -0.55, "greedy search", color=ORANGE, va="center", style="italic")
-axis.text(2.05, 2.55, "the most probable", color=GREEN, va="center", style="italic")
-chapter.draw(figure, "greedy takes the wrong turn")
+chapter.draw(drawings.all_sentences(TABLE), "greedy takes the wrong turn")
 
 # %% [markdown]
 # ## By hand
@@ -337,22 +324,19 @@ runs = {(name, penalty, k): run(name, k, penalty) for name, penalty, k in produc
 
 # %%
 greedy, beams = runs["good", 0.0, 1], runs["good", 0.0, 5]
-easy = min(range(min(60, len(scenes))), key=lambda i: (-beams.true[i], len(beams.words[i])))
-hard = next((i for i in range(len(scenes)) if greedy.true[i] < beams.true[i] and len(beams.words[i]) < 13), 1)
-figure = Figure(figsize=(8, 5.4), dpi=100)
-for row, i in enumerate((easy, hard)):
-    axis = figure.add_axes((0.01, 0.53 - 0.51 * row, 0.3, 0.44))
-    axis.imshow(images[i].permute(1, 2, 0))
-    axis.set_axis_off()
-    (found,) = beam_search(decoder, only(i), 5, longest, length_penalty=0.0, n_best=5)
-    lines = [("greedy search", greedy.found[i]), *(("five beams" if n == 0 else "", h) for n, h in enumerate(found))]
-    for n, (label, hypothesis) in enumerate(lines):
+first = range(min(60, len(scenes)))
+easy = min(first, key=lambda i: (-beams.true[i], len(beams.words[i])))
+better = [i for i in range(len(scenes)) if greedy.true[i] < beams.true[i]]
+hard = next((i for i in better if len(beams.words[i]) < 13), 1)
+lines = []  # of each picture (log-probability, sentence, whether it is true)
+for i in (easy, hard):
+    settings = {"length_penalty": 0.0, "n_best": 5}
+    (five,) = beam_search(decoder, only(i), 5, longest, **settings)
+    lines.append([])
+    for hypothesis in (greedy.found[i], *five):
         text = detokenize(vocabulary.decode(hypothesis.tokens))
-        y = 0.95 - 0.51 * row - 0.068 * n - 0.025 * (n > 0)
-        colour = GREEN if judge(text, scenes[i]).true else RED
-        figure.text(0.33, y, label, fontsize=8.5, va="top", color="#555555", style="italic")
-        figure.text(0.5, y, f"{hypothesis.log_prob:.2f}", fontsize=8.5, va="top", ha="right", family="DejaVu Sans Mono")
-        figure.text(0.52, y, "\n".join(wrap(text, 60)), fontsize=8.5, va="top", color=colour, linespacing=1.15)
+        lines[-1].append((hypothesis.log_prob, text, judge(text, scenes[i]).true))
+figure = drawings.greedy_and_beams((images[easy], images[hard]), lines)
 chapter.draw(figure, "what five beams say")
 
 # %% [markdown]

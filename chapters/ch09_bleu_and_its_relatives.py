@@ -19,10 +19,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch.nn.utils.rnn import pad_sequence
 
 from chapters.chapter import Chapter, folder, show
+from chapters.drawings import ch09 as drawings
 from mmscratch.data.judge import judge, truth
 from mmscratch.data.language import caption, captions
 from mmscratch.data.scenes import COLOURS, NOUNS, SIZES, SPLITS, Scene
@@ -60,7 +60,8 @@ count = chapter.choose(1000, fast=60)
 images, _ = labelled_scenes("test", count)
 scenes = [Scene(SPLITS["test"] + i) for i in range(count)]
 written = [[tokenize(c) for c in captions(scene)] for scene in scenes]  # five of each
-hypothesis, references = tokenize("there is a big yellow sun left of a small red cow"), written[47]
+hypothesis = tokenize("there is a big yellow sun left of a small red cow")
+references = written[47]
 
 
 def ngrams(tokens, n):
@@ -68,7 +69,8 @@ def ngrams(tokens, n):
 
 
 def longest_shared(tokens, others):
-    """For each token, the n of the longest n-gram around it, up to 4, that stands in one of the others; or 0."""
+    """For each token, the n of the longest n-gram around it, up to 4, that is in one
+    of the others; or 0."""
     longest = [0] * len(tokens)
     for n in range(1, 5):
         there = {ngram for other in others for ngram in ngrams(other, n)}
@@ -78,31 +80,9 @@ def longest_shared(tokens, others):
     return longest
 
 
-SHADES = ("white", "#e5f5e0", "#c0e6ba", "#8fd08c", "#56b567")
-figure = Figure(figsize=(7.6, 2.5), dpi=100)
-axis = figure.add_axes((0.01, 0.13, 0.25, 0.76))
-axis.imshow(images[47].permute(1, 2, 0))
-axis.set_axis_off()
-axis = figure.add_axes((0.28, 0, 0.72, 1), xlim=(0, 72.6), ylim=(10.2, 0))  # as wide as 72.6 letters, 10.2 lines high
-axis.set_axis_off()
-
-
-def row(y, tokens, others):
-    x = 0
-    for token, n in zip(tokens, longest_shared(tokens, others)):
-        axis.add_patch(Rectangle((x - 0.25, y - 0.42), len(token) + 0.5, 0.84, fc=SHADES[n], ec="none"))
-        axis.text(x, y, token, fontsize=9, family="DejaVu Sans Mono", va="center", color="black" if n else "#c62828")
-        x += len(token) + 1
-
-
-axis.text(0, 0.7, "hypothesis", fontsize=8.5, color=GREY, va="center")
-row(1.7, hypothesis, references)
-axis.text(0, 3, "references", fontsize=8.5, color=GREY, va="center")
-for i, reference in enumerate(references):
-    row(4 + i, reference, [hypothesis])
-for n, label in enumerate(("not shared", "one word", "two", "three", "four or more")):
-    axis.add_patch(Rectangle((14 * n, 9.1), 2, 0.7, fc=SHADES[n], ec="#bbbbbb", lw=0.5))
-    axis.text(14 * n + 2.6, 9.45, label, fontsize=8, va="center", color="black" if n else "#c62828")
+shared = [longest_shared(hypothesis, references)]
+shared += [longest_shared(reference, [hypothesis]) for reference in references]
+figure = drawings.shared_ngrams(images[47], [hypothesis, *references], shared)
 chapter.draw(figure, "which words of a hypothesis stand in its references")
 
 # %% [markdown]
@@ -178,14 +158,18 @@ def lcs_table(a, b):
     table = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
     for i in range(len(a)):
         for j in range(len(b)):
-            table[i + 1][j + 1] = table[i][j] + 1 if a[i] == b[j] else max(table[i][j + 1], table[i + 1][j])
+            if a[i] == b[j]:
+                table[i + 1][j + 1] = table[i][j] + 1
+            else:
+                table[i + 1][j + 1] = max(table[i][j + 1], table[i + 1][j])
     return table
 
 
 def rouge_of(hypothesis, references):
-    """(1 + 1.2²) p r / (r + 1.2² p): between precision p and recall r, with recall weighing more."""
+    """(1 + 1.2²) p r / (r + 1.2² p): of precision p and recall r; r weighs more."""
     common = [lcs_table(hypothesis, reference)[-1][-1] for reference in references]
-    p, r = max(common) / len(hypothesis), max(c / len(reference) for c, reference in zip(common, references))
+    p = max(common) / len(hypothesis)
+    r = max(c / len(reference) for c, reference in zip(common, references))
     return (1 + 1.2**2) * p * r / (r + 1.2**2 * p) if p else 0.0
 
 
@@ -200,22 +184,13 @@ while i and j:  # back from the last cell
         i -= 1
     else:
         j -= 1
-figure = Figure(figsize=(5.6, 4.2), dpi=100, layout="constrained")
-axis = figure.subplots()
-axis.set(xlim=(-0.6, len(reference) + 0.6), ylim=(len(hypothesis) + 0.6, -0.6), ylabel="hypothesis", title="reference")
-for i, line in enumerate(table):
-    for j, length in enumerate(line):
-        on_path = (i, j) in path
-        axis.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fc=SHADES[4] if on_path else "white", ec="#dddddd"))
-        axis.text(j, i, length, ha="center", va="center", fontsize=8.5, weight="bold" if on_path else "normal",
-                  color="black" if on_path else "#666666")  # fmt: skip
-axis.set_xticks(range(len(reference) + 1), ["", *reference], rotation=40, ha="left", fontsize=8.5)
-axis.set_yticks(range(len(hypothesis) + 1), ["", *hypothesis], fontsize=8.5)
-axis.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
-axis.spines[:].set_visible(False)
+figure = drawings.common_subsequence(hypothesis, reference, table, path)
 chapter.draw(figure, "the longest common subsequence, word by word")
-print(f"LCS {table[-1][-1]} of {len(hypothesis)} and {len(reference)} words; ROUGE-L {rouge_of(hypothesis, [reference]):.3f} "
-      f"with this reference, {rouge_of(hypothesis, references):.3f} with all five")  # fmt: skip
+print(
+    f"LCS {table[-1][-1]} of {len(hypothesis)} and {len(reference)} words; "
+    f"ROUGE-L {rouge_of(hypothesis, [reference]):.3f} with this reference, "
+    f"{rouge_of(hypothesis, references):.3f} with all five"
+)
 
 # %% [markdown]
 # **CIDEr-D** asks what is worth saying. "a" stands in the references of every picture, "big yellow skull" in few. So an

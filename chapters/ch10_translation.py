@@ -22,6 +22,7 @@ import torch
 from matplotlib.figure import Figure
 
 from chapters.chapter import Chapter, show
+from chapters.drawings import ch10 as drawings
 from chapters.measured import multi30k
 from mmscratch.batches import CaptionPairs
 from mmscratch.data.scenes import COLOURS, NOUNS, SIZES
@@ -42,27 +43,17 @@ PALE, BLUE, GREEN, DARK, ORANGE = "#9ecae1", "#2171b5", "#a1d99b", "#238b45", "#
 # ## The idea
 
 # %%
-ENGLISH, GERMAN = "people are waiting to cross the street".split(), "leute warten darauf , die straße zu überqueren".split()
-HOPED = {"leute": "people", "warten": "waiting", "die": "the", "straße": "street", "zu": "to", "überqueren": "cross"}
-figure = Figure(figsize=(8, 3.2), dpi=100)
-axis = figure.add_axes((0, 0, 1, 1), xlim=(0, 80), ylim=(0, 32))
-axis.set_axis_off()
-places = {word: 14 + 9.8 * i for i, word in enumerate(ENGLISH)}
-for word, x in places.items():
-    axis.text(x, 2.5, word, ha="center", va="center", fontsize=10)
-    axis.annotate("", (x, 11.4), (x, 4.6), arrowprops={"arrowstyle": "-|>", "color": "#999999"})
-    for row in range(4):
-        axis.bar(x, 1.4, 3.4, 11.8 + 1.4 * row, color=PALE, ec="white")
-for i, word in enumerate(GERMAN):
-    x, last = 14 + 8.4 * i, word == "überqueren"
-    colour = ORANGE if last else "#555555"
-    axis.text(x, 29, word, ha="center", va="center", fontsize=10, color=colour)
-    if word in HOPED:
-        axis.plot((x, places[HOPED[word]]), (27.4, 17.8), color=colour, lw=2 if last else 1)
-axis.bar(43.4, 3, 68, 6.4, color="white", ec="#999999")
-axis.text(43.4, 7.8, "encoder: each word hears of all others", ha="center", va="center", fontsize=9)
-for y, name in ((2.5, "source"), (14.6, "memory"), (22.5, "attention"), (29, "decoder")):
-    axis.text(1, y, name, va="center", fontsize=9, style="italic")
+ENGLISH = "people are waiting to cross the street".split()
+GERMAN = "leute warten darauf , die straße zu überqueren".split()
+HOPED = {
+    "leute": "people",
+    "warten": "waiting",
+    "die": "the",
+    "straße": "street",
+    "zu": "to",
+    "überqueren": "cross",
+}
+figure = drawings.where_words_come_from(ENGLISH, GERMAN, HOPED)
 chapter.draw(figure, "a translation looks for each word where it comes from")
 
 # %% [markdown]

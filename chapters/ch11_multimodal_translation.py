@@ -18,6 +18,7 @@ import torch
 from matplotlib.figure import Figure
 
 from chapters.chapter import Chapter, folder, show
+from chapters.drawings import ch11 as drawings
 from chapters.measured import multi30k
 from mmscratch import model as pieces
 from mmscratch.attention import Memory, scaled_dot_product_attention
@@ -30,7 +31,7 @@ from mmscratch.engine.devices import pick_device
 from mmscratch.finetuning import load_run
 from mmscratch.metrics import bootstrap, caption_scores, exact_match, words_right
 from mmscratch.model import EncoderDecoder, ModelConfig, build_model, fuse
-from mmscratch.plots import GREEN, GREY, RED, attention_sheet
+from mmscratch.plots import attention_sheet
 from mmscratch.pretraining import pretrained_cnn
 from mmscratch.text import Vocabulary, detokenize
 from mmscratch.training import TrainConfig, Trainer
@@ -45,31 +46,17 @@ chapter, device = Chapter(11), pick_device()
 # %%
 GRID = 4  # the CNN's last grid has 4 × 4 places
 KINDS = {"": "nothing", "colours": "colours", "noun": "noun"}
-tests = {kind: SceneTranslation("test", chapter.choose(1000, fast=24), hidden=hidden) for hidden, kind in KINDS.items()}
+number, tests = chapter.choose(1000, fast=24), {}
+for hidden, kind in KINDS.items():
+    tests[kind] = SceneTranslation("test", number, hidden=hidden)
 data = tests["colours"]
-example = next(i for i in range(len(data)) if data.sources[i] == ["a", "[v]", "cloud"])
-picture, source, target = data.picture(example), data.sources[example], data.references[example][0]
-figure = Figure(figsize=(9, 2.6), dpi=100)
-axis = figure.add_axes((0, 0, 1, 1))
-axis.set_axis_off()
-box, middle, y, side = {"ha": "center", "va": "center", "fontsize": 10}, [], 17, 64 // GRID
-axis.imshow(picture.permute(1, 2, 0), extent=(1, 15, 8, 22))
-for n, (row, column) in enumerate(product(range(GRID), repeat=2)):
-    place = picture[:, row * side : (row + 1) * side, column * side : (column + 1) * side].permute(1, 2, 0)
-    axis.imshow(place, extent=(19 + 3.1 * n, 21.8 + 3.1 * n, y - 1.4, y + 1.4))
-    middle.append(20.4 + 3.1 * n)
-for n, word in enumerate(source):
-    middle.append(72 + 6.4 * n)
-    axis.text(middle[-1], y, word, bbox={"boxstyle": "round", "fc": "#deebf7", "ec": "#9ecae1"}, **box)
-axis.text(44, 21, "places of the picture", **box)
-axis.text(78.4, 21, "words of the sentence", **box)
+example = data.sources.index(["a", "[v]", "cloud"])
+picture, source = data.picture(example), data.sources[example]
+target = data.references[example][0]
 thing = data.scenes[example].things[0]
 named = int(thing.y * GRID) * GRID + int(thing.x * GRID)  # the place where it is
-for n, (word, place) in enumerate(zip(target, (GRID**2, named, GRID**2 + 2))):
-    x, colour = 46 + 12 * n, GREEN if place == named else GREY
-    axis.text(x, 5, word, color=colour, bbox={"boxstyle": "round", "fc": "white", "ec": "#cccccc"}, **box)
-    axis.plot([x, middle[place]], [7, y - 2.2], color=colour, lw=1.4)
-axis.set(xlim=(0, 90), ylim=(2, 28))
+places = (GRID**2, named, GRID**2 + 2)  # the picture's come first
+figure = drawings.picture_or_sentence(picture, source, target, places)
 chapter.draw(figure, "each word looks in the picture or in the sentence")
 
 # %% [markdown]
@@ -314,20 +301,16 @@ for (kind, way), (score, right, among, exact) in table.items():
 # reference says, word for word.
 
 # %%
-pairs_of_things = [i for i, scene in enumerate(tests["noun"].scenes) if len(scene.things) == 2 and i % 6 != 5]
-figure = Figure(figsize=(10, 5.2), dpi=100)
-for row, (kind, i) in enumerate(zip(("colours", "colours", "noun", "noun"), pairs_of_things)):
-    data, bottom = tests[kind], 0.76 - 0.25 * row
-    for column, shown in enumerate((i, (i + 1) % len(data))):
-        axis = figure.add_axes((0.01 + 0.12 * column, bottom, 0.115, 0.225))
-        axis.imshow(data.picture(shown).permute(1, 2, 0), alpha=1 - 0.4 * column)
-        axis.set_axis_off()
-    lines = [("given", data.sources[i], "black"), *((way, written[kind, way][i], None) for way in WAYS)]
-    for n, (way, tokens, colour) in enumerate(lines):
-        colour = colour or (GREEN if tokens in data.references[i] else RED)
-        y = bottom + 0.2 - 0.045 * n
-        figure.text(0.26, y, way, color=GREY, fontsize=9, va="center")
-        figure.text(0.37, y, detokenize(tokens), color=colour, fontsize=9, va="center")
+two_things = [i for i, s in enumerate(tests["noun"].scenes) if len(s.things) == 2]
+pairs_of_things = [i for i in two_things if i % 6 != 5]
+rows = []
+for kind, i in zip(("colours", "colours", "noun", "noun"), pairs_of_things):
+    data, lines = tests[kind], [("given", detokenize(tests[kind].sources[i]), None)]
+    for way in WAYS:
+        tokens = written[kind, way][i]
+        lines.append((way, detokenize(tokens), tokens in data.references[i]))
+    rows.append((data.picture(i), data.picture((i + 1) % len(data)), lines))
+figure = drawings.with_either_picture(rows)
 chapter.draw(figure, "what is written with the right picture and with another")
 
 

@@ -1,0 +1,67 @@
+"""The drawings of chapter 7, Fine-tuning."""
+
+from collections.abc import Sequence
+from textwrap import wrap
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from chapters.drawings.shapes import sheet, show
+
+FROZEN = 4  # layers, the first ones, of a frozen encoder
+ORANGE, BLUE, GREY = "#fdd0a2", "#2171b5", "#d4d4d4"
+MEANING = (  # where the legend has it, and what it says
+    (16, ORANGE, "random at first, trained"),
+    (38, BLUE, "trained before, trained on"),
+    (62, GREY, "frozen"),
+)
+EDGE = {"align": "edge", "ec": "#555555", "lw": 0.7}
+
+
+def what_each_method_trains(layers: Sequence[str], methods: dict[str, dict]) -> Figure:
+    """The layers, the picture below and the words above, coloured by what each method trains.
+
+    methods: name -> its settings, of which "freeze", "lora" and "layer_decay" count.
+    """
+    figure, axis = sheet((8, 4.3), (0, 80), (0, 43))
+    for row, layer in enumerate(layers):
+        y = 4 + 3.8 * row
+        behind = len(layers) - 1 - row  # layers between this one and the output
+        axis.text(14.5, y + 1.4, layer, ha="right", va="center", fontsize=9)
+        for column, (name, method) in enumerate(methods.items()):
+            x = 16 + 12.8 * column
+            factor = method.get("layer_decay", 1.0) ** behind
+            axis.bar(x, 2.8, 9, y, color=(_colour(name, method, row), factor), **EDGE)
+            if factor < 1:
+                style = {"ha": "center", "va": "center", "fontsize": 8}
+                colour = "black" if factor < 0.6 else "white"
+                axis.text(x + 4.5, y + 1.4, f"× {factor:.2f}", color=colour, **style)
+            if "lora" in method and layer.startswith("decoder"):
+                axis.bar(x + 9.4, 2.8, 1.2, y, color=BLUE, **EDGE)
+    for column, name in enumerate(methods):
+        style = {"ha": "center", "va": "center", "fontsize": 9.5, "weight": "bold"}
+        axis.text(20.5 + 12.8 * column, 39.6, name, **style)
+    for x, colour, text in MEANING:
+        axis.bar(x, 1.5, 1.8, 0.8, color=colour, **EDGE)
+        axis.text(x + 2.5, 1.5, text, va="center", fontsize=8.5)
+    return figure
+
+
+def _colour(name: str, method: dict, row: int) -> str:
+    if name == "from nothing":
+        return ORANGE
+    frozen = "lora" in method or ("freeze" in method and row < FROZEN)
+    return GREY if frozen else BLUE
+
+
+def pictures_and_captions(shown: dict[str, tuple[Tensor, str]]) -> Figure:
+    """Four pictures (3, H, W), each with its title above and a caption below."""
+    figure = Figure(figsize=(8.4, 2.9), dpi=100)
+    for i, (title, (picture, caption)) in enumerate(shown.items()):
+        axis = figure.add_axes((0.01 + 0.248 * i, 0.23, 0.235, 0.68))
+        axis.set_title(title, fontsize=10)
+        show(axis, picture, interpolation="nearest")
+        axis.set_axis_off()
+        style = {"ha": "center", "va": "top", "fontsize": 8.5, "transform": axis.transAxes}
+        axis.text(0.5, -0.04, "\n".join(wrap(caption, 32)), **style)
+    return figure

@@ -1,0 +1,206 @@
+"""The drawings of the chapters: each is called by its own chapter, and nothing in it is cut off."""
+
+import ast
+import importlib
+import inspect
+from types import SimpleNamespace
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from chapters import drawings
+from chapters.__main__ import book
+from chapters.chapter import ROOT
+
+MODULES = sorted(path.stem for path in (ROOT / "chapters" / "drawings").glob("ch*.py"))
+
+each_module = pytest.mark.parametrize("name", MODULES)
+
+
+def module(name):
+    return importlib.import_module(f"chapters.drawings.{name}")
+
+
+def functions(name):
+    """The drawings of a module, by name: the public functions that it defines."""
+    found = {}
+    for key, function in inspect.getmembers(module(name), inspect.isfunction):
+        if function.__module__ == f"chapters.drawings.{name}" and not key.startswith("_"):
+            found[key] = function
+    return found
+
+
+ALL = [f"{name}.{drawing}" for name in MODULES for drawing in functions(name)]
+
+# ----------------------------------------------------------------------------------------------
+# Who calls them
+
+
+def imported_and_called(path):
+    """The modules of drawings that a chapter imports, and the names that it takes from them."""
+    imported, called = set(), set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "chapters.drawings":
+            imported |= {alias.name for alias in node.names}
+        of_drawings = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        if of_drawings and node.value.id == "drawings":
+            called.add(node.attr)
+    return imported, called
+
+
+@pytest.mark.parametrize("entry", book(), ids=lambda entry: entry.path.stem)
+def test_a_chapter_calls_all_of_its_own_drawings_and_no_others(entry):
+    name = f"ch{entry.number:02}"
+    imported, called = imported_and_called(entry.path)
+    if name in MODULES:
+        assert imported == {name} and called == set(functions(name))
+    else:
+        assert imported == called == set()
+
+
+def test_each_module_belongs_to_a_chapter():
+    assert set(MODULES) <= {f"ch{entry.number:02}" for entry in book()}
+
+
+@each_module
+def test_modules_and_drawings_have_docstrings(name):
+    assert inspect.getdoc(drawings) and inspect.getdoc(module(name))
+    assert all(inspect.getdoc(function) for function in functions(name).values())
+
+
+# ----------------------------------------------------------------------------------------------
+# What they draw
+
+PICTURE = torch.arange(3 * 64 * 64).remainder(251).view(3, 64, 64).to(torch.uint8)
+WORDS = "there is a big yellow skull left of a small red cow".split()
+TEXT = " ".join(WORDS)
+
+
+def some_attention(queries, keys, values, causal):
+    """Scores, weights and results of five words, some numbers."""
+    return [[0.5] * 5] * 5, [[0.2] * 5] * 5, [[0.75] * 4] * 5
+
+
+EXAMPLES = {  # drawing -> what it is called with
+    "ch01.picture_and_caption": (PICTURE, WORDS[:6], range(4, 10)),
+    "ch01.padding_and_mask": (
+        [[*"abcd", "<eos>"], ["a", "<eos>"], ["e", "b", "<eos>"]],
+        torch.tensor([[5, 6, 7, 8, 2], [5, 2, 0, 0, 0], [9, 6, 2, 0, 0]]),
+        torch.tensor([[5, 6, 7, 8, 2], [5, 2, 0, 0, 0], [9, 6, 2, 0, 0]]) != 0,
+    ),
+    "ch01.batches_as_blocks": (
+        {
+            "scene captions, not bucketed": [[(7, "red"), (3, "blue")], [(5, "blue")]],
+            "scene captions, bucketed": [[(7, "red"), (5, "blue")], [(3, "blue")]],
+        },
+        {"red": "one thing", "blue": "two"},
+    ),
+    "ch02.sliding_filter": (PICTURE, torch.arange(9.0).view(3, 3), torch.zeros(62, 62)),
+    "ch02.stride_and_padding": ({(1, 0): 5, (1, 1): 7, (2, 0): 3, (2, 1): 4},),
+    "ch02.what_filters_see": (
+        {
+            "blur": torch.ones(13, 17),
+            "edges, top to bottom": torch.ones(13, 17),
+            "red against the rest": torch.ones(13, 17),
+            "outline": torch.ones(13, 17),
+        },
+    ),
+    "ch02.receptive_fields": (
+        PICTURE,
+        {stage: ((16, 16), range(20, 31), range(21, 38)) for stage in ("stem", "layer1", "layer2")},
+    ),
+    "ch03.vector_becomes_sentence": (PICTURE, [*WORDS[:6], "<eos>"]),
+    "ch04.words_look_back": (PICTURE, WORDS[2:7], SimpleNamespace(x=0.2, y=0.3)),
+    "ch04.attention_tables": (
+        ["the", "big", "red", "star", "above"],
+        [[0, 5, 0, 5]] * 5,
+        [[5, 0, 5, 0]] * 5,
+        [[1, 0, 2, 0]] * 5,
+        some_attention,
+    ),
+    "ch04.who_may_look": (
+        {name: torch.ones(9, 9).tril() for name in ("all", "causal", "local", "picture, words")},
+    ),
+    "ch05.words_look_at_things": (
+        PICTURE,
+        WORDS,
+        {5: SimpleNamespace(x=0.2, y=0.3), 11: SimpleNamespace(x=0.9, y=0.8)},
+    ),
+    "ch06.five_lines": (),
+    "ch07.what_each_method_trains": (
+        ("stem", "stage 1", "projection", "encoder block", "decoder block 1", "words, in and out"),
+        {
+            "from nothing": {},
+            "frozen encoder": {"freeze": "encoder"},
+            "all": {},
+            "falling rates": {"layer_decay": 0.7},
+            "LoRA": {"lora": 8},
+        },
+    ),
+    "ch07.pictures_and_captions": (
+        {"what the base knows": (PICTURE, TEXT), "noisy": (PICTURE, TEXT), "new": (PICTURE, TEXT)},
+    ),
+    "ch08.all_sentences": (
+        {
+            (): {"a": 0.6, "two": 0.4},
+            ("a",): {"star": 0.4, "sun": 0.35, "heart": 0.25},
+            ("two",): {"stars": 0.9, "suns": 0.1},
+        },
+    ),
+    "ch08.greedy_and_beams": (
+        (PICTURE, PICTURE),
+        ([(-12.34, TEXT, False), *[(-1.23, TEXT, True)] * 5], [(-9.87, TEXT, True)] * 6),
+    ),
+    "ch09.shared_ngrams": (
+        PICTURE,
+        [WORDS] * 6,
+        [[0, 0, 1, 2, 2, 3, 3, 3, 4, 4, 4, 4]] * 6,
+    ),
+    "ch09.common_subsequence": (
+        WORDS[:11],
+        WORDS[:7],
+        [[min(i, j) for j in range(8)] for i in range(12)],
+        {(i, i) for i in range(1, 8)},
+    ),
+    "ch10.where_words_come_from": (
+        "people are waiting to cross the street".split(),
+        "leute warten darauf , die straße zu überqueren".split(),
+        {"überqueren": "cross"},
+    ),
+    "ch11.picture_or_sentence": (
+        PICTURE,
+        ["a", "[v]", "cloud"],
+        ["eine", "rote", "wolke"],
+        (16, 5, 18),
+    ),
+    "ch11.with_either_picture": (
+        [(PICTURE, PICTURE, [("given", TEXT, None), *[("another picture", TEXT, False)] * 4])] * 4,
+    ),
+}
+
+
+def cut_off(figure):
+    """Does anything that is drawn reach over the edge of the figure?"""
+    figure.draw_without_rendering()  # which lays it out
+    drawn = figure.get_tightbbox()  # inches
+    width, height = figure.get_size_inches()
+    return min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) < -0.01
+
+
+@pytest.mark.parametrize("drawing", ALL)
+def test_nothing_in_a_drawing_is_cut_off(drawing):
+    assert drawing in EXAMPLES, "add an example of what it is called with to EXAMPLES"
+    name, function = drawing.split(".")
+    figure = functions(name)[function](*EXAMPLES[drawing])
+    assert isinstance(figure, Figure)
+    assert any(text.get_text() for text in figure.findobj(Text))
+    assert not cut_off(figure)
+
+
+@pytest.mark.parametrize("x, found", [(0.5, False), (0.99, True), (-0.1, True)])
+def test_a_text_over_the_edge_is_found(x, found):
+    figure = Figure(figsize=(2, 1))
+    figure.text(x, 0.5, "word", va="center", fontsize=9)
+    assert cut_off(figure) == found
