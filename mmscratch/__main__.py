@@ -55,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub.set_defaults(task="captioning", data=None, layout="scenes", start_from=None, freeze=[])
     sub.set_defaults(image_size=None, epochs=None, batch_size=None, learning_rate=None, lora=0, workers=None, seed=0)
     sub.set_defaults(accumulate=1)
-    sub.add_argument("--scenes", type=int, default=100_000, help="pictures to train on (default: %(default)s)")
+    sub.add_argument("--scenes", **TASKS["captioning"].options["--scenes"])
     add_model(sub)
     add_loop(sub)
 

@@ -1,8 +1,6 @@
 """Captioning: a picture is given, and a sentence about it is written."""
 
 import argparse
-import json
-import shlex
 import sys
 from pathlib import Path
 
@@ -11,11 +9,10 @@ from ..data.dataset import DataSet
 from ..data.judge import truth
 from ..data.photographs import PICTURE_SUFFIXES
 from ..decoding import generate
-from ..images import open_image, to_tensor
 from ..plots import caption_sheet
 from ..text import caption_tokenize, detokenize
-from .scores import percentage, print_scores
-from .task import Facts, Task, add_beams
+from .scores import keep, percentage, print_scores
+from .task import Facts, Task, open_picture
 
 SCENES, VALIDATION_SCENES, TEST_SCENES = 100_000, 300, 1000  # of each split of the drawn scenes
 BEST = {"decoder": "lstm", "fusion": "cross_attention"}  # of the four that quickstart can train
@@ -27,14 +24,18 @@ DECODERS = {
 
 class Captioning(Task):
     name = "captioning"
+    given = "pictures"
     layouts = (*LAYOUTS, "scenes")
+    options = {
+        "--scenes": {"type": int, "default": SCENES, "help": "drawn pictures to train on (default: %(default)s)"},
+    }
     verb = "caption"
     verb_help = "Write a caption for each picture."
 
     def read(self, facts: Facts, split: str, image_size: int) -> DataSet:
         if facts["layout"] != "scenes":
             return LAYOUTS[facts["layout"]](facts["data"], split, image_size)
-        counts = {"train": facts.get("scenes", SCENES), "validation": VALIDATION_SCENES}
+        counts = {"train": facts["scenes"], "validation": VALIDATION_SCENES}
         return SceneCaptions(split, counts.get(split, TEST_SCENES), size=image_size, one_each=split == "train")
 
     def model(self, facts: Facts, chosen: dict, base: dict | None) -> dict:
@@ -61,7 +62,6 @@ class Captioning(Task):
     def measure(self, run: Path, data: DataSet, split: str, num_beams: int = 1) -> None:
         model, vocabularies, _ = self.load(run)
         written = generate(model, vocabularies, data, num_beams)
-        print(f"\n{run}, {len(data):,} pictures of the {split} split; in brackets, what 95 % of a thousand resamples give")
         if isinstance(data, SceneCaptions):
             (one, two, three, every), faults = truth(written, data.scenes)
             shares = f"one thing {one:.0f} %, two {two:.0f} %, three {three:.0f} %"
@@ -69,21 +69,17 @@ class Captioning(Task):
             print(f"  wrong in the others  {', '.join(f'{fault} {n}' for fault, n in faults.most_common()) or 'nothing'}")
         hypotheses = [caption_tokenize(detokenize(words)) for words in written]
         print_scores(hypotheses, [[caption_tokenize(text) for text in texts] for texts in data.texts])
-        with (run / f"captions-{split}.jsonl").open("w", encoding="utf-8") as file:
-            for name, words, texts in zip(data.names, written, data.texts):
-                entry = {"picture": name, "caption": detokenize(words), "references": texts}
-                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        captions = map(detokenize, written)
+        keep(run / f"captions-{split}.jsonl", picture=data.names, caption=captions, references=data.texts)
         pictures = [data[i]["image"] for i in range(min(12, len(data)))]
         caption_sheet(pictures, written[:12], data.references[:12]).savefig(run / f"captions-{split}.png")
 
     def advice(self, run: Path, data: DataSet, split: str) -> str:
-        command = f"python -m mmscratch caption PICTURE --run {shlex.quote(str(run))}"
-        return f"Look at {run / f'captions-{split}.png'}, then try\n  {command}"
+        return f"Look at {run / f'captions-{split}.png'}. {self.command('PICTURE', run)}"
 
     def add_verb_options(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="picture files, or folders of them")
-        parser.add_argument("--run", type=Path, default=Path("runs/quickstart"), metavar="DIR", help="default: %(default)s")
-        add_beams(parser)
+        super().add_verb_options(parser)
 
     def use(self, args: argparse.Namespace) -> int:
         """Print a caption for each picture; 2 where one cannot be read."""
@@ -91,7 +87,7 @@ class Captioning(Task):
         failed = 0
         for path in pictures_in(args.pictures):
             try:
-                picture = to_tensor(open_image(path), saved["model_config"]["encoders"]["image"]["image_size"])
+                picture = open_picture(path, saved)
             except (ValueError, OSError) as error:
                 print(f"error: {error}", file=sys.stderr)
                 failed = 2

@@ -6,7 +6,7 @@ from pathlib import Path
 from ..data.dataset import DataSet
 from ..finetuning import trained_parts
 from . import TASKS
-from .task import Facts, Task, load
+from .task import Facts, Task, image_size_of, load
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -21,7 +21,14 @@ def evaluate(args: argparse.Namespace) -> None:
     report(data, split, args.run)
     if len(data) == 0:
         raise ValueError(f"no examples in the split {split}")
+    print_heading(task, args.run, data, split)
     task.measure(args.run, data, split, args.beams)
+
+
+def print_heading(task: Task, run: Path, data: DataSet, split: str) -> None:
+    """What the numbers that follow are about."""
+    shown = f"{run}, {len(data):,} {task.given} of the {split} split"
+    print(f"\n{shown}; in brackets, what 95 % of a thousand resamples give")
 
 
 def data_facts(task: Task, data: Path, layout: str | None) -> Facts:
@@ -32,11 +39,6 @@ def data_facts(task: Task, data: Path, layout: str | None) -> Facts:
     if layout not in task.layouts:
         raise ValueError(f"{task.name} has no layout {layout}: choose one of {', '.join(task.layouts)}")
     return {"data": "scenes" if layout == "scenes" else str(data.resolve()), "layout": layout}
-
-
-def image_size_of(encoders: dict[str, dict]) -> int:
-    """The size of the pictures that a model sees; 0 where it sees none."""
-    return encoders["image"]["image_size"] if "image" in encoders else 0
 
 
 def print_parts(model) -> None:

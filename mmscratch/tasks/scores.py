@@ -1,9 +1,11 @@
 """What is printed of sentences: scores with their intervals; and the command `score`."""
 
 import argparse
+import json
+from pathlib import Path
 
 from ..data.translations import read_lines
-from ..metrics import bleu, bootstrap, caption_scores, exact_match
+from ..metrics import bleu, bleu_estimates, bootstrap, caption_scores, exact_match
 from ..text import caption_tokenize, tokenize
 
 TOKENIZERS = {"caption": caption_tokenize, "words": tokenize, "none": str.split}
@@ -37,8 +39,23 @@ def print_scores(hypotheses: list[list[str]], references: list[list[list[str]]])
     print(f"  a reference exactly  {percentage(100 * exact_match(hypotheses, references), count)}")
 
 
+def bleu_line(written: list[list[str]], references: list[list[list[str]]]) -> str:
+    """BLEU with its interval, and how many sentences are one of their references."""
+    score, low, high = bleu_estimates(written, references)[-1]
+    exact = percentage(100 * exact_match(written, references), len(written))
+    return f"BLEU {score:.1f}  ({low:.1f} to {high:.1f}); exactly the reference {exact}"
+
+
 def percentage(percent: float, count: int) -> str:
     """A percentage of `count` examples, with its interval."""
     right = round(percent * count / 100)
     low, high = bootstrap([100] * right + [0] * (count - right))
     return f"{percent:.1f} %  ({low:.1f} to {high:.1f})"
+
+
+def keep(path: Path, **columns) -> None:
+    """Write JSON lines, {name of a column: its value}, one for each example."""
+    with path.open("w", encoding="utf-8") as file:
+        for values in zip(*columns.values()):
+            entry = dict(zip(columns, values))
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")

@@ -1,10 +1,14 @@
 """What a task has to say. `commands.py` makes train, evaluate and the verbs from it."""
 
 import argparse
+import shlex
 from pathlib import Path
+
+from torch import Tensor
 
 from ..data.dataset import DataSet
 from ..finetuning import load_run
+from ..images import open_image, to_tensor
 from ..text import Vocabulary
 from ..training import Trainer
 
@@ -15,16 +19,19 @@ class Task:
     """Data by layout, default settings, a measure, and the verb that uses a trained run.
 
     name       of `train --task`
+    given      what its examples are called in messages: "pictures"
     layouts    the names of the forms in which its data come; the first is the default
     options    those of `train` that only this task has, kept in the facts: {"--source": {argparse's arguments}}
     verb       the command that uses a run, with one line that says what it does in `verb_help`
     """
 
     name = ""
+    given = "examples"
     layouts: tuple[str, ...] = ("folder",)
     options: dict[str, dict] = {}
     verb = ""
     verb_help = ""
+    default_run = Path("runs/quickstart")  # that the verb uses
 
     def read(self, facts: Facts, split: str, image_size: int) -> DataSet:
         """The examples of a split."""
@@ -63,11 +70,17 @@ class Task:
 
     def advice(self, run: Path, data: DataSet, split: str) -> str:
         """What to try after training."""
-        return f"Try\n  python -m mmscratch {self.verb} --run {run}"
+        return self.command("", run)
+
+    def command(self, argument: str, run: Path) -> str:
+        """How to call the verb."""
+        words = ["python", "-m", "mmscratch", self.verb, *([argument] if argument else []), "--run", str(run)]
+        return f"Then try\n  {shlex.join(words)}"
 
     def add_verb_options(self, parser: argparse.ArgumentParser) -> None:
-        """The arguments of the verb."""
-        parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="the folder of a trained model")
+        """The arguments of the verb: those of a task of its own, and these."""
+        parser.add_argument("--run", type=Path, default=self.default_run, metavar="DIR", help="default: %(default)s")
+        add_beams(parser)
 
     def use(self, args: argparse.Namespace) -> int | None:
         """Run the verb; returns the exit code."""
@@ -88,6 +101,21 @@ def load(run: Path) -> tuple:
         first = "python -m mmscratch quickstart" if run == Path("runs/quickstart") else "python -m mmscratch train"
         raise FileNotFoundError(f"{run} holds no trained model: run {first} first, or name another run")
     return load_run(run)
+
+
+def image_size_of(encoders: dict[str, dict]) -> int:
+    """The size of the pictures that a model sees, by its config; 0 where it sees none."""
+    return encoders["image"]["image_size"] if "image" in encoders else 0
+
+
+def longest_of(saved: dict) -> int:
+    """How many words the model of a checkpoint can write; an LSTM, which has no limit, 64."""
+    return saved["model_config"]["decoder"].get("max_length", 64)
+
+
+def open_picture(path: Path, saved: dict) -> Tensor:
+    """A picture file as the model of a checkpoint sees it, (3, S, S) uint8. Raises ValueError where it cannot be read."""
+    return to_tensor(open_image(path), image_size_of(saved["model_config"]["encoders"]))
 
 
 def add_beams(parser: argparse.ArgumentParser) -> None:

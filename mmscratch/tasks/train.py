@@ -12,8 +12,8 @@ from ..model import ModelConfig
 from ..plots import learning_curves
 from ..training import TrainConfig, Trainer
 from . import TASKS
-from .evaluate import data_facts, image_size_of, print_parts, report
-from .task import Facts, Task, load
+from .evaluate import data_facts, print_heading, print_parts, report
+from .task import Facts, Task, image_size_of, load
 
 LONGEST = 64  # words and <eos> that a Transformer has positions for, or more where the data are longer
 LEAST = {"image_size": 1, "epochs": 1, "batch_size": 1, "accumulate": 1, "learning_rate": 1e-9, "workers": 0, "lora": 0}
@@ -39,6 +39,7 @@ def train(args: argparse.Namespace) -> Path | None:
     data = trainer.validation.data
     if split != "validation":
         data = task.read(facts, split, image_size_of(trainer.model_config.encoders))
+    print_heading(task, folder, data, split)
     task.measure(folder, data, split)
     print(f"\n{task.advice(folder, data, split)}")
     return folder
