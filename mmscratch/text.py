@@ -1,12 +1,10 @@
 """Words: from a sentence to a list of numbers and back."""
 
-import json
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
-from pathlib import Path
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -92,21 +90,6 @@ class Vocabulary:
     def state(self) -> list[str]:
         """The words without the specials: what a checkpoint holds, and `vocabulary_from` reads."""
         return self.words[len(SPECIALS) :]
-
-    def save(self, path: str | Path) -> None:
-        """Write the words as JSON."""
-        Path(path).write_text(json.dumps(self.state(), ensure_ascii=False), encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Vocabulary":
-        """Read what `save` wrote."""
-        try:
-            words = json.loads(Path(path).read_text(encoding="utf-8"))
-            if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-                raise ValueError("a list of words was expected")
-            return cls(words)
-        except ValueError as error:  # JSON that is broken and text that is not UTF-8 are ValueErrors too
-            raise ValueError(f"{path}: not a vocabulary: {error}") from None
 
 
 START = "▁"  # U+2581: here a token begins

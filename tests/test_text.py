@@ -179,25 +179,6 @@ def test_encode_then_decode_gives_the_sentence_back():
         assert vocabulary.decode([BOS, *vocabulary.encode(sentence), EOS, PAD]) == sentence
 
 
-def test_save_and_load(tmp_path):
-    vocabulary = Vocabulary.build([tokenize("Ein großer roter Stern; 一只猫, “so”…"), ["two words", "\n", '"', ""]])
-    vocabulary.save(tmp_path / "words.json")
-    assert Vocabulary.load(tmp_path / "words.json").words == vocabulary.words
-    assert Vocabulary.load(str(tmp_path / "words.json")).index == vocabulary.index
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"{", b"a\nb\n", b"\xff\xfe[", b'{"a": 4}', b'"words"', b"7", b'["a", 7]', b'["a", null]', b'["a", "a"]',
-     json.dumps(["a", "<eos>"]).encode(), json.dumps([*SPECIALS, "a"]).encode()],
-)  # fmt: skip
-def test_a_bad_file_is_named(tmp_path, content):
-    path = tmp_path / "words.json"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="words.json"):
-        Vocabulary.load(path)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Pieces of words.
 

@@ -13,7 +13,7 @@ from ..metrics import attention_inside
 from ..plots import attention_sheet
 from . import captioning
 from .task import load
-from .train import train
+from .train import train_run
 
 
 def quickstart(args: argparse.Namespace) -> None:
@@ -25,7 +25,7 @@ def quickstart(args: argparse.Namespace) -> None:
     is_best = chosen == captioning.BEST
     args.run = args.run or Path("runs/quickstart" if is_best else f"runs/quickstart-{'-'.join(chosen.values())}")
     print(f"drawing {args.scenes:,} scenes to train on; each is shown once, with one of its captions", flush=True)
-    folder = train(args)
+    folder = train_run(args)
     if folder is None:
         return
     if chosen != {"decoder": "lstm", "fusion": "prefix"}:  # which looks once, before the first word

@@ -20,8 +20,13 @@ LEAST = {"image_size": 1, "epochs": 1, "batch_size": 1, "accumulate": 1, "learni
 STEPS = ("epochs", "batch_size", "learning_rate", "accumulate", "seed", "workers", "lora", "precision", "compile")
 
 
-def train(args: argparse.Namespace) -> Path | None:
-    """Train a run of a task, or resume it, and measure it. -> its folder in rank 0, None in other processes."""
+def train(args: argparse.Namespace) -> None:
+    """Train a run of a task, or resume it, and measure it."""
+    train_run(args)
+
+
+def train_run(args: argparse.Namespace) -> Path | None:
+    """The same. -> the folder of the run in rank 0, None in other processes."""
     for name, least in LEAST.items():
         if getattr(args, name) is not None and not getattr(args, name) >= least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(args, name)}")
