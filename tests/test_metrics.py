@@ -125,16 +125,16 @@ def test_a_sentence_shorter_than_an_n_gram_has_a_bleu_of_its_own_and_none_as_a_c
 @pytest.mark.parametrize(
     "smooth_method, shares",
     [
-        ("exp", [6 / 7, 0.5 / 6, 0.25 / 5, 0.125 / 4]),
-        ("floor", [6 / 7, 0.1 / 6, 0.1 / 5, 0.1 / 4]),
-        ("add-k", [6 / 7, 1 / 7, 1 / 6, 1 / 5]),
-        ("coco", [6 / 7, 1e-15 / 6, 1e-15 / 5, 1e-15 / 4]),
-        ("none", [6 / 7, 0, 0, 0]),
+        ("exp", [6 / 7, 2 / 6, 0.5 / 5, 0.25 / 4]),
+        ("floor", [6 / 7, 2 / 6, 0.1 / 5, 0.1 / 4]),
+        ("add-k", [6 / 7, 3 / 7, 1 / 6, 1 / 5]),
+        ("coco", [6 / 7, 2 / 6, 1e-15 / 5, 1e-15 / 4]),
+        ("none", [6 / 7, 2 / 6, 0, 0]),
     ],
 )
 def test_bleu_by_hand(smooth_method, shares):
     hypothesis = list("abcdefg")
-    refs = [list("axbxcxdexfz"[::-1])]  # of the words all but g, and no two in the order of the hypothesis
+    refs = [list("abxcdyfezzz")]  # all words but g, two bigrams, no trigram
     short = math.exp(1 - 11 / 7)
     geometric = [math.prod(shares[:n]) ** (1 / n) for n in (1, 2, 3, 4)]
     for ours in (bleu([hypothesis], [refs], smooth_method), sentence_bleu(hypothesis, refs, smooth_method)):
