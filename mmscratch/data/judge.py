@@ -8,7 +8,7 @@ from itertools import permutations
 from string import Formatter
 from typing import NamedTuple
 
-from ..metrics import Tokens, _check_tokens
+from ..metrics import Tokens, check_tokens
 from ..text import detokenize, tokenize
 from .language import (
     _AXES,
@@ -169,7 +169,7 @@ def truth(written: Sequence[Tokens], scenes: Sequence[Scene]) -> Truth:
     """
     if len(written) != len(scenes):
         raise ValueError(f"{len(written)} captions but {len(scenes)} scenes")
-    _check_tokens(written)
+    check_tokens(written)
     judgements = [judge(detokenize(tokens), scene) for tokens, scene in zip(written, scenes)]
     shares = []
     for numbers in ((1,), (2,), (3,), (1, 2, 3)):
