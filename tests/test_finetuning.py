@@ -564,8 +564,9 @@ def test_where_no_lora_can_be_or_is_one_already_is_told_in_a_line():
     assert type(model[1]) is nn.Linear  # it is too thin
     with raises_a_line("has a LoRA", "remove_lora"):
         add_lora(model, R)
-    with raises_a_line("Conv2d", "LoRA"):
-        add_lora(nn.Conv2d(3, 5, 7), R)
+    for layer in (nn.Conv2d(3, 5, 7), nn.MultiheadAttention(D, H)):  # which has a linear layer of a class of its own
+        with raises_a_line(type(layer).__name__, "LoRA"):
+            add_lora(layer, R)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
