@@ -36,13 +36,15 @@ from mmscratch.engine.devices import pick_device
 from mmscratch.engine.safetensors import read_safetensors
 from mmscratch.finetuning import (
     LoRA,
-    LoRAAttention,
     LoRALinear,
+    LoRALSTM,
     add_lora,
     freeze,
     layers,
     load_run,
+    merge_lora,
     parameter_groups,
+    remove_lora,
     save_run,
     trained_parts,
 )
@@ -187,21 +189,31 @@ print("the factors by hand and the library's agree, for every parameter; only ma
 
 # %%
 show(LoRA)
-show(LoRAAttention.in_proj)
+show(LoRALinear)
+show(LoRALSTM)
 show(add_lora)
-theirs, kept = LoRALinear(linear, rank, scale), W.clone()
+layer = copy.deepcopy(linear)
+add_lora(layer, rank, scale)
+print(f"the layer's class is now {type(layer).__name__}; it also has:")
+for name, parameter in layer.lora.named_parameters():
+    print(f"    lora.{name} {tuple(parameter.shape)}")
 with torch.no_grad():
-    theirs.lora.a.copy_(A), theirs.lora.b.copy_(B)
-    assert torch.allclose(theirs(x), with_lora(x), atol=1e-6)
-    theirs.lora.merge(theirs.weight)
-    assert torch.allclose(theirs(x), merged, atol=1e-6)
-    theirs.lora.unmerge(theirs.weight)
-    assert torch.equal(W, kept)
-print("by hand and the library's agree: beside the weight, merged into it, and taken out again")
+    layer.lora["weight"].a.copy_(A)
+    layer.lora["weight"].b.copy_(B)
+    assert torch.allclose(layer(x), with_lora(x), atol=1e-6)
+other = copy.deepcopy(layer)
+merge_lora(other)
+assert torch.allclose(other(x), merged, atol=1e-6)
+remove_lora(layer)
+assert torch.equal(layer.weight, W)
+assert type(layer) is type(other) is nn.Linear
+print("by hand and the library's agree: beside the weight, merged into it, and removed")
 
 # %% [markdown]
-# The three projections of an attention are one matrix here, $3D \times D$, so they share one A. Of W, a merged layer keeps
-# a copy: to subtract $s B A$ again would leave what rounding did to it.
+# `add_lora` changes the layer's class to one that adds the change, and `merge_lora` and
+# `remove_lora` change it back. The three projections of an attention are one matrix here,
+# $3D \times D$, so they share one A. Merging is final: subtracting $s B A$ again would leave
+# rounding errors in W. Removing is exact, since W never changed.
 #
 # What the methods train of the model that comes now ("from nothing" and "falling rates" train all, too):
 
@@ -420,8 +432,8 @@ def some(task, words):
 trainer = trainers["German", "LoRA"]
 adapted, batch, question = trainer.model.eval(), some("German", trainer.train.vocabulary), some(OLD, vocabulary)
 merged, plain, (loaded, _, _) = copy.deepcopy(adapted), copy.deepcopy(adapted), load_run(trainer.folder)  # which is merged
-finetuning.merge_lora(merged)
-finetuning.remove_lora(plain)
+merge_lora(merged)
+remove_lora(plain)
 english = copy.deepcopy(plain)
 english.decoder.embedding.words = base.decoder.embedding.words
 for model in (loaded, base):
@@ -525,8 +537,10 @@ for task in TASKS[:3]:
 # 3. `parameter_groups`: each parameter in just one group, with its decay and its rate. 8 points, 35 minutes.
 # 4. `thaw`: layer by layer, the last one first. 6 points, 30 minutes.
 # 5. `LoRA.forward`: the change, as a matrix and without ever making it. 6 points, 30 minutes.
-# 6. `LoRALinear.forward`: and of an attention and an LSTM. A merged change must not count twice. 5 points, 25 minutes.
-# 7. `LoRA.merge`: and `unmerge`, after which W must be what it was, to the bit. 4 points, 20 minutes.
+# 6. `LoRALinear.forward`: the same for an attention, some rows at a time, and for an LSTM.
+#    5 points, 25 minutes.
+# 7. `merge_lora`: and `remove_lora`, after which W is, bit for bit, what it was.
+#    4 points, 20 minutes.
 # 8. `load_fitting`: the names fit, but do the shapes? 4 points, 20 minutes.
 # 9. `keep_rows`: another vocabulary, and the words that both know. 4 points, 15 minutes.
 #

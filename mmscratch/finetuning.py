@@ -155,19 +155,20 @@ def thaw(model: nn.Module, frozen: list[str], share: float) -> bool:
 
 
 class LoRA(nn.Module):
-    """A change of a matrix that has few numbers: the frozen W is joined by a product of two thin matrices.
+    """A low-rank change of a frozen matrix W (out, in): the product of two thin matrices is added.
 
         y = W x + scale · B A dropout(x)
 
-    A is (rank, in), random; B is (out, rank), zero, so that at the start nothing is changed. What the paper calls
-    α / r is `scale`. Source: Hu et al. 2021, "LoRA"; their package loralib initializes A in the same way.
+    A (rank, in) is random and B (out, rank) is zero, so nothing is changed at the start. `scale`
+    is the paper's α / r. Source: Hu et al. 2021, "LoRA"; A is initialized as in their loralib.
     """
 
-    def __init__(self, in_features: int, out_features: int, rank: int, scale: float, dropout: float):
+    def __init__(self, weight: Tensor, rank: int, scale: float, dropout: float):
         super().__init__()
-        self.scale, self.dropout, self.merged = scale, dropout, None
-        self.a = nn.Parameter(torch.empty(rank, in_features))
-        self.b = nn.Parameter(torch.zeros(out_features, rank))
+        self.scale = scale
+        self.dropout = dropout
+        self.a = nn.Parameter(weight.new_empty(rank, weight.size(1)))
+        self.b = nn.Parameter(weight.new_zeros(weight.size(0), rank))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
 
     def matrix(self) -> Tensor:
@@ -175,161 +176,98 @@ class LoRA(nn.Module):
         return self.scale * self.b @ self.a
 
     def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
-        """What is added to W x, (…, in) -> (…, out), or to some rows of it."""
+        """x (…, in) -> what is added to W x, (…, out), or to these rows of it."""
         x = F.dropout(x, self.dropout, self.training)
         return self.scale * F.linear(F.linear(x, self.a), self.b[rows])
 
-    @torch.no_grad()
-    def merge(self, weight: Tensor) -> None:
-        """Add scale · B A to W, once; W is kept, so that `unmerge` gives it back to the bit."""
-        if self.merged is None:
-            self.merged = weight.clone()
-            weight += self.matrix()
-
-    @torch.no_grad()
-    def unmerge(self, weight: Tensor) -> None:
-        """W is again what it was before `merge`."""
-        if self.merged is not None:
-            weight.copy_(self.merged)
-            self.merged = None
-
-
-def _share(layer: nn.Module, other: nn.Module) -> nn.Module:
-    """Give a layer that was made without memory the parameters and layers of another one that it has places for."""
-    for name in layer._parameters:
-        setattr(layer, name, getattr(other, name))
-    for name in layer._modules:
-        setattr(layer, name, getattr(other, name))
-    layer.training = other.training
-    return layer
-
 
 class LoRALinear(nn.Linear):
-    """A linear layer with the parameters of another one, and a `LoRA` beside its weight."""
-
-    def __init__(self, linear: nn.Linear, rank: int, scale: float = 2.0, dropout: float = 0.0):
-        super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
-        _share(self, linear)
-        self.lora = LoRA(self.in_features, self.out_features, rank, scale, dropout).to(self.weight)
+    """A linear layer that `add_lora` has given a `LoRA` for its matrix."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(x)
-        return y if self.lora.merged is not None else y + self.lora(x)
-
-    def changes(self) -> list[tuple[LoRA, Tensor]]:
-        """Each LoRA with the weight beside which it stands."""
-        return [(self.lora, self.weight)]
-
-    def plain(self) -> nn.Linear:
-        """The layer without its LoRA, with the same parameters."""
-        return _share(nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta"), self)
+        """x (…, in) -> (…, out)."""
+        return super().forward(x) + self.lora["weight"](x)
 
 
 class LoRAAttention(MultiHeadAttention):
-    """Multi-head attention with the parameters of another one, and a `LoRA` beside the joint matrix of its projections."""
-
-    def __init__(self, attention: MultiHeadAttention, rank: int, scale: float = 2.0, dropout: float = 0.0):
-        with torch.device("meta"):
-            super().__init__(attention.embed_dim, attention.num_heads, attention.dropout)
-        _share(self, attention)
-        self.lora = LoRA(self.embed_dim, 3 * self.embed_dim, rank, scale, dropout).to(self.in_proj_weight)
+    """Multi-head attention with a `LoRA` for the joint matrix of its queries, keys and values."""
 
     def in_proj(self, x: Tensor, rows: slice) -> Tensor:
-        y = super().in_proj(x, rows)
-        return y if self.lora.merged is not None else y + self.lora(x, rows)
-
-    def changes(self) -> list[tuple[LoRA, Tensor]]:
-        """Each LoRA with the weight beside which it stands."""
-        return [(self.lora, self.in_proj_weight)]
-
-    def plain(self) -> MultiHeadAttention:
-        """The layer without its LoRA, with the same parameters."""
-        with torch.device("meta"):
-            return _share(MultiHeadAttention(self.embed_dim, self.num_heads, self.dropout), self)
+        """x (…, D) -> its products with these rows of the changed joint matrix."""
+        return super().in_proj(x, rows) + self.lora["in_proj_weight"](x, rows)
 
 
 class LoRALSTM(LSTM):
-    """An LSTM with the parameters of another one, and a `LoRA` beside each of its matrices.
+    """An LSTM with a `LoRA` for each of its matrices.
 
-    The change is added to the matrix, not to what it gives, so it has no dropout; what goes into an LSTM mostly had one.
+    The change is added to the matrix itself, not to its product with x, so it has no dropout.
     """
 
-    def __init__(self, lstm: LSTM, rank: int, scale: float = 2.0, dropout: float = 0.0):
-        with torch.device("meta"):
-            super().__init__(lstm.input_size, lstm.hidden_size, lstm.num_layers, len(lstm.directions) == 2, lstm.dropout)
-        _share(self, lstm)
-        matrices = [(name, weight) for name, weight in lstm.named_parameters() if weight.dim() == 2]
-        self.lora = nn.ModuleDict({name: LoRA(*weight.T.shape, rank, scale, 0.0).to(weight) for name, weight in matrices})
-
     def weight(self, name: str) -> Tensor:
-        lora, weight = self.lora[name], super().weight(name)
-        return weight if lora.merged is not None else weight + lora.matrix()
-
-    def changes(self) -> list[tuple[LoRA, Tensor]]:
-        """Each LoRA with the weight beside which it stands."""
-        return [(lora, self.get_parameter(name)) for name, lora in self.lora.items()]
-
-    def plain(self) -> LSTM:
-        """The layer without its LoRA, with the same parameters."""
-        with torch.device("meta"):
-            lstm = LSTM(self.input_size, self.hidden_size, self.num_layers, len(self.directions) == 2, self.dropout)
-        return _share(lstm, self)
+        """The changed matrix of that name."""
+        return super().weight(name) + self.lora[name].matrix()
 
 
-_WITH_LORA = {nn.Linear: LoRALinear, MultiHeadAttention: LoRAAttention, LSTM: LoRALSTM}
+_LORA_CLASS = {nn.Linear: LoRALinear, MultiHeadAttention: LoRAAttention, LSTM: LoRALSTM}
+_PLAIN_CLASS = {lora_class: plain_class for plain_class, lora_class in _LORA_CLASS.items()}
 
 
 def add_lora(model: nn.Module, rank: int, scale: float = 2.0, dropout: float = 0.0) -> None:
-    """Freeze the model, and give each linear layer, attention and LSTM in it a `LoRA`, which is then all that is trained.
+    """Freeze the model, and give its linear layers, attentions and LSTMs a `LoRA` for each matrix.
 
-    As it begins, the model computes what it did. A layer with fewer inputs or outputs than `rank` gets none.
-    Raises ValueError where no layer can have one, or there is one already.
+    A layer remains the same object with the same parameters; it gets `layer.lora`, and its class
+    becomes the one above that adds the change. At the start, the model computes what it did before.
+    A layer that has a matrix with fewer than `rank` rows or columns is left as it is.
+    Raises ValueError where no layer can have a LoRA, or the model has one already.
     """
-    if any(_changes(model)):
-        raise ValueError("this model has a LoRA: merge it and call `remove_lora`, or train the one that it has")
-
-    def with_lora(layer: nn.Module) -> nn.Module:
-        kind = _WITH_LORA.get(type(layer))
-        wide = kind and all(min(p.shape) >= rank for p in layer.parameters(recurse=False) if p.dim() == 2)
-        return kind(layer, rank, scale, dropout) if wide else layer
-
-    if rank >= 1:
-        _replace(model, with_lora)
-    if not any(_changes(model)):
+    if _lora_layers(model):
+        raise ValueError("this model has a LoRA: train it, or call `merge_lora` or `remove_lora`")
+    chosen = []
+    for layer in model.modules():
+        if type(layer) in _LORA_CLASS:
+            sides = [size for matrix in _matrices(layer).values() for size in matrix.shape]
+            if 1 <= rank <= min(sides):
+                chosen.append(layer)
+    if not chosen:
         raise ValueError(f"no layer of this {type(model).__name__} can have a LoRA of rank {rank}")
     model.requires_grad_(False)
-    for lora, _ in _changes(model):
-        lora.requires_grad_(True)
+    for layer in chosen:
+        layer.lora = nn.ModuleDict()
+        for name, matrix in _matrices(layer).items():
+            layer.lora[name] = LoRA(matrix, rank, scale, dropout)
+        layer.__class__ = _LORA_CLASS[type(layer)]
     _settle(model)
 
 
+@torch.no_grad()
 def merge_lora(model: nn.Module) -> None:
-    """Let every weight hold its change, so that the model computes the same as fast as one without LoRA."""
-    for lora, weight in _changes(model):
-        lora.merge(weight)
+    """Add each change to its matrix in place, W + scale · B A, and remove the LoRAs.
 
-
-def unmerge_lora(model: nn.Module) -> None:
-    """Take every change out of its weight, which then is as before, to the bit. The LoRAs stay beside their weights."""
-    for lora, weight in _changes(model):
-        lora.unmerge(weight)
+    The model computes the same, as fast as before `add_lora`. This cannot be undone: subtracting
+    the change again would leave rounding errors in W.
+    """
+    for layer in _lora_layers(model):
+        for name, lora in layer.lora.items():
+            weight = layer.get_parameter(name)
+            weight += lora.matrix()
+    remove_lora(model)
 
 
 def remove_lora(model: nn.Module) -> None:
-    """Plain layers again: with what `merge_lora` made of their weights, or else as they were before `add_lora`."""
-    _replace(model, lambda layer: layer.plain() if isinstance(layer, tuple(_WITH_LORA.values())) else layer)
+    """Delete the LoRAs and set the layers' classes back; the weights stay, bit for bit."""
+    for layer in _lora_layers(model):
+        del layer.lora
+        layer.__class__ = _PLAIN_CLASS[type(layer)]
 
 
-def _changes(model: nn.Module) -> Iterator[tuple[LoRA, Tensor]]:
-    """Each LoRA in it with the weight beside which it stands."""
-    return (change for layer in model.modules() if isinstance(layer, tuple(_WITH_LORA.values())) for change in layer.changes())
+def _lora_layers(model: nn.Module) -> list[nn.Module]:
+    return [layer for layer in model.modules() if type(layer) in _PLAIN_CLASS]
 
 
-def _replace(model: nn.Module, other: Callable[[nn.Module], nn.Module]) -> None:
-    """Put other(layer) in the place of every layer within."""
-    for name, layer in list(model.named_children()):
-        setattr(model, name, other(layer))
-        _replace(getattr(model, name), other)
+def _matrices(layer: nn.Module) -> dict[str, nn.Parameter]:
+    """A layer's own matrices by name, without those of the layers in it."""
+    own = layer.named_parameters(recurse=False)
+    return {name: parameter for name, parameter in own if parameter.dim() == 2}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -18,8 +18,6 @@ from mmscratch.batches import collate
 from mmscratch.engine.runs import read_checkpoint
 from mmscratch.finetuning import (
     LoRA,
-    LoRAAttention,
-    LoRALinear,
     add_lora,
     fingerprint,
     freeze,
@@ -34,10 +32,9 @@ from mmscratch.finetuning import (
     trained_parts,
     trained_state,
     unfreeze,
-    unmerge_lora,
 )  # fmt: skip
 from mmscratch.model import ModelConfig, build_model
-from mmscratch.recurrent import LSTMDecoder
+from mmscratch.recurrent import LSTM, LSTMDecoder
 from mmscratch.text import PAD, Vocabulary
 from mmscratch.training import TrainConfig, warmup_and_cosine, word_loss
 from mmscratch.transformer import TransformerDecoder
@@ -45,11 +42,12 @@ from mmscratch.transformer import TransformerDecoder
 B, T, N, V = 5, 7, 13, 19  # sentences, their words, places in the memory, words there are
 D, H, HIDDEN, LAYERS = 22, 2, 17, 3  # widths: the memory's, in so many heads, and the LSTM's state; layers of a decoder
 I, O, R, SCALE = 11, 7, 3, 1.7  # in, out, rank
-LSTM, TRANSFORMER = partial(LSTMDecoder, V, D, HIDDEN, LAYERS), partial(TransformerDecoder, V, D, H, LAYERS)
+RECURRENT = partial(LSTMDecoder, V, D, HIDDEN, LAYERS)
+TRANSFORMER = partial(TransformerDecoder, V, D, H, LAYERS)
 DECODERS = {
-    "lstm prefix": partial(LSTM, fusion="prefix"),
-    "lstm dot": LSTM,
-    "lstm additive": partial(LSTM, score="additive"),
+    "lstm prefix": partial(RECURRENT, fusion="prefix"),
+    "lstm dot": RECURRENT,
+    "lstm additive": partial(RECURRENT, score="additive"),
     "transformer prefix": partial(TRANSFORMER, fusion="prefix"),
     "transformer cross": TRANSFORMER,
 }
@@ -62,7 +60,7 @@ BACKBONE = "encoders.image.backbone"
 def on_the_cpu(monkeypatch, request):
     torch.manual_seed(0)
     if "gpu" not in request.keywords:
-        for module in ("training", "checkpoints"):
+        for module in ("training", "finetuning"):
             monkeypatch.setattr(f"mmscratch.{module}.pick_device", lambda: torch.device("cpu"))
 
 
@@ -131,7 +129,7 @@ def randomized(module, std=0.1, only=""):
 def adapted(module, rank=R, **options):
     """With a LoRA that has learned something."""
     add_lora(module, rank, SCALE, **options)
-    return randomized(module, only=".lora.")
+    return randomized(module, only="lora.")
 
 
 def kept(module):
@@ -358,35 +356,43 @@ def test_a_run_that_thaws_goes_on_to_the_bit(steps, trainer):
 
 
 def by_hand(plain, model):
-    """The state dict of a plain model, with W + scale · B A for each W beside which the other one has a LoRA; their names."""
-    state, loras, targets = kept(plain), model.state_dict(), set()
-    for name in (name.removesuffix(".a") for name in loras if name.endswith(".a")):
-        layer, _, of = name.partition(".lora")
-        (target,) = {layer + of if of else "", layer + ".weight", layer + ".in_proj_weight"} & state.keys()
-        state[target] += SCALE * loras[name + ".b"] @ loras[name + ".a"]
-        targets.add(target)
+    """The state dict of a plain model with W + scale · B A for each W that has a LoRA in `model`; their names."""
+    state = kept(plain)
+    changed = model.state_dict()
+    targets = set()
+    for name in changed:
+        if name.endswith(".a"):
+            lora = name.removesuffix(".a")
+            target = lora.replace("lora.", "")
+            state[target] += SCALE * changed[lora + ".b"] @ changed[lora + ".a"]
+            targets.add(target)
     return state, targets
 
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_linear_layer_with_lora_is_that_of_loralib(bias):
     loralib = pytest.importorskip("loralib")
-    ours = random_double(LoRALinear(nn.Linear(I, O, bias), R, SCALE))
+    ours = nn.Linear(I, O, bias)
+    add_lora(ours, R, SCALE)
+    random_double(ours)
     theirs = loralib.Linear(I, O, R, lora_alpha=SCALE * R, merge_weights=False, bias=bias).double()
-    theirs.load_state_dict({name.replace("lora.a", "lora_A").replace("lora.b", "lora_B"): x for name, x in kept(ours).items()})
+    names = {"lora.weight.a": "lora_A", "lora.weight.b": "lora_B"}
+    theirs.load_state_dict({names.get(name, name): x for name, x in kept(ours).items()})
     x = torch.randn(B, T, I, dtype=torch.float64, requires_grad=True)
     got, expected = ours(x), theirs(x)
     assert_close(got, expected, rtol=1e-9, atol=1e-9)
     upstream = torch.randn_like(got)
-    got = torch.autograd.grad(got, [x, ours.lora.a, ours.lora.b], upstream)
-    assert_close(got, torch.autograd.grad(expected, [x, theirs.lora_A, theirs.lora_B], upstream), rtol=1e-9, atol=1e-9)
+    got = torch.autograd.grad(got, [x, *ours.lora.parameters()], upstream)
+    expected = torch.autograd.grad(expected, [x, theirs.lora_A, theirs.lora_B], upstream)
+    assert_close(got, expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("cross", [False, True], ids=["self", "cross"])
 def test_attention_with_lora_is_attention_with_another_matrix(cross):
     plain = random_double(MultiHeadAttention(D, H))
-    ours = LoRAAttention(plain, R, SCALE)
-    a, b = (nn.init.normal_(parameter, std=0.5) for parameter in ours.lora.parameters())
+    ours = copy.deepcopy(plain)
+    add_lora(ours, R, SCALE)
+    a, b = (nn.init.normal_(parameter, std=0.5) for parameter in ours.lora["in_proj_weight"].parameters())
     assert a.dtype == torch.float64 and (a.shape, b.shape) == ((R, D), (3 * D, R))
     inputs = [torch.randn(B, n, D, dtype=torch.float64, requires_grad=True) for n in ((T, N) if cross else (T,))]
     got = ours(*inputs)
@@ -395,6 +401,26 @@ def test_attention_with_lora_is_attention_with_another_matrix(cross):
     upstream = torch.randn_like(got)
     got, expected = (torch.autograd.grad(output, [*inputs, a, b], upstream) for output in (got, expected))
     assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_an_lstm_with_lora_is_an_lstm_with_other_matrices(bidirectional):
+    plain = random_double(LSTM(I, O, 2, bidirectional))
+    ours = adapted(copy.deepcopy(plain))
+    state, targets = by_hand(plain, ours)
+    state = {name: x.requires_grad_() for name, x in state.items()}
+    assert targets == {name for name in state if name.startswith("weight_")}
+    x = torch.randn(B, T, I, dtype=torch.float64, requires_grad=True)
+    got, expected = ours(x)[0], functional_call(plain, state, (x,))[0]
+    assert_close(got, expected, rtol=1e-9, atol=1e-9)
+    upstream = torch.randn_like(got)
+    d_x, *d_loras = torch.autograd.grad(got, [x, *ours.lora.parameters()], upstream)
+    d_expected = torch.autograd.grad(expected, [x, *state.values()], upstream)
+    assert_close(d_x, d_expected[0], rtol=1e-9, atol=1e-9)
+    d_state = dict(zip(state, d_expected[1:]))
+    for i, (name, lora) in enumerate(ours.lora.items()):  # W' = W + s B A: dA = s Bᵀ dW', dB = s dW' Aᵀ
+        assert_close(d_loras[2 * i], SCALE * lora.b.T @ d_state[name], rtol=1e-9, atol=1e-9)
+        assert_close(d_loras[2 * i + 1], SCALE * d_state[name] @ lora.a.T, rtol=1e-9, atol=1e-9)
 
 
 def test_a_lora_begins_with_no_change_to_the_bit(decoder, tokens, memory):
@@ -427,55 +453,83 @@ def test_every_matrix_of_a_decoder_is_joined_by_scale_b_a_which_alone_is_trained
 
 def test_dropout_is_for_what_goes_into_the_change_only():
     p, count, linear = 0.3, 9973, nn.Linear(R, O)
-    layer = LoRALinear(linear, R, SCALE, dropout=p)
+    layer = copy.deepcopy(linear)
+    add_lora(layer, R, SCALE, dropout=p)
+    a, b = layer.lora.parameters()
     with torch.no_grad():
-        layer.lora.a.copy_(torch.eye(R))
-        layer.lora.b.copy_(torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 2, 4], [1, 1, 1], [4, 2, 1], [0, 0, 0]]))
+        a.copy_(torch.eye(R))
+        b.copy_(torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 2, 4], [1, 1, 1], [4, 2, 1], [0, 0, 0]]))
     x = torch.ones(count, R)
     change = (layer(x) - linear(x)) * (1 - p) / SCALE  # (count, O): which inputs stayed, and sums of these
     stayed = change[:, :R].round()
-    assert_close(change, stayed @ layer.lora.b.T, rtol=1e-4, atol=1e-4)
+    assert_close(change, stayed @ b.T, rtol=1e-4, atol=1e-4)
     assert set(stayed.unique().tolist()) == {0.0, 1.0}
     assert_close(stayed.mean(0), torch.full((R,), 1 - p), rtol=0, atol=0.025)  # the standard deviation is 0.0046
-    assert_close(layer.eval()(x), linear(x) + SCALE * x @ layer.lora.b.T)
-    attention, x = adapted(nn.Sequential(MultiHeadAttention(D, H)), dropout=p)[0], torch.randn(B, T, D)
+    assert_close(layer.eval()(x), linear(x) + SCALE * x @ b.T)
+    attention = adapted(MultiHeadAttention(D, H), dropout=p)
+    x = torch.randn(B, T, D)
     for training in (True, False):
         attention.train(training)
         assert torch.equal(attention.project(x)[0], attention.project(x)[0]) != training
 
 
+def test_nothing_is_dropped_of_the_change_of_an_lstm():
+    lstm = adapted(LSTM(D, HIDDEN, LAYERS), dropout=0.3)
+    x = torch.randn(B, T, D)
+    expected = lstm.eval()(x)[0]
+    assert torch.equal(lstm.train()(x)[0], expected)
+
+
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 3e-6), (torch.float64, 1e-13)], ids=str)
-def test_a_merged_lora_computes_the_same_and_is_taken_out_to_the_bit(decoder, tokens, memory, dtype, tolerance):
+def test_a_merged_lora_computes_the_same_and_counts_once(decoder, tokens, memory, dtype, tolerance):
     plain = copy.deepcopy(decoder.to(dtype).eval())
-    memory, before = Memory(memory.tokens.to(dtype), memory.mask), kept(adapted(decoder))
-    expected, (state, targets) = decoder(tokens, memory), by_hand(plain, decoder)
-    for _ in range(2):
-        merge_lora(decoder)
-        merged = kept(decoder)
-        assert differing(before, merged) == targets
-        assert_close({name: merged[name] for name in state}, state, rtol=0, atol=1e-7)
-        assert_close(decoder(tokens, memory), expected, rtol=tolerance, atol=tolerance)
-        merge_lora(decoder)
+    memory = Memory(memory.tokens.to(dtype), memory.mask)
+    adapted(decoder)
+    expected = decoder(tokens, memory)
+    state, targets = by_hand(plain, decoder)
+    merge_lora(decoder)
+    merged = kept(decoder)
+    assert_close(decoder(tokens, memory), expected, rtol=tolerance, atol=tolerance)
+    assert differing(kept(plain), merged) == targets
+    assert_close(merged, state, rtol=0, atol=1e-7)
+    assert all(weight.is_leaf and not weight.requires_grad for weight in decoder.parameters())
+    for again in (merge_lora, remove_lora):
+        again(decoder)
         assert not differing(merged, kept(decoder))
-        for _ in range(2):
-            unmerge_lora(decoder)
-            assert_close(kept(decoder), before, rtol=0, atol=1e-6)  # nearly, and to the bit
-            assert not differing(before, kept(decoder)) and torch.equal(decoder(tokens, memory), expected)
 
 
 @pytest.mark.parametrize("merged", [True, False])
 def test_without_its_lora_a_model_is_plain_again(decoder, tokens, memory, merged):
     plain = copy.deepcopy(decoder.eval())
+    parameters = list(decoder.parameters())
     adapted(decoder, dropout=0.3)
+    expected = (decoder if merged else plain)(tokens, memory)
     if merged:
         merge_lora(decoder)
-    expected, state = decoder(tokens, memory) if merged else plain(tokens, memory), kept(decoder if merged else plain)
-    remove_lora(decoder)
+    else:
+        remove_lora(decoder)
+        assert not differing(kept(decoder), kept(plain)) and torch.equal(decoder(tokens, memory), expected)
+    assert_close(decoder(tokens, memory), expected, rtol=3e-6, atol=3e-6)
     assert [type(part) for part in decoder.modules()] == [type(part) for part in plain.modules()]
     assert str(decoder) == str(plain) and not any(part.training for part in decoder.modules())
     assert list(decoder.state_dict()) == list(plain.state_dict())
-    assert not differing(kept(decoder), state) and torch.equal(decoder(tokens, memory), expected)
+    assert all(ours is before for ours, before in zip(decoder.parameters(), parameters, strict=True))
     add_lora(decoder, R)  # there is place for another
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"])
+def test_a_model_with_lora_can_be_copied_and_sent(decoder, tokens, memory, copied):
+    plain = copy.deepcopy(decoder.eval())
+    expected = adapted(decoder, dropout=0.3)(tokens, memory)
+    other = copied(decoder)
+    assert torch.equal(other(tokens, memory), expected)
+    assert frozen_names(other) == frozen_names(decoder) != set()
+    assert any(part.training for part in other.train().modules()) and not decoder.training
+    randomized(other.eval(), only=".lora.")
+    assert not torch.equal(other(tokens, memory), expected)
+    remove_lora(other)
+    assert torch.equal(other(tokens, memory), plain(tokens, memory))
+    assert torch.equal(decoder(tokens, memory), expected)  # what is done to the copy is not done to it
 
 
 def test_with_lora_words_and_beams_go_step_by_step(decoder, tokens, memory):
@@ -510,8 +564,9 @@ def test_where_no_lora_can_be_or_is_one_already_is_told_in_a_line():
     assert type(model[1]) is nn.Linear  # it is too thin
     with raises_a_line("has a LoRA", "remove_lora"):
         add_lora(model, R)
-    with raises_a_line("Conv2d", "LoRA"):
-        add_lora(nn.Conv2d(3, 5, 7), R)
+    for layer in (nn.Conv2d(3, 5, 7), nn.MultiheadAttention(D, H)):  # which has a linear layer of a class of its own
+        with raises_a_line(type(layer).__name__, "LoRA"):
+            add_lora(layer, R)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -556,8 +611,8 @@ def test_a_change_that_does_not_fit_is_refused_by_name():
     before, state = kept(other), trained_state(model)
     with raises_a_line("does not fit", r"decoder\.\w+\.lora\.\S*a"):
         load_trained(other, state, fingerprint(model))
-    del state["decoder.combine.lora.b"]
-    with raises_a_line("does not fit", r"decoder\.combine\.lora\.b, 1 in all"):
+    del state["decoder.combine.lora.weight.b"]
+    with raises_a_line("does not fit", r"decoder\.combine\.lora\.weight\.b, 1 in all"):
         load_trained(a_change(), state, fingerprint(model))
     assert not differing(before, kept(other))
 

@@ -97,37 +97,56 @@ EXERCISES = (
     Exercise(
         7, "finetuning", ("LoRALinear.forward", "LoRAAttention.in_proj", "LoRALSTM.weight"), "where a LoRA joins its layer", 5,
         25, "easy",
-        "test_attention_with_lora_is_attention_with_another_matrix test_dropout_is_for_what_goes_into_the_change_only "
-        "test_every_matrix_of_a_decoder_is_joined_by_scale_b_a_which_alone_is_trained "
-        "test_a_merged_lora_computes_the_same_and_is_taken_out_to_the_bit",
+        "test_a_linear_layer_with_lora_is_that_of_loralib "
+        "test_attention_with_lora_is_attention_with_another_matrix "
+        "test_an_lstm_with_lora_is_an_lstm_with_other_matrices "
+        "test_dropout_is_for_what_goes_into_the_change_only "
+        "test_every_matrix_of_a_decoder_is_joined_by_scale_b_a_which_alone_is_trained",
         (
-            Wrong("Once it is merged, a linear layer's weight holds the change: then nothing is to be added.",
-                  "y if self.lora.merged is not None else y + self.lora(x)\n", "y + self.lora(x)\n"),
-            Wrong("Once it is merged, the attention's joint matrix holds the change: then nothing is to be added.",
-                  "y if self.lora.merged is not None else y + self.lora(x, rows)", "y + self.lora(x, rows)"),
+            Wrong("The change is added to W x, it does not replace it.",
+                  'super().forward(x) + self.lora["weight"](x)', 'self.lora["weight"](x)'),
+            Wrong("The change, like W, is multiplied with the layer's input x, not with its output.",
+                  'super().forward(x) + self.lora["weight"](x)',
+                  'self.lora["weight"](super().forward(x)) + super().forward(x)'),
             Wrong("Attention may ask for some rows only, as for the queries: the change must be of the same rows.",
-                  "self.lora(x, rows)", "self.lora(x)"),
-            Wrong("The LoRA stands beside the layer: W x stays.", "else y + self.lora(x)\n", "else self.lora(x)\n"),
+                  'self.lora["in_proj_weight"](x, rows)', 'self.lora["in_proj_weight"](x)'),
+            Wrong("In training, dropout acts on the x that goes into A. If B A is added to W first, there is nowhere to "
+                  "drop it.",
+                  'super().in_proj(x, rows) + self.lora["in_proj_weight"](x, rows)',
+                  'F.linear(x, (self.in_proj_weight + self.lora["in_proj_weight"].matrix())[rows], '
+                  "self.in_proj_bias[rows])"),
             Wrong("An LSTM asks for its matrix at each call, and W itself must not change: a sum in place adds the change "
-                  "again and again.", "weight + lora.matrix()", "weight.data.add_(lora.matrix().detach())"),
-            Wrong("Each of the LSTM's matrices has a LoRA of its own, and is merged by itself.",
-                  "weight if lora.merged is not None else weight + lora.matrix()", "weight"),
+                  "again and again.",
+                  "super().weight(name) + self.lora[name].matrix()",
+                  "super().weight(name).data.add_(self.lora[name].matrix().detach())"),
+            Wrong("Each of the LSTM's matrices has a LoRA of its own, known by the matrix's name.",
+                  "self.lora[name].matrix()", "next(iter(self.lora.values())).matrix()"),
+            Wrong("The LSTM calls `weight` for every matrix that it uses: what this returns must include the change.",
+                  "super().weight(name) + self.lora[name].matrix()", "super().weight(name)"),
         ),
     ),
     Exercise(
-        7, "finetuning", ("LoRA.merge", "LoRA.unmerge"), "into the weight, and out again to the bit", 4, 20, "easy",
-        "test_a_merged_lora_computes_the_same_and_is_taken_out_to_the_bit",
+        7, "finetuning", ("merge_lora", "remove_lora"), "into the weights, or away without a trace", 4, 20, "easy",
+        "test_a_merged_lora_computes_the_same_and_counts_once test_without_its_lora_a_model_is_plain_again",
         (
-            Wrong("(W + ΔW) - ΔW is rounded twice, and is W only nearly. What must `merge` keep?",
-                  "weight.copy_(self.merged)", "weight -= self.matrix()"),
-            Wrong("What is kept must be a copy: a tensor that changes in place changes under all of its names.",
-                  "weight.clone()", "weight"),
-            Wrong("A second `merge` must change nothing.", "if self.merged is None:", "if True:"),
-            Wrong("A second `unmerge` must change nothing.", "if self.merged is not None:", "if True:"),
             Wrong("`weight = weight + …` gives the name to a new tensor, and the layer's weight stays as it was.",
-                  "weight += self.matrix()", "weight = weight + self.matrix()"),
-            Wrong("After `unmerge` it is no longer merged: who asks must see that.",
-                  "            self.merged = None", "            pass"),
+                  "weight += lora.matrix()", "weight = weight + lora.matrix()"),
+            Wrong("The weight holds the change now. If the LoRA stays, its change counts twice.",
+                  "    remove_lora(model)", "    pass"),
+            Wrong("Merging is no step for autograd: without `torch.no_grad` the weight becomes part of A's and B's graph.",
+                  "@torch.no_grad()\n", ""),
+            Wrong("`matrix` gives scale · B A: the scale is in it already.",
+                  "weight += lora.matrix()", "weight += lora.scale * lora.matrix()"),
+            Wrong("A layer may have several matrices, as an LSTM does: merge the change of each.",
+                  "in layer.lora.items():", "in list(layer.lora.items())[:1]:"),
+            Wrong("A and B must go from the layer's parameters too.", "del layer.lora", "pass"),
+            Wrong("Without its LoRA the layer must be of its plain class: the other one looks for `layer.lora`.",
+                  "layer.__class__ = _PLAIN_CLASS[type(layer)]", "pass"),
+            Wrong("W was never changed, so there is nothing to subtract: take the LoRA away, and W is what it was.",
+                  "        del layer.lora\n",
+                  "        for name, lora in layer.lora.items():\n"
+                  "            layer.get_parameter(name).data -= lora.matrix().detach()\n"
+                  "        del layer.lora\n"),
         ),
     ),
     Exercise(
