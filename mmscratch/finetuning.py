@@ -3,7 +3,6 @@
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from functools import partial
