@@ -140,7 +140,7 @@ def build_model(config: ModelConfig) -> EncoderDecoder:
         if config.source_vocab_size:
             encoders["source"] = LSTMEncoder(*source, config.hidden_size, config.source_layers, config.dropout)
     else:
-        size = {"max_length": config.max_length, "hidden_size": config.feedforward_size}
+        size = {"max_length": config.max_length, "mlp_dim": config.feedforward_size}
         decoder = TransformerDecoder(*words, config.num_heads, config.num_layers, **size, **rest)
         if config.source_vocab_size:
             size["dropout"] = config.dropout
