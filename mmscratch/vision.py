@@ -202,7 +202,7 @@ class VisionTransformer(nn.Module):
         self.conv_proj = nn.Conv2d(3, hidden_dim, patch_size, stride=patch_size)  # each patch by itself
         self.class_token = nn.Parameter(torch.zeros(1, 1, hidden_dim))
         self.positions = nn.Parameter(torch.randn(1, 1 + (image_size // patch_size) ** 2, hidden_dim) * 0.02)
-        block = {"dropout": dropout, "hidden_size": mlp_dim, "norm_eps": 1e-6}
+        block = {"dropout": dropout, "mlp_dim": mlp_dim, "norm_eps": 1e-6}
         self.blocks = nn.ModuleList(TransformerBlock(hidden_dim, num_heads, **block) for _ in range(num_layers))
         self.norm = nn.LayerNorm(hidden_dim, 1e-6)
         self.head = nn.Linear(hidden_dim, num_classes) if num_classes else nn.Identity()
@@ -250,7 +250,7 @@ class ImageEncoder(nn.Module):
             height, width = backbone.eval().features(blank).shape[2:]
             backbone.train(training)
         self.position = nn.Parameter(torch.randn(height * width, embed_dim) * 0.2)
-        block = {"num_heads": max(1, embed_dim // 64), "hidden_size": 2 * embed_dim}
+        block = {"num_heads": max(1, embed_dim // 64), "mlp_dim": 2 * embed_dim}
         self.blocks = nn.ModuleList(TransformerBlock(embed_dim, **block) for _ in range(num_layers))
 
     def forward(self, images: Tensor) -> Memory:

@@ -81,6 +81,23 @@ class TorchDecoder(nn.Module):
         return F.linear(x, self.words.weight)
 
 
+class TorchGPT(nn.Module):
+    """torch.nn.TransformerEncoder with a causal mask as a language model, of the size and with the parts of ours."""
+
+    def __init__(self, vocab_size, embed_dim, num_heads, num_layers, max_length=64):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(embed_dim, num_heads, 4 * embed_dim, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.blocks = nn.TransformerEncoder(layer, num_layers, nn.LayerNorm(embed_dim), enable_nested_tensor=False)
+        self.words = nn.Embedding(vocab_size, embed_dim)
+        self.positions = nn.Embedding(max_length, embed_dim)
+
+    def forward(self, tokens, memory):
+        T = tokens.size(1)
+        x = self.words(tokens) + self.positions.weight[:T]  # (B, T, D)
+        x = self.blocks(x, mask=~causal_mask(T, T), is_causal=True)
+        return F.linear(x, self.words.weight)  # (B, T, V)
+
+
 class TorchTranslator(nn.Module):
     """torch.nn.Transformer as a translator with a joint vocabulary, of the size and with the parts of ours."""
 
@@ -223,6 +240,13 @@ def main() -> None:
         "TransformerDecoder / torch.nn.TransformerDecoder, a step",
         training_step(decoder, tokens, memory),
         training_step(TorchDecoder(*size), tokens, memory),
+    )
+    size = (8_000, 256, 4, 4)
+    sentences = torch.randint(4, 8_000, (32, 65))
+    compare(
+        "a language model's step / torch.nn.TransformerEncoder's",
+        training_step(TransformerDecoder(*size, fusion="prefix"), sentences, Memory.of_nothing(32, 256)),
+        training_step(TorchGPT(*size), sentences, None),
     )
     changed = copy.deepcopy(decoder)
     add_lora(changed, rank=8)

@@ -42,17 +42,17 @@ def padding(places):
     return torch.arange(places) < torch.tensor([[places], [places - 1], [4], [2], [1]])
 
 
-def torch_layer(kind, pre_norm, hidden_size, approximate="none", norm_eps=1e-5):
+def torch_layer(kind, pre_norm, mlp_dim, approximate="none", norm_eps=1e-5):
     activation = partial(F.gelu, approximate=approximate)
     return random_double(
-        kind(D, H, hidden_size, 0.0, activation, norm_first=pre_norm, batch_first=True, layer_norm_eps=norm_eps)
+        kind(D, H, mlp_dim, 0.0, activation, norm_first=pre_norm, batch_first=True, layer_norm_eps=norm_eps)
     )
 
 
 def assert_block_agrees_with_torch(pre_norm, cross_attention, approximate, causal, padded):
     kind = nn.TransformerDecoderLayer if cross_attention else nn.TransformerEncoderLayer
     reference = torch_layer(kind, pre_norm, HIDDEN, approximate, norm_eps=1e-3)
-    shape = {"pre_norm": pre_norm, "cross_attention": cross_attention, "hidden_size": HIDDEN}
+    shape = {"pre_norm": pre_norm, "cross_attention": cross_attention, "mlp_dim": HIDDEN}
     ours = TransformerBlock(D, H, approximate=approximate, norm_eps=1e-3, **shape).double()
     assert ours.state_dict().keys() == reference.state_dict().keys()
     ours.load_state_dict(reference.state_dict(), strict=True)
@@ -159,16 +159,16 @@ def test_a_text_that_runs_over_the_positions_is_refused(first):
 
 
 @pytest.fixture(params=[None, HIDDEN], ids=["as wide as usual", "of another width"])
-def hidden_size(request):
+def mlp_dim(request):
     return request.param
 
 
 @pytest.fixture
-def encoder(pre_norm, hidden_size):
+def encoder(pre_norm, mlp_dim):
     """Its blocks, and torch's with the same weights."""
-    shape = {"max_length": 11, "pre_norm": pre_norm, "norm_eps": 1e-3, "hidden_size": hidden_size}
+    shape = {"max_length": 11, "pre_norm": pre_norm, "norm_eps": 1e-3, "mlp_dim": mlp_dim}
     encoder = random_double(TransformerEncoder(V, D, H, LAYERS, **shape))
-    layer = torch_layer(nn.TransformerEncoderLayer, pre_norm, hidden_size or 4 * D, norm_eps=1e-3)
+    layer = torch_layer(nn.TransformerEncoderLayer, pre_norm, mlp_dim or 4 * D, norm_eps=1e-3)
     reference = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
     reference.layers.load_state_dict(encoder.blocks.state_dict(), strict=True)
     return encoder, reference
@@ -236,9 +236,9 @@ def step_by_step(decoder, tokens, memory):
     return torch.stack(logits, dim=1)
 
 
-def test_decoder_with_cross_attention_is_torchs_decoder(memory, tokens, hidden_size):
-    decoder = random_double(TransformerDecoder(V, D, H, LAYERS, max_length=T, hidden_size=hidden_size))
-    reference = nn.TransformerDecoder(torch_layer(nn.TransformerDecoderLayer, True, hidden_size or 4 * D, "tanh"), LAYERS)
+def test_decoder_with_cross_attention_is_torchs_decoder(memory, tokens, mlp_dim):
+    decoder = random_double(TransformerDecoder(V, D, H, LAYERS, max_length=T, mlp_dim=mlp_dim))
+    reference = nn.TransformerDecoder(torch_layer(nn.TransformerDecoderLayer, True, mlp_dim or 4 * D, "tanh"), LAYERS)
     reference.layers.load_state_dict(decoder.blocks.state_dict(), strict=True)
     words, positions, scale, shift = inputs = [*decoder.embedding.parameters(), *decoder.norm.parameters()]
     hidden = torch.ones(T, T, dtype=torch.bool).triu(1)
@@ -250,10 +250,10 @@ def test_decoder_with_cross_attention_is_torchs_decoder(memory, tokens, hidden_s
 
 
 @pytest.mark.parametrize("places", [N, 0], ids=["prefix", "language model"])
-def test_decoder_with_a_prefix_is_torchs_encoder_with_a_mask(memory, tokens, places, hidden_size):
-    shape = {"max_length": T, "fusion": "prefix", "hidden_size": hidden_size}
+def test_decoder_with_a_prefix_is_torchs_encoder_with_a_mask(memory, tokens, places, mlp_dim):
+    shape = {"max_length": T, "fusion": "prefix", "mlp_dim": mlp_dim}
     decoder = random_double(TransformerDecoder(V, D, H, LAYERS, **shape))
-    layer = torch_layer(nn.TransformerEncoderLayer, True, hidden_size or 4 * D, "tanh")
+    layer = torch_layer(nn.TransformerEncoderLayer, True, mlp_dim or 4 * D, "tanh")
     reference = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
     reference.layers.load_state_dict(decoder.blocks.state_dict(), strict=True)
     words, positions, scale, shift = inputs = [*decoder.embedding.parameters(), *decoder.norm.parameters()]
