@@ -51,8 +51,7 @@ class Translation(Task):
         """The same byte pairs for both languages; those of the run that the training starts from stay."""
         if known:
             return known
-        written = [words for (words,) in training.references]
-        joint = BytePairEncoding.learn([*training.columns["source"], *written], MERGES)
+        joint = BytePairEncoding.learn([*training.columns["source"], *(words for (words,) in training.references)], MERGES)
         return {"target": joint, "source": joint}
 
     def model(self, facts: Facts, chosen: dict, base: dict | None) -> dict:
@@ -72,11 +71,10 @@ class Translation(Task):
     def settings(self, facts: Facts) -> dict:
         if facts["layout"] != "scenes":
             return {"epochs": 16, "batch_size": 96, "learning_rate": 3e-3}
-        frozen = ("encoders.image.backbone",)  # see `prepare`
-        return {"batch_size": 32, "learning_rate": 3e-3, "bucket_batches": None, "freeze": frozen}
+        return {"batch_size": 32, "learning_rate": 3e-3, "bucket_batches": None, "freeze": ("encoders.image.backbone",)}
 
     def prepare(self, trainer: Trainer, facts: Facts) -> None:
-        """Scenes need a CNN that was trained before: next to a sentence, one that sees nothing yet learns nothing."""
+        """Scenes need a CNN that was trained before, and is frozen: next to a sentence, one that sees nothing yet learns nothing."""
         if facts["layout"] == "scenes":
             with distributed.main_first():
                 cnn = pretrained_cnn(Path("runs/cnn.pt"), CNN_SCENES)

@@ -28,6 +28,8 @@ from mmscratch.tasks.captioning import BEST
 from mmscratch.tasks.quickstart import show_attention
 from mmscratch.text import detokenize, tokenize
 
+pytestmark = pytest.mark.xdist_group("captioning")  # the tests share a trained run
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -24,6 +24,8 @@ from mmscratch.metrics import caption_scores
 from mmscratch.text import detokenize, tokenize
 from mmscratch.training import Trainer
 
+pytestmark = pytest.mark.xdist_group("translation")  # the tests share a trained run
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
