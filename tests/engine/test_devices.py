@@ -2,11 +2,9 @@
 
 import contextlib
 import copy
+import multiprocessing
 import os
-import subprocess
-import sys
 import time
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,16 +12,23 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmscratch.engine.devices import Precision, Stopwatch, peak_memory, pick_device, pick_precision, repeatable
+from mmscratch.engine.devices import (
+    Precision,
+    Stopwatch,
+    cpu_flags,
+    peak_memory,
+    pick_device,
+    pick_precision,
+    repeatable,
+)
 from mmscratch.model import ModelConfig, build_model
 from mmscratch.reliability import GradScaler
 from mmscratch.text import PAD
-from mmscratch.training import word_loss
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-ROOT = Path(__file__).resolve().parents[2]
 V, S = 23, 37  # words, and pixels a side
 gpu = pytest.mark.gpu
 on_gpu = pytest.mark.parametrize("device", [pytest.param(CUDA, marks=gpu)], ids=str)
@@ -37,8 +42,9 @@ def seed():
 
 @pytest.fixture
 def model():
-    size = {"depth": (1,), "width": 5, "image_size": S, "embed_dim": 22, "hidden_size": 13}
-    return build_model(ModelConfig(V, **size, dropout=0.2))
+    image = {"name": "resnet", "image_size": S, "depth": (1,), "width": 5}
+    decoder = {"name": "lstm", "hidden_size": 13, "dropout": 0.2}
+    return build_model(ModelConfig(V, {"image": image}, decoder, embed_dim=22))
 
 
 @pytest.fixture
@@ -128,11 +134,11 @@ def test_on_a_gpu_tf32_is_off_and_elsewhere_nobody_asks(tf32, dtype):
 def test_loss_and_gradients_agree_with_those_of_float32(model, batch, name, channels_last, device):
     batch = {key: value.to(device) for key, value in batch.items()}
     model = model.eval().to(device)  # without dropout
-    losses, gradients, words = [], [], batch["target"].ne(PAD).sum()
+    losses, gradients = [], []
     for precision in (Precision(device, torch.float32, False), Precision(device, DTYPES[name], channels_last)):
         trial, scaler = copy.deepcopy(model).to(memory_format=precision.layout), GradScaler(precision.dtype)
         with precision.autocast():
-            loss = word_loss(trial, batch)
+            loss, words = trial.loss(batch)
         (loss * scaler.scale / words).backward()
         scaler.unscale(trial.parameters())
         losses.append(loss.item())
@@ -142,47 +148,73 @@ def test_loss_and_gradients_agree_with_those_of_float32(model, batch, name, chan
 
 
 @pytest.mark.parametrize("asked", DTYPES)
-def test_the_precision_that_is_asked_for_is_taken(model, batch, asked):
-    precision, why = pick_precision(model, partial(word_loss, batch=batch), CPU, asked)
-    assert precision.dtype == DTYPES[asked] and precision.device == CPU
+def test_the_precision_that_is_asked_for_is_taken(asked):
+    precision, why = pick_precision(CPU, asked)
+    assert precision.dtype == DTYPES[asked] and precision.device == CPU and precision.channels_last
     assert "asked" in why
 
 
-def test_an_unknown_precision_is_refused(model):
+def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match='"auto", "float32", "bfloat16" or "float16", not \'float8\''):
-        pick_precision(model, None, CPU, "float8")
+        pick_precision(CPU, "float8")
 
 
-@pytest.mark.parametrize("fastest", ["float32", "float32, channels last", "bfloat16, channels last"])
-def test_a_cpu_takes_the_fastest(monkeypatch, fastest):
-    """By our clock, in which only backward passes take time, and the machine is busy at first and at last."""
-    clock, calls = [0.0], []
-    monkeypatch.setattr("mmscratch.engine.devices.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+@pytest.fixture
+def cpuinfo(monkeypatch):
+    """Writes what the kernel says of the processor: these flags, for each of two cores; None: there is no such file."""
 
-    def loss(model):
-        layout = ", channels last" if model.weight.is_contiguous(memory_format=torch.channels_last) else ""
-        output = model(torch.randn(2, 3, 7, 7))
-        calls.append(str(output.dtype).removeprefix("torch.") + layout)
-        seconds = 23.0 if len(calls) <= 3 or len(calls) > 9 else 0.017 if calls[-1] == fastest else 0.019
-        output.register_hook(lambda _: clock.append(clock.pop() + seconds))
-        return output.float().sum()
+    def write(flags):
+        def read_text(path, **_):
+            assert path == Path("/proc/cpuinfo")
+            if flags is None:
+                raise FileNotFoundError(path)
+            core = f"processor\t: 0\nmodel name\t: some flags: avx512_bf16\nflags\t\t: {flags}\nbugs\t\t: amx_bf16\n\n"
+            return 2 * core
 
-    precision, why = pick_precision(nn.Conv2d(3, 5, 3), loss, CPU)
-    assert str(precision) == fastest
-    assert calls[:3] == calls[3:6] == ["float32", "float32, channels last", "bfloat16, channels last"]
-    assert f"{fastest} 17 ms" in why and why.count("19 ms") == 2
+        monkeypatch.setattr(Path, "read_text", read_text)
+
+    return write
 
 
-def test_measuring_the_precision_changes_nothing(model, batch):
-    word_loss(model, batch).backward()
-    state = copy.deepcopy(model.state_dict())
-    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+@pytest.mark.parametrize(
+    ("flags", "expected", "reason"),
+    [
+        ("fpu sse2 avx512f avx512_bf16 amx_bf16 amx_tile", "bfloat16", "amx_bf16"),
+        ("fpu amx_bf16", "bfloat16", "amx_bf16"),
+        ("fpu sse2 avx512_bf16 avx512f", "bfloat16", "avx512_bf16"),
+        ("fpu sse2 avx2 avx512f", "float32", "no instructions for bfloat16"),
+        ("fpu not_amx_bf16 avx512_bf16x", "float32", "no instructions for bfloat16"),
+        ("", "float32", "no instructions for bfloat16"),
+        (None, "float32", "no instructions for bfloat16"),  # not Linux
+    ],
+)
+def test_a_cpu_computes_in_bfloat16_where_its_flags_say_that_it_can(cpuinfo, flags, expected, reason):
+    cpuinfo(flags)
+    assert cpu_flags() == set((flags or "").split())
+    precision, why = pick_precision(CPU)
+    assert precision.dtype == DTYPES[expected] and precision.channels_last and reason in why
+
+
+def test_a_processor_without_flags_computes_in_float32(monkeypatch):
+    """As on ARM, where the kernel names them otherwise."""
+    monkeypatch.setattr(Path, "read_text", lambda path, **_: "processor\t: 0\nFeatures\t: fp asimd bf16\n")
+    assert cpu_flags() == set() and pick_precision(CPU)[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("device", [CPU, CUDA, torch.device("mps")], ids=str)
+def test_no_clock_and_no_computation_decide_about_the_precision(monkeypatch, tf32, device):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    monkeypatch.setattr("mmscratch.engine.devices.time", None)  # has no clock
+
+    class Refuse(TorchDispatchMode):
+        def __torch_dispatch__(self, function, *_):
+            raise AssertionError(f"{function} was computed")
+
     random_state = torch.get_rng_state()
-    precision, why = pick_precision(model, partial(word_loss, batch=batch), CPU)
-    assert why.count(" ms") == 3 and precision.dtype in (torch.float32, torch.bfloat16)
+    with Refuse():
+        first, again = pick_precision(device), pick_precision(device)
+    assert str(first[0]) == str(again[0]) and first[1] == again[1]
     assert torch.equal(torch.get_rng_state(), random_state)
-    assert_close(model.state_dict(), state, rtol=0, atol=0)
-    assert_close([parameter.grad for parameter in model.parameters()], gradients, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -198,14 +230,14 @@ def test_measuring_the_precision_changes_nothing(model, batch):
 def test_on_a_gpu_its_age_decides(monkeypatch, tf32, capability, asked, expected):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch.version, "hip", None)
-    precision, _ = pick_precision(None, None, CUDA, asked)  # nothing is measured
+    precision, _ = pick_precision(CUDA, asked)
     assert precision.dtype == DTYPES[expected] and precision.channels_last
     assert tf32() == (False, False) and ("TF32 off" in str(precision)) == (expected == "float32")
 
 
 @pytest.mark.parametrize(("asked", "expected"), [("auto", "float32"), ("float32", "float32"), ("float16", "float16")])
 def test_mps_computes_in_float32_unless_asked(asked, expected):
-    precision, _ = pick_precision(None, None, torch.device("mps"), asked)
+    precision, _ = pick_precision(torch.device("mps"), asked)
     assert precision.dtype == DTYPES[expected] and not precision.channels_last
 
 
@@ -245,18 +277,19 @@ def test_a_stopwatch_on_a_gpu_waits_for_nobody(device):
     assert watch.seconds() > 0.1
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not say")
 def test_peak_memory_is_in_bytes_and_stays_when_the_memory_is_given_back():
-    pytest.importorskip("resource", reason="Windows does not say")
-    code = """if True:
-        import os, torch
-        from mmscratch.engine.devices import peak_memory
-        if os.fork():  # a process that was started by a big one has that one's peak, but a fork of it has not
-            raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))
-        before = peak_memory(torch.device("cpu"))
+    def measure():
+        before = peak_memory(CPU)
         torch.ones(300_000_000, dtype=torch.uint8)
-        print(before, peak_memory(torch.device("cpu")))"""
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    before, after = map(int, run.stdout.split())
+        found.put((before, peak_memory(CPU)))
+
+    fork = multiprocessing.get_context("fork")  # its peak begins with what its parent has now, not had once
+    found = fork.SimpleQueue()
+    process = fork.Process(target=measure)
+    process.start()
+    before, after = found.get()
+    process.join()
     assert 20e6 < before < 2e9  # of Python and torch
     assert after - before == pytest.approx(300e6, rel=0.2)
 
@@ -305,7 +338,7 @@ def test_a_gpu_gives_the_same_gradients_to_the_bit(model, batch, device, name):
         for _ in range(3):
             torch.manual_seed(3)
             with precision.autocast():
-                loss = word_loss(model, batch)
+                loss, _ = model.loss(batch)
             gradients.append(torch.autograd.grad(loss, list(model.parameters())))
     for again in gradients[1:]:
         assert_close(again, gradients[0], rtol=0, atol=0)

@@ -11,11 +11,11 @@ from torch import nn
 
 from mmscratch.engine.devices import Stopwatch
 from mmscratch.engine.progress import Progress, profiled
+from mmscratch.training import Step
 
 CPU = torch.device("cpu")
-KEYS = ["step", "loss", "learning_rate", "gradient_norm", "words_per_second", "pictures_per_second", "waiting"]
+KEYS = ["step", "loss", "learning_rate", "gradient_norm", "words_per_second", "examples_per_second", "waiting"]
 KEYS += ["peak_memory", "skipped"]
-STEP = {"loss": 7.0, "words": 5, "pictures": 3, "norm": 2.0, "rate": 0.125, "skipped": 0}
 
 
 class Clock:
@@ -66,8 +66,14 @@ def displays(monkeypatch):
     return displays
 
 
-def start(path, step=0, steps=10**6, waiting=None):
-    return Progress(path, step, steps, waiting or Stopwatch(CPU), CPU)
+def start(path, step=0, steps=10**6, waiting=None, counts="words"):
+    return Progress(path, (step, steps), waiting or Stopwatch(CPU), CPU, counts)
+
+
+def update(progress, step, rate=0.125, skipped=0, **stats):
+    """A step as the training loop reports it."""
+    stats = {"loss": 7.0, "count": 5, "examples": 3, "norm": 2.0, "stop": 0, "save": 0} | stats
+    progress.update(step, Step(**stats), rate, skipped)
 
 
 def lines_of(path):
@@ -93,7 +99,7 @@ def on_screen(output):
 def test_a_line_has_what_is_documented_and_no_more(path, clock):
     progress = start(path)
     clock.now += 2
-    progress.update(1, **STEP)
+    update(progress, 1)
     progress.validated(1, 3.0)
     told, validated = lines_of(path)
     assert list(told) == KEYS and all(re.search(rf"\b{key}\b", Progress.__doc__) for key in KEYS[1:])
@@ -104,12 +110,13 @@ def test_a_line_tells_means_since_the_line_before(path, clock, monkeypatch):
     monkeypatch.setattr("mmscratch.engine.progress.peak_memory", lambda device: {CPU: 123_457}[device])
     waiting = Stopwatch(CPU)
     progress = start(path, waiting=waiting)
-    losses, words, pictures, norms = [31.0, 2.0, 5.0, 13.0, 3.0], [11, 7, 2, 5, 3], [5, 3, 2, 1, 7], [0.5, 0.25, 1.5, 3.0, 2.0]
+    losses, words, examples, norms = [31.0, 2.0, 5.0, 13.0, 3.0], [11, 7, 2, 5, 3], [5, 3, 2, 1, 7], [0.5, 0.25, 1.5, 3.0, 2.0]
     for step in range(5):  # of 0.75 s, a third of it waiting: a line after the second and after the fourth
         with waiting:
             clock.now += 0.25
         clock.now += 0.5
-        progress.update(step + 1, losses[step], words[step], pictures[step], norms[step], 0.1 * step, step)
+        stats = {"loss": losses[step], "count": words[step], "examples": examples[step], "norm": norms[step]}
+        update(progress, step + 1, 0.1 * step, step, **stats)
     lines = lines_of(path)
     assert [line["step"] for line in lines] == [2, 4]
     for line in lines:
@@ -117,17 +124,26 @@ def test_a_line_tells_means_since_the_line_before(path, clock, monkeypatch):
         assert line["loss"] == pytest.approx(sum(losses[window]) / sum(words[window]), abs=1e-4)
         assert line["gradient_norm"] == pytest.approx(sum(norms[window]) / 2, abs=1e-4)
         assert line["words_per_second"] == pytest.approx(sum(words[window]) / 1.5, abs=0.1)
-        assert line["pictures_per_second"] == pytest.approx(sum(pictures[window]) / 1.5, abs=0.1)
+        assert line["examples_per_second"] == pytest.approx(sum(examples[window]) / 1.5, abs=0.1)
         assert line["waiting"] == pytest.approx(1 / 3, abs=1e-4)
         last = line["step"] - 1
         assert (line["learning_rate"], line["peak_memory"], line["skipped"]) == (0.1 * last, 123_457, last)
+
+
+def test_what_a_model_counts_gives_its_rate_a_name(path, clock, capsys):
+    progress = start(path, steps=1, counts="pairs")
+    clock.now += 2
+    update(progress, 1, count=11, examples=7)
+    (line,) = lines_of(path)
+    assert line["pairs_per_second"] == 5.5 and line["examples_per_second"] == 3.5 and "words_per_second" not in line
+    assert "4 examples/s" in capsys.readouterr().out
 
 
 def test_the_last_step_is_told_at_once(path, clock):
     progress = start(path, steps=3)
     for step in range(1, 4):
         clock.now += 0.001
-        progress.update(step, **STEP)
+        update(progress, step)
     (line,) = lines_of(path)
     assert line["step"] == 3 and line["loss"] == pytest.approx(7 / 5)
 
@@ -135,10 +151,10 @@ def test_the_last_step_is_told_at_once(path, clock):
 @pytest.mark.parametrize("norm", [float("inf"), float("nan")])
 def test_a_skipped_step_is_not_in_the_means(path, clock, norm):
     progress = start(path)
-    progress.update(1, **STEP)
-    progress.update(2, **STEP | {"loss": float("nan"), "words": 11, "norm": norm, "skipped": 1})
+    update(progress, 1)
+    update(progress, 2, loss=float("nan"), count=11, norm=norm, skipped=1)
     clock.now += 1
-    progress.update(3, **STEP | {"loss": 23.0, "norm": 3.0, "skipped": 1})
+    update(progress, 3, loss=23.0, norm=3.0, skipped=1)
     (line,) = lines_of(path)
     assert line["loss"] == pytest.approx((7 + 23) / (5 + 5)) and line["gradient_norm"] == 2.5
     assert line["skipped"] == 1
@@ -148,7 +164,7 @@ def test_where_all_steps_were_skipped_no_loss_is_claimed(path, clock):
     progress = start(path, steps=3)
     for step in range(1, 4):
         clock.now += 2
-        progress.update(step, **STEP | {"loss": float("inf"), "norm": float("nan"), "skipped": step})
+        update(progress, step, loss=float("inf"), norm=float("nan"), skipped=step)
     assert [line.get("loss") for line in lines_of(path)] == [None] * len(lines_of(path))
 
 
@@ -161,10 +177,10 @@ def test_the_time_that_validating_takes_is_not_the_steps(path, clock):
     progress = start(path)
     for _ in range(2):
         clock.now += 2
-        progress.update(1, **STEP)
+        update(progress, 1)
         clock.now += 100
         progress.validated(1, 3.0)
-    rates = [line["pictures_per_second"] for line in lines_of(path) if "loss" in line]
+    rates = [line["examples_per_second"] for line in lines_of(path) if "loss" in line]
     assert rates == [1.5, 1.5]
 
 
@@ -172,12 +188,12 @@ def test_steps_before_a_validation_are_told_with_those_after_it(path, clock):
     progress = start(path)
     for step in range(1, 5):  # none of which takes a second
         clock.now += 0.5
-        progress.update(step, **STEP | {"loss": float(step)})
+        update(progress, step, loss=float(step))
         clock.now += 100
         progress.validated(step, 3.0)
     lines = [line for line in lines_of(path) if "loss" in line]
     assert [line["loss"] for line in lines] == pytest.approx([(1 + 2) / 10, (3 + 4) / 10])
-    assert [line["pictures_per_second"] for line in lines] == [6, 6]
+    assert [line["examples_per_second"] for line in lines] == [6, 6]
 
 
 def test_going_on_forgets_what_came_after_the_checkpoint_and_half_a_line(path, clock):
@@ -186,7 +202,7 @@ def test_going_on_forgets_what_came_after_the_checkpoint_and_half_a_line(path, c
     progress = start(path, step=5)
     assert path.read_text().splitlines() == kept
     clock.now += 1
-    progress.update(6, **STEP)
+    update(progress, 6)
     assert path.read_text().splitlines()[:-1] == kept
     assert [line["step"] for line in lines_of(path)] == [1, 3, 5, 5, 6]
 
@@ -203,7 +219,7 @@ def test_without_a_path_nothing_is_told(tmp_path, clock, capsys, request, where)
     progress = start(None, steps=2)
     for step in (1, 2):
         clock.now += 20
-        progress.update(step, **STEP)
+        update(progress, step)
         progress.validated(step, 3.0)
     progress.close()
     assert capsys.readouterr() == ("", "") and list(tmp_path.iterdir()) == []
@@ -214,7 +230,7 @@ def test_elsewhere_a_line_is_printed_every_15_seconds_and_at_the_end(path, clock
     progress, printed = start(path, steps=41), []
     for step in range(1, 42):
         clock.now += 1
-        progress.update(step, **STEP)
+        update(progress, step)
         printed += [step] * len(capsys.readouterr().out.splitlines())
     assert printed == [15, 30, 41]
     assert len(lines_of(path)) == 41
@@ -224,7 +240,7 @@ def test_on_a_terminal_one_line_is_renewed(path, clock, capsys, terminal):
     progress = start(path)
     for step in range(1, 8):
         clock.now += 1
-        progress.update(step, **STEP | {"loss": 5.0 * step})
+        update(progress, step, loss=5.0 * step)
         output = capsys.readouterr().out
         assert output.startswith("\r") and "\n" not in output
         assert re.search(rf"\b{step}\b", output) and f"{step}.000" in output
@@ -233,9 +249,9 @@ def test_on_a_terminal_one_line_is_renewed(path, clock, capsys, terminal):
 def test_on_a_terminal_nothing_of_a_longer_line_is_left(path, clock, capsys, terminal):
     progress = start(path, steps=3)
     clock.now += 6000  # a slow start
-    progress.update(1, **STEP | {"loss": 60_000.0, "pictures": 60_000_000})
+    update(progress, 1, loss=60_000.0, examples=60_000_000)
     clock.now += 10
-    progress.update(2, **STEP)
+    update(progress, 2)
     before, after = capsys.readouterr().out.split("\r")[1:]
     assert on_screen(f"\r{before}\r{after}") == [after.rstrip()]
 
@@ -244,7 +260,7 @@ def test_on_a_narrow_terminal_a_line_is_no_longer_than_that(path, clock, capsys,
     monkeypatch.setenv("COLUMNS", "59")
     progress = start(path)
     clock.now += 1
-    progress.update(1, **STEP)
+    update(progress, 1)
     assert 20 < len(capsys.readouterr().out.lstrip("\r")) < 59  # in the last column, it would go on in the next line
 
 
@@ -253,11 +269,11 @@ def test_on_a_terminal_what_comes_between_has_lines_of_its_own(path, clock, caps
     progress.validated(0, 5.0)
     for step in (1, 2):
         clock.now += 1
-        progress.update(step, **STEP)
+        update(progress, step)
         progress.validated(step, 3.0)
         progress.validated(step, 3.0)
     clock.now += 1
-    progress.update(3, **STEP)
+    update(progress, 3)
     progress.close()
     print("stopped")
     first, *lines, last = on_screen(capsys.readouterr().out.rstrip("\n"))
@@ -271,7 +287,7 @@ def test_in_a_notebook_one_display_is_renewed_until_something_is_printed(path, c
     progress.validated(0, 5.0)
     for step in range(1, 6):
         clock.now += 1
-        progress.update(step, **STEP | {"loss": 5.0 * step})
+        update(progress, step, loss=5.0 * step)
         if step == 3:
             progress.validated(step, 3.0)
     assert [len(display) for display in displays] == [3, 2]
@@ -288,7 +304,7 @@ def test_the_time_that_is_left(path, clock, capsys, terminal, first, seconds):
     for step in range(first + 1, 132):
         clock.now += 1
         clock.now += seconds - 1
-        progress.update(step, **STEP)
+        update(progress, step)
     shown = re.findall(r"(\d+):(\d\d) left", capsys.readouterr().out)
     assert len(shown) == len(lines_of(path))
     for line, (minutes, rest) in zip(lines_of(path), shown):
