@@ -3,7 +3,7 @@
 import torch
 from torch.testing import assert_close
 
-from mmscratch.batches import CaptionPairs
+from mmscratch.batches import Examples
 from mmscratch.data.captions import SceneCaptions
 from mmscratch.model import ModelConfig
 from mmscratch.text import Vocabulary
@@ -28,11 +28,29 @@ def random_double(module):
     return module
 
 
+# The encoders and decoders of tiny models.
+IMAGE = {"name": "resnet", "image_size": 32, "depth": (1,), "width": 5, "num_layers": 0}
+STILL_IMAGE = {"name": "vit", "image_size": 32, "depth": 1, "hidden_dim": 8, "num_layers": 0}  # no batch norm
+LSTM = {"name": "lstm", "hidden_size": 13, "dropout": 0.2}
+TRANSFORMER = {"name": "transformer", "num_heads": 2, "num_layers": 2, "dropout": 0.2}
+
+
+def still(decoder=LSTM):
+    """Settings of a model without batch norm and dropout, so that it does not matter how a batch is divided."""
+    return {"image": STILL_IMAGE, "decoder": decoder | {"dropout": 0.0}}
+
+
+def tiny_config(vocab_size, image=IMAGE, decoder=LSTM, embed_dim=12, **settings):
+    """The ModelConfig of a tiny captioner."""
+    return ModelConfig(vocab_size, {"image": image}, decoder, embed_dim, **settings)
+
+
 def tiny_trainer(folder, config=None, count=53, **model):
-    """A trainer of a tiny model with dropout, batch norm and augmented pictures, on so many captions of drawn scenes."""
-    training, validation = SceneCaptions("train", count, size=32, one_each=True), SceneCaptions("validation", 3, size=32)
+    """A trainer of a tiny model with dropout, batch norm and augmented pictures, on `count` captions of drawn scenes."""
+    training = SceneCaptions("train", count, size=32, one_each=True)
+    validation = SceneCaptions("validation", 3, size=32)
     vocabulary = Vocabulary.build(c for data in (training, validation) for refs in data.references for c in refs)
-    size = {"depth": (1,), "width": 5, "image_size": 32, "embed_dim": 12, "hidden_size": 13, "num_heads": 2, "dropout": 0.2}
-    pairs = CaptionPairs(training, vocabulary, augmented=True), CaptionPairs(validation, vocabulary)
+    vocabularies = {"target": vocabulary}
+    examples = Examples(training, vocabularies, augmented=True), Examples(validation, vocabularies)
     config = config or TrainConfig(epochs=2, batch_size=7, warmup=4, evaluate_every=5, precision="float32")  # 16 steps
-    return Trainer(ModelConfig(len(vocabulary), **size | model), config, *pairs, folder, facts={"data": "scenes"})
+    return Trainer(tiny_config(len(vocabulary), **model), config, examples, folder, facts={"data": "scenes"})
