@@ -179,7 +179,7 @@ def build_model(config: ModelConfig) -> EncoderDecoder:
     for modality, settings in readers.items():  # last: in this order a seed has always given the same weights
         encoders[modality] = _build(ENCODERS, settings, embed_dim=config.embed_dim)
     if config.joint_vocabulary:
-        source_size = config.encoders["source"]["vocab_size"]
+        source_size = config.encoders.get("source", {}).get("vocab_size", 0)
         if source_size != config.vocab_size:
             raise ValueError(f"a joint vocabulary has one size, not {source_size} and {config.vocab_size}")
         table(encoders["source"]).weight = table(decoder).weight

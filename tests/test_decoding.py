@@ -11,17 +11,16 @@ import torch
 from torch import nn
 
 from mmscratch.attention import Memory
+from mmscratch.data.dataset import DataSet, Lazy
 from mmscratch.decoding import (
     Candidate,
     Hypothesis,
     alignment,
     attention_maps,
     beam_search,
+    generate,
     greedy_search,
     sample,
-    write,
-    write_captions,
-    write_translations,
 )
 from mmscratch.model import ModelConfig, build_model
 from mmscratch.recurrent import LSTMDecoder
@@ -890,38 +889,61 @@ def test_a_gpu_finds_what_the_processor_finds(kind, num_layers):
 WORDS = Vocabulary([f"word{i}" for i in range(4, V)])
 
 
+WRITTEN = {"target": WORDS}
+
+
+class Given(nn.Module):
+    """A model that is given its memories, one place after another, and notes what happens."""
+
+    def __init__(self, decoder):
+        super().__init__()
+        self.decoder = decoder
+        self.weight = nn.Parameter(torch.zeros(()))  # so that it is somewhere
+        self.batch_sizes = []
+
+    def encode(self, batch):
+        assert not torch.is_grad_enabled() and not self.training
+        self.batch_sizes.append(len(batch["place"]))
+        return Memory(batch["place"], batch["shown"])
+
+
+def given(memory):
+    """The memories as examples."""
+    return [{"place": tokens, "shown": mask} for tokens, mask in zip(*memory)]
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_write_is_greedy_search_sentence_by_sentence(kind):
+def test_generate_is_greedy_search_sentence_by_sentence(kind):
     lengths = set()
     for seed in range(7):
         decoder, memory = make_decoder(kind, 1, seed), make_memory(seed=seed)
         found = [greedy_search(decoder, row(memory, i), LONGEST)[0] for i in range(B)]
         expected = [[f"word{word}" for word in hypothesis.tokens] for hypothesis in found]
         lengths |= {len(sentence) for sentence in expected}
-        for sizes in ([B], [1] * B, [2, 3], [4, 1]):
-            memories = [Memory(*parts) for parts in zip(memory.tokens.split(sizes), memory.mask.split(sizes))]
-            assert write(decoder, WORDS, memories, LONGEST) == expected
-            shorter = write(decoder, WORDS, iter(memories), max_length=3)
+        for batch_size in (1, 2, B, 100):
+            model = Given(decoder).train()
+            assert generate(model, WRITTEN, given(memory), 1, LONGEST, batch_size) == expected
+            assert not model.training and max(model.batch_sizes) == min(batch_size, B) and sum(model.batch_sizes) == B
+            shorter = generate(model, WRITTEN, given(memory), max_length=3, batch_size=batch_size)
             assert shorter == [sentence[:3] for sentence in expected]
-    assert len(lengths) > 3 and write(decoder, WORDS, []) == []
+    assert len(lengths) > 3 and generate(model, WRITTEN, []) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_write_with_beams_is_beam_search_sentence_by_sentence(kind):
+def test_generate_with_beams_is_beam_search_sentence_by_sentence(kind):
     decoder, memory = make_decoder(kind, 1), make_memory()
-    expected = {}
+    model, expected = Given(decoder), {}
     for num_beams in (1, 3):
         found = [beam_search(decoder, row(memory, i), num_beams, LONGEST)[0][0] for i in range(B)]
         expected[num_beams] = [[f"word{word}" for word in hypothesis.tokens] for hypothesis in found]
-        for sizes in ([B], [1] * B, [2, 3]):
-            memories = [Memory(*parts) for parts in zip(memory.tokens.split(sizes), memory.mask.split(sizes))]
-            assert write(decoder, WORDS, iter(memories), LONGEST, num_beams) == expected[num_beams]
+        for batch_size in (1, 3, B):
+            assert generate(model, WRITTEN, given(memory), num_beams, LONGEST, batch_size) == expected[num_beams]
         shorter = [beam_search(decoder, row(memory, i), num_beams, 3)[0][0].tokens for i in range(B)]
-        assert write(decoder, WORDS, [memory], 3, num_beams) == [[f"word{word}" for word in tokens] for tokens in shorter]
+        assert generate(model, WRITTEN, given(memory), num_beams, 3) == [[f"word{word}" for word in tokens] for tokens in shorter]
     assert expected[1] != expected[3]
 
 
-def test_each_memory_is_made_when_its_turn_comes_and_without_gradients():
+def test_each_example_is_read_when_its_turn_comes_and_without_gradients():
     decoder, events = make_decoder("lstm prefix", 1), []
 
     class Listening(Counted):
@@ -929,13 +951,23 @@ def test_each_memory_is_made_when_its_turn_comes_and_without_gradients():
             events.append("step")
             return super().step(token, state)
 
-    def memories():
-        for size in (2, 1):
-            events.append(f"memory, with gradients: {torch.is_grad_enabled()}")
-            yield make_memory(size)
+    memory = make_memory(3)
 
-    assert len(write(Listening(decoder), WORDS, memories(), max_length=1)) == 3
-    assert events == ["memory, with gradients: False", "step"] * 2 and torch.is_grad_enabled()
+    class Reading(DataSet):
+        """It notes which example is read."""
+
+        def __init__(self):
+            super().__init__()
+            self.references = [[]] * 3
+
+        def __getitem__(self, index):
+            events.append(f"example {index}")
+            return given(memory)[index]
+
+    model = Given(None)
+    model.decoder = Listening(decoder)
+    assert len(generate(model, WRITTEN, Reading(), max_length=1, batch_size=2)) == 3
+    assert events == ["example 0", "example 1", "step", "example 2", "step"] and torch.is_grad_enabled()
 
 
 class TinyModel(nn.Module):
@@ -954,26 +986,33 @@ class TinyModel(nn.Module):
         return Memory(tokens, torch.ones(len(image), 1, dtype=torch.bool))
 
 
-def test_write_captions_is_greedy_search_in_batches():
-    pictures = torch.randint(0, 256, (7, 3, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
-    model = TinyModel().train()
-    written = write_captions(model, WORDS, iter(pictures), batch_size=3, max_length=LONGEST)
-    assert not model.training and model.batch_sizes == [3, 3, 1]
-    with torch.no_grad():
-        found = greedy_search(model.decoder, model.encode({"image": pictures}), LONGEST)
-    assert written == [[f"word{word}" for word in h.tokens] for h in found]
-    assert write_captions(model, WORDS, []) == []
+class Album(DataSet):
+    """Seven pictures of noise."""
+
+    def __init__(self):
+        super().__init__()
+        self.pictures = torch.randint(0, 256, (7, 3, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+        self.columns["image"] = Lazy(self.pictures.__getitem__, range(7))
+        self.references = [[["word5"]] for _ in range(7)]
+        self.texts = [["word5"] for _ in range(7)]
+        self.names = [f"picture {i}" for i in range(7)]
 
 
-def test_write_captions_with_beams_is_beam_search_in_batches():
-    pictures = torch.randint(0, 256, (7, 3, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
-    model = TinyModel().train()
-    written = write_captions(model, WORDS, iter(pictures), 3, LONGEST, num_beams=3)
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_captions_are_written_in_batches_of_a_data_set_or_of_a_list(num_beams):
+    album, model = Album(), TinyModel().train()
+    written = generate(model, WRITTEN, album, num_beams, LONGEST, batch_size=3)
     assert not model.training and model.batch_sizes == [3, 3, 1]
     with torch.no_grad():
-        found = beam_search(model.decoder, model.encode({"image": pictures}), 3, LONGEST)
+        memory = model.encode({"image": album.pictures})
+        found = beam_search(model.decoder, memory, num_beams, LONGEST)
+        if num_beams == 1:
+            assert_same(greedy_search(model.decoder, memory, LONGEST), [best for (best,) in found])
     assert written == [[f"word{word}" for word in best.tokens] for (best,) in found]
-    assert written != write_captions(model, WORDS, pictures, max_length=LONGEST)
+    listed = [album[i] for i in range(7)]
+    assert generate(model, WRITTEN, listed, num_beams, LONGEST, batch_size=3) == written
+    if num_beams > 1:
+        assert generate(model, WRITTEN, album, max_length=LONGEST) != written
 
 
 class Looked(nn.Linear):
@@ -990,7 +1029,7 @@ def test_attention_maps_are_of_the_last_layer_and_of_the_places_row_by_row(rows)
     vocabulary, words, picture = Vocabulary(["red", "star"]), ["star", "blue", "red"], torch.zeros(3, 7, 7)
     model = Looked(1, 1)
     model.weights = torch.rand(1, 2, 3, 4, rows * rows)  # (B, layers, H, T + 1, N), as a prefix: not all of the attention
-    maps = attention_maps(model, vocabulary, picture, words)
+    maps = attention_maps(model, {"target": vocabulary}, picture, words)
     assert maps.shape == (3, rows, rows) and not model.training
     assert model.batch["target"].tolist() == [[5, UNK, 4, EOS]] and model.batch["image"].shape == (1, 3, 7, 7)
     for t in range(3):
@@ -1003,10 +1042,19 @@ READ = Vocabulary([f"wort{i}" for i in range(4, 37)])
 SENTENCES = [["wort5"] * 7, ["wort9"], [f"wort{i}" for i in range(4, 15)], ["wort7", "wort8"], ["wort8", "new"], [], ["wort30"] * 3]
 
 
-def a_translator(**part):
+VOCABULARIES = {"target": WORDS, "source": READ}
+WRITERS = {"lstm": {"name": "lstm", "hidden_size": H}, "transformer": {"name": "transformer", "num_heads": 2, "num_layers": 1}}
+
+
+def a_translator(name, **settings):
     torch.manual_seed(3)
-    size = {"depth": (1,), "width": 5, "image_size": 32, "embed_dim": D, "hidden_size": H, "num_heads": 2, "max_length": LONGEST}
-    model = build_model(ModelConfig(V, source_vocab_size=len(READ), **size | part))
+    if name == "transformer":
+        settings["max_length"] = LONGEST
+    source = WRITERS[name] | {"vocab_size": len(READ), "num_layers": 1}
+    if name == "transformer":
+        source["max_length"] = LONGEST
+    encoders = {"image": {"name": "resnet", "depth": (1,), "width": 5, "image_size": 32}, "source": source}
+    model = build_model(ModelConfig(V, encoders, WRITERS[name] | settings, D))
     with torch.no_grad():
         for parameter in (*model.decoder.parameters(), *model.encoders["source"].parameters()):
             parameter.mul_(3)
@@ -1017,7 +1065,22 @@ def a_translator(**part):
 
 @pytest.fixture(params=["lstm", "transformer"])
 def translator(request):
-    return a_translator(decoder=request.param)
+    return a_translator(request.param)
+
+
+def examples_of(pictures):
+    """The sentences, with those pictures beside them that there are."""
+    return [{"source": words} | ({"image": pictures[i]} if i in pictures else {}) for i, words in enumerate(SENTENCES)]
+
+
+class Sentences(DataSet):
+    """The same as a data set."""
+
+    def __init__(self, pictures):
+        super().__init__()
+        self.columns["image"] = Lazy(pictures.__getitem__, [i if i in pictures else None for i in range(len(SENTENCES))])
+        self.columns["source"] = SENTENCES
+        self.references = [[] for _ in SENTENCES]
 
 
 def one_by_one(model, sentences, pictures, num_beams=1):
@@ -1039,18 +1102,20 @@ def test_translations_come_in_the_order_of_the_sentences_each_as_if_alone(transl
     shown = one_by_one(translator, SENTENCES, pictures, num_beams)
     changed = {i for i in range(7) if plain[i] != shown[i]}
     assert len(set(map(str, plain))) > 4 and changed <= pictures.keys() and len(changed) > 1
-    options = {"max_length": LONGEST, "num_beams": num_beams}
+    data = Sentences(pictures)
     for batch_size in (1, 3, 100):
-        written = write_translations(translator.train(), WORDS, READ, SENTENCES, batch_size=batch_size, **options)
-        assert written == plain and not translator.training
-        assert write_translations(translator, WORDS, READ, SENTENCES, pictures.get, batch_size, **options) == shown
-        assert write_translations(translator, WORDS, READ, SENTENCES, lambda i: None, batch_size, **options) == plain
-    shorter = write_translations(translator, WORDS, READ, SENTENCES, max_length=2)
+        options = num_beams, LONGEST, batch_size
+        assert generate(translator.train(), VOCABULARIES, examples_of({}), *options) == plain
+        assert not translator.training
+        assert generate(translator, VOCABULARIES, examples_of(pictures), *options) == shown
+        assert generate(translator, VOCABULARIES, data, *options) == shown  # sorted by length
+        assert generate(translator, VOCABULARIES, data.without("image"), *options) == plain
+    shorter = generate(translator, VOCABULARIES, examples_of({}), max_length=2)
     assert max(map(len, shorter)) == 2
-    assert write_translations(translator, WORDS, READ, []) == write_translations(translator, WORDS, READ, [], pictures.get) == []
+    assert generate(translator, VOCABULARIES, []) == []
 
 
-def test_translations_are_made_of_sentences_of_similar_length_together(translator, monkeypatch):
+def test_translations_of_a_data_set_are_made_of_sentences_of_similar_length_together(translator, monkeypatch):
     shapes, encode = [], translator.encode
 
     def listening(batch):
@@ -1059,17 +1124,18 @@ def test_translations_are_made_of_sentences_of_similar_length_together(translato
         return encode(batch)
 
     monkeypatch.setattr(translator, "encode", listening)
-    write_translations(translator, WORDS, READ, SENTENCES, batch_size=2, max_length=1)
+    generate(translator, VOCABULARIES, Sentences({}), max_length=1, batch_size=2)
     assert shapes == [(2, 2), (2, 3), (2, 8), (1, 12)]
 
 
-@pytest.mark.parametrize("part", [
-    {"decoder": "lstm"}, {"decoder": "transformer", "num_layers": 3}, {"decoder": "transformer", "fusion": "prefix"},
-], ids=str)  # fmt: skip
-def test_the_alignment_says_where_it_looks_for_each_word(part):
-    model, source, words = a_translator(**part), ["wort5", "wort6", "new", "wort5", "wort7"], ["word8", "word9", "word8"]
-    found = alignment(model.train(), WORDS, READ, source, words)
-    assert found.shape == (part.get("num_layers", 1), 3, 5) and not model.training and not found.requires_grad
+ALIGNED = [("lstm", {}), ("transformer", {"num_layers": 3}), ("transformer", {"fusion": "prefix"})]
+
+
+@pytest.mark.parametrize("name, settings", ALIGNED, ids=str)
+def test_the_alignment_says_where_it_looks_for_each_word(name, settings):
+    model, source, words = a_translator(name, **settings), ["wort5", "wort6", "new", "wort5", "wort7"], ["word8", "word9", "word8"]
+    found = alignment(model.train(), VOCABULARIES, source, words)
+    assert found.shape == (settings.get("num_layers", 1), 3, 5) and not model.training and not found.requires_grad
     batch = {"source": torch.tensor([[5, 6, UNK, 5, 7, EOS]]), "target": torch.tensor([[8, 9, 8, EOS]])}
     _, weights = model(batch, need_weights=True)  # (1, layers, heads, 4, 6)
     for layer in range(len(found)):
@@ -1077,3 +1143,17 @@ def test_the_alignment_says_where_it_looks_for_each_word(part):
             for s in range(5):
                 assert found[layer, t, s].item() == pytest.approx(weights[0, layer, :, t, s].mean().item(), abs=1e-6)
     assert (found.sum(-1) < 1).all() and (found > 0).all()
+
+
+@pytest.mark.parametrize("name, settings", ALIGNED, ids=str)
+def test_the_maps_of_a_model_say_where_it_looks_in_the_picture(name, settings):
+    model, words = a_translator(name, **settings), ["word8", "word9", "word8"]
+    picture = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
+    maps = attention_maps(model.train(), VOCABULARIES, picture, words)
+    _, weights = model({"image": picture[None], "target": torch.tensor([[8, 9, 8, EOS]])}, need_weights=True)
+    rows = math.isqrt(weights.size(-1))
+    assert maps.shape == (3, rows, rows) and not model.training and not maps.requires_grad
+    for t in range(3):
+        mean = weights[0, -1, :, t].mean(0)  # (N,), of the last layer
+        for n in range(rows * rows):
+            assert maps[t, n // rows, n % rows].item() == pytest.approx((mean[n] / mean.sum()).item(), abs=1e-6)
