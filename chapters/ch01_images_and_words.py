@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from chapters.chapter import Chapter, show
 from chapters.drawings import ch01 as drawings
 from mmscratch.attention import Memory, scaled_dot_product_attention
-from mmscratch.batches import BucketSampler, collate
+from mmscratch.batches import BucketSampler, Examples, collate
 from mmscratch.data.captions import SceneCaptions
 from mmscratch.data.language import LANGUAGES, captions
 from mmscratch.images import MEAN, STD, normalize, open_image, to_tensor
@@ -47,8 +47,8 @@ chapter = Chapter(1)
 count = chapter.choose(20_000, 3_000)
 scenes = SceneCaptions("train", count, one_each=True)  # each scene with one caption
 vocabulary = Vocabulary.build(tokens for [tokens] in scenes.references)
-picture = scenes.picture(972)  # (3, 64, 64) uint8
-sentence = captions(scenes.scene(972))[1]
+picture = scenes[972]["image"]  # (3, 64, 64) uint8
+sentence = captions(scenes.scenes[972])[1]
 tokens = tokenize(sentence)
 print(sentence, "->", vocabulary.encode(tokens))
 
@@ -106,7 +106,7 @@ def tokenize_by_hand(sentence):
 
 
 for language in LANGUAGES:
-    print(tokenize_by_hand(captions(scenes.scene(972), language)[1]))
+    print(tokenize_by_hand(captions(scenes.scenes[972], language)[1]))
 
 # %% [markdown]
 # **A vocabulary.** We count, and keep what comes often enough. What is left out shares one number, that of `<unk>`, the
@@ -162,12 +162,23 @@ print(f"64 vectors times a matrix: one by one takes {one_by_one / at_once:.0f} t
 # which stands just above it in its file; it also knows apostrophes (`don't`), hyphens (`t-shirt`) and numbers (`3.5`).
 
 # %%
-for piece in (normalize, tokenize):
-    show(piece)
+show(normalize)
+show(tokenize)
+
+# %% [markdown]
+# A `Vocabulary` counts, keeps and looks up. `decode` goes the way back: it stops at `<eos>`, and leaves out what is no
+# word.
 
 # %%
-for piece in (Vocabulary.build, Vocabulary.encode, collate):
-    show(piece)
+show(Vocabulary)
+
+# %% [markdown]
+# A data set hands over each example as a dict, here a picture and a caption. `Examples` turns its words into numbers and
+# puts `<eos>` behind them. `collate` makes a batch: it stacks pictures, which all have one shape, and pads sentences.
+
+# %%
+show(Examples)
+show(collate)
 
 # %% [markdown]
 # Both agree: on the picture above, and on one caption of each scene in each of the three languages.
@@ -175,7 +186,10 @@ for piece in (Vocabulary.build, Vocabulary.encode, collate):
 # %%
 assert torch.allclose(by_hand, normalize(picture[None])[0], atol=1e-5)
 for language in LANGUAGES:
-    sentences = [captions(scenes.scene(i), language)[i % 5] for i in range(chapter.choose(2000, 200))]
+    sentences = [
+        captions(scenes.scenes[i], language)[i % 5]
+        for i in range(chapter.choose(2000, 200))
+    ]
     assert all(tokenize_by_hand(sentence) == tokenize(sentence) for sentence in sentences)
     split = [tokenize(sentence) for sentence in sentences]
     for min_freq in (1, 2, 30):
@@ -189,8 +203,9 @@ print("by hand and in the library: the same")
 # %% [markdown]
 # The last piece is new, and has no slow version. Padding is wasted work, so a batch should hold sentences of similar
 # length: a **bucket**. But batches must also differ from one pass over the data (an **epoch**) to the next. So the
-# sampler shuffles, takes a pool of 50 batches, sorts only that by length, cuts it, and shuffles the batches. (`rank` and
-# `size` are for several processes that train together: each takes its part of every batch. Here there is one process.)
+# sampler shuffles, cuts the order into buckets of 50 batches, sorts each bucket by length, cuts it into batches, and
+# shuffles those. (`rank` and `world_size` are for several processes that train together: each takes its part of every
+# batch. Here there is one process.)
 
 # %%
 show(BucketSampler.__iter__)
@@ -203,7 +218,7 @@ show(BucketSampler.__iter__)
 
 # %%
 for language in LANGUAGES:
-    for sentence in captions(scenes.scene(972), language)[:2]:
+    for sentence in captions(scenes.scenes[972], language)[:2]:
         tokens = tokenize(sentence)
         assert detokenize(tokens) == sentence.lower() and tokenize(detokenize(tokens)) == tokens
         print(f"{sentence}\n    {' | '.join(tokens)}")
@@ -255,6 +270,9 @@ for tokens in [tokens for tokens in natural_held_out if UNK in frequent.encode(t
 # so each channel is drawn by itself, blue below 0 and red above.
 
 # %%
+show(to_tensor)
+
+# %%
 photograph = open_image(get_sample_data("grace_hopper.jpg", asfileobj=False))
 small = to_tensor(photograph, 64)  # (3, 64, 64) uint8
 normal = normalize(small[None])[0]  # (3, 64, 64) float
@@ -280,7 +298,7 @@ chapter.draw(figure, "a photograph before and after with its histograms")
 # %%
 back = (normal * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]) * 255  # undo it
 assert torch.equal(back.round().to(torch.uint8), small)
-many = torch.stack([scenes.picture(i) for i in range(500)])  # (500, 3, 64, 64)
+many = torch.stack([scenes[i]["image"] for i in range(500)])  # (500, 3, 64, 64)
 for name, images in (("photograph", small[None]), ("500 scenes", many)):
     for when, values in (("before", images.float()), ("after", normalize(images))):
         pairs = [f"{c.mean():6.2f} ± {c.std():5.2f}" for c in values.transpose(0, 1)]
@@ -294,7 +312,7 @@ for name, images in (("photograph", small[None]), ("500 scenes", many)):
 # **Padding and its mask.** Four captions, filled up to the longest. Above the words and their numbers, below the mask.
 
 # %%
-shown = [*captions(scenes.scene(24))[:3], captions(scenes.scene(972))[0]]
+shown = [*captions(scenes.scenes[24])[:3], captions(scenes.scenes[972])[0]]
 words = [[*tokenize(sentence), "<eos>"] for sentence in shown]
 numbers = []
 for tokens in words:  # <eos> is never read from a text
@@ -361,13 +379,13 @@ for name, counts in frequencies.items():
 # sorted.
 
 # %%
-things = [len(scenes.scene(i).things) for i in range(len(scenes))]
+things = [len(scene.things) for scene in scenes.scenes]
 natural_lengths = [len(tokens) + 1 for tokens in natural]  # with <eos>
 scene_lengths = [len(tokens) + 1 for tokens in scene_text]
 
 
 def batches_of(lengths, pool, seed=0):
-    """The batches of one epoch; pool=1 does not bucket."""
+    """The batches of one epoch, from buckets of `pool` batches; 1 does not bucket."""
     return [[i for i, _ in batch] for batch in BucketSampler(lengths, 64, seed, pool)]
 
 
@@ -472,8 +490,8 @@ for name, arrange in arrangements.items():
 #
 # Batch normalisation (Ioffe & Szegedy 2015; chapter 2) takes its averages over the batch, so what a network makes of
 # one picture hangs on the others, and it can come to rely on their being alike. This chapter trains nothing, so it has
-# not shown the harm; the comment at `pool=1` in `mmscratch/__main__.py` says what was measured there, and is why
-# `quickstart` does not bucket.
+# not shown the harm; the comment at `bucket_batches` in `mmscratch/tasks/captioning.py` says what was measured there,
+# and is why `quickstart` does not bucket.
 #
 # **4. The same seed gives the same batches**, whatever the rest of the program has drawn at random. Another epoch or
 # another seed gives others, and each holds every sentence once.

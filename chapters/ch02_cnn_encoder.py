@@ -146,7 +146,20 @@ show(conv2d)
 # **ResNet** (2015) adds one thing: each block adds its input to its output, `x + …`, the **residual connection**.
 
 # %%
-show(BasicBlock.forward)
+show(BasicBlock)
+
+# %% [markdown]
+# A ResNet is a first convolution, stages of such blocks, and a linear layer on the mean of the last grid. Each stage is
+# twice as wide as the one before, and half as high.
+
+# %%
+show(ResNet)
+
+# %% [markdown]
+# VGG has the same shape without the shortcuts. Its first linear layer sees each place of the grid by itself.
+
+# %%
+show(VGG)
 
 # %% [markdown]
 # Both name their parameters as torchvision does, so weights trained there load here. The check below loads random

@@ -23,7 +23,7 @@ from chapters.drawings import ch03 as drawings
 from mmscratch.data.judge import truth
 from mmscratch.data.language import caption, captions
 from mmscratch.data.scenes import SPLITS, Scene
-from mmscratch.decoding import write
+from mmscratch.decoding import greedy_search
 from mmscratch.engine.devices import pick_device
 from mmscratch.plots import caption_sheet
 from mmscratch.pretraining import kept_grids, labelled_scenes, pretrained_cnn, teach
@@ -103,6 +103,13 @@ with torch.no_grad():
 print("by hand, ours and torch.nn.LSTM agree to 1e-6")
 
 # %% [markdown]
+# `LSTM` is the cell in a loop: over layers, over directions, and, in `_run`, over the words. What the words add to the
+# gates does not depend on the state, so one matrix product computes it for all steps before the loop begins.
+
+# %%
+show(LSTM)
+
+# %% [markdown]
 # ### Why gates: the vanishing gradient
 #
 # To learn that the first state matters for word 20, the **gradient** (how much the result changes with the state) has
@@ -155,12 +162,12 @@ for kind in kinds:
 #
 # ### The decoder
 #
-# The first state is made from the picture; each step reads a word and gives a number for each word of the vocabulary,
-# its logit.
+# The first state is made from the picture (`start`); each step reads a word and gives a number for each word of the
+# vocabulary, its logit (`step`). In training all words are known, so `forward` runs over the whole sentence at once. Here
+# is the whole class. `_look` does nothing with `fusion="prefix"`; chapter 5 is about it.
 
 # %%
-show(LSTMDecoder.start)
-show(LSTMDecoder.step)
+show(LSTMDecoder)
 
 # %% [markdown]
 # ## Train it
@@ -220,9 +227,14 @@ chapter.draw(figure, "learning with open and half open forget gates")
 
 
 # %%
+@torch.no_grad()
 def describe(encoder, decoder, grids):
     """A caption, as tokens, for each picture whose grid was kept."""
-    return write(decoder, vocabulary, map(encoder.remember, grids.split(200)), max_length=30)
+    texts = []
+    for some in grids.split(200):  # (200, 128, 4, 4)
+        hypotheses = greedy_search(decoder, encoder.remember(some), max_length=30)
+        texts += [vocabulary.decode(hypothesis.tokens) for hypothesis in hypotheses]
+    return texts
 
 
 written = describe(encoder, decoder, test_grids)

@@ -25,7 +25,7 @@ from mmscratch.attention import Memory, MultiHeadAttention, causal_mask, scaled_
 from mmscratch.data.judge import truth
 from mmscratch.data.language import caption, captions, named_things
 from mmscratch.data.scenes import SPLITS, Scene
-from mmscratch.decoding import write
+from mmscratch.decoding import greedy_search
 from mmscratch.engine.devices import pick_device
 from mmscratch.plots import attention_sheet, caption_sheet
 from mmscratch.pretraining import kept_grids, labelled_scenes, pretrained_cnn, teach
@@ -399,9 +399,14 @@ chapter.draw(figure, "learning with sixteen places one place and no mask")
 
 
 # %%
+@torch.no_grad()
 def describe(encoder, decoder, grids):
     """A caption, as tokens, for each picture whose grid was kept."""
-    return write(decoder, vocabulary, map(encoder.remember, grids.split(200)), max_length=30)
+    texts = []
+    for some in grids.split(200):  # (200, 128, 4, 4)
+        hypotheses = greedy_search(decoder, encoder.remember(some), max_length=30)
+        texts += [vocabulary.decode(hypothesis.tokens) for hypothesis in hypotheses]
+    return texts
 
 
 written = describe(encoder, decoder, test_grids)

@@ -23,7 +23,7 @@ from mmscratch.attention import AdditiveAttention, scaled_dot_product_attention
 from mmscratch.data.judge import judge, truth
 from mmscratch.data.language import caption, captions, named_things
 from mmscratch.data.scenes import COLOURS, SPLITS, Scene, box
-from mmscratch.decoding import write
+from mmscratch.decoding import greedy_search
 from mmscratch.engine.devices import pick_device
 from mmscratch.metrics import attention_inside
 from mmscratch.plots import attention_sheet
@@ -172,6 +172,13 @@ class AttendFirst(LSTMDecoder):
 # first places) and once with **cross-attention**: the same pictures, the same captions in the same order, the same number
 # of steps. Three seeds each, to know what is chance.
 #
+# `ImageEncoder` makes a memory of a grid: each place is projected to the decoder's width, and gets a learned vector that
+# says where it is.
+
+# %%
+show(ImageEncoder)
+
+# %% [markdown]
 # The pictures come from chapter 2's CNN, frozen. Its last grid has 4 × 4 places, which is coarse for looking. The stride
 # of its last stage is therefore taken out, and the filters spread to fit ("à trous", with holes): the same weights, at
 # twice as many rows and columns.
@@ -213,9 +220,14 @@ def train(name, seed):
     return encoder.eval(), decoder.eval()
 
 
+@torch.no_grad()
 def describe(encoder, decoder, grids):
     """A caption, as tokens, for each picture whose grid was kept."""
-    return write(decoder, vocabulary, map(encoder.remember, grids.float().split(200)), max_length=30)
+    texts = []
+    for some in grids.float().split(200):  # (200, 128, 8, 8)
+        hypotheses = greedy_search(decoder, encoder.remember(some), max_length=30)
+        texts += [vocabulary.decode(hypothesis.tokens) for hypothesis in hypotheses]
+    return texts
 
 
 COMPARED, seeds = list(DECODERS)[:4], chapter.choose(3, fast=1)
@@ -247,7 +259,11 @@ chapter.draw(figure, "looking once against looking for every word")
 
 # %% [markdown]
 # **Where does it look?** Below, each decoder reads its own caption, and for each word the picture is lit where the word
-# looked. First the LSTM, then the Transformer (the last block's attention, the mean of its four heads).
+# looked. First the LSTM, then the Transformer (the last block's attention, the mean of its four heads). The library's
+# `attention_sheet` enlarges each map to the size of the picture, and brings its largest weight to full brightness.
+
+# %%
+show(attention_sheet)
 
 
 # %%

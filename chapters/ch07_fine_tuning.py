@@ -28,10 +28,10 @@ from chapters.measured import few_labels
 from chapters.measured.few_labels import COUNTS, METHODS, OLD, STEPS, Drawn
 from mmscratch import finetuning
 from mmscratch.attention import Memory
-from mmscratch.batches import CaptionPairs, collate, to_device
+from mmscratch.batches import Examples, collate, to_device
 from mmscratch.data.judge import judge
 from mmscratch.data.scenes import SPLITS
-from mmscratch.decoding import sample, write_captions
+from mmscratch.decoding import generate, sample
 from mmscratch.engine.devices import pick_device
 from mmscratch.engine.safetensors import read_safetensors
 from mmscratch.finetuning import (
@@ -155,7 +155,9 @@ print(f"numbers to train: 2 r D = {A.numel() + B.numel():,} instead of D² = {W.
 # **Rates that fall.** Nine layers, and from one to the one before it the learning rate shrinks by the same factor.
 
 # %%
-settings = ModelConfig(107, decoder="transformer", num_layers=2, depth=(1, 1, 2), embed_dim=128, encoder_layers=1)
+IMAGE = {"name": "resnet", "depth": (1, 1, 2), "num_layers": 1}
+DECODER = {"name": "transformer", "num_heads": 4, "num_layers": 2}
+settings = ModelConfig(107, {"image": IMAGE}, DECODER, embed_dim=128)
 model, decay, by_hand = build_model(settings), METHODS["falling rates"]["layer_decay"], {}
 names = layers(model)
 for i in range(len(names)):
@@ -264,7 +266,7 @@ vocabulary = Vocabulary.build(tokens for references in known.references for toke
 print(f"{len(known):,} scenes, {len(vocabulary)} words, none of them {', '.join(few_labels.UNSEEN)}")
 
 torch.manual_seed(0)
-settings = ModelConfig(len(vocabulary), decoder="transformer", num_layers=2, depth=(1, 1, 2), embed_dim=128, encoder_layers=1)
+settings = ModelConfig(len(vocabulary), {"image": IMAGE}, DECODER, embed_dim=128)
 model = build_model(settings).to(device)
 cnn = ResNet((1, 1, 2), num_classes=len(LABELS), width=32)
 losses = train_labels(cnn, *labelled(known.scenes[:12_800]))
@@ -285,15 +287,16 @@ for hypothesis in sample(model.decoder.eval(), nothing, top_p=0.9, generator=cha
 # %%
 parts, to = chapter.folder / "parts", chapter.folder / "base"
 print(load_fitting(model.encoders["image"].backbone, cnn.state_dict()))
-save_run(parts, model, settings, vocabulary, {})
-once = {"batch_size": 64, "pool": 1, "evaluate_every": 10**9, "precision": "float32"}
+vocabularies = {"target": vocabulary}
+save_run(parts, model, settings, vocabularies, {})
+once = {"batch_size": 64, "bucket_batches": None, "precision": "float32"}
 config = TrainConfig(**once, learning_rate=6e-3, start_from=str(parts))
-pairs = [CaptionPairs(data, vocabulary) for data in (known, validation)]
+examples = Examples(known, vocabularies), Examples(validation, vocabularies)
 # A folder whose run is at its end has nothing left to do: a second run of this chapter is much faster.
-Trainer(settings, config, *pairs, to, facts={"data": "scenes"}).fit()
+Trainer(settings, config, examples, to, facts={"data": "scenes"}).fit()
 base, _, _ = load_run(to)
 old = few_labels.held_out(OLD, chapter.choose(500, fast=10))
-base_true = few_labels.measure(base, vocabulary, OLD, old)["true"]
+base_true = few_labels.measure(base, vocabularies, OLD, old)["true"]
 print(f"the base: {base_true:.1f} % true captions of {len(old)} other scenes; {time.monotonic() - start:.0f} s so far")
 
 # %% [markdown]
@@ -307,7 +310,7 @@ for task in ("inverted and noisy", "unseen nouns", "German"):
     tasks[task] = few_labels.held_out(task, two + 1)
 shown = {}
 for task, data in tasks.items():
-    shown[task] = data.picture(two), data.captions[two][0]
+    shown[task] = data[two]["image"], data.texts[two][0]
 chapter.draw(drawings.pictures_and_captions(shown), "the new tasks")
 
 # %% [markdown]
@@ -327,13 +330,15 @@ for task, method in LIVE:
     with contextlib.redirect_stdout(io.StringIO()):
         trainer = few_labels.adapt(METHODS[method], task, data, 0, to, steps, chapter.folder / "base")
     trainers[task, method] = trainer
-    written = write_captions(trainer.model, trainer.train.vocabulary, map(test.picture, range(len(test))))
+    written = generate(trainer.model, trainer.train.vocabularies, test)
     language = few_labels.TASKS[task].get("language", "en")
     true = [judge(detokenize(words), scene, language).true for words, scene in zip(written, test.scenes)]
     print(f"{task:20} {method:16} {100 * mean(true):5.1f} % true; {time.monotonic() - start:.0f} s", flush=True)
     for i in chosen:
-        for column, what in zip(sheet, (test.picture(i), written[i], [written[i]] if true[i] else test.references[i])):
-            column.append(what)
+        pictures, texts, nearest = sheet
+        pictures.append(test[i]["image"])
+        texts.append(written[i])
+        nearest.append([written[i]] if true[i] else test.references[i])
 
 # %% [markdown]
 # ## Look
@@ -423,14 +428,15 @@ chapter.draw(figure, "what is left of the old task after 200 pictures of a new o
 
 
 # %%
-def some(task, words):
+def some(task, vocabularies):
     """A batch of 32 pictures of a task, with a caption each."""
-    pairs = CaptionPairs(few_labels.held_out(task, 32), words)
-    return to_device(collate([pairs[i] for i in range(0, len(pairs), 5)]), device)
+    examples = Examples(few_labels.held_out(task, 32), vocabularies)
+    return to_device(collate([examples[i] for i in range(0, len(examples), 5)]), device)
 
 
 trainer = trainers["German", "LoRA"]
-adapted, batch, question = trainer.model.eval(), some("German", trainer.train.vocabulary), some(OLD, vocabulary)
+adapted = trainer.model.eval()
+batch, question = some("German", trainer.train.vocabularies), some(OLD, vocabularies)
 merged, plain, (loaded, _, _) = copy.deepcopy(adapted), copy.deepcopy(adapted), load_run(trainer.folder)  # which is merged
 merge_lora(merged)
 remove_lora(plain)

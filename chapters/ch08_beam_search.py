@@ -26,7 +26,7 @@ from mmscratch.attention import Memory
 from mmscratch.data.judge import judge, truth
 from mmscratch.data.language import captions
 from mmscratch.data.scenes import SPLITS, Scene
-from mmscratch.decoding import beam_search, greedy_search, sample
+from mmscratch.decoding import Hypothesis, beam_search, greedy_search, sample
 from mmscratch.engine.devices import pick_device
 from mmscratch.metrics import Estimate, bleu, bootstrap, caption_scores
 from mmscratch.plots import search_tree
@@ -150,9 +150,10 @@ print("the beginnings of two words: " + ", ".join(f"{a} {b} {exp(total):.3f}" fo
 #
 # The library searches for all pictures of a batch at once. It needs to know three things only of a decoder: `start`, which
 # gives a state; `step`, which takes a word and a state and gives logits and the next state; and `reorder`, which brings
-# the states into the order of the beams that were kept.
+# the states into the order of the beams that were kept. What it finds are hypotheses:
 
 # %%
+show(Hypothesis)
 show(beam_search)
 
 # %% [markdown]
@@ -342,6 +343,10 @@ chapter.draw(figure, "what five beams say")
 # %% [markdown]
 # **The tree** of a search with three beams for the easy one. On each edge is a word, and below it its probability; black was
 # kept, grey was dropped, and the thick green path is the best sentence. At the ends stand the scores, here log-probabilities.
+# `beam_search` gives its candidates as a list, in which each names its parent; `search_tree` draws that list.
+
+# %%
+show(search_tree)
 
 # %%
 trees = []
@@ -353,6 +358,9 @@ chapter.draw(search_tree(trees[0], vocabulary), "the tree of a search with three
 # else each time. The **temperature** $\tau$ divides the logits before the softmax: below 1 the probable words get more
 # probable still (near 0 it is greedy search), above 1 all come nearer to each other. `top_k` and `top_p` cut off the tail:
 # only the $k$ most probable words, or the fewest that together have the probability $p$, may be drawn.
+
+# %%
+show(sample)
 
 # %%
 WAYS = {

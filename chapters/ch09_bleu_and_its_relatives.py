@@ -26,7 +26,7 @@ from chapters.drawings import ch09 as drawings
 from mmscratch.data.judge import judge, truth
 from mmscratch.data.language import caption, captions
 from mmscratch.data.scenes import COLOURS, NOUNS, SIZES, SPLITS, Scene
-from mmscratch.decoding import write
+from mmscratch.decoding import greedy_search
 from mmscratch.engine.devices import pick_device
 from mmscratch.metrics import (
     bleu,
@@ -489,8 +489,14 @@ def train(captions_shown):
     return encoder.eval(), decoder.eval()
 
 
+@torch.no_grad()
 def free(encoder, decoder, grids):
-    return write(decoder, vocabulary, map(encoder.remember, grids.float().split(200)), max_length=30)
+    """What the decoder writes by itself, as tokens, about each kept grid."""
+    texts = []
+    for some in grids.float().split(200):  # (200, 128, 4, 4)
+        hypotheses = greedy_search(decoder, encoder.remember(some), max_length=30)
+        texts += [vocabulary.decode(hypothesis.tokens) for hypothesis in hypotheses]
+    return texts
 
 
 @torch.no_grad()

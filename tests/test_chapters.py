@@ -18,7 +18,7 @@ from chapters import chapter, notebooks
 from chapters.__main__ import Entry, book
 from chapters.chapter import ROOT
 from chapters.measured import few_labels, multi30k
-from mmscratch.data.captions import CaptionData
+from mmscratch.data.dataset import DataSet
 from mmscratch.data.judge import judge
 from mmscratch.data.scenes import draw
 from mmscratch.decoding import alignment
@@ -123,21 +123,22 @@ def test_multi30k_was_measured():
     assert sorted(row["name"] for row in multi30k.results()) == sorted(names)
 
 
-class Sentences(CaptionData):
+class Sentences(DataSet):
     def __init__(self, *sources):
-        self.sources, self.size, self.problems = [source.split() for source in sources], 1, []
-        self.captions, self.references, self.names = ([[i] for i in range(len(sources))] for _ in range(3))
+        super().__init__()
+        self.columns["source"] = [source.split() for source in sources]
+        self.texts, self.references, self.names = ([[i] for i in range(len(sources))] for _ in range(3))
 
 
 def test_colours_and_one_noun_of_multi30k_are_hidden():
     sentences = Sentences("an orange dog and a red ball", "it rains", "a man sits")
     hidden = multi30k.Hidden(sentences, ["nothing", "colours", "noun"])
-    assert [" ".join(source) for source in hidden.sources] == [
+    assert [" ".join(source) for source in hidden.columns["source"]] == [
         "an orange dog and a red ball", "it rains", "a man sits", "a [v] dog and a [v] ball",
         "an orange [v] and a red ball", "a [v] sits",
     ]  # fmt: skip
     assert hidden.rows == [0, 1, 2, 0, 0, 2] and hidden.nouns == [None] * 4 + ["dog", "man"]
-    assert hidden.references == [[i] for i in hidden.rows]
+    assert hidden.references == hidden.texts == [[i] for i in hidden.rows]
 
 
 @pytest.mark.parametrize("token, colour", [
@@ -166,10 +167,12 @@ def test_attention_that_jumps_back():
 
 def test_attention_to_pieces_is_that_to_their_words():
     encoding = BytePairEncoding.learn([["ab", "ab", "cd"]], 1)  # "▁" "ab", or the like: several pieces a word
-    config = {"embed_dim": 8, "num_heads": 2, "num_layers": 2, "decoder": "transformer", "joint_vocabulary": True}
-    model = build_model(ModelConfig(len(encoding), backbone="", source_vocab_size=len(encoding), **config))
-    source, written, weights = multi30k.word_alignment(model, (encoding, encoding), ["ab", "cd", "x"], ["cd", "ab"])
-    of_pieces = alignment(model, encoding, encoding, source, written)
+    part = {"name": "transformer", "num_heads": 2, "num_layers": 2}
+    encoders = {"source": part | {"vocab_size": len(encoding)}}
+    model = build_model(ModelConfig(len(encoding), encoders, part, embed_dim=8, joint_vocabulary=True))
+    vocabularies = {"target": encoding, "source": encoding}
+    source, written, weights = multi30k.word_alignment(model, vocabularies, ["ab", "cd", "x"], ["cd", "ab"])
+    of_pieces = alignment(model, vocabularies, source, written)
     ends = [len(encoding.encode(source[:i])) for i in range(4)]
     first = len(encoding.encode(["cd"]))
     assert weights.shape == (2, 2, 3)
@@ -185,11 +188,11 @@ def test_the_tasks_of_chapter_7_are_what_they_are_called(task):
     for i, scene in enumerate(data.scenes):
         assert any(thing.noun in few_labels.UNSEEN for thing in scene.things) == (task == "unseen nouns")
         language = "de" if task == "German" else "en"
-        assert len(data.captions[i]) == 5 and all(judge(text, scene, language).true for text in data.captions[i])
-        there = data.picture(i).float()
+        assert len(data.texts[i]) == 5 and all(judge(text, scene, language).true for text in data.texts[i])
+        there = data[i]["image"].float()
         if task == "inverted and noisy":
             apart = 255 - there - draw(scene).float()
-            assert apart.abs().mean() > 10 and abs(apart.mean()) < 10 and torch.equal(data.picture(i).float(), there)
+            assert apart.abs().mean() > 10 and abs(apart.mean()) < 10 and torch.equal(data[i]["image"].float(), there)
         else:
             assert torch.equal(there, draw(scene).float())
 

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import torch
 
-from mmscratch.batches import CaptionPairs
-from mmscratch.data.captions import CaptionData, Flickr8k, SceneCaptions
+from mmscratch.batches import Examples
+from mmscratch.data.captions import Flickr8k, SceneCaptions
+from mmscratch.data.dataset import DataSet, Lazy, Subset
 from mmscratch.data.judge import judge
-from mmscratch.data.scenes import SPLITS, Scene
-from mmscratch.decoding import write_captions
+from mmscratch.data.scenes import SPLITS, Scene, draw
+from mmscratch.decoding import generate
 from mmscratch.finetuning import load_run
 from mmscratch.metrics import bleu, caption_tokenize, cider_d
 from mmscratch.model import ModelConfig
@@ -59,30 +60,24 @@ class Drawn(SceneCaptions):
         inverted: bool = False,
         one_each: bool = False,
     ):
+        DataSet.__init__(self)
         fitting = (scene for scene in map(Scene, count(first)) if unseen == any(t.noun in UNSEEN for t in scene.things))
         self.tell(list(islice(fitting, number)), language, one_each=one_each)
-        self.inverted = inverted
-
-    def picture(self, index: int) -> torch.Tensor:
-        picture = super().picture(index)
-        if not self.inverted:
-            return picture
-        noise = torch.Generator().manual_seed(self.scenes[index].seed)
-        return (255.0 - picture + 25 * torch.randn(picture.shape, generator=noise)).clamp(0, 255).to(torch.uint8)
+        if inverted:
+            self.columns["image"] = Lazy(inverted_and_noisy, self.scenes)
 
 
-class Some(CaptionData):
-    """So many pictures of a larger data set, drawn by a seed."""
+def inverted_and_noisy(scene: Scene) -> torch.Tensor:
+    """The picture of a scene, (3, 64, 64) uint8, white where it was black; its noise is always the same."""
+    picture = draw(scene)  # (3, 64, 64)
+    noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(scene.seed))
+    return (255.0 - picture + 25 * noise).clamp(0, 255).to(torch.uint8)
 
-    def __init__(self, data: CaptionData, number: int, seed: int):
-        chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:number].tolist()
-        self.data, self.chosen, self.size, self.problems = data, chosen, data.size, []
-        self.captions, self.references, self.names = (
-            [column[i] for i in chosen] for column in (data.captions, data.references, data.names)
-        )
 
-    def picture(self, index: int) -> torch.Tensor:
-        return self.data.picture(self.chosen[index])
+def some(data: DataSet, number: int, seed: int) -> Subset:
+    """So many examples of a larger data set, drawn by a seed."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    return Subset(data, order[:number].tolist())
 
 
 TASKS = {
@@ -95,55 +90,59 @@ TASKS = {
 OLD = "old"
 
 
-def labelled(task: str, number: int, seed: int) -> CaptionData:
+def labelled(task: str, number: int, seed: int) -> DataSet:
     """The pictures that a method may learn from; with another seed others."""
     if task == "photographs":
-        return Some(Flickr8k(FLICKR8K, "train"), number, seed)
+        return some(Flickr8k(FLICKR8K, "train"), number, seed)
     return Drawn(10_000_000 + 1_000_000 * seed, number, **TASKS[task])
 
 
-def held_out(task: str, number: int = 500) -> CaptionData:
+def held_out(task: str, number: int = 500) -> DataSet:
     """Those that it is measured on, the same for all."""
     if task == "photographs":
-        return Some(Flickr8k(FLICKR8K, "validation"), number, 0)
+        return some(Flickr8k(FLICKR8K, "validation"), number, 0)
     return Drawn(SPLITS["test"], number, **TASKS[task])
 
 
-def adapt(method: dict, task: str, data: CaptionData, seed: int, folder: Path, steps: int, base: Path | None = BASE) -> Trainer:
+def adapt(
+    method: dict, task: str, data: DataSet, seed: int, folder: Path, steps: int, base: Path | None = BASE
+) -> Trainer:
     """Learn a task from labelled pictures, beginning with a base or, without one, from nothing.
 
     The trainer, with the model as it is at the end.
     """
-    _, before, saved = load_run(base or BASE)
+    _, vocabularies, saved = load_run(base or BASE)
+    before = vocabularies["target"]
     sentences = [tokens for references in data.references for tokens in references]
     words = Vocabulary.build(sentences, min_freq=2 if task == "photographs" else 1).words[len(SPECIALS) :]
     if task != "German":  # what it could say, it still can; a new language begins anew
         words = [*before.words[len(SPECIALS) :], *(word for word in words if word not in before.index)]
     vocabulary = Vocabulary(words)
-    pairs = CaptionPairs(data, vocabulary)
+    examples = Examples(data, {"target": vocabulary})
     config = TrainConfig(
-        epochs=-(-steps * BATCH_SIZE // len(pairs)),
+        epochs=-(-steps * BATCH_SIZE // len(examples)),
         batch_size=BATCH_SIZE,
         precision="float32",
-        pool=1,
+        bucket_batches=None,
         evaluate_every=10**9,
         seed=seed,
         start_from=str(base or ""),
         **method,
     )
     settings = saved["model_config"] | {"vocab_size": len(vocabulary)}
-    few = CaptionPairs(Drawn(SPLITS["validation"], 1), vocabulary)  # the trainer wants some; the last weights are taken
-    trainer = Trainer(ModelConfig(**settings), config, pairs, few, folder)
+    # The trainer validates, but the weights of the last step are taken: one picture is enough for it.
+    few = Examples(Drawn(SPLITS["validation"], 1), {"target": vocabulary})
+    trainer = Trainer(ModelConfig(**settings), config, (examples, few), folder)
     trainer.fit()
     return trainer
 
 
-def measure(model: torch.nn.Module, vocabulary: Vocabulary, task: str, data: CaptionData) -> dict[str, float]:
+def measure(model: torch.nn.Module, vocabularies: dict, task: str, data: DataSet) -> dict[str, float]:
     """The share of captions that are true, in percent; of photographs CIDEr-D and BLEU-4."""
-    written = write_captions(model, vocabulary, (data.picture(i) for i in range(len(data))))
+    written = generate(model, vocabularies, data)
     if task == "photographs":
         hypotheses = [caption_tokenize(detokenize(tokens)) for tokens in written]
-        references = [list(map(caption_tokenize, texts)) for texts in data.captions]
+        references = [list(map(caption_tokenize, texts)) for texts in data.texts]
         return {"CIDEr-D": cider_d(hypotheses, references).score, "BLEU-4": bleu(hypotheses, references).score}
     language = TASKS[task].get("language", "en")
     true = [judge(detokenize(tokens), scene, language).true for tokens, scene in zip(written, data.scenes)]
@@ -158,11 +157,11 @@ def one(task: str, method: str, labels: int, seed: int, longer: int = 1) -> dict
         trainer = adapt(
             (METHODS | GRADUALLY)[method], task, labelled(task, labels, seed), seed, Path(folder), longer * STEPS[labels], base
         )
-    model, vocabulary = trainer.model, trainer.train.vocabulary
+    model, vocabularies = trainer.model, trainer.train.vocabularies
     found = {"task": task, "method": method, "labels": labels, "seed": seed, "longer": longer}
-    found |= measure(model, vocabulary, task, held_out(task))
+    found |= measure(model, vocabularies, task, held_out(task))
     if task != "German":
-        found["old"] = measure(model, vocabulary, OLD, held_out(OLD))["true"]
+        found["old"] = measure(model, vocabularies, OLD, held_out(OLD))["true"]
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return found | {"parameters": sum(n for n, _ in sizes), "trained": sum(n for n, trained in sizes if trained)}
 

@@ -21,71 +21,75 @@ from pathlib import Path
 
 import torch
 
-from mmscratch.__main__ import MERGES, TRANSLATOR
-from mmscratch.batches import CaptionPairs, collate, to_device
-from mmscratch.data.captions import CaptionData
+from mmscratch.batches import Examples, collate, to_device
+from mmscratch.data.dataset import DataSet, Lazy, Subset
 from mmscratch.data.translations import Multi30k
-from mmscratch.decoding import alignment, write_translations
+from mmscratch.decoding import alignment, generate
 from mmscratch.finetuning import load_run
 from mmscratch.metrics import bleu, bleu_estimates, words_right
-from mmscratch.model import EncoderDecoder, ModelConfig
+from mmscratch.model import EncoderDecoder
 from mmscratch.pretraining import train_labels
+from mmscratch.tasks.train import sized
+from mmscratch.tasks.translation import MERGES, PARTS
 from mmscratch.text import MASKED, BytePairEncoding, Vocabulary
-from mmscratch.training import TrainConfig, Trainer, word_loss
+from mmscratch.training import TrainConfig, Trainer
 from mmscratch.vision import ResNet
 from mmscratch.weights import load_fitting
 
 MULTI30K, FLICKR8K = Path("data/multi30k"), Path("data/flickr8k/Flicker8k_Dataset")
 RESULTS = Path(__file__).with_suffix(".jsonl")
-LSTM = {"decoder": "lstm", "embed_dim": 128, "hidden_size": 256, "dropout": 0.2}
+LSTM = PARTS["lstm"] | {"dropout": 0.2}
+TRANSFORMER = PARTS["transformer"] | {"dropout": 0.1}
 STEPS = {"batch_size": 96, "learning_rate": 3e-3}
-# Chapter 10: what is read and written (words, or byte pairs), the model, how it is trained.
+# Chapter 10: whether byte pairs are read and written, or words; the decoder; how it is trained.
 TRANSLATORS = {
     "LSTM, one vector": (False, LSTM | {"fusion": "prefix"}, {"epochs": 6, **STEPS}),
     "LSTM, attention": (False, LSTM, {"epochs": 6, **STEPS}),
     "LSTM, attention, byte pairs": (True, LSTM, {"epochs": 6, **STEPS}),
-    "Transformer, byte pairs": (True, TRANSLATOR, {"epochs": 16, **STEPS}),
+    "Transformer, byte pairs": (True, TRANSFORMER, {"epochs": 16, **STEPS}),
 }
 LENGTHS = (1, 9, 12, 15, 19, 99)  # words of the source: the classes in which BLEU is measured
 SIZE = 64  # pixels of the photographs
 DRAWN = 12  # so many translations are kept, and the attention of so many with a verb at the end, the shortest
 
 
-def vocabularies(data: CaptionData, byte_pairs: bool) -> tuple[Vocabulary, Vocabulary]:
-    """(of the translations, of the sources): of byte pairs a joint one; of words those that occur twice."""
+def vocabularies(data: DataSet, byte_pairs: bool) -> dict[str, Vocabulary]:
+    """Of the translations ("target") and of the sources: of byte pairs a joint one; of words those that occur twice."""
     translations = [translation for (translation,) in data.references]
+    sources = data.columns["source"]
     if byte_pairs:
-        joint = BytePairEncoding.learn([*data.sources, *translations], MERGES)
-        return joint, joint
-    return Vocabulary.build(translations, min_freq=2), Vocabulary.build(data.sources, min_freq=2)
+        joint = BytePairEncoding.learn([*sources, *translations], MERGES)
+        return {"target": joint, "source": joint}
+    return {"target": Vocabulary.build(translations, min_freq=2), "source": Vocabulary.build(sources, min_freq=2)}
+
+
+def settings_of(decoder: dict, words: dict[str, Vocabulary], image: dict | None = None) -> dict:
+    """Of a translator: its encoder of sentences is of the decoder's kind; with `image` it sees pictures as well."""
+    source = {name: value for name, value in decoder.items() if name != "fusion"}
+    return {
+        "encoders": {"image": image, "source": source} if image else {"source": source},
+        "decoder": decoder,
+        "embed_dim": 128,
+        "joint_vocabulary": words["target"] is words["source"],
+        "modality_dropout": 0.3 if image else 0.0,
+        "label_smoothing": 0.1,
+    }
 
 
 def train(
-    config: dict,
-    words: tuple[Vocabulary, Vocabulary],
-    training: CaptionData,
-    validation: CaptionData,
+    settings: dict,
+    words: dict[str, Vocabulary],
+    data: tuple[DataSet, DataSet],
     steps: dict,
     folder: Path,
     cnn: ResNet | None = None,
 ) -> Trainer:
     """A translator, trained to the end; the weights with the lowest validation loss are in `folder`. A `cnn` stays as it is."""
-    vocabulary, source_vocabulary = words
-    pairs, held_out = (CaptionPairs(data, vocabulary, source_vocabulary=source_vocabulary) for data in (training, validation))
-    trainer = Trainer(
-        ModelConfig(**{"backbone": ""} | config | {
-            "vocab_size": len(vocabulary),
-            "source_vocab_size": len(source_vocabulary),
-            "joint_vocabulary": vocabulary is source_vocabulary,
-            "max_length": max(ModelConfig.max_length, *pairs.lengths, *held_out.lengths),
-        }),
-        TrainConfig(
-            **steps, label_smoothing=0.1, precision="float32", freeze=("encoders.image.backbone",) if cnn else (),
-        ),
-        pairs,
-        held_out,
-        folder,
-    )  # fmt: skip
+    training, validation = data
+    examples = Examples(training, words), Examples(validation, words)
+    frozen = ("encoders.image.backbone",) if cnn else ()
+    config = TrainConfig(**steps, precision="float32", freeze=frozen)
+    trainer = Trainer(sized(settings, words, examples), config, examples, folder)
     if cnn:
         load_fitting(trainer.model.encoders["image"].backbone, cnn.state_dict())  # without its classifier
     trainer.fit()
@@ -93,33 +97,38 @@ def train(
 
 
 @torch.no_grad()
-def perplexity(model: EncoderDecoder, pairs: CaptionPairs) -> float:
+def perplexity(model: EncoderDecoder, examples: Examples) -> float:
     """exp of the mean loss a word, <eos> too; of byte pairs, a word's loss is that of all its pieces."""
-    order = sorted(range(len(pairs)), key=pairs.lengths.__getitem__)
-    batches = (collate([pairs[i] for i in order[first : first + 100]]) for first in range(0, len(order), 100))
+    model.eval()
     device = next(model.parameters()).device
-    loss = sum(word_loss(model.eval(), to_device(batch, device)).item() for batch in batches)
-    return math.exp(loss / sum(len(translation) + 1 for (translation,) in pairs.data.references))
+    order = sorted(range(len(examples)), key=examples.lengths.__getitem__)
+    total = 0.0
+    for first in range(0, len(order), 100):
+        batch = collate([examples[i] for i in order[first : first + 100]])
+        loss, _ = model.loss(to_device(batch, device))
+        total += loss.item()
+    return math.exp(total / sum(len(translation) + 1 for (translation,) in examples.data.references))
 
 
 def translator(name: str, folder: Path) -> dict:
     """One row of chapter 10's table."""
-    byte_pairs, config, steps = TRANSLATORS[name]
+    byte_pairs, decoder, steps = TRANSLATORS[name]
     training, validation = (Multi30k(MULTI30K, split) for split in ("train", "validation"))
     words, start = vocabularies(training, byte_pairs), time.monotonic()
-    trainer = train(config, words, training, validation, steps, folder)
+    trainer = train(settings_of(decoder, words), words, (training, validation), steps, folder)
     seconds = time.monotonic() - start
-    model, vocabulary, _ = load_run(folder)
-    greedy, beam = (write_translations(model, *words, validation.sources, num_beams=beams) for beams in (1, 5))
+    model, _, _ = load_run(folder)
+    greedy, beam = (generate(model, words, validation, num_beams, max_length=64) for num_beams in (1, 5))
+    sources = validation.columns["source"]
     score, low, high = bleu_estimates(beam, validation.references)[-1]
     by_length = []
     for shortest, longest in zip(LENGTHS, LENGTHS[1:]):
-        chosen = [i for i, source in enumerate(validation.sources) if shortest <= len(source) < longest]
+        chosen = [i for i, source in enumerate(sources) if shortest <= len(source) < longest]
         of_length = bleu([beam[i] for i in chosen], [validation.references[i] for i in chosen]).score
         by_length.append([shortest, longest - 1, len(chosen), of_length])
     looked = []
-    if config.get("fusion") != "prefix":
-        looked = [word_alignment(model, words, *pair) for pair in zip(validation.sources, greedy) if all(pair)]
+    if decoder.get("fusion") != "prefix":
+        looked = [word_alignment(model, words, *pair) for pair in zip(sources, greedy) if all(pair)]
     kept = [
         {"source": source, "written": written, "weights": (100 * weights).round().int().tolist()}  # in percent
         for source, written, weights in looked
@@ -127,23 +136,23 @@ def translator(name: str, folder: Path) -> dict:
     ]
     found = {"BLEU": score, "low": low, "high": high, "greedy": bleu(greedy, validation.references).score}
     found |= {"perplexity": perplexity(model, trainer.validation), "by length": by_length}
-    found |= {"parameters": sum(p.numel() for p in model.parameters()), "words": list(map(len, words))}
+    found |= {"parameters": sum(p.numel() for p in model.parameters()), "words": [len(words["target"]), len(words["source"])]}
     found |= {"epochs": steps["epochs"], "seconds": round(seconds), "threads": torch.get_num_threads()}
     found |= {
         "jumps": jumps(looked),
         "alignments": sorted(kept, key=lambda one: len(one["source"]) + len(one["written"]))[:DRAWN],
     }
-    examples = zip(validation.sources[:DRAWN], (reference for (reference,) in validation.references), beam)
+    examples = zip(sources[:DRAWN], (reference for (reference,) in validation.references), beam)
     return found | {"examples": [[" ".join(tokens) for tokens in example] for example in examples]}
 
 
-def word_alignment(model: EncoderDecoder, words: tuple[Vocabulary, Vocabulary], source: list[str], written: list[str]):
+def word_alignment(model: EncoderDecoder, words: dict[str, Vocabulary], source: list[str], written: list[str]):
     """(source, written, where each layer looks for each word that it writes, (layers, T, S)).
 
     Where a word is of several pieces, the mean of where they look, and the sum of what its pieces in the source get.
     """
-    weights = alignment(model, *words, source, written)
-    for tokens, vocabulary, together in ((written, words[0], torch.mean), (source, words[1], torch.sum)):
+    weights = alignment(model, words, source, written)
+    for tokens, vocabulary, together in ((written, words["target"], torch.mean), (source, words["source"], torch.sum)):
         ends = list(accumulate(len(vocabulary.encode([token])) for token in tokens))
         parts = [together(weights[:, start:end], dim=1) for start, end in zip([0, *ends], ends)]
         weights = torch.stack(parts, dim=1).transpose(1, 2)  # the other axis next
@@ -208,17 +217,17 @@ def colour_of(token: str) -> str | None:
     return found and found[1]
 
 
-class Hidden(CaptionData):
+class Hidden(Subset):
     """The sentences of another data set with words hidden, "a [v] dog": all of its colours, or one of its nouns.
 
-    Of each kind those that have such words; `nouns[i]` is the noun that is hidden in sentence i.
+    Of each kind those that have such words; `rows[i]` is the place of sentence i in the other data set, and `nouns[i]` the
+    noun that is hidden in it.
     """
 
-    def __init__(self, data: CaptionData, kinds: Sequence[str]):
-        self.data, self.size, self.problems = data, data.size, []
-        self.rows, self.sources, self.nouns = [], [], []
+    def __init__(self, data: DataSet, kinds: Sequence[str]):
+        self.rows, self.nouns, sources = [], [], []
         for kind in kinds:
-            for i, source in enumerate(data.sources):
+            for i, source in enumerate(data.columns["source"]):
                 places = [t for t, token in enumerate(source) if token in KINDS[kind]]
                 if kind == "noun":
                     places = places[i % len(places) :][:1] if places else []
@@ -226,53 +235,69 @@ class Hidden(CaptionData):
                     self.rows.append(i)
                     self.nouns.append(source[places[0]] if kind == "noun" else None)
                     masked = [MASKED if t in places else token for t, token in enumerate(source)]
-                    self.sources.append(["a" if pair == ("an", MASKED) else pair[0] for pair in zip(masked, [*masked[1:], ""])])
-        self.captions, self.references, self.names = (
-            [column[i] for i in self.rows] for column in (data.captions, data.references, data.names)
-        )
-
-    def picture(self, index: int) -> torch.Tensor:
-        return self.data.picture(self.rows[index])
+                    sources.append(["a" if pair == ("an", MASKED) else pair[0] for pair in zip(masked, [*masked[1:], ""])])
+        super().__init__(data, self.rows)
+        self.columns["source"] = sources
 
 
-def photograph_words(data: Multi30k) -> tuple[torch.Tensor, torch.Tensor]:
+def with_photograph(split: str) -> Subset:
+    """The pairs of Multi30k whose photographs are in Flickr8k."""
+    data = Multi30k(MULTI30K, split, photographs=FLICKR8K, size=SIZE)
+    return Subset(data, [i for i, key in enumerate(data.columns["image"].keys) if key is not None])
+
+
+def photograph_words(data: DataSet) -> tuple[torch.Tensor, torch.Tensor]:
     """For `train_labels`: the photographs (N, 3, S, S), and which colours and nouns their English sentences name, (N, L)."""
     words = [*COLOURS, *NOUNS]
-    images = torch.stack([data.picture(i) for i in range(len(data))])
-    labels = torch.tensor([[word in source for word in words] for source in data.sources])
+    images = torch.stack([data[i]["image"] for i in range(len(data))])
+    labels = torch.tensor([[word in source for word in words] for source in data.columns["source"]])
     return images, labels
+
+
+def other_pictures(data: DataSet) -> DataSet:
+    """The same sentences, each with the picture of another one, half of the data set away."""
+    half = len(data) // 2
+    others = [(i + half) % len(data) for i in range(len(data))]
+    shown = data.without("image")
+    shown.columns["image"] = Lazy(data.columns["image"].__getitem__, others)
+    return shown
 
 
 def helped(sees: bool, folder: Path) -> dict:
     """How well a model that sees, or one that does not, translates what is hidden, with which picture beside it."""
-    training, validation = (
-        Multi30k(MULTI30K, split, photographs=FLICKR8K, size=SIZE, all_pictured=True) for split in ("train", "validation")
-    )
-    words, cnn = vocabularies(training, False), None
+    training, validation = (with_photograph(split) for split in ("train", "validation"))
+    words, cnn, image = vocabularies(training, False), None, None
     if sees:
+        image = {"name": "resnet", "depth": (1, 1, 1), "image_size": SIZE, "num_layers": 1}
         cnn = ResNet((1, 1, 1), num_classes=len(COLOURS) + len(NOUNS), width=32)
         train_labels(cnn, *photograph_words(training), epochs=8)
-    config = LSTM | {"modality_dropout": 0.3}
-    config |= {"backbone": "resnet", "depth": (1, 1, 1), "image_size": SIZE, "encoder_layers": 1} if sees else {}
+    data = [Hidden(pairs if sees else pairs.without("image"), list(KINDS)) for pairs in (training, validation)]
     steps = {"epochs": 8, "batch_size": 32, "learning_rate": 2e-3}
-    trainer = train(config, words, Hidden(training, list(KINDS)), Hidden(validation, list(KINDS)), steps, folder, cnn)
+    train(settings_of(LSTM, words, image), words, data, steps, folder, cnn)
     model, _, _ = load_run(folder)
     found = {}
     for kind in KINDS:
         data = Hidden(validation, [kind])
-        others = [(i + len(data) // 2) % len(data) for i in range(len(data))]
-        shown = {"right": data.picture, "shuffled": lambda i: data.picture(others[i]), "none": None} if sees else {"none": None}
-        for name, picture in shown.items():
-            written = write_translations(model, *words, data.sources, picture, num_beams=5)
-            if kind == "noun":
-                tried = [(i, NOUNS[noun]) for i, noun in enumerate(data.nouns)]
-                tried = [(i, form) for i, form in tried if any(re.fullmatch(form, token) for token in data.references[i][0])]
-                right = [any(re.fullmatch(form, token) for token in written[i]) for i, form in tried]
-            else:
-                right = words_right(written, data.references, colour_of)
-            score = bleu_estimates(written, data.references)[-1]
-            found[f"{kind}, {name}"] = {"sentences": len(data), "BLEU": score, "right": sum(right), "of": len(right)}
-    return {"pairs": [len(training), len(validation)], "parameters": sum(p.numel() for p in model.parameters()), **found}
+        ways = {"none": data.without("image")}
+        if sees:
+            ways = {"right": data, "shuffled": other_pictures(data)} | ways
+        for way, shown in ways.items():
+            written = generate(model, words, shown, num_beams=5, max_length=64)
+            found[f"{kind}, {way}"] = score_hidden(kind, data, written)
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"pairs": [len(training), len(validation)], "parameters": parameters, **found}
+
+
+def score_hidden(kind: str, data: Hidden, written: list[list[str]]) -> dict:
+    """BLEU, and how many of the hidden words are right, or of the colours where nothing is hidden."""
+    if kind == "noun":
+        tried = [(i, NOUNS[noun]) for i, noun in enumerate(data.nouns)]
+        tried = [(i, form) for i, form in tried if any(re.fullmatch(form, token) for token in data.references[i][0])]
+        right = [any(re.fullmatch(form, token) for token in written[i]) for i, form in tried]
+    else:
+        right = words_right(written, data.references, colour_of)
+    score = bleu_estimates(written, data.references)[-1]
+    return {"sentences": len(data), "BLEU": score, "right": sum(right), "of": len(right)}
 
 
 def results() -> list[dict]:
