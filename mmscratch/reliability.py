@@ -2,11 +2,9 @@
 
 import contextlib
 import os
-import random
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -94,40 +92,26 @@ def write_atomically(path: Path, state: dict) -> None:
 
 
 def random_state() -> dict:
-    """Where all generators of random numbers stand, as plain values: Python's, NumPy's, torch's, its GPU's."""
-    version, numbers, following = random.getstate()
-    kind, keys, place, has_gauss, gauss = np.random.get_state()
+    """The state of torch's generators of random numbers, on the CPU and on its GPU, as plain values."""
     return {
-        "python": (version, list(numbers), following),
-        "numpy": (kind, keys.tolist(), place, has_gauss, gauss),
         "torch": torch.get_rng_state(),
         "device": [(name, device.get_rng_state()) for name, device in _devices()],
     }
 
 
 def set_random_state(state: dict) -> None:
-    """Let all generators go on from where `random_state` found them."""
-    version, numbers, following = state["python"]
-    random.setstate((version, tuple(numbers), following))
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    """Let the generators continue from where `random_state` found them."""
     torch.set_rng_state(state["torch"])
+    states = dict(state["device"])
     for name, device in _devices():
-        if name in dict(state["device"]):
-            device.set_rng_state(dict(state["device"])[name])
+        if name in states:
+            device.set_rng_state(states[name])
 
 
 def _devices() -> list[tuple]:
     """Those that have a generator of their own."""
     there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
     return [(name, getattr(torch, name)) for name, is_available in there.items() if is_available()]
-
-
-def seed_everything(seed: int) -> None:
-    """Begin all generators anew."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 @contextlib.contextmanager

@@ -34,7 +34,6 @@ from .reliability import (
     first_not_finite,
     random_state,
     random_state_kept,
-    seed_everything,
     set_random_state,
     write_atomically,
 )  # fmt: skip
@@ -162,13 +161,13 @@ class Trainer:
         """Make the model and its optimizer, as they begin, or as a checkpoint has them."""
         config = self.config
         with random_state_kept():
-            seed_everything(config.seed)
+            torch.manual_seed(config.seed)
             self.model = build_model(self.model_config)
             start_from = "" if saved and not config.lora else config.start_from  # a saved run has no more need of it
             dropout = self.model_config.decoder.get("dropout", 0.0)
             adapt(self.model, self.train.vocabularies, start_from, config.lora, config.freeze, dropout)
             self.model.to(self.device)
-            seed_everything(config.seed + 1 + self.rank)  # for dropout: another seed in each process
+            torch.manual_seed(config.seed + 1 + self.rank)  # for dropout: another seed in each process
             self.random_state = random_state()
         self.precision = self._precision(saved)
         self.scaler = GradScaler(self.precision.dtype)

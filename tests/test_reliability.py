@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,6 @@ from mmscratch.reliability import (
     first_not_finite,
     random_state,
     random_state_kept,
-    seed_everything,
     set_random_state,
     write_atomically,
 )
@@ -430,7 +428,7 @@ def test_a_process_that_is_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_pa
 
 def draws():
     """From each generator, in the ways that training, and what it calls, draw."""
-    numbers = [random.random(), random.gauss(0, 1), np.random.randn(), *np.random.standard_normal(2), np.random.rand()]
+    numbers = []
     for device in DEVICES:
         numbers += [*torch.randn(3, device=device).tolist(), torch.nn.Dropout()(torch.ones(53, device=device)).tolist()]
     return numbers
@@ -438,7 +436,6 @@ def draws():
 
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_the_same_random_numbers_come_again(path, on_disk):
-    random.gauss(0, 1), np.random.randn()  # of whose pairs the other ones are still to come
     state = random_state()
     if on_disk:
         write_atomically(path, state)
@@ -456,7 +453,7 @@ def test_a_state_that_was_kept_where_a_gpu_was_is_taken_where_none_is(monkeypatc
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "set_rng_state", None)  # cannot be called
     set_random_state(state | {"device": [("cuda", torch.zeros(16, dtype=torch.uint8))]})
-    assert draws()[:9] == expected[:9]
+    assert draws()[:4] == expected[:4]
     assert random_state()["device"] == []
 
 
@@ -469,18 +466,3 @@ def test_what_is_drawn_within_disturbs_nobody_outside():
             if error:
                 raise error
     assert draws() == expected
-
-
-def test_a_seed_begins_all_generators_anew():
-    def begin(seed):
-        random.gauss(0, 1), np.random.randn()  # of whose pairs the other ones are forgotten
-        seed_everything(seed)
-        return draws()
-
-    with random_state_kept():
-        first = begin(3)
-        assert begin(3) == first
-        for other in (5, 7 + 2**40):
-            again = begin(other)
-            assert begin(other) == again
-            assert all(a != b for a, b in zip(again, first))
