@@ -53,8 +53,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     sub = command("quickstart", quickstart, "Train a captioner on drawn scenes, in minutes, and show what it writes.")
     sub.set_defaults(task="captioning", data=None, layout="scenes", start_from=None, freeze=[])
-    sub.set_defaults(image_size=None, epochs=None, batch_size=None, learning_rate=None, lora=0, workers=None, seed=0)
-    sub.set_defaults(accumulate=1)
+    unset = ("image_size", "epochs", "batch_size", "learning_rate", "workers", "accumulate")
+    sub.set_defaults(**dict.fromkeys(unset), lora=0, seed=0)
     sub.add_argument("--scenes", **TASKS["captioning"].options["--scenes"])
     add_model(sub)
     add_loop(sub)
@@ -108,8 +108,8 @@ def add_training(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--image-size", type=int, metavar="PIXELS", help="default: 64")
     sub.add_argument("--epochs", type=int, help="passes over the training data (default: by task)")
     sub.add_argument("--batch-size", type=int, help="examples per step, over all processes (default: by task)")
-    sub.add_argument("--accumulate", type=int, default=1, metavar="PARTS",
-                     help="micro-batches per step: less memory, the same gradient (default: %(default)s)")  # fmt: skip
+    sub.add_argument("--accumulate", type=int, metavar="PARTS",
+                     help="micro-batches per step: less memory, the same gradient (default: 1)")  # fmt: skip
     sub.add_argument("--learning-rate", type=float, help="at its peak (default: by task; with --lora 0.01)")
     sub.add_argument("--workers", type=int, metavar="N", help="processes that load data (default: by the machine)")
     sub.add_argument("--seed", type=int, default=0, help="another seed, another model (default: %(default)s)")
@@ -117,7 +117,7 @@ def add_training(sub: argparse.ArgumentParser) -> None:
 
 def add_loop(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--to", type=Path, dest="run", metavar="DIR", help="where to keep it (default: in runs/)")
-    sub.add_argument("--precision", choices=PRECISIONS, default="auto", help="number format (default: by the machine)")
+    sub.add_argument("--precision", choices=PRECISIONS, help="number format (default: by the machine)")
     sub.add_argument("--compile", action="store_true", help="use torch.compile: slow at first, then faster on a GPU")
     sub.add_argument("--profile", action="store_true", help="show where the time of a step goes, and keep a trace")
 

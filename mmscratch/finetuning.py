@@ -392,6 +392,8 @@ def adapt(
     changed = []
     if lora and (published or not start_from):
         raise ValueError("a LoRA is a change of a trained decoder: say of which run (start_from, or --from)")
+    if published and "image" not in model.encoders:
+        raise ValueError(f"{start_from} is a CNN, and this model sees no pictures")
     if published:
         misfits = load_fitting(model.encoders["image"].backbone, load_torchvision(start_from).state_dict())
         if misfits.missing or misfits.other_shape:  # the classifier, which an encoder lacks, is unexpected

@@ -57,8 +57,8 @@ class Translation(Task):
     def model(self, facts: Facts, chosen: dict, base: dict | None) -> dict:
         is_drawn = facts["layout"] == "scenes"
         part = PARTS[chosen.get("decoder", "lstm" if is_drawn else "transformer")] | {"dropout": 0.0 if is_drawn else 0.1}
-        image = {"name": "resnet", "depth": (1, 1, 1) if is_drawn else (1, 1), "num_layers": 1}
-        image["image_size"] = chosen.get("image_size", 64)
+        image = chosen.get("backbone", {"name": "resnet", "depth": (1, 1, 1) if is_drawn else (1, 1)})
+        image |= {"image_size": chosen.get("image_size", 64), "num_layers": 1}
         return base or {
             "encoders": {"image": image, "source": part} if is_drawn or facts["photographs"] else {"source": part},
             "decoder": part | {"fusion": chosen.get("fusion", "cross_attention")},
