@@ -25,9 +25,9 @@ def quickstart(args: argparse.Namespace) -> None:
     is_best = chosen == captioning.BEST
     args.run = args.run or Path("runs/quickstart" if is_best else f"runs/quickstart-{'-'.join(chosen.values())}")
     print(f"drawing {args.scenes:,} scenes to train on; each is shown once, with one of its captions", flush=True)
-    folder = train_run(args)
-    if folder is None:
+    if train_run(args) is None:
         return
+    folder = args.run
     if chosen != {"decoder": "lstm", "fusion": "prefix"}:  # which looks once, before the first word
         test = SceneCaptions("test", captioning.TEST_SCENES)
         show_attention(folder, test)
@@ -35,8 +35,8 @@ def quickstart(args: argparse.Namespace) -> None:
     pictures.mkdir(exist_ok=True)
     for i in range(8):
         render(Scene(SPLITS["test"] + captioning.TEST_SCENES + i), 256).save(pictures / f"scene{i}.png")
+    print(f"\n{time.monotonic() - start:.0f} seconds. Look at {folder / 'captions-test.png'}, then try")
     print(f"  python -m mmscratch caption {shlex.quote(str(pictures))} --run {shlex.quote(str(folder))}")
-    print(f"\n{time.monotonic() - start:.0f} seconds")
 
 
 def show_attention(run: Path, data: SceneCaptions, written: list[list[str]] | None = None) -> None:

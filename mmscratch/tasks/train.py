@@ -21,12 +21,14 @@ STEPS = ("epochs", "batch_size", "learning_rate", "accumulate", "seed", "workers
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train a run of a task, or resume it, and measure it."""
-    train_run(args)
+    """Train a run of a task, or resume it, measure it, and say what to try with it."""
+    advice = train_run(args)
+    if advice:
+        print(f"\n{advice}")
 
 
-def train_run(args: argparse.Namespace) -> Path | None:
-    """The same. -> the folder of the run in rank 0, None in other processes."""
+def train_run(args: argparse.Namespace) -> str | None:
+    """Train and measure. -> what to try with the run, in rank 0; None in other processes."""
     for name, least in LEAST.items():
         if getattr(args, name) is not None and not getattr(args, name) >= least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(args, name)}")
@@ -46,8 +48,7 @@ def train_run(args: argparse.Namespace) -> Path | None:
         data = task.read(facts, split, image_size_of(trainer.model_config.encoders))
     print_heading(task, folder, data, split)
     task.measure(folder, data, split)
-    print(f"\n{task.advice(folder, data, split)}")
-    return folder
+    return task.advice(folder, data, split)
 
 
 def _make_trainer(task: Task, facts: Facts, args: argparse.Namespace, folder: Path) -> Trainer:
