@@ -16,11 +16,11 @@ from statistics import mean
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import nn
 
 from chapters.chapter import Chapter, folder, show
+from chapters.drawings import ch04 as drawings
 from mmscratch.attention import Memory, MultiHeadAttention, causal_mask, scaled_dot_product_attention
 from mmscratch.data.judge import truth
 from mmscratch.data.language import caption, captions, named_things
@@ -36,7 +36,7 @@ from mmscratch.vision import ImageEncoder
 
 torch.manual_seed(0)
 chapter = Chapter(4)
-GREEN, RED, BLUE, GREY = "#1a7f37", "#c62828", "#1f6fb4", "#666666"
+GREEN, RED, BLUE = "#1a7f37", "#c62828", "#1f6fb4"
 
 
 def lines(axis, curves, powers=None, **settings):
@@ -59,32 +59,8 @@ scenes = [Scene(SPLITS["validation"] + i) for i in range(len(images))]
 references = [[tokenize(c) for c in captions(scene)] for scene in scenes]
 example, N = 46, 16  # a scene with two big things; the places of its picture
 words = references[example][1][:5]
-tiles = images[example].unfold(1, 16, 16).unfold(2, 16, 16).permute(1, 2, 3, 4, 0).flatten(0, 1)  # (16, 16, 16, 3)
 [thing] = [thing for thing in scenes[example].things if thing.noun == words[3]]
-weights = [3.0 * (max(abs(thing.x - n % 4 / 4 - 0.125), abs(thing.y - n // 4 / 4 - 0.125)) < 0.2) for n in range(N)]
-weights += [0.3, 0.3, 2.0, 2.0]  # of <bos>, "a", "big" and the colour itself
-xs = [0.45 + 0.56 * i for i in range(N)] + [9.95 + 1.4 * i for i in range(5)]  # of places and words
-figure = Figure(figsize=(8, 3.3), dpi=100)
-axis = figure.add_axes((0, 0, 1, 1))
-axis.imshow(images[example].permute(1, 2, 0), extent=(0.2, 3.0, 3.75, 6.55), zorder=3)
-for i in (0.7, 1.4, 2.1):
-    axis.plot((0.2 + i, 0.2 + i), (3.75, 6.55), (0.2, 3.0), (3.75 + i, 3.75 + i), color="white", linewidth=1, zorder=4)
-for n in range(N):
-    axis.imshow(tiles[n], extent=(xs[n] - 0.25, xs[n] + 0.25, 1.3, 1.8), zorder=3)
-for word in range(5):
-    x, blue = xs[N + word], word == 3  # one word's view is drawn in blue
-    for n in range(N + word + 1):
-        width, colour = (0.3 + weights[n], BLUE) if blue else (0.5, "#d8d8d8")
-        axis.plot((x, xs[n]), (3.9, 1.8), color=colour, linewidth=width, zorder=2 if blue else 1)
-    axis.plot(x, 3.9, "o", color=BLUE if blue else GREY, markersize=9, zorder=3)
-    axis.annotate("", (x, 5.0), (x, 4.15), arrowprops={"arrowstyle": "->", "color": BLUE if blue else GREY})
-    axis.text(x, 5.2, words[word], ha="center", fontsize=9.5, color=GREEN)
-    axis.text(x, 1.4, ["<bos>", *words][word], ha="center", va="center", fontsize=9.5)
-notes = ((xs[7] + 0.28, 0.75, "the picture's 16 places, row by row"), (xs[N + 2], 0.75, "the words so far"))
-for x, y, note in (*notes, (xs[N + 2], 5.9, "the next words")):
-    axis.text(x, y, note, ha="center", fontsize=9, color=GREY)
-axis.set(xlim=(0, 16.4), ylim=(0.2, 6.97))
-axis.set_axis_off()
+figure = drawings.words_look_back(images[example], words, thing)
 chapter.draw(figure, "each word looks back at all that stands before it")
 
 # %% [markdown]
@@ -122,35 +98,7 @@ sentence = ["a", "big", "red", "star", "above"]
 queries = [[0, 0, 3, 0], [0, 0, 3, 0], [0, 2, 3, 0], [1, 4, 0, 0], [0, 0, 4, 2]]
 keys = [[2, 0, 0, 0], [0, 2, 0, 0], [0, 2, 0, 0], [0, 0, 2, 0], [0, 0, 0, 2]]
 values = [[0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
-
-
-def table(axis, rows, title, columns, cmap, most, digits=0):
-    """A table of numbers, the darker the larger; rows may be of different length."""
-    shown = torch.full((len(rows), len(columns)), torch.nan)
-    for i, row in enumerate(rows):
-        shown[i, : len(row)] = torch.tensor(row)
-        for j, x in enumerate(row):
-            colour = "white" if x > 0.6 * most else "black"
-            axis.text(j, i, f"{x:.{digits}f}", ha="center", va="center", fontsize=8, color=colour)
-    axis.imshow(shown, cmap=cmap, vmin=0, vmax=most, aspect="auto")
-    axis.set_title(title, fontsize=10)
-    axis.set_xticks(range(len(columns)), columns, fontsize=8)
-    axis.set_yticks(range(len(rows)), sentence, fontsize=8)
-    axis.tick_params(length=0)
-
-
-figure = Figure(figsize=(8, 7), dpi=100, layout="constrained")
-axes = figure.subplots(3, 3)
-kinds, meanings = ("article", "adject.", "noun", "prepos."), ("large", "red", "star", "above")
-table(axes[0, 0], queries, "queries: asks for", kinds, "Purples", 5)
-table(axes[0, 1], keys, "keys: is", kinds, "Oranges", 5)
-table(axes[0, 2], values, "values: means", meanings, "Greens", 2)
-for row, causal in enumerate((False, True), 1):
-    scores, weights, results = attention_by_hand(queries, keys, values, causal)
-    seen = "it and those before" if causal else "all words seen"
-    table(axes[row, 0], scores, f"scores, {seen}", sentence, "Blues", 6, 1)
-    table(axes[row, 1], weights, "weights", sentence, "Blues", 1, 2)
-    table(axes[row, 2], results, "weighted sums of values", meanings, "Greens", 1, 2)
+figure = drawings.attention_tables(sentence, queries, keys, values, attention_by_hand)
 chapter.draw(figure, "attention on five words with all its numbers")
 
 # %% [markdown]
@@ -228,17 +176,9 @@ def prefix_mask(N, T):
     return mask
 
 
-masks = {f"causal_mask({T}, 8)": causal_mask(T, 8) for T in (8, 3, 1)} | {"4 places, then 5 words": prefix_mask(4, 5)}
-figure = Figure(figsize=(8, 2.7), dpi=100, layout="constrained")
-for axis, (name, mask) in zip(figure.subplots(1, 4), masks.items()):
-    axis.pcolormesh(mask, cmap=ListedColormap(["#eeeeee", "#4292c6"]), vmin=0, vmax=1, edgecolor="white", linewidth=1.5)
-    axis.set_title(name, fontsize=10)
-    axis.set(aspect="equal", xticks=[], yticks=[], xlabel="may look at", frame_on=False)
-    axis.tick_params(length=0)
-    axis.invert_yaxis()
-figure.axes[0].set_ylabel("who looks")
-figure.axes[3].set_xticks((2, 6.5), ("places", "words"))
-figure.axes[3].set_yticks((2, 6.5), ("places", "words"), rotation=90, va="center")
+masks = {f"causal_mask({T}, 8)": causal_mask(T, 8) for T in (8, 3, 1)}
+masks["4 places, then 5 words"] = prefix_mask(4, 5)
+figure = drawings.who_may_look(masks)
 chapter.draw(figure, "causal masks and the mask of a prefix")
 
 # %% [markdown]

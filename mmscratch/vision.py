@@ -198,10 +198,14 @@ class VisionTransformer(nn.Module):
         super().__init__()
         if image_size % patch_size:
             raise ValueError(f"a picture of {image_size} pixels a side cannot be cut into patches of {patch_size}")
-        self.image_size, self.out_channels, self.dropout = image_size, hidden_dim, dropout
-        self.conv_proj = nn.Conv2d(3, hidden_dim, patch_size, stride=patch_size)  # each patch by itself
+        self.image_size = image_size
+        self.patch_size = patch_size
+        self.out_channels = hidden_dim
+        self.dropout = dropout
+        num_patches = (image_size // patch_size) ** 2
+        self.conv_proj = nn.Conv2d(3, hidden_dim, patch_size, stride=patch_size)  # E: each patch by itself
         self.class_token = nn.Parameter(torch.zeros(1, 1, hidden_dim))
-        self.positions = nn.Parameter(torch.randn(1, 1 + (image_size // patch_size) ** 2, hidden_dim) * 0.02)
+        self.positions = nn.Parameter(torch.randn(1, 1 + num_patches, hidden_dim) * 0.02)
         block = {"dropout": dropout, "hidden_size": mlp_dim, "norm_eps": 1e-6}
         self.blocks = nn.ModuleList(TransformerBlock(hidden_dim, num_heads, **block) for _ in range(num_layers))
         self.norm = nn.LayerNorm(hidden_dim, 1e-6)
@@ -213,18 +217,30 @@ class VisionTransformer(nn.Module):
             nn.init.zeros_(self.head.bias)
 
     def features(self, x: Tensor) -> Tensor:
-        """The patches after the last norm, as a grid; without the class token."""
-        rows = self.image_size // self.conv_proj.stride[0]
-        return self._encode(x)[:, 1:].transpose(1, 2).unflatten(2, (rows, rows))  # (B, D, S/P, S/P)
+        """The patches after the last norm, without the class token, as a grid: where they are in the picture.
+
+        (B, 3, S, S) -> (B, D, S/P, S/P), D before the rows, as of a CNN.
+        """
+        rows = self.image_size // self.patch_size
+        patches = self._encode(x)[:, 1:]  # (B, N, D)
+        return patches.transpose(1, 2).unflatten(2, (rows, rows))  # (B, D, S/P, S/P)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self._encode(x)[:, 0])  # (B, D) -> (B, num_classes)
+        class_token = self._encode(x)[:, 0]  # (B, D)
+        return self.head(class_token)  # (B, num_classes)
 
     def _encode(self, x: Tensor) -> Tensor:
-        """Pictures (B, 3, S, S) -> the class token and the N patches, (B, 1 + N, D)."""
+        """Pictures (B, 3, S, S) -> the class token and the N patches, row by row, after the last norm: (B, 1 + N, D).
+
+        Each patch becomes a vector by `conv_proj`; the class token stands before the first; `positions` are added to
+        all of them. Dropout of this sum, in training only; the blocks; `norm`. Pictures of another size are refused
+        with `_check_size`.
+        """
         _check_size(x, self.image_size)
-        patches = self.conv_proj(x).flatten(2).transpose(1, 2)  # (B, N, D), row by row
-        x = torch.cat([self.class_token.expand(len(x), -1, -1), patches], dim=1)  # (B, 1 + N, D)
+        patches = self.conv_proj(x)  # (B, D, S/P, S/P)
+        patches = patches.flatten(2).transpose(1, 2)  # (B, N, D), row by row
+        class_token = self.class_token.expand(len(x), -1, -1)  # (B, 1, D)
+        x = torch.cat([class_token, patches], dim=1)  # (B, 1 + N, D)
         x = F.dropout(x + self.positions, self.dropout, self.training)
         for block in self.blocks:
             x, _, _ = block(x)

@@ -1,0 +1,1 @@
+"""Drawings that explain: a file a chapter, a function a picture."""
