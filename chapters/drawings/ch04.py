@@ -1,4 +1,4 @@
-"""The drawings of chapter 4: who looks where, attention with all its numbers, masks, a picture as words."""
+"""The drawings of chapter 4: what a word looks at, attention with all its numbers, masks."""
 
 import torch
 from matplotlib.colors import ListedColormap
@@ -13,21 +13,26 @@ N = SIDE * SIDE
 def words_look_back(image, words, thing):
     """A picture's 16 patches and the words so far, and for each of five words what it looks at.
 
-    image (3, 64, 64) uint8; `words`, five of a caption; `thing`, the thing that the fourth one names. That word's
-    lines are blue, the thicker the more it looks; how much is made up: at the thing, and at the words before.
+    image (3, 64, 64) uint8; `words`, five of a caption; `thing`, the thing that the fourth word
+    names. That word's lines are blue. How thick they are is made up: thick at the thing and at the
+    words that describe it.
     """
     figure = Figure(figsize=(8, 3.3), dpi=100)
     axis = figure.add_axes((0, 0, 1, 1))
-    columns = [0.45 + 0.56 * n for n in range(N)] + [9.95 + 1.4 * i for i in range(5)]  # of patches and words
+    columns = [0.45 + 0.56 * n for n in range(N)]  # of the patches
+    columns += [9.95 + 1.4 * i for i in range(5)]  # of the words
     weights = [_looks(thing, n) for n in range(N)]
     weights += [0.3, 0.3, 2.0, 2.0]  # of <bos>, "a", "big" and the colour itself
     _cut_picture(axis, image)
     _patches(axis, image, columns)
     for i, word in enumerate(words):
-        x, blue = columns[N + i], i == 3  # one word's view is drawn in blue
+        x = columns[N + i]
+        blue = i == 3  # one word's view is drawn in blue
         for n in range(N + i + 1):
-            width, colour = (0.3 + weights[n], BLUE) if blue else (0.5, PALE_GREY)
-            axis.plot((x, columns[n]), (3.9, 1.8), color=colour, linewidth=width, zorder=2 if blue else 1)
+            line = {"color": PALE_GREY, "linewidth": 0.5, "zorder": 1}
+            if blue:
+                line = {"color": BLUE, "linewidth": 0.3 + weights[n], "zorder": 2}
+            axis.plot((x, columns[n]), (3.9, 1.8), **line)
         colour = BLUE if blue else GREY
         axis.plot(x, 3.9, "o", color=colour, markersize=9, zorder=3)
         axis.annotate("", (x, 5.0), (x, 4.15), arrowprops={"arrowstyle": "->", "color": colour})
@@ -52,8 +57,8 @@ def _cut_picture(axis, image):
     """The whole picture, with the lines along which it is cut."""
     axis.imshow(image.permute(1, 2, 0), extent=(0.2, 3.0, 3.75, 6.55), zorder=3)
     for i in (0.7, 1.4, 2.1):
-        vertical, horizontal = ((0.2 + i, 0.2 + i), (3.75, 6.55)), ((0.2, 3.0), (3.75 + i, 3.75 + i))
-        axis.plot(*vertical, *horizontal, color="white", linewidth=1, zorder=4)
+        axis.plot((0.2 + i, 0.2 + i), (3.75, 6.55), color="white", linewidth=1, zorder=4)
+        axis.plot((0.2, 3.0), (3.75 + i, 3.75 + i), color="white", linewidth=1, zorder=4)
 
 
 def _patches(axis, image, columns):
@@ -69,7 +74,7 @@ def _note(axis, x, y, text):
 
 
 def attention_tables(sentence, queries, keys, values, attention):
-    """Attention on five words with all its numbers: what goes in above, then without and with a causal mask.
+    """Attention on five words with all its numbers: without a causal mask, then with one.
 
     `attention(queries, keys, values, causal)` gives scores, weights and results, word by word.
     """
@@ -85,14 +90,15 @@ def attention_tables(sentence, queries, keys, values, attention):
         seen = "it and those before" if causal else "all words seen"
         _table(axes[row, 0], scores, f"scores, {seen}", (sentence, sentence), ("Blues", 6), 1)
         _table(axes[row, 1], weights, "weights", (sentence, sentence), ("Blues", 1), 2)
-        _table(axes[row, 2], results, "weighted sums of values", (sentence, meanings), ("Greens", 1), 2)
+        labels = (sentence, meanings)
+        _table(axes[row, 2], results, "weighted sums of values", labels, ("Greens", 1), 2)
     return figure
 
 
 def _table(axis, rows, title, labels, colours, digits=0):
     """A table of numbers, the darker the larger; rows may be of different length.
 
-    `labels` are those of the rows and of the columns, `colours` a colour map and the number at its end.
+    `labels`: (of the rows, of the columns); `colours`: (a colour map, the number at its end).
     """
     row_labels, column_labels = labels
     cmap, most = colours
