@@ -174,14 +174,17 @@ def _check_size(images: Tensor, size: int) -> None:
 
 
 class VisionTransformer(nn.Module):
-    """A Transformer that reads patches: (B, 3, S, S) -> `features` (B, D, S/P, S/P) -> logits (B, num_classes).
+    """A Transformer that reads patches as words.
 
-        x = [class token, E patch₁, …, E patch_N] + positions;  logits = W norm(blocks(x))₀
+        x = [class token, E patch₁, …, E patch_N] + positions
+        logits = W norm(blocks(x))₀
 
-    S is `image_size` and P `patch_size`, in pixels, D `hidden_dim`. The class token is a learned vector that stands
-    before the patches and gathers what the classifier needs; with `num_classes=None` there is no classifier.
-    Source: Dosovitskiy et al. 2020, "An image is worth 16×16 words"; torchvision's vit_b_16, whose weights load through
-    `weights.load_torchvision` (there `dropout` drops no attention weights, here it does).
+    (B, 3, S, S) -> `features` (B, D, S/P, S/P) -> logits (B, num_classes). S is `image_size`
+    and P `patch_size`, in pixels, D `hidden_dim`. The class token is a learned vector in front
+    of the patches, which gathers what the classifier needs; with `num_classes=None` there is
+    no classifier. Source: Dosovitskiy et al. 2020, "An image is worth 16×16 words"; torchvision's
+    vit_b_16, whose weights load through `weights.load_torchvision` (there `dropout` drops no
+    attention weights, here it does).
     """
 
     def __init__(
@@ -197,13 +200,20 @@ class VisionTransformer(nn.Module):
     ):
         super().__init__()
         if image_size % patch_size:
-            raise ValueError(f"a picture of {image_size} pixels a side cannot be cut into patches of {patch_size}")
-        self.image_size, self.out_channels, self.dropout = image_size, hidden_dim, dropout
-        self.conv_proj = nn.Conv2d(3, hidden_dim, patch_size, stride=patch_size)  # each patch by itself
+            sizes = f"{image_size} pixels a side cannot be cut into patches of {patch_size}"
+            raise ValueError(f"a picture of {sizes}")
+        self.image_size = image_size
+        self.patch_size = patch_size
+        self.out_channels = hidden_dim
+        self.dropout = dropout
+        num_patches = (image_size // patch_size) ** 2
+        self.conv_proj = nn.Conv2d(3, hidden_dim, patch_size, stride=patch_size)  # E
         self.class_token = nn.Parameter(torch.zeros(1, 1, hidden_dim))
-        self.positions = nn.Parameter(torch.randn(1, 1 + (image_size // patch_size) ** 2, hidden_dim) * 0.02)
+        self.positions = nn.Parameter(torch.randn(1, 1 + num_patches, hidden_dim) * 0.02)
         block = {"dropout": dropout, "mlp_dim": mlp_dim, "norm_eps": 1e-6}
-        self.blocks = nn.ModuleList(TransformerBlock(hidden_dim, num_heads, **block) for _ in range(num_layers))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(hidden_dim, num_heads, **block) for _ in range(num_layers)
+        )
         self.norm = nn.LayerNorm(hidden_dim, 1e-6)
         self.head = nn.Linear(hidden_dim, num_classes) if num_classes else nn.Identity()
         nn.init.trunc_normal_(self.conv_proj.weight, std=(3 * patch_size**2) ** -0.5)
@@ -213,18 +223,30 @@ class VisionTransformer(nn.Module):
             nn.init.zeros_(self.head.bias)
 
     def features(self, x: Tensor) -> Tensor:
-        """The patches after the last norm, as a grid; without the class token."""
-        rows = self.image_size // self.conv_proj.stride[0]
-        return self._encode(x)[:, 1:].transpose(1, 2).unflatten(2, (rows, rows))  # (B, D, S/P, S/P)
+        """The patches after the last norm, without the class token, as a grid like a CNN's.
+
+        (B, 3, S, S) -> (B, D, S/P, S/P): each patch at its row and column in the picture.
+        """
+        rows = self.image_size // self.patch_size
+        patches = self._encode(x)[:, 1:]  # (B, N, D)
+        return patches.transpose(1, 2).unflatten(2, (rows, rows))  # (B, D, S/P, S/P)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self._encode(x)[:, 0])  # (B, D) -> (B, num_classes)
+        class_token = self._encode(x)[:, 0]  # (B, D)
+        return self.head(class_token)  # (B, num_classes)
 
     def _encode(self, x: Tensor) -> Tensor:
-        """Pictures (B, 3, S, S) -> the class token and the N patches, (B, 1 + N, D)."""
+        """The class token and the N patches, row by row: (B, 3, S, S) -> (B, 1 + N, D).
+
+        `conv_proj` makes a vector of each patch; the class token comes first; `positions`
+        are added to all of them. Then dropout of the sum, in training only; the blocks; and
+        `norm`. `_check_size` refuses pictures of another size.
+        """
         _check_size(x, self.image_size)
-        patches = self.conv_proj(x).flatten(2).transpose(1, 2)  # (B, N, D), row by row
-        x = torch.cat([self.class_token.expand(len(x), -1, -1), patches], dim=1)  # (B, 1 + N, D)
+        patches = self.conv_proj(x)  # (B, D, S/P, S/P)
+        patches = patches.flatten(2).transpose(1, 2)  # (B, N, D), row by row
+        class_token = self.class_token.expand(len(x), -1, -1)  # (B, 1, D)
+        x = torch.cat([class_token, patches], dim=1)  # (B, 1 + N, D)
         x = F.dropout(x + self.positions, self.dropout, self.training)
         for block in self.blocks:
             x, _, _ = block(x)

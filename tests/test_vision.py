@@ -162,6 +162,22 @@ def test_without_classes_there_is_no_classifier():
     assert vit(torch.zeros(2, 3, 35, 35)).shape == (2, 33)
 
 
+def test_vision_transformer_without_blocks_is_patches_and_positions():
+    model = VisionTransformer(**VIT | {"num_layers": 0}, num_classes=0)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    pictures = torch.randn(2, 3, 35, 35)
+    class_token = model.norm(model.class_token + model.positions[:, :1])  # (1, 1, 33)
+    assert_close(model(pictures), class_token[0].expand(2, -1))
+    grid = model.features(pictures)  # (2, 33, 7, 7)
+    for row in range(7):
+        for column in range(7):
+            patch = pictures[:, :, 5 * row : 5 * row + 5, 5 * column : 5 * column + 5].flatten(1)  # (2, 3·5·5)
+            x = patch @ model.conv_proj.weight.flatten(1).T + model.conv_proj.bias  # (2, 33)
+            x = model.norm(x + model.positions[:, 1 + 7 * row + column])
+            assert_close(grid[:, :, row, column], x, rtol=1e-4, atol=1e-4)
+
+
 def test_vision_transformer_agrees_with_torchvision():
     reference = random_double(torchvision.models.VisionTransformer(**VIT, num_classes=13))
     ours = VisionTransformer(**VIT, num_classes=13).double()
@@ -226,6 +242,8 @@ def test_vision_transformer_drops_in_training_only():
         assert not torch.equal(model.features(pictures), model.features(pictures))
         assert torch.equal(model.eval().features(pictures), model.features(pictures))
     assert all(block.dropout == block.self_attn.dropout == 0.5 for block in model.blocks)
+    nothing = VisionTransformer(**VIT | {"num_layers": 0}, dropout=1.0).features(pictures)  # positions are dropped, too
+    assert_close(nothing, torch.zeros_like(nothing), rtol=0, atol=0)
 
 
 def test_vision_transformer_refuses_what_does_not_fit():

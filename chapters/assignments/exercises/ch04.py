@@ -196,4 +196,37 @@ EXERCISES = (
         ),
         test_file="test_decoders.py",
     ),
+    Exercise(
+        4, "vision", ("VisionTransformer._encode", "VisionTransformer.features"), "a picture as words", 6, 30, "medium",
+        "test_vision_transformer_without_blocks_is_patches_and_positions test_vision_transformer_agrees_with_torchvision "
+        "test_vision_transformer_features_have_the_promised_shape test_a_patch_is_at_its_place_and_seen_by_all "
+        "test_vision_transformer_drops_in_training_only test_vision_transformer_refuses_what_does_not_fit",
+        (
+            Wrong("To attention, a set of patches has no order. What tells the blocks where each patch was?",
+                  "x + self.positions", "x"),
+            Wrong("The class token has a position, too: the first of the 1 + N. The patches have the others.",
+                  "x + self.positions", "x + F.pad(self.positions[:, 1:], (0, 0, 1, 0))"),
+            Wrong("Where does the class token stand? `forward` reads it at the first position, and published positions "
+                  "expect it there.",
+                  "[class_token, patches]", "[patches, class_token]"),
+            Wrong("Patches are read as a page is: along the first row, then the second. Yours go column by column.",
+                  "patches.flatten(2).transpose(1, 2)", "patches.transpose(2, 3).flatten(2).transpose(1, 2)"),
+            Wrong("The shape is right, but the numbers of a patch are not those of one patch: `conv_proj` puts D before the "
+                  "rows, so an axis has to move. A reshape moves nothing.",
+                  "patches.flatten(2).transpose(1, 2)", "patches.reshape(len(x), -1, self.out_channels)"),
+            Wrong("The class token is no patch. At which end of the sequence is it left out?",
+                  "self._encode(x)[:, 1:]", "self._encode(x)[:, :-1]"),
+            Wrong("A grid has its D channels before rows and columns, as a CNN's has.",
+                  "patches.transpose(1, 2).unflatten(2, (rows, rows))", "patches.unflatten(1, (rows, rows))"),
+            Wrong("The blocks are pre-norm: nothing has normed their sum yet. What stands after the last block?",
+                  "return self.norm(x)", "return x"),
+            Wrong("Dropout only in training: after `eval()` the same picture gives the same features.",
+                  "self.training)", "True)"),
+            Wrong("What is dropped is the sum of patches and positions, not the patches alone.",
+                  "F.dropout(x + self.positions, self.dropout, self.training)",
+                  "F.dropout(x, self.dropout, self.training) + self.positions"),
+            Wrong("A picture of another size would meet the wrong positions: refuse it, with `_check_size`.",
+                  "_check_size(x, self.image_size)", "pass"),
+        ),
+    ),
 )
