@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from .__main__ import MARKS, of_chapter, read_files
-from .exercises import Exercise
-from .verdicts import Verdict, definitions, described, excerpt, library, parse, verdict, wrong_outcomes
+from .exercises import Exercise, of_chapter
+from .splice import definitions, excerpt, library, parse
+from .submissions import read_files, submissions_in
+from .verdicts import MARKS, Verdict, described, verdict, wrong_outcomes
 
 
 class Graded(NamedTuple):
@@ -70,16 +71,6 @@ def grade(number: int, folder: Path, out: Path) -> list[Graded]:
         print(line)
     print(f"wrote {out}, {out.with_suffix('.html')} about all, and in {reports} a report for each")
     return graded
-
-
-def submissions_in(folder: Path) -> dict[str, Path]:
-    """name -> file, folder or zip file. The name is the file's, without its ending where that stays unique."""
-    paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith((".", "__"))
-             and (path.is_dir() or path.suffix.lower() in (".py", ".zip"))]  # fmt: skip
-    if not paths:
-        raise ValueError(f"{folder}: there is no submission in it, no .py or .zip file, and no folder")
-    stems = Counter(path.name if path.is_dir() else path.stem for path in paths)
-    return {path.name if path.is_dir() or stems[path.stem] > 1 else path.stem: path for path in paths}
 
 
 def grade_one(name: str, path: Path, exercises: Sequence[Exercise]) -> Graded:

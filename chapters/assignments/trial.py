@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 from multiprocessing.connection import Connection
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import matplotlib.figure  # noqa: F401
 import numpy
@@ -48,10 +48,11 @@ NEW_NETWORK, NEW_USER = 0x40000000, 0x10000000  # of Linux
 
 
 def run(
-    folder: Path, module: str, segments: list[tuple[int, int, int]], tests: list[str], limits: dict, pipe: Connection
+    folder: Path, module: PurePosixPath, segments: list[tuple[int, int, int]], tests: list[str], limits: dict, pipe: Connection
 ) -> None:
     """Run `tests` of folder/tests with folder/mmscratch, and send what comes of each.
 
+    module    its file, from mmscratch/ on: data/language.py
     segments  (first line in the module, first line in the learner's file, number of lines) of what is the learner's
     Sent are ("collected", names), ("passed", name) and ("failed", name, dict) for each test, and ("ended", what was changed).
     """
@@ -71,7 +72,7 @@ def run(
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
     sys.addaudithook(_guard(str(folder) + os.sep))
-    recorder = _Recorder(folder / "mmscratch" / f"{module}.py", segments, pipe)
+    recorder = _Recorder(folder / "mmscratch" / module, segments, pipe)
     before = _attributes()
     options = ["-q", "--rootdir", str(folder), f"--basetemp={folder / 'temporary'}", *(f"-pno:{name}" for name in NOT_NEEDED)]
     pytest.main([*options, *tests], [recorder])
