@@ -23,6 +23,7 @@ from chapters.assignments.exercises import EXERCISES, of_chapter
 from chapters.assignments.splice import (
     LIBRARY,
     Spliced,
+    bodies,
     definitions,
     is_stub,
     lines_of,
@@ -33,14 +34,14 @@ from chapters.assignments.splice import (
 from chapters.assignments.splice import library as library_text
 from chapters.assignments.stubs import stubs
 from chapters.assignments.submissions import read_files
-from chapters.assignments.verdicts import attempt, described, hint, verdict, wrong_outcomes
+from chapters.assignments.verdicts import attempt, attempt_versions, described, hint, verdict, wrong_outcomes
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = [f"{exercise.chapter} {exercise.name}" for exercise in EXERCISES]
 SOFTMAX = next(exercise for exercise in EXERCISES if exercise.name == "masked_softmax")
 ADDITIVE = next(exercise for exercise in EXERCISES if exercise.name == "AdditiveAttention.forward")
 ATOMIC = next(exercise for exercise in EXERCISES if exercise.name == "write_atomically")
-QUICKLY = {"seconds": 5, "bytes": 4 << 30}
+QUICKLY = {"seconds": 1, "bytes": 4 << 30}
 
 
 def library(exercise):
@@ -516,28 +517,49 @@ def test_read_files_takes_the_file_that_lies_highest(tmp_path):
 # The three proofs of every exercise: the solution passes, the stub fails, and so does every wrong version.
 
 
-@pytest.fixture(scope="module")
-def proofs():
-    """For each exercise, side by side: what comes of the solution, and of every wrong version up to the first failure."""
-
-    def prove(exercise):
-        wrong = [splice(exercise, wrong_version(exercise, wrong)) for wrong in exercise.wrong]
-        quickly = ["-x", "--assert=plain"]
-        solution = attempt(exercise, splice(exercise, library(exercise)))
-        return solution, [attempt(exercise, one, options=quickly) for one in wrong]
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {name: pool.submit(prove, exercise) for name, exercise in zip(NAMES, EXERCISES)}
-        pool.shutdown(cancel_futures=True)
-
-
-@pytest.mark.parametrize("name, exercise", list(zip(NAMES, EXERCISES)), ids=NAMES)
-def test_the_solution_passes_and_the_stub_and_every_wrong_version_fail(proofs, name, exercise):
-    solution, wrong = proofs[name].result()
-    assert solution.right, (solution.ended, solution.failed)
+@pytest.mark.parametrize("exercise", EXERCISES, ids=NAMES)
+def test_the_solution_passes_and_the_stub_and_every_wrong_version_fail(exercise):
     assert verdict(exercise, stubs(exercise.module, [exercise])).state == "not started"
-    for version, outcome in zip(exercise.wrong, wrong):
+    wrong = [wrong_version(exercise, one) for one in exercise.wrong]
+    solution, *outcomes = attempt_versions(exercise, [library(exercise), *wrong], options=["-x"])
+    assert solution.right, (solution.ended, solution.failed)
+    for version, outcome in zip(exercise.wrong, outcomes, strict=True):
         assert outcome.failed or "still running" in outcome.ended, version.hint
+
+
+def test_versions_in_forks_fail_as_they_do_by_themselves():
+    texts = [wrong_version(SOFTMAX, wrong) for wrong in SOFTMAX.wrong]
+    for text, outcome in zip(texts, attempt_versions(SOFTMAX, texts), strict=True):
+        alone = attempt(SOFTMAX, splice(SOFTMAX, text))
+        assert outcome.passed == alone.passed and outcome.ended == alone.ended
+        messages, messages_alone = (
+            {name: re.sub("0x[0-9a-f]+", "", fail["message"]) for name, fail in one.failed.items()}
+            for one in (outcome, alone)
+        )
+        assert messages == messages_alone
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("scores: Tensor, mask: Tensor | None", "scores: Tensor, mask: Tensor | None = None"),
+        ("def masked_softmax(", "@torch.no_grad()\ndef masked_softmax("),
+        ("def masked_softmax(", "def _more():\n    pass\n\n\ndef masked_softmax("),
+    ],
+    ids=["arguments", "a decorator", "a function more"],
+)
+def test_a_version_that_differs_in_more_than_bodies_is_known(change):
+    ours = library(SOFTMAX)
+    assert ours.count(change[0]) == 1
+    assert bodies(SOFTMAX, ours.replace(*change))[1] != bodies(SOFTMAX, ours)[1]
+    other_body = ours.replace("scores.softmax(-1)", "scores.sin()")
+    assert other_body != ours and bodies(SOFTMAX, other_body)[1] == bodies(SOFTMAX, ours)[1]
+
+
+def test_a_version_that_goes_on_for_ever_is_stopped_and_the_next_one_is_tried():
+    endless = library(SOFTMAX).replace("    if mask is None:\n", "    while True:\n        pass\n    if mask is None:\n", 1)
+    stopped, right = attempt_versions(SOFTMAX, [endless, library(SOFTMAX)], QUICKLY)
+    assert "still running" in stopped.ended and not stopped.right and right.right
 
 
 @pytest.mark.parametrize("exercise", [SOFTMAX, ADDITIVE], ids=lambda exercise: exercise.name)

@@ -1,9 +1,11 @@
 """A learner's definitions in the library's place: the library's module with their parts in it."""
 
 import ast
+import functools
 import textwrap
 import threading
 from collections.abc import Iterator
+from types import CodeType
 from typing import NamedTuple
 
 from ..chapter import ROOT
@@ -58,6 +60,12 @@ def library(module: str) -> str:
     return (LIBRARY / path_of(module)).read_text(encoding="utf-8")
 
 
+@functools.cache
+def library_tree(module: str) -> ast.Module:
+    """A module of mmscratch, parsed; to be looked at only."""
+    return parse(library(module))
+
+
 def definitions(tree: ast.Module) -> dict[str, ast.stmt]:
     """Where each "function", "Class" and "Class.method" is defined."""
     found = {}
@@ -85,6 +93,27 @@ def excerpt(text: str, node: ast.stmt) -> str:
     return "\n".join(lines_in(text)[slice(*lines_of(node))])
 
 
+def bodies(exercise: Exercise, text: str) -> tuple[dict[str, CodeType], list]:
+    """part -> what is compiled of it, and what is around the bodies: two versions for which that is
+    the same differ in nothing but the bodies.
+    """
+    tree = parse(text)
+    known = definitions(tree)
+    owners = {part.partition(".")[0] for part in exercise.parts}
+    with PARSING:
+        parts_only = ast.Module([known[owner] for owner in sorted(owners)], [])
+        whole = compile(parts_only, "<a version>", "exec")
+    codes, around = {}, [len(tree.body), *(len(known[owner].body) for owner in sorted(owners))]
+    for part in exercise.parts:
+        code, node = whole, known[part]
+        for name in part.split("."):
+            inner = [one for one in code.co_consts if isinstance(one, CodeType)]
+            [code] = [one for one in inner if one.co_name == name]
+        codes[part] = code
+        around += [ast.dump(node.args), *map(ast.dump, node.decorator_list), code.co_freevars]
+    return codes, around
+
+
 def is_stub(node: ast.stmt) -> bool:
     """Does the function do nothing but to raise NotImplementedError?"""
     body = [one for one in node.body if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))]
@@ -99,7 +128,7 @@ def splice(exercise: Exercise, theirs: str) -> Spliced:
     Raises SyntaxError, NotStarted, or Refused for code that could reach out of its exercise.
     """
     ours = library(exercise.module)
-    our_tree, their_tree = parse(ours), parse(theirs)
+    our_tree, their_tree = library_tree(exercise.module), parse(theirs)
     known, found = definitions(our_tree), definitions(their_tree)
     missing = [part for part in exercise.parts if part not in found or is_stub(found[part])]
     if len(missing) == len(exercise.parts):
@@ -214,7 +243,8 @@ def _refuse(taken: list[ast.stmt], ours: list[ast.stmt], our_tree: ast.Module) -
 def wrong_version(exercise: Exercise, wrong: Wrong) -> str:
     """The library's module with this mistake in it; raises ValueError where its text is not found just once."""
     text = library(exercise.module)
-    known, lines = definitions(parse(text)), [f"{line}\n" for line in lines_in(text)]
+    known = definitions(library_tree(exercise.module))
+    lines = [f"{line}\n" for line in lines_in(text)]
     places = sorted((lines_of(known[part]) for part in exercise.parts), reverse=True)
     pieces = {(start, end): "".join(lines[start:end]) for start, end in places}
     for old, new in ((wrong.old, wrong.new), *wrong.more):

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib
 import json
+import marshal
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ from unittest.mock import patch
 
 from ..chapter import ROOT
 from .exercises import Exercise, Wrong
-from .splice import LIBRARY, NotStarted, Refused, Spliced, splice, wrong_version
+from .splice import LIBRARY, NotStarted, Refused, Spliced, bodies, library, splice, wrong_version
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}  # of all tests: sets are shown in the same order
 STARTING = threading.Lock()
@@ -46,9 +47,12 @@ class Outcome(NamedTuple):
         return not self.ended and not self.failed and bool(self.passed)
 
 
-def _enter(*arguments) -> None:
-    """The first thing that the process does; what it imports here is large, and the fork server has it already."""
-    importlib.import_module("chapters.assignments.trial").run(*arguments)
+def _enter(task: str, *arguments) -> None:
+    """The first thing that the process does: a function of trial.py, which imports what is large.
+
+    The fork server has imported it already.
+    """
+    getattr(importlib.import_module("chapters.assignments.trial"), task)(*arguments)
 
 
 def processes():
@@ -56,13 +60,14 @@ def processes():
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
     context = get_context("forkserver")
-    context.set_forkserver_preload(["chapters.assignments.trial"])
+    context.set_forkserver_preload(["chapters.assignments.trial", "chapters.assignments.verdicts"])
     return context
 
 
 def _lay_out(exercise: Exercise, folder: Path) -> None:
     """Copy the library and the exercise's tests, with what is compiled of them already, but for its own module."""
-    shutil.copytree(LIBRARY, folder / "mmscratch")
+    half_written = shutil.ignore_patterns("*.pyc.*")  # by another process
+    shutil.copytree(LIBRARY, folder / "mmscratch", ignore=half_written)
     for path in _with_compiled(folder / "mmscratch" / exercise.path):
         path.unlink()
     for name in (exercise.tests_path, "conftest.py", "helpers.py", "reference.py"):
@@ -74,29 +79,75 @@ def _lay_out(exercise: Exercise, folder: Path) -> None:
 
 def _with_compiled(path: Path) -> list[Path]:
     """A file of Python, and what Python and pytest have compiled of it."""
-    return [path, *path.parent.glob(f"__pycache__/{path.stem}.*")]
+    return [path, *path.parent.glob(f"__pycache__/{path.stem}.*.pyc")]
 
 
-def attempt(exercise: Exercise, spliced: Spliced, limits: dict = LIMITS, options: Sequence[str] = ()) -> Outcome:
-    """Run the exercise's tests on a module in a copy of the library, in a process with limits of time and memory.
+def attempt(
+    exercise: Exercise, spliced: Spliced, limits: dict = LIMITS, options: Sequence[str] = ()
+) -> Outcome:
+    """Run the exercise's tests on a module in a copy of the library, in a process with limits of
+    time and memory.
 
     `options` are pytest's.
+    """
+    arguments = exercise.path, spliced.segments, _tests(exercise, options), limits
+    with _process(exercise, spliced.text, "run", *arguments) as (copy, receiver, process):
+        return _received(receiver, process, 4 * limits["seconds"], copy, spliced, exercise)
+
+
+def attempt_versions(
+    exercise: Exercise, texts: Sequence[str], limits: dict = LIMITS, options: Sequence[str] = ()
+) -> list[Outcome]:
+    """What `attempt` says of each of several versions of the library's module, much sooner.
+
+    For versions that are ours, and differ from the library's in the bodies of the exercise's parts:
+    one process imports the library and collects the tests, and runs them on each version in a fork.
+    A version that differs in more than that, or that passes, is tried by itself: where it is used
+    when something is imported, its mistake may show only there.
+    """
+    spliced = [splice(exercise, text) for text in texts]
+    _, around = bodies(exercise, library(exercise.module))
+    versions = {}
+    for i, one in enumerate(spliced):
+        codes, around_these = bodies(exercise, one.text)
+        if around_these == around and hasattr(os, "fork"):
+            versions[i] = {part: marshal.dumps(code) for part, code in codes.items()}
+    outcomes = {}
+    arguments = exercise.module, list(versions.values()), _tests(exercise, options), limits
+    whole = library(exercise.module)
+    with _process(exercise, whole, "run_versions", *arguments) as (copy, receiver, process):
+        for i in versions:
+            seconds = 4 * limits["seconds"]
+            outcomes[i] = _received(receiver, process, seconds, copy, spliced[i], exercise)
+    for i, one in enumerate(spliced):
+        if i not in outcomes or (outcomes[i].right and one.text != whole):
+            outcomes[i] = attempt(exercise, one, limits, options)
+    return [outcomes[i] for i in range(len(texts))]
+
+
+def _tests(exercise: Exercise, options: Sequence[str]) -> list[str]:
+    return [*options, *(f"tests/{exercise.tests_path}::{name}" for name in exercise.tests.split())]
+
+
+@contextlib.contextmanager
+def _process(exercise: Exercise, text: str, task: str, *arguments):
+    """A process that runs a function of trial.py in a copy of the library with this text of the module.
+
+    -> the folder of the copy, the pipe that says what comes of it, and the process.
     """
     context = processes()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         copy = Path(folder).resolve()
         _lay_out(exercise, copy)
-        (copy / "mmscratch" / exercise.path).write_text(spliced.text, encoding="utf-8")
-        tests = [*options, *(f"tests/{exercise.tests_path}::{name}" for name in exercise.tests.split())]
+        (copy / "mmscratch" / exercise.path).write_text(text, encoding="utf-8")
         receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(
-            target=_enter, args=(copy, exercise.path, spliced.segments, tests, limits, sender), daemon=True
-        )
+        everything = task, copy, *arguments, sender
+        process = context.Process(target=_enter, args=everything, daemon=True)
         with STARTING, patch.dict(os.environ, ENVIRONMENT):
             process.start()
         sender.close()
         try:
-            return _received(receiver, process, time.monotonic() + 4 * limits["seconds"], copy, spliced, exercise)
+            yield copy, receiver, process
         finally:
             with contextlib.suppress(OSError, AttributeError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -104,9 +155,12 @@ def attempt(exercise: Exercise, spliced: Spliced, limits: dict = LIMITS, options
             process.join()
 
 
-def _received(receiver, process, deadline: float, copy: Path, spliced: Spliced, exercise: Exercise) -> Outcome:
-    """What the process sends until it ends, or until its time is over."""
-    collected, passed, failed, ended = [], set(), {}, None
+def _received(
+    receiver, process, seconds: float, copy: Path, spliced: Spliced, exercise: Exercise
+) -> Outcome:
+    """What is sent of one version until it ends, or until its time is over."""
+    collected, passed, failed, ended, status = [], set(), {}, None, None
+    deadline = time.monotonic() + seconds
     with contextlib.suppress(EOFError, OSError, ValueError):
         while receiver.poll(max(0.0, deadline - time.monotonic())):
             kind, *rest = json.loads(receiver.recv_bytes())  # no pickle: who sends it is not trusted
@@ -121,22 +175,37 @@ def _received(receiver, process, deadline: float, copy: Path, spliced: Spliced, 
             elif kind == "ended":
                 (ended,) = rest
                 break
+            elif kind == "gone":
+                (status,) = rest
+                break
     passed -= set(failed)
     if ended is None:
-        stack = (copy / "stack").read_text() if (copy / "stack").exists() else ""
-        if stack or time.monotonic() > deadline:
-            at = [int(n) for n in re.findall(rf'mmscratch/{re.escape(str(exercise.path))}", line (\d+)', stack)]
-            place = next((f" in line {theirs + line - first}" for line in at for first, theirs, count in spliced.segments
-                          if first <= line < first + count), "")  # fmt: skip
-            ended = f"it was still running{place} when its time was over; does every loop come to an end?"
-        else:
-            process.join(5)
-            ended = f"the process ended before its tests had (exit status {process.exitcode})"
+        late = time.monotonic() > deadline
+        ended = _why_it_ended(process, late, status, copy, spliced, exercise)
     elif ended:
         ended = f"it changed {', '.join(ended[:3])}, on which the tests rely"
     elif not failed and (set(collected) != passed or not passed):
         ended = "not all of its tests ran, or none could"
     return Outcome(collected, passed, failed, ended or "")
+
+
+def _why_it_ended(
+    process, late: bool, status: int | None, copy: Path, spliced: Spliced, exercise: Exercise
+) -> str:
+    """Of a process that did not come to its last word."""
+    stack = (copy / "stack").read_text() if (copy / "stack").exists() else ""
+    if not stack and not late:
+        if status is None:
+            process.join(5)
+            status = process.exitcode
+        return f"the process ended before its tests had (exit status {status})"
+    lines = re.findall(rf'mmscratch/{re.escape(str(exercise.path))}", line (\d+)', stack)
+    place = ""
+    for at in map(int, lines):
+        for first, theirs, count in spliced.segments:
+            if first <= at < first + count:
+                place = place or f" in line {theirs + at - first}"
+    return f"it was still running{place} when its time was over; does every loop come to an end?"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -179,7 +248,8 @@ def verdict(exercise: Exercise, theirs: str, limits: dict = LIMITS) -> Verdict:
 @functools.cache
 def wrong_outcomes(exercise: Exercise) -> tuple[tuple[Wrong, Outcome], ...]:
     """How each of the wrong versions fails."""
-    return tuple((wrong, attempt(exercise, splice(exercise, wrong_version(exercise, wrong)))) for wrong in exercise.wrong)
+    texts = [wrong_version(exercise, wrong) for wrong in exercise.wrong]
+    return tuple(zip(exercise.wrong, attempt_versions(exercise, texts)))
 
 
 def hint(exercise: Exercise, outcome: Outcome) -> str:
