@@ -29,7 +29,7 @@ from .stubs import start
 from .submissions import read_files
 from .verdicts import Verdict, show, verdict, verdicts
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # check
 
 
@@ -61,7 +61,9 @@ def watch(number: int, source: Path, name: str | None) -> None:
     seen = None
     while True:
         now = {
-            path: path.stat().st_mtime_ns for path in ([source] if source.is_file() else source.rglob("*.py")) if path.exists()
+            path: path.stat().st_mtime_ns
+            for path in ([source] if source.is_file() else source.rglob("*.py"))
+            if path.exists()
         }
         if now != seen:
             print(f"--- {time.strftime('%H:%M:%S')}")
@@ -71,7 +73,7 @@ def watch(number: int, source: Path, name: str | None) -> None:
         time.sleep(0.5)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # solution
 
 
@@ -80,10 +82,15 @@ def side_by_side(theirs: str, ours: str, width: int) -> Iterator[str]:
     left, right = theirs.splitlines(), ours.splitlines()
     column = (width - 3) // 2
     yield f"{'yours':{column}}   the library's"
-    for kind, i1, i2, j1, j2 in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
+    for kind, i1, i2, j1, j2 in difflib.SequenceMatcher(
+        None, left, right, autojunk=False
+    ).get_opcodes():
         for a, b in itertools.zip_longest(left[i1:i2], right[j1:j2]):
             mark = " " if kind == "equal" else "<" if b is None else ">" if a is None else "|"
-            halves = [[text[at : at + column] for at in range(0, len(text), column)] or [""] for text in (a or "", b or "")]
+            halves = [
+                [text[at : at + column] for at in range(0, len(text), column)] or [""]
+                for text in (a or "", b or "")
+            ]
             for one, other in itertools.zip_longest(*halves, fillvalue=""):
                 yield f"{one:{column}} {mark} {other}".rstrip()
 
@@ -103,11 +110,13 @@ def solution(number: int, name: str, source: Path | None, give_up: bool) -> bool
         for part in exercise.parts:
             yours = textwrap.dedent(excerpt(text, theirs[part])) if part in theirs else ""
             pair = yours, textwrap.dedent(excerpt(whole, ours[part]))
-            print("\n".join(side_by_side(*pair, max(100, shutil.get_terminal_size().columns))), "\n")
+            print(
+                "\n".join(side_by_side(*pair, max(100, shutil.get_terminal_size().columns))), "\n"
+            )
     return True
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The command line.
 
 
@@ -115,16 +124,23 @@ def list_exercises() -> None:
     for number in dict.fromkeys(exercise.chapter for exercise in EXERCISES):
         chapter = of_chapter(number)
         title = next(entry.title for entry in book() if entry.number == number)
-        print(f"{number:2} {title}: {sum(e.points for e in chapter)} points, {sum(e.minutes for e in chapter) / 60:.1f} hours")
+        print(
+            f"{number:2} {title}: {sum(e.points for e in chapter)} points, {sum(e.minutes for e in chapter) / 60:.1f} hours"
+        )
         for e in chapter:
-            print(f"     {e.name:44} {e.points:3} points {e.minutes:4} min  {e.difficulty:7} {e.title}")
+            print(
+                f"     {e.name:44} {e.points:3} points {e.minutes:4} min  {e.difficulty:7} {e.title}"
+            )
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m chapters.assignments", description="Write the pieces anew, checked and hinted."
+        prog="python -m chapters.assignments",
+        description="Write the pieces anew, checked and hinted.",
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", help="without one, the exercises are listed")
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", help="without one, the exercises are listed"
+    )
 
     def command(name: str, says: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=says, description=says)
@@ -134,7 +150,14 @@ def make_parser() -> argparse.ArgumentParser:
     sub = command("start", "write what to begin with: modules with stubs, and a README.md")
     sub.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder")
     sub = command("check", "say what is right already, and give a hint for what is not")
-    sub.add_argument("--from", dest="source", type=Path, required=True, metavar="DIR", help="your folder, or file")
+    sub.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="your folder, or file",
+    )
     sub.add_argument("--exercise", metavar="NAME", help="only this one")
     sub.add_argument("--watch", action="store_true", help="check again when a file is saved")
     sub = command("solution", "show the library's version beside yours, once that passes")
@@ -143,7 +166,13 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--give-up", action="store_true", help="show it in any case")
     sub = command("grade", "grade a folder of submissions: files, folders or zip files")
     sub.add_argument("submissions", type=Path, metavar="SUBMISSIONS", help="the folder")
-    sub.add_argument("--out", type=Path, required=True, metavar="FILE", help="the table (.csv); the reports lie beside it")
+    sub.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the table (.csv); the reports lie beside it",
+    )
     return parser
 
 

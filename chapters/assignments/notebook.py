@@ -15,10 +15,14 @@ from .verdicts import show, verdict
 def check(piece: Callable | type) -> None:
     """In a notebook: check one function, or a class, that a cell defines, by the tests of the exercises of that name."""
     exercises = [
-        e for e in EXERCISES if any(part == piece.__name__ or part.startswith(f"{piece.__name__}.") for part in e.parts)
+        e
+        for e in EXERCISES
+        if any(part == piece.__name__ or part.startswith(f"{piece.__name__}.") for part in e.parts)
     ]
     if not exercises:
-        raise ValueError(f"there is no exercise {piece.__name__}: python -m chapters.assignments lists them")
+        raise ValueError(
+            f"there is no exercise {piece.__name__}: python -m chapters.assignments lists them"
+        )
     for exercise in exercises:
         show(verdict(exercise, _written_with(piece, exercise)))
 
@@ -37,12 +41,20 @@ def _written_with(piece: Callable | type, exercise: Exercise) -> str:
         elif isinstance(thing, (int, float, str)):
             texts[name] = f"{name} = {thing!r}"
         elif getattr(thing, "__module__", None) != piece.__module__:
-            texts[name] = f"from {thing.__module__} import {thing.__name__} as {name}" if hasattr(thing, "__name__") else ""
+            texts[name] = (
+                f"from {thing.__module__} import {thing.__name__} as {name}"
+                if hasattr(thing, "__name__")
+                else ""
+            )
         else:
             texts[name] = _source(thing)
-            wanted += {node.id for node in ast.walk(parse(texts[name])) if isinstance(node, ast.Name)}
+            wanted += {
+                node.id for node in ast.walk(parse(texts[name])) if isinstance(node, ast.Name)
+            }
     ours = definitions(parse(library(exercise.module)))
-    given = [name for name in texts if texts[name].startswith("from ") and name in ours]  # the library's, which is there
+    given = [
+        name for name in texts if texts[name].startswith("from ") and name in ours
+    ]  # the library's, which is there
     return "\n\n".join(text for name, text in texts.items() if name not in given)
 
 
@@ -50,5 +62,7 @@ def _source(thing: Callable | type) -> str:
     """Of a class method by method, as inspect cannot find the classes of a notebook."""
     if not isinstance(thing, type):
         return textwrap.dedent(inspect.getsource(thing))
-    methods = [textwrap.dedent(inspect.getsource(m)) for m in vars(thing).values() if inspect.isfunction(m)]
+    methods = [
+        textwrap.dedent(inspect.getsource(m)) for m in vars(thing).values() if inspect.isfunction(m)
+    ]
     return f"class {thing.__name__}:\n" + textwrap.indent("\n".join(methods) or "pass", "    ")

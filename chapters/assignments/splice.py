@@ -31,7 +31,9 @@ WAYS_OUT = set(
     "importlib inspect io jit load multiprocessing ops os pathlib pickle pytest save serialization shutil socket subprocess "
     "sys tb_frame tb_next tempfile tests threading traceback".split()
 )
-OWN_NAMES = set("__init__ __name__ __class__ __len__ __iter__ __next__ __getitem__ __call__ __enter__ __exit__ __doc__".split())
+OWN_NAMES = set(
+    "__init__ __name__ __class__ __len__ __iter__ __next__ __getitem__ __call__ __enter__ __exit__ __doc__".split()
+)
 
 
 class NotStarted(Exception):
@@ -73,7 +75,11 @@ def definitions(tree: ast.Module) -> dict[str, ast.stmt]:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             found[node.name] = node
             if isinstance(node, ast.ClassDef):
-                found |= {f"{node.name}.{inner.name}": inner for inner in node.body if isinstance(inner, ast.FunctionDef)}
+                found |= {
+                    f"{node.name}.{inner.name}": inner
+                    for inner in node.body
+                    if isinstance(inner, ast.FunctionDef)
+                }
     return found
 
 
@@ -116,8 +122,16 @@ def bodies(exercise: Exercise, text: str) -> tuple[dict[str, CodeType], list]:
 
 def is_stub(node: ast.stmt) -> bool:
     """Does the function do nothing but to raise NotImplementedError?"""
-    body = [one for one in node.body if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))]
-    raised = [one for one in body if isinstance(one, ast.Raise) and "NotImplementedError" in ast.unparse(one)]
+    body = [
+        one
+        for one in node.body
+        if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))
+    ]
+    raised = [
+        one
+        for one in body
+        if isinstance(one, ast.Raise) and "NotImplementedError" in ast.unparse(one)
+    ]
     return all(isinstance(one, ast.Pass) or one in raised for one in body)
 
 
@@ -136,17 +150,27 @@ def splice(exercise: Exercise, theirs: str) -> Spliced:
     if missing:
         raise Refused(f"{', '.join(missing)}: still to be written, and a part of this exercise")
     lines, their_lines = lines_in(ours), lines_in(theirs)
-    replaced, taken = {}, [found[part] for part in exercise.parts]  # line of ours -> (line behind, [(indentation, node)])
+    replaced, taken = (
+        {},
+        [found[part] for part in exercise.parts],
+    )  # line of ours -> (line behind, [(indentation, node)])
     for part in exercise.parts:
         start, end = lines_of(known[part])
         replaced[start] = end, [(known[part].col_offset, found[part])]
     owners = {part.partition(".")[0] for part in exercise.parts}
-    anchor = min(lines_of(known[owner])[0] for owner in owners)  # before it stands what the learner added to the file
+    anchor = min(
+        lines_of(known[owner])[0] for owner in owners
+    )  # before it stands what the learner added to the file
     for name, node in found.items():
         owner, _, method = name.partition(".")
         if method and owner in owners and name not in known:
-            first = min(lines_of(known[part])[0] for part in exercise.parts if part.startswith(f"{owner}."))
-            replaced[first] = replaced[first][0], [(known[owner].col_offset + 4, node), *replaced[first][1]]
+            first = min(
+                lines_of(known[part])[0] for part in exercise.parts if part.startswith(f"{owner}.")
+            )
+            replaced[first] = (
+                replaced[first][0],
+                [(known[owner].col_offset + 4, node), *replaced[first][1]],
+            )
             taken.append(node)
     added = [(0, node) for node in _added(our_tree, their_tree, known, taken)]
     taken += [node for _, node in added]
@@ -161,7 +185,9 @@ def splice(exercise: Exercise, theirs: str) -> Spliced:
             segments.append((len(text) + 1, first + 1, last - first))
             block = their_lines[first:last]
             if node.col_offset != indentation:
-                block = textwrap.indent(textwrap.dedent("\n".join(block)), " " * indentation).split("\n")
+                block = textwrap.indent(textwrap.dedent("\n".join(block)), " " * indentation).split(
+                    "\n"
+                )
             text += block
         if end == i:
             text += lines[i : i + 1]
@@ -170,30 +196,52 @@ def splice(exercise: Exercise, theirs: str) -> Spliced:
     return Spliced("\n".join(text), segments)
 
 
-def _added(our_tree: ast.Module, their_tree: ast.Module, known: dict, taken: list[ast.stmt]) -> Iterator[ast.stmt]:
+def _added(
+    our_tree: ast.Module, their_tree: ast.Module, known: dict, taken: list[ast.stmt]
+) -> Iterator[ast.stmt]:
     """What the learner wrote beside the library's definitions: imports, functions, classes and constants.
 
     What may not be imported, and `*`, is left out, and refused only where the code that is taken uses it.
     """
     kinds = (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
-    beside = [node for node in their_tree.body if isinstance(node, kinds) and getattr(node, "name", "") not in known]
-    used = {node.id for one in [*taken, *beside] for node in ast.walk(one) if isinstance(node, ast.Name)}
-    imported = {ast.unparse(node) for node in our_tree.body if isinstance(node, (ast.Import, ast.ImportFrom))}
+    beside = [
+        node
+        for node in their_tree.body
+        if isinstance(node, kinds) and getattr(node, "name", "") not in known
+    ]
+    used = {
+        node.id for one in [*taken, *beside] for node in ast.walk(one) if isinstance(node, ast.Name)
+    }
+    imported = {
+        ast.unparse(node)
+        for node in our_tree.body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    }
     assigned = {
-        ast.unparse(t) for node in our_tree.body if isinstance(node, (ast.Assign, ast.AnnAssign)) for t in _targets(node)
+        ast.unparse(t)
+        for node in our_tree.body
+        if isinstance(node, (ast.Assign, ast.AnnAssign))
+        for t in _targets(node)
     }
     modules = {name for node in our_tree.body for name in _imports(node)}
     for node in their_tree.body:
         if isinstance(node, (ast.Import, ast.ImportFrom)) and ast.unparse(node) not in imported:
             allowed = MODULES | modules | {"mmscratch"}
-            strange = [name for name in _imports(node) if not {name, name.partition(".")[0]} & allowed]
+            strange = [
+                name for name in _imports(node) if not {name, name.partition(".")[0]} & allowed
+            ]
             if not strange and all(alias.name != "*" for alias in node.names):
                 yield node
             elif used & {alias.asname or alias.name.partition(".")[0] for alias in node.names}:
-                raise Refused(f"line {node.lineno}: imports {strange[0]}, which this exercise does not need")
+                raise Refused(
+                    f"line {node.lineno}: imports {strange[0]}, which this exercise does not need"
+                )
         elif isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name not in known:
             yield node
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and not {ast.unparse(t) for t in _targets(node)} & assigned:
+        elif (
+            isinstance(node, (ast.Assign, ast.AnnAssign))
+            and not {ast.unparse(t) for t in _targets(node)} & assigned
+        ):
             if all(isinstance(target, (ast.Name, ast.Tuple)) for target in _targets(node)):
                 yield node
 
@@ -211,32 +259,50 @@ def _imports(node: ast.stmt) -> list[str]:
 
 def _refuse(taken: list[ast.stmt], ours: list[ast.stmt], our_tree: ast.Module) -> None:
     """Raise Refused for a name that could reach out of the exercise, unless the library's version uses it as well."""
-    needed = {getattr(node, "id", getattr(node, "attr", None)) for one in ours for node in ast.walk(one)}
+    needed = {
+        getattr(node, "id", getattr(node, "attr", None)) for one in ours for node in ast.walk(one)
+    }
     nodes = [node for one in taken for node in ast.walk(one)]
     imported = {alias.asname or alias.name.partition(".")[0] for node in [*our_tree.body, *nodes]
                 if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names}  # fmt: skip
-    own = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    own = {
+        node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
     own |= {node.arg for node in nodes if isinstance(node, ast.arg)}
     for node in nodes:
         line = f"line {getattr(node, 'lineno', 0)}"
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [*_imports(node), *(alias.name for alias in node.names)]
-            strange = [name for name in names if set(name.split(".")) & ((WAYS_OUT | READY_MADE) - needed)]
+            strange = [
+                name for name in names if set(name.split(".")) & ((WAYS_OUT | READY_MADE) - needed)
+            ]
             if node not in taken:
-                strange += [name for name in _imports(node) if name.partition(".")[0] not in MODULES | {"mmscratch"}]
+                strange += [
+                    name
+                    for name in _imports(node)
+                    if name.partition(".")[0] not in MODULES | {"mmscratch"}
+                ]
             if strange:
                 raise Refused(f"{line}: imports {strange[0]}, which this exercise does not need")
         elif isinstance(node, ast.Name) and node.id not in needed:
             if node.id in BUILT_IN - own or node.id in WAYS_OUT & imported:
-                raise Refused(f"{line}: {node.id} is not allowed here: this exercise can do without")
+                raise Refused(
+                    f"{line}: {node.id} is not allowed here: this exercise can do without"
+                )
         elif isinstance(node, ast.Attribute):
             hidden = node.attr.startswith("__") and node.attr not in OWN_NAMES
             if (hidden or node.attr in WAYS_OUT | READY_MADE) and node.attr not in needed:
-                raise Refused(f"{line}: .{node.attr} is not allowed here: this exercise can do without")
+                raise Refused(
+                    f"{line}: .{node.attr} is not allowed here: this exercise can do without"
+                )
             root = node.value
             while isinstance(root, (ast.Attribute, ast.Subscript)):
                 root = root.value
-            if not isinstance(node.ctx, ast.Load) and isinstance(root, ast.Name) and root.id in imported:
+            if (
+                not isinstance(node.ctx, ast.Load)
+                and isinstance(root, ast.Name)
+                and root.id in imported
+            ):
                 raise Refused(f"{line}: changes {ast.unparse(node)}, which is not its own")
 
 
@@ -250,7 +316,9 @@ def wrong_version(exercise: Exercise, wrong: Wrong) -> str:
     for old, new in ((wrong.old, wrong.new), *wrong.more):
         at = [place for place, piece in pieces.items() for _ in range(piece.count(old))]
         if len(at) != 1:
-            raise ValueError(f"{exercise.name}: {old!r} occurs {len(at)} times in its parts, and not once")
+            raise ValueError(
+                f"{exercise.name}: {old!r} occurs {len(at)} times in its parts, and not once"
+            )
         pieces[at[0]] = pieces[at[0]].replace(old, new)
     for (start, end), piece in pieces.items():  # from the end, so that the places stay right
         lines[start:end] = [piece]

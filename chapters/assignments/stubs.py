@@ -13,13 +13,20 @@ def stubs(module: str, exercises: Sequence[Exercise]) -> str:
     """The library's module, the bodies of the exercises' parts being `raise NotImplementedError`; docstrings stay."""
     text = library(module)
     lines, known = lines_in(text), definitions(parse(text))
-    parts = {part: exercise for exercise in exercises if exercise.module == module for part in exercise.parts}
+    parts = {
+        part: exercise
+        for exercise in exercises
+        if exercise.module == module
+        for part in exercise.parts
+    }
     for part in sorted(parts, key=lambda part: -known[part].lineno):
         body = known[part].body
         first = body[1] if ast.get_docstring(known[part]) is not None and len(body) > 1 else body[0]
         start = body[0].end_lineno if first is not body[0] else body[0].lineno - 1
         message = f"exercise {parts[part].name} of chapter {parts[part].chapter}"
-        lines[start : known[part].end_lineno] = [" " * body[0].col_offset + f'raise NotImplementedError("{message}")']
+        lines[start : known[part].end_lineno] = [
+            " " * body[0].col_offset + f'raise NotImplementedError("{message}")'
+        ]
     return "\n".join(lines)
 
 
@@ -41,12 +48,16 @@ def start(number: int, folder: Path) -> list[Path]:
     return [folder / name for name in files]
 
 
-def _read_me(number: int, exercises: Sequence[Exercise], files: dict[str, str], folder: Path) -> str:
+def _read_me(
+    number: int, exercises: Sequence[Exercise], files: dict[str, str], folder: Path
+) -> str:
     entry = next(entry for entry in book() if entry.number == number)
     rows, line_of = [], {name: definitions(parse(text)) for name, text in files.items()}
     for i, exercise in enumerate(exercises, 1):
         file = exercise.file
-        names = ", ".join(f"`{part}` (line {line_of[file][part].lineno})" for part in exercise.parts)
+        names = ", ".join(
+            f"`{part}` (line {line_of[file][part].lineno})" for part in exercise.parts
+        )
         rows.append(
             f"| {i} | {exercise.title} | `{file}`: {names} | {exercise.points} | {exercise.minutes} | {exercise.difficulty} |"
         )

@@ -25,7 +25,9 @@ def read_files(source: Path, exercises: Sequence[Exercise]) -> dict[str, tuple[s
         sizes, read = _opened(source, stack)
         for module in dict.fromkeys(exercise.module for exercise in exercises):
             wanted = path_of(module).name
-            fitting = [name for name in sizes if source.suffix == ".py" or PurePath(name).name == wanted]
+            fitting = [
+                name for name in sizes if source.suffix == ".py" or PurePath(name).name == wanted
+            ]
             if not fitting:
                 continue
             name = min(fitting, key=lambda name: (len(PurePath(name).parts), name))
@@ -50,9 +52,13 @@ def _opened(
         except BROKEN_ARCHIVE:
             raise ValueError(f"{source}: not a whole archive") from None
         return {entry.filename: entry.file_size for entry in archive.infolist()}, archive.read
-    paths = [source] if source.is_file() else [path for path in source.rglob("*.py") if path.is_file()]
+    paths = (
+        [source] if source.is_file() else [path for path in source.rglob("*.py") if path.is_file()]
+    )
     root = source.resolve()
-    inside = {str(path): path for path in paths if path.resolve() == root / path.relative_to(source)}
+    inside = {
+        str(path): path for path in paths if path.resolve() == root / path.relative_to(source)
+    }
     sizes = {name: path.stat().st_size for name, path in inside.items()}
     return sizes, lambda name: inside[name].read_bytes()
 
@@ -62,6 +68,10 @@ def submissions_in(folder: Path) -> dict[str, Path]:
     paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith((".", "__"))
              and (path.is_dir() or path.suffix.lower() in (".py", ".zip"))]  # fmt: skip
     if not paths:
-        raise ValueError(f"{folder}: there is no submission in it, no .py or .zip file, and no folder")
+        raise ValueError(
+            f"{folder}: there is no submission in it, no .py or .zip file, and no folder"
+        )
     stems = Counter(path.name if path.is_dir() else path.stem for path in paths)
-    return {path.name if path.is_dir() or stems[path.stem] > 1 else path.stem: path for path in paths}
+    return {
+        path.name if path.is_dir() or stems[path.stem] > 1 else path.stem: path for path in paths
+    }

@@ -33,7 +33,12 @@ import torch.utils.flop_counter
 
 with contextlib.suppress(Exception):  # mmscratch.images copes without it
     import torchvision.transforms.v2  # noqa: F401
-for name in ("sacrebleu", "transformers", "hypothesis", "sklearn.metrics"):  # what the tests compare with
+for name in (
+    "sacrebleu",
+    "transformers",
+    "hypothesis",
+    "sklearn.metrics",
+):  # what the tests compare with
     with contextlib.suppress(Exception):
         __import__(name)
 with contextlib.suppress(ImportError):  # the parts of pytest, which it would import when it starts
@@ -44,12 +49,41 @@ with contextlib.suppress(ImportError):  # the parts of pytest, which it would im
 gc.freeze()  # what is here stays: no process need look through it
 
 ROOT = Path(__file__).resolve().parents[2]
-HIDDEN = [str(ROOT / name) + os.sep for name in ("mmscratch", "chapters", "tests", ".git")]  # where the solution is
-FORBIDDEN = tuple("os.exec os.fork os.kill os.posix_spawn os.spawn os.startfile os.system subprocess. socket.".split())
-CHANGES = ("os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate")
-WATCHED = (torch, F, torch.nn, torch.testing, math, numpy, pytest, sys.modules["builtins"], torch.Tensor, torch.nn.Module)
-NOT_NEEDED = "cacheprovider doctest faulthandler junitxml threadexception unraisableexception".split()  # of pytest
-PATIENCE = 3  # so many seconds may pass on the clock for one of computing, on a busy machine or in a sleep
+HIDDEN = [
+    str(ROOT / name) + os.sep for name in ("mmscratch", "chapters", "tests", ".git")
+]  # where the solution is
+FORBIDDEN = tuple(
+    "os.exec os.fork os.kill os.posix_spawn os.spawn os.startfile os.system subprocess. socket.".split()
+)
+CHANGES = (
+    "os.chmod",
+    "os.chown",
+    "os.link",
+    "os.mkdir",
+    "os.remove",
+    "os.rename",
+    "os.rmdir",
+    "os.symlink",
+    "os.truncate",
+)
+WATCHED = (
+    torch,
+    F,
+    torch.nn,
+    torch.testing,
+    math,
+    numpy,
+    pytest,
+    sys.modules["builtins"],
+    torch.Tensor,
+    torch.nn.Module,
+)
+NOT_NEEDED = (
+    "cacheprovider doctest faulthandler junitxml threadexception unraisableexception".split()
+)  # of pytest
+PATIENCE = (
+    3  # so many seconds may pass on the clock for one of computing, on a busy machine or in a sleep
+)
 NEW_NETWORK, NEW_USER = 0x40000000, 0x10000000  # of Linux
 
 
@@ -120,7 +154,9 @@ def _set_clocks(folder: Path, seconds: float) -> None:
     stack = open(folder / "stack", "w")  # the process ends with it open
     with contextlib.suppress(AttributeError):  # on Windows only the clock counts
         faulthandler.register(signal.SIGPROF, file=stack, chain=True)
-        signal.setitimer(signal.ITIMER_PROF, seconds)  # of computing, whatever else the machine does
+        signal.setitimer(
+            signal.ITIMER_PROF, seconds
+        )  # of computing, whatever else the machine does
     faulthandler.dump_traceback_later(PATIENCE * seconds, exit=True, file=stack)
 
 
@@ -158,16 +194,29 @@ def _guard(folder: str, allowed: Collection[str] = ()):
         if event == "open" or event in CHANGES:
             writes = event in CHANGES or (args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
             for path in args[: 2 if event in ("os.link", "os.rename", "os.symlink") else 1]:
-                path = folder if isinstance(path, int) else os.path.realpath(os.fsdecode(path)) + os.sep
-                if not path.startswith(folder) and (writes and path != os.devnull + os.sep or path.startswith(tuple(HIDDEN))):
-                    raise PermissionError(f"{path[:-1]}: an exercise may not {'change' if writes else 'read'} this file")
+                path = (
+                    folder
+                    if isinstance(path, int)
+                    else os.path.realpath(os.fsdecode(path)) + os.sep
+                )
+                if not path.startswith(folder) and (
+                    writes and path != os.devnull + os.sep or path.startswith(tuple(HIDDEN))
+                ):
+                    raise PermissionError(
+                        f"{path[:-1]}: an exercise may not {'change' if writes else 'read'} this file"
+                    )
 
     return guard
 
 
 def _attributes() -> dict[str, object]:
     """What the tests rely on, by name: a learner's code must leave it as it is."""
-    return {f"{thing.__name__}.{name}": value for thing in WATCHED for name, value in vars(thing).items() if callable(value)}
+    return {
+        f"{thing.__name__}.{name}": value
+        for thing in WATCHED
+        for name, value in vars(thing).items()
+        if callable(value)
+    }
 
 
 class _Forks:
@@ -253,8 +302,15 @@ class _Recorder:
 
     def pytest_collectreport(self, report):
         if report.failed:
-            message = getattr(getattr(report.longrepr, "reprcrash", None), "message", str(report.longrepr))
-            _send(self.pipe, "failed", "", {"test": "the file can be imported", "message": message.strip()})
+            message = getattr(
+                getattr(report.longrepr, "reprcrash", None), "message", str(report.longrepr)
+            )
+            _send(
+                self.pipe,
+                "failed",
+                "",
+                {"test": "the file can be imported", "message": message.strip()},
+            )
 
     def pytest_collection_finish(self, session):
         _send(self.pipe, "collected", [item.nodeid for item in session.items])
@@ -272,8 +328,12 @@ class _Recorder:
     def _failure(self, item, call, report) -> dict:
         """What was expected, in words, where it went wrong, and which shapes were there."""
         name, _, parameters = item.name.partition("[")
-        words = name.removeprefix("test_").replace("_", " ") + (f" [{parameters}" if parameters else "")
-        message = getattr(getattr(report.longrepr, "reprcrash", None), "message", str(report.longrepr))
+        words = name.removeprefix("test_").replace("_", " ") + (
+            f" [{parameters}" if parameters else ""
+        )
+        message = getattr(
+            getattr(report.longrepr, "reprcrash", None), "message", str(report.longrepr)
+        )
         failure = {"test": words, "message": message, "printed": report.capstdout}
         if self.path is None:
             return failure
@@ -282,9 +342,15 @@ class _Recorder:
             if path == self.path and "line" not in failure:
                 for first, theirs, count in self.segments:
                     if first <= line < first + count:
-                        failure |= {"line": theirs + line - first, "shapes": _shapes(entry.frame.f_locals)}
+                        failure |= {
+                            "line": theirs + line - first,
+                            "shapes": _shapes(entry.frame.f_locals),
+                        }
             if path.name.startswith("test_") and "statement" not in failure:
-                failure |= {"statement": " ".join(str(entry.statement).split()), "given": _shapes(entry.frame.f_locals)}
+                failure |= {
+                    "statement": " ".join(str(entry.statement).split()),
+                    "given": _shapes(entry.frame.f_locals),
+                }
         return failure
 
 
@@ -295,10 +361,16 @@ def _shapes(variables: dict) -> str:
         if name.startswith("@"):  # of pytest
             continue
         if isinstance(value, torch.Tensor):
-            kind = "" if value.is_floating_point() else " " + str(value.dtype).removeprefix("torch.")
+            kind = (
+                "" if value.is_floating_point() else " " + str(value.dtype).removeprefix("torch.")
+            )
             shown.append(f"{name} {tuple(value.shape)}{kind}")
         elif isinstance(value, (bool, int, float)):
             shown.append(f"{name} = {value}" if isinstance(value, bool) else f"{name} = {value:g}")
-        elif isinstance(value, (tuple, list)) and value and all(isinstance(one, torch.Tensor) for one in value):
+        elif (
+            isinstance(value, (tuple, list))
+            and value
+            and all(isinstance(one, torch.Tensor) for one in value)
+        ):
             shown.append(f"{name} {[tuple(one.shape) for one in value]}")
     return ", ".join(shown)

@@ -24,12 +24,15 @@ from ..chapter import ROOT
 from .exercises import Exercise, Wrong
 from .splice import LIBRARY, NotStarted, Refused, Spliced, bodies, library, splice, wrong_version
 
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}  # of all tests: sets are shown in the same order
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+}  # of all tests: sets are shown in the same order
 STARTING = threading.Lock()
 LIMITS = {"seconds": 30, "bytes": 4 << 30}  # of one exercise: computing, and memory
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # A trial: the library's tests on a module, in a process of its own.
 
 
@@ -163,7 +166,9 @@ def _received(
     deadline = time.monotonic() + seconds
     with contextlib.suppress(EOFError, OSError, ValueError):
         while receiver.poll(max(0.0, deadline - time.monotonic())):
-            kind, *rest = json.loads(receiver.recv_bytes())  # no pickle: who sends it is not trusted
+            kind, *rest = json.loads(
+                receiver.recv_bytes()
+            )  # no pickle: who sends it is not trusted
             if kind == "collected":
                 (collected,) = rest
             elif kind == "passed":
@@ -208,7 +213,7 @@ def _why_it_ended(
     return f"it was still running{place} when its time was over; does every loop come to an end?"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The verdict on a learner's code, and the hint that fits.
 
 
@@ -234,7 +239,11 @@ def verdict(exercise: Exercise, theirs: str, limits: dict = LIMITS) -> Verdict:
         return Verdict(exercise, "not started")
     except SyntaxError as error:
         line = (error.text or "").strip()
-        return Verdict(exercise, "failed", f"line {error.lineno} is not Python: {error.msg}" + (f": {line}" if line else ""))
+        return Verdict(
+            exercise,
+            "failed",
+            f"line {error.lineno} is not Python: {error.msg}" + (f": {line}" if line else ""),
+        )
     except (ValueError, RecursionError, MemoryError) as error:
         return Verdict(exercise, "failed", f"the file cannot be read as Python: {error}")
     except Refused as error:
@@ -261,7 +270,8 @@ def hint(exercise: Exercise, outcome: Outcome) -> str:
         found |= {"": re.sub(r" in line \d+", "", outcome.ended)} if outcome.ended else {}
         found = {name: re.sub(r" at 0x[0-9a-f]+", "", text) for name, text in found.items()}
         return {
-            name: re.sub(r"\d+\.\d+(e[-+]\d+)?", lambda number: f"{float(number[0]):.3g}", text) for name, text in found.items()
+            name: re.sub(r"\d+\.\d+(e[-+]\d+)?", lambda number: f"{float(number[0]):.3g}", text)
+            for name, text in found.items()
         }
 
     def likeness(wrong: Outcome) -> tuple[float, float]:
@@ -272,8 +282,12 @@ def hint(exercise: Exercise, outcome: Outcome) -> str:
 
     found = [(likeness(of_wrong), wrong.hint) for wrong, of_wrong in wrong_outcomes(exercise)]
     (same, as_many), best = max(found)
-    raised = any("line" in failure for failure in outcome.failed.values())  # an error in their own lines speaks for itself
-    if same == 0 and (as_many < 0.8 or raised or [likeness for likeness, _ in found].count((same, as_many)) > 1):
+    raised = any(
+        "line" in failure for failure in outcome.failed.values()
+    )  # an error in their own lines speaks for itself
+    if same == 0 and (
+        as_many < 0.8 or raised or [likeness for likeness, _ in found].count((same, as_many)) > 1
+    ):
         return ""
     return f"Hint: {best}" if same >= 0.5 else f"Hint, perhaps: {best}"
 
@@ -289,7 +303,9 @@ def described(verdict: Verdict, file: str = "") -> Iterator[str]:
             yield f"{len(failed)} of {len(verdict.outcome.collected)} tests fail. The first: {first['test']}"
         yield from [f"    {line}" for line in first["message"].splitlines() if line.strip()][:6]
         if "line" in first:
-            yield f"in line {first['line']}{file and ' of ' + file}" + (f", where {first['shapes']}" if first["shapes"] else "")
+            yield f"in line {first['line']}{file and ' of ' + file}" + (
+                f", where {first['shapes']}" if first["shapes"] else ""
+            )
         elif "statement" in first:
             yield f"which asks: {first['statement']}"
             if first["given"]:
@@ -306,16 +322,26 @@ MARKS = {"passed": "✓", "failed": "✗", "not started": "·"}
 def verdicts(exercises: Sequence[Exercise], files: dict[str, tuple[str, str]]) -> Iterator[Verdict]:
     """In the order of the exercises, side by side."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(lambda exercise: verdict(exercise, files.get(exercise.module, ("", ""))[1]), exercises)
+        yield from pool.map(
+            lambda exercise: verdict(exercise, files.get(exercise.module, ("", ""))[1]), exercises
+        )
 
 
 def show(verdict: Verdict, file: str = "") -> None:
     exercise = verdict.exercise
     points = {"passed": f"{exercise.points} points", "failed": f"0 of {exercise.points} points"}
-    print(f"{MARKS[verdict.state]} {exercise.name}: {points.get(verdict.state, 'not started')}", flush=True)
+    print(
+        f"{MARKS[verdict.state]} {exercise.name}: {points.get(verdict.state, 'not started')}",
+        flush=True,
+    )
     width = max(60, shutil.get_terminal_size().columns - 4)
     for line in described(verdict, file):
         print(
-            textwrap.indent(textwrap.fill(line, width, subsequent_indent=" " * (len(line) - len(line.lstrip()))), "    "),
+            textwrap.indent(
+                textwrap.fill(
+                    line, width, subsequent_indent=" " * (len(line) - len(line.lstrip()))
+                ),
+                "    ",
+            ),
             flush=True,
         )
