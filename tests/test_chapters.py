@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
@@ -217,7 +216,7 @@ def test_the_notebook_is_that_of_the_chapter(entry):
 def run_fast(entry, root):
     """The notebook of a chapter, run anew in a copy of the repository."""
     for name in ("chapters", "mmscratch"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints", "*.pyc.*"))
     notebook = nbformat.read(root / "chapters" / entry.path.with_suffix(".ipynb").name, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -226,28 +225,21 @@ def run_fast(entry, root):
     return notebook
 
 
-@pytest.fixture(scope="module")
-def running(request, tmp_path_factory):
-    """Of each chapter that is asked for, the folder in which its notebook runs, and what will have become of it; two run
-    at a time."""
-    chosen = [item.callspec.params["entry"] for item in request.session.items if "running" in item.fixturenames]
-    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
-        for name in ("JPY_SESSION_NAME", "PYTHONPATH"):
-            patch.delenv(name, raising=False)
-        patch.setenv("MMSCRATCH_FAST", "1")
-        roots = {entry.number: tmp_path_factory.mktemp(entry.path.stem) for entry in chosen}
-        yield {entry.number: (roots[entry.number], pool.submit(run_fast, entry, roots[entry.number])) for entry in chosen}
-        pool.shutdown(cancel_futures=True)
-
-
 @each_chapter
 @pytest.mark.notebook
-def test_the_notebook_runs(entry, running):
-    root, future = running[entry.number]
-    notebook = future.result()
+def test_the_notebook_runs(entry, tmp_path, monkeypatch):
+    for name in ("JPY_SESSION_NAME", "PYTHONPATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MMSCRATCH_FAST", "1")
+    notebook = run_fast(entry, tmp_path)
     assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
-    assert [o for o in notebooks.outputs(notebook) if o.output_type == "error" or o.get("name") == "stderr"] == []
-    assert (root / "runs" / f"ch{entry.number:02}-fast" / "finished.json").is_file()
+    problems = [
+        output
+        for output in notebooks.outputs(notebook)
+        if output.output_type == "error" or output.get("name") == "stderr"
+    ]
+    assert problems == []
+    assert (tmp_path / "runs" / f"ch{entry.number:02}-fast" / "finished.json").is_file()
 
 
 @pytest.fixture

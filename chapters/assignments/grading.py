@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from .__main__ import MARKS, of_chapter, read_files
-from .exercises import Exercise
-from .verdicts import Verdict, definitions, described, excerpt, library, parse, verdict, wrong_outcomes
+from .exercises import Exercise, of_chapter
+from .splice import definitions, excerpt, library, parse
+from .submissions import read_files, submissions_in
+from .verdicts import MARKS, Verdict, described, verdict, wrong_outcomes
 
 
 class Graded(NamedTuple):
@@ -32,9 +33,18 @@ class Graded(NamedTuple):
     def notes(self) -> list[str]:
         """What the instructor should know."""
         pairs = [(one.exercise, text) for one, text in zip(self.verdicts, self.texts)]
-        copied = [e.name for e, text in pairs if text and same_code(text, own_text(e, library(e.module)))]
+        copied = [
+            e.name for e, text in pairs if text and same_code(text, own_text(e, library(e.module)))
+        ]
         notes = [self.unread, f"as in the library: {', '.join(copied)}" if copied else ""]
-        return [note for note in [*notes, *(f"{v.exercise.name}: {v.problem}" for v in self.verdicts if v.problem)] if note]
+        return [
+            note
+            for note in [
+                *notes,
+                *(f"{v.exercise.name}: {v.problem}" for v in self.verdicts if v.problem),
+            ]
+            if note
+        ]
 
 
 def grade(number: int, folder: Path, out: Path) -> list[Graded]:
@@ -47,39 +57,49 @@ def grade(number: int, folder: Path, out: Path) -> list[Graded]:
         raise ValueError(f"{out}: the table is a .csv file")
     for path in (out, out.with_suffix(".html"), reports):
         if path.exists():
-            raise ValueError(f"{path} is there already, and stays as it is: choose another --out, or move it away")
+            raise ValueError(
+                f"{path} is there already, and stays as it is: choose another --out, or move it away"
+            )
     submissions = submissions_in(folder)
     reports.mkdir(parents=True)
     graded = []
-    with open(out, "x", newline="", encoding="utf-8") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with (
+        open(out, "x", newline="", encoding="utf-8") as file,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
         table = csv.writer(file)
-        names, most = (f"{e.name} ({e.points})" for e in exercises), sum(e.points for e in exercises)
+        names, most = (
+            (f"{e.name} ({e.points})" for e in exercises),
+            sum(e.points for e in exercises),
+        )
         table.writerow(["submission", *names, f"points of {most}", "notes"])
         try:
             list(pool.map(wrong_outcomes, exercises))  # once, for the hints of all
             for one in pool.map(lambda item: grade_one(*item, exercises), submissions.items()):
                 graded.append(one)
-                table.writerow([_harmless(one.name), *(v.points for v in one.verdicts), one.points, "; ".join(one.notes)])
+                table.writerow(
+                    [
+                        _harmless(one.name),
+                        *(v.points for v in one.verdicts),
+                        one.points,
+                        "; ".join(one.notes),
+                    ]
+                )
                 file.flush()
                 (reports / f"{one.name}.html").write_text(report(number, one), encoding="utf-8")
-                print(f"{len(graded):4} of {len(submissions)}  {one.points:4} points  {one.name}", flush=True)
+                print(
+                    f"{len(graded):4} of {len(submissions)}  {one.points:4} points  {one.name}",
+                    flush=True,
+                )
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            out.with_suffix(".html").write_text(class_report(number, exercises, graded, reports.name), encoding="utf-8")
+            out.with_suffix(".html").write_text(
+                class_report(number, exercises, graded, reports.name), encoding="utf-8"
+            )
     for line in class_table(exercises, graded):
         print(line)
     print(f"wrote {out}, {out.with_suffix('.html')} about all, and in {reports} a report for each")
     return graded
-
-
-def submissions_in(folder: Path) -> dict[str, Path]:
-    """name -> file, folder or zip file. The name is the file's, without its ending where that stays unique."""
-    paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith((".", "__"))
-             and (path.is_dir() or path.suffix.lower() in (".py", ".zip"))]  # fmt: skip
-    if not paths:
-        raise ValueError(f"{folder}: there is no submission in it, no .py or .zip file, and no folder")
-    stems = Counter(path.name if path.is_dir() else path.stem for path in paths)
-    return {path.name if path.is_dir() or stems[path.stem] > 1 else path.stem: path for path in paths}
 
 
 def grade_one(name: str, path: Path, exercises: Sequence[Exercise]) -> Graded:
@@ -94,7 +114,9 @@ def grade_one(name: str, path: Path, exercises: Sequence[Exercise]) -> Graded:
         unread = str(error)
     whole = [files.get(exercise.module, ("", ""))[1] for exercise in exercises]
     texts = [own_text(exercise, text) for exercise, text in zip(exercises, whole)]
-    return Graded(name, [verdict(exercise, text) for exercise, text in zip(exercises, whole)], texts, unread)
+    return Graded(
+        name, [verdict(exercise, text) for exercise, text in zip(exercises, whole)], texts, unread
+    )
 
 
 def own_text(exercise: Exercise, text: str) -> str:
@@ -127,7 +149,7 @@ def _harmless(text: str) -> str:
     return "'" + text if text.startswith(("=", "+", "-", "@")) else text
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # What is written of it.
 
 
@@ -174,34 +196,66 @@ def report(number: int, graded: Graded) -> str:
     most = sum(one.exercise.points for one in graded.verdicts)
     rows, details = [], []
     for one, text in zip(graded.verdicts, graded.texts):
-        exercise, mark = one.exercise, f'<span class="{one.state.split()[0]}">{MARKS[one.state]}</span>'
+        exercise, mark = (
+            one.exercise,
+            f'<span class="{one.state.split()[0]}">{MARKS[one.state]}</span>',
+        )
         name = html.escape(exercise.name)
         rows.append(f'<tr><td>{mark}<td><a href="#{name}">{name}</a><td>{html.escape(exercise.title)}'
                     f'<td class="number">{one.points}<td class="number">{exercise.points}')  # fmt: skip
-        details.append(f'<h2 id="{name}">{mark} {name}: {one.points} of {exercise.points} points</h2>')
+        details.append(
+            f'<h2 id="{name}">{mark} {name}: {one.points} of {exercise.points} points</h2>'
+        )
         lines = list(described(one))
         hints = [line for line in lines if line.startswith("Hint")]
         said = html.escape("\n".join(line for line in lines if line not in hints))
-        shown = {"passed": "<p>All tests pass.</p>", "failed": f"<pre>{said}</pre>", "not started": "<p>Not started.</p>"}
+        shown = {
+            "passed": "<p>All tests pass.</p>",
+            "failed": f"<pre>{said}</pre>",
+            "not started": "<p>Not started.</p>",
+        }
         details.append(shown[one.state])
         details += [f'<p class="hint">{html.escape(line)}</p>' for line in hints]
         if text:
-            details.append(f"<details><summary>what was handed in</summary><pre>{html.escape(text)}</pre></details>")
+            details.append(
+                f"<details><summary>what was handed in</summary><pre>{html.escape(text)}</pre></details>"
+            )
     head = '<tr><th><th>exercise<th><th class="number">points<th class="number">of'
     total = f"<p>Chapter {number}: {graded.points} of {most} points</p>"
-    return page(graded.name, [total, f"<p>{html.escape(graded.unread)}</p>", f"<table>{head}{''.join(rows)}</table>", *details])
+    return page(
+        graded.name,
+        [
+            total,
+            f"<p>{html.escape(graded.unread)}</p>",
+            f"<table>{head}{''.join(rows)}</table>",
+            *details,
+        ],
+    )
 
 
-def class_report(number: int, exercises: Sequence[Exercise], graded: Sequence[Graded], reports: str) -> str:
+def class_report(
+    number: int, exercises: Sequence[Exercise], graded: Sequence[Graded], reports: str
+) -> str:
     """A page about all: the points of each, and which test was failed by how many."""
-    names = [re.sub(r"([._])", r"\1<wbr>", html.escape(e.name)) for e in exercises]  # where a long name may be broken
-    head = "".join(f'<th class="number narrow">{name} ({e.points})' for name, e in zip(names, exercises))
+    names = [
+        re.sub(r"([._])", r"\1<wbr>", html.escape(e.name)) for e in exercises
+    ]  # where a long name may be broken
+    head = "".join(
+        f'<th class="number narrow">{name} ({e.points})' for name, e in zip(names, exercises)
+    )
     rows = []
     for one in graded:
         name = html.escape(one.name)
-        cells = (MARKS[v.state] if v.state == "not started" else str(v.points) for v in one.verdicts)
-        rows.append(f'<tr><td><a href="{html.escape(reports)}/{name}.html">{name}</a><td class="number">{one.points}')
-        rows += [f'<td class="number {v.state.split()[0]}">{cell}' for v, cell in zip(one.verdicts, cells)]
+        cells = (
+            MARKS[v.state] if v.state == "not started" else str(v.points) for v in one.verdicts
+        )
+        rows.append(
+            f'<tr><td><a href="{html.escape(reports)}/{name}.html">{name}</a><td class="number">{one.points}'
+        )
+        rows += [
+            f'<td class="number {v.state.split()[0]}">{cell}'
+            for v, cell in zip(one.verdicts, cells)
+        ]
     return page(f"Chapter {number}: {len(graded)} submissions", [
         "<h2>Which test was failed by how many</h2>",
         f"<pre>{html.escape(chr(10).join(class_table(exercises, graded)))}</pre>",
