@@ -284,6 +284,7 @@ class Trainer:
                     part, part_count = self.forward(micro_batch)
                 if unit is None:
                     unit = distributed.total(part_count.float().clone())
+                    unit[unit == 0] = 1  # the others may have what the first micro-batch lacks
                 # DistributedDataParallel takes the mean over processes: times their number, it is the sum
                 (part * self.scaler.scale * self.processes / unit).backward()
             loss += part.detach()

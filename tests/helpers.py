@@ -1,5 +1,8 @@
 """What several test files ask."""
 
+import math
+from dataclasses import replace
+
 import torch
 from torch.testing import assert_close
 
@@ -54,3 +57,17 @@ def tiny_trainer(folder, config=None, count=53, **model):
     examples = Examples(training, vocabularies, augmented=True), Examples(validation, vocabularies)
     config = config or TrainConfig(epochs=2, batch_size=7, warmup=4, evaluate_every=5, precision="float32")  # 16 steps
     return Trainer(tiny_config(len(vocabulary), **model), config, examples, folder, facts={"data": "scenes"})
+
+
+def step_gradients(trainer, batch):
+    """What a training step reports, and the gradients with which it would change the weights, before clipping."""
+    gradients = {}
+
+    def look():
+        gradients.update((name, parameter.grad.clone()) for name, parameter in trainer.model.named_parameters())
+
+    config, step = trainer.config, trainer.optimizer.step
+    trainer.config, trainer.optimizer.step = replace(config, clip_norm=math.inf), look
+    stats = trainer._train_step(batch)
+    trainer.config, trainer.optimizer.step = config, step
+    return stats, gradients

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -15,23 +16,23 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import tiny_trainer
+from helpers import IMAGE, LSTM, TRANSFORMER, step_gradients, still, tiny_trainer
 from torch import nn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmscratch.batches import CaptionPairs, collate, to_device
+from mmscratch.batches import Examples, collate, to_device
 from mmscratch.data.captions import SceneCaptions
 from mmscratch.data.translations import SceneTranslation
 from mmscratch.engine.runs import read_checkpoint
 from mmscratch.finetuning import load_run, parameter_groups
 from mmscratch.model import ModelConfig
-from mmscratch.text import PAD, BytePairEncoding, Vocabulary
-from mmscratch.training import TrainConfig, Trainer, _SmoothedCrossEntropy, warmup_and_cosine, word_loss
+from mmscratch.reliability import write_atomically
+from mmscratch.text import PAD, UNK, BytePairEncoding, Vocabulary
+from mmscratch.training import TrainConfig, Trainer, warmup_and_cosine
 
 CONFIG = TrainConfig(epochs=2, batch_size=7, warmup=4, evaluate_every=5, precision="float32")  # 53 captions: 8 steps an epoch
-DECODERS = [{"decoder": "lstm"}, {"decoder": "transformer"}]
-STILL = {"backbone": "vit", "depth": 1, "width": 8, "dropout": 0.0}  # no batch norm, no dropout: parts do not matter
+DECODERS = pytest.mark.parametrize("decoder", [LSTM, TRANSFORMER], ids=["lstm", "transformer"])
 
 
 @pytest.fixture(autouse=True)
@@ -57,9 +58,7 @@ def states_equal(a, b):
 
 
 def gradients(trainer, batch):
-    trainer.model.zero_grad()
-    trainer._gradient(batch)
-    return {name: parameter.grad.clone() for name, parameter in trainer.model.named_parameters()}
+    return step_gradients(trainer, batch)[1]
 
 
 def a_batch(trainer, count, device="cpu"):
@@ -91,69 +90,36 @@ def resumed_after(steps, make):
     return whole, resumed
 
 
-def translator(folder, config=CONFIG, joint=False, pieces=150, backwards=False, **model):
-    """A trainer of a tiny model that translates; two of three sentences have a picture beside them."""
-    training, validation = (SceneTranslation(split, n, size=32, hidden="some") for split, n in (("train", 53), ("validation", 11)))
+def translator(folder, config=CONFIG, joint=False, pieces=150, backwards=False, image=IMAGE, decoder=LSTM, **settings):
+    """A trainer of a tiny model that translates; two of three sentences have a picture."""
+    training = SceneTranslation("train", 53, size=32, hidden="some")
+    validation = SceneTranslation("validation", 11, size=32, hidden="some")
     for data in (training, validation):
-        data.pictured = [i % 3 > 0 for i in range(len(data))]
-    sources, translations = training.sources, [refs[0] for refs in training.references]
+        column = data.columns["image"]
+        column.keys = [key if i % 3 > 0 else None for i, key in enumerate(column.keys)]
+    sources, translations = training.columns["source"], [refs[0] for refs in training.references]
     if joint:
         target = source = BytePairEncoding.learn([*sources, *translations], pieces)
     else:
         source, target = Vocabulary.build(sources), Vocabulary.build(translations)
         source = Vocabulary(source.state()[::-1]) if backwards else source
-    pairs = (CaptionPairs(data, target, source_vocabulary=source) for data in (training, validation))
-    size = {"depth": (1,), "width": 5, "image_size": 32, "embed_dim": 12, "hidden_size": 13, "num_heads": 2, "max_length": 97}
-    model = {"dropout": 0.2, "joint_vocabulary": joint, "modality_dropout": 0.3} | model
-    return Trainer(ModelConfig(len(target), source_vocab_size=len(source), **size | model), config, *pairs, folder)
+    examples = tuple(Examples(data, {"target": target, "source": source}) for data in (training, validation))
+    if decoder["name"] == "transformer":
+        decoder = decoder | {"max_length": 97}
+    encoders = {"image": image, "source": decoder | {"vocab_size": len(source)}}
+    settings = {"joint_vocabulary": joint, "modality_dropout": 0.3} | settings
+    return Trainer(ModelConfig(len(target), encoders, decoder, 12, **settings), config, examples, folder)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The step.
 
 
-@pytest.mark.parametrize("scale", [1, 1e4], ids=["logits of 1", "logits of 10,000"])
-@pytest.mark.parametrize("real", [13, 9, 0], ids=["all words", "some padding", "all padding"])
-@pytest.mark.parametrize("smoothing", [0.1, 0.7])
-def test_the_smoothed_loss_and_its_gradient_are_those_of_torch(smoothing, real, scale):
-    torch.manual_seed(0)
-    logits = scale * torch.randn(13, 29, dtype=torch.float64)
-    target = torch.randint(1, 29, (13,)).masked_fill(torch.randperm(13) >= real, PAD)
-    results = []
-    for loss in (
-        lambda x: _SmoothedCrossEntropy.apply(x, target, smoothing),
-        lambda x: F.cross_entropy(x, target, label_smoothing=smoothing, ignore_index=PAD, reduction="sum"),
-    ):
-        x = logits.clone().requires_grad_()
-        value = loss(x)
-        (0.37 * value).backward()
-        results.append((value.detach(), x.grad))
-    assert_close(*results, rtol=1e-10, atol=1e-10)
-    assert_close(x.detach(), logits, rtol=0, atol=0)
-    assert results[0][1].any() == (real > 0)
-
-
-def test_the_loss_of_words_asks_for_its_logits_as_it_is_told():
-    logits, target = torch.randn(5, 7, 29, requires_grad=True), torch.randint(5, (5, 7))
-
-    def model(batch, teacher_forcing):
-        asked.append(teacher_forcing)
-        return logits.bfloat16()
-
-    for smoothing in (0.0, 0.3):
-        asked = []
-        (gradient,) = torch.autograd.grad(loss := word_loss(model, {"target": target}, smoothing, 0.25), logits)
-        flat, options = logits.bfloat16().float().flatten(0, 1), {"ignore_index": PAD, "reduction": "sum"}
-        expected = F.cross_entropy(flat, target.flatten(), label_smoothing=smoothing, **options)
-        assert_close(loss, expected)
-        assert_close(gradient, torch.autograd.grad(expected, logits)[0])
-        assert asked == [0.25]
-
-
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_parts_of_a_batch_in_which_some_have_pictures_give_the_gradient_of_the_whole(smoothing, tmp_path):
-    config = replace(CONFIG, batch_size=32, label_smoothing=smoothing)
-    runs = [translator(tmp_path / str(n), replace(config, accumulate=n), **STILL, modality_dropout=0.0) for n in (1, 3, 32)]
+    config = replace(CONFIG, batch_size=32)
+    settings = still() | {"label_smoothing": smoothing, "modality_dropout": 0.0}
+    runs = [translator(tmp_path / str(n), replace(config, accumulate=n), **settings) for n in (1, 3, 32)]
     batch = a_batch(runs[0], 32)
     assert batch["has_image"].float().mean() == 21 / 32 and not batch["has_image"][::3].any()  # one part has none
     expected, *others = (gradients(run, batch) for run in runs)
@@ -161,40 +127,86 @@ def test_the_parts_of_a_batch_in_which_some_have_pictures_give_the_gradient_of_t
         assert_close(got, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_share_of_words_that_it_is_told_is_that_of_the_settings(tmp_path):
-    shares, still = (0.0, 1.0), STILL | {"modality_dropout": 0.0}
-    runs = [translator(tmp_path / str(share), replace(CONFIG, teacher_forcing=share), **still) for share in shares]
-    batch = a_batch(runs[0], 7)
-    words = (batch["target"] != PAD).sum()
-    for run, share in zip(runs, shares):
-        got = gradients(run, batch)
+def test_the_fraction_of_true_words_that_it_reads_is_that_of_the_settings(tmp_path):
+    runs = {}
+    for fraction in (0.0, 1.0):
+        settings = still() | {"modality_dropout": 0.0, "teacher_forcing": fraction}
+        runs[fraction] = translator(tmp_path / str(fraction), **settings)
+    batch = a_batch(runs[0.0], 7)
+    words = batch["target"] != PAD
+    found = {}
+    for fraction, run in runs.items():
+        found[fraction] = gradients(run, batch)
         run.model.zero_grad()
-        (word_loss(run.model, batch, teacher_forcing=share) / words).backward()
-        assert_close(got, {name: parameter.grad for name, parameter in run.model.named_parameters()})
-        run.told = got
-    assert any((runs[0].told[name] != gradient).any() for name, gradient in runs[1].told.items())
-    assert runs[0]._validate() == pytest.approx(runs[1]._validate(), rel=1e-6)  # which is told all of them
+        logits = run.model(batch, teacher_forcing=fraction)
+        F.cross_entropy(logits[words], batch["target"][words]).backward()
+        assert_close(found[fraction], {name: parameter.grad for name, parameter in run.model.named_parameters()})
+    assert any((found[0.0][name] != gradient).any() for name, gradient in found[1.0].items())
+    assert runs[0.0]._validate() == pytest.approx(runs[1.0]._validate(), rel=1e-6)  # which reads all of them
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_loss_is_that_of_the_formula_and_pads_count_in_neither_term(smoothing, trainer):
-    run = trainer(**STILL)
-    run.model.eval()
+    run = trainer(**still(), label_smoothing=smoothing)  # without dropout, training and not
     batch = a_batch(run, 5)
+    longer = batch | {"target": F.pad(batch["target"], (0, 3), value=PAD)}
     log_p, target = run.model(batch).log_softmax(-1), batch["target"]
-    expected = 0
-    for b, t in target.ne(PAD).nonzero().tolist():
-        expected -= (1 - smoothing) * log_p[b, t, target[b, t]] + smoothing * log_p[b, t].mean()
-    assert_close(word_loss(run.model, batch, smoothing), expected)
-    longer = batch | {"target": F.pad(target, (0, 3), value=PAD)}
-    assert_close(word_loss(run.model, longer, smoothing), expected)
+    for is_training, s in ((True, smoothing), (False, 0.0)):  # smoothing is for training only
+        expected = 0
+        for b, t in target.ne(PAD).nonzero().tolist():
+            expected -= (1 - s) * log_p[b, t, target[b, t]] + s * log_p[b, t].mean()
+        for padded in (batch, longer):
+            loss, count = run.model.train(is_training).loss(padded)
+            assert_close(loss, expected)
+            assert count == (target != PAD).sum()
 
 
-@pytest.mark.parametrize("decoder", DECODERS, ids=str)
+class Toy(nn.Module):
+    """Its loss is of its own kind, and so is what it counts: the words of an example are the weight of its square."""
+
+    counts = "squares"
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 1)
+
+    def loss(self, batch):
+        colours = batch["image"].float().mean((2, 3)) / 255  # (B, 3)
+        weights = (batch["target"] > UNK).sum(1)  # (B,)
+        return (weights * self.linear(colours).squeeze(1).square()).sum(), weights.sum()
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 32])
+@pytest.mark.parametrize("empty", [(), (0, 3, 6), (1, 4)], ids=["none empty", "first part of 3 empty", "two empty"])
+def test_any_model_s_gradient_is_that_of_its_sum_divided_by_its_count(empty, parts, trainer, monkeypatch):
+    monkeypatch.setattr("mmscratch.training.build_model", lambda config: Toy())
+    run = trainer(config=replace(CONFIG, accumulate=parts))
+    batch = a_batch(run, 7)
+    batch["target"][list(empty)] = PAD
+    of_parts = [run.model.loss({name: value[i::3] for name, value in batch.items()})[1].item() for i in range(3)]
+    assert len(set(of_parts)) > 1  # the counts of the parts differ
+    loss, count = run.model.loss(batch)
+    expected = torch.autograd.grad(loss / count, list(run.model.parameters()))
+    stats, found = step_gradients(run, batch)
+    assert_close(list(found.values()), list(expected))
+    assert stats.count == count == sum(of_parts) and stats.examples == 7
+    assert stats.loss == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_metrics_have_the_rate_of_what_the_model_counts(trainer, monkeypatch):
+    monkeypatch.setattr("mmscratch.training.build_model", lambda config: Toy())
+    run = trainer()
+    run.fit()
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert any("squares_per_second" in line for line in lines) and run.step == 16
+
+
+@DECODERS
 @pytest.mark.parametrize("parts", [2, 4, 32])
 def test_the_gradient_of_parts_is_that_of_the_whole_batch_by_words(parts, decoder, trainer):
-    config = replace(CONFIG, batch_size=32, label_smoothing=0.1)
-    whole, split = trainer("whole", config, **STILL, **decoder), trainer("split", replace(config, accumulate=parts), **STILL, **decoder)
+    config = replace(CONFIG, batch_size=32)
+    settings = still(decoder) | {"label_smoothing": 0.1}
+    whole, split = trainer("whole", config, **settings), trainer("split", replace(config, accumulate=parts), **settings)
     batch = a_batch(whole, 32)
     lengths = (batch["target"] != PAD).sum(1)
     assert len({part.sum().item() for part in lengths.tensor_split(4)}) > 1  # the parts have different numbers of words
@@ -209,28 +221,31 @@ def test_the_gradient_of_parts_is_that_of_the_whole_batch_by_words(parts, decode
 
 
 @pytest.mark.parametrize("parts", [3, 32])
-def test_the_parts_of_a_batch_tell_its_loss_and_count_its_words(parts, trainer):
-    whole, split = trainer("whole", **STILL), trainer("split", replace(CONFIG, accumulate=parts), **STILL)
+def test_the_parts_of_a_batch_add_up_to_its_loss_its_words_and_its_examples(parts, trainer):
+    whole, split = trainer("whole", **still()), trainer("split", replace(CONFIG, accumulate=parts), **still())
     batch = a_batch(whole, 11)
     batch["target"][3] = PAD  # a picture without words counts for nothing
-    for told in (whole._gradient(batch), split._gradient(batch)):
-        assert_close(told[0], word_loss(whole.model, batch).detach())
-        assert [number.item() for number in told[1:]] == [(batch["target"] != PAD).sum(), 10]
-        assert not told[0].requires_grad
+    expected = whole.model.loss(batch)[0].detach()
+    firsts = batch["target"], batch["target"][::min(parts, 11)]  # the first micro-batch of each
+    for run, first in zip((whole, split), firsts):
+        loss, count, examples, unit = run._gradient(batch)
+        assert_close(loss, expected)
+        assert (count, examples, unit) == ((batch["target"] != PAD).sum(), 11, (first != PAD).sum())
+        assert not loss.requires_grad
 
 
 def test_accumulation_trains_the_same_model(trainer):
-    whole, split = trainer("whole", **STILL), trainer("split", replace(CONFIG, accumulate=3), **STILL)
+    whole, split = trainer("whole", **still()), trainer("split", replace(CONFIG, accumulate=3), **still())
     whole.fit(), split.fit()
     assert [loss for _, loss in split.history] == pytest.approx([loss for _, loss in whole.history], abs=1e-5)
 
 
 def test_a_step_is_what_torch_s_own_pieces_make_of_it(trainer):
-    run, copy = trainer("run", **STILL), trainer("copy", **STILL)
+    run, copy = trainer("run", **still()), trainer("copy", **still())
     optimizer = torch.optim.AdamW(parameter_groups(copy.model, 0.05), betas=(0.9, 0.98))
     for i in range(5):
         batch = a_batch(run, 11)
-        told = run._train_step(batch)
+        stats = run._train_step(batch)
         run.step += 1
         logits = copy.model(batch)
         loss = F.cross_entropy(logits.flatten(0, 1), batch["target"].flatten(), ignore_index=PAD)
@@ -240,20 +255,20 @@ def test_a_step_is_what_torch_s_own_pieces_make_of_it(trainer):
             group["lr"] = CONFIG.learning_rate * warmup_and_cosine(i, 16, 4)
         optimizer.step()
         optimizer.zero_grad()
-        assert told.loss / told.words == pytest.approx(loss.item(), rel=1e-5)
-        assert told.norm == pytest.approx(norm.item(), rel=1e-4) and told.pictures == 11
+        assert stats.loss / stats.count == pytest.approx(loss.item(), rel=1e-5)
+        assert stats.norm == pytest.approx(norm.item(), rel=1e-4) and stats.examples == 11
     assert_close(run.model.state_dict(), copy.model.state_dict(), rtol=1e-4, atol=1e-6)
 
 
 def test_clipping_bounds_the_gradient_and_tells_its_norm_before(trainer):
     run, seen = trainer(config=replace(CONFIG, clip_norm=0.01)), []
     run.optimizer.register_step_pre_hook(lambda *_: seen.extend(p.grad.flatten() for p in run.model.parameters()))
-    told = run._train_step(a_batch(run, 7))
-    assert told.norm > 0.1 and torch.cat(seen).norm().item() == pytest.approx(0.01, rel=1e-3)
+    stats = run._train_step(a_batch(run, 7))
+    assert stats.norm > 0.1 and torch.cat(seen).norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
 def test_clipping_does_not_see_the_scale_of_float16(trainer):
-    runs = [trainer(name, replace(CONFIG, precision=name, clip_norm=0.01), **STILL) for name in ("float32", "float16")]
+    runs = [trainer(name, replace(CONFIG, precision=name, clip_norm=0.01), **still()) for name in ("float32", "float16")]
     seen = []
     for run in runs:
         run.optimizer.register_step_pre_hook(lambda *_, run=run: seen.append([p.grad.flatten() for p in run.model.parameters()]))
@@ -273,7 +288,7 @@ def test_the_learning_rate_rises_and_falls(trainer):
 
 
 def test_biases_and_norms_do_not_decay(trainer):
-    model = trainer(**STILL, decoder="transformer").model
+    model = trainer(**still(TRANSFORMER)).model
     decaying, kept = parameter_groups(model, 0.3)
     assert (decaying["weight_decay"], kept["weight_decay"]) == (0.3, 0.0)
     for module in model.modules():
@@ -317,7 +332,7 @@ def test_the_schedule_does_not_move_with_a_skipped_step(trainer):
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precisions_learn_what_float32_learns(precision, trainer):
-    runs = [trainer(name, replace(CONFIG, precision=name, epochs=4), dropout=0.0) for name in ("float32", precision)]
+    runs = [trainer(name, replace(CONFIG, precision=name, epochs=4), decoder=LSTM | {"dropout": 0.0}) for name in ("float32", precision)]
     for run in runs:
         run.fit()
     assert runs[1].best_loss == pytest.approx(runs[0].best_loss, rel=0.03)
@@ -346,9 +361,39 @@ def test_same_seed_same_model_and_another_seed_another(trainer):
     assert not states_equal(runs[0], runs[2])
 
 
+FRESH = """if True:
+    import hashlib, sys
+    import torch
+    from helpers import tiny_trainer
+    from mmscratch.engine.runs import read_checkpoint
+    from mmscratch.training import TrainConfig
+
+    trainer = tiny_trainer(sys.argv[1], TrainConfig(batch_size=7, warmup=4, precision="auto"))
+    trainer.fit()
+    saved = read_checkpoint(trainer.folder / "best.pt")
+    digest = hashlib.sha256()
+    for name, value in saved["model"].items():
+        digest.update(f"{name} {value.shape} {value.dtype}".encode() + value.contiguous().numpy().tobytes())
+    print(trainer.precision, trainer.history, digest.hexdigest())
+"""
+
+
+def test_two_fresh_processes_with_the_same_seed_train_the_same_model(tmp_path):
+    """To the bit, in the precision that suits the machine: nothing that changes the result is chosen by a clock."""
+    here = Path(__file__).parent
+    processes = []
+    for name in ("one", "other"):
+        environment = os.environ | {"PYTHONPATH": f"{here}{os.pathsep}{here.parent}", "CUDA_VISIBLE_DEVICES": ""}
+        environment |= {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": str(len(name))}  # a set has another order in each
+        command = [sys.executable, "-c", FRESH, str(tmp_path / name)]
+        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+    one, other = (process.communicate(timeout=300)[0].splitlines()[-1] for process in processes)
+    assert one == other and len(one.split()[-1]) == 64 and "[[8, " in one
+
+
 def test_learns_a_few_captions_by_heart(trainer):
-    config = replace(CONFIG, epochs=150, learning_rate=1e-2, evaluate_every=1000)
-    run = trainer(config=config, count=7, width=8, embed_dim=64, hidden_size=64, dropout=0.0)
+    config = replace(CONFIG, epochs=60, learning_rate=2e-2, evaluate_every=1000)
+    run = trainer(config=config, count=5, image=IMAGE | {"width": 8}, decoder={"name": "lstm", "hidden_size": 64}, embed_dim=64)
     run.train.augmented = False
     run.fit()
     assert json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[-2])["loss"] < 0.05
@@ -361,24 +406,24 @@ def test_ctrl_c_and_going_on_give_what_an_unbroken_run_gives(trainer, steps):
     assert resumed.best_loss == whole.best_loss and resumed.history == whole.history
 
 
-@pytest.mark.parametrize("part", [{"decoder": "lstm"}, {"decoder": "transformer", "joint": True}], ids=str)
-def test_a_translator_that_was_stopped_goes_on_to_the_bit(part, tmp_path):
-    config = replace(CONFIG, label_smoothing=0.1)
-    whole, resumed = resumed_after(3, lambda name: translator(tmp_path / name, config, **part))
+@pytest.mark.parametrize("decoder, joint", [(LSTM, False), (TRANSFORMER, True)], ids=["lstm", "transformer, joint"])
+def test_a_translator_that_was_stopped_goes_on_to_the_bit(decoder, joint, tmp_path):
+    settings = {"decoder": decoder, "joint": joint, "label_smoothing": 0.1}
+    whole, resumed = resumed_after(3, lambda name: translator(tmp_path / name, **settings))
     assert states_equal(whole, resumed) and whole.history == resumed.history
     assert whole.history[0][1] > whole.best_loss > 0
     with pytest.raises(ValueError, match="modality_dropout 0.5, there 0.3"):
-        translator(whole.folder, config, **part, modality_dropout=0.5)
+        translator(whole.folder, **settings, modality_dropout=0.5)
 
 
 def test_a_run_of_other_source_words_is_refused(tmp_path):
     stop_after(translator(tmp_path / "apart"), 3)
     stop_after(translator(tmp_path / "joint", joint=True), 3)
-    with pytest.raises(ValueError, match="other words.*choose another --to"):
+    with pytest.raises(ValueError, match="other vocabularies.target.*choose another --to"):
         translator(tmp_path / "joint", joint=True, pieces=149)
     with pytest.raises(ValueError) as caught:
         translator(tmp_path / "apart", backwards=True)
-    assert "other source_words" in str(caught.value) and "other words" not in str(caught.value)
+    assert "other vocabularies.source" in str(caught.value) and "vocabularies.target" not in str(caught.value)
 
 
 def test_skipped_steps_and_the_scale_survive_a_stop(trainer):
@@ -431,7 +476,7 @@ def test_fit_runs_outside_the_main_thread(trainer):
 
 
 def test_the_validation_loss_is_that_of_each_caption_alone(trainer):
-    run = trainer(config=replace(CONFIG, label_smoothing=0.2))  # which is for training only
+    run = trainer(label_smoothing=0.2)  # which is for training only
     run.model.eval()
     total = words = 0
     for i in range(len(run.validation)):
@@ -446,9 +491,11 @@ def test_the_validation_loss_is_that_of_each_caption_alone(trainer):
 
 def test_a_run_of_other_settings_is_refused_and_the_differences_are_listed(trainer):
     stop_after(trainer(), 3)
-    with pytest.raises(ValueError, match="hidden_size 17, there 13.*choose another --to"):
-        trainer(hidden_size=17)
-    with pytest.raises(ValueError, match="captions 59, there 53; .*epochs 3, there 2"):
+    with pytest.raises(ValueError, match=r"\(decoder.hidden_size 17, there 13\): choose another --to"):
+        trainer(decoder=LSTM | {"hidden_size": 17})
+    with pytest.raises(ValueError, match="other encoders.image.name|encoders.image.name vit, there resnet"):
+        trainer(**still())
+    with pytest.raises(ValueError, match="examples 59, there 53; .*epochs 3, there 2"):
         trainer(config=replace(CONFIG, epochs=3), count=59)
     trainer(config=replace(CONFIG, workers=1))  # which changes nothing
 
@@ -456,14 +503,31 @@ def test_a_run_of_other_settings_is_refused_and_the_differences_are_listed(train
 def test_the_best_model_loads_with_its_vocabulary_and_what_it_was_trained_on(trainer):
     run = trainer()
     run.fit()
-    model, vocabulary, saved = load_run(run.folder)
-    assert vocabulary.words == run.train.vocabulary.words
+    model, vocabularies, saved = load_run(run.folder)
+    assert vocabularies.keys() == {"target"} and vocabularies["target"].words == run.train.vocabularies["target"].words
     assert saved["facts"] == {"data": "scenes"} and saved["model_config"] == asdict(run.model_config)
     assert not model.training
     entries = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     validated = {entry["step"]: entry["validation_loss"] for entry in entries if "validation_loss" in entry}
     assert list(validated) == [5, 10, 15, 16] == [step for step, _ in run.history]
     assert min(validated.values()) == pytest.approx(run.best_loss, abs=1e-4)
+
+
+@pytest.mark.parametrize("version", [None, 1, 3])
+def test_a_run_of_another_layout_is_refused_in_one_line(version, trainer):
+    """None: of a time when checkpoints did not say."""
+    path = trainer().folder / "last.pt"
+    stop_after(trainer(), 3)
+    saved = read_checkpoint(path)
+    assert saved.pop("version") == 2
+    write_atomically(path, saved if version is None else saved | {"version": version})
+    with pytest.raises(ValueError) as caught:
+        trainer()
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{path} is of layout {version or 1}, and ") and "another --to" in line
+    write_atomically(path, {"step": 1})
+    with pytest.raises(ValueError, match="last.pt is the checkpoint of something else: choose another --to"):
+        trainer()
 
 
 def test_metrics_after_the_checkpoint_are_forgotten_when_a_run_goes_on(trainer):
@@ -497,8 +561,8 @@ def test_nothing_is_asked_for_in_float64(trainer):
                     seen.setdefault(x.dtype, function)
             return result
 
-    for decoder in DECODERS:
-        run = trainer(decoder["decoder"], **decoder)
+    for decoder in (LSTM, TRANSFORMER):
+        run = trainer(decoder["name"], decoder=decoder)
         with Watch():
             run._train_step(a_batch(run, 7))
             run._validate()
@@ -507,8 +571,9 @@ def test_nothing_is_asked_for_in_float64(trainer):
 
 def test_a_compiled_model_learns_the_same_and_its_checkpoint_does_not_show_it(trainer, monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # traced, but no minutes of C++
-    runs = [trainer(f"{flag}", replace(CONFIG, compile=flag, epochs=1), **STILL, decoder="transformer") for flag in (False, True)]
-    for run in runs:
+    settings = still(TRANSFORMER | {"num_layers": 1})
+    runs = [trainer(f"{flag}", replace(CONFIG, compile=flag), count=11, **settings) for flag in (False, True)]
+    for run in runs:  # two batches an epoch, of 7 and of 4: it is traced once for that size, and once for any
         run.fit()
     assert runs[1].best_loss == pytest.approx(runs[0].best_loss, rel=1e-3)
     for name in ("last.pt", "best.pt"):
@@ -521,9 +586,9 @@ def test_a_compiled_model_learns_the_same_and_its_checkpoint_does_not_show_it(tr
 
 def test_nothing_to_train_on_is_refused(trainer, tmp_path):
     run = trainer()
-    empty = CaptionPairs(SceneCaptions("train", 0), run.train.vocabulary)
-    with pytest.raises(ValueError, match="0 captions to train on"):
-        Trainer(ModelConfig(10), CONFIG, empty, run.validation, tmp_path)
+    empty = Examples(SceneCaptions("train", 0), run.train.vocabularies)
+    with pytest.raises(ValueError, match="0 examples to train on and 15 to validate with"):
+        Trainer(ModelConfig(10), CONFIG, (empty, run.validation), tmp_path)
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_layer(trainer):
@@ -548,7 +613,7 @@ def test_gradients_that_stay_infinite_stop_the_run_later(trainer):
 def test_out_of_memory_says_how_much_was_asked_and_what_to_lower(trainer):
     run = trainer(config=replace(CONFIG, accumulate=2))
     run.model.register_forward_hook(lambda *_: torch.empty(10**15))
-    with pytest.raises(MemoryError, match=r"step 1 \(4 captions and pictures of 32 pixels at once, on cpu\).*--accumulate"):
+    with pytest.raises(MemoryError, match=r"step 1 \(4 examples at once, on cpu\).*--accumulate"):
         run.fit()
 
 
@@ -591,9 +656,9 @@ def test_copies_on_a_side_stream_change_nothing(trainer):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("decoder", DECODERS, ids=str)
+@DECODERS
 def test_a_model_compiled_for_a_gpu_learns_the_same(decoder, trainer):
-    runs = [trainer(f"{flag}", replace(CONFIG, compile=flag), **STILL, **decoder) for flag in (False, True)]
+    runs = [trainer(f"{flag}", replace(CONFIG, compile=flag), **still(decoder)) for flag in (False, True)]
     for run in runs:
         run.fit()
     assert runs[1].best_loss == pytest.approx(runs[0].best_loss, rel=1e-2)
@@ -612,57 +677,90 @@ def test_memory_stays_flat_over_steps(trainer):
 # Killed.
 
 
-KILLED = """
-import os, random, signal, sys, time
-import torch
-torch.set_num_threads(1)
-from helpers import tiny_trainer
-import mmscratch.training as training
-from mmscratch.engine.runs import read_checkpoint
+# A run is killed at these moments of its 16 steps, one after the other, and resumed after each. It saves at every third step.
+MOMENTS = [
+    (2, "in the step"),  # there is no checkpoint yet
+    (None, "at any time"),  # in the first three steps
+    (None, "at any time"),
+    (5, "after the best model is kept"),  # which is newer than the checkpoint
+    (6, "before it is renamed"),  # the checkpoint is written, and does not count yet
+    (9, "in the step"),  # the first of the second epoch, whose batches the worker has begun to read
+    (10, "while validating"),
+    (12, "after it is renamed"),
+    (15, "after the best model is kept"),  # and the checkpoint of this step is not
+    (16, "before it is renamed"),
+]
 
-folder, kills, epochs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-training.SAVE_SECONDS = 0.05
-config = training.TrainConfig(epochs, batch_size=7, accumulate=2, evaluate_every=5, precision="float32", workers=2)
-chance, reached = random.Random(0), 0
 
-def step():
-    return read_checkpoint(f"{folder}/last.pt")["step"] if os.path.exists(f"{folder}/last.pt") else 0
+def train_and_be_killed(trainer, moment, chance):
+    """Train until that moment, at which this process kills itself."""
+    number, where = moment
 
-for attempt in range(kills + 1):
-    child = os.fork()  # of a process that has computed nothing yet: its children may
-    if child == 0:
-        try:
-            trainer = tiny_trainer(folder, config)
-            take = trainer._train_step
-            if attempt < kills:  # not too fast for those who wait to kill it
-                trainer._train_step = lambda batch: (time.sleep(0.01), take(batch))[1]
-            trainer.fit()
-        except BaseException as error:
-            print(f"attempt {attempt}: {error!r}", file=sys.stderr)
-            os._exit(3)
-        os._exit(0)
-    if attempt < kills:
-        while attempt % 2 == 0 and step() <= reached:  # every second time it may get on first
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.25))
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    assert status == (signal.SIGKILL if attempt < kills else 0), f"attempt {attempt} ended with {status}"
-    assert step() >= reached, "a checkpoint was lost"
-    reached = step()
-"""
+    def die(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def at(now):
+        if (trainer.step, now) == (number, where):
+            die()
+
+    def step(batch):
+        trainer.saved_at = -math.inf if (trainer.step + 1) % 3 == 0 else math.inf  # when it is time to save
+        stats = take(batch)
+        if (trainer.step + 1, "in the step") == (number, where):
+            die()
+        if number is None:
+            time.sleep(0.05)  # not too fast for the clock that kills it
+        return stats
+
+    def validate():
+        at("while validating")
+        return measure()
+
+    def rename(source, target):
+        if target.name == "last.pt":
+            at("before it is renamed")
+        replace_file(source, target)
+        if target.name == "last.pt":
+            at("after it is renamed")
+        if target.name == "best.pt":
+            at("after the best model is kept")
+
+    take, measure, replace_file = trainer._train_step, trainer._validate, os.replace
+    trainer._train_step, trainer._validate, os.replace = step, validate, rename
+    if where == "at any time":
+        threading.Timer(chance, die).start()
+    trainer.fit()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_killed_at_random_moments_and_gone_on_gives_the_same_to_the_bit(tmp_path):
-    kills, path = int(os.environ.get("KILLS", 8)), os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
-    environment, states = os.environ | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}, {}
-    for name, count in (("killed", kills), ("whole", 0)):
-        command = [sys.executable, "-c", KILLED, str(tmp_path / name), str(count), str(5 * kills)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stderr
-        states[name] = [read_checkpoint(tmp_path / name / kept) for kept in ("last.pt", "best.pt")]
-    assert_same(states["killed"], states["whole"])
+def test_killed_at_many_moments_and_gone_on_gives_the_same_to_the_bit(trainer, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # a fork could not use it
+    config = replace(CONFIG, accumulate=2, workers=1)
+    whole = trainer("whole", config)
+    whole.fit()
+    path, chance = tmp_path / "killed/last.pt", random.Random(0)
+    reached = 0
+    for moment in MOMENTS:
+        seconds = chance.uniform(0, 0.15)
+        child = os.fork()
+        if child == 0:
+            try:
+                train_and_be_killed(trainer("killed", config), moment, seconds)
+            finally:
+                os._exit(3)
+        _, status = os.waitpid(child, 0)
+        assert status == signal.SIGKILL, f"at {moment} it ended with {status}"
+        step = read_checkpoint(path)["step"] if path.exists() else 0
+        assert step >= reached, "a checkpoint was lost"
+        if moment[0]:
+            assert step == (moment[0] if moment[1] == "after it is renamed" else (moment[0] - 1) // 3 * 3)
+        reached = step
+    resumed = trainer("killed", config)
+    assert resumed.step == 15
+    resumed.fit()
+    for name in ("last.pt", "best.pt"):
+        assert_same(*(read_checkpoint(tmp_path / run / name) for run in ("killed", "whole")))
+    assert states_equal(whole, resumed)
 
 
 def assert_same(a, b, where=""):

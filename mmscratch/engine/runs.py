@@ -42,11 +42,20 @@ def read_run(path: Path, settings: dict) -> dict:
 
 
 def differences(ours: dict, theirs: dict) -> list[str]:
-    """In words, what is not the same in two dicts: "batch_size 64, there 32"."""
+    """In words, what is not the same in two dicts, and in dicts within them: "decoder.hidden_size 64, there 32"."""
     found = []
+    ours, theirs = _flat(ours), _flat(theirs)
     for name in ours | theirs:
         mine, other = ours.get(name, "nothing"), theirs.get(name, "nothing")
         if mine != other:
             short = max(len(str(mine)), len(str(other))) < 100
             found.append(f"{name} {mine}, there {other}" if short else f"other {name}")
     return found
+
+
+def _flat(values: dict, before: str = "") -> dict:
+    """{"decoder": {"name": "lstm"}} -> {"decoder.name": "lstm"}."""
+    flat = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {f"{before}{name}": value}
+    return flat
