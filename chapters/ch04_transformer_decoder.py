@@ -375,8 +375,8 @@ def shuffle_patches(images, order):
 order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
 vit_sizes = {"image_size": 64, "patch_size": P, "num_layers": 2, "num_heads": 4}
 vit_sizes |= {"hidden_dim": D, "mlp_dim": 2 * D}
-vit = VisionTransformer(**vit_sizes, num_classes=0).eval()
-resnet = ResNet((1, 1, 1), num_classes=0, width=16).eval()
+vit = VisionTransformer(**vit_sizes, num_classes=None).eval()
+resnet = ResNet((1, 1, 1), num_classes=None, width=16).eval()
 with torch.no_grad():
     shuffled = shuffle_patches(picture, order)
     of_resnet = resnet(shuffled) - resnet(picture)  # (1, 64)

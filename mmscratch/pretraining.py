@@ -1,12 +1,13 @@
 """Pre-training: a CNN learns what is in a picture; then it is frozen, and a decoder learns to speak of what it sees."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from .attention import Memory
 from .batches import collate
@@ -56,9 +57,8 @@ def train_labels(
     model.to(device, memory_format=torch.channels_last).train()
     frequency = labels.float().mean(0).clamp(min=1 / len(labels))
     weight = (frequency.min() / frequency).to(device)  # (L,)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.05)
     steps = epochs * (len(images) // batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(warmup_and_cosine, steps=steps, warmup=10))
+    optimizer, schedule = _recipe(model.parameters(), 3e-3, steps)
     generator, losses = torch.Generator().manual_seed(seed), []
     for _ in range(epochs):
         order = torch.randperm(len(images), generator=generator)
@@ -71,6 +71,17 @@ def train_labels(
             schedule.step()
             losses.append(loss.item())
     return losses
+
+
+def _recipe(
+    parameters: Iterable[nn.Parameter],
+    learning_rate: float,
+    steps: int,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> tuple[torch.optim.AdamW, LambdaLR]:
+    """AdamW and its schedule: the rate rises to `learning_rate` for the first tenth of all steps, then falls as a cosine."""
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.05, betas=betas)
+    return optimizer, LambdaLR(optimizer, partial(warmup_and_cosine, steps=steps, warmup=10))
 
 
 @torch.no_grad()
@@ -144,9 +155,8 @@ def teach(
     if encoder:
         added = [*encoder.projection.parameters(), *encoder.norm.parameters(), encoder.position, *encoder.blocks.parameters()]
         parameters = added + parameters
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.05, betas=(0.9, 0.98))
-    rates = partial(warmup_and_cosine, steps=epochs * steps, warmup=10)
-    schedule, losses = torch.optim.lr_scheduler.LambdaLR(optimizer, rates), []
+    optimizer, schedule = _recipe(parameters, learning_rate, epochs * steps, betas=(0.9, 0.98))
+    losses = []
     decoder.train()
     for epoch in range(epochs):
         for batch in torch.randperm(len(targets), generator=generator).split(batch_size)[:steps]:

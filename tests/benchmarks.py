@@ -18,9 +18,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from mmscratch.__main__ import TRANSLATOR
 from mmscratch.attention import Memory, MultiHeadAttention, causal_mask
-from mmscratch.batches import CaptionPairs, collate
+from mmscratch.batches import Examples, collate
 from mmscratch.data.captions import SceneCaptions
 from mmscratch.data.language import captions
 from mmscratch.data.scenes import Scene, render
@@ -31,6 +30,7 @@ from mmscratch.finetuning import add_lora, merge_lora
 from mmscratch.metrics import bleu, cider_d
 from mmscratch.model import ModelConfig
 from mmscratch.recurrent import LSTM, LSTMDecoder
+from mmscratch.tasks.translation import Translation
 from mmscratch.text import BOS, EOS, PAD, Vocabulary, tokenize
 from mmscratch.training import TrainConfig, Trainer
 from mmscratch.transformer import TransformerDecoder
@@ -99,20 +99,36 @@ class TorchGPT(nn.Module):
 
 
 class TorchTranslator(nn.Module):
-    """torch.nn.Transformer as a translator with a joint vocabulary, of the size and with the parts of ours."""
+    """torch.nn.Transformer as a translator with a joint vocabulary, of the size and with the parts and the loss of ours."""
+
+    counts = "words"
 
     def __init__(self, config):
         super().__init__()
-        D, size = config.embed_dim, {"dim_feedforward": config.feedforward_size, "dropout": config.dropout}
+        D = config.embed_dim
+        reader, writer = config.encoders["source"], config.decoder
         self.transformer = nn.Transformer(
-            D, config.num_heads, config.source_layers, config.num_layers, activation="gelu", batch_first=True, norm_first=True, **size
+            D,
+            writer["num_heads"],
+            reader["num_layers"],
+            writer["num_layers"],
+            writer["mlp_dim"],
+            writer["dropout"],
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
         )
-        self.words, self.dropout = nn.Embedding(config.vocab_size, D), nn.Dropout(config.dropout)
-        self.source_positions, self.positions = nn.Embedding(config.max_length, D), nn.Embedding(config.max_length, D)
+        self.words = nn.Embedding(config.vocab_size, D)
+        self.source_positions = nn.Embedding(64, D)
+        self.positions = nn.Embedding(64, D)
+        self.dropout = nn.Dropout(writer["dropout"])
+        self.label_smoothing = config.label_smoothing
 
-    def forward(self, batch, **_):
+    def forward(self, batch):
         source, target = batch["source"], batch["target"]
-        x, T, padding = F.pad(target[:, :-1], (1, 0), value=BOS), target.size(1), source == PAD
+        x = F.pad(target[:, :-1], (1, 0), value=BOS)  # (B, T)
+        T = target.size(1)
+        padding = source == PAD
         output = self.transformer(
             self.dropout(self.words(source) + self.source_positions.weight[: source.size(1)]),
             self.dropout(self.words(x) + self.positions.weight[:T]),
@@ -121,7 +137,13 @@ class TorchTranslator(nn.Module):
             src_key_padding_mask=padding,
             memory_key_padding_mask=padding,
         )
-        return F.linear(output, self.words.weight)
+        return F.linear(output, self.words.weight)  # (B, T, V)
+
+    def loss(self, batch):
+        options = {"ignore_index": PAD, "reduction": "sum", "label_smoothing": self.label_smoothing}
+        target = batch["target"]
+        loss = F.cross_entropy(self(batch).flatten(0, 1), target.flatten(), **options)
+        return loss, (target != PAD).sum()
 
 
 def translation_steps(folder):
@@ -130,15 +152,17 @@ def translation_steps(folder):
     The vocabulary is filled up to the size that it has for Multi30k.
     """
     data = SceneTranslation("train", 9_600, size=0)
-    words = sorted({word for sentence in (*data.sources, *(refs[0] for refs in data.references)) for word in sentence})
+    sentences = [*data.columns["source"], *(references[0] for references in data.references)]
+    words = sorted({word for sentence in sentences for word in sentence})
     vocabulary = Vocabulary([*words, *(f"filler {i}" for i in range(8_322 - len(words)))])
-    pairs = CaptionPairs(data, vocabulary, source_vocabulary=vocabulary)
-    size = {"vocab_size": len(vocabulary), "source_vocab_size": len(vocabulary), "joint_vocabulary": True, "backbone": ""}
-    model_config = ModelConfig(**size, **TRANSLATOR)
+    examples = Examples(data, {"source": vocabulary, "target": vocabulary})
+    settings = Translation().model({"layout": "multi30k", "photographs": None}, {}, None)
+    settings["encoders"]["source"] = settings["encoders"]["source"] | {"vocab_size": len(vocabulary)}
+    model_config = ModelConfig(len(vocabulary), **settings)
 
     def step(theirs):
-        config = TrainConfig(epochs=20, batch_size=96, label_smoothing=0.1, precision="float32")
-        trainer = Trainer(model_config, config, pairs, pairs, folder)
+        config = TrainConfig(epochs=20, batch_size=96, precision="float32")
+        trainer = Trainer(model_config, config, (examples, examples), folder)
         if theirs:
             trainer.model = TorchTranslator(model_config)
             trainer.optimizer = torch.optim.AdamW(trainer.model.parameters(), betas=(0.9, 0.98))
@@ -170,23 +194,24 @@ def quickstart_step(folder):
     """(a step of quickstart in the loop, the same in the five lines that everybody writes first)"""
     training, validation = SceneCaptions("train", 19_200, one_each=True), SceneCaptions("validation", 20)
     vocabulary = Vocabulary.build(c for data in (training, validation) for captions in data.references for c in captions)
-    pairs = CaptionPairs(training, vocabulary)
-    config = TrainConfig(batch_size=96, learning_rate=3e-3, pool=1, precision="float32")
-    trainer = Trainer(
-        ModelConfig(len(vocabulary), encoder_layers=1), config, pairs, CaptionPairs(validation, vocabulary), folder
-    )
-    trainer.folder.mkdir()
-    progress = Progress(trainer.folder / "metrics.jsonl", 0, trainer.steps, trainer.feed.waiting, trainer.device)
+    vocabularies = {"target": vocabulary}
+    examples = Examples(training, vocabularies), Examples(validation, vocabularies)
+    config = TrainConfig(batch_size=96, learning_rate=3e-3, bucket_batches=None, precision="float32")
+    model_config = ModelConfig(len(vocabulary), {"image": {"name": "resnet", "num_layers": 1}})
+    trainer = Trainer(model_config, config, examples, folder)
+    trainer.folder.mkdir(parents=True, exist_ok=True)
+    metrics = trainer.folder / "metrics.jsonl"
+    progress = Progress(metrics, (0, trainer.steps), trainer.feed.waiting, trainer.device, trainer.model.counts)
     batches = trainer._batches()
 
     def ours():
-        told = trainer._train_step(next(batches))
+        stats = trainer._train_step(next(batches))
         trainer.step += 1
-        progress.update(trainer.step, told.loss, told.words, told.pictures, told.norm, 0.0, trainer.skipped)
+        progress.update(trainer.step, stats, 0.0, trainer.skipped)
 
     model = copy.deepcopy(trainer.model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    loader = iter(DataLoader(pairs, batch_size=96, shuffle=True, collate_fn=collate))
+    loader = iter(DataLoader(examples[0], batch_size=96, shuffle=True, collate_fn=collate))
 
     def theirs():
         batch = next(loader)

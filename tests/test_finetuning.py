@@ -6,9 +6,10 @@ import random
 from dataclasses import replace
 from functools import partial
 
+import helpers
 import pytest
 import torch
-from helpers import random_double, tiny_trainer
+from helpers import random_double, tiny_config, tiny_trainer
 from torch import nn
 from torch.func import functional_call
 from torch.testing import assert_close
@@ -33,10 +34,10 @@ from mmscratch.finetuning import (
     trained_state,
     unfreeze,
 )  # fmt: skip
-from mmscratch.model import ModelConfig, build_model
+from mmscratch.model import build_model
 from mmscratch.recurrent import LSTM, LSTMDecoder
-from mmscratch.text import PAD, Vocabulary
-from mmscratch.training import TrainConfig, warmup_and_cosine, word_loss
+from mmscratch.text import Vocabulary
+from mmscratch.training import TrainConfig, warmup_and_cosine
 from mmscratch.transformer import TransformerDecoder
 
 B, T, N, V = 5, 7, 13, 19  # sentences, their words, places in the memory, words there are
@@ -51,7 +52,8 @@ DECODERS = {
     "transformer prefix": partial(TRANSFORMER, fusion="prefix"),
     "transformer cross": TRANSFORMER,
 }
-BACKBONES = {"resnet": {"depth": (1, 2, 1), "width": 5}, "vgg": {"depth": 11}, "vit": {"depth": 3, "width": 8}}
+WRITERS = {"lstm": helpers.LSTM, "transformer": helpers.TRANSFORMER}
+BACKBONES = {"resnet": {"depth": (1, 2, 1), "width": 5}, "vgg": {"depth": 11}, "vit": {"depth": 3, "hidden_dim": 64}}
 CONFIG = TrainConfig(epochs=2, batch_size=7, warmup=4, evaluate_every=5, precision="float32")  # 53 captions: 16 steps
 BACKBONE = "encoders.image.backbone"
 
@@ -66,9 +68,11 @@ def on_the_cpu(monkeypatch, request):
 
 @pytest.fixture
 def trainer(tmp_path):
-    return lambda name="run", config=CONFIG, decoder="transformer", **changes: tiny_trainer(
-        tmp_path / name, config, decoder=decoder, **changes
-    )
+    def make(name="run", config=CONFIG, decoder="transformer", image=helpers.IMAGE, embed_dim=12, **changes):
+        decoder = WRITERS[decoder] | changes
+        return tiny_trainer(tmp_path / name, config, image=image, decoder=decoder, embed_dim=embed_dim)
+
+    return make
 
 
 @pytest.fixture
@@ -77,12 +81,12 @@ def base(trainer):
 
     def make(words=None, **changes):
         run = trainer("base", **changes)
-        vocabulary = Vocabulary(words) if words else run.train.vocabulary
+        vocabulary = Vocabulary(words) if words else run.train.vocabularies["target"]
         config = replace(run.model_config, vocab_size=len(vocabulary))
         model = randomized(build_model(config), 0.3)
         for buffer in model.buffers():
             buffer.fill_(23) if buffer.dim() == 0 else buffer.uniform_(0.5, 1.5)
-        save_run(run.folder, model, config, vocabulary, {})
+        save_run(run.folder, model, config, {"target": vocabulary}, {})
         return str(run.folder), model.eval()
 
     return make
@@ -108,14 +112,14 @@ def tokens():
     return torch.randint(1, V, (B, T))
 
 
-def a_model(**changes):
-    size = {"depth": (1, 1), "width": 5, "image_size": 32, "embed_dim": D, "hidden_size": HIDDEN, "num_heads": H}
-    return build_model(ModelConfig(V, **size | {"num_layers": LAYERS, "dropout": 0.3} | changes))
+def a_model(decoder="lstm", image=helpers.IMAGE | {"depth": (1, 1)}, **changes):
+    decoder = WRITERS[decoder] | {"num_layers": LAYERS, "dropout": 0.3} | changes
+    return build_model(tiny_config(V, image, decoder, D))
 
 
 @pytest.fixture(params=BACKBONES)
 def model(request, kind):
-    return a_model(backbone=request.param, **BACKBONES[request.param], encoder_layers=2, decoder=kind)
+    return a_model(kind, {"name": request.param, "image_size": 32, "num_layers": 2} | BACKBONES[request.param])
 
 
 def randomized(module, std=0.1, only=""):
@@ -302,7 +306,8 @@ def test_each_layer_learns_at_its_rate_as_torch_has_it(trainer):
         run._train_step(batch)
         run.step += 1
         assert rates[i] == pytest.approx({name: rate * factor[name] for name in factor})
-        (word_loss(reference, batch) / batch["target"].ne(PAD).sum()).backward()
+        loss, count = reference.loss(batch)
+        (loss / count).backward()
         nn.utils.clip_grad_norm_(reference.parameters(), 1.0)
         for group in optimizer.param_groups:
             group["lr"] = rate * factor[group["name"]]
@@ -326,7 +331,8 @@ def test_thawing_goes_by_layers_from_the_output(model, patterns):
 
 
 def test_in_a_run_what_is_frozen_at_each_step_is_what_the_schedule_says(trainer):
-    run = trainer(config=replace(CONFIG, freeze=("encoders",), thaw=0.5), depth=(1, 1), width=16)
+    image = helpers.IMAGE | {"depth": (1, 1), "width": 16}
+    run = trainer(config=replace(CONFIG, freeze=("encoders",), thaw=0.5), image=image)
     parts = [names for names in reversed(layers(run.model)) if names[0].startswith("encoders.")]
     step, seen = run._train_step, []
 
@@ -552,7 +558,7 @@ def test_a_rank_that_cannot_be_is_refused_in_a_line_and_changes_nothing(rank):
 
 
 def test_beside_a_lora_batch_norm_is_still():
-    model = a_model(decoder="transformer", encoder_layers=1)
+    model = a_model("transformer", helpers.IMAGE | {"num_layers": 1})
     add_lora(model, R)
     before = kept(model)
     model.train()({"image": torch.randint(256, (B, 3, 32, 32), dtype=torch.uint8), "target": torch.randint(4, V, (B, T))})
@@ -649,9 +655,9 @@ def test_a_run_begins_with_the_weights_of_another(kind, base, trainer):
 
 def test_words_that_both_vocabularies_have_keep_what_they_mean(kind, base, trainer):
     fresh = trainer("fresh", decoder=kind)
-    ours = fresh.train.vocabulary.words
+    ours = fresh.train.vocabularies["target"].words
     folder, model = base(["a", "zebra", *sorted(set(ours[4:-5]) - {"a"}, key=lambda word: word[::-1]), "yak"], decoder=kind)
-    run, theirs = trainer(config=replace(CONFIG, start_from=folder), decoder=kind), load_run(folder)[1].words
+    run, theirs = trainer(config=replace(CONFIG, start_from=folder), decoder=kind), load_run(folder)[1]["target"].words
     for name in ("decoder.embedding.weight", "decoder.bias") if kind == "lstm" else ("decoder.embedding.words.weight",):
         got, before, new = (network.get_parameter(name) for network in (run.model, model, fresh.model))
         for i, word in enumerate(ours):
@@ -691,7 +697,7 @@ def lora_runs(request, base, trainer):
     changes, trained = dict(LORA_RUNS[request.param]), set()
     size = {"decoder": changes.get("decoder", "transformer")}
     if changes.pop("words", False):
-        words = ["yak", *reversed(trainer("words").train.vocabulary.words[7:])]
+        words = ["yak", *reversed(trainer("words").train.vocabularies["target"].words[7:])]
         trained = {"decoder.embedding.weight", "decoder.bias"} if changes else {"decoder.embedding.words.weight"}
     elif "max_length" in changes:
         words, trained = None, {"decoder.embedding.positions.weight"}
@@ -713,9 +719,9 @@ def test_a_run_with_lora_goes_on_to_the_bit_keeps_its_change_only_and_is_loaded_
     for name in ("best.pt", "last.pt"):
         saved = read_checkpoint(run.folder / name)["model"]
         assert saved.keys() == {name for name in run.model.state_dict() if ".lora." in name} | trained
-    (loaded, vocabulary, _), batch = load_run(run.folder), collate([run.train[i] for i in range(11)])
+    (loaded, vocabularies, _), batch = load_run(run.folder), collate([run.train[i] for i in range(11)])
     assert_close(loaded(batch), best_of(run)(batch), rtol=1e-5, atol=1e-5)
-    assert vocabulary.words == run.train.vocabulary.words and not loaded.training
+    assert vocabularies["target"].words == run.train.vocabularies["target"].words and not loaded.training
     assert [type(part) for part in loaded.modules()] == [type(part) for part in model.modules()]
     assert differing(same, loaded.state_dict()) != set()
 

@@ -458,7 +458,7 @@ def test_build_model_makes_a_translator(part, image, beside):
     config.encoders["source"] |= {"num_layers": 3, "dropout": 0.1}
     if part["name"] == "transformer":
         for settings in (config.encoders["source"], config.decoder):
-            settings |= {"hidden_size": 17, "max_length": 11}
+            settings |= {"mlp_dim": 17, "max_length": 11}
     model = build_model(config)
     assert set(model.encoders) == ({"image", "source"} if image else {"source"}) and model.modality_dropout == 0.3
     encoder, decoder = model.encoders["source"], model.decoder

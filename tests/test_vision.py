@@ -130,7 +130,7 @@ def test_vgg_has_the_parameters_of_torchvision(depth, batch_norm):
 
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "batch norm"])
 def test_vgg_features_agree_with_torchvision(batch_norm):
-    ours = VGG(11, batch_norm, num_classes=0)
+    ours = VGG(11, batch_norm, num_classes=None)
     with torch.device("meta"):
         reference = torchvision.models.get_model("vgg11" + "_bn" * batch_norm).features
     reference = reference.to_empty(device="cpu")
@@ -153,8 +153,8 @@ def test_resnet_features_have_the_promised_shape():
 
 
 def test_without_classes_there_is_no_classifier():
-    resnet, vgg = ResNet([1], num_classes=0, width=5), VGG(11, num_classes=0)
-    vit = VisionTransformer(**VIT, num_classes=0)
+    resnet, vgg = ResNet([1], num_classes=None, width=5), VGG(11, num_classes=None)
+    vit = VisionTransformer(**VIT, num_classes=None)
     names = [name for model in (resnet, vgg, vit) for name in model.state_dict()]
     assert not any(name.startswith(("fc.", "classifier.", "head.")) for name in names)
     assert resnet(torch.zeros(2, 3, 61, 67)).shape == (2, 5)
@@ -270,8 +270,8 @@ def test_vision_transformer_learns_a_small_batch_by_heart():
 
 BACKBONES = {
     "ResNet": lambda: (ResNet([1, 1], width=5), 41, 6),
-    "VGG": lambda: (VGG(11, num_classes=0), 97, 3),
-    "ViT": lambda: (VisionTransformer(**VIT, num_classes=0), 35, 7),
+    "VGG": lambda: (VGG(11, num_classes=None), 97, 3),
+    "ViT": lambda: (VisionTransformer(**VIT, num_classes=None), 35, 7),
 }
 
 

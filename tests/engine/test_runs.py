@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from mmscratch.engine.runs import differences, read_checkpoint
+from mmscratch.engine.runs import VERSION, check_version, differences, read_checkpoint, read_run
 from mmscratch.finetuning import load_run
 from mmscratch.reliability import write_atomically
 
@@ -94,3 +94,51 @@ def test_a_long_difference_is_told_in_short():
     for ours, theirs in (({"words": words}, {"words": words[:-1]}), ({"words": words}, {}), ({}, {"words": words})):
         (line,) = differences(ours, theirs)
         assert "words" in line and len(line) < 50
+
+
+SAVED = {"version": VERSION, "model_config": {}, "settings": {"batch_size": 32}}
+
+
+def test_a_checkpoint_of_this_layout_is_read(path):
+    write_atomically(path, SAVED)
+    check_version(path, SAVED)
+    assert read_run(path, {"batch_size": 32}) == SAVED
+
+
+@pytest.mark.parametrize("version", [None, 1, VERSION + 1])
+def test_a_checkpoint_of_another_layout_is_refused_in_one_line_that_says_so(version, path):
+    saved = SAVED | {"version": version}
+    if version is None:  # as in all that were written before layouts had numbers
+        del saved["version"]
+    write_atomically(path, saved)
+    line = (
+        f"{path} is of layout {version or 1}, and this version of the project reads layout {VERSION}: "
+        "train it again, with another --to"
+    )
+    for read in (lambda: check_version(path, saved), lambda: read_run(path, {"batch_size": 32})):
+        with pytest.raises(ValueError) as caught:
+            read()
+        assert str(caught.value) == line
+
+
+@pytest.mark.parametrize("saved", [[1, 2], {"weight": torch.zeros(2)}, None], ids=["a list", "weights", "nothing"])
+def test_a_checkpoint_of_something_else_is_refused_in_one_line(saved, path):
+    write_atomically(path, saved)
+    for read in (lambda: check_version(path, saved), lambda: read_run(path, {})):
+        with pytest.raises(ValueError) as caught:
+            read()
+        assert str(caught.value) == f"{path} is the checkpoint of something else: choose another --to, or delete it"
+
+
+def test_a_best_model_alone_is_no_run_to_resume(path):
+    saved = {name: value for name, value in SAVED.items() if name != "settings"}
+    write_atomically(path, saved)
+    check_version(path, saved)
+    with pytest.raises(ValueError, match="the checkpoint of something else"):
+        read_run(path, {})
+
+
+def test_a_run_of_other_settings_is_refused_and_the_differences_are_listed(path):
+    write_atomically(path, SAVED)
+    with pytest.raises(ValueError, match="last.pt is of another run .batch_size 64, there 32.: choose another --to"):
+        read_run(path, {"batch_size": 64})
