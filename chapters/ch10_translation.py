@@ -24,16 +24,17 @@ from matplotlib.figure import Figure
 from chapters.chapter import Chapter, show
 from chapters.drawings import ch10 as drawings
 from chapters.measured import multi30k
-from mmscratch.batches import CaptionPairs
+from mmscratch.batches import Examples
 from mmscratch.data.scenes import COLOURS, NOUNS, SIZES
 from mmscratch.data.translations import Multi30k, SceneTranslation
-from mmscratch.decoding import alignment, write_translations
+from mmscratch.decoding import alignment, generate
 from mmscratch.metrics import bleu, bootstrap
-from mmscratch.model import EncoderDecoder, ModelConfig, build_model
+from mmscratch.model import ENCODERS, EncoderDecoder, ModelConfig, build_model
 from mmscratch.plots import alignment_sheet
 from mmscratch.recurrent import LSTM, LSTMEncoder
 from mmscratch.text import BOS, EOS, UNK, BytePairEncoding, Vocabulary
-from mmscratch.training import TrainConfig, Trainer, word_loss
+from mmscratch.training import TrainConfig, Trainer
+from mmscratch.transformer import TransformerEncoder
 
 torch.manual_seed(0)
 chapter = Chapter(10)
@@ -135,12 +136,15 @@ for token in ("lowest", "猫"):
 # told the true words. BLEU (chapter 9) judges what it writes when nobody tells it anything. Both are in the tables below.
 
 # %%
-tiny = build_model(ModelConfig(11, backbone="", source_vocab_size=13, embed_dim=8, hidden_size=8)).eval()
+part = {"name": "lstm", "hidden_size": 8}
+source = part | {"vocab_size": 13}
+tiny = build_model(ModelConfig(11, {"source": source}, part, embed_dim=8)).eval()
 batch = {"source": torch.tensor([[5, 7, 4, EOS]]), "target": torch.tensor([[6, 9, 4, 8, EOS]])}
 with torch.no_grad():
     p = tiny(batch)[0].softmax(-1)[range(5), batch["target"][0]].tolist()
     perplexity = math.prod(p) ** (-1 / 5)
-    assert math.isclose(perplexity, math.exp(word_loss(tiny, batch).item() / 5), rel_tol=1e-4)
+    loss, count = tiny.loss(batch)
+    assert math.isclose(perplexity, math.exp(loss / count), rel_tol=1e-4)
 print(f"a model that has learned nothing: perplexity {perplexity:.1f}, of 11 words")
 
 # %% [markdown]
@@ -178,11 +182,11 @@ print("by hand and the library's agree; with a ratio of 1, stepping gives what t
 # ## The piece
 #
 # `learn` finds what the loop above finds, but does not count all pairs anew for each merge: it keeps the counts, changes
-# those of the words that the merge has touched, and takes the most frequent pair from a heap.
+# those of the words that the merge has touched, and takes the most frequent pair from a heap. `encode` and `decode` are
+# those of a `Vocabulary`, so the rest of the library need not know which of the two it has.
 
 # %%
-show(BytePairEncoding.learn)
-show(BytePairEncoding.encode)
+show(BytePairEncoding)
 
 # %% [markdown]
 # The encoders. `LSTMEncoder` reads in **both directions**, so that the vector of a word knows what stands before it and
@@ -191,6 +195,7 @@ show(BytePairEncoding.encode)
 
 # %%
 show(LSTMEncoder)
+show(TransformerEncoder)
 
 # %%
 encoder, sentence = LSTMEncoder(13, 5, 7), torch.tensor([[4, 8, 6, EOS]])
@@ -207,12 +212,20 @@ with torch.no_grad():
 print("the encoder is two LSTMs, one of which reads from the end, and padding changes nothing")
 
 # %% [markdown]
-# `build_model` gives a model an encoder for whatever it is to read: a picture if there is a `backbone`, a sentence if there
-# is a `source_vocab_size`, or both (chapter 11). `EncoderDecoder` lays what they give side by side, and hands it on.
+# A `ModelConfig` holds one dict of settings for each modality that the model reads, "image" or "source" or both (chapter
+# 11), and one for the decoder. Each names its class in the registry `ENCODERS` or `DECODERS`; the rest of the dict goes to
+# the constructor. A new encoder needs a class and a line in `ENCODERS`.
 
 # %%
+show(ModelConfig)
 show(build_model)
-show(EncoderDecoder.forward)
+print("encoders:", ", ".join(ENCODERS))
+
+# %% [markdown]
+# `EncoderDecoder` lays side by side what the encoders give, and hands it to the decoder.
+
+# %%
+show(EncoderDecoder)
 
 # %% [markdown]
 # ## Train it
@@ -226,46 +239,63 @@ show(EncoderDecoder.forward)
 training = SceneTranslation("train", chapter.choose(4000, fast=128), size=0)
 test = SceneTranslation("validation", chapter.choose(1000, fast=40), size=0)
 translations = [translation for (translation,) in training.references]
-WORDS = Vocabulary.build(translations, min_freq=2), Vocabulary.build(training.sources, min_freq=2)
-print(f"{len(training):,} pairs; {len(WORDS[1])} words of English, {len(WORDS[0])} of German, that occur twice")
+sources, test_sources = training.columns["source"], test.columns["source"]
+english, german = (Vocabulary.build(texts, min_freq=2) for texts in (sources, translations))
+WORDS = {"target": german, "source": english}
+print(f"{len(training):,} pairs; {len(english)} words of English, {len(german)} of German, that occur twice")
 for i in (3, 8, 11):
-    print(f"  {' '.join(training.sources[i])}  →  {' '.join(translations[i])}")
-known = set(map(tuple, training.sources))
-new = [i for i, source in enumerate(test.sources) if tuple(source) not in known]
+    print(f"  {' '.join(sources[i])}  →  {' '.join(translations[i])}")
+known = set(map(tuple, sources))
+new = [i for i, source in enumerate(test_sources) if tuple(source) not in known]
 print(f"of {len(test):,} other sentences, {len(test) - len(new)} occur in training as well; the others are new")
 
 # %%
-LSTM_SIZE = {"decoder": "lstm", "embed_dim": 128, "hidden_size": 256}
-TRANSFORMER_SIZE = {"decoder": "transformer", "embed_dim": 128, "feedforward_size": 256, "num_layers": 2, "source_layers": 2}
+TRANSFORMER = {"num_heads": 4, "num_layers": 2, "mlp_dim": 256, "max_length": 64}
+KINDS = {  # the settings of an encoder of sentences, and of a decoder
+    "LSTM": {"name": "lstm", "hidden_size": 256},
+    "Transformer": {"name": "transformer", **TRANSFORMER},
+}
+PREFIX, ATTENTION = {"fusion": "prefix"}, {"fusion": "cross_attention"}
 MODELS = {
-    "LSTM, one vector": LSTM_SIZE | {"fusion": "prefix"},
-    "LSTM, attention": LSTM_SIZE,
-    "Transformer, prefix": TRANSFORMER_SIZE | {"fusion": "prefix"},
-    "Transformer, attention": TRANSFORMER_SIZE,
+    "LSTM, one vector": ("LSTM", PREFIX),
+    "LSTM, attention": ("LSTM", ATTENTION),
+    "Transformer, prefix": ("Transformer", PREFIX),
+    "Transformer, attention": ("Transformer", ATTENTION),
 }
 EPOCHS = chapter.choose(5, fast=1)
 
 
-def train(name, config, words, epochs, **how):
+def settings_of(model, words, **others):
+    """The settings of one of the models, for these vocabularies."""
+    kind, fusion = MODELS[model]
+    return ModelConfig(
+        vocab_size=len(words["target"]),
+        encoders={"source": KINDS[kind] | {"vocab_size": len(words["source"])}},
+        decoder=KINDS[kind] | fusion,
+        embed_dim=128,
+        joint_vocabulary=words["target"] is words["source"],
+        **others,
+    )
+
+
+def train(name, settings, words, **how):
     """A translator, after it has seen all sentences so often: the trainer, and the seconds it took."""
     to, start = chapter.folder / name.replace(", ", "-").replace(" ", "-"), time.monotonic()
-    shutil.rmtree(to, ignore_errors=True)  # or it would go on with the run that is there
-    vocabulary, source_vocabulary = words
-    pairs = [CaptionPairs(data, vocabulary, source_vocabulary=source_vocabulary) for data in (training, test)]
-    both = {"source_vocab_size": len(source_vocabulary), "joint_vocabulary": vocabulary is source_vocabulary}
-    settings = ModelConfig(len(vocabulary), backbone="", **both, **config)
-    loop = {"epochs": epochs, "learning_rate": 3e-3, "precision": "float32", "evaluate_every": 10**9} | how
+    shutil.rmtree(to, ignore_errors=True)  # or it would resume the run that it finds there
+    examples = Examples(training, words), Examples(test, words)
+    loop = {"epochs": EPOCHS, "learning_rate": 3e-3, "precision": "float32"} | how
+    loop["evaluate_every"] = 10**9  # only at the end
     with contextlib.redirect_stdout(io.StringIO()):
-        trainer = Trainer(settings, TrainConfig(**loop), *pairs, to)
+        trainer = Trainer(settings, TrainConfig(**loop), examples, to)
         trainer.fit()
     return trainer, time.monotonic() - start
 
 
-def measure(name, trainer, words, seconds, beams=5):
+def measure(name, trainer, seconds, beams=5):
     """What the model writes, and its line of the table."""
-    model = trainer.model.cpu().eval()
-    greedy = write_translations(model, *words, test.sources)
-    beam = write_translations(model, *words, test.sources, num_beams=beams) if beams > 1 else greedy
+    model, words = trainer.model.cpu().eval(), trainer.train.vocabularies
+    greedy = generate(model, words, test, max_length=64)
+    beam = generate(model, words, test, beams, max_length=64) if beams > 1 else greedy
     right = [written == reference for written, (reference,) in zip(greedy, test.references)]
     row = {
         "parameters": sum(p.numel() for p in model.parameters()), "perplexity": multi30k.perplexity(model, trainer.validation),
@@ -280,9 +310,9 @@ def measure(name, trainer, words, seconds, beams=5):
 HEAD = f"{'':28} parameters perplexity BLEU greedy  5 beams   right, %   of new   steps  seconds"
 print(HEAD)
 trainers, rows = {}, {}
-for name, config in MODELS.items():
-    trainers[name], seconds = train(name, config, WORDS, EPOCHS)
-    rows[name] = measure(name, trainers[name], WORDS, seconds)
+for name in MODELS:
+    trainers[name], seconds = train(name, settings_of(name, WORDS), WORDS)
+    rows[name] = measure(name, trainers[name], seconds)
 
 # %% [markdown]
 # "Right" is the share of sentences that are the reference word for word, as greedy search writes them; "of new" is the same
@@ -303,9 +333,10 @@ print(HEAD)
 start_from = str(trainers["LSTM, attention"].folder)
 ratios = {}
 for ratio in (1.0, 0.75, 0.5):
-    how = {"learning_rate": 1e-3, "start_from": start_from, "teacher_forcing": ratio}
-    trainer, seconds = train(f"ratio {ratio}", LSTM_SIZE, WORDS, 1, **how)
-    ratios[ratio] = measure(f"LSTM, attention, ratio {ratio}", trainer, WORDS, seconds, beams=1)
+    settings = settings_of("LSTM, attention", WORDS, teacher_forcing=ratio)
+    how = {"epochs": 1, "learning_rate": 1e-3, "start_from": start_from}
+    trainer, seconds = train(f"ratio {ratio}", settings, WORDS, **how)
+    ratios[ratio] = measure(f"LSTM, attention, ratio {ratio}", trainer, seconds, beams=1)
 for ratio in (0.75, 0.5):
     pairs = zip(ratios[ratio]["written"], ratios[1.0]["written"], test.references)
     more = [100 * ((w == r) - (v == r)) for w, v, (r,) in pairs]
@@ -317,11 +348,12 @@ for ratio in (0.75, 0.5):
 # Multi30k below.
 
 # %%
-joint = BytePairEncoding.learn([*training.sources, *translations], 300)
-trainer, seconds = train("byte pairs", LSTM_SIZE, (joint, joint), EPOCHS)
+joint = BytePairEncoding.learn([*sources, *translations], 300)
+PIECES = {"target": joint, "source": joint}
+trainer, seconds = train("byte pairs", settings_of("LSTM, attention", PIECES), PIECES)
 print(HEAD)
-rows["byte pairs"] = measure("LSTM, attention, byte pairs", trainer, (joint, joint), seconds)
-pieces, count = (sum(len(vocabulary.encode(r)) for (r,) in test.references) for vocabulary in (joint, WORDS[0]))
+rows["byte pairs"] = measure("LSTM, attention, byte pairs", trainer, seconds)
+pieces, count = (sum(len(vocabulary.encode(r)) for (r,) in test.references) for vocabulary in (joint, german))
 print(f"{len(joint)} pieces, of which 256 are bytes; {pieces / count:.2f} pieces a word of German")
 print(f"for example: {' '.join(joint.words[i] for i in joint.encode(translations[3]))}")
 
@@ -349,11 +381,14 @@ for name in multi30k.TRANSLATORS:
 
 # %%
 if multi30k.MULTI30K.exists():
-    splits = [Multi30k(multi30k.MULTI30K, split) for split in (chapter.choose("train", fast="validation"), "validation")]
-    (german, english), (pieces, _) = (multi30k.vocabularies(splits[0], byte_pairs) for byte_pairs in (False, True))
+    first = Multi30k(multi30k.MULTI30K, chapter.choose("train", fast="validation"))
+    second = Multi30k(multi30k.MULTI30K, "validation")
+    known = multi30k.vocabularies(first, byte_pairs=False)
+    pieces = multi30k.vocabularies(first, byte_pairs=True)["target"]
     for name, vocabulary, sentences in (
-        ("English", english, splits[1].sources), ("German", german, [r for (r,) in splits[1].references]),
-    ):  # fmt: skip
+        ("English", known["source"], second.columns["source"]),
+        ("German", known["target"], [reference for (reference,) in second.references]),
+    ):
         tokens = [token for sentence in sentences for token in sentence]
         unknown = [token for token in tokens if token not in vocabulary.index]
         hit = sum(UNK in vocabulary.encode(sentence) for sentence in sentences)
@@ -371,7 +406,10 @@ else:
 
 # %%
 LENGTHS = (1, 6, 9, 11, 14, 20, 99)
-classes = [[i for i, s in enumerate(test.sources) if low <= len(s) < high] for low, high in zip(LENGTHS, LENGTHS[1:])]
+classes = [
+    [i for i, source in enumerate(test_sources) if low <= len(source) < high]
+    for low, high in zip(LENGTHS, LENGTHS[1:])
+]
 classes = [chosen for chosen in classes if chosen]
 
 
@@ -379,7 +417,7 @@ def by_length(name):
     """The mean length of each class of sentences, and their BLEU."""
     for chosen in classes:
         written, references = ([part[i] for i in chosen] for part in (rows[name]["written"], test.references))
-        yield mean(len(test.sources[i]) for i in chosen), bleu(written, references).score
+        yield mean(len(test_sources[i]) for i in chosen), bleu(written, references).score
 
 
 figure = Figure(figsize=(8.4, 3.3), dpi=100, layout="constrained")
@@ -407,9 +445,10 @@ chapter.draw(figure, "BLEU by sentence length")
 LOOKING = ("LSTM, attention", "Transformer, attention")
 models = {name: trainers[name].model for name in LOOKING}
 right = [i for i, (r,) in enumerate(test.references) if all(rows[name]["written"][i] == r for name in LOOKING)]
-shown = max(right or [0], key=lambda i: (len(test.sources[i]) <= 13 and "of" in test.sources[i], -i))  # "left of", "right of"
-source, written = test.sources[shown], test.references[shown][0]
-maps = [alignment(models[name], *WORDS, source, written)[-1] for name in LOOKING]
+short = [i for i in right if len(test_sources[i]) <= 13 and "of" in test_sources[i]]  # "left of", "right of"
+shown = (short or right or [0])[0]
+source, written = test_sources[shown], test.references[shown][0]
+maps = [alignment(models[name], WORDS, source, written)[-1] for name in LOOKING]
 chapter.draw(alignment_sheet([source] * 2, [written] * 2, maps, LOOKING), "where the words of a scene come from")
 
 # %% [markdown]
@@ -434,8 +473,9 @@ def mean_looks(name):
     """Of "a small red star", where each German word looks: (4, 5), the last column for everywhere else."""
     found = []
     for i, (reference,) in enumerate(test.references):
-        if at := phrase(test.sources[i], reference):
-            weights = alignment(models[name], *WORDS, test.sources[i], reference)[-1][at[1] : at[1] + 4]  # (4, S)
+        if at := phrase(test_sources[i], reference):
+            weights = alignment(models[name], WORDS, test_sources[i], reference)[-1]  # (T, S)
+            weights = weights[at[1] : at[1] + 4]  # (4, S)
             inside = weights[:, at[0] : at[0] + 4]
             found.append(torch.cat([inside, 1 - inside.sum(1, keepdim=True)], dim=1))
     return torch.stack(found).mean(0), len(found)

@@ -22,11 +22,12 @@ from chapters.drawings import ch11 as drawings
 from chapters.measured import multi30k
 from mmscratch import model as pieces
 from mmscratch.attention import Memory, scaled_dot_product_attention
-from mmscratch.batches import CaptionPairs, collate, to_device
+from mmscratch.batches import Examples, collate, to_device
+from mmscratch.data.dataset import Lazy
 from mmscratch.data.language import caption, colour_of, mask_colours, mask_noun
 from mmscratch.data.scenes import NOUNS, Scene, held_out
 from mmscratch.data.translations import SceneTranslation
-from mmscratch.decoding import write_translations
+from mmscratch.decoding import generate
 from mmscratch.engine.devices import pick_device
 from mmscratch.finetuning import load_run
 from mmscratch.metrics import bootstrap, caption_scores, exact_match, words_right
@@ -50,8 +51,8 @@ number, tests = chapter.choose(1000, fast=24), {}
 for hidden, kind in KINDS.items():
     tests[kind] = SceneTranslation("test", number, hidden=hidden)
 data = tests["colours"]
-example = data.sources.index(["a", "[v]", "cloud"])
-picture, source = data.picture(example), data.sources[example]
+example = data.columns["source"].index(["a", "[v]", "cloud"])
+picture, source = data[example]["image"], data[example]["source"]
 target = data.references[example][0]
 thing = data.scenes[example].things[0]
 named = int(thing.y * GRID) * GRID + int(thing.x * GRID)  # the place where it is
@@ -148,9 +149,14 @@ print("by hand and the library's agree; a masked picture gets exactly nothing of
 # holds in its place.
 
 # %%
-sizes = {"source_vocab_size": 31, "source_layers": 1, "embed_dim": 32, "hidden_size": 64, "depth": (1, 1)}
-for kind in ("lstm", "transformer"):
-    small = build_model(ModelConfig(37, decoder=kind, **sizes)).eval()
+parts = {
+    "lstm": {"hidden_size": 64},
+    "transformer": {"num_heads": 4, "num_layers": 1, "max_length": 64},
+}
+for name, sizes in parts.items():
+    part = {"name": name, **sizes}
+    encoders = {"image": {"name": "resnet"}, "source": {**part, "vocab_size": 31}}
+    small = build_model(ModelConfig(37, encoders, part, embed_dim=32)).eval()
     batch = {"source": torch.randint(4, 31, (2, 7)), "target": torch.randint(4, 37, (2, 5))}
     blind = batch | {
         "image": torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8),
@@ -194,28 +200,34 @@ count = chapter.choose(28_000, fast=64)
 training = SceneTranslation("train", count, hidden="some")
 validation = SceneTranslation("validation", chapter.choose(300, fast=20), hidden="some")
 words = Vocabulary.build(reference for references in training.references for reference in references)
-source_words = Vocabulary.build(training.sources)
-pairs = [CaptionPairs(data, words, source_vocabulary=source_words) for data in (training, validation)]
+sources = training.columns["source"]
+vocabularies = {"target": words, "source": Vocabulary.build(sources)}
 cnn = pretrained_cnn(folder(2, chapter.fast) / "cnn.pt", chapter.choose(30_000, fast=640))
 for i in range(0, 18, 6):
-    print(f"{' '.join(training.sources[i]):70} {training.captions[i][0]}")
+    print(f"{' '.join(sources[i]):70} {training.texts[i][0]}")
+
+READS = {"name": "lstm", "hidden_size": 256}
+SEES = {"name": "resnet", "depth": (1, 1, 1), "num_layers": 1}
 
 
 def train(sees):
     """A translator, trained: one that sees pictures, or one that knows of none."""
-    for data in pairs:
-        data.sees = sees  # or pictures would be drawn for nothing
-    config = ModelConfig(
-        len(words), source_vocab_size=len(source_words), embed_dim=128, hidden_size=256, modality_dropout=0.3,
-        **{"depth": (1, 1, 1), "encoder_layers": 1} if sees else {"backbone": ""},
-    )  # fmt: skip
+    reads = READS | {"vocab_size": len(vocabularies["source"])}
+    encoders = {"image": SEES, "source": reads} if sees else {"source": reads}
+    config = ModelConfig(len(words), encoders, READS, embed_dim=128, modality_dropout=0.3)
     settings = TrainConfig(
-        batch_size=32 if sees else 96, learning_rate=3e-3, pool=1, precision="float32", evaluate_every=10**9,  # only at the end
+        batch_size=32 if sees else 96,
+        learning_rate=3e-3,
+        bucket_batches=None,
+        precision="float32",
         freeze=("encoders.image.backbone",) if sees else (),
-    )  # fmt: skip
+    )
+    examples = []
+    for data in (training, validation):  # without, or pictures would be drawn for nothing
+        examples.append(Examples(data if sees else data.without("image"), vocabularies))
     to = chapter.folder / ("sees" if sees else "text")
-    shutil.rmtree(to, ignore_errors=True)  # or it would go on with the run that is there
-    trainer = Trainer(config, settings, *pairs, to)
+    shutil.rmtree(to, ignore_errors=True)  # or it would resume the run that it finds there
+    trainer = Trainer(config, settings, tuple(examples), to)
     if sees:
         load_fitting(trainer.model.encoders["image"].backbone, cnn.state_dict())  # without its classifier
     trainer.fit()
@@ -238,12 +250,22 @@ noun_of = {form.lower(): name for name, noun in NOUNS.items() for form in (noun.
 german_colour = partial(colour_of, language="de")
 
 
+def as_shown(kind, way):
+    """The test sentences in which this is hidden, with the pictures that are shown."""
+    data = tests[kind]
+    if way == "right picture":
+        return data
+    other = data.without("image")
+    if way == "another picture":  # that of the next sentence
+        following = [(i + 1) % len(data) for i in range(len(data))]
+        other.columns["image"] = Lazy(data.columns["image"].__getitem__, following)
+    return other
+
+
 def translate(kind, way):
     """What is written for the test sentences in which this is hidden."""
-    data = tests[kind]
-    shown = {"right picture": data.picture, "another picture": lambda i: data.picture((i + 1) % len(data))}.get(way)
     writer = text_alone if way == "text alone" else model
-    return write_translations(writer, words, source_words, data.sources, shown, max_length=40)
+    return generate(writer, vocabularies, as_shown(kind, way))
 
 
 def right_and_all(kind, i, hypothesis, references):
@@ -305,11 +327,11 @@ two_things = [i for i, s in enumerate(tests["noun"].scenes) if len(s.things) == 
 pairs_of_things = [i for i in two_things if i % 6 != 5]
 rows = []
 for kind, i in zip(("colours", "colours", "noun", "noun"), pairs_of_things):
-    data, lines = tests[kind], [("given", detokenize(tests[kind].sources[i]), None)]
+    data, lines = tests[kind], [("given", detokenize(tests[kind][i]["source"]), None)]
     for way in WAYS:
         tokens = written[kind, way][i]
         lines.append((way, detokenize(tokens), tokens in data.references[i]))
-    rows.append((data.picture(i), data.picture((i + 1) % len(data)), lines))
+    rows.append((data[i]["image"], data[(i + 1) % len(data)]["image"], lines))
 figure = drawings.with_either_picture(rows)
 chapter.draw(figure, "what is written with the right picture and with another")
 
@@ -324,11 +346,12 @@ chapter.draw(figure, "what is written with the right picture and with another")
 @torch.no_grad()
 def looked(kind):
     """Where in the picture the model looks for each word of the test references: a list of (T, P), P the places."""
-    pairs, found = CaptionPairs(tests[kind], words, source_vocabulary=source_words), []
-    for first in range(0, len(pairs), 100):
-        batch = to_device(collate([pairs[i] for i in range(first, min(first + 100, len(pairs)))]), device)
+    examples, found = Examples(tests[kind], vocabularies), []
+    for first in range(0, len(examples), 100):
+        last = min(first + 100, len(examples))
+        batch = to_device(collate([examples[i] for i in range(first, last)]), device)
         weights = model(batch, need_weights=True)[1].mean((1, 2))  # (B, T, P + S), the mean of all layers and heads
-        found += [rows[:length, : GRID**2].cpu() for rows, length in zip(weights, pairs.lengths[first:])]
+        found += [rows[:length, : GRID**2].cpu() for rows, length in zip(weights, examples.lengths[first:])]
     return found
 
 
@@ -348,7 +371,8 @@ for kind, rows in maps.items():
         for label, weights in zip(labels(kind, i), row):
             shares.setdefault(label, []).append(100 * weights.sum().item())
 shares = {label: np.mean(shares[label]) for label in sorted(shares)}
-anywhere = 100 * np.mean([GRID**2 / (GRID**2 + len(source) + 1) for data in tests.values() for source in data.sources])
+lengths = [len(source) + 1 for data in tests.values() for source in data.columns["source"]]
+anywhere = 100 * np.mean([GRID**2 / (GRID**2 + length) for length in lengths])
 figure = Figure(figsize=(6.4, 2.4), dpi=100, layout="constrained")
 axis = figure.subplots()
 bars = axis.barh(list(shares), list(shares.values()), color=[("#9ecae1", "#2171b5")["hidden" in label] for label in shares])
@@ -364,7 +388,7 @@ i = pairs_of_things[0]
 target, places = tests["colours"].references[i][0], maps["colours"][i][:-1]  # without <eos>
 weights = (places / places.sum(-1, keepdim=True)).unflatten(-1, (GRID, GRID))
 chapter.draw(
-    attention_sheet([tests["colours"].picture(i)], [target], [weights], columns=8),
+    attention_sheet([tests["colours"][i]["image"]], [target], [weights], columns=8),
     "where in the picture it looks for each word",
 )
 print("to the picture: " + ", ".join(f"{word} {100 * share:.0f} %" for word, share in zip(target, places.sum(-1).tolist())))
