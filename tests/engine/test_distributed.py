@@ -1,8 +1,10 @@
 """Several processes, on the CPU with gloo: the gradient, validation and checkpoint are those of one."""
 
 import json
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,42 +14,63 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import tiny_trainer
+from helpers import step_gradients, still, tiny_trainer
+from torch import nn
 from torch.testing import assert_close
 
 from mmscratch import training
-from mmscratch.batches import CaptionPairs, collate, to_device
+from mmscratch.batches import Examples, collate, to_device
 from mmscratch.engine import distributed
 from mmscratch.engine.runs import read_checkpoint
-from mmscratch.text import PAD
+from mmscratch.text import PAD, UNK
 from mmscratch.training import TrainConfig
 
 CONFIG = TrainConfig(epochs=2, batch_size=7, warmup=4, evaluate_every=5, precision="float32")
-STILL = {"backbone": "vit", "depth": 1, "width": 8, "dropout": 0.0}  # no batch norm, no dropout: shares do not matter
-ROOT, HERE = Path(__file__).parents[2], Path(__file__).parent
+ROOT = Path(__file__).parents[2]
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 
-def torchrun(size, code, *arguments, **options):
-    """The code in so many processes."""
-    environment = os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={size}", "--no-python"]
-    command += [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150, **options)
+def in_processes(size, task, folder):
+    """task(folder) in `size` processes, as torchrun starts them; but forked, since importing torch takes seconds.
+
+    -> their exit codes. What rank 0 prints is in the file "printed".
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def run(rank):
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        torch.cuda.is_available = lambda: False  # a fork could not use it
+        with open(folder / "printed" if rank == 0 else os.devnull, "w") as sys.stdout:
+            task(folder)
+
+    processes = [multiprocessing.get_context("fork").Process(target=run, args=(rank,)) for rank in range(size)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(150)
+        process.kill()  # where it still runs
+        process.join()
+    return [process.exitcode for process in processes]
 
 
 @pytest.fixture(scope="module", params=[2, 3])
 def processes(request, tmp_path_factory):
     """(how many, the folder in which all tasks have left what they found, what was printed)"""
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork here")
     folder = tmp_path_factory.mktemp("processes")
-    done = torchrun(request.param, "import sys, test_distributed as t; t.all_tasks(t.Path(sys.argv[1]))", folder)
-    assert done.returncode == 0, done.stderr
-    return request.param, folder, done.stdout
+    assert in_processes(request.param, all_tasks, folder) == [0] * request.param
+    return request.param, folder, (folder / "printed").read_text()
 
 
 def all_tasks(folder):
     distributed.start()
     exchange(folder)
     keep(folder, "gradient", [one_gradient(folder), one_gradient(folder, accumulate=3)])
+    keep(folder, "toy", [toy_gradient(folder), toy_gradient(folder, accumulate=3)])
     keep(folder, "fit", fit(folder))
     keep(folder, "whole", fit_and_stop(folder / "whole", None))
     fit_and_stop(folder / "broken", 5)
@@ -76,15 +99,28 @@ def exchange(folder):
     assert distributed.total(torch.tensor([1.0, rank])).tolist() == [size, size * (size - 1) / 2]
 
 
+def share_of(batch):
+    """The examples of this process: every size-th."""
+    return {name: value[distributed.rank() :: distributed.size()] for name, value in batch.items()}
+
+
+def first_32(trainer):
+    return to_device(collate([trainer.train[i] for i in range(32)]), torch.device("cpu"))
+
+
 def one_gradient(folder, accumulate=1):
     """The gradient of the first 32 captions, of which this process has every size-th."""
-    trainer = tiny_trainer(folder / "run", replace(CONFIG, batch_size=32, accumulate=accumulate), **STILL)
-    share = range(32)[distributed.rank() :: distributed.size()]
-    batch = to_device(collate([trainer.train[i] for i in share]), torch.device("cpu"))
-    loss, words, pictures = trainer._gradient(batch)
-    own = int((batch["target"] != PAD).sum())
-    gradient = {name: parameter.grad for name, parameter in trainer.model.named_parameters()}
-    return {"words": words, "own": own, "pictures": pictures, "gradient": gradient, "loss": distributed.total(loss)}
+    trainer = tiny_trainer(folder / "run", replace(CONFIG, batch_size=32, accumulate=accumulate), **still())
+    batch = share_of(first_32(trainer))
+    stats, gradient = step_gradients(trainer, batch)
+    return {"stats": tuple(stats), "own": int((batch["target"] != PAD).sum()), "gradient": gradient}
+
+
+def assert_same_step(got, expected):
+    loss, count, examples = got["stats"][:3]
+    assert (count, examples) == expected["stats"][1:3] and examples == 32
+    assert loss == pytest.approx(expected["stats"][0], rel=1e-5)
+    assert_close(got["gradient"], expected["gradient"], rtol=1e-5, atol=1e-6)
 
 
 def test_processes_with_unequal_words_have_the_gradient_of_the_whole_batch(processes, tmp_path):
@@ -92,27 +128,70 @@ def test_processes_with_unequal_words_have_the_gradient_of_the_whole_batch(proce
     expected = one_gradient(tmp_path)
     ranks = kept(folder, "gradient", size)
     assert len({rank[0]["own"] for rank in ranks}) > 1  # they have different numbers of words
+    assert sum(rank[0]["own"] for rank in ranks) == expected["own"] == expected["stats"][1]
     for rank in ranks:
-        for got in rank:  # at once, and in three parts
-            assert got["words"] == expected["words"] == sum(rank[0]["own"] for rank in ranks) and got["pictures"] == 32
-            assert_close(got["gradient"], expected["gradient"], rtol=1e-5, atol=1e-6)
-            assert_close(got["loss"], expected["loss"], rtol=1e-5, atol=0)
+        for got in rank:  # at once, and in three micro-batches
+            assert_same_step(got, expected)
+
+
+class Toy(nn.Module):
+    """It counts long words more: an example of w words is worth w * w."""
+
+    counts = "squares"
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(3, 1)
+
+    def loss(self, batch):
+        colours = batch["image"].float().mean((2, 3)) / 255  # (B, 3)
+        weights = (batch["target"] > UNK).sum(1) ** 2  # (B,)
+        return (weights * self.linear(colours).squeeze(1).square()).sum(), weights.sum()
+
+
+def toy_gradient(folder, accumulate=1):
+    """That of a model of another kind, which counts something else."""
+    build, training.build_model = training.build_model, lambda config: Toy()
+    try:
+        trainer = tiny_trainer(folder / "toy", replace(CONFIG, batch_size=32, accumulate=accumulate))
+    finally:
+        training.build_model = build
+    batch = share_of(first_32(trainer))
+    counts = [int(trainer.model.loss({name: value[i::3] for name, value in batch.items()})[1]) for i in range(3)]
+    stats, gradient = step_gradients(trainer, batch)
+    return {"stats": tuple(stats), "counts": counts, "gradient": gradient}
+
+
+def test_the_sum_of_all_processes_is_divided_by_their_count(processes, tmp_path):
+    size, folder, _ = processes
+    trainer = tiny_trainer(tmp_path / "any", replace(CONFIG, batch_size=32))
+    model = Toy()
+    loss, count = model.loss(first_32(trainer))
+    gradient = torch.autograd.grad(loss / count, list(model.parameters()))
+    expected = {"stats": (loss.item(), count.item(), 32), "gradient": dict(zip(("linear.weight", "linear.bias"), gradient))}
+    ranks = kept(folder, "toy", size)
+    counts = [count for rank in ranks for count in rank[0]["counts"]]
+    assert len(set(counts)) == 3 * size and sum(counts) == count  # no two micro-batches count the same
+    for rank in ranks:
+        for got in rank:
+            assert_same_step(got, expected)
 
 
 def fit(folder):
     """Train to the end: 53 captions in batches of 13 leave one for the last batch, and none for all ranks but one."""
-    trainer = tiny_trainer(folder / "run", replace(CONFIG, batch_size=13), **STILL)
-    validated, get = [], CaptionPairs.__getitem__
-    CaptionPairs.__getitem__ = lambda pairs, index: (validated.append(index), get(pairs, index))[1]
+    trainer = tiny_trainer(folder / "run", replace(CONFIG, batch_size=13), **still())
+    validated, get = [], Examples.__getitem__
+    Examples.__getitem__ = lambda examples, index: (validated.append(index), get(examples, index))[1]
     trainer._validate()
-    CaptionPairs.__getitem__ = get
+    Examples.__getitem__ = get
     trainer.fit()
     return {"validated": validated, "weights": trainer.model.state_dict(), "best": trainer.best_loss, "steps": trainer.step}
 
 
 def test_a_run_of_several_processes_is_that_of_one(processes, tmp_path):
     size, folder, printed = processes
-    alone = tiny_trainer(tmp_path, replace(CONFIG, batch_size=13), **STILL)
+    alone = tiny_trainer(tmp_path, replace(CONFIG, batch_size=13), **still())
     alone.fit()
     ranks = kept(folder, "fit", size)
     assert Counter(index for rank in ranks for index in rank["validated"]) == Counter(range(len(alone.validation)))
@@ -166,10 +245,11 @@ def test_parts_are_exchanged_once_a_step(tmp_path, monkeypatch):
     calls = []
 
     class Parallel(torch.nn.Module):
-        def __init__(self, model):
+        def __init__(self, model, find_unused_parameters):
             super().__init__()
             self.module = model
             self.together = True
+            assert find_unused_parameters
 
         def forward(self, batch, **options):
             calls.append(self.together)
@@ -189,7 +269,7 @@ def test_parts_are_exchanged_once_a_step(tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "DistributedDataParallel", Parallel)
     monkeypatch.setattr(distributed, "size", lambda: 2)
-    trainer = tiny_trainer(tmp_path, replace(CONFIG, accumulate=3), **STILL)
+    trainer = tiny_trainer(tmp_path, replace(CONFIG, accumulate=3), **still())
     trainer._gradient(collate([trainer.train[i] for i in range(7)]))
     assert calls[-3:] == [False, False, True]
 
@@ -208,20 +288,25 @@ def dying(folder):
     try:
         trainer.fit()
     except ConnectionError as error:
-        sys.exit(str(error))
+        (folder / "said").write_text(str(error))
+        sys.exit(7)
 
 
+@needs_fork
 def test_one_process_that_dies_ends_the_others_with_a_message(tmp_path):
     start = time.monotonic()
-    done = torchrun(2, "import sys, test_distributed as t; t.dying(t.Path(sys.argv[1]))", tmp_path)
-    assert done.returncode != 0 and time.monotonic() - start < 60
-    assert "another process of this run has ended" in done.stderr
+    assert in_processes(2, dying, tmp_path) == [7, -signal.SIGKILL] and time.monotonic() - start < 60
+    (line,) = (tmp_path / "said").read_text().splitlines()
+    assert "another process of this run has ended" in line
 
 
 def test_the_command_line_under_torchrun(tmp_path):
-    code = "import sys, mmscratch.__main__ as m; m.VALIDATION_SCENES = m.TEST_SCENES = 13; "
+    code = "import sys, mmscratch.__main__ as m, mmscratch.tasks.captioning as c; c.VALIDATION_SCENES = c.TEST_SCENES = 13; "
     code += "sys.exit(m.main(['quickstart', '--scenes', '100']))"
-    done = torchrun(2, code, cwd=tmp_path)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python"]
+    command += [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150, cwd=tmp_path)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     assert done.stdout.count("drawing 100 scenes") == done.stdout.count("BLEU-4") == 1
     assert (tmp_path / "runs/quickstart/captions-test.png").exists()
