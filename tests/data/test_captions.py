@@ -61,7 +61,7 @@ def read(folder):
 
 
 def greys(data):
-    return [int(data.picture(i).float().mean()) for i in range(len(data))]
+    return [int(data[i]["image"].float().mean()) for i in range(len(data))]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_both_unicode_forms_of_a_name_find_the_picture(form, tmp_path):
 
 
 def tokenized(data):
-    return [list(map(tokenize, texts)) for texts in data.captions]
+    return [list(map(tokenize, texts)) for texts in data.texts]
 
 
 def test_captions_are_kept_as_they_were_written_each_beside_its_tokens(folder):
@@ -110,7 +110,7 @@ def test_captions_are_kept_as_they_were_written_each_beside_its_tokens(folder):
     (folder / "c.png").write_text("this is not a picture")
     data = FolderCaptions(folder, "train", 7)
     assert len(data.problems) == 4, "a missing picture, two empty captions, a corrupt picture"
-    assert data.captions == [["A dog 's ear.", "a café", "a dog 's ear."], ["Two,  DOGS!"]]
+    assert data.texts == [["A dog 's ear.", "a café", "a dog 's ear."], ["Two,  DOGS!"]]
     assert data.references == tokenized(data) and data.references[0][0] == ["a", "dog", "'", "s", "ear", "."]
     assert [Path(name).name for name in data.names] == ["a.png", "b.png"]
 
@@ -250,7 +250,7 @@ def test_corrupt_pictures_are_named_and_the_others_keep_their_captions(forty):
         left = sorted(set(range(40)) - {2, 7, 20, 39}, key=str)
         assert greys(data) == left
         assert data.references == [[["number", str(i)]] for i in left]
-        assert data.captions == [[f"number {i}"] for i in left]
+        assert data.texts == [[f"number {i}"] for i in left]
         assert [Path(name).name for name in data.names] == [f"{i}.png" for i in left]
         assert len(data.problems) == 4
         for name in ("2.png", "7.png", "39.png"):
@@ -279,7 +279,7 @@ def test_flickr8k_in_its_official_layout(flickr):
     root, texts = flickr
     train, validation, test = (Flickr8k(root, split, 7) for split in ("train", "validation", "test"))
     assert train.references == [[["caption", str(i), "of", letter, "."] for i in range(5)] for letter in "ab"]
-    assert train.captions == [[f"Caption {i} of {letter} ." for i in range(5)] for letter in "ab"]
+    assert train.texts == [[f"Caption {i} of {letter} ." for i in range(5)] for letter in "ab"]
     assert greys(train) == [0, 10] and greys(validation) == [20]
     assert not train.problems and not validation.problems and len(test) == 0
     listed = texts / "Flickr_8k.testImages.txt"
@@ -298,7 +298,7 @@ def test_flickr8k_with_faults(flickr):
     (root / "Flicker8k_Dataset/77_g.jpg").symlink_to("nothing")
     data = Flickr8k(root, "train", 7)
     assert greys(data) == [0, 10] and [len(references) for references in data.references] == [5, 5]
-    assert data.references == tokenized(data) and data.captions[1][4] == "Caption 4 of b ."
+    assert data.references == tokenized(data) and data.texts[1][4] == "Caption 4 of b ."
     expected = [f"{tokens}:21: a name, a tab", f"{tokens}:22: not UTF-8", f"{tokens}:23: the caption of '22_b.jpg'",
                 f"{tokens}:24: there is no picture '66_f.jpg'", f"{root / 'Flicker8k_Dataset/33_c.jpg'}: not a picture",
                 f"{root / 'Flicker8k_Dataset/77_g.jpg'}: no such file"]  # fmt: skip
@@ -333,12 +333,12 @@ def test_scene_captions(language):
     assert len(data) == len(data.names) == len(data.references) == 7 and not data.problems
     for i in range(7):
         scene = Scene(2 * 10**9 + i)
-        assert np.array_equal(data.picture(i).permute(1, 2, 0), render(scene, 37))
+        assert np.array_equal(data[i]["image"].permute(1, 2, 0), render(scene, 37))
         assert data.references[i] == [tokenize(sentence) for sentence in captions(scene, language)]
-        assert data.captions[i] == list(captions(scene, language)) and len(data.references[i]) == 5
+        assert data.texts[i] == list(captions(scene, language)) and len(data.references[i]) == 5
     one_each = SceneCaptions("test", 7, language, one_each=True)
     assert one_each.references == [[data.references[i][i % 5]] for i in range(7)]
-    assert one_each.captions == [[data.captions[i][i % 5]] for i in range(7)]
+    assert one_each.texts == [[data.texts[i][i % 5]] for i in range(7)]
 
 
 def test_scene_captions_names_the_splits():

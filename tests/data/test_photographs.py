@@ -2,23 +2,20 @@
 
 import itertools
 import json
+import multiprocessing
 import os
 import pickle
-import subprocess
-import sys
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
 
+from mmscratch.data import photographs
 from mmscratch.data.captions import FolderCaptions
 from mmscratch.images import open_image
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +49,7 @@ def forty(tmp_path):
 
 
 def greys(data):
-    return [int(data.picture(i).float().mean()) for i in range(len(data))]
+    return [int(data[i]["image"].float().mean()) for i in range(len(data))]
 
 
 def test_decoding_more_than_one_chunk(tmp_path, monkeypatch):
@@ -79,10 +76,10 @@ def test_pictures_are_decoded_once(forty, cache, monkeypatch):
     first = FolderCaptions(forty, size=7)
     assert len(decoded) == 40
     second = FolderCaptions(forty, size=7)
-    assert [second.picture(i).tolist() for i in range(40)] == [first.picture(i).tolist() for i in range(40)]
+    assert [second[i]["image"].tolist() for i in range(40)] == [first[i]["image"].tolist() for i in range(40)]
     assert len(decoded) == 40
-    assert second.picture(3).shape == (3, 7, 7) and second.picture(3).dtype == torch.uint8
-    assert isinstance(second.photographs.pictures, np.memmap)
+    assert second[3]["image"].shape == (3, 7, 7) and second[3]["image"].dtype == torch.uint8
+    assert isinstance(second.columns["image"].make.__self__.pictures, np.memmap)
     assert len(list(cache.iterdir())) == 1
     FolderCaptions(forty, size=5)
     assert len(decoded) == 80
@@ -98,13 +95,13 @@ def test_a_changed_picture_is_noticed(forty):
 
 def test_who_changes_a_picture_does_not_change_the_cache(forty):
     data = FolderCaptions(forty, size=7)
-    data.picture(11).fill_(255)
-    assert data.picture(11).max() < 40
+    data[11]["image"].fill_(255)
+    assert data[11]["image"].max() < 40
 
 
 def test_pickling_leaves_the_pixels_out(forty):
     data = FolderCaptions(forty, size=64)
-    data.picture(0)
+    data[0]["image"]  # the file is mapped now
     pickled = pickle.dumps(data)
     assert len(pickled) < 10_000  # the pictures are 491,520 bytes
     assert greys(pickle.loads(pickled)) == greys(data)
@@ -119,50 +116,70 @@ def test_decoding_leaves_the_warning_filters_as_they_were(forty, monkeypatch):
     assert warnings.filters == before
 
 
-def start(folder, cache, at_each_picture):
-    """Another process that reads the folder and prints its grey values; `path` is the picture at hand."""
-    code = f"""
-import os, time
-from pathlib import Path
-from mmscratch.data import captions, photographs
+def start(folder, at_each_picture):
+    """Another process that reads the folder, and calls `at_each_picture` with the path of each before it opens it.
 
-original, photographs.CACHE, marks = photographs.open_image, Path({str(cache)!r}), Path({str(folder.parent)!r})
+    It writes the grey values that it has found to the file "found". A fork, since to import torch again takes seconds.
+    """
 
-def open_image(path):
-    {at_each_picture}
-    return original(path)
-
-photographs.open_image = open_image
-data = captions.FolderCaptions({str(folder)!r}, size=7)
-print([int(data.picture(i).float().mean()) for i in range(len(data))])
-"""
-    return subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
-
-
-def test_two_processes_at_once(forty, cache, monkeypatch):
-    def open_with_the_other(path):
-        (forty.parent / "ours").touch()
-        while not (forty.parent / "theirs").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
+    def open_after_that(path):
+        at_each_picture(path)
         return open_image(path)
 
-    monkeypatch.setattr("mmscratch.data.photographs.open_image", open_with_the_other)
-    wait = '(marks / "theirs").touch()\n    while not (marks / "ours").exists(): time.sleep(0.01)'
-    process = start(forty, cache, wait)
-    ours = greys(FolderCaptions(forty, size=7))
-    theirs, _ = process.communicate(timeout=60)
-    assert ours == json.loads(theirs) == sorted(range(40), key=str)
+    def read():
+        photographs.open_image = open_after_that
+        (folder.parent / "found").write_text(json.dumps(greys(FolderCaptions(folder, size=7))))
+
+    process = multiprocessing.get_context("fork").Process(target=read)
+    process.start()
+    return process
+
+
+def wait_for(file, process):
+    while not file.exists():
+        assert process.is_alive()
+        time.sleep(0.01)
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+
+
+@needs_fork
+def test_two_processes_at_once(forty, cache, monkeypatch):
+    ours, theirs = forty.parent / "ours", forty.parent / "theirs"
+
+    def open_with_us(_):
+        theirs.touch()
+        while not ours.exists():
+            time.sleep(0.01)
+
+    def open_with_the_other(path):
+        ours.touch()
+        wait_for(theirs, process)
+        return open_image(path)
+
+    process = start(forty, open_with_us)
+    monkeypatch.setattr(photographs, "open_image", open_with_the_other)
+    found = greys(FolderCaptions(forty, size=7))
+    process.join(60)
+    assert process.exitcode == 0
+    assert found == json.loads((forty.parent / "found").read_text()) == sorted(range(40), key=str)
     assert [path.suffix for path in cache.iterdir()] == [""]
 
 
+@needs_fork
 def test_a_killed_process_leaves_the_next_one_working(forty, cache):
-    process = start(forty, cache, 'if path.name == "30.png": (marks / "now").touch(), time.sleep(60)')
-    while not (forty.parent / "now").exists():
-        assert process.poll() is None
-        time.sleep(0.02)
+    now = forty.parent / "now"
+
+    def stop_at_30(path):
+        if path.name == "30.png":
+            now.touch()
+            time.sleep(60)
+
+    process = start(forty, stop_at_30)
+    wait_for(now, process)
     process.kill()
-    process.communicate()
+    process.join()
     assert [path.suffix for path in cache.iterdir()] == [".unfinished"]
     assert greys(FolderCaptions(forty, size=7)) == sorted(range(40), key=str)
 

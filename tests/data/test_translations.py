@@ -3,8 +3,6 @@
 import gzip
 import itertools
 import pickle
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import torch
 from PIL import Image
 
 from mmscratch.data.captions import SceneCaptions
+from mmscratch.data.dataset import Subset
 from mmscratch.data.judge import judge
 from mmscratch.data.language import LANGUAGES, caption, mask_colours, mask_noun, name_thing
 from mmscratch.data.scenes import Scene
@@ -35,46 +34,18 @@ def save(path, grey):
     Image.new("L", (11, 13), grey).save(path)
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Pictures that a test captions."""
-    for name, grey in (("a.png", 10), ("b.png", 20), ("c.png", 30), ("sub/d.png", 40)):
-        save(tmp_path / "photos" / name, grey)
-    save(tmp_path / "secret.png", 99)
-    return tmp_path / "photos"
-
-
 def greys(data):
-    return [int(data.picture(i).float().mean()) for i in range(len(data))]
-
-
-def start(folder, cache, at_each_picture):
-    """Another process that reads the folder and prints its grey values; `path` is the picture at hand."""
-    code = f"""
-import os, time
-from pathlib import Path
-from mmscratch.data import photographs
-
-original, photographs.CACHE, marks = photographs.open_image, Path({str(cache)!r}), Path({str(folder.parent)!r})
-
-def open_image(path):
-    {at_each_picture}
-    return original(path)
-
-photographs.open_image = open_image
-data = photographs.FolderCaptions({str(folder)!r}, size=7)
-print([int(data.picture(i).float().mean()) for i in range(len(data))])
-"""
-    return subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    """The grey value of each example's picture, None where it has none."""
+    return [int(data[i]["image"].float().mean()) if "image" in data[i] else None for i in range(len(data))]
 
 
 @pytest.mark.parametrize("source, target", [*itertools.permutations(LANGUAGES, 2)])
 def test_both_languages_of_a_scene_say_the_same_and_it_is_true(source, target):
-    data = SceneTranslation("validation", 61, source, target, size=0)
-    assert len(data) == len(data.sources) == len(data.references) == 61 and data.names[3] == "validation 3"
+    data = SceneTranslation("validation", 61, (source, target), size=0)
+    assert len(data) == len(data.columns["source"]) == len(data.references) == 61 and data.names[3] == "validation 3"
     phrases = []
-    for i, (tokens, [translation]) in enumerate(zip(data.sources, data.captions)):
-        scene = data.scene(i)
+    for i, (tokens, [translation]) in enumerate(zip(data.columns["source"], data.texts)):
+        scene = data.scenes[i]
         assert data.references[i] == [tokenize(translation)] and scene.seed == SceneCaptions("validation", 61).scenes[i].seed
         if i % 6 == 5:
             phrases.append([k for k in range(3) if tokens == tokenize(name_thing(scene, k, source))])
@@ -89,52 +60,53 @@ def test_both_languages_of_a_scene_say_the_same_and_it_is_true(source, target):
 
 def test_the_languages_are_english_and_german_unless_others_are_asked_for():
     data = SceneTranslation("train", 7, size=0)
-    assert data.sources[1] == tokenize(caption(Scene(1), 1)) and data.captions[1] == [caption(Scene(1), 1, "de")]
+    assert data.columns["source"][1] == tokenize(caption(Scene(1), 1)) and data.texts[1] == [caption(Scene(1), 1, "de")]
 
 
 @pytest.mark.parametrize("source, target", [("en", "de"), ("de", "zh"), ("zh", "en")])
 def test_what_is_hidden_is_hidden_in_the_source_alone(source, target):
-    plain, colours, noun = (SceneTranslation("train", 97, source, target, 0, hidden) for hidden in ("", "colours", "noun"))
-    assert colours.captions == noun.captions == plain.captions and colours.references == noun.references == plain.references
-    for whole, no_colour, no_noun in zip(plain.sources, colours.sources, noun.sources):
+    plain, colours, noun = (SceneTranslation("train", 97, (source, target), 0, hidden) for hidden in ("", "colours", "noun"))
+    assert colours.texts == noun.texts == plain.texts and colours.references == noun.references == plain.references
+    for whole, no_colour, no_noun in zip(plain.columns["source"], colours.columns["source"], noun.columns["source"]):
         text, mentions = detokenize(whole), mask_colours(detokenize(whole), source).count(MASKED)
         assert no_colour == tokenize(mask_colours(text, source)) == tokenize(mask_colours(detokenize(no_colour), source))
         assert no_colour.count(MASKED) == mentions and MASKED not in whole
         assert no_noun.count(MASKED) == 1 and no_noun in [tokenize(mask_noun(text, which, source)) for which in range(3)]
         for tokens in (no_colour, no_noun):
             assert ("an", MASKED) not in zip(tokens, tokens[1:])
-    places = {tokenize(mask_noun(detokenize(whole), 0, source)) == masked for whole, masked in zip(plain.sources, noun.sources)}
+    places = {tokenize(mask_noun(detokenize(whole), 0, source)) == masked for whole, masked in zip(plain.columns["source"], noun.columns["source"])}
     assert places == {True, False}  # not always the first noun
 
 
 def test_some_is_a_third_of_each_kind_whatever_the_phrasing():
     plain, some = (SceneTranslation("train", 540, size=0, hidden=hidden) for hidden in ("", "some"))
     of_each, of_phrases = Counter(), Counter()
-    for i, (whole, tokens) in enumerate(zip(plain.sources, some.sources)):
+    for i, (whole, tokens) in enumerate(zip(plain.columns["source"], some.columns["source"])):
         kind = "" if tokens == whole else "colours" if tokens == tokenize(mask_colours(detokenize(whole))) else "noun"
         if i % 6 < 5:
             of_each[i % 5, kind] += 1
         else:
-            left_out = next(k for k in range(3) if whole == tokenize(name_thing(plain.scene(i), k)))
+            left_out = next(k for k in range(3) if whole == tokenize(name_thing(plain.scenes[i], k)))
             of_phrases[left_out, kind] += 1
     assert of_each == {(phrasing, kind): 30 for phrasing in range(5) for kind in ("", "colours", "noun")}
     expected = {(left_out, kind): 10 for left_out in (0, 2) for kind in ("", "colours", "noun")}
     assert of_phrases == expected | {(1, ""): 20, (1, "noun"): 10}  # a phrase without its colour has none to hide
-    assert some.captions == plain.captions
+    assert some.texts == plain.texts
 
 
 def test_a_translation_of_scenes_has_their_pictures_or_none():
     data, none = SceneTranslation("test", 5, size=23), SceneTranslation("test", 5, size=0)
-    assert data.pictured is None and none.pictured == [False] * 5 and data.sources == none.sources
+    assert data.count("image") == 5 and none.count("image") == 0
+    assert data.columns["source"] == none.columns["source"] and list(none[3]) == ["source"]
     for i in range(5):
-        assert torch.equal(data.picture(i), SceneCaptions("test", 5, size=23).picture(i))
+        assert torch.equal(data[i]["image"], SceneCaptions("test", 5, size=23)[i]["image"])
 
 
 @pytest.mark.parametrize("arguments, says", [
-    (("train", 3, "en", "de", 0, "nouns"), "what is hidden is one of .*'noun', 'some'.*not 'nouns'"),
-    (("train", 3, "de", "de"), "'de' is the language of source and target: choose two"),
-    (("train", 3, "en", "fr"), "fr"),
-    (("train", 3, "cs", "en"), "cs"),
+    (("train", 3, ("en", "de"), 0, "nouns"), "what is hidden is one of .*'noun', 'some'.*not 'nouns'"),
+    (("train", 3, ("de", "de")), "'de' is the language of source and target: choose two"),
+    (("train", 3, ("en", "fr")), "fr"),
+    (("train", 3, ("cs", "en")), "cs"),
     (("val", 3), "no split 'val'"),
 ])  # fmt: skip
 def test_a_translation_of_scenes_that_cannot_be_is_refused(arguments, says):
@@ -174,21 +146,21 @@ def shown(tmp_path):
 def test_multi30k_is_read_in_every_form(packed, start, end, tmp_path):
     files = {"en" + packed: (start + end.join(ENGLISH) + end * (end == "\n")).encode(), "de": GERMAN}
     data = Multi30k(multi30k(tmp_path, **files))
-    assert data.sources == [["two", "dogs", ",", "running", "."], ["a", "man's", "hat"], ["a", "café"], ["snow", "."]]
-    assert data.captions == [[text] for text in GERMAN] and data.references[3] == [["schnee", "fällt", "."]]
-    assert data.pictured == [False] * 4 and not data.problems and len(data) == 4
+    assert data.columns["source"] == [["two", "dogs", ",", "running", "."], ["a", "man's", "hat"], ["a", "café"], ["snow", "."]]
+    assert data.texts == [[text] for text in GERMAN] and data.references[3] == [["schnee", "fällt", "."]]
+    assert data.count("image") == 0 and not data.problems and len(data) == 4
     assert data.names[2] == f"{tmp_path / 'data/task1/raw/train.en'}{packed.replace('_', '.')}:3"
-    assert data.picture(1).shape == (3, 64, 64) and not data.picture(1).any()
+    assert data[1] == {"source": ["a", "man's", "hat"]}
 
 
 def test_any_two_languages_of_multi30k_are_read(tmp_path):
     multi30k(tmp_path, cs=["pes"], fr=["Un chien."], de=["ein Hund"], en=["a dog"])
     texts = {"cs": "pes", "fr": "Un chien.", "de": "ein Hund", "en": "a dog"}
     for source, target in itertools.permutations(texts, 2):
-        data = Multi30k(tmp_path, "train", source, target)
-        assert data.sources == [tokenize(texts[source])] and data.captions == [[texts[target]]]
+        data = Multi30k(tmp_path, "train", (source, target))
+        assert data.columns["source"] == [tokenize(texts[source])] and data.texts == [[texts[target]]]
     with pytest.raises(ValueError, match="'de' is the language of source and target"):
-        Multi30k(tmp_path, "train", "de", "de")
+        Multi30k(tmp_path, "train", ("de", "de"))
 
 
 def test_the_splits_of_multi30k_have_the_names_of_all_and_those_of_their_files(tmp_path):
@@ -196,35 +168,39 @@ def test_the_splits_of_multi30k_have_the_names_of_all_and_those_of_their_files(t
         multi30k(tmp_path, name, en=[f"a {name}"], de=["eins"])
     for split, name in (("train", "train"), ("validation", "val"), ("val", "val"), ("test", "test_2016_flickr"),
                         ("test_2016_flickr", "test_2016_flickr"), ("test_2017_mscoco", "test_2017_mscoco")):  # fmt: skip
-        assert Multi30k(tmp_path, split).sources == [tokenize(f"a {name}")]
+        assert Multi30k(tmp_path, split).columns["source"] == [tokenize(f"a {name}")]
 
 
 def test_photographs_stand_beside_their_sentences_under_both_kinds_of_names(shown):
     data = Multi30k(shown, photographs=shown / "photographs", size=7)
-    assert data.pictured is None and greys(data) == [10, 20, 30, 40] and not data.problems
+    assert data.count("image") == 4 and greys(data) == [10, 20, 30, 40] and not data.problems
+    assert data[0]["image"].shape == (3, 7, 7)
     again = pickle.loads(pickle.dumps(data))
-    assert greys(again) == [10, 20, 30, 40] and again.sources == data.sources
+    assert greys(again) == [10, 20, 30, 40] and again.columns["source"] == data.columns["source"]
     assert len(pickle.dumps(data)) < 10_000, "the pictures are not sent"
 
 
 def test_a_name_with_its_folder_and_its_number_of_a_caption_is_found(shown):
     multi30k(shown, images=["flickr30k-images/1000.jpg", " 20.jpg#0", "333.jpg#1", "5.jpg"])
     data = Multi30k(shown, photographs=str(shown / "photographs"), size=7)
-    assert data.pictured == [True, True, True, False] and greys(data) == [10, 20, 30, 0]
+    assert greys(data) == [10, 20, 30, None] and data.count("image") == 3
 
 
-@pytest.mark.parametrize("all_pictured", [False, True])
-def test_some_sentences_have_a_photograph(all_pictured, shown):
+def test_some_sentences_have_a_photograph(shown):
     (shown / "photographs/1000.jpg").unlink()
     (shown / "photographs/333.JPG").write_text("no picture")
-    data = Multi30k(shown, "train", "de", "en", shown / "photographs", 7, all_pictured)
+    data = Multi30k(shown, "train", ("de", "en"), shown / "photographs", 7)
     (problem,) = data.problems
     assert problem.startswith(f"{shown / 'photographs/333.JPG'}: not a picture")
-    if all_pictured:
-        assert data.sources == [["ein", "hut"], ["schnee", "fällt", "."]] and data.pictured is None and greys(data) == [20, 40]
-        assert [name.rpartition(":")[2] for name in data.names] == ["2", "4"]
-    else:
-        assert len(data) == 4 and data.pictured == [False, True, False, True] and greys(data) == [0, 20, 0, 40]
+    assert len(data) == 4 and data.count("image") == 2 and greys(data) == [None, 20, None, 40]
+    assert list(data[0]) == ["source"] and list(data[1]) == ["source", "image"]
+    with_one = Subset(data, [i for i in range(4) if "image" in data[i]])
+    assert with_one.columns["source"] == [["ein", "hut"], ["schnee", "fällt", "."]]
+    assert with_one.count("image") == len(with_one) == 2 and greys(with_one) == [20, 40]
+    assert with_one.texts == [[ENGLISH[1]], [ENGLISH[3]]]
+    assert [with_one.name(i).rpartition(":")[2] for i in range(2)] == ["2", "4"]
+    blind = data.without("image")
+    assert greys(blind) == [None] * 4 and blind.references == data.references and data.count("image") == 2
 
 
 def test_empty_sentences_are_named_and_the_others_keep_their_photographs(shown):
@@ -233,14 +209,13 @@ def test_empty_sentences_are_named_and_the_others_keep_their_photographs(shown):
     raw = shown / "data/task1/raw"
     assert data.problems == [f"{raw / 'train.en'}:1: the sentence is empty", f"{raw / 'train.de'}:2: the sentence is empty",
                              f"{raw / 'train.en'}:3: the sentence is empty"]  # fmt: skip
-    assert data.sources == [["snow", "."]] and greys(data) == [40] and data.names == [f"{raw / 'train.en'}:4"]
+    assert data.columns["source"] == [["snow", "."]] and greys(data) == [40] and data.names == [f"{raw / 'train.en'}:4"]
 
 
 def test_photographs_of_others_are_none(shown):
     multi30k(shown, images=["6.jpg", "7.jpg", "8.jpg", "9.jpg"])
     data = Multi30k(shown, photographs=shown / "photographs", size=7)
-    assert data.pictured == [False] * 4 and greys(data) == [0] * 4
-    assert len(Multi30k(shown, photographs=shown / "photographs", size=7, all_pictured=True)) == 0
+    assert data.count("image") == 0 and greys(data) == [None] * 4 and len(data) == 4
 
 
 def not_to_be_read(root, **options):
@@ -262,7 +237,7 @@ def test_files_that_are_not_in_parallel_are_named_with_their_lengths(shown):
 
 
 def test_a_language_or_a_split_that_is_not_there_is_told_with_what_is(tmp_path):
-    line = not_to_be_read(multi30k(tmp_path, en_gz=ENGLISH, de=GERMAN), target="fr")
+    line = not_to_be_read(multi30k(tmp_path, en_gz=ENGLISH, de=GERMAN), languages=("en", "fr"))
     assert f"{tmp_path / 'data/task1/raw/train.fr'}: not there, nor as .gz; there is train.de, train.en" == line
     assert "val.en: not there" in not_to_be_read(tmp_path, split="validation")
     assert not_to_be_read(tmp_path / "nowhere").endswith("there is nothing")
@@ -311,9 +286,10 @@ def test_the_official_multi30k_has_as_many_sentences_and_photographs_as_it_shoul
     monkeypatch.setattr("mmscratch.data.photographs._decode_once", lambda found, size: (paths.extend(found), {}))  # that takes a while
     photographs = OFFICIAL / "Flicker8k_Dataset" if OFFICIAL.is_dir() else None
     data = Multi30k(OFFICIAL_TRANSLATIONS, split, photographs=photographs)
-    assert (len(data), len(data.sources), data.problems) == (count, count, [])
-    assert sum(data.pictured) == (pictured if photographs else 0)
+    assert (len(data), len(data.columns["source"]), data.problems) == (count, count, [])
+    assert data.count("image") == (pictured if photographs else 0)
     listed = read_lines(OFFICIAL_TRANSLATIONS / f"data/task1/image_splits/{split.removesuffix('idation')}.txt")
-    for name, place in zip(data.names, data.places):
+    places = data.columns["image"].keys if photographs else []
+    for name, place in zip(data.names, places):
         number = listed[int(name.rpartition(":")[2]) - 1].removesuffix(".jpg")
         assert place is None or paths[place].name.startswith(f"{number}_")
