@@ -91,7 +91,7 @@ EXERCISES = (
             Wrong("The decoder sees the word that it is to write: shift the target by one, and begin with <bos>.",
                   "torch.cat([bos, target[:, :-1]], dim=1)", "target"),
             Wrong("With a teacher forcing of 0.7, seven of ten words are the true ones.",
-                  "< teacher_forcing, true", "> teacher_forcing, true"),
+                  "true.device) < teacher_forcing", "true.device) > teacher_forcing"),
             Wrong("Each sentence of a batch has a coin of its own.", "torch.rand(len(true), ", "torch.rand(1, "),
             Wrong("The coin is thrown anew for each word.",
                   "for true in target.unbind(1):  # (B,)\n",
@@ -100,7 +100,7 @@ EXERCISES = (
             Wrong("What the model finds most probable, not a word drawn at random.",
                   "logits.argmax(-1)", "logits.softmax(-1).multinomial(1).squeeze(1)"),
             Wrong("Logits are (B, T, V): the second axis is the words of the sentence.",
-                  "torch.stack(found, dim=1)", "torch.stack(found)"),
+                  "torch.stack(steps, dim=1)", "torch.stack(steps)"),
         ),
     ),
 )

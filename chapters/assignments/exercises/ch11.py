@@ -29,7 +29,8 @@ EXERCISES = (
         "test_a_missing_modality_is_not_fused test_several_modalities_are_fused_with_vectors_of_one_length "
         "test_a_picture_that_stands_alone_is_never_dropped test_without_modality_dropout_nothing_is_drawn "
         "test_of_some_pictures_each_sentence_sees_its_own_or_none "
-        "test_in_training_some_lack_the_picture_and_as_many_the_sentence_but_none_both",
+        "test_in_training_some_lack_the_picture_and_as_many_the_sentence_but_none_both "
+        "test_lengths_reach_the_encoder_of_what_is_padded",
         (
             Wrong("A batch need not have all that the model could read: what it lacks is not encoded.",
                   "[name for name in self.encoders if name in batch]", "list(self.encoders)"),
@@ -48,6 +49,8 @@ EXERCISES = (
             Wrong("Where only one is given there is nothing to choose from, and no coin to toss.", " and len(given) > 1", ""),
             Wrong("With modality_dropout, in training, a share of the examples should lack one of its modalities.",
                   "if self.training and", "if False and"),
+            Wrong("The encoder of padded sequences cannot know where each one ends: give it batch[\"<modality>_lengths\"] as well.",
+                  '[batch[name], batch[f"{name}_lengths"]] if f"{name}_lengths" in batch else [batch[name]]', "[batch[name]]"),
         ),
     ),
     Exercise(
@@ -55,21 +58,24 @@ EXERCISES = (
         "test_of_some_pictures_each_sentence_sees_its_own_or_none test_batch_norm_learns_of_the_pictures_that_are_there "
         "test_those_without_a_picture_see_nothing_of_what_stands_in_its_place "
         "test_no_picture_is_as_good_as_none_that_is_there "
-        "test_without_any_picture_the_gradient_of_what_sees_is_0_and_not_none",
+        "test_without_any_picture_the_gradient_of_what_sees_is_0_and_not_none "
+        "test_only_the_rows_that_have_a_sound_reach_its_encoder_and_so_do_their_lengths",
         (
             Wrong("Masked afterwards is too late: the blank pictures went through batch norm, and changed the others.",
-                  "rows, training = there",
-                  "if there.any():\n        every = encoder(inputs)\n        return Memory(every.tokens, every.mask & "
-                  "there[:, None])\n    rows, training = there"),
+                  "B = len(there)",
+                  "if there.any():\n        every = encoder(*inputs)\n        return Memory(every.tokens, every.mask & "
+                  "there[:, None])\n    B = len(there)"),
             Wrong("Zeros are not nothing: a place of zeros still gets a share of the attention. What must its mask say?",
                   "mask.index_copy(0, rows, some.mask)", "torch.ones_like(mask)"),
             Wrong("Each memory belongs in the row of its own example, not in the first rows that are free.",
                   "tokens.index_copy(0, rows, some.tokens)", "torch.cat([some.tokens, tokens[len(rows) :]])"),
             Wrong("If nobody has a picture, the encoder still needs a gradient, of 0: processes that train together wait for "
                   "it.",
-                  "0 * some.tokens.expand(len(inputs), -1, -1)", "some.tokens.new_zeros(len(inputs), *some.tokens.shape[1:])"),
+                  "0 * some.tokens.expand(B, -1, -1)", "some.tokens.new_zeros(B, *some.tokens.shape[1:])"),
             Wrong("What is computed only for its gradient of 0 is no picture that batch norm should learn of.",
-                  "encoder.eval()(inputs[:1])", "encoder(inputs[:1])"),
+                  "encoder.eval()(*(values[:1] for values in inputs))", "encoder(*(values[:1] for values in inputs))"),
+            Wrong("The lengths belong to the examples: pick the rows of every input, not only of the first.",
+                  "encoder(*(values[rows] for values in inputs))", "encoder(inputs[0][rows], *inputs[1:])"),
             Wrong("The encoder must be left as it was found: in training if it was in training.",
                   "encoder.train(training)", "encoder.eval()"),
             Wrong("The encoder must be left as it was found: one that was not in training must not be afterwards.",
