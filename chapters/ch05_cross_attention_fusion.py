@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from chapters.chapter import Chapter, folder, show
 from chapters.drawings import ch05 as drawings
-from mmscratch.attention import AdditiveAttention, scaled_dot_product_attention
+from mmscratch.attention import AdditiveAttention, Memory, scaled_dot_product_attention
 from mmscratch.data.judge import judge, truth
 from mmscratch.data.language import caption, captions, named_things
 from mmscratch.data.scenes import COLOURS, SPLITS, Scene, box
@@ -172,10 +172,11 @@ class AttendFirst(LSTMDecoder):
 # first places) and once with **cross-attention**: the same pictures, the same captions in the same order, the same number
 # of steps. Three seeds each, to know what is chance.
 #
-# `ImageEncoder` makes a memory of a grid: each place is projected to the decoder's width, and gets a learned vector that
-# says where it is.
+# All that a decoder gets to see is a `Memory`. `ImageEncoder` makes one of a grid: each place is projected to the decoder's
+# width, and gets a learned vector that says where it is.
 
 # %%
+show(Memory)
 show(ImageEncoder)
 
 # %% [markdown]

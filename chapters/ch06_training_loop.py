@@ -28,15 +28,17 @@ from torch import nn
 from chapters.chapter import Chapter, show
 from chapters.drawings import ch06 as drawings
 from mmscratch import training
-from mmscratch.batches import CaptionPairs, Feed, collate, make_loader
+from mmscratch.batches import BucketSampler, Examples, Feed, collate, make_loader
 from mmscratch.data.captions import SceneCaptions
+from mmscratch.data.dataset import Lazy
 from mmscratch.data.scenes import render
+from mmscratch.engine.devices import pick_precision
 from mmscratch.engine.runs import read_checkpoint
 from mmscratch.images import open_image, to_tensor
-from mmscratch.model import ModelConfig
-from mmscratch.reliability import GradScaler, write_atomically
+from mmscratch.model import EncoderDecoder, ModelConfig
+from mmscratch.reliability import GradScaler, random_state, write_atomically
 from mmscratch.text import PAD, Vocabulary
-from mmscratch.training import TrainConfig, Trainer, warmup_and_cosine, word_loss
+from mmscratch.training import TrainConfig, Trainer, warmup_and_cosine
 
 chapter = Chapter(6)
 BLUE, PALE, RED, GREEN = "#2171b5", "#9ecae1", "#d94801", "#238b45"
@@ -60,16 +62,24 @@ chapter.draw(drawings.five_lines(), "five lines and what hangs on them")
 training.pick_device = lambda: torch.device("cpu")
 SCENES = SceneCaptions("train", chapter.choose(4_000, fast=160), one_each=True)
 HELD_OUT = SceneCaptions("validation", chapter.choose(40, fast=2))
-vocabulary = Vocabulary.build(caption for data in (SCENES, HELD_OUT) for captions in data.references for caption in captions)
-pairs = CaptionPairs(SCENES, vocabulary)
-MODEL = ModelConfig(len(vocabulary), width=16, embed_dim=128, hidden_size=128)
+references = SCENES.references + HELD_OUT.references
+vocabulary = Vocabulary.build(caption for captions in references for caption in captions)
+VOCABULARIES = {"target": vocabulary}
+examples, held_out = Examples(SCENES, VOCABULARIES), Examples(HELD_OUT, VOCABULARIES)
+SEES, WRITES = {"name": "resnet", "width": 16}, {"name": "lstm", "hidden_size": 128}
+MODEL = ModelConfig(len(vocabulary), {"image": SEES}, WRITES, embed_dim=128)
 
 
-def new_trainer(pairs=pairs, **settings):
+def new_trainer(examples=examples, **settings):
     """The library's Trainer; the same seed gives the same first weights. No buckets, for the third reason of chapter 1."""
-    config = TrainConfig(**{"batch_size": 32, "pool": 1, "precision": "float32", **settings})
+    settings = {"batch_size": 32, "bucket_batches": None, "precision": "float32"} | settings
     with contextlib.redirect_stdout(io.StringIO()):  # it says its device and precision, each time the same
-        return Trainer(MODEL, config, pairs, CaptionPairs(HELD_OUT, vocabulary), chapter.folder / "never-written")
+        return Trainer(MODEL, TrainConfig(**settings), (examples, held_out), chapter.folder / "never-written")
+
+
+def loader_of(examples, workers=0):
+    """Batches of 32, shuffled, without buckets."""
+    return make_loader(examples, BucketSampler(examples.lengths, 32, bucket_batches=None), workers)
 
 
 def mean_loss(model, batch):
@@ -84,7 +94,7 @@ def slide(trainer, steps, loss_of=mean_loss):
     """So many steps -> the loss and the seconds of each."""
     model, optimizer, told, before = trainer.model.train(), trainer.optimizer, [], time.perf_counter()
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(warmup_and_cosine, steps=trainer.steps, warmup=20))
-    for batch in islice(make_loader(pairs, 32, pool=1), steps):  # 1
+    for batch in islice(loader_of(examples), steps):  # 1
         loss = loss_of(model, batch)  # 2
         loss.backward()  # 3
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -101,7 +111,7 @@ def slide(trainer, steps, loss_of=mean_loss):
 # its direction stays.
 
 # %%
-batch = next(iter(make_loader(pairs, 32, pool=1)))
+batch = next(iter(loader_of(examples)))
 model = new_trainer().model.eval()  # batch norm with fixed numbers: what it does otherwise comes below
 alone = gradient(model, mean_loss(model, batch))
 length = sum(g**2 for g in alone.tolist()) ** 0.5
@@ -112,16 +122,18 @@ assert torch.allclose(torch.cat([p.grad.flatten() for p in model.parameters()]),
 print(f"{len(alone):,} gradients, together of length {length:.3f}; clipped at 0.5: {by_hand.norm():.3f}")
 
 # %% [markdown]
-# **Accumulation.** A batch that does not fit is computed in parts, one after the other, and the gradients add up. The
-# loss is a mean over words, and here is the trap: the mean of the parts' means is another number. Of two sentences:
+# **Accumulation.** A batch that does not fit into the memory is computed in **micro-batches**, parts of it, one after
+# another, and their gradients add up. The loss is a mean over words, and here is the trap: the mean of the parts' means is
+# another number. Two sentences show it:
 
 # %%
 short, long = [4.0, 2.0], [1.0] * 6  # what each word costs
 print(f"the mean of the two means is {(mean(short) + mean(long)) / 2}, the mean over the words {mean(short + long)}")
 
 # %% [markdown]
-# A word of the short sentence would count three times as much as one of the long. So each part gives its **sum**, divided
-# by the words of **all** parts, which have to be counted before the first. Both ways:
+# A word of the short sentence would count three times as much as a word of the long one. So a model's `loss(batch)` does
+# not return a mean. It returns two numbers, the **sum** of its losses and the **count** of its words, and the loop divides:
+# the sum over all micro-batches and processes by the count over all micro-batches and processes. Both ways:
 
 
 # %%
@@ -134,7 +146,8 @@ def split(batch, parts):
 
 
 def by_words(model, batch, parts=4):
-    return sum(word_loss(model, part) for part in split(batch, parts)) / count_words(batch)
+    losses, counts = zip(*[model.loss(part) for part in split(batch, parts)])
+    return sum(losses) / sum(counts)
 
 
 def by_means(model, batch, parts=4):
@@ -148,8 +161,9 @@ def by_means(model, batch, parts=4):
 
 # %%
 shares = [{name: value[rank::2] for name, value in batch.items()} for rank in (0, 1)]
-words = sum(count_words(share) for share in shares)  # the first all-reduce
-reduced = sum(gradient(model, word_loss(model, share) / words) for share in shares)  # the second
+losses, counts = zip(*[model.loss(share) for share in shares])
+count = sum(counts)  # the first all-reduce
+reduced = sum(gradient(model, loss / count) for loss in losses)  # the second
 assert torch.allclose(reduced, alone, atol=1e-6)
 print(f"{[count_words(s).item() for s in shares]} words; the gradients of two and of one differ by {(reduced - alone).abs().max():.0e}")
 
@@ -168,12 +182,28 @@ print(f"but a gradient of 2, times 65,536, is {torch.tensor(2.0 * 65536).half().
 # %% [markdown]
 # ## The piece
 #
-# One step of the library, with all of that, and how it comes to its gradient. `distributed.total` is the all-reduce, and
-# does nothing in a process that is alone.
+# The loop knows one thing of a model, its `loss(batch)`. This is the one of all models in this book that write. Another
+# model may count something other than words; the loop does not change.
+
+# %%
+show(EncoderDecoder.loss)
+
+# %% [markdown]
+# One step of the library, with all of that, and its gradient. `distributed.total` is the all-reduce, and does nothing in a
+# process that is alone. The count of all micro-batches is known only after the last one, and by then their gradients have
+# been added up. So `_gradient` divides each sum by `unit`, the count of the first micro-batch in all processes. Any number
+# would do; this one keeps the gradients at their usual size, which matters in float16. At the end `_train_step` multiplies
+# the gradient by `unit / count`.
 
 # %%
 show(Trainer._train_step)
 show(Trainer._gradient)
+
+# %% [markdown]
+# `fit` is the loop around the step. It validates, saves, and stops between two steps, never within one.
+
+# %%
+show(Trainer.fit)
 
 # %%
 show(GradScaler)
@@ -181,7 +211,7 @@ show(Feed)
 show(write_atomically)
 
 # %% [markdown]
-# The gradient with which the `Trainer` steps, in one part or many, is the one by hand:
+# The gradient with which the `Trainer` steps, in one micro-batch or many, is the one by hand:
 
 
 # %%
@@ -217,7 +247,7 @@ def run(trainer, steps=10**9):
 
 
 def losses(told):
-    return [step.loss / step.words for step, _ in told]
+    return [step.loss / step.count for step, _ in told]
 
 
 def milliseconds(told):
@@ -252,11 +282,12 @@ def panels(rows, columns, height, **shared):
 @torch.no_grad()
 def one_at_a_time(trainer):
     """The held-out loss a word with batch norm as it is in training, each picture by itself."""
-    pairs = CaptionPairs(HELD_OUT, vocabulary)
-    return sum(word_loss(trainer.model.train(), collate([pair])).item() for pair in pairs) / sum(pairs.lengths)
+    trainer.model.train()
+    losses = [trainer.model.loss(collate([example]))[0].item() for example in held_out]
+    return sum(losses) / sum(held_out.lengths)
 
 
-few = CaptionPairs(SceneCaptions("train", chapter.choose(1024, fast=32), one_each=True), vocabulary)
+few = Examples(SceneCaptions("train", chapter.choose(1024, fast=32), one_each=True), VOCABULARIES)
 SIZES, by_size = (1, 4, 16, 64), {}
 figure, (left, right) = panels(1, 2, 3)
 for rate, colour in ((8e-3, BLUE), (2e-3, PALE)):
@@ -325,7 +356,7 @@ chapter.draw(figure, "a learning rate too high with and without clipping")
 #
 # ### Accumulation
 #
-# 32 captions in 1 to 32 parts. For the backward pass, a forward pass keeps its intermediate results (**activations**);
+# 32 captions in 1 to 32 micro-batches. For the backward pass, a forward pass keeps its intermediate results (**activations**);
 # torch lets us look at each tensor that it keeps.
 
 
@@ -339,7 +370,7 @@ def kept_megabytes(trainer, batch):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), trainer.precision.autocast():
-        loss = word_loss(trainer.model, batch)  # while it lives, they live, each at its own address
+        loss, _ = trainer.model.loss(batch)  # while it lives, they live, each at its own address
     weights = {p.untyped_storage().data_ptr() for p in trainer.model.parameters()}
     del loss
     return sum(size for address, size in kept.items() if address not in weights) / 1e6
@@ -376,10 +407,11 @@ for axis in (left, right):
 chapter.draw(figure, "accumulation in memory and in truth")
 
 # %% [markdown]
-# In 4 parts the memory is a quarter, and the gradient the same but for rounding, if it is by words. By the parts' means it
-# is off by 7 %, since a batch comes sorted by length, and its first part has half the words of its last. **Batch norm** is
-# off in any case, by 9 %: it normalizes by what it sees at once, and sees a part. That is why the library gives each part
-# short and long sentences alike, and asks for parts of 16 pictures or more.
+# In 4 micro-batches the memory is a quarter, and the gradient is the same but for rounding if the sums are divided by the
+# count of all words. With the mean of the parts' means it is off by 7 %, since a batch comes sorted by length, and its first
+# part has half the words of its last. **Batch norm** is off in any case, by 9 %: it normalizes by what it sees at once, and
+# sees one micro-batch. That is why the library puts short and long sentences into each, and asks for micro-batches of 16
+# pictures or more.
 #
 # ### Precision
 #
@@ -399,8 +431,8 @@ for name, dtype, colour, width in (
     memory, told = kept_megabytes(trainer, small), run(trainer, steps)
     right.plot(losses(told), color=colour, lw=width, label=name)
     with trainer.precision.autocast():
-        loss = word_loss(trainer.model, small) * trainer.scaler.scale / count_words(small)
-    grads = gradient(trainer.model, loss) / trainer.scaler.scale
+        loss, count = trainer.model.loss(small)
+    grads = gradient(trainer.model, loss * trainer.scaler.scale / count) / trainer.scaler.scale
     print(f"{name:19} {milliseconds(told):6.1f} ms a step, {memory:.1f} MB kept; loss of the last 20 steps {mean(losses(told)[-20:]):.3f}; "
           f"{100 * (grads == 0).float().mean():.2f} % of the gradients are 0; {trainer.skipped} steps skipped")  # fmt: skip
     if name == "float32":
@@ -413,12 +445,18 @@ left.set(xlabel="size, as a power of 10", yticks=[], title="gradients of all wei
 right.set(xlabel="step", ylabel="loss a word", title="four formats")
 right.legend(fontsize=7.5)
 chapter.draw(figure, "gradients and loss in four number formats")
+precision, why = pick_precision(torch.device("cpu"))
+print(f'precision="auto" takes {precision} on this machine: {why}')
 
 # %% [markdown]
 # The four curves lie on each other. bfloat16 keeps a third less for the backward pass; all of it would be half, but some
 # operations stay in float32, for safety. Without the loss scale 0.25 % of the gradients become 0 in float16, which this
 # small model does not mind: its gradients are large. The time says more about this CPU than about the formats: it has
-# instructions for bfloat16, which do not pay at this size (`quickstart` measures them at its own), and none for float16.
+# instructions for bfloat16, which do not pay at this size, and none for float16.
+#
+# These times are only shown. With `precision="auto"` no stopwatch decides: the library takes bfloat16 if the processor says
+# that it has instructions for it (AMX or AVX-512 BF16), and otherwise float32. On a busy machine a measurement could come
+# out differently the next time, and two fresh runs with the same seed would then give two results.
 #
 # ### Copies that overlap
 #
@@ -429,7 +467,7 @@ chapter.draw(figure, "gradients and loss in four number formats")
 
 
 # %%
-class Timed(CaptionPairs):
+class Timed(Examples):
     """Its examples say when they were fetched: the clock `monotonic` is the same in all processes."""
 
     def __getitem__(self, index):
@@ -438,11 +476,11 @@ class Timed(CaptionPairs):
         return example | {"fetched": torch.tensor([start, time.monotonic()], dtype=torch.double)}
 
 
-def watch(workers, pairs):
+def watch(workers, examples):
     """For each step but the first five: (fetched from, to), (computed from, to); and the share of time spent waiting."""
     model, rows = new_trainer().model.train(), []
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    feed = Feed(make_loader(pairs, 32, workers=workers, pool=1), torch.device("cpu"))
+    feed = Feed(loader_of(examples, workers), torch.device("cpu"))
     for number, batch in enumerate(feed.batches(0)):
         start, fetched = time.monotonic(), batch.pop("fetched")
         if number == 5:  # by then a worker is awake
@@ -457,14 +495,20 @@ def watch(workers, pairs):
 data = SceneCaptions("train", 32 * chapter.choose(45, fast=8), one_each=True)
 files = [io.BytesIO() for _ in range(len(data))]
 for i, file in enumerate(files):
-    render(data.scene(i), 256).save(file, "JPEG", quality=90)
-data.picture = lambda index: to_tensor(open_image(files[index]), 64)
+    render(data.scenes[i], 256).save(file, "JPEG", quality=90)
+
+
+def decode(file):
+    return to_tensor(open_image(file), 64)  # (3, 64, 64)
+
+
+data.columns["image"] = Lazy(decode, files)
 forks = multiprocessing.get_start_method() == "fork"  # else another process would not know the classes above
 figure, axes = panels(2, 1, 3.4, sharex=True)
 threads = torch.get_num_threads()
 for axis, workers, torch_threads in zip((*axes, None, None), (0, 1 * forks) * 2, (1, 1, threads, threads)):
     torch.set_num_threads(torch_threads)
-    rows, waiting = watch(workers, Timed(data, vocabulary))
+    rows, waiting = watch(workers, Timed(data, VOCABULARIES))
     begin = rows[0][1][0]
     step, computing = (rows[-1][1][1] - begin) / len(rows), mean(end - start for _, (start, end) in rows)
     title = f"{workers or 'no'} worker: {1000 * step:.0f} ms a step, of which {1000 * computing:.0f} compute; waiting {100 * waiting:.0f} %"
@@ -500,20 +544,21 @@ DRIVER = """
 import sys, time, torch
 import mmscratch.__main__ as command
 from mmscratch import training
+from mmscratch.tasks import captioning
 
 scenes, folder = sys.argv[1:]
-command.VALIDATION_SCENES = command.TEST_SCENES = 16  # it also captions these in the end
+captioning.VALIDATION_SCENES = captioning.TEST_SCENES = 16  # it also captions these in the end
 training.pick_device = lambda: torch.device("cpu")
 step = training.Trainer._train_step
 
 def noted(trainer, batch):
     training.SAVE_SECONDS = 1e9 if (trainer.step + 1) % 5 else -1  # every fifth step, on slow machines and on fast ones
     start = time.perf_counter()
-    told = step(trainer, batch)
+    stats = step(trainer, batch)
     if trainer.rank == 0:
         with open(folder + "/steps.txt", "a") as file:
-            print(trainer.step + 1, told.loss / told.words, time.perf_counter() - start, file=file)
-    return told
+            print(trainer.step + 1, stats.loss / stats.count, time.perf_counter() - start, file=file)
+    return stats
 
 training.Trainer._train_step = noted
 sys.exit(command.main(["quickstart", "--scenes", scenes, "--precision", "float32", "--to", folder]))
@@ -579,15 +624,26 @@ if not chapter.fast:
 
 # %% [markdown]
 # The steps after the last checkpoint were made twice, and gave the same. That takes more than the weights: Adam's running
-# means, the place in the epoch, the state of every random generator, and a file that is never half written.
-#
+# means, the place in the epoch, the state of every random generator, and a file that is never half written. There are
+# several generators, and a checkpoint holds plain values only:
+
+# %%
+show(random_state)
+
+# %% [markdown]
+# With several processes, the sampler gives each its share of every batch, and all of them as many batches.
+
+# %%
+show(BucketSampler)
+
+# %% [markdown]
 # One process and two lie on each other, though not to the bit: each normalizes by its own half of the batch. On two cores
 # two processes gain little, 298 against 326 ms a step: one process already uses both, within each operation.
 #
 # ## What to notice
 #
-# **A loss curve proves little.** Two mistakes that train beautifully: the mean of the parts' means, and a checkpoint that
-# has the weights only, so that the run goes on from its middle with a new optimizer.
+# **A loss curve proves little.** Two mistakes that train beautifully: the mean of the micro-batches' means, and a checkpoint
+# that has the weights only, so that the run goes on from its middle with a new optimizer.
 
 # %%
 steps = chapter.choose(60, fast=4)
@@ -609,12 +665,12 @@ print(f"by then the weights are {100 * (ours - theirs).norm() / ours.norm():.0f}
 # Nothing in these losses says which are wrong; here the wrong ones even look a little better. Only the gradient
 # itself tells, and the weights to the bit. So that is what the library's tests compare.
 #
-# **What is promised.** By words, in parts or in processes, the gradient is the same but for rounding, as long as nothing
-# looks at several captions at once. Batch norm does.
+# **What is promised.** In one micro-batch or many, in one process or many, the gradient is the same but for rounding, as
+# long as nothing looks at several captions at once. Batch norm does.
 #
 # **What was not measured here** is a GPU. On one, the short formats have units of their own, copies run beside the
 # computation, and each process has a device to itself. What that gains is to be measured there: `metrics.jsonl` of every
-# run holds the share of time spent waiting, the pictures a second and the memory.
+# run holds the share of time spent waiting, the examples a second and the memory.
 #
 # ## Your turn
 #
@@ -622,14 +678,14 @@ print(f"by then the weights are {100 * (ours - theirs).norm() / ours.norm():.0f}
 # `check 6 --from work` says what is right, and gives a hint where something is not.
 #
 # 1. `warmup_and_cosine`: two curves, and the lower one holds. 3 points, 15 minutes.
-# 2. `word_loss`: and what does padding cost? 4 points, 20 minutes.
-# 3. `_SmoothedCrossEntropy.forward`: the loss of label smoothing, and its gradient by hand. 12 points, 60 minutes.
-# 4. `GradScaler.update`: when does it halve, and when does it double? 4 points, 20 minutes.
-# 5. `Trainer._gradient`: accumulation by words, not by parts. 12 points, 60 minutes.
-# 6. `Trainer._train_step`: clip, step, or skip; and then nothing may have changed. 15 points, 75 minutes.
-# 7. `write_atomically`: what if the disk is full, or the power fails between two lines? 7 points, 35 minutes.
-# 8. `BucketSampler.__iter__`: each caption once, and all processes with as many batches. 8 points, 40 minutes.
-# 9. `first_not_finite`: of a thousand NaNs, which came first? 9 points, 45 minutes.
+# 2. `EncoderDecoder.loss`: a sum and a count. What does padding add to each, and what changes in eval mode? 4 points,
+#    20 minutes.
+# 3. `GradScaler.update`: when does it halve, and when does it double? 4 points, 20 minutes.
+# 4. `Trainer._gradient`: micro-batches, and their count is known only after the last one. 12 points, 60 minutes.
+# 5. `Trainer._train_step`: clip, step, or skip; and then nothing may have changed. 15 points, 75 minutes.
+# 6. `write_atomically`: what if the disk is full, or the power fails between two lines? 7 points, 35 minutes.
+# 7. `BucketSampler.__iter__`: each example once, and all processes with as many batches. 8 points, 40 minutes.
+# 8. `first_not_finite`: of a thousand NaNs, which came first? 9 points, 45 minutes.
 #
 # And three questions without an answer here:
 #

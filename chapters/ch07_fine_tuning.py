@@ -38,6 +38,7 @@ from mmscratch.finetuning import (
     LoRA,
     LoRALinear,
     LoRALSTM,
+    adapt,
     add_lora,
     freeze,
     layers,
@@ -56,7 +57,7 @@ from mmscratch.pretraining import LABELS, labelled, labelled_scenes, predict_lab
 from mmscratch.text import EOS, Vocabulary, detokenize
 from mmscratch.training import TrainConfig, Trainer
 from mmscratch.vision import ResNet
-from mmscratch.weights import from_gpt2, load_fitting
+from mmscratch.weights import from_gpt2, keep_rows, load_fitting
 
 torch.manual_seed(0)
 chapter, device = Chapter(7), pick_device()
@@ -239,7 +240,13 @@ for part, row in table.items():
 # `.safetensors`. The format can be written by hand: eight bytes tell how long the header is, the header tells each tensor's
 # name, type, shape and place, and then come the bytes. Nothing in it can be executed, as a pickle can. What remains is that
 # others call things by other names, so there is a table of names for GPT-2, one for BERT, one for torchvision's ViT.
-# `load_folder` reads a whole GPT-2 or BERT in this way, and `load_torchvision` a ResNet, VGG or ViT.
+# `load_folder` reads a whole GPT-2 or BERT in this way, and `load_torchvision` a ResNet, VGG or ViT. `load_fitting` takes
+# whatever fits, and reports the rest. With another vocabulary, `keep_rows` keeps the embedding rows of the shared words.
+
+# %%
+show(load_fitting)
+show(keep_rows)
+show(from_gpt2)
 
 # %%
 numbers = torch.arange(6.0).reshape(2, 3)
@@ -283,6 +290,13 @@ for hypothesis in sample(model.decoder.eval(), nothing, top_p=0.9, generator=cha
 # %% [markdown]
 # Fluent, and about nothing. The order of words need not be learned from pictures with captions: text is enough, and of text
 # there is more. Now both parts are put into one model, and it learns from pictures with captions.
+#
+# `adapt` is what the `Trainer` does with a new model before it trains it: weights of another run (`start_from`), a LoRA, and
+# what is frozen. `load_run` reads a finished run.
+
+# %%
+show(adapt)
+show(load_run)
 
 # %%
 parts, to = chapter.folder / "parts", chapter.folder / "base"
@@ -355,7 +369,7 @@ chapter.draw(figure, "what the adapted models write")
 
 # %% [markdown]
 # Now the whole question: five methods, four tasks, four numbers of pictures, three seeds. That takes hours, so it was
-# measured beforehand, by `python -m chapters.measured.few_labels`, with the same function `adapt` as above. A seed draws other labelled
+# measured beforehand, by `python -m chapters.measured.few_labels`, with the same function `few_labels.adapt` as above. A seed draws other labelled
 # pictures; the 500 that are asked for are always the same, and nobody has learned from them.
 
 # %%

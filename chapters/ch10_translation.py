@@ -394,7 +394,7 @@ if multi30k.MULTI30K.exists():
         hit = sum(UNK in vocabulary.encode(sentence) for sentence in sentences)
         print(f"{name}: {100 * len(unknown) / len(tokens):.1f} % of the words are unknown, in {hit:,} of {len(sentences):,} "
               f"sentences; {len(pieces.encode(tokens)) / len(tokens):.2f} byte pair pieces a word")  # fmt: skip
-        for token in sorted(set(unknown), key=len)[-3:]:
+        for token in sorted(sorted(set(unknown)), key=len)[-3:]:
             print(f"    {token} = {' '.join(pieces.words[i] for i in pieces.encode([token]))}")
 else:
     print(f"{multi30k.MULTI30K} is not there: python -m data_scripts.multi30k fetches it")

@@ -243,6 +243,12 @@ model, text_alone = train(sees=True), train(sees=False)
 # translated with the right picture, with another sentence's picture, and with none; and by the model that learned from text
 # alone. Of the hidden words we count the right ones: the n-th colour of the translation against the n-th of the reference, and
 # of the nouns the one that was hidden. With nothing hidden, we count the colours.
+#
+# `generate` writes for a whole data set. It takes short sources first, so that a batch holds little padding. In a batch
+# where only some examples have a picture, `collate` marks which.
+
+# %%
+show(generate)
 
 # %%
 WAYS = dict(zip(("right picture", "another picture", "no picture", "text alone"), ("#2171b5", "#d94801", "#9ecae1", "#737373")))
