@@ -156,7 +156,8 @@ show(BasicBlock)
 show(ResNet)
 
 # %% [markdown]
-# VGG has the same shape without the shortcuts. Its first linear layer sees each place of the grid by itself.
+# VGG is a stack of stages, too, without the shortcuts. Its first linear layer has weights of its own for each place of
+# the grid.
 
 # %%
 show(VGG)

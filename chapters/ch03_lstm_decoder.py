@@ -164,7 +164,7 @@ for kind in kinds:
 #
 # The first state is made from the picture (`start`); each step reads a word and gives a number for each word of the
 # vocabulary, its logit (`step`). In training all words are known, so `forward` runs over the whole sentence at once. Here
-# is the whole class. `_look` does nothing with `fusion="prefix"`; chapter 5 is about it.
+# is the whole class. With `fusion="prefix"`, as in this chapter, `_look` is never called; chapter 5 is about it.
 
 # %%
 show(LSTMDecoder)

@@ -631,7 +631,7 @@ if not chapter.fast:
 show(random_state)
 
 # %% [markdown]
-# With several processes, the sampler gives each its share of every batch, and all of them as many batches.
+# With several processes, the sampler gives each its share of every batch, and all of them the same number of batches.
 
 # %%
 show(BucketSampler)

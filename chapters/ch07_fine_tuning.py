@@ -369,8 +369,8 @@ chapter.draw(figure, "what the adapted models write")
 
 # %% [markdown]
 # Now the whole question: five methods, four tasks, four numbers of pictures, three seeds. That takes hours, so it was
-# measured beforehand, by `python -m chapters.measured.few_labels`, with the same function `few_labels.adapt` as above. A seed draws other labelled
-# pictures; the 500 that are asked for are always the same, and nobody has learned from them.
+# measured beforehand, by `python -m chapters.measured.few_labels`, with the same function `few_labels.adapt` as above. A
+# seed draws other labelled pictures; the 500 that are asked for are always the same, and nobody has learned from them.
 
 # %%
 results = few_labels.results()
