@@ -24,6 +24,7 @@ def start() -> None:
     if "RANK" not in os.environ or dist.is_initialized():
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")  # often all are used, and that is fine
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # of a class token: 64 numbers
     if rank() > 0:
         sys.stdout = open(os.devnull, "w")

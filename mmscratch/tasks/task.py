@@ -1,4 +1,4 @@
-"""What a task has to say. `commands.py` makes train, evaluate and the verbs from it."""
+"""What a task has to say: `train`, `evaluate` and the verbs are made from it."""
 
 import argparse
 import shlex
