@@ -216,6 +216,18 @@ def test_a_model_that_cannot_be_is_refused_in_one_line(encoders, decoder, joint,
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("image, message", [
+    ({"name": "vit", "depth": (1, 1)}, "vit: 'tuple' object"),
+    ({"name": "vit", "hidden_dim": 200}, "3 heads cannot share 200 dimensions equally"),
+    ({"name": "vgg", "depth": (1, 1)}, "no VGG of depth"),
+    ({"name": "resnet", "depth": 7}, "no ResNet of depth 7"),
+], ids=str)  # fmt: skip
+def test_an_image_encoder_that_cannot_be_is_refused_in_one_line(image, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        build_model(captioner(image=image))
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_a_joint_vocabulary_without_a_source_is_refused():
     with pytest.raises(ValueError, match="a joint vocabulary has one size, not 0 and 23"):
         build_model(captioner(joint_vocabulary=True))
