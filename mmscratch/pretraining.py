@@ -79,7 +79,7 @@ def _recipe(
     steps: int,
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> tuple[torch.optim.AdamW, LambdaLR]:
-    """AdamW and its schedule: the rate rises to `learning_rate` for the first tenth of all steps, then falls as a cosine."""
+    """AdamW, and its schedule: the rate rises for the first tenth of all steps, then falls as a cosine."""
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.05, betas=betas)
     return optimizer, LambdaLR(optimizer, partial(warmup_and_cosine, steps=steps, warmup=10))
 

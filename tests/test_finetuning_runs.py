@@ -14,7 +14,10 @@ from mmscratch.model import ModelConfig, build_model, table
 from mmscratch.text import BytePairEncoding, Vocabulary
 
 SEEN = IMAGE | {"depth": (1, 1), "image_size": 37}
-SIZES = {"lstm": {"hidden_size": 13, "num_layers": 1}, "transformer": {"num_heads": 2, "num_layers": 1}}
+SIZES = {
+    "lstm": {"hidden_size": 13, "num_layers": 1},
+    "transformer": {"num_heads": 2, "num_layers": 1},
+}
 D = 22  # embed_dim
 
 
@@ -38,9 +41,16 @@ def test_a_run_is_loaded_as_it_was(run):
     for where in (folder, str(folder)):
         loaded, vocabularies, checkpoint = load_run(where)
         assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
-        assert vocabularies.keys() == {"target"} and vocabularies["target"].words[4:] == ["a", "red", "circle"]
+        assert vocabularies.keys() == {"target"} and vocabularies["target"].words[4:] == [
+            "a",
+            "red",
+            "circle",
+        ]
         assert not loaded.training
-        assert checkpoint["facts"] == {"data": "x"} and checkpoint["model_config"] == saved["model_config"]
+        assert (
+            checkpoint["facts"] == {"data": "x"}
+            and checkpoint["model_config"] == saved["model_config"]
+        )
         assert checkpoint["version"] == VERSION
 
 
@@ -51,17 +61,31 @@ def test_a_run_of_another_layout_is_refused_in_one_line_that_says_what_to_do(ver
     if version is not None:
         other["version"] = version
     torch.save(other, folder / "best.pt")
-    for read in (lambda: load_run(folder), lambda: adapt(build_model(ModelConfig(7)), {}, str(folder))):
-        with pytest.raises(ValueError, match=f"is of layout {version or 1}.*reads layout {VERSION}: train it again") as caught:
+    for read in (
+        lambda: load_run(folder),
+        lambda: adapt(build_model(ModelConfig(7)), {}, str(folder)),
+    ):
+        with pytest.raises(
+            ValueError, match=f"is of layout {version or 1}.*reads layout {VERSION}: train it again"
+        ) as caught:
             read()
-        assert str(folder / "best.pt") in str(caught.value) and len(str(caught.value).splitlines()) == 1
+        assert (
+            str(folder / "best.pt") in str(caught.value)
+            and len(str(caught.value).splitlines()) == 1
+        )
 
 
-ENGLISH, GERMAN = Vocabulary(["a", "red", "circle", "in", "rot"]), Vocabulary(["rot", "ein", "kreis", "in", "a", "und", "ist"])
+ENGLISH, GERMAN = (
+    Vocabulary(["a", "red", "circle", "in", "rot"]),
+    Vocabulary(["rot", "ein", "kreis", "in", "a", "und", "ist"]),
+)
 PIECES = BytePairEncoding.learn([["kreis", "kreise", "kreisel"], ["circle", "circles"]], 7)
 
 
-@pytest.mark.parametrize("written, read", [(GERMAN, ENGLISH), (PIECES, ENGLISH), (GERMAN, PIECES), (GERMAN, None), (PIECES, None)])
+@pytest.mark.parametrize(
+    "written, read",
+    [(GERMAN, ENGLISH), (PIECES, ENGLISH), (GERMAN, PIECES), (GERMAN, None), (PIECES, None)],
+)
 def test_vocabularies_that_are_apart_come_back(written, read):
     vocabularies = {"target": written} | ({"source": read} if read else {})
     states = json.loads(json.dumps(vocabulary_states(vocabularies)))  # plain values only
@@ -99,7 +123,9 @@ def saved_translator(kind, tmp_path):
     def make(written, read, **settings):
         config = translator(kind, written, read, **settings)
         model = build_model(config)
-        save_run(tmp_path, model, config, {"target": written, "source": read}, {"task": "translation"})
+        save_run(
+            tmp_path, model, config, {"target": written, "source": read}, {"task": "translation"}
+        )
         return config, model, tmp_path
 
     return make
@@ -124,23 +150,45 @@ def rows(reader, vocabulary):
     return dict(zip(vocabulary.words, table(reader).weight.detach().clone()))
 
 
-def test_a_translator_begins_with_another_and_each_table_keeps_the_rows_of_its_own_words(kind, saved_translator):
+def test_a_translator_begins_with_another_and_each_table_keeps_the_rows_of_its_own_words(
+    kind, saved_translator
+):
     config, base, folder = saved_translator(GERMAN, ENGLISH)
     written = Vocabulary(["in", "kreis", "blau", "circle", "ein"])
     read = Vocabulary(["circle", "kreis", "in", "blue", "green", "a"])
     model = build_model(translator(kind, written, read))
-    fresh = [rows(reader, v) for reader, v in ((model.decoder, written), (model.encoders["source"], read))]
+    fresh = [
+        rows(reader, v)
+        for reader, v in ((model.decoder, written), (model.encoders["source"], read))
+    ]
     adapt(model, {"target": written, "source": read}, str(folder))
     for now, old, new, common in (
-        (rows(model.decoder, written), rows(base.decoder, GERMAN), fresh[0], {"in", "kreis", "ein"}),
-        (rows(model.encoders["source"], read), rows(base.encoders["source"], ENGLISH), fresh[1], {"circle", "in", "a"}),
+        (
+            rows(model.decoder, written),
+            rows(base.decoder, GERMAN),
+            fresh[0],
+            {"in", "kreis", "ein"},
+        ),
+        (
+            rows(model.encoders["source"], read),
+            rows(base.encoders["source"], ENGLISH),
+            fresh[1],
+            {"circle", "in", "a"},
+        ),
     ):
         common = common | {"<pad>", "<bos>", "<eos>", "<unk>"}
         assert len(now) > len(common) + 1
         for word, row in now.items():
             assert_close(row, (old if word in common else new)[word], rtol=0, atol=0)
-    others = [name for name in base.state_dict() if "embedding" not in name and name != "decoder.bias"]
-    assert_close({n: model.state_dict()[n] for n in others}, {n: base.state_dict()[n] for n in others}, rtol=0, atol=0)
+    others = [
+        name for name in base.state_dict() if "embedding" not in name and name != "decoder.bias"
+    ]
+    assert_close(
+        {n: model.state_dict()[n] for n in others},
+        {n: base.state_dict()[n] for n in others},
+        rtol=0,
+        atol=0,
+    )
 
 
 def test_a_joint_vocabulary_that_has_grown_keeps_its_rows_and_stays_joint(kind, saved_translator):
@@ -160,11 +208,18 @@ def test_with_a_lora_the_tables_of_other_words_are_trained_and_no_other(kind, sa
     more = Vocabulary([*ENGLISH.state(), "green"])
     model = build_model(translator(kind, GERMAN, more))
     adapt(model, {"target": GERMAN, "source": more}, str(folder), 2)
-    trained = {name for name, p in model.named_parameters() if p.requires_grad and "lora" not in name}
-    assert {name.removesuffix(".words.weight").removesuffix(".weight") for name in trained} == {"encoders.source.embedding"}
+    trained = {
+        name for name, p in model.named_parameters() if p.requires_grad and "lora" not in name
+    }
+    assert {name.removesuffix(".words.weight").removesuffix(".weight") for name in trained} == {
+        "encoders.source.embedding"
+    }
 
 
-@pytest.mark.parametrize("what", ["a list", "weights alone", "another option", "another encoder", "another size", "no words"])
+@pytest.mark.parametrize(
+    "what",
+    ["a list", "weights alone", "another option", "another encoder", "another size", "no words"],
+)
 def test_the_checkpoint_of_something_else_is_refused_in_one_line(run, what):
     folder, _, saved = run
     config = saved["model_config"]
@@ -172,7 +227,8 @@ def test_the_checkpoint_of_something_else_is_refused_in_one_line(run, what):
         "a list": [1, 2],
         "weights alone": saved["model"],
         "another option": saved | {"model_config": config | {"heads": 3}},
-        "another encoder": saved | {"model_config": config | {"encoders": {"image": {"name": "alexnet"}}}},
+        "another encoder": saved
+        | {"model_config": config | {"encoders": {"image": {"name": "alexnet"}}}},
         "another size": saved | {"model_config": config | {"embed_dim": 26}},
         "no words": saved | {"vocabularies": {}},
     }
@@ -185,5 +241,12 @@ def test_the_checkpoint_of_something_else_is_refused_in_one_line(run, what):
 def test_plain_values_only_are_kept_of_a_run(run):
     _, model, saved = run
     assert json.loads(json.dumps(saved["vocabularies"])) == saved["vocabularies"]
-    assert set(saved) == {"version", "model", "model_config", "train_config", "vocabularies", "facts"}
+    assert set(saved) == {
+        "version",
+        "model",
+        "model_config",
+        "train_config",
+        "vocabularies",
+        "facts",
+    }
     assert saved["model_config"] == asdict(ModelConfig(**saved["model_config"]))

@@ -16,7 +16,15 @@ from mmscratch.data.captions import SceneCaptions
 from mmscratch.data.language import mask_colours, name_thing
 from mmscratch.data.scenes import Scene
 from mmscratch.data.translations import SceneTranslation
-from mmscratch.model import DECODERS, ENCODERS, EncoderDecoder, ModelConfig, build_model, fuse, table
+from mmscratch.model import (
+    DECODERS,
+    ENCODERS,
+    EncoderDecoder,
+    ModelConfig,
+    build_model,
+    fuse,
+    table,
+)
 from mmscratch.recurrent import LSTMDecoder, LSTMEncoder
 from mmscratch.text import BOS, PAD, Vocabulary, tokenize
 from mmscratch.transformer import TransformerDecoder, TransformerEncoder
@@ -62,12 +70,16 @@ def model(request):
 @pytest.fixture
 def batch():
     """Five pictures with sentences of 7, 5, 3, 2 and 1 words."""
-    target = torch.randint(4, V, (5, 7)).masked_fill(torch.arange(7) >= torch.tensor([[7], [5], [3], [2], [1]]), PAD)
+    target = torch.randint(4, V, (5, 7)).masked_fill(
+        torch.arange(7) >= torch.tensor([[7], [5], [3], [2], [1]]), PAD
+    )
     return {"image": torch.randint(256, (5, 3, S, S), dtype=torch.uint8), "target": target}
 
 
 def test_fuse_lays_memories_side_by_side():
-    memories = [Memory(torch.randn(2, places, 5), torch.rand(2, places) < 0.5) for places in (3, 7, 1)]
+    memories = [
+        Memory(torch.randn(2, places, 5), torch.rand(2, places) < 0.5) for places in (3, 7, 1)
+    ]
     fused = fuse(memories)
     assert fused.tokens.shape == (2, 11, 5) and fused.mask.shape == (2, 11)
     for part, memory in zip(zip(*(x.split([3, 7, 1], dim=1) for x in fused)), memories):
@@ -142,11 +154,18 @@ def test_build_model_makes_the_decoder_of_the_config(writer, batch):
     decoder = model.decoder
     assert decoder.fusion == writer["fusion"]
     if writer["name"] == "lstm":
-        assert type(decoder) is LSTMDecoder and (decoder.lstm.num_layers, decoder.dropout) == (3, 0.1)
-        assert (decoder.additive is not None) == (writer.get("score") == "additive") and decoder.lstm.hidden_size == 13
+        assert type(decoder) is LSTMDecoder and (decoder.lstm.num_layers, decoder.dropout) == (
+            3,
+            0.1,
+        )
+        assert (decoder.additive is not None) == (
+            writer.get("score") == "additive"
+        ) and decoder.lstm.hidden_size == 13
     else:
         assert type(decoder) is TransformerDecoder and len(decoder.blocks) == 3
-        assert [(block.self_attn.num_heads, block.dropout) for block in decoder.blocks] == [(2, 0.1)] * 3
+        assert [(block.self_attn.num_heads, block.dropout) for block in decoder.blocks] == [
+            (2, 0.1)
+        ] * 3
         assert decoder.embedding.positions.weight.shape == (7, D)
     assert_all_of_it_is_trained_and_comes_back(model, config, batch)
 
@@ -162,7 +181,10 @@ def assert_all_of_it_is_trained_and_comes_back(model, config, batch):
 def test_the_default_config_is_a_captioner_of_64_pixels():
     model = build_model(ModelConfig(V))
     assert list(model.encoders) == ["image"] and type(model.encoders["image"].backbone) is ResNet
-    assert model.encoders["image"].image_size == 64 and model.decoder.embedding.weight.shape == (V, 256)
+    assert model.encoders["image"].image_size == 64 and model.decoder.embedding.weight.shape == (
+        V,
+        256,
+    )
     assert (model.modality_dropout, model.label_smoothing, model.teacher_forcing) == (0.0, 0.0, 1.0)
 
 
@@ -194,6 +216,18 @@ def test_a_model_that_cannot_be_is_refused_in_one_line(encoders, decoder, joint,
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("image, message", [
+    ({"name": "vit", "depth": (1, 1)}, "vit: 'tuple' object"),
+    ({"name": "vit", "hidden_dim": 200}, "3 heads cannot share 200 dimensions equally"),
+    ({"name": "vgg", "depth": (1, 1)}, "no VGG of depth"),
+    ({"name": "resnet", "depth": 7}, "no ResNet of depth 7"),
+], ids=str)  # fmt: skip
+def test_an_image_encoder_that_cannot_be_is_refused_in_one_line(image, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        build_model(captioner(image=image))
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_a_joint_vocabulary_without_a_source_is_refused():
     with pytest.raises(ValueError, match="a joint vocabulary has one size, not 0 and 23"):
         build_model(captioner(joint_vocabulary=True))
@@ -203,7 +237,9 @@ def test_the_vit_of_a_config():
     image = {"name": "vit", "depth": 3, "image_size": 40, "hidden_dim": 128}
     vit = build_model(captioner(image=image)).encoders["image"].backbone
     assert len(vit.blocks) == 3 and vit.conv_proj.kernel_size == (8, 8) and vit.out_channels == 128
-    assert [(block.self_attn.num_heads, block.linear1.out_features) for block in vit.blocks] == [(2, 512)] * 3
+    assert [(block.self_attn.num_heads, block.linear1.out_features) for block in vit.blocks] == [
+        (2, 512)
+    ] * 3
 
 
 class Loudness(nn.Module):
@@ -231,8 +267,15 @@ def loudness(monkeypatch):
 
 def test_a_new_encoder_is_a_class_and_a_line_and_is_trained(loudness):
     sounds = [torch.full((3,), 0.5), torch.full((3,), -1.0), torch.full((3,), 2.0)]
-    batch = collate([{"sound": sound, "target": torch.tensor([4 + i, 9 - i, 2])} for i, sound in enumerate(sounds)])
-    config = ModelConfig(V, {"sound": {"name": "loudness", "scale": 3.0}}, {"name": "lstm", "hidden_size": 32}, 32)
+    batch = collate(
+        [
+            {"sound": sound, "target": torch.tensor([4 + i, 9 - i, 2])}
+            for i, sound in enumerate(sounds)
+        ]
+    )
+    config = ModelConfig(
+        V, {"sound": {"name": "loudness", "scale": 3.0}}, {"name": "lstm", "hidden_size": 32}, 32
+    )
     model = build_model(config)
     assert type(model.encoders["sound"]) is Loudness and model.encoders["sound"].scale == 3.0
     assert ModelConfig(**asdict(config)) == config
@@ -245,7 +288,9 @@ def test_a_new_decoder_is_a_class_and_a_line(monkeypatch, batch):
         pass
 
     monkeypatch.setitem(DECODERS, "deaf", Deaf)
-    model = build_model(ModelConfig(V, {"image": SMALL_RESNET}, {"name": "deaf", "hidden_size": 13}, D))
+    model = build_model(
+        ModelConfig(V, {"image": SMALL_RESNET}, {"name": "deaf", "hidden_size": 13}, D)
+    )
     assert type(model.decoder) is Deaf
     model.loss(batch)[0].backward()
 
@@ -253,11 +298,16 @@ def test_a_new_decoder_is_a_class_and_a_line(monkeypatch, batch):
 def sounding(lengths, **model):
     """A model that hears, and a batch of sounds of these lengths; None: there is no sound."""
     torch.manual_seed(0)
-    examples = [{"source": torch.randint(4, V, (4,)), "target": torch.randint(4, V, (5,))} for _ in lengths]
+    examples = [
+        {"source": torch.randint(4, V, (4,)), "target": torch.randint(4, V, (5,))} for _ in lengths
+    ]
     for example, length in zip(examples, lengths):
         if length is not None:
             example["sound"] = torch.randn(length)
-    encoders = {"sound": {"name": "loudness"}, "source": {"name": "lstm", "vocab_size": V, "hidden_size": 13}}
+    encoders = {
+        "sound": {"name": "loudness"},
+        "source": {"name": "lstm", "vocab_size": V, "hidden_size": 13},
+    }
     return build_model(ModelConfig(V, encoders, LSTM_WRITER, D, **model)), collate(examples)
 
 
@@ -269,7 +319,9 @@ def test_lengths_reach_the_encoder_of_what_is_padded(loudness):
     assert memory.mask[:, :7].sum(1).tolist() == [7, 3, 5]
     logits = model(batch)
     for b, length in enumerate([7, 3, 5]):
-        alone = {name: batch[name][b : b + 1] for name in ("source", "target")} | {"sound": batch["sound"][b : b + 1, :length]}
+        alone = {name: batch[name][b : b + 1] for name in ("source", "target")} | {
+            "sound": batch["sound"][b : b + 1, :length]
+        }
         assert_close(model(alone), logits[b : b + 1], rtol=1e-5, atol=1e-5)
 
 
@@ -281,7 +333,9 @@ def test_only_the_rows_that_have_a_sound_reach_its_encoder_and_so_do_their_lengt
     assert torch.equal(sounds, batch["sound"][[1, 3, 4]]) and lengths.tolist() == [3, 6, 2]
     assert memory.mask[:, :6].sum(1).tolist() == [0, 3, 0, 6, 2] and memory.mask[:, 6:].all()
     none = model(batch | {"has_sound": torch.zeros(5, dtype=torch.bool)})
-    assert_close(none, model({name: batch[name] for name in ("source", "target")}), rtol=1e-6, atol=1e-6)
+    assert_close(
+        none, model({name: batch[name] for name in ("source", "target")}), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_sounds_of_one_length_need_no_lengths(loudness):
@@ -298,7 +352,9 @@ def test_learns_a_small_batch_by_heart(writer):
     examples = Examples(scenes, {"target": vocabulary})
     batch = collate([examples[i] for i in range(len(examples))])
     image = {"name": "resnet", "width": 8, "image_size": 32}
-    decoder = {"lstm": {"hidden_size": 64}, "transformer": {"num_heads": 4, "num_layers": 1}}[writer["name"]] | writer
+    decoder = {"lstm": {"hidden_size": 64}, "transformer": {"num_heads": 4, "num_layers": 1}}[
+        writer["name"]
+    ] | writer
     model = build_model(ModelConfig(len(vocabulary), {"image": image}, decoder, embed_dim=64))
     assert learn(model, batch, 100) < 0.02
     assert (model(batch).argmax(-1) == batch["target"])[batch["target"] != PAD].all()
@@ -332,7 +388,9 @@ def test_padding_does_not_matter_to_the_loss(model, batch):
     longer = {**batch, "target": F.pad(batch["target"], (0, 4), value=PAD)}
     assert_close(model.loss(longer)[0], loss)
     assert model.loss(longer)[1] == count
-    alone = [model.loss({"image": i[None], "target": t[t != PAD][None]}) for i, t in zip(*batch.values())]
+    alone = [
+        model.loss({"image": i[None], "target": t[t != PAD][None]}) for i, t in zip(*batch.values())
+    ]
     assert_close(sum(one for one, _ in alone), loss)
     assert [words.item() for _, words in alone] == [7, 5, 3, 2, 1]
 
@@ -361,12 +419,18 @@ class Answering(EncoderDecoder):
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
-def test_the_loss_is_the_cross_entropy_in_float32_and_smoothed_in_training_only(smoothing, training):
+def test_the_loss_is_the_cross_entropy_in_float32_and_smoothed_in_training_only(
+    smoothing, training
+):
     logits, target = torch.randn(5, 7, 29, requires_grad=True), torch.randint(5, (5, 7))
     model = Answering(logits, label_smoothing=smoothing, teacher_forcing=0.25).train(training)
     loss, count = model.loss({"target": target})
     flat = logits.bfloat16().float().flatten(0, 1)  # (35, 29)
-    options = {"ignore_index": PAD, "reduction": "sum", "label_smoothing": smoothing if training else 0.0}
+    options = {
+        "ignore_index": PAD,
+        "reduction": "sum",
+        "label_smoothing": smoothing if training else 0.0,
+    }
     expected = F.cross_entropy(flat, target.flatten(), **options)
     assert_close(loss, expected)
     assert loss.dtype == torch.float32 and count == (target != PAD).sum()
@@ -388,12 +452,20 @@ def test_the_loss_is_that_of_the_formula_and_pads_count_in_neither_term(smoothin
     assert_close(loss, expected)
     assert count == real
     gradient, wanted = (torch.autograd.grad(value, logits)[0] for value in (loss, expected))
-    assert_close(gradient, wanted, rtol=1e-2, atol=1e-3)  # it goes back through logits in half precision
+    assert_close(
+        gradient, wanted, rtol=1e-2, atol=1e-3
+    )  # it goes back through logits in half precision
     assert not gradient[0, target == PAD].any() and gradient.isfinite().all()
 
 
 def test_teacher_forcing_and_smoothing_are_those_of_training_and_validation_has_neither(batch):
-    model = build_model(captioner(label_smoothing=0.2, teacher_forcing=0.0, image={"name": "vit", "image_size": 32, "depth": 1}))
+    model = build_model(
+        captioner(
+            label_smoothing=0.2,
+            teacher_forcing=0.0,
+            image={"name": "vit", "image_size": 32, "depth": 1},
+        )
+    )
     plain = deepcopy(model)
     plain.label_smoothing, plain.teacher_forcing = 0.0, 1.0
     batch["image"] = batch["image"][:, :, :32, :32]
@@ -415,7 +487,8 @@ def test_teacher_forcing_and_smoothing_are_those_of_training_and_validation_has_
 W = 29  # words of the source
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
 TRANSLATORS = [
-    {"name": name, "fusion": fusion} for name, fusion in product(("lstm", "transformer"), ("prefix", "cross_attention"))
+    {"name": name, "fusion": fusion}
+    for name, fusion in product(("lstm", "transformer"), ("prefix", "cross_attention"))
 ]
 
 
@@ -454,24 +527,44 @@ def gradients_of(module):
 @pytest.mark.parametrize("part", TRANSLATORS, ids=parts)
 @pytest.mark.parametrize("image", [SMALL_RESNET, None], ids=["beside a picture", "alone"])
 def test_build_model_makes_a_translator(part, image, beside):
-    config = translator_config(part | {"num_layers": 2, "dropout": 0.1}, image=image, modality_dropout=0.3)
+    config = translator_config(
+        part | {"num_layers": 2, "dropout": 0.1}, image=image, modality_dropout=0.3
+    )
     config.encoders["source"] |= {"num_layers": 3, "dropout": 0.1}
     if part["name"] == "transformer":
         for settings in (config.encoders["source"], config.decoder):
             settings |= {"mlp_dim": 17, "max_length": 11}
     model = build_model(config)
-    assert set(model.encoders) == ({"image", "source"} if image else {"source"}) and model.modality_dropout == 0.3
+    assert (
+        set(model.encoders) == ({"image", "source"} if image else {"source"})
+        and model.modality_dropout == 0.3
+    )
     encoder, decoder = model.encoders["source"], model.decoder
     assert table(encoder).weight.shape == (W, D) and table(decoder).weight.shape == (V, D)
     if part["name"] == "lstm":
-        assert type(encoder) is LSTMEncoder and (encoder.lstm.hidden_size, encoder.dropout) == (13, 0.1)
+        assert type(encoder) is LSTMEncoder and (encoder.lstm.hidden_size, encoder.dropout) == (
+            13,
+            0.1,
+        )
         assert (encoder.lstm.num_layers, decoder.lstm.num_layers) == (3, 2)
     else:
-        assert type(encoder) is TransformerEncoder and len(encoder.blocks) == 3 and len(decoder.blocks) == 2
+        assert (
+            type(encoder) is TransformerEncoder
+            and len(encoder.blocks) == 3
+            and len(decoder.blocks) == 2
+        )
         assert (encoder.dropout, decoder.dropout) == (0.1, 0.1)
         for block in (*encoder.blocks, *decoder.blocks):
-            assert (block.self_attn.num_heads, block.linear1.out_features, block.dropout) == (2, 17, 0.1)
-        assert encoder.embedding.positions.weight.shape == decoder.embedding.positions.weight.shape == (11, D)
+            assert (block.self_attn.num_heads, block.linear1.out_features, block.dropout) == (
+                2,
+                17,
+                0.1,
+            )
+        assert (
+            encoder.embedding.positions.weight.shape
+            == decoder.embedding.positions.weight.shape
+            == (11, D)
+        )
     model.modality_dropout = 0.0
     model.loss(beside)[0].backward()
     assert all(gradient is not None for gradient in gradients_of(model))
@@ -491,7 +584,10 @@ def test_the_order_of_the_encoders_is_that_of_the_config_wherever_its_weights_ar
 def test_a_translator_writes_step_by_step_what_it_writes_at_once(translator, beside, given):
     expected = translator(only(beside, "target", *given))
     assert expected.shape == (5, 7, V)
-    state, token = translator.decoder.start(translator.encode(only(beside, *given))), torch.full((5,), BOS)
+    state, token = (
+        translator.decoder.start(translator.encode(only(beside, *given))),
+        torch.full((5,), BOS),
+    )
     for t in range(7):
         logits, state = translator.decoder.step(token, state)
         assert_close(logits, expected[:, t], rtol=1e-5, atol=1e-5)
@@ -537,7 +633,9 @@ def test_no_picture_is_as_good_as_none_that_is_there(translator, beside):
     assert_close(translator(beside | {"has_image": has()}), expected, **CLOSE)
     assert not any(part.training for part in translator.modules()), "as it was"
     assert (translator(beside) != expected).any(-1).all()
-    assert_close(translator(beside | {"has_image": has(0, 1, 2, 3, 4)}), translator(beside), rtol=0, atol=0)
+    assert_close(
+        translator(beside | {"has_image": has(0, 1, 2, 3, 4)}), translator(beside), rtol=0, atol=0
+    )
 
 
 def test_of_some_pictures_each_sentence_sees_its_own_or_none(translator, beside):
@@ -547,7 +645,9 @@ def test_of_some_pictures_each_sentence_sees_its_own_or_none(translator, beside)
         expected = translator(alone if b in (0, 3) else only(alone, "source", "target"))
         assert_close(together[b : b + 1], expected, rtol=1e-5, atol=1e-5)
     memory = translator.encode(beside | {"has_image": has(0, 3)})
-    assert memory.tokens.shape[:2] == memory.mask.shape and torch.equal(memory.mask[:, 0], has(0, 3))
+    assert memory.tokens.shape[:2] == memory.mask.shape and torch.equal(
+        memory.mask[:, 0], has(0, 3)
+    )
 
 
 def test_those_without_a_picture_see_nothing_of_what_stands_in_its_place(translator, beside):
@@ -586,7 +686,9 @@ def test_without_any_picture_the_gradient_of_what_sees_is_0_and_not_none(transla
 def forgetful(beside):
     """A model of two encoders of words that drops 0.3 of its pictures, and 997 examples."""
     decoder = LSTMDecoder(V, D, 13)
-    model = EncoderDecoder({"image": Words(V, D), "source": Words(W, D)}, decoder, modality_dropout=0.3)
+    model = EncoderDecoder(
+        {"image": Words(V, D), "source": Words(W, D)}, decoder, modality_dropout=0.3
+    )
     return model, {"image": torch.randint(4, V, (997, 3)), "source": torch.randint(4, W, (997, 5))}
 
 
@@ -594,15 +696,22 @@ def test_in_training_some_lack_the_picture_and_as_many_the_sentence_but_none_bot
     model, batch = forgetful
     mask = model.encode(batch).mask
     image, source = mask[:, 0], mask[:, 3]
-    assert torch.equal(mask[:, :3], image[:, None].expand(-1, 3)) and torch.equal(mask[:, 3:], source[:, None].expand(-1, 5))
+    assert torch.equal(mask[:, :3], image[:, None].expand(-1, 3)) and torch.equal(
+        mask[:, 3:], source[:, None].expand(-1, 5)
+    )
     assert (image | source).all()
     kept = [image.float().mean().item(), source.float().mean().item()]
-    assert kept == pytest.approx([0.85, 0.85], abs=0.05)  # 997 draws: the standard deviation is 0.011
+    assert kept == pytest.approx(
+        [0.85, 0.85], abs=0.05
+    )  # 997 draws: the standard deviation is 0.011
     assert not torch.equal(model.encode(batch).mask, mask)  # others the next time
     there = torch.arange(997) % 2 == 0
     mask = model.encode(batch | {"has_image": there}).mask
     assert not mask[~there, 0].any() and mask[~there, 3].all()
-    assert abs(mask[there, 0].float().mean() - 0.85) < 0.06 and abs(mask[there, 3].float().mean() - 0.85) < 0.06
+    assert (
+        abs(mask[there, 0].float().mean() - 0.85) < 0.06
+        and abs(mask[there, 3].float().mean() - 0.85) < 0.06
+    )
     assert model.eval().encode(batch).mask.all()
 
 
@@ -614,12 +723,20 @@ def test_several_modalities_are_fused_with_vectors_of_one_length(forgetful):
     assert_close(tokens.mean(-1), torch.zeros(997, 8), rtol=0, atol=1e-4)
     assert_close(model.encode(only(batch, "source")).tokens, tokens[:, 3:], rtol=0, atol=0)
     words = model.encoders["source"]
-    assert_close(EncoderDecoder({"source": words}, model.decoder).encode(batch), words(batch["source"]), rtol=0, atol=0)
+    assert_close(
+        EncoderDecoder({"source": words}, model.decoder).encode(batch),
+        words(batch["source"]),
+        rtol=0,
+        atol=0,
+    )
 
 
 def test_a_picture_that_stands_alone_is_never_dropped(forgetful):
     model, batch = forgetful
-    assert model.encode(only(batch, "image")).mask.all() and model.encode(only(batch, "source")).mask.all()
+    assert (
+        model.encode(only(batch, "image")).mask.all()
+        and model.encode(only(batch, "source")).mask.all()
+    )
 
 
 def test_without_modality_dropout_nothing_is_drawn(forgetful):
@@ -656,7 +773,10 @@ def test_told_some_words_the_others_are_its_own(translator, beside, monkeypatch)
         return step(token, state)
 
     monkeypatch.setattr(translator.decoder, "step", listening)
-    batch = {name: value.repeat(11, *[1] * (value.dim() - 1)) for name, value in only(beside, "source", "target").items()}
+    batch = {
+        name: value.repeat(11, *[1] * (value.dim() - 1))
+        for name, value in only(beside, "source", "target").items()
+    }
     batch["target"][batch["target"] == PAD] = 5
     own = translator(batch, teacher_forcing=0.7).argmax(-1)[:, :-1]  # (55, 6)
     told, true = torch.stack(told, dim=1), batch["target"][:, :-1]
@@ -664,8 +784,13 @@ def test_told_some_words_the_others_are_its_own(translator, beside, monkeypatch)
     assert ((told[:, 1:] == own) | (told[:, 1:] == true)).all()
     differ = own != true
     for t in range(6):
-        assert set((told[:, t + 1] == true[:, t])[differ[:, t]].tolist()) == {True, False}  # the sentences are not told alike
-    assert abs((told[:, 1:] == true)[differ].float().mean() - 0.7) < 0.12  # 300 draws: the standard deviation is 0.026
+        assert set((told[:, t + 1] == true[:, t])[differ[:, t]].tolist()) == {
+            True,
+            False,
+        }  # the sentences are not told alike
+    assert (
+        abs((told[:, 1:] == true)[differ].float().mean() - 0.7) < 0.12
+    )  # 300 draws: the standard deviation is 0.026
     rows = (told[:, 1:] == true).float().mean(1)
     assert 0 < rows.min() < rows.max()  # each word of each sentence is drawn by itself
 
@@ -678,7 +803,10 @@ def test_gradients_flow_when_it_goes_on_from_its_own_words(translator, beside):
 
 def whole_batch(data):
     """All examples of a data set, and a config by its writer."""
-    sources, translations = data.columns["source"], [references[0] for references in data.references]
+    sources, translations = (
+        data.columns["source"],
+        [references[0] for references in data.references],
+    )
     vocabularies = {"target": Vocabulary.build(translations), "source": Vocabulary.build(sources)}
     examples = Examples(data, vocabularies)
     sizes = {"lstm": {"hidden_size": 64}, "transformer": {"num_heads": 4, "num_layers": 1}}
@@ -686,8 +814,14 @@ def whole_batch(data):
     def config(writer, image=None):
         encoders = {"image": image} if image else {}
         source_size = len(vocabularies["source"])
-        encoders["source"] = {"name": writer["name"], "vocab_size": source_size, "num_layers": 1} | sizes[writer["name"]]
-        return ModelConfig(len(vocabularies["target"]), encoders, sizes[writer["name"]] | writer, embed_dim=64)
+        encoders["source"] = {
+            "name": writer["name"],
+            "vocab_size": source_size,
+            "num_layers": 1,
+        } | sizes[writer["name"]]
+        return ModelConfig(
+            len(vocabularies["target"]), encoders, sizes[writer["name"]] | writer, embed_dim=64
+        )
 
     return collate([examples[i] for i in range(len(examples))]), config
 

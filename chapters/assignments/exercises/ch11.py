@@ -49,7 +49,7 @@ EXERCISES = (
             Wrong("Where only one is given there is nothing to choose from, and no coin to toss.", " and len(given) > 1", ""),
             Wrong("With modality_dropout, in training, a share of the examples should lack one of its modalities.",
                   "if self.training and", "if False and"),
-            Wrong("The encoder of padded sequences cannot know where each one ends: give it batch[\"<modality>_lengths\"] as well.",
+            Wrong("Where sequences are padded, their encoder cannot know where each one ends: pass it the lengths as well.",
                   '[batch[name], batch[f"{name}_lengths"]] if f"{name}_lengths" in batch else [batch[name]]', "[batch[name]]"),
         ),
     ),
