@@ -13,6 +13,8 @@ import torch
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
     """With pytest-xdist, the whole suite runs in one process per core, unless -n or --pdb says otherwise."""
+    if hasattr(config, "workerinput"):  # this is one of those processes
+        return
     is_whole = [Path(argument).resolve() for argument in config.args] == [Path(__file__).parent]
     if is_whole and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
         if not (config.option.usepdb or config.option.collectonly):
