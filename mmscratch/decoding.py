@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import torch
@@ -106,6 +107,9 @@ def _hypothesis(row: list[int], log_prob: float, length_penalty: float) -> Hypot
     return Hypothesis(tokens, log_prob, log_prob / (len(tokens) + ended) ** length_penalty)
 
 
+FATES = ("dropped", "kept", "finished")
+
+
 class Candidate(NamedTuple):
     """A node of the tree of a beam search: a sentence, or the beginning of one, that was looked at."""
 
@@ -116,100 +120,255 @@ class Candidate(NamedTuple):
     fate: str  # "kept" for the next step, "finished": a sentence was found, or "dropped"
 
 
+class SearchOptions(NamedTuple):
+    """What a beam search prefers, forbids and returns.
+
+    length_penalty: the length's exponent in the score. The larger, the longer the sentences.
+    n_best: the number of sentences for each memory, from 1 to the number of beams.
+    min_length: the fewest words that a sentence may have.
+    no_repeat_ngram_size: no sentence has the same n words in a row twice; 0 allows everything.
+    keep_greedy: the greedy sentence competes, too, so the best is never worse than greedy search.
+
+    Where the rules forbid every word, <eos> is written.
+    """
+
+    length_penalty: float = 1.0
+    n_best: int = 1
+    min_length: int = 0
+    no_repeat_ngram_size: int = 0
+    keep_greedy: bool = False
+
+
 @torch.no_grad()
 def beam_search(
     decoder: nn.Module,
     memory: Memory,
     num_beams: int = 5,
     max_length: int = 40,
-    length_penalty: float = 1.0,
-    n_best: int = 1,
-    min_length: int = 0,
-    no_repeat_ngram_size: int = 0,
-    keep_greedy: bool = False,
+    options: SearchOptions = SearchOptions(),
     trees: list[list[Candidate]] | None = None,
 ) -> list[list[Hypothesis]]:
-    """For each memory the `n_best` sentences of highest score that a search of width `num_beams` finds, the best first.
+    """For each memory, the `n_best` sentences of highest score that the search finds, best first.
 
         score = log_prob / length ** length_penalty
 
-    The `num_beams` most probable beginnings are kept. Of all their continuations by one word, the 2 · num_beams most
-    probable are looked at: an <eos> among the first num_beams is a sentence found, and the first num_beams that do not end
-    are kept. At `max_length` words they are cut. A search is over as soon as none of its beginnings can become better than
-    what was found. A penalty above 0 favours long sentences, one below 0 short ones. With one beam it is `greedy_search`.
+    Beams are the most probable partial sentences. Each step continues them by every word: of the
+    2 · num_beams most probable results, an <eos> among the first num_beams is a sentence found, and
+    the first num_beams without one are the next beams. It ends when no beam can become better.
 
-    No sentence has fewer than `min_length` words. With `no_repeat_ngram_size` n, no n words in a row stand in it twice.
-    Where these leave no word at all, <eos> is written. A search can lose the beginning of a sentence that is better than
-    all it finds, and be worse than greedy; with `keep_greedy` it takes the greedy sentence then. To `trees`, if given, a
-    list of all candidates is added for each memory: `plots.search_tree` draws it.
+    decoder: needs only `start`, `step` and `reorder`; put the model into eval mode first.
+    memory: of B examples, searched side by side.
+    num_beams: the number of partial sentences kept; with one it is `greedy_search`.
+    max_length: sentences are cut at this number of words.
+    options: the length penalty, `n_best` and the rules: see `SearchOptions`.
+    trees: a list to which the tree of each memory's candidates is added, for `plots.search_tree`.
 
-    Agrees with `generate` of Hugging Face's transformers, early_stopping="never". Source: Graves 2012; Wu et al. 2016.
+    Agrees with transformers' generate(early_stopping="never"). Source: Graves 2012, Wu et al. 2016.
     """
+    _check_search(num_beams, max_length, options)
+    found = [[] for _ in range(len(memory.tokens))]
+    steps = []
+    beams = _first_beams(memory, options.n_best)
+    token = torch.full_like(beams.memory_index, BOS)  # (B,)
+    state = decoder.start(memory)
+    for _ in range(max_length):
+        logits, state = decoder.step(token, state)  # (B · K, V)
+        candidates = _expand(beams, logits, num_beams, max_length, options)
+        _collect(found, beams, candidates, options.length_penalty)
+        beams, rows = _keep(beams, candidates, num_beams)
+        if trees is not None:
+            steps.append((candidates, beams))
+        going = _can_improve(beams, candidates, max_length, options.length_penalty)  # (B,)
+        if not going.any():
+            break
+        beams = _Beams(*(part[going] for part in beams))
+        token = beams.words[:, :, -1].flatten()  # (B · K,)
+        state = decoder.reorder(state, rows[going].flatten())
+    _check_found(found)
+    if trees is not None:
+        trees += _trees(steps)
+    if options.keep_greedy:
+        _add_greedy(found, decoder, memory, max_length, options)
+    return [_best(hypotheses, options.n_best) for hypotheses in found]
+
+
+class _Beams(NamedTuple):
+    """The K best partial sentences, of t words, of each of the B memories whose search goes on."""
+
+    memory_index: Tensor  # (B,) which of the memories it is
+    words: Tensor  # (B, K, t)
+    log_prob: Tensor  # (B, K) of all words, the best first; -inf: there are fewer than K
+    place: Tensor  # (B, K) each beam's place among the candidates of its step
+    best_scores: Tensor  # (B, n_best) of the sentences found; -inf: there are fewer
+
+
+class _Candidates(NamedTuple):
+    """The 2K most probable continuations of each memory's beams by one word, the best first."""
+
+    beam: Tensor  # (B, 2K) which beam is continued
+    words: Tensor  # (B, 2K, t) with the new one
+    log_prob: Tensor  # (B, 2K) of all words
+    score: Tensor  # (B, 2K)
+    ended: Tensor  # (B, 2K) bool: by <eos>, or cut
+    finished: Tensor  # (B, 2K) bool: a sentence found
+
+
+def _first_beams(memory: Memory, n_best: int) -> _Beams:
+    """One beam without words for each memory."""
+    B = memory.tokens.size(0)
+    device = memory.tokens.device
+    return _Beams(
+        memory_index=torch.arange(B, device=device),
+        words=torch.empty(B, 1, 0, dtype=torch.long, device=device),
+        log_prob=torch.zeros(B, 1, device=device),
+        place=torch.zeros(B, 1, dtype=torch.long, device=device),
+        best_scores=torch.full((B, n_best), -torch.inf, device=device),
+    )
+
+
+def _expand(
+    beams: _Beams, logits: Tensor, num_beams: int, max_length: int, options: SearchOptions
+) -> _Candidates:
+    """The 2 · num_beams most probable continuations by one word of each memory's beams.
+
+    `logits` (B · K, V) are those of each beam's next word. A candidate is a sentence found if it
+    has ended, is among the first num_beams, and its probability is not 0.
+    """
+    length = beams.words.size(-1) + 1
+    K = beams.words.size(1)
+    V = logits.size(-1)
+    log_probs = _log_probs(logits).unflatten(0, (-1, K))  # (B, K, V)
+    _forbid(log_probs, beams.words, length <= options.min_length, options.no_repeat_ngram_size)
+    total = (beams.log_prob.unsqueeze(-1) + log_probs).flatten(1)  # (B, K · V)
+    log_prob, index = total.topk(min(2 * num_beams, K * V))  # (B, 2K)
+    beam = index // V
+    token = index % V
+    words = torch.cat([_pick(beams.words, beam), token.unsqueeze(-1)], dim=-1)  # (B, 2K, t)
+    score = log_prob / length**options.length_penalty
+    ended = (token == EOS) | (length == max_length)
+    among_first = torch.arange(ended.size(1), device=ended.device) < num_beams  # (2K,)
+    finished = ended & among_first & (log_prob > -torch.inf)
+    return _Candidates(beam, words, log_prob, score, ended, finished)
+
+
+def _collect(
+    found: list[list[Hypothesis]], beams: _Beams, candidates: _Candidates, length_penalty: float
+) -> None:
+    """Add the finished candidates to the sentences found; found[i] are those of memory i."""
+    finished = candidates.finished
+    memory_index = beams.memory_index.unsqueeze(1).expand_as(finished)  # (B, 2K)
+    indices = memory_index[finished].tolist()
+    rows = candidates.words[finished].tolist()
+    log_probs = candidates.log_prob[finished].tolist()
+    for i, row, log_prob in zip(indices, rows, log_probs):
+        found[i].append(_hypothesis(row, log_prob, length_penalty))
+
+
+def _keep(beams: _Beams, candidates: _Candidates, num_beams: int) -> tuple[_Beams, Tensor]:
+    """The next beams, and the rows (B, K) of the decoder's state that they continue.
+
+    The next beams are the num_beams best candidates that have not ended. The state has a row for
+    each beam until now: K for the first memory, then K for the second, and so on.
+    """
+    unfinished = candidates.log_prob.masked_fill(candidates.ended, -torch.inf)  # (B, 2K)
+    log_prob, place = unfinished.topk(min(num_beams, unfinished.size(1)))  # (B, K)
+    words = _pick(candidates.words, place)  # (B, K, t)
+
+    scores = candidates.score.masked_fill(~candidates.finished, -torch.inf)  # (B, 2K)
+    scores = torch.cat([beams.best_scores, scores], dim=1)  # (B, n_best + 2K)
+    best_scores = scores.topk(beams.best_scores.size(1)).values  # (B, n_best)
+
+    B, K = beams.log_prob.shape
+    first_row = K * torch.arange(B, device=place.device).unsqueeze(1)  # (B, 1)
+    rows = first_row + candidates.beam.gather(1, place)  # (B, K)
+    return _Beams(beams.memory_index, words, log_prob, place, best_scores), rows
+
+
+def _can_improve(
+    beams: _Beams, candidates: _Candidates, max_length: int, length_penalty: float
+) -> Tensor:
+    """For each memory, (B,) bool: can a beam become better than the worst of the n best sentences?
+
+    A log-probability never rises. So no score gets above the one that the best beam would have with
+    its present log-probability at the most favourable length: `max_length` for a penalty above 0,
+    otherwise the next length. A single beam is greedy search, which stops at the first <eos>.
+    """
+    num_beams = beams.words.size(1)
+    length = beams.words.size(2)
+    best_length = max_length if length_penalty > 0 else length + 1
+    bound = beams.log_prob[:, 0] / best_length**length_penalty  # (B,)
+    going = bound > beams.best_scores[:, -1]
+    if num_beams == 1:
+        going &= ~candidates.ended[:, 0]
+    return going
+
+
+def _check_search(num_beams: int, max_length: int, options: SearchOptions) -> None:
+    """Raise ValueError for settings that make no sense."""
+    n_best = options.n_best
+    min_length = options.min_length
     if num_beams < 1:
         raise ValueError(f"num_beams is 1 or more beams, not {num_beams}")
     if not 1 <= n_best <= num_beams:
         raise ValueError(f"n_best is 1 to num_beams ({num_beams}) sentences, not {n_best}")
     if max_length < 1 or not 0 <= min_length <= max_length:
-        raise ValueError(f"max_length is 1 or more, and min_length from 0 to max_length, not {max_length} and {min_length}")
-    B, K, device = memory.tokens.size(0), 1, memory.tokens.device
-    results, grown = [[] for _ in range(B)], [[] for _ in range(B)]
-    live = torch.arange(B, device=device)  # (B,) the memories whose search goes on
-    log_prob, words = torch.zeros(B, K, device=device), live.new_empty(B, K, 0)  # of each beam; (B, K), (B, K, t)
-    found = torch.full((B, n_best), -torch.inf, device=device)  # the best scores so far
-    node = live.new_full((B, K), -1)  # each beam's place in the tree
-    state, token = decoder.start(memory), live.new_full((B,), BOS)
-    for length in range(1, max_length + 1):
-        logits, state = decoder.step(token, state)  # (B · K, V)
-        log_probs = _log_probs(logits).unflatten(0, (-1, K))  # (B, K, V)
-        _forbid(log_probs, words, length <= min_length, no_repeat_ngram_size)
-        total, V = (log_prob.unsqueeze(-1) + log_probs).flatten(1), logits.size(-1)  # (B, K · V)
-        total, place = total.topk(min(2 * num_beams, K * V))  # (B, 2K), and so are all of the candidates
-        beam, token = place // V, place % V
-        words = torch.cat([_pick(words, beam), token.unsqueeze(-1)], dim=-1)  # (B, 2K, t)
-
-        ended = (token == EOS) | (length == max_length)
-        finished = ended & (total > -torch.inf) & (torch.arange(ended.size(1), device=device) < num_beams)
-        score = total / length**length_penalty
-        found = torch.cat([found, score.masked_fill(~finished, -torch.inf)], dim=1).topk(n_best).values
-        of = live.unsqueeze(1).expand_as(finished)
-        for i, row, probability in zip(*(x[finished].tolist() for x in (of, words, total))):
-            results[i].append(_hypothesis(row, probability, length_penalty))
-
-        log_prob, kept = total.masked_fill(ended, -torch.inf).topk(min(num_beams, total.size(1)))  # (B, K)
-        if trees is not None:
-            node = _grow(grown, live, node.gather(1, beam), token, total, score, finished, kept, log_prob > -torch.inf)
-        longest = max_length if length_penalty > 0 else length + 1  # where the best beam's score would be highest
-        going = log_prob[:, 0] / longest**length_penalty > found[:, -1]  # (B,)
-        if num_beams == 1:
-            going &= ~ended[:, 0]
-        if not going.any():
-            break
-        source = beam.gather(1, kept) + K * torch.arange(len(live), device=device).unsqueeze(1)  # (B, K) rows of the state
-        state = decoder.reorder(state, source[going].flatten())
-        words, token = _pick(words, kept)[going], token.gather(1, kept)[going].flatten()
-        live, log_prob, found, node, K = live[going], log_prob[going], found[going], node[going], kept.size(1)
-
-    if not all(results):
-        raise FloatingPointError(f"memory {results.index([])}: no next word has a probability; are there NaNs in the model?")
-    if trees is not None:
-        trees += grown
-    if keep_greedy:
-        greedy = beam_search(decoder, memory, 1, max_length, length_penalty, 1, min_length, no_repeat_ngram_size)
-        for hypotheses, (best,) in zip(results, greedy):
-            if all(hypothesis.tokens != best.tokens for hypothesis in hypotheses):
-                hypotheses.append(best)
-    return [sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)[:n_best] for hypotheses in results]
+        raise ValueError(
+            "max_length is 1 or more, and min_length from 0 to max_length, "
+            f"not {max_length} and {min_length}"
+        )
 
 
-def _grow(grown, live, parent, token, total, score, finished, kept, alive) -> Tensor:
-    """Add the candidates (B, 2K) to the trees that are `live`; `kept` (B, K) of them, where `alive`, go on. Their places."""
-    size = len(grown[live[0]])
-    is_kept = torch.zeros_like(finished).scatter(1, kept, alive)
-    columns = (x.tolist() for x in (parent, token, total, score, finished, is_kept))
-    for i, *candidates in zip(live.tolist(), *columns):
-        for *candidate, was_finished, was_kept in zip(*candidates):
-            grown[i].append(Candidate(*candidate, "finished" if was_finished else "kept" if was_kept else "dropped"))
-    return size + kept
+def _check_found(found: list[list[Hypothesis]]) -> None:
+    """Raise FloatingPointError for a memory without a sentence: its words have no probability."""
+    if not all(found):
+        raise FloatingPointError(
+            f"memory {found.index([])}: no next word has a probability; "
+            "are there NaNs in the model?"
+        )
+
+
+def _best(hypotheses: list[Hypothesis], n_best: int) -> list[Hypothesis]:
+    """Those of highest score, the best first."""
+    return sorted(hypotheses, key=attrgetter("score"), reverse=True)[:n_best]
+
+
+def _add_greedy(
+    found: list[list[Hypothesis]],
+    decoder: nn.Module,
+    memory: Memory,
+    max_length: int,
+    options: SearchOptions,
+) -> None:
+    """Add the greedy sentence of each memory to those found, where it is not among them."""
+    options = options._replace(n_best=1, keep_greedy=False)
+    greedy = beam_search(decoder, memory, 1, max_length, options)
+    for hypotheses, (best,) in zip(found, greedy):
+        if best.tokens not in [hypothesis.tokens for hypothesis in hypotheses]:
+            hypotheses.append(best)
+
+
+def _trees(steps: list[tuple[_Candidates, _Beams]]) -> list[list[Candidate]]:
+    """The tree of each memory, from each step's candidates and the beams that were kept of them."""
+    trees = [[] for _ in range(len(steps[0][1].memory_index))]
+    nodes = [[-1] for _ in trees]  # each beam's place in the tree
+    for candidates, beams in steps:
+        alive = beams.log_prob > -torch.inf  # (B, K)
+        kept = torch.zeros_like(candidates.ended).scatter(1, beams.place, alive)  # (B, 2K)
+        fates = (kept + 2 * candidates.finished).tolist()
+        beam = candidates.beam.tolist()
+        token = candidates.words[:, :, -1].tolist()
+        log_prob = candidates.log_prob.tolist()
+        score = candidates.score.tolist()
+        place = beams.place.tolist()
+        for b, i in enumerate(beams.memory_index.tolist()):
+            size = len(trees[i])
+            for j in range(len(beam[b])):
+                parent = nodes[i][beam[b][j]]
+                fate = FATES[fates[b][j]]
+                node = Candidate(parent, token[b][j], log_prob[b][j], score[b][j], fate)
+                trees[i].append(node)
+            nodes[i] = [size + j for j in place[b]]
+    return trees
 
 
 def _pick(words: Tensor, index: Tensor) -> Tensor:

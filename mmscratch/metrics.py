@@ -252,17 +252,9 @@ def cider_d(
     rarest = math.log(max(documents, 1))
     rarity = {ngram: rarest - math.log(max(1, count)) for ngram, count in counts.items()}
 
-    def weigh(ngrams: list[tuple]) -> dict[tuple, float]:
-        """g of each n-gram."""
-        g = {ngram: rarity.get(ngram, rarest) for ngram in ngrams}
-        if len(g) < len(ngrams):  # some come more than once
-            for ngram, count in Counter(ngrams).items():
-                g[ngram] = count * rarity.get(ngram, rarest)
-        return g
-
     scores = []
     for hypothesis, refs in zip(hypotheses, references):
-        weighed = [weigh(list(_ngrams(hypothesis, n))) for n in range(1, 5)]
+        weighed = [_weigh(list(_ngrams(hypothesis, n)), rarity, rarest) for n in range(1, 5)]
         total = 0.0
         for ref in refs:
             similarity = 0.0
@@ -271,7 +263,7 @@ def cider_d(
                 shared = g_h.keys() & ngrams
                 if not shared:
                     break  # a longer n-gram holds shorter ones, so none of them is shared either
-                g_r = weigh(ngrams)
+                g_r = _weigh(ngrams, rarity, rarest)
                 dot = sum([min(g_h[ngram], g_r[ngram]) * g_r[ngram] for ngram in shared])
                 if dot:
                     similarity += dot / (math.hypot(*g_h.values()) * math.hypot(*g_r.values()))
@@ -281,6 +273,15 @@ def cider_d(
             total += gaussian * similarity / 4
         scores.append(10 * total / len(refs))
     return _mean_score(scores)
+
+
+def _weigh(ngrams: list[tuple], rarity: dict[tuple, float], rarest: float) -> dict[tuple, float]:
+    """g of each n-gram: how often it comes, times its rarity, which is `rarest` if not given."""
+    g = {ngram: rarity.get(ngram, rarest) for ngram in ngrams}
+    if len(g) < len(ngrams):  # some come more than once
+        for ngram, count in Counter(ngrams).items():
+            g[ngram] = count * rarity.get(ngram, rarest)
+    return g
 
 
 def _mean_score(scores: list[float]) -> MeanScore:

@@ -15,6 +15,7 @@ from mmscratch.data.dataset import DataSet, Lazy
 from mmscratch.decoding import (
     Candidate,
     Hypothesis,
+    SearchOptions,
     alignment,
     attention_maps,
     beam_search,
@@ -372,6 +373,13 @@ def beam_search_by_hand(after, num_beams, max_length, length_penalty=1.0, n_best
 
 PENALTIES = (-1.0, 0.0, 0.5, 1.0, 2.0)
 RULES = [{}, {"min_length": 5}, {"no_repeat_ngram_size": 1}, {"min_length": 3, "no_repeat_ngram_size": 2}]
+
+
+def search(decoder, memory, num_beams=5, max_length=40, trees=None, **options):
+    """`beam_search`, its options by name."""
+    return beam_search(decoder, memory, num_beams, max_length, SearchOptions(**options), trees)
+
+
 MANY = {"num_beams": 7, "n_best": 7, "max_length": LONGEST}
 
 
@@ -385,7 +393,7 @@ def test_beam_search_is_the_slow_search_that_never_stops_early(kind):
         slow = [words_after(decoder, row(memory, i)) for i in range(B)]
         for rules, penalty in product(RULES, (-1.0, 0.0, 0.7, 2.0)):
             trees, counted = [], Counted(decoder)
-            ours = beam_search(counted, memory, num_beams, 7, penalty, n_best, trees=trees, **rules)
+            ours = beam_search(counted, memory, num_beams, 7, SearchOptions(penalty, n_best, **rules), trees)
             expected, needed, tree = zip(*(beam_search_by_hand(s, num_beams, 7, penalty, n_best, **rules) for s in slow))
             assert len(ours) == len(trees) == B
             for i in range(B):
@@ -404,7 +412,7 @@ def test_of_many_languages_beam_search_is_the_slow_search(num_beams):
         table, memory = Table(23, seed), places(7)
         penalty, n_best, rules = PENALTIES[seed % 5], seed % num_beams + 1, RULES[seed % 4]
         trees = []
-        ours = beam_search(table, memory, num_beams, 7, penalty, n_best, trees=trees, **rules)
+        ours = beam_search(table, memory, num_beams, 7, SearchOptions(penalty, n_best, **rules), trees)
         for i in range(7):
             after = words_after(table, row(memory, i))
             expected, _, tree = beam_search_by_hand(after, num_beams, 7, penalty, n_best, **rules)
@@ -437,8 +445,9 @@ def test_beams_enough_find_all_sentences_there_are(kind, min_length):
     decoder, memory = tiny(kind)
     slow = [words_after(decoder, row(memory, i)) for i in range(3)]
     for penalty in PENALTIES:
-        found = beam_search(decoder, memory, 127, 4, penalty, 127, min_length)  # 121 sentences of up to 4 words
-        best = beam_search(decoder, memory, 109, 4, penalty, 5, min_length)  # of 4 words there are 27 · 4 with <eos>
+        # there are 121 sentences of up to 4 words, of 4 words 27 · 4 with <eos>
+        found = beam_search(decoder, memory, 127, 4, SearchOptions(penalty, 127, min_length))
+        best = beam_search(decoder, memory, 109, 4, SearchOptions(penalty, 5, min_length))
         for i, after in enumerate(slow):
             every = []
             for words in (words for length in range(min_length, 5) for words in product((4, 5, 6), repeat=length)):
@@ -499,7 +508,8 @@ def test_beam_search_agrees_with_transformers(scale):
                 return_dict_in_generate=True,
                 output_scores=True,
             )
-            ours = sum(beam_search(WithoutCache(model), memory, num_beams, 7, penalty, n_best, min_length, n), [])
+            options = SearchOptions(penalty, n_best, min_length, n)
+            ours = sum(beam_search(WithoutCache(model), memory, num_beams, 7, options), [])
             expected = [words[: words.index(EOS)] if EOS in words else words for words in theirs.sequences[:, 2:].tolist()]
             assert [hypothesis.tokens for hypothesis in ours] == expected
             assert [hypothesis.score for hypothesis in ours] == pytest.approx(theirs.sequences_scores.tolist(), rel=1e-6)
@@ -515,7 +525,7 @@ def test_one_beam_is_greedy_search(kind, num_layers):
         for penalty in PENALTIES:
             lengths = [min(len(hypothesis.tokens) + 1, LONGEST) for hypothesis in greedy]
             expected = [h._replace(score=h.log_prob / length**penalty) for h, length in zip(greedy, lengths)]
-            for found, one in zip(beam_search(decoder, memory, 1, LONGEST, penalty), expected):
+            for found, one in zip(beam_search(decoder, memory, 1, LONGEST, SearchOptions(penalty)), expected):
                 assert_same(found, [one])
 
 
@@ -524,7 +534,7 @@ def test_what_beam_search_finds_is_sorted_different_and_what_the_model_says(kind
     fates = set()
     for seed, penalty in enumerate(PENALTIES):
         decoder, memory = make_decoder(kind, 1, seed), make_memory(seed=seed)
-        for i, found in enumerate(beam_search(decoder, memory, 5, 7, penalty, 5)):
+        for i, found in enumerate(beam_search(decoder, memory, 5, 7, SearchOptions(penalty, 5))):
             assert 1 <= len(found) <= 5 and len({tuple(hypothesis.tokens) for hypothesis in found}) == len(found)
             assert found == sorted(found, key=lambda hypothesis: -hypothesis.score)
             for hypothesis in found:
@@ -539,14 +549,14 @@ def test_what_beam_search_finds_is_sorted_different_and_what_the_model_says(kind
 def test_a_beam_search_does_not_depend_on_its_batch(kind):
     for seed in range(3):
         decoder, memory = make_decoder(kind, 1 + seed % 2, seed), make_memory(seed=seed)
-        options = {"num_beams": 3, "max_length": LONGEST, "n_best": 2, "length_penalty": (0.0, 1.0, -1.0)[seed]}
+        options = SearchOptions((0.0, 1.0, -1.0)[seed], n_best=2)
         trees = [[Candidate(-1, 4, 0.0, 0.0, "kept")]]  # of a search before
-        together = beam_search(decoder, memory, **options, trees=trees)
+        together = beam_search(decoder, memory, 3, LONGEST, options, trees)
         assert len(trees) == 1 + B and len(trees[0]) == 1
         for i in range(B):
             for alone in (row(memory, i), row(memory, i, trimmed=True)):
                 own = []
-                (found,) = beam_search(decoder, alone, **options, trees=own)
+                (found,) = beam_search(decoder, alone, 3, LONGEST, options, own)
                 assert_same(found, together[i])
                 assert len(own) == 1
                 assert_same_tree(own[0], trees[1 + i])
@@ -558,15 +568,15 @@ A, C = 4, 5  # two words
 def test_an_end_that_is_not_among_the_best_does_not_count():
     decoder = Told({(): {A: 0.5, C: 0.3, EOS: 0.2}, **{(word,): dict.fromkeys(range(7, 27), 0.05) for word in (A, C)}})
     memory = make_memory(1)
-    (found,) = beam_search(decoder, memory, 2, 3, length_penalty=0, n_best=2)
+    (found,) = search(decoder, memory, 2, 3, length_penalty=0, n_best=2)
     assert [len(hypothesis.tokens) for hypothesis in found] == [2, 2]
-    (found,) = beam_search(decoder, memory, 3, 3, length_penalty=0, n_best=2)
+    (found,) = search(decoder, memory, 3, 3, length_penalty=0, n_best=2)
     assert found[0] == ([], pytest.approx(math.log(0.2), abs=1e-5), pytest.approx(math.log(0.2), abs=1e-5))
 
 
 def test_an_end_takes_no_beam_away():
     decoder, trees = Told({(): {EOS: 0.5, A: 0.3, C: 0.2}, (A,): dict.fromkeys(range(7, 27), 0.05), (C,): {EOS: 1.0}}), []
-    (found,) = beam_search(decoder, make_memory(1), 2, 3, length_penalty=0, n_best=2, trees=trees)
+    (found,) = search(decoder, make_memory(1), 2, 3, length_penalty=0, n_best=2, trees=trees)
     assert [hypothesis.tokens for hypothesis in found] == [[], [C]]
     assert [hypothesis.log_prob for hypothesis in found] == pytest.approx([math.log(0.5), math.log(0.2)], abs=1e-5)
     assert [(node.token, node.fate) for node in trees[0][:3]] == [(EOS, "finished"), (A, "kept"), (C, "kept")]
@@ -577,7 +587,7 @@ def test_it_goes_on_while_a_longer_sentence_may_be_better():
     decoder = Told({(): {A: 0.48, EOS: 0.52}, **sure})
     for penalty, steps, words in ((1.0, 8, 7), (0.0, 1, 0), (-1.0, 1, 0)):
         counted = Counted(decoder)
-        (found,) = beam_search(counted, make_memory(1), 2, 8, penalty)
+        (found,) = beam_search(counted, make_memory(1), 2, 8, SearchOptions(penalty))
         assert len(found[0].tokens) == words and counted.steps == steps
         assert found[0].log_prob == pytest.approx(math.log(0.48 * 0.9**6 if words else 0.52), abs=1e-5)
 
@@ -596,7 +606,8 @@ def test_it_stops_as_soon_as_nothing_better_can_come(penalty, max_length, n_best
     counted = Counted(Told({(): {EOS: 0.9, A: 0.1}, **longer}))
     after = words_after(counted.decoder, make_memory(1))
     expected, needed, _ = beam_search_by_hand(after, 3, max_length, penalty, n_best)
-    assert_same(beam_search(counted, make_memory(1), 3, max_length, penalty, n_best)[0], expected)
+    (found,) = beam_search(counted, make_memory(1), 3, max_length, SearchOptions(penalty, n_best))
+    assert_same(found, expected)
     assert counted.steps == needed == steps < max_length
 
 
@@ -605,16 +616,16 @@ def test_it_stops_as_soon_as_nothing_better_can_come(penalty, max_length, n_best
 def test_with_the_greedy_sentence_it_is_never_worse_than_greedy(penalty, n_best, rules):
     table, memory = Table(13), places(499)
     options = {"max_length": 7, "length_penalty": penalty, **rules}
-    greedy = [best for (best,) in beam_search(table, memory, 1, **options)]
-    plain, trees, plain_trees = beam_search(table, memory, 3, n_best=n_best, **options), [], []
-    kept = beam_search(table, memory, 3, n_best=n_best, keep_greedy=True, trees=trees, **options)
+    greedy = [best for (best,) in search(table, memory, 1, **options)]
+    plain, trees, plain_trees = search(table, memory, 3, n_best=n_best, **options), [], []
+    kept = search(table, memory, 3, n_best=n_best, keep_greedy=True, trees=trees, **options)
     assert sum(found[0].score < best.score - 1e-4 for found, best in zip(plain, greedy)) > 0  # without it, now and then
     for mine, found, best in zip(kept, plain, greedy):
         assert mine[0].score >= best.score - 1e-4
         both = found if best.tokens in [hypothesis.tokens for hypothesis in found] else [*found, best]
         assert_same(mine, sorted(both, key=lambda hypothesis: -hypothesis.score)[:n_best])
         assert len({tuple(hypothesis.tokens) for hypothesis in mine}) == len(mine)
-    beam_search(table, memory, 3, n_best=n_best, trees=plain_trees, **options)
+    search(table, memory, 3, n_best=n_best, trees=plain_trees, **options)
     assert trees == plain_trees  # the greedy sentence is no part of the search
 
 
@@ -625,7 +636,7 @@ def test_beam_search_and_sampling_never_write_the_specials(kind):
         bias(decoder)[[PAD, BOS, UNK]] = 50.0
         bias(decoder)[EOS] = 0.0
     sampled = [sample(decoder, memory, LONGEST, temperature) for temperature in (0.5, 100.0)]
-    for hypothesis in sum(beam_search(decoder, memory, **MANY) + sampled, []):
+    for hypothesis in sum(search(decoder, memory, **MANY) + sampled, []):
         assert not {PAD, BOS, EOS, UNK} & set(hypothesis.tokens)
         assert hypothesis.log_prob < -10  # they keep the probability that the model gave them
 
@@ -637,7 +648,7 @@ def test_what_has_not_ended_is_cut(kind):
         bias(decoder)[EOS] = -50.0
     for max_length in (1, 3, LONGEST):
         for penalty in (-1.0, 0.5):
-            for found in beam_search(decoder, memory, 5, max_length, penalty, 3):
+            for found in beam_search(decoder, memory, 5, max_length, SearchOptions(penalty, 3)):
                 assert len(found) == 3
                 for hypothesis in found:
                     assert len(hypothesis.tokens) == max_length
@@ -651,9 +662,9 @@ def test_no_sentence_is_shorter_than_min_length(kind, min_length):
     decoder, memory = make_decoder(kind, 1), make_memory()
     with torch.no_grad():
         bias(decoder)[EOS] = 30.0
-    assert any(not hypothesis.tokens for found in beam_search(decoder, memory, **MANY) for hypothesis in found)
+    assert any(not hypothesis.tokens for found in search(decoder, memory, **MANY) for hypothesis in found)
     for penalty in (0.0, 1.0):
-        found = beam_search(decoder, memory, **MANY, min_length=min_length, length_penalty=penalty)
+        found = search(decoder, memory, **MANY, min_length=min_length, length_penalty=penalty)
         assert min(len(hypothesis.tokens) for one in found for hypothesis in one) == min_length
 
 
@@ -665,7 +676,7 @@ def test_no_n_words_stand_in_a_sentence_twice(kind, n):
         bias(decoder)[EOS] = -50.0
         bias(decoder)[[4, 5, 6, 7]] = 9.0  # it stammers
     shown = [{}, {"no_repeat_ngram_size": n}]
-    plain, blocked = ([h.tokens for f in beam_search(decoder, memory, **MANY, **rules) for h in f] for rules in shown)
+    plain, blocked = ([h.tokens for f in search(decoder, memory, **MANY, **rules) for h in f] for rules in shown)
     repeated = [[words[i : i + n] for i in range(len(words) - n + 1)] for words in plain]
     assert any(ngrams.count(ngram) > 1 for ngrams in repeated for ngram in ngrams)
     for words in blocked:
@@ -676,11 +687,11 @@ def test_no_n_words_stand_in_a_sentence_twice(kind, n):
 def test_where_no_word_is_left_the_sentence_ends():
     options = {"max_length": 7, "min_length": 5, "no_repeat_ngram_size": 1, "length_penalty": 0.0}
     table, memory = Table(7), places(3)
-    for i, found in enumerate(beam_search(table, memory, 11, n_best=11, **options)):
+    for i, found in enumerate(search(table, memory, 11, n_best=11, **options)):
         assert {tuple(hypothesis.tokens) for hypothesis in found} == set(permutations((4, 5, 6)))
         for hypothesis in found:
             assert hypothesis.log_prob == pytest.approx(log_prob_by_hand(table, row(memory, i), hypothesis, 7), abs=1e-4)
-    for (hypothesis,) in beam_search(table, memory, 1, **options):
+    for (hypothesis,) in search(table, memory, 1, **options):
         assert set(hypothesis.tokens) == {4, 5, 6}
 
 
@@ -692,7 +703,7 @@ def test_half_precision_is_added_up_in_full_by_beams_and_samples_too():
 
     half, full, memory = Half(23), Table(23), places(7)
     full.logits = full.logits.bfloat16().float()
-    assert beam_search(half, memory, **MANY) == beam_search(full, memory, **MANY)
+    assert search(half, memory, **MANY) == search(full, memory, **MANY)
     draws = [sample(table, memory, LONGEST, generator=torch.Generator().manual_seed(2)) for table in (half, full)]
     assert draws[0] == draws[1]
 
@@ -701,12 +712,12 @@ def test_half_precision_is_added_up_in_full_by_beams_and_samples_too():
 def test_beams_and_samples_change_nothing_and_leave_nothing_to_learn_from(kind, num_layers):
     decoder, memory = make_decoder(kind, num_layers), make_memory()
     tokens, mask = memory.tokens.clone(), memory.mask.clone()
-    for search in (
-        lambda decoder: beam_search(decoder, memory, 3, LONGEST, n_best=2, keep_greedy=True, min_length=2),
+    for write in (
+        lambda decoder: search(decoder, memory, 3, LONGEST, n_best=2, keep_greedy=True, min_length=2),
         lambda decoder: [sample(decoder, memory, LONGEST, 0.7, 7, 0.9, torch.Generator().manual_seed(1))],
     ):
-        first = search(decoder)
-        assert first == search(Counted(decoder))  # who asserts that there are no gradients
+        first = write(decoder)
+        assert first == write(Counted(decoder))  # who asserts that there are no gradients
         assert torch.equal(memory.tokens, tokens) and torch.equal(memory.mask, mask)
         for hypothesis in sum(first, []):
             assert type(hypothesis.log_prob) is type(hypothesis.score) is float
@@ -725,7 +736,7 @@ def test_beams_and_samples_change_nothing_and_leave_nothing_to_learn_from(kind, 
 ])  # fmt: skip
 def test_beams_that_make_no_sense_are_refused(name, options):
     with pytest.raises(ValueError, match=name):
-        beam_search(Table(7), places(2), **options)
+        search(Table(7), places(2), **options)
 
 
 @pytest.mark.parametrize("name, options", [
@@ -750,13 +761,13 @@ def test_samples_that_make_no_sense_are_refused(name, options):
 def test_a_model_of_nans_is_an_error_that_names_the_memory(num_beams):
     table, memory = Table(23), places(5)
     for rules in ({}, {"keep_greedy": True}, {"min_length": 2, "no_repeat_ngram_size": 2}):
-        assert len(beam_search(table, memory, num_beams, 7, **rules)) == 5
+        assert len(search(table, memory, num_beams, 7, **rules)) == 5
     first = table.jump[3, BOS].item()
     table.jump[table.jump == first] = 0  # the others do not come there
     table.jump[3, BOS], table.logits[first] = first, math.nan
     for rules in ({}, {"keep_greedy": True}, {"min_length": 2, "no_repeat_ngram_size": 2}):
         with pytest.raises(FloatingPointError, match="memory 3: .* NaN"):
-            beam_search(table, memory, num_beams, 7, **rules)
+            search(table, memory, num_beams, 7, **rules)
 
 
 @pytest.mark.parametrize("kind, num_layers", DECODERS)
@@ -845,7 +856,7 @@ def test_who_may_be_drawn_is_as_in_transformers(temperature, top_k, top_p):
 def test_the_tree_holds_all_that_was_looked_at(num_beams, n_best):
     for penalty in PENALTIES:
         table, memory, trees = Table(23), places(17), []
-        results = beam_search(table, memory, num_beams, 7, penalty, n_best, trees=trees)
+        results = beam_search(table, memory, num_beams, 7, SearchOptions(penalty, n_best), trees)
         for i, (tree, found) in enumerate(zip(trees, results)):
             assert all(-1 <= node.parent < place for place, node in enumerate(tree))
             after, words, steps = words_after(table, row(memory, i)), beginnings(tree), {}
@@ -876,7 +887,7 @@ def test_a_gpu_finds_what_the_processor_finds(kind, num_layers):
     memory = Memory(memory.tokens.double(), memory.mask)
     searches = [
         lambda memory: [greedy_search(decoder, memory, LONGEST)],
-        lambda memory: beam_search(decoder, memory, **MANY, keep_greedy=True, min_length=2, no_repeat_ngram_size=3),
+        lambda memory: search(decoder, memory, **MANY, keep_greedy=True, min_length=2, no_repeat_ngram_size=3),
         lambda memory: [sample(decoder, memory, LONGEST, top_k=1, generator=torch.Generator(memory.mask.device))],
     ]
     here = [search(memory) for search in searches]

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 
 from mmscratch import plots
 from mmscratch.attention import Memory
-from mmscratch.decoding import Candidate, beam_search
+from mmscratch.decoding import Candidate, SearchOptions, beam_search
 from mmscratch.plots import (
     GREEN,
     GREY,
@@ -203,7 +203,7 @@ def real_tree(beams, max_length=9, length_penalty=1.0):
             parameter.mul_(3)
         decoder.bias[EOS] = 0.5
         memory, trees = Memory(torch.randn(1, 7, 22), torch.ones(1, 7).bool()), []
-    [[best]] = beam_search(decoder, memory, beams, max_length, length_penalty, trees=trees)
+    [[best]] = beam_search(decoder, memory, beams, max_length, SearchOptions(length_penalty), trees)
     return trees[0], best
 
 

@@ -145,7 +145,7 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        9, "metrics", ("cider_d",), "CIDEr-D: what is worth saying", 18, 90, "hard",
+        9, "metrics", ("cider_d", "_weigh"), "CIDEr-D: what is worth saying", 18, 90, "hard",
         "test_cider_d_by_hand test_cider_d_takes_the_frequencies_of_other_pictures "
         "test_cider_d_agrees_with_the_coco_evaluation",
         (
