@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
         args = make_parser().parse_args(arguments)
         return int(args.command(args) or 0)
     except KeyboardInterrupt as stop:
-        print(f"\n{stop or 'stopped'}", file=sys.stderr)
+        print(f"\n{str(stop) or 'stopped'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output (head, less) has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

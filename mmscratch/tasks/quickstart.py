@@ -9,6 +9,7 @@ from ..data.captions import SceneCaptions
 from ..data.language import named_things
 from ..data.scenes import SPLITS, Scene, box, render
 from ..decoding import attention_maps, generate
+from ..engine import distributed
 from ..metrics import attention_inside
 from ..plots import attention_sheet
 from . import captioning
@@ -19,6 +20,7 @@ from .train import train_run
 def quickstart(args: argparse.Namespace) -> None:
     """Train a captioner of drawn scenes, measure it, and draw some pictures to try it on."""
     start = time.monotonic()
+    distributed.start()
     if args.scenes < 1:
         raise ValueError(f"--scenes is a number of pictures to train on, not {args.scenes}")
     chosen = captioning.BEST | {name: getattr(args, name) for name in captioning.BEST if getattr(args, name)}
