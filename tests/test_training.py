@@ -493,7 +493,7 @@ def test_a_run_of_other_settings_is_refused_and_the_differences_are_listed(train
     stop_after(trainer(), 3)
     with pytest.raises(ValueError, match=r"\(decoder.hidden_size 17, there 13\): choose another --to"):
         trainer(decoder=LSTM | {"hidden_size": 17})
-    with pytest.raises(ValueError, match="other encoders.image.name|encoders.image.name vit, there resnet"):
+    with pytest.raises(ValueError, match="encoders.image.name vit, there resnet"):
         trainer(**still())
     with pytest.raises(ValueError, match="examples 59, there 53; .*epochs 3, there 2"):
         trainer(config=replace(CONFIG, epochs=3), count=59)
