@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from grey_pictures import greys, save
 
 from mmscratch.data.captions import Flickr8k, FolderCaptions, SceneCaptions
 from mmscratch.data.language import captions
@@ -17,36 +17,6 @@ from mmscratch.text import tokenize
 
 REPOSITORY = Path(__file__).parents[2]
 OFFICIAL = REPOSITORY.parent / "shared/flickr8k"
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("mmscratch.data.photographs.CACHE", tmp_path / "cache")
-    return tmp_path / "cache"
-
-
-def save(path, grey):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (11, 13), grey).save(path)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Pictures that a test captions."""
-    for name, grey in (("a.png", 10), ("b.png", 20), ("c.png", 30), ("sub/d.png", 40)):
-        save(tmp_path / "photos" / name, grey)
-    save(tmp_path / "secret.png", 99)
-    return tmp_path / "photos"
-
-
-@pytest.fixture
-def forty(tmp_path):
-    """Forty captioned pictures, picture i of grey i."""
-    for i in range(40):
-        save(tmp_path / f"forty/{i}.png", i)
-    table = ["file_name,caption,split", *(f"{i}.png,number {i},train" for i in range(40))]
-    (tmp_path / "forty/captions.csv").write_text("\n".join(table))
-    return tmp_path / "forty"
 
 
 def read(folder):
@@ -58,10 +28,6 @@ def read(folder):
             found[Path(name).relative_to(folder).as_posix()] = [" ".join(tokens) for tokens in references]
         problems.update(data.problems)
     return found, problems
-
-
-def greys(data):
-    return [int(data[i]["image"].float().mean()) for i in range(len(data))]
 
 
 @pytest.mark.parametrize(

@@ -11,45 +11,12 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from grey_pictures import greys, save
+from PIL import ImageOps
 
 from mmscratch.data import photographs
 from mmscratch.data.captions import FolderCaptions
 from mmscratch.images import open_image
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("mmscratch.data.photographs.CACHE", tmp_path / "cache")
-    return tmp_path / "cache"
-
-
-def save(path, grey):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (11, 13), grey).save(path)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Pictures that a test captions."""
-    for name, grey in (("a.png", 10), ("b.png", 20), ("c.png", 30), ("sub/d.png", 40)):
-        save(tmp_path / "photos" / name, grey)
-    save(tmp_path / "secret.png", 99)
-    return tmp_path / "photos"
-
-
-@pytest.fixture
-def forty(tmp_path):
-    """Forty captioned pictures, picture i of grey i."""
-    for i in range(40):
-        save(tmp_path / f"forty/{i}.png", i)
-    table = ["file_name,caption,split", *(f"{i}.png,number {i},train" for i in range(40))]
-    (tmp_path / "forty/captions.csv").write_text("\n".join(table))
-    return tmp_path / "forty"
-
-
-def greys(data):
-    return [int(data[i]["image"].float().mean()) for i in range(len(data))]
 
 
 def test_decoding_more_than_one_chunk(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from grey_pictures import greys, save
 
 from mmscratch.data.captions import SceneCaptions
 from mmscratch.data.dataset import Subset
@@ -21,22 +21,6 @@ from mmscratch.text import MASKED, detokenize, tokenize
 REPOSITORY = Path(__file__).parents[2]
 OFFICIAL = REPOSITORY.parent / "shared/flickr8k"
 OFFICIAL_TRANSLATIONS = REPOSITORY.parent / "shared/multi30k"
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("mmscratch.data.photographs.CACHE", tmp_path / "cache")
-    return tmp_path / "cache"
-
-
-def save(path, grey):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (11, 13), grey).save(path)
-
-
-def greys(data):
-    """The grey value of each example's picture, None where it has none."""
-    return [int(data[i]["image"].float().mean()) if "image" in data[i] else None for i in range(len(data))]
 
 
 @pytest.mark.parametrize("source, target", [*itertools.permutations(LANGUAGES, 2)])
