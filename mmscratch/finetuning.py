@@ -360,7 +360,6 @@ def load_run(folder: str | Path) -> tuple[EncoderDecoder, dict, dict]:
             raise ValueError(f"{path} is only a change of another model, but {error}") from None
         load_change(path, model, saved)
         merge_lora(model)
-        remove_lora(model)
     return model.to(pick_device()).eval(), vocabularies, saved
 
 
