@@ -315,10 +315,10 @@ axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
 chapter.draw(figure, "accuracy precision recall and F1 of each noun")
 
 # %% [markdown]
-# **Which noun for which?** Of a picture with one thing, the noun with the largest logit is right nearly always, as
-# the first line below says. So look at all pictures: each noun that is there counts as said if its logit is above 0,
-# and otherwise as taken for the absent noun with the largest logit. Rows are what was there, columns what was said;
-# the diagonal is right.
+# **Which noun for which?** In a picture with one thing, the noun with the largest logit is always right, as the first
+# line below says. So look at all pictures: each noun that is there counts as said if its logit is above 0, and
+# otherwise as taken for the absent noun with the largest logit. Rows are what was there, columns what was said; the
+# diagonal is right.
 
 # %%
 nouns_there, noun_logits = test_labels[:, :32], logits[:, :32]
@@ -389,7 +389,7 @@ for name, (said, there) in cases.items():
 # **Accuracy fools.** "Always no" is right in 94 of 100 answers and knows nothing: most nouns are absent from most
 # pictures. Its F1 is 0. With labels this rare, look at precision and recall. **Shuffled**, the same answers fall to
 # an F1 of about 6: so it is the pictures that the net answers to, not how often each noun comes. **New colours** cost
-# nearly 4 points of F1: a red anchor, never seen in red, is mostly still an anchor. But not for free, so the noun is
+# about 3 points of F1: a red anchor, never seen in red, is mostly still an anchor. But not for free, so the noun is
 # not learned quite apart from its colour.
 #
 # Recall is lower than precision nearly everywhere: the net rather misses a thing than invents one. All figures are of

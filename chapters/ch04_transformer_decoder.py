@@ -533,8 +533,10 @@ chapter.draw(figure, "where each head looks")
 # Look at layer 1. The rows that end in "snowman" and "cat": heads 1, 2 and 4 look at the picture, at 13 and 14 (the
 # lower left) for the snowman, at 3, 4, 7 and 8 (the upper right) for the cat. Head 3 does something else: when it is
 # the second thing's turn, it looks at the first one's size for the size, at its colour for the colour, at its noun for
-# the noun. Whoever knows what was said can say the other. In layer 2 "snowman → is" needs nothing, but a softmax must
-# sum to 1: two heads rest on `<bos>`, one on place 1. Layer 1 as pictures, for colours and nouns, a row a head:
+# the noun. Whoever knows what was said can say the other. In layer 2, in the rows "`<bos>` → a" and "snowman → left",
+# each head rests mostly on one position with nothing on it: the first on `<bos>`, the others on the places 16, 1 and 5,
+# which are empty. A softmax must sum to 1, even where there is nothing to find. Layer 1 as pictures, for colours and
+# nouns, a row a head:
 
 # %%
 named = named_things(written[example], scenes[example])
@@ -591,8 +593,8 @@ for least, most in ((1, 1), (2, 3), (4, 6), (7, 14)):
     print(f"{least:2} to {most:2} steps apart: mean cosine {alike:.2f}")
 
 # %% [markdown]
-# Nothing to see: neighbours (a mean cosine of about 0.02) are no more alike than positions far apart. In a ViT that was
-# trained for long, each map has its peak around its own position, and its row and column show (Dosovitskiy et al.,
+# Nothing to see: neighbours (a mean cosine of -0.01) are no more alike than positions far apart (0.05). In a ViT that
+# was trained for long, each map has its peak around its own position, and its row and column show (Dosovitskiy et al.,
 # figure 7). Ours has not found out which patches are neighbours. What did it learn, then? See below.
 #
 # **The cache, measured.** Eight texts side by side, of up to 128 words: once with `step`, once by reading all of it
@@ -686,32 +688,32 @@ for name, network in networks.items():
 
 # %% [markdown]
 # **A place for each place.** With the data and steps of chapter 3 and half of its parameters (420,000 against 819,000),
-# 64.4 % of the captions are true instead of 33.6 %. Is that the Transformer, or the 16 places? The control knows: the
-# same decoder with the average as its only place ends at 40.1 %. So most of it is that nothing was averaged. An average
+# 64.0 % of the captions are true instead of 33.6 %. Is that the Transformer, or the 16 places? The control knows: the
+# same decoder with the average as its only place ends at 39.0 %. So most of it is that nothing was averaged. An average
 # holds a cat and a snowman, something red and something yellow, but not what belongs to what: "a big yellow cat is left
-# of a big red snowman". With 16 places, one thing is right nearly always; three are still hard (26 %), and the
+# of a big red snowman". With 16 places, one thing is right nearly always; three are still hard (25 %), and the
 # commonest fault is still the place.
 #
 # **The smallest loss is the worst model.** Without the causal mask the loss falls to 0.009 in half an epoch: the answer
-# stands in the next place, and the model copies it. When it has to write, nothing stands there yet. So it writes "cat",
-# or "tower tower tower tower", and no caption is true. A loss that is too good is a leak until you know better.
+# stands in the next place, and the model copies it. When it has to write, nothing stands there yet. So of the
+# snowman and the cat it writes "cat", and no caption is true. A loss that is too good is a leak until you know better.
 #
 # **It is the picture that speaks**: with another picture's prefix no caption is true. And **positions matter**. Mix up
-# the vectors of the 16 places, and what the things are stays (the noun is wrong in 93 captions instead of 91), but not
-# where they are (604 instead of 257). Mix up those of the first 16 words, and 597 captions are no sentences any more.
+# the vectors of the 16 places, and what the things are stays (the noun is wrong in 88 captions instead of 82), but not
+# where they are (577 instead of 258). Mix up those of the first 16 words, and 734 captions are no sentences any more.
 #
 # **The ViT sees colours, and no shapes yet.** Same pictures, same steps, as many parameters: the ResNet names the noun
-# of a new picture in about 87 % of the cases, the ViT in about 12 % (guessing: 3 %). But the ViT finds the colour in
-# 99 %, the ResNet in 88 %. A colour shows in a single patch. A noun is a shape across several patches, at any place: a
+# of a new picture in about 86 % of the cases, the ViT in about 12 % (guessing: 3 %). But the ViT finds the colour in
+# 99 %, the ResNet in 87 %. A colour shows in a single patch. A noun is a shape across several patches, at any place: a
 # filter that has learned a corner at one place knows it everywhere, while a ViT must learn from examples how the
 # patches of each pair of positions go together. It has not: near positions are no more alike than distant ones.
-# Nor is it short of pictures: of those that it was trained on, it knows the noun in about 13 %. It has seen too little
+# Nor is it short of pictures: of those that it was trained on, it knows the noun in about 12 %. It has seen too little
 # training. On photographs the gap closes with far more data: pre-trained on ImageNet's 1.3 million, large ViTs fell
 # behind ResNets; with 300 million they overtook them (Dosovitskiy et al., section 4.3). That is why the captions above
 # read a CNN's grid. One seed, and the learning rate of chapter 2's CNN: this says who learns sooner, not who ends
 # higher.
 #
-# **The cache** makes a text of 8 words about three times as fast, one of 128 words about ten times: with it, each
+# **The cache** makes a text of 8 words almost three times as fast, one of 128 words about five times: with it, each
 # word costs about the same; without it, ever more. How many words a second depends on the machine and its other guests.
 #
 # One seed, one CNN, and 1,000 pictures that the model had never seen.

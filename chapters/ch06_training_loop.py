@@ -262,7 +262,7 @@ print(f"slide {min(map(milliseconds, slides)):.1f} ms a step, Trainer {min(map(m
 print(f"their losses, {slides[0][0][0]:.3f} at first and {slides[0][-1][0]:.3f} in the end, differ by {largest:.0e} at most")
 
 # %% [markdown]
-# 28.3 against 26.1 ms: what the library's step does besides is lost in the noise of this measurement.
+# 31.3 against 33.5 ms: what the library's step does besides costs little, about as much as the noise of this measurement.
 #
 # ## Look
 #
@@ -311,7 +311,7 @@ for axis in (left, right):
 chapter.draw(figure, "what a batch size costs and brings")
 
 # %% [markdown]
-# In a batch of 64 a picture costs 0.7 ms, alone 6.2 ms: a large computation uses the machine better. But of the same
+# In a batch of 64 a picture costs 1.0 ms, alone 10.1 ms: a large computation uses the machine better. But of the same
 # pictures it makes fewer steps, and asks for a higher learning rate.
 #
 # The dotted line is the loss while training, over the last quarter. With one caption a step it lies below that of held-out
@@ -350,8 +350,8 @@ axes[0, 1].legend(fontsize=8)
 chapter.draw(figure, "a learning rate too high with and without clipping")
 
 # %% [markdown]
-# Three seeds each. With SGD, clipping decides: without it the loss rises to 67 and ends at 5.0 to 5.8, with it at 1.2. With
-# AdamW the difference is smaller, 1.4 to 1.6 against 1.5 to 1.7: it divides each gradient by its own usual size already.
+# Three seeds each. With SGD, clipping decides: without it the loss rises to 67 and ends at 5.3 to 6.2, with it at 1.2. With
+# AdamW the difference is small, 1.37 to 1.65 against 1.51 to 1.73: it divides each gradient by its own usual size already.
 # Clipping stays on as a seat belt, and the length of the gradient is worth watching.
 #
 # ### Accumulation
@@ -450,9 +450,9 @@ print(f'precision="auto" takes {precision} on this machine: {why}')
 
 # %% [markdown]
 # The four curves lie on each other. bfloat16 keeps a third less for the backward pass; all of it would be half, but some
-# operations stay in float32, for safety. Without the loss scale 0.25 % of the gradients become 0 in float16, which this
-# small model does not mind: its gradients are large. The time says more about this CPU than about the formats: it has
-# instructions for bfloat16, which do not pay at this size, and none for float16.
+# operations stay in float32, for safety. Without the loss scale 0.23 % of the gradients become 0 in float16, which this
+# small model does not mind: its gradients are large. The time says more about this CPU, and about how well torch uses it,
+# than about the formats: bfloat16 hardly pays at this size, and float16 takes ten times as long or more.
 #
 # These times are only shown. With `precision="auto"` no stopwatch decides: the library takes bfloat16 if the processor says
 # that it has instructions for it (AMX or AVX-512 BF16), and otherwise float32. On a busy machine a measurement could come
@@ -528,9 +528,9 @@ axes[1].set_xlabel("milliseconds; the numbers are those of the batches")
 chapter.draw(figure, "fetching and computing in turn and at once")
 
 # %% [markdown]
-# The worker fetches batch 3 while batch 1 computes, and the waiting falls from 33 to 4 %, a step from 58 to 39 ms. But it
-# needs a core. When both compute, it takes one from the computation: the waiting falls from 46 to 6 %, and yet a step
-# takes 55 ms instead of 47. So on a CPU the library uses no workers unless it is asked to, on a GPU one a core. (Where Python does not fork its processes, both runs do without a worker.) On a GPU
+# The worker fetches batch 3 while batch 1 computes, and the waiting falls from 28 to 5 %, a step from 96 to 57 ms. But it
+# needs a core. When both compute, it takes one from the computation: the waiting falls from 34 to 6 %, and yet a step
+# takes 74 ms instead of 71. So on a CPU the library uses no workers unless it is asked to, on a GPU one a core. (Where Python does not fork its processes, both runs do without a worker.) On a GPU
 # the copy from memory overlaps, too: `Feed` has it made on a second queue of work. A CPU has no such copy.
 #
 # ### Checkpoints, and processes
@@ -638,7 +638,7 @@ show(BucketSampler)
 
 # %% [markdown]
 # One process and two lie on each other, though not to the bit: each normalizes by its own half of the batch. On two cores
-# two processes gain little, 298 against 326 ms a step: one process already uses both, within each operation.
+# two processes gain little, 326 against 344 ms a step: one process already uses both, within each operation.
 #
 # ## What to notice
 #
