@@ -536,8 +536,9 @@ for task in TASKS[:3]:
 #
 # **What is learned anew is paid for.** The base describes 71.0 % of the old scenes truly; the one from which the measured
 # models began, an earlier run of the same code, 73.8 %. After 200 inverted pictures it is 2.5 % or less, after unseen nouns
-# 27 to 31 %. No new picture asked for the old ones, and so nothing held what was known. McCloskey and Cohen called that catastrophic interference. Neither a frozen encoder prevents it, nor LoRA as long as it is
-# in. But LoRA can be **taken out**, and then nothing was forgotten, to the bit: one base, and a small file for each task.
+# 27 to 31 %. No new picture asked for the old ones, and so nothing held what was known. McCloskey
+# and Cohen called that catastrophic interference. Neither a frozen encoder prevents it, nor LoRA as long as it is in. But
+# LoRA can be **taken out**, and then nothing was forgotten, to the bit: one base, and a small file for each task.
 #
 # **Where pre-training does not help.** Scenes are not photographs. There the best way reaches a CIDEr-D of 0.10 with 200
 # pictures, and from nothing 0.10; with 3,200 it is 0.17 and 0.15, with seeds from 0.16 to 0.17 and from

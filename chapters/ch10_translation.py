@@ -551,7 +551,7 @@ for name, row in measured.items():
 # %% [markdown]
 # **Attention gains 32 BLEU on Multi30k**, from 2.3 to 34.4, with the same words, the same six epochs and about as many
 # parameters. The LSTM with one vector has not begun to read: whatever the source, it writes the same sentence about a man in a
-# blue shirt. It has learned German, its perplexity says so, and nothing else. On scenes it is the same: 0 % of its
+# blue shirt. It has learned German, its perplexity says so, and nothing else. On scenes it is the same: 0.1 % of its
 # sentences are right, with attention nearly all. Longer training would help it (in the literature it comes to life), but it
 # starts far behind. And it is not grammar that it lacks: held against the translation of another sentence all four have a
 # BLEU of 6 to 8 on scenes, because captions of one form are alike. A BLEU says something only beside such a control.
@@ -577,14 +577,14 @@ for name, row in measured.items():
 # LSTM gains nothing by them after six epochs: 33.6 against 34.4, and each lies within the other's interval. They do save a
 # fifth of its parameters. On scenes, where nothing is unknown, their sentences are longer, and after as many steps fewer are right.
 #
-# **Teacher forcing with a ratio** took 9 and 10 seconds instead of 7, and after as many steps it makes no difference that these
+# **Teacher forcing with a ratio** took 7 seconds instead of 6, and after as many steps it makes no difference that these
 # thousand sentences could show. So it did not help here; there was little to mend. One seed, and no schedule; Bengio et al. lower
 # the ratio slowly.
 #
 # **Perplexity and BLEU** do not always agree. The Transformer's perplexity, 9.7 a word, is worse than the LSTM's 5.8, and
 # its BLEU better; the LSTM's own with byte pairs is 15.8. With words it is never asked for a rare word, only for `<unk>`, which
 # is easy to foresee and worth nothing in a translation. **Beams** gain 1.2 to 2.9 BLEU over greedy search on Multi30k where
-# there is attention, for free as far as training goes, and nothing on scenes, where the next word is rarely in doubt.
+# there is attention, for free as far as training goes, and little or nothing on scenes, where the next word is rarely in doubt.
 #
 # All models were trained once. The intervals speak of other sentences, never of another training.
 #
