@@ -1,6 +1,7 @@
 """The house: which way the arrows point between its rooms, and that there is no circle."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -82,3 +83,13 @@ def test_importing_sets_no_seed():
 
 def test_the_command_line_is_parser_and_main():
     assert len((ROOT / "mmscratch/__main__.py").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_readme_says_how_long_the_files_to_read_are():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    said = dict(re.findall(r"\(mmscratch/(\w+)\.py\) \((\d+)", text))
+    pieces = [path for path in FILES if len(path.parts) == 2 and path.parts[0] == "mmscratch" and path.stem[0] != "_"]
+    assert said.keys() == {path.stem for path in pieces}
+    for path in pieces:
+        lines = len(FILES[path].read_text(encoding="utf-8").splitlines())
+        assert abs(int(said[path.stem]) - lines) <= lines / 10, path
