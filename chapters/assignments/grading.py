@@ -68,29 +68,19 @@ def grade(number: int, folder: Path, out: Path) -> list[Graded]:
         ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
         table = csv.writer(file)
-        names, most = (
-            (f"{e.name} ({e.points})" for e in exercises),
-            sum(e.points for e in exercises),
-        )
+        names = [f"{e.name} ({e.points})" for e in exercises]
+        most = sum(e.points for e in exercises)
         table.writerow(["submission", *names, f"points of {most}", "notes"])
         try:
             list(pool.map(wrong_outcomes, exercises))  # once, for the hints of all
             for one in pool.map(lambda item: grade_one(*item, exercises), submissions.items()):
                 graded.append(one)
-                table.writerow(
-                    [
-                        _harmless(one.name),
-                        *(v.points for v in one.verdicts),
-                        one.points,
-                        "; ".join(one.notes),
-                    ]
-                )
+                points = [v.points for v in one.verdicts]
+                table.writerow([_harmless(one.name), *points, one.points, "; ".join(one.notes)])
                 file.flush()
                 (reports / f"{one.name}.html").write_text(report(number, one), encoding="utf-8")
-                print(
-                    f"{len(graded):4} of {len(submissions)}  {one.points:4} points  {one.name}",
-                    flush=True,
-                )
+                done = f"{len(graded):4} of {len(submissions)}"
+                print(f"{done}  {one.points:4} points  {one.name}", flush=True)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             out.with_suffix(".html").write_text(

@@ -149,34 +149,31 @@ def splice(exercise: Exercise, theirs: str) -> Spliced:
         raise NotStarted(exercise.name)
     if missing:
         raise Refused(f"{', '.join(missing)}: still to be written, and a part of this exercise")
-    lines, their_lines = lines_in(ours), lines_in(theirs)
-    replaced, taken = (
-        {},
-        [found[part] for part in exercise.parts],
-    )  # line of ours -> (line behind, [(indentation, node)])
+    taken = [found[part] for part in exercise.parts]
+    replaced = {}  # line of ours -> (the line behind it, [(indentation, what stands there instead)])
     for part in exercise.parts:
         start, end = lines_of(known[part])
         replaced[start] = end, [(known[part].col_offset, found[part])]
     owners = {part.partition(".")[0] for part in exercise.parts}
-    anchor = min(
-        lines_of(known[owner])[0] for owner in owners
-    )  # before it stands what the learner added to the file
-    for name, node in found.items():
+    for name, node in found.items():  # methods of their own
         owner, _, method = name.partition(".")
         if method and owner in owners and name not in known:
-            first = min(
-                lines_of(known[part])[0] for part in exercise.parts if part.startswith(f"{owner}.")
-            )
-            replaced[first] = (
-                replaced[first][0],
-                [(known[owner].col_offset + 4, node), *replaced[first][1]],
-            )
+            parts = [part for part in exercise.parts if part.startswith(f"{owner}.")]
+            first = min(lines_of(known[part])[0] for part in parts)
+            end, nodes = replaced[first]
+            replaced[first] = end, [(known[owner].col_offset + 4, node), *nodes]
             taken.append(node)
     added = [(0, node) for node in _added(our_tree, their_tree, known, taken)]
     taken += [node for _, node in added]
     _refuse(taken, [known[part] for part in exercise.parts], our_tree)
+    anchor = min(lines_of(known[owner])[0] for owner in owners)  # what they added stands before it
     end, nodes = replaced.get(anchor, (anchor, []))
     replaced[anchor] = end, [*added, *nodes]
+    return _weave(lines_in(ours), lines_in(theirs), replaced)
+
+
+def _weave(lines: list[str], their_lines: list[str], replaced: dict) -> Spliced:
+    """Our lines, with what `replaced` names in the place of some."""
     text, segments, i = [], [], 0
     while i <= len(lines):
         end, nodes = replaced.get(i, (i, []))
@@ -185,9 +182,8 @@ def splice(exercise: Exercise, theirs: str) -> Spliced:
             segments.append((len(text) + 1, first + 1, last - first))
             block = their_lines[first:last]
             if node.col_offset != indentation:
-                block = textwrap.indent(textwrap.dedent("\n".join(block)), " " * indentation).split(
-                    "\n"
-                )
+                block = textwrap.dedent("\n".join(block))
+                block = textwrap.indent(block, " " * indentation).split("\n")
             text += block
         if end == i:
             text += lines[i : i + 1]

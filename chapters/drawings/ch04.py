@@ -55,7 +55,7 @@ def _looks(thing, n):
 
 def _cut_picture(axis, image):
     """The whole picture, with the lines along which it is cut."""
-    axis.imshow(image.permute(1, 2, 0), extent=(0.2, 3.0, 3.75, 6.55), zorder=3)
+    axis.imshow(image.permute(1, 2, 0).numpy(), extent=(0.2, 3.0, 3.75, 6.55), zorder=3)
     for i in (0.7, 1.4, 2.1):
         axis.plot((0.2 + i, 0.2 + i), (3.75, 6.55), color="white", linewidth=1, zorder=4)
         axis.plot((0.2, 3.0), (3.75 + i, 3.75 + i), color="white", linewidth=1, zorder=4)
@@ -66,7 +66,7 @@ def _patches(axis, image, columns):
     patches = image.unfold(1, 16, 16).unfold(2, 16, 16)  # (3, 4, 4, 16, 16)
     patches = patches.permute(1, 2, 3, 4, 0).flatten(0, 1)  # (16, 16, 16, 3)
     for x, patch in zip(columns, patches):
-        axis.imshow(patch, extent=(x - 0.25, x + 0.25, 1.3, 1.8), zorder=3)
+        axis.imshow(patch.numpy(), extent=(x - 0.25, x + 0.25, 1.3, 1.8), zorder=3)
 
 
 def _note(axis, x, y, text):
@@ -108,7 +108,7 @@ def _table(axis, rows, title, labels, colours, digits=0):
         for j, x in enumerate(row):
             colour = "white" if x > 0.6 * most else "black"
             axis.text(j, i, f"{x:.{digits}f}", ha="center", va="center", fontsize=8, color=colour)
-    axis.imshow(shown, cmap=cmap, vmin=0, vmax=most, aspect="auto")
+    axis.imshow(shown.numpy(), cmap=cmap, vmin=0, vmax=most, aspect="auto")
     axis.set_title(title, fontsize=10)
     axis.set_xticks(range(len(column_labels)), column_labels, fontsize=8)
     axis.set_yticks(range(len(rows)), row_labels, fontsize=8)
