@@ -1,4 +1,4 @@
-"""How the tests run: one process per core, one thread each; and the marks that some carry.
+"""How the tests run: one process per core, up to four, one thread each; and the marks that some carry.
 
 python -m pytest tests -m "not notebook" leaves those out, -m gpu runs only those, -n 0 runs all in one process.
 """
@@ -12,13 +12,13 @@ import torch
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
-    """With pytest-xdist, the whole suite runs in one process per core, unless -n or --pdb says otherwise."""
+    """With pytest-xdist, the whole suite runs in several processes, unless -n or --pdb says otherwise."""
     if hasattr(config, "workerinput"):  # this is one of those processes
         return
     is_whole = [Path(argument).resolve() for argument in config.args] == [Path(__file__).parent]
     if is_whole and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
         if not (config.option.usepdb or config.option.collectonly):
-            config.option.numprocesses = os.cpu_count()
+            config.option.numprocesses = min(4, os.cpu_count() or 1)  # each takes up to a gigabyte
             config.option.dist = "loadgroup"
 
 
