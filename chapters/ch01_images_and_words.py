@@ -45,7 +45,7 @@ chapter = Chapter(1)
 
 # %%
 count = chapter.choose(20_000, 3_000)
-scenes = SceneCaptions("train", count, one_each=True)  # each scene with one caption
+scenes = SceneCaptions("train", count, one_caption_each=True)  # each scene with one caption
 vocabulary = Vocabulary.build(tokens for [tokens] in scenes.references)
 picture = scenes[972]["image"]  # (3, 64, 64) uint8
 sentence = captions(scenes.scenes[972])[1]
@@ -247,7 +247,7 @@ natural, natural_held_out, source = natural_text()
 random.Random(0).shuffle(natural)
 natural = natural[: chapter.choose(None, 3_000)]
 scene_text = [tokens for [tokens] in scenes.references]
-scene_held_out = [tokens for [tokens] in SceneCaptions("validation", 1000, one_each=True).references]
+scene_held_out = [tokens for [tokens] in SceneCaptions("validation", 1000, one_caption_each=True).references]
 print(f"the natural text is {source}: {len(natural):,} sentences, and {len(natural_held_out):,} held out")
 for name, text in (("scene captions", scene_text), ("natural text", natural)):
     agree = mean(tokenize_by_hand(" ".join(tokens)) == tokens for tokens in text)
@@ -360,11 +360,11 @@ chapter.draw(figure, "the law of Zipf on three texts")
 # %%
 for name, counts in frequencies.items():
     total = sum(count for _, count in counts)
-    shares = [f"{rank * counts[rank - 1][1] / total:.3f}" for rank in (1, 10, 100, 1000, 5000) if rank <= len(counts)]
+    fractions = [f"{rank * counts[rank - 1][1] / total:.3f}" for rank in (1, 10, 100, 1000, 5000) if rank <= len(counts)]
     once = mean(count == 1 for _, count in counts)
     first = " ".join(token for token, _ in counts[:5])
     print(f"{name:17} {len(counts):7,} tokens, {once:3.0%} come once; the first: {first}")
-    print(f"{'':17} rank × share: {', '.join(shares)}")
+    print(f"{'':17} rank × share: {', '.join(fractions)}")
 
 # %% [markdown]
 # Where the law holds, rank × share stays the same along a row (ranks 1, 10, 100, 1000 and 5000, as far as there are
@@ -379,7 +379,7 @@ for name, counts in frequencies.items():
 # sorted.
 
 # %%
-things = [len(scene.things) for scene in scenes.scenes]
+objects = [len(scene.objects) for scene in scenes.scenes]
 natural_lengths = [len(tokens) + 1 for tokens in natural]  # with <eos>
 scene_lengths = [len(tokens) + 1 for tokens in scene_text]
 
@@ -398,14 +398,14 @@ def padding(batches, lengths):
 # %%
 palette = {1: "#f2b134", 2: "#3a86c8", 3: "#7b3f98"}
 kinds = [("natural text", natural_lengths, ["#4c9f70"] * len(natural))]
-kinds += [("scene captions", scene_lengths, [palette[number] for number in things])]
+kinds += [("scene captions", scene_lengths, [palette[number] for number in objects])]
 panels = {}  # by title the batches, of each sentence its length and colour
 for name, lengths, colours in kinds:
     for pool, how in ((1, "not bucketed"), (50, "bucketed in pools of 50 batches")):
         some = [batch for batch in batches_of(lengths, pool) if len(batch) == 64][:8]
-        share = f"{padding(some, lengths):.0%} of these 8 batches is padding"
+        fraction = f"{padding(some, lengths):.0%} of these 8 batches is padding"
         sentences = [[(lengths[i], colours[i]) for i in batch] for batch in some]
-        panels[f"{name}, {how}: {share}"] = sentences
+        panels[f"{name}, {how}: {fraction}"] = sentences
 names = dict(zip(palette.values(), ("one thing", "two", "three")))
 figure = drawings.batches_as_blocks(panels, names)
 chapter.draw(figure, "eight batches with and without buckets")
@@ -456,10 +456,10 @@ arrangements = {
     "the same, dealt anew": lambda lengths, seed: deal_anew(batches_of(lengths, 50, seed), seed),
     "all sorted": lambda lengths, seed: batches_of(lengths, len(lengths), seed),
 }
-print(f"{'share of padding':22} {'natural text':26} scene captions")
+print(f"{'fraction of padding':22} {'natural text':26} scene captions")
 for name, arrange in arrangements.items():
-    shares = [spread([padding(arrange(n, seed), n) for seed in range(3)]) for n in (natural_lengths, scene_lengths)]
-    print(f"{name:22} {shares[0]:26} {shares[1]}")
+    fractions = [spread([padding(arrange(n, seed), n) for seed in range(3)]) for n in (natural_lengths, scene_lengths)]
+    print(f"{name:22} {fractions[0]:26} {fractions[1]}")
 
 # %% [markdown]
 # With Multi30k, 48.0 % of an unbucketed batch is padding, and 2.9 % of a bucketed one. Dealt anew it is 47.7 %: so the
@@ -470,15 +470,15 @@ for name, arrange in arrangements.items():
 # well. In a scene that is the number of things.
 
 # %%
-half = len(things) // 2
-by_length = {n: Counter(t for t, m in zip(things[:half], scene_lengths) if m == n) for n in set(scene_lengths)}
+half = len(objects) // 2
+by_length = {n: Counter(t for t, m in zip(objects[:half], scene_lengths) if m == n) for n in set(scene_lengths)}
 guesses = [by_length[n].most_common(1)[0][0] if by_length[n] else 0 for n in scene_lengths[half:]]
-commonest = Counter(things[:half]).most_common(1)[0][0]
-print(f"number of things guessed from the length alone: {mean(map(int.__eq__, guesses, things[half:])):.1%} right")
-print(f"the commonest number, always:                   {mean(commonest == t for t in things[half:]):.1%} right")
+commonest = Counter(objects[:half]).most_common(1)[0][0]
+print(f"number of things guessed from the length alone: {mean(map(int.__eq__, guesses, objects[half:])):.1%} right")
+print(f"the commonest number, always:                   {mean(commonest == t for t in objects[half:]):.1%} right")
 print(f"\n{'in a batch':22} {'standard deviation':20} batches with one number only")
 for name, arrange in arrangements.items():
-    seeds = [[[things[i] for i in batch] for batch in arrange(scene_lengths, seed)] for seed in range(3)]
+    seeds = [[[objects[i] for i in batch] for batch in arrange(scene_lengths, seed)] for seed in range(3)]
     deviations = [mean(stdev(batch) for batch in batches if len(batch) > 1) for batches in seeds]
     uniform = spread([mean(len(set(batch)) == 1 for batch in batches) for batches in seeds])
     print(f"{name:22} {mean(deviations):.2f} ({min(deviations):.2f} to {max(deviations):.2f})  {uniform}")

@@ -22,7 +22,7 @@ from chapters.drawings import ch02 as drawings
 from mmscratch.data.scenes import NOUNS, Scene, draw
 from mmscratch.images import normalize
 from mmscratch.metrics import confusion_matrix, label_scores
-from mmscratch.pretraining import LABELS, labelled_scenes, predict_labels, pretrained_cnn, train_labels
+from mmscratch.pretraining import LABELS, labelled_scenes, predict_logits, pretrained_cnn, train_classifier
 from mmscratch.vision import VGG, BasicBlock, ResNet, conv2d
 
 torch.manual_seed(0)
@@ -246,7 +246,7 @@ curves = {False: [], True: []}
 for seed in range(chapter.choose(2, fast=1)):
     for residual in curves:
         torch.manual_seed(seed)
-        curves[residual].append(train_labels(Stack(32, residual), images, labels, epochs=1, seed=seed))
+        curves[residual].append(train_classifier(Stack(32, residual), images, labels, epochs=1, seed=seed))
 smooth = {residual: [torch.tensor(loss).unfold(0, 5, 1).mean(1) for loss in curves[residual]] for residual in curves}
 for residual, losses in smooth.items():
     steps = [int((loss < 0.2).float().argmax()) if loss.min() < 0.2 else "never" for loss in losses]
@@ -282,12 +282,12 @@ chapter.draw(figure, "a plain and a residual net of the same depth")
 # Training on a task of which there is plenty, to be used for another, is **pre-training**. This is all of it:
 
 # %%
-show(train_labels)
+show(train_classifier)
 
 # %%
 cnn = pretrained_cnn(chapter.folder / "cnn.pt", chapter.choose(30_000, fast=640))
 test_images, test_labels = labelled_scenes("validation", chapter.choose(2000, fast=200))
-logits = predict_labels(cnn, test_images)  # (N, L)
+logits = predict_logits(cnn, test_images)  # (N, L)
 scores = label_scores(logits > 0, test_labels)
 print("                     accuracy  precision  recall     F1")
 for kind, part in (("nouns", slice(0, 32)), ("colours", slice(32, 40)), ("sizes", slice(40, 42))):
@@ -379,7 +379,7 @@ cases = {
     "the CNN": (answers, nouns),
     "always no": (torch.zeros_like(nouns), nouns),
     "its answers, shuffled": (answers.roll(1, 0), nouns),
-    "colours new to the noun": (predict_labels(cnn, novel_images)[:, :32] > 0, novel_labels[:, :32]),
+    "colours new to the noun": (predict_logits(cnn, novel_images)[:, :32] > 0, novel_labels[:, :32]),
 }
 print(f"{'the 32 nouns':24}  accuracy  precision  recall     F1")
 for name, (said, there) in cases.items():
@@ -396,7 +396,7 @@ for name, (said, there) in cases.items():
 # one training with one seed.
 #
 # One thing is not to be seen here: the weights in the loss matter. With all labels weighing alike (`weight` left out in
-# `train_labels`, all else the same) the nouns ended at an F1 of 62, and the colours at 100: the net learned what is
+# `train_classifier`, all else the same) the nouns ended at an F1 of 62, and the colours at 100: the net learned what is
 # easy, and features that tell colours from each other tell little of shapes.
 #
 # ## Your turn
@@ -416,7 +416,7 @@ for name, (said, there) in cases.items():
 #
 # 1. How would you find out whether the net tells a moon from a sun by its outline or by its area?
 # 2. What happens to the receptive field, and to F1, if the first stride becomes 1?
-# 3. Train on `held_out` pairs only: is the gap in the last line symmetric?
+# 3. Train on `is_held_out_pair` pairs only: is the gap in the last line symmetric?
 
 # %%
 chapter.finish()

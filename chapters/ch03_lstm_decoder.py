@@ -20,13 +20,13 @@ from torch import nn
 
 from chapters.chapter import Chapter, folder, show
 from chapters.drawings import ch03 as drawings
-from mmscratch.data.judge import truth
+from mmscratch.data.judge import judge_captions
 from mmscratch.data.language import caption, captions
 from mmscratch.data.scenes import SPLITS, Scene
 from mmscratch.decoding import greedy_search
 from mmscratch.engine.devices import pick_device
 from mmscratch.plots import caption_sheet
-from mmscratch.pretraining import kept_grids, labelled_scenes, pretrained_cnn, teach
+from mmscratch.pretraining import extract_features, labelled_scenes, pretrained_cnn, train_captioner
 from mmscratch.recurrent import LSTM, LSTMCell, LSTMDecoder
 from mmscratch.text import BOS, EOS, Vocabulary, tokenize
 from mmscratch.vision import ImageEncoder
@@ -164,7 +164,7 @@ for kind in kinds:
 #
 # The first state is made from the picture (`start`); each step reads a word and gives a number for each word of the
 # vocabulary, its logit (`step`). In training all words are known, so `forward` runs over the whole sentence at once. Here
-# is the whole class. With `fusion="prefix"`, as in this chapter, `_look` is never called; chapter 5 is about it.
+# is the whole class. With `fusion="prefix"`, as in this chapter, `_attend` is never called; chapter 5 is about it.
 
 # %%
 show(LSTMDecoder)
@@ -184,8 +184,8 @@ sentences = [[tokenize(caption(Scene(i), which)) for which in range(5)] for i in
 vocabulary = Vocabulary.build(sentence for five in sentences for sentence in five)
 targets = [[torch.tensor([*vocabulary.encode(s), EOS]) for s in five] for five in sentences]
 print(f"{count:,} scenes with five captions each; {len(vocabulary)} words")
-train_grids = kept_grids(cnn, labelled_scenes("train", count)[0])  # (N, 128, 4, 4)
-test_grids = kept_grids(cnn, images)
+train_grids = extract_features(cnn, labelled_scenes("train", count)[0])  # (N, 128, 4, 4)
+test_grids = extract_features(cnn, images)
 
 # %% [markdown]
 # **Teacher forcing**: in training the decoder reads the true words, not its own, and learns to predict the next. All
@@ -193,7 +193,7 @@ test_grids = kept_grids(cnn, images)
 # count.
 
 # %%
-show(teach)
+show(train_captioner)
 
 
 # %%
@@ -203,7 +203,7 @@ def train(forget_bias, epochs):
     encoder = ImageEncoder(cnn, embed_dim=256, image_size=64).to(device)
     decoder = LSTMDecoder(len(vocabulary), embed_dim=256, hidden_size=256, fusion="prefix").to(device)
     decoder.lstm.bias_ih_l0.data[256:512] = forget_bias
-    losses = teach(decoder, encoder, train_grids, targets, epochs)
+    losses = train_captioner(decoder, encoder, train_grids, targets, epochs)
     return encoder.eval(), decoder.eval(), losses
 
 
@@ -232,7 +232,7 @@ def describe(encoder, decoder, grids):
     """A caption, as tokens, for each picture whose grid was kept."""
     texts = []
     for some in grids.split(200):  # (200, 128, 4, 4)
-        hypotheses = greedy_search(decoder, encoder.remember(some), max_length=30)
+        hypotheses = greedy_search(decoder, encoder.encode_features(some), max_length=30)
         texts += [vocabulary.decode(hypothesis.tokens) for hypothesis in hypotheses]
     return texts
 
@@ -250,7 +250,7 @@ chapter.draw(caption_sheet(list(images[:8]), written[:8], references[:8]), "capt
 # %%
 with torch.no_grad():
     tokens = [BOS, *vocabulary.encode(written[example])]
-    state = decoder.start(encoder.remember(test_grids[example : example + 1]))
+    state = decoder.start(encoder.encode_features(test_grids[example : example + 1]))
     cell = LSTMCell(256, 256).to(device)
     cell.load_state_dict({name.removesuffix("_l0"): weight for name, weight in decoder.lstm.state_dict().items()})
     hidden, memory, gates = state.hidden[0], state.cell[0], []
@@ -280,12 +280,12 @@ for i, refs in enumerate(references):
     true, mine = refs[i % 5], [*written[i], "<eos>"]
     with torch.no_grad():
         inputs = torch.tensor([[BOS, *vocabulary.encode(true[:-1])]], device=device)  # (1, T)
-        next_words = decoder(inputs, encoder.remember(test_grids[i : i + 1]))[0].argmax(-1)  # (T,)
+        next_words = decoder(inputs, encoder.encode_features(test_grids[i : i + 1]))[0].argmax(-1)  # (T,)
     forced = [true[:t] + [vocabulary.words[word]] for t, word in enumerate(next_words.tolist())]
     free = [mine[: t + 1] for t in range(len(mine))]
     for name, beginnings in (("forced", forced), ("free", free)):
         right[name].append([any(ref[: len(b)] == b for ref in refs) for b in beginnings[:longest]])
-share = {
+fraction = {
     name: [mean([row[t] for row in rows if len(row) > t] or [0]) for t in range(longest)] for name, rows in right.items()
 }
 
@@ -295,7 +295,7 @@ for name, colour, label in (
     ("forced", "#4292c6", "teacher forcing: the next word is right"),
     ("free", "#c62828", "free running: every word so far is right"),
 ):
-    axis.plot(range(1, longest + 1), [100 * x for x in share[name]], "o-", color=colour, label=label)
+    axis.plot(range(1, longest + 1), [100 * x for x in fraction[name]], "o-", color=colour, label=label)
 axis.set(xlabel="word", ylabel="%", ylim=(0, 102))
 axis.legend(loc="lower left")
 axis.grid(alpha=0.3)
@@ -313,21 +313,21 @@ print(f"with true words before it, {100 * mean(x for row in right['forced'] for 
 # %%
 commonest = Counter(tuple(s) for five in sentences for s in five).most_common(1)[0][0]
 results = {
-    "one vector": truth(written, scenes),
-    "another picture's vector": truth(describe(encoder, decoder, test_grids.roll(1, 0)), scenes),
-    "half open forget gates": truth(describe(*half_open[:2], test_grids), scenes),
-    "the commonest caption": truth([list(commonest)] * len(scenes), scenes),
+    "one vector": judge_captions(written, scenes),
+    "another picture's vector": judge_captions(describe(encoder, decoder, test_grids.roll(1, 0)), scenes),
+    "half open forget gates": judge_captions(describe(*half_open[:2], test_grids), scenes),
+    "the commonest caption": judge_captions([list(commonest)] * len(scenes), scenes),
 }
 print(f"{'% true of pictures with':26} one thing    two  three    all")
-for name, (shares, _) in results.items():
-    print(f"{name:26}" + "".join(f"{share:{width}.1f}" for share, width in zip(shares, (10, 7, 7, 7))))
+for name, (fractions, _) in results.items():
+    print(f"{name:26}" + "".join(f"{fraction:{width}.1f}" for fraction, width in zip(fractions, (10, 7, 7, 7))))
 print("faults of the first:", ", ".join(f"{fault} {n}" for fault, n in results["one vector"].faults.most_common()))
 
 # %%
 figure = Figure(figsize=(5.5, 3), dpi=100, layout="constrained")
 axis = figure.subplots()
 for i, (name, colour) in enumerate((("one vector", "#1a7f37"), ("half open forget gates", "#4292c6"))):
-    bars = axis.bar([n + 0.4 * (i - 0.5) for n in range(3)], results[name].shares[:3], width=0.38, color=colour, label=name)
+    bars = axis.bar([n + 0.4 * (i - 0.5) for n in range(3)], results[name].fractions[:3], width=0.38, color=colour, label=name)
     axis.bar_label(bars, fmt="%.0f", fontsize=9)
 axis.set_xticks(range(3), ["one thing", "two", "three"])
 axis.set(ylabel="captions that are true, %", ylim=(0, 105))
@@ -361,7 +361,7 @@ chapter.draw(figure, "what one vector loses")
 #
 # 1. `LSTMCell.forward`: five lines; the order of the gates is i, f, g, o. 5 points, 30 minutes.
 # 2. `LSTM.forward`: with `_run`; what lies behind a sentence's end must change nothing. 20 points, 100 minutes.
-# 3. `_Steps.backward`: with `forward`; all the steps, and the way back through them without autograd. 25 points, 120 minutes.
+# 3. `LSTMFunction.backward`: with `forward`; all the steps, and the way back through them without autograd. 25 points, 120 minutes.
 # 4. `Memory.mean`: and the mean of nothing? 2 points, 10 minutes.
 # 5. `LSTMDecoder.start`: and `step`; stepping must give what the full forward gives. 10 points, 60 minutes.
 # 6. `greedy_search`: with `_word_by_word` and `_log_probs`; a batch, until its last sentence has ended. 12 points, 60 minutes.

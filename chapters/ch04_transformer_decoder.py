@@ -27,8 +27,8 @@ from mmscratch.attention import (
     causal_mask,
     scaled_dot_product_attention,
 )
-from mmscratch.data.judge import truth
-from mmscratch.data.language import caption, captions, named_things
+from mmscratch.data.judge import judge_captions
+from mmscratch.data.language import caption, captions, named_objects
 from mmscratch.data.scenes import SPLITS, Scene
 from mmscratch.decoding import greedy_search
 from mmscratch.engine.devices import pick_device
@@ -37,12 +37,12 @@ from mmscratch.metrics import bootstrap
 from mmscratch.plots import attention_sheet, caption_sheet
 from mmscratch.pretraining import (
     LABELS,
-    kept_grids,
+    extract_features,
     labelled_scenes,
-    predict_labels,
+    predict_logits,
     pretrained_cnn,
-    teach,
-    train_labels,
+    train_captioner,
+    train_classifier,
 )
 from mmscratch.recurrent import LSTMDecoder
 from mmscratch.text import BOS, EOS, Vocabulary, detokenize, tokenize
@@ -77,8 +77,8 @@ scenes = [Scene(SPLITS["validation"] + i) for i in range(len(images))]
 references = [[tokenize(c) for c in captions(scene)] for scene in scenes]
 example, N = 46, 16  # a scene with two big things; the places of its picture
 words = references[example][1][:5]
-[thing] = [thing for thing in scenes[example].things if thing.noun == words[3]]
-figure = drawings.words_look_back(images[example], words, thing)
+[obj] = [obj for obj in scenes[example].objects if obj.noun == words[3]]
+figure = drawings.words_look_back(images[example], words, obj)
 chapter.draw(figure, "each word looks back at all that stands before it")
 
 # %% [markdown]
@@ -411,16 +411,16 @@ for five in sentences:
     targets.append([torch.tensor([*vocabulary.encode(s), EOS]) for s in five])
 print(f"{count:,} scenes with five captions each; {len(vocabulary)} words")
 train_images, train_there = labelled_scenes("train", count)
-train_grids = kept_grids(cnn, train_images)  # (N, 128, 4, 4)
-test_grids = kept_grids(cnn, images)
+train_grids = extract_features(cnn, train_images)  # (N, 128, 4, 4)
+test_grids = extract_features(cnn, images)
 
 
 # %%
 class OnePlace(ImageEncoder):
     """A control: a prefix of one place, the average of the 16, as in chapter 3."""
 
-    def remember(self, grid):
-        memory = super().remember(grid)
+    def encode_features(self, grid):
+        memory = super().encode_features(grid)
         return Memory(memory.mean().unsqueeze(1), memory.mask[:, :1])  # (B, 1, D)
 
 
@@ -441,7 +441,7 @@ for name, Encoder, Decoder, epochs, shown in (
     torch.manual_seed(0)
     encoder = Encoder(cnn, embed_dim=128, image_size=64).to(device)
     decoder = Decoder(len(vocabulary), 128, 4, num_layers=2, fusion="prefix").to(device)
-    losses = teach(decoder, encoder, train_grids[:shown], targets[:shown], epochs)
+    losses = train_captioner(decoder, encoder, train_grids[:shown], targets[:shown], epochs)
     models[name] = (encoder.eval(), decoder.eval(), losses)
     print(f"{name:26} loss of the last 50 steps {mean(losses[-50:]):.3f}")
 encoder, decoder, _ = models["16 places"]
@@ -452,7 +452,7 @@ for name, model in (("the decoder", decoder), ("chapter 3's", lstm)):
 
 # %% [markdown]
 # **A ViT and a ResNet.** Could the ViT replace the CNN? Both learn what is in a picture, with chapter 2's
-# `train_labels`: the same pictures (those of the 20,000 that show a single noun), in the same order, equally often. The
+# `train_classifier`: the same pictures (those of the 20,000 that show a single noun), in the same order, equally often. The
 # ResNet is that of chapter 2 with half its width, so that both have about as many parameters.
 
 # %%
@@ -465,7 +465,7 @@ networks = {
 epochs = chapter.choose(4, fast=1)
 for name, network in networks.items():
     start = time.perf_counter()
-    losses = train_labels(network, train_images[single], train_there[single], epochs)
+    losses = train_classifier(network, train_images[single], train_there[single], epochs)
     seconds = time.perf_counter() - start
     parameters = sum(parameter.numel() for parameter in network.parameters())
     print(f"{name:6} {parameters:,} parameters, {len(losses)} steps, {seconds:.0f} s")
@@ -492,7 +492,7 @@ def describe(encoder, decoder, grids):
     """A caption, as tokens, for each picture whose grid was kept."""
     texts = []
     for some in grids.split(200):  # (200, 128, 4, 4)
-        hypotheses = greedy_search(decoder, encoder.remember(some), max_length=30)
+        hypotheses = greedy_search(decoder, encoder.encode_features(some), max_length=30)
         texts += [vocabulary.decode(hypothesis.tokens) for hypothesis in hypotheses]
     return texts
 
@@ -511,7 +511,7 @@ chapter.draw(sheet, "captions with the picture as a prefix")
 # %%
 text = [BOS, *vocabulary.encode(written[example])]
 tokens, T = torch.tensor([text], device=device), len(text)  # (1, T)
-memory, mask = encoder.remember(test_grids[example : example + 1]), prefix_mask(N, T)
+memory, mask = encoder.encode_features(test_grids[example : example + 1]), prefix_mask(N, T)
 with torch.no_grad():
     _, weights = in_one_piece(decoder, tokens, memory, mask.to(device))
     _, to_places = decoder(tokens, memory, need_weights=True)  # (1, layers, H, T, N)
@@ -539,7 +539,7 @@ chapter.draw(figure, "where each head looks")
 # nouns, a row a head:
 
 # %%
-named = named_things(written[example], scenes[example])
+named = named_objects(written[example], scenes[example])
 naming = [t for t, _ in named] or [0]  # colours and nouns
 maps = weights[0, :, naming, :N].unflatten(-1, (4, 4))  # (H, words, 4, 4)
 shown = [written[example][t] for t in naming]
@@ -604,7 +604,7 @@ for least, most in ((1, 1), (2, 3), (4, 6), (7, 14)):
 lengths = chapter.choose((8, 16, 32, 64, 128), fast=(4, 8))
 long = TransformerDecoder(len(vocabulary), 128, 4, 2, max_length=128, fusion="prefix")
 long.to(device).eval()
-memory = encoder.remember(test_grids[:8])
+memory = encoder.encode_features(test_grids[:8])
 
 
 @torch.no_grad()
@@ -647,22 +647,22 @@ for length, fast, slow in zip(lengths, speeds[True], speeds[False]):
 results = {}
 for name, (*model, _) in models.items():
     texts = describe(*model, test_grids)
-    results[name] = truth(texts, scenes)
+    results[name] = judge_captions(texts, scenes)
     print(f"{name}: {detokenize(texts[example])}")
 texts = describe(encoder, decoder, test_grids.roll(1, 0))
-results["another picture"] = truth(texts, scenes)
+results["another picture"] = judge_captions(texts, scenes)
 words = decoder.embedding.positions.weight
 for name, vectors in (("places", encoder.position), ("order", words)):
     kept = vectors.data.clone()
     mixed = torch.randperm(N, generator=torch.Generator().manual_seed(0))
     vectors.data[:N] = kept[mixed]
     texts = describe(encoder, decoder, test_grids)
-    results[f"{name} mixed up"] = truth(texts, scenes)
+    results[f"{name} mixed up"] = judge_captions(texts, scenes)
     vectors.data = kept
 print(f"\n{'% true of pictures with':27}", end=" ")
 print("one thing    two  three    all   commonest faults")
-for name, (shares, faults) in results.items():
-    numbers = [f"{share:{width}.1f}" for share, width in zip(shares, (10, 7, 7, 7))]
+for name, (fractions, faults) in results.items():
+    numbers = [f"{fraction:{width}.1f}" for fraction, width in zip(fractions, (10, 7, 7, 7))]
     commonest = [f"{fault} {n}" for fault, n in faults.most_common(3)]
     print(f"{name:27}{''.join(numbers)}   {', '.join(commonest)}")
 
@@ -671,7 +671,7 @@ for name, (shares, faults) in results.items():
 def right(network, images, labels, part):
     """For each picture with one noun: is the largest logit of `part` right?"""
     alone = labels[:, :32].sum(1) == 1
-    best = predict_labels(network, images[alone])[:, part].argmax(1, keepdim=True)
+    best = predict_logits(network, images[alone])[:, part].argmax(1, keepdim=True)
     return labels[alone][:, part].gather(1, best)[:, 0].float().numpy()
 
 

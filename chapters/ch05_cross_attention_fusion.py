@@ -20,14 +20,14 @@ from matplotlib.figure import Figure
 from chapters.chapter import Chapter, folder, show
 from chapters.drawings import ch05 as drawings
 from mmscratch.attention import AdditiveAttention, Memory, scaled_dot_product_attention
-from mmscratch.data.judge import judge, truth
-from mmscratch.data.language import caption, captions, named_things
+from mmscratch.data.judge import judge, judge_captions
+from mmscratch.data.language import caption, captions, named_objects
 from mmscratch.data.scenes import COLOURS, SPLITS, Scene, box
 from mmscratch.decoding import greedy_search
 from mmscratch.engine.devices import pick_device
-from mmscratch.metrics import attention_inside
+from mmscratch.metrics import attention_in_box
 from mmscratch.plots import attention_sheet
-from mmscratch.pretraining import kept_grids, labelled_scenes, pretrained_cnn, teach
+from mmscratch.pretraining import extract_features, labelled_scenes, pretrained_cnn, train_captioner
 from mmscratch.recurrent import LSTMCell, LSTMDecoder, LSTMState
 from mmscratch.text import BOS, EOS, Vocabulary, detokenize, tokenize
 from mmscratch.transformer import TransformerDecoder
@@ -47,11 +47,11 @@ example = next(
     i
     for i in range(60)
     if len(references[i][0]) == 11
-    and len(named_things(references[i][0], scenes[i])) == 4
+    and len(named_objects(references[i][0], scenes[i])) == 4
 )
 words = references[example][0]
-places = dict(named_things(words, scenes[example]))
-figure = drawings.words_look_at_things(images[example], words, places)
+places = dict(named_objects(words, scenes[example]))
+figure = drawings.words_attend_to_objects(images[example], words, places)
 chapter.draw(figure, "each word looks where its thing is")
 
 # %% [markdown]
@@ -126,8 +126,8 @@ print("by hand and the library's agree, for both scores")
 # attention over the words and the small network (`TransformerBlock`, chapter 4).
 
 # %%
-show(LSTMDecoder._look)
-show(LSTMDecoder._read_out)
+show(LSTMDecoder._attend)
+show(LSTMDecoder._compute_logits)
 
 # %% [markdown]
 # **Show, Attend and Tell** (Xu et al. 2015), the model that made captions with attention known, does it the other way
@@ -195,8 +195,8 @@ count = chapter.choose(8_000, fast=64)
 sentences = [tokenize(caption(Scene(i), i % 5)) for i in range(count)]
 vocabulary = Vocabulary.build(sentences)
 targets = [[torch.tensor([*vocabulary.encode(sentence), EOS])] for sentence in sentences]
-train_grids = kept_grids(cnn, labelled_scenes("train", count)[0], torch.bfloat16)  # (N, 128, 8, 8), at half of the bytes
-test_grids = kept_grids(cnn, images, torch.bfloat16)
+train_grids = extract_features(cnn, labelled_scenes("train", count)[0], torch.bfloat16)  # (N, 128, 8, 8), at half of the bytes
+test_grids = extract_features(cnn, images, torch.bfloat16)
 print(f"{count:,} scenes, each with one caption; {len(vocabulary)} words; grids of {tuple(train_grids.shape[1:])}")
 
 # %%
@@ -217,7 +217,7 @@ def train(name, seed):
     encoder = ImageEncoder(cnn, width, image_size=64).to(device)
     decoder = DECODERS[name]().to(device)
     shuffle = torch.Generator().manual_seed(seed)  # so all decoders see the captions in the same order
-    teach(decoder, encoder, train_grids, targets, batch_size=16, learning_rate=3e-3, generator=shuffle)
+    train_captioner(decoder, encoder, train_grids, targets, batch_size=16, learning_rate=3e-3, generator=shuffle)
     return encoder.eval(), decoder.eval()
 
 
@@ -226,7 +226,7 @@ def describe(encoder, decoder, grids):
     """A caption, as tokens, for each picture whose grid was kept."""
     texts = []
     for some in grids.float().split(200):  # (200, 128, 8, 8)
-        hypotheses = greedy_search(decoder, encoder.remember(some), max_length=30)
+        hypotheses = greedy_search(decoder, encoder.encode_features(some), max_length=30)
         texts += [vocabulary.decode(hypothesis.tokens) for hypothesis in hypotheses]
     return texts
 
@@ -237,9 +237,9 @@ for name in DECODERS:
     start = time.monotonic()
     for seed in range(seeds if name in COMPARED else 1):
         models[name] = train(name, seed)  # the last one is kept
-        results[name, seed] = truth(describe(*models[name], test_grids), scenes).shares
-    shares = ", ".join(f"{results[name, s][3]:.1f}" for s in range(seeds) if (name, s) in results)
-    print(f"{name:28} {shares} % true; {time.monotonic() - start:.0f} s", flush=True)
+        results[name, seed] = judge_captions(describe(*models[name], test_grids), scenes).fractions
+    fractions = ", ".join(f"{results[name, s][3]:.1f}" for s in range(seeds) if (name, s) in results)
+    print(f"{name:28} {fractions} % true; {time.monotonic() - start:.0f} s", flush=True)
 
 # %% [markdown]
 # ## Look
@@ -249,10 +249,10 @@ figure = Figure(figsize=(7.2, 3.4), dpi=100, layout="constrained")
 axis = figure.subplots()
 for i, (name, colour) in enumerate(zip(COMPARED, ("#9ecae1", "#2171b5", "#a1d99b", "#238b45"))):
     for n in range(4):
-        shares = [results[name, seed][n] for seed in range(seeds)]
-        x, middle = n + 0.2 * (i - 1.5), mean(shares)
+        fractions = [results[name, seed][n] for seed in range(seeds)]
+        x, middle = n + 0.2 * (i - 1.5), mean(fractions)
         axis.bar(x, middle, width=0.18, color=colour, label=name if n == 0 else None)
-        axis.errorbar(x, middle, [[middle - min(shares)], [max(shares) - middle]], color="black", lw=1, capsize=2)
+        axis.errorbar(x, middle, [[middle - min(fractions)], [max(fractions) - middle]], color="black", lw=1, capsize=2)
 axis.set_xticks(range(4), ["one thing", "two", "three", "all"])
 axis.set(ylabel="captions that are true, %", ylim=(0, 105), title=f"mean of {seeds} seeds, and the least and the most")
 axis.legend(fontsize=8)
@@ -273,14 +273,14 @@ def maps(name, grid, words):
     """Where the model of that name looks for each of the words: (T, 8, 8)."""
     encoder, decoder = models[name]
     tokens = torch.tensor([[BOS, *vocabulary.encode(words)]], device=device)[:, :-1]  # (1, T)
-    _, weights = decoder(tokens, encoder.remember(grid.unsqueeze(0).float()), need_weights=True)
+    _, weights = decoder(tokens, encoder.encode_features(grid.unsqueeze(0).float()), need_weights=True)
     return weights[0, -1].mean(0).unflatten(-1, (8, 8)).cpu()
 
 
 LOOKING = ("LSTM, cross-attention", "Transformer, cross-attention")
 written = {name: describe(*models[name], test_grids) for name in LOOKING}
 true = [all(judge(detokenize(written[name][i]), scene).true for name in LOOKING) for i, scene in enumerate(scenes)]
-shown = next((i for i, scene in enumerate(scenes) if true[i] and len(named_things(references[i][0], scene)) == 4), example)
+shown = next((i for i, scene in enumerate(scenes) if true[i] and len(named_objects(references[i][0], scene)) == 4), example)
 for name in LOOKING:
     words = written[name][shown]
     chapter.draw(attention_sheet([images[shown]], [words], [maps(name, test_grids[shown], words)]), f"where the {name} looks")
@@ -296,23 +296,23 @@ for name in LOOKING:
 # %%
 def inside(name, roll=0):
     """Mean share of attention within the named thing, for colours and for nouns, and the things' share of the area."""
-    shares = {"colour": [], "noun": [], "area": []}
+    fractions = {"colour": [], "noun": [], "area": []}
     for i, scene in enumerate(scenes):
         words = references[i][i % 5]
-        named = named_things(words, scene)
+        named = named_objects(words, scene)
         looked = maps(name, test_grids[(i + roll) % len(scenes)], words) if named else None
-        for t, thing in named:
-            share, area = attention_inside(looked[t], box(thing), 64)
-            shares["colour" if words[t] in COLOURS else "noun"].append(share)
-            shares["area"].append(area)
-    return {kind: 100 * mean(values) for kind, values in shares.items()}
+        for t, obj in named:
+            fraction, area = attention_in_box(looked[t], box(obj), 64)
+            fractions["colour" if words[t] in COLOURS else "noun"].append(fraction)
+            fractions["area"].append(area)
+    return {kind: 100 * mean(values) for kind, values in fractions.items()}
 
 
 looked = {(name, roll): inside(name, roll) for name in LOOKING for roll in (0, 1)}
-print(f"{'% of attention within the named thing':44} colours  nouns   (its share of the area)")
-for (name, roll), shares in looked.items():
+print(f"{'% of attention within the named obj':44} colours  nouns   (its share of the area)")
+for (name, roll), fractions in looked.items():
     label = f"{name}{', another picture' if roll else ''}"
-    print(f"{label:44} {shares['colour']:7.1f} {shares['noun']:6.1f}   ({shares['area']:.1f})")
+    print(f"{label:44} {fractions['colour']:7.1f} {fractions['noun']:6.1f}   ({fractions['area']:.1f})")
 
 # %%
 figure = Figure(figsize=(6.4, 3), dpi=100, layout="constrained")
@@ -336,8 +336,8 @@ chapter.draw(figure, "attention within the thing that the word names")
 
 # %%
 for name in COMPARED:
-    shares = truth(describe(*models[name], test_grids.roll(1, 0)), scenes).shares
-    print(f"{name:28} with another picture: {shares[3]:.1f} % true")
+    fractions = judge_captions(describe(*models[name], test_grids.roll(1, 0)), scenes).fractions
+    print(f"{name:28} with another picture: {fractions[3]:.1f} % true")
 
 # %% [markdown]
 # **Looking again pays for the LSTM; for the Transformer it is not certain.** With the same captions in the same order,
@@ -374,10 +374,10 @@ for name in COMPARED:
 # 1. `masked_softmax`: a row of nothing must give zeros. 6 points, 30 minutes.
 # 2. `AdditiveAttention.forward`: where do query and memory meet? And the gate. 10 points, 50 minutes.
 # 3. `doubly_stochastic_penalty`: padding must count for nothing. 4 points, 20 minutes.
-# 4. `LSTMDecoder._look`: and `_read_out`; all words of a sentence ask at once. 11 points, 60 minutes.
+# 4. `LSTMDecoder._attend`: and `_compute_logits`; all words of a sentence ask at once. 11 points, 60 minutes.
 # 5. `TransformerBlock.forward`: yours of chapter 4, and now it looks at a memory as well. 11 points, 60 minutes.
 # 6. `TransformerDecoder.start`: the memory's keys and values, once. 5 points, 25 minutes.
-# 7. `attention_inside`: a box in pixels, a map of places. 7 points, 35 minutes.
+# 7. `attention_in_box`: a box in pixels, a map of places. 7 points, 35 minutes.
 #
 # And three questions without an answer here:
 #

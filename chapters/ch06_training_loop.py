@@ -28,15 +28,15 @@ from torch import nn
 from chapters.chapter import Chapter, show
 from chapters.drawings import ch06 as drawings
 from mmscratch import training
-from mmscratch.batches import BucketSampler, Examples, Feed, collate, make_loader
+from mmscratch.batches import BucketSampler, Examples, Prefetcher, collate, make_loader
 from mmscratch.data.captions import SceneCaptions
-from mmscratch.data.dataset import Lazy
+from mmscratch.data.dataset import LazyColumn
 from mmscratch.data.scenes import render
 from mmscratch.engine.devices import pick_precision
 from mmscratch.engine.runs import read_checkpoint
 from mmscratch.images import open_image, to_tensor
 from mmscratch.model import EncoderDecoder, ModelConfig
-from mmscratch.reliability import GradScaler, random_state, write_atomically
+from mmscratch.reliability import GradScaler, get_rng_state, write_atomically
 from mmscratch.text import PAD, Vocabulary
 from mmscratch.training import TrainConfig, Trainer, warmup_and_cosine
 
@@ -60,7 +60,7 @@ chapter.draw(drawings.five_lines(), "five lines and what hangs on them")
 
 # %%
 training.pick_device = lambda: torch.device("cpu")
-SCENES = SceneCaptions("train", chapter.choose(4_000, fast=160), one_each=True)
+SCENES = SceneCaptions("train", chapter.choose(4_000, fast=160), one_caption_each=True)
 HELD_OUT = SceneCaptions("validation", chapter.choose(40, fast=2))
 references = SCENES.references + HELD_OUT.references
 vocabulary = Vocabulary.build(caption for captions in references for caption in captions)
@@ -92,8 +92,8 @@ def gradient(model, loss):
 
 def slide(trainer, steps, loss_of=mean_loss):
     """So many steps -> the loss and the seconds of each."""
-    model, optimizer, told, before = trainer.model.train(), trainer.optimizer, [], time.perf_counter()
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(warmup_and_cosine, steps=trainer.steps, warmup=20))
+    model, optimizer, stats, before = trainer.model.train(), trainer.optimizer, [], time.perf_counter()
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(warmup_and_cosine, steps=trainer.steps, warmup_fraction=0.05))
     for batch in islice(loader_of(examples), steps):  # 1
         loss = loss_of(model, batch)  # 2
         loss.backward()  # 3
@@ -101,9 +101,9 @@ def slide(trainer, steps, loss_of=mean_loss):
         optimizer.step()  # 4
         schedule.step()
         optimizer.zero_grad()  # 5
-        told.append((loss.item(), time.perf_counter() - before))
+        stats.append((loss.item(), time.perf_counter() - before))
         before = time.perf_counter()
-    return told
+    return stats
 
 
 # %% [markdown]
@@ -160,12 +160,12 @@ def by_means(model, batch, parts=4):
 # copies. Two processes in one:
 
 # %%
-shares = [{name: value[rank::2] for name, value in batch.items()} for rank in (0, 1)]
-losses, counts = zip(*[model.loss(share) for share in shares])
+fractions = [{name: value[rank::2] for name, value in batch.items()} for rank in (0, 1)]
+losses, counts = zip(*[model.loss(fraction) for fraction in fractions])
 count = sum(counts)  # the first all-reduce
 reduced = sum(gradient(model, loss / count) for loss in losses)  # the second
 assert torch.allclose(reduced, alone, atol=1e-6)
-print(f"{[count_words(s).item() for s in shares]} words; the gradients of two and of one differ by {(reduced - alone).abs().max():.0e}")
+print(f"{[count_words(s).item() for s in fractions]} words; the gradients of two and of one differ by {(reduced - alone).abs().max():.0e}")
 
 # %% [markdown]
 # **The loss scale.** float16 has 16 bits, half of float32's, but it knows nothing between 0 and 6e-8. A
@@ -189,7 +189,7 @@ print(f"but a gradient of 2, times 65,536, is {torch.tensor(2.0 * 65536).half().
 show(EncoderDecoder.loss)
 
 # %% [markdown]
-# One step of the library, with all of that, and its gradient. `distributed.total` is the all-reduce, and does nothing in a
+# One step of the library, with all of that, and its gradient. `distributed.all_reduce` is the all-reduce, and does nothing in a
 # process that is alone. The count of all micro-batches is known only after the last one, and by then their gradients have
 # been added up. So `_gradient` divides each sum by `unit`, the count of the first micro-batch in all processes. Any number
 # would do; this one keeps the gradients at their usual size, which matters in float16. At the end `_train_step` multiplies
@@ -207,7 +207,7 @@ show(Trainer.fit)
 
 # %%
 show(GradScaler)
-show(Feed)
+show(Prefetcher)
 show(write_atomically)
 
 # %% [markdown]
@@ -216,7 +216,7 @@ show(write_atomically)
 
 # %%
 def stepped_with(parts):
-    trainer, taken = new_trainer(accumulate=parts, clip_norm=1e9), []
+    trainer, taken = new_trainer(accumulation_steps=parts, clip_norm=1e9), []
     trainer.model.eval()
     trainer.optimizer.register_step_pre_hook(lambda *_: taken.extend(p.grad.flatten() for p in trainer.model.parameters()))
     trainer._train_step(batch)
@@ -237,21 +237,21 @@ for parts in (1, 4, 32):
 # %%
 def run(trainer, steps=10**9):
     """So many steps: `fit` without telling and saving -> what each told, and its seconds."""
-    told, before = [], time.perf_counter()
+    stats, before = [], time.perf_counter()
     trainer.model.train()
     for batch in islice(trainer._batches(), steps):
-        told.append((trainer._train_step(batch), time.perf_counter() - before))
+        stats.append((trainer._train_step(batch), time.perf_counter() - before))
         before = time.perf_counter()
         trainer.step += 1
-    return told
+    return stats
 
 
-def losses(told):
-    return [step.loss / step.count for step, _ in told]
+def losses(stats):
+    return [step.loss / step.count for step, _ in stats]
 
 
-def milliseconds(told):
-    return 1000 * median(seconds for _, seconds in told)
+def milliseconds(stats):
+    return 1000 * median(seconds for _, seconds in stats)
 
 
 steps = chapter.choose(60, fast=3)
@@ -287,17 +287,17 @@ def one_at_a_time(trainer):
     return sum(losses) / sum(held_out.lengths)
 
 
-few = Examples(SceneCaptions("train", chapter.choose(1024, fast=32), one_each=True), VOCABULARIES)
+few = Examples(SceneCaptions("train", chapter.choose(1024, fast=32), one_caption_each=True), VOCABULARIES)
 SIZES, by_size = (1, 4, 16, 64), {}
 figure, (left, right) = panels(1, 2, 3)
 for rate, colour in ((8e-3, BLUE), (2e-3, PALE)):
     for size in SIZES:
         trainer = new_trainer(few, batch_size=size, learning_rate=rate)
-        told = run(trainer)
-        by_size[size] = milliseconds(told) / size, trainer._validate(), mean(losses(told)[-max(1, len(told) // 4) :])
+        stats = run(trainer)
+        by_size[size] = milliseconds(stats) / size, trainer._validate(), mean(losses(stats)[-max(1, len(stats) // 4) :])
         if size == 1:
-            told = f"training {by_size[1][2]:.2f}, held out {by_size[1][1]:.2f}, with batch norm as in training {one_at_a_time(trainer):.2f}"
-            print(f"one caption a step, rate {rate:g}: {told}")
+            stats = f"training {by_size[1][2]:.2f}, held out {by_size[1][1]:.2f}, with batch norm as in training {one_at_a_time(trainer):.2f}"
+            print(f"one caption a step, rate {rate:g}: {stats}")
     for style, filled, label, i in (("o-", colour, "held out", 1), ("o:", "white", "training", 2)):
         right.plot(range(4), [by_size[size][i] for size in SIZES], style, color=colour, mfc=filled, label=f"{label}, rate {rate:g}")
 left.bar_label(left.bar(range(4), [by_size[size][0] for size in SIZES], color=PALE, width=0.6), fmt="%.1f", fontsize=8)
@@ -329,14 +329,14 @@ for (above, below), (name, rate) in zip(axes.T, (("SGD", 1.5), ("AdamW", 0.03)))
     for clip_norm, colour, label in ((1e9, RED, "not clipped"), (1.0, BLUE, "clipped at 1")):
         runs = []
         for seed in range(seeds):
-            trainer = new_trainer(learning_rate=rate, clip_norm=clip_norm, warmup=10**9, seed=seed)
+            trainer = new_trainer(learning_rate=rate, clip_norm=clip_norm, warmup_fraction=1e-9, seed=seed)
             if name == "SGD":
                 trainer.optimizer = torch.optim.SGD(trainer.model.parameters(), lr=rate)
             runs.append(run(trainer, steps))
             above.plot(losses(runs[-1]), color=colour, lw=1, label=None if seed else label)
             below.plot([step.norm for step, _ in runs[-1]], color=colour, lw=0.8)
-        ends = ", ".join(f"{mean(losses(told)[-20:]):.2f}" for told in runs)
-        print(f"{name:5} {label:12} mean of the last 20 losses {ends}; highest {max(max(losses(told)) for told in runs):.1f}")
+        ends = ", ".join(f"{mean(losses(stats)[-20:]):.2f}" for stats in runs)
+        print(f"{name:5} {label:12} mean of the last 20 losses {ends}; highest {max(max(losses(stats)) for stats in runs):.1f}")
     above.set(title=f"{name}, learning rate {rate:g}", yscale="log")
     above.set_yticks([1, 2, 5, 10, 20, 50], [1, 2, 5, 10, 20, 50])
     below.axhline(1, color="#555555", lw=0.8, ls="--")
@@ -428,12 +428,12 @@ for name, dtype, colour, width in (
     trainer = new_trainer(batch_size=16, precision=dtype)
     if name == "float16, not scaled":
         trainer.scaler = GradScaler(torch.float32)
-    memory, told = kept_megabytes(trainer, small), run(trainer, steps)
-    right.plot(losses(told), color=colour, lw=width, label=name)
+    memory, stats = kept_megabytes(trainer, small), run(trainer, steps)
+    right.plot(losses(stats), color=colour, lw=width, label=name)
     with trainer.precision.autocast():
         loss, count = trainer.model.loss(small)
     grads = gradient(trainer.model, loss * trainer.scaler.scale / count) / trainer.scaler.scale
-    print(f"{name:19} {milliseconds(told):6.1f} ms a step, {memory:.1f} MB kept; loss of the last 20 steps {mean(losses(told)[-20:]):.3f}; "
+    print(f"{name:19} {milliseconds(stats):6.1f} ms a step, {memory:.1f} MB kept; loss of the last 20 steps {mean(losses(stats)[-20:]):.3f}; "
           f"{100 * (grads == 0).float().mean():.2f} % of the gradients are 0; {trainer.skipped} steps skipped")  # fmt: skip
     if name == "float32":
         logs = grads.abs().log10()
@@ -480,19 +480,19 @@ def watch(workers, examples):
     """For each step but the first five: (fetched from, to), (computed from, to); and the share of time spent waiting."""
     model, rows = new_trainer().model.train(), []
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    feed = Feed(loader_of(examples, workers), torch.device("cpu"))
-    for number, batch in enumerate(feed.batches(0)):
+    prefetcher = Prefetcher(loader_of(examples, workers), torch.device("cpu"))
+    for number, batch in enumerate(prefetcher.batches(0)):
         start, fetched = time.monotonic(), batch.pop("fetched")
         if number == 5:  # by then a worker is awake
-            feed.waiting.seconds()
+            prefetcher.data_time.seconds()
         mean_loss(model, batch).backward()
         optimizer.step()
         optimizer.zero_grad()
         rows.append(((fetched.min().item(), fetched.max().item()), (start, time.monotonic())))
-    return rows[5:], feed.waiting.seconds() / (rows[-1][1][1] - rows[5][1][0])
+    return rows[5:], prefetcher.data_time.seconds() / (rows[-1][1][1] - rows[5][1][0])
 
 
-data = SceneCaptions("train", 32 * chapter.choose(45, fast=8), one_each=True)
+data = SceneCaptions("train", 32 * chapter.choose(45, fast=8), one_caption_each=True)
 files = [io.BytesIO() for _ in range(len(data))]
 for i, file in enumerate(files):
     render(data.scenes[i], 256).save(file, "JPEG", quality=90)
@@ -502,16 +502,16 @@ def decode(file):
     return to_tensor(open_image(file), 64)  # (3, 64, 64)
 
 
-data.columns["image"] = Lazy(decode, files)
+data.columns["image"] = LazyColumn(decode, files)
 forks = multiprocessing.get_start_method() == "fork"  # else another process would not know the classes above
 figure, axes = panels(2, 1, 3.4, sharex=True)
 threads = torch.get_num_threads()
 for axis, workers, torch_threads in zip((*axes, None, None), (0, 1 * forks) * 2, (1, 1, threads, threads)):
     torch.set_num_threads(torch_threads)
-    rows, waiting = watch(workers, Timed(data, VOCABULARIES))
+    rows, data_time = watch(workers, Timed(data, VOCABULARIES))
     begin = rows[0][1][0]
     step, computing = (rows[-1][1][1] - begin) / len(rows), mean(end - start for _, (start, end) in rows)
-    title = f"{workers or 'no'} worker: {1000 * step:.0f} ms a step, of which {1000 * computing:.0f} compute; waiting {100 * waiting:.0f} %"
+    title = f"{workers or 'no'} worker: {1000 * step:.0f} ms a step, of which {1000 * computing:.0f} compute; waiting {100 * data_time:.0f} %"
     print(f"{torch_threads} threads compute, {title}")
     if axis is None:
         continue
@@ -531,7 +531,7 @@ chapter.draw(figure, "fetching and computing in turn and at once")
 # The worker fetches batch 3 while batch 1 computes, and the waiting falls from 28 to 5 %, a step from 96 to 57 ms. But it
 # needs a core. When both compute, it takes one from the computation: the waiting falls from 34 to 6 %, and yet a step
 # takes 74 ms instead of 71. So on a CPU the library uses no workers unless it is asked to, on a GPU one a core. (Where Python does not fork its processes, both runs do without a worker.) On a GPU
-# the copy from memory overlaps, too: `Feed` has it made on a second queue of work. A CPU has no such copy.
+# the copy from memory overlaps, too: `Prefetcher` has it made on a second queue of work. A CPU has no such copy.
 #
 # ### Checkpoints, and processes
 #
@@ -628,7 +628,7 @@ if not chapter.fast:
 # several generators, and a checkpoint holds plain values only:
 
 # %%
-show(random_state)
+show(get_rng_state)
 
 # %% [markdown]
 # With several processes, the sampler gives each its share of every batch, and all of them the same number of batches.
@@ -685,7 +685,7 @@ print(f"by then the weights are {100 * (ours - theirs).norm() / ours.norm():.0f}
 # 5. `Trainer._train_step`: clip, step, or skip; and then nothing may have changed. 15 points, 75 minutes.
 # 6. `write_atomically`: what if the disk is full, or the power fails between two lines? 7 points, 35 minutes.
 # 7. `BucketSampler.__iter__`: each example once, and all processes with as many batches. 8 points, 40 minutes.
-# 8. `first_not_finite`: of a thousand NaNs, which came first? 9 points, 45 minutes.
+# 8. `first_nonfinite`: of a thousand NaNs, which came first? 9 points, 45 minutes.
 #
 # And three questions without an answer here:
 #

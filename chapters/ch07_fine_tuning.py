@@ -38,26 +38,34 @@ from mmscratch.finetuning import (
     LoRA,
     LoRALinear,
     LoRALSTM,
-    adapt,
     add_lora,
     freeze,
     layers,
     load_run,
     merge_lora,
     parameter_groups,
+    prepare_for_finetuning,
     remove_lora,
     save_run,
-    trained_parts,
+    trainable_parts,
 )
 from mmscratch.images import normalize
 from mmscratch.metrics import label_scores
 from mmscratch.model import ModelConfig, build_model
 from mmscratch.plots import caption_sheet
-from mmscratch.pretraining import LABELS, labelled, labelled_scenes, predict_labels, pretrained_cnn, teach, train_labels
+from mmscratch.pretraining import (
+    LABELS,
+    labelled,
+    labelled_scenes,
+    predict_logits,
+    pretrained_cnn,
+    train_captioner,
+    train_classifier,
+)
 from mmscratch.text import EOS, Vocabulary, detokenize
 from mmscratch.training import TrainConfig, Trainer
 from mmscratch.vision import ResNet
-from mmscratch.weights import from_gpt2, keep_rows, load_fitting
+from mmscratch.weights import from_gpt2, load_matching, transfer_embedding_rows
 
 torch.manual_seed(0)
 chapter, device = Chapter(7), pick_device()
@@ -118,7 +126,7 @@ for name, model in (("before", cnn), ("requires_grad = False", drifting), ("free
         see(model, 255 - images, train=True)
     same = all(torch.equal(p, q) for p, q in zip(model.parameters(), cnn.parameters()))
     moved = 100 * ((see(model, images, train=False) - before).norm() / before.norm()).item()
-    f1 = 100 * label_scores(predict_labels(model, images) > 0, labels, "micro").f1.item()
+    f1 = 100 * label_scores(predict_logits(model, images) > 0, labels, "micro").f1.item()
     print(f"{name:22}{'the same' if same else 'changed'}   moved by {moved:5.2f} %            {f1:5.1f}")
 assert torch.equal(see(still, images, train=False), before)
 
@@ -174,10 +182,10 @@ for i in range(len(names)):
 
 # %%
 show(freeze)
-show(finetuning._settle)
+show(finetuning._set_frozen_modes)
 
 # %% [markdown]
-# `requires_grad_`, eval mode, and `_stay`: a `train` that does nothing. A part is still if **all** its parameters are frozen.
+# `requires_grad_`, eval mode, and `_stay_in_eval`: a `train` that does nothing. A part is still if **all** its parameters are frozen.
 # The optimizer gets its parameters in groups; the trainer multiplies the learning rate by the factor of each.
 
 # %%
@@ -228,7 +236,7 @@ for name in compared:
         freeze(model, "*")
         add_lora(model.decoder, METHODS[name]["lora"])
     freeze(model, *METHODS[name].get("freeze", ()))
-    parts = trained_parts(model)
+    parts = trainable_parts(model)
     for part, size, trained in [*parts, ("together", sum(part[1] for part in parts), sum(part[2] for part in parts))]:
         table.setdefault(part, {})[name] = f"{trained:,} of {size:,}"
 print(f"{'trained, of so many numbers':26}" + "".join(f"{name:>24}" for name in compared))
@@ -240,12 +248,12 @@ for part, row in table.items():
 # `.safetensors`. The format can be written by hand: eight bytes tell how long the header is, the header tells each tensor's
 # name, type, shape and place, and then come the bytes. Nothing in it can be executed, as a pickle can. What remains is that
 # others call things by other names, so there is a table of names for GPT-2, one for BERT, one for torchvision's ViT.
-# `load_folder` reads a whole GPT-2 or BERT in this way, and `load_torchvision` a ResNet, VGG or ViT. `load_fitting` takes
-# whatever fits, and reports the rest. With another vocabulary, `keep_rows` keeps the embedding rows of the shared words.
+# `load_folder` reads a whole GPT-2 or BERT in this way, and `load_torchvision` a ResNet, VGG or ViT. `load_matching` takes
+# whatever fits, and reports the rest. With another vocabulary, `transfer_embedding_rows` keeps the embedding rows of the shared words.
 
 # %%
-show(load_fitting)
-show(keep_rows)
+show(load_matching)
+show(transfer_embedding_rows)
 show(from_gpt2)
 
 # %%
@@ -267,7 +275,7 @@ print(f"read: {', '.join(state)}; as a decoder of ours calls it: {', '.join(from
 
 # %%
 start = time.monotonic()
-known = Drawn(0, chapter.choose(64_000, fast=128), one_each=True)
+known = Drawn(0, chapter.choose(64_000, fast=128), one_caption_each=True)
 validation = Drawn(SPLITS["validation"], chapter.choose(200, fast=20))
 vocabulary = Vocabulary.build(tokens for references in known.references for tokens in references)
 print(f"{len(known):,} scenes, {len(vocabulary)} words, none of them {', '.join(few_labels.UNSEEN)}")
@@ -276,13 +284,13 @@ torch.manual_seed(0)
 settings = ModelConfig(len(vocabulary), {"image": IMAGE}, DECODER, embed_dim=128)
 model = build_model(settings).to(device)
 cnn = ResNet((1, 1, 2), num_classes=len(LABELS), width=32)
-losses = train_labels(cnn, *labelled(known.scenes[:12_800]))
+losses = train_classifier(cnn, *labelled(known.scenes[:12_800]))
 print(f"the CNN: loss {losses[0]:.3f}, at last {losses[-1]:.4f}; {time.monotonic() - start:.0f} s so far", flush=True)
 sentences = [[torch.tensor([*vocabulary.encode(references[0]), EOS])] for references in known.references[:12_800]]
-losses = teach(model.decoder, None, None, sentences, generator=torch.Generator().manual_seed(0))
+losses = train_captioner(model.decoder, None, None, sentences, generator=torch.Generator().manual_seed(0))
 print(f"the language model: loss {losses[0]:.3f}, at last {losses[-1]:.3f}; {time.monotonic() - start:.0f} s so far")
 
-nothing, chance = Memory.of_nothing(4, 128, device), torch.Generator(device).manual_seed(0)
+nothing, chance = Memory.empty(4, 128, device), torch.Generator(device).manual_seed(0)
 print("What does a decoder say that has never seen a picture? Its memory has no places, words are drawn by chance:")
 for hypothesis in sample(model.decoder.eval(), nothing, top_p=0.9, generator=chance):
     print("   ", detokenize(vocabulary.decode(hypothesis.tokens)))
@@ -291,25 +299,25 @@ for hypothesis in sample(model.decoder.eval(), nothing, top_p=0.9, generator=cha
 # Fluent, and about nothing. The order of words need not be learned from pictures with captions: text is enough, and of text
 # there is more. Now both parts are put into one model, and it learns from pictures with captions.
 #
-# `adapt` is what the `Trainer` does with a new model before it trains it: weights of another run (`start_from`), a LoRA, and
+# `prepare_for_finetuning` is what the `Trainer` does with a new model before it trains it: weights of another run (`start_from`), a LoRA, and
 # what is frozen. `load_run` reads a finished run.
 
 # %%
-show(adapt)
+show(prepare_for_finetuning)
 show(load_run)
 
 # %%
 parts, to = chapter.folder / "parts", chapter.folder / "base"
-print(load_fitting(model.encoders["image"].backbone, cnn.state_dict()))
+print(load_matching(model.encoders["image"].backbone, cnn.state_dict()))
 vocabularies = {"target": vocabulary}
 save_run(parts, model, settings, vocabularies, {})
 once = {"batch_size": 64, "bucket_batches": None, "precision": "float32"}
 config = TrainConfig(**once, learning_rate=6e-3, start_from=str(parts))
 examples = Examples(known, vocabularies), Examples(validation, vocabularies)
 # A folder whose run is at its end has nothing left to do: a second run of this chapter is much faster.
-Trainer(settings, config, examples, to, facts={"data": "scenes"}).fit()
+Trainer(settings, config, examples, to, metadata={"data": "scenes"}).fit()
 base, _, _ = load_run(to)
-old = few_labels.held_out(OLD, chapter.choose(500, fast=10))
+old = few_labels.test_set(OLD, chapter.choose(500, fast=10))
 base_true = few_labels.measure(base, vocabularies, OLD, old)["true"]
 print(f"the base: {base_true:.1f} % true captions of {len(old)} other scenes; {time.monotonic() - start:.0f} s so far")
 
@@ -318,10 +326,10 @@ print(f"the base: {base_true:.1f} % true captions of {len(old)} other scenes; {t
 # never showed; **German** captions, where all words are new; and **photographs**. Here are the first three.
 
 # %%
-two = next(i for i, scene in enumerate(old.scenes) if len(scene.things) == 2)
+two = next(i for i, scene in enumerate(old.scenes) if len(scene.objects) == 2)
 tasks = {"what the base knows": old}
 for task in ("inverted and noisy", "unseen nouns", "German"):
-    tasks[task] = few_labels.held_out(task, two + 1)
+    tasks[task] = few_labels.test_set(task, two + 1)
 shown = {}
 for task, data in tasks.items():
     shown[task] = data[two]["image"], data.texts[two][0]
@@ -336,13 +344,13 @@ chapter.draw(drawings.pictures_and_captions(shown), "the new tasks")
 number, steps = chapter.choose(200, fast=10), chapter.choose(STEPS[200], fast=2)
 LIVE = (("inverted and noisy", "all"), ("German", "LoRA"))
 trainers, sheet = {}, ([], [], [])  # pictures, captions, references
-chosen = [i for i, scene in enumerate(old.scenes) if len(scene.things) == 1][:4]  # the first with one thing
+chosen = [i for i, scene in enumerate(old.scenes) if len(scene.objects) == 1][:4]  # the first with one thing
 for task, method in LIVE:
     start, to = time.monotonic(), chapter.folder / f"{task} {method}".replace(" ", "-")
     shutil.rmtree(to, ignore_errors=True)  # or it would go on with the run that is there
-    data, test = few_labels.labelled(task, number, 0), few_labels.held_out(task, len(old))
+    data, test = few_labels.labelled(task, number, 0), few_labels.test_set(task, len(old))
     with contextlib.redirect_stdout(io.StringIO()):
-        trainer = few_labels.adapt(METHODS[method], task, data, 0, to, steps, chapter.folder / "base")
+        trainer = few_labels.fine_tune(METHODS[method], task, data, 0, to, steps, chapter.folder / "base")
     trainers[task, method] = trainer
     written = generate(trainer.model, trainer.train.vocabularies, test)
     language = few_labels.TASKS[task].get("language", "en")
@@ -369,7 +377,7 @@ chapter.draw(figure, "what the adapted models write")
 
 # %% [markdown]
 # Now the whole question: five methods, four tasks, four numbers of pictures, three seeds. That takes hours, so it was
-# measured beforehand, by `python -m chapters.measured.few_labels`, with the same function `few_labels.adapt` as above. A
+# measured beforehand, by `python -m chapters.measured.few_labels`, with the same function `few_labels.fine_tune` as above. A
 # seed draws other labelled pictures; the 500 that are asked for are always the same, and nobody has learned from them.
 
 # %%
@@ -444,7 +452,7 @@ chapter.draw(figure, "what is left of the old task after 200 pictures of a new o
 # %%
 def some(task, vocabularies):
     """A batch of 32 pictures of a task, with a caption each."""
-    examples = Examples(few_labels.held_out(task, 32), vocabularies)
+    examples = Examples(few_labels.test_set(task, 32), vocabularies)
     return to_device(collate([examples[i] for i in range(0, len(examples), 5)]), device)
 
 
@@ -556,20 +564,20 @@ for task in TASKS[:3]:
 # 1. `freeze`: batch norm, dropout, a part that is frozen by half, and a pattern that fits nothing. 15 points, 75 minutes.
 # 2. `layers`: which of a model's parameters come first? Their names tell. 8 points, 40 minutes.
 # 3. `parameter_groups`: each parameter in just one group, with its decay and its rate. 8 points, 35 minutes.
-# 4. `thaw`: layer by layer, the last one first. 6 points, 30 minutes.
+# 4. `gradual_unfreezing`: layer by layer, the last one first. 6 points, 30 minutes.
 # 5. `LoRA.forward`: the change, as a matrix and without ever making it. 6 points, 30 minutes.
 # 6. `LoRALinear.forward`: the same for an attention, some rows at a time, and for an LSTM.
 #    5 points, 25 minutes.
 # 7. `merge_lora`: and `remove_lora`, after which W is, bit for bit, what it was.
 #    4 points, 20 minutes.
-# 8. `load_fitting`: the names fit, but do the shapes? 4 points, 20 minutes.
-# 9. `keep_rows`: another vocabulary, and the words that both know. 4 points, 15 minutes.
+# 8. `load_matching`: the names fit, but do the shapes? 4 points, 20 minutes.
+# 9. `transfer_embedding_rows`: another vocabulary, and the words that both know. 4 points, 15 minutes.
 #
 # And three questions without an answer here:
 #
 # 1. **LoRA in the encoder**: `add_lora(model.encoders["image"], 8)` changes its projection and its block, but no convolution.
 #    Is that enough for inverted pictures? What would a LoRA for a convolution look like?
-# 2. **Rehearsal**: mix 50 old scenes among the 200 new pictures (`few_labels.adapt`, and an entry of your own in `METHODS`).
+# 2. **Rehearsal**: mix 50 old scenes among the 200 new pictures (`few_labels.fine_tune`, and an entry of your own in `METHODS`).
 #    How much is remembered, and what does it cost?
 # 3. Could one tell beforehand, without training, which layers a new task needs?
 

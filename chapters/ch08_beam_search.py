@@ -24,7 +24,7 @@ from chapters.chapter import Chapter, folder, show
 from chapters.drawings import ch08 as drawings
 from mmscratch import decoding
 from mmscratch.attention import Memory
-from mmscratch.data.judge import judge, truth
+from mmscratch.data.judge import judge, judge_captions
 from mmscratch.data.language import captions
 from mmscratch.data.scenes import SPLITS, Scene
 from mmscratch.decoding import (
@@ -35,9 +35,9 @@ from mmscratch.decoding import (
     sample,
 )
 from mmscratch.engine.devices import pick_device
-from mmscratch.metrics import Estimate, bleu, bootstrap, caption_scores
+from mmscratch.metrics import ConfidenceInterval, bleu, bootstrap, caption_scores
 from mmscratch.plots import search_tree
-from mmscratch.pretraining import kept_grids, labelled_scenes, pretrained_cnn, teach
+from mmscratch.pretraining import extract_features, labelled_scenes, pretrained_cnn, train_captioner
 from mmscratch.recurrent import LSTMDecoder
 from mmscratch.text import BOS, EOS, SPECIALS, Vocabulary, detokenize, tokenize
 from mmscratch.vision import ImageEncoder
@@ -249,12 +249,12 @@ vocabulary = Vocabulary.build(sentence for five in sentences for sentence in fiv
 targets = [[torch.tensor([*vocabulary.encode(sentence), EOS]) for sentence in five] for five in sentences]
 draw, missing = random.Random(0), torch.tensor([EOS])
 with_gaps = [[missing if draw.random() < 0.05 else target for target in five] for five in targets]
-grids = kept_grids(cnn, labelled_scenes("train", count)[0])  # (N, 128, 4, 4)
+grids = extract_features(cnn, labelled_scenes("train", count)[0])  # (N, 128, 4, 4)
 
 images, _ = labelled_scenes("test", chapter.choose(1000, fast=20))
 scenes = [Scene(SPLITS["test"] + i) for i in range(len(images))]
 references = [[tokenize(c) for c in captions(scene)] for scene in scenes]
-test_grids = kept_grids(cnn, images)
+test_grids = extract_features(cnn, images)
 
 
 def train(name, pictures, epochs, targets):
@@ -263,10 +263,10 @@ def train(name, pictures, epochs, targets):
     encoder = ImageEncoder(cnn, 128, image_size=64).to(device)
     decoder = LSTMDecoder(len(vocabulary), 128, 256).to(device)
     shuffle, start = torch.Generator().manual_seed(0), time.monotonic()
-    teach(decoder, encoder, grids[:pictures], targets[:pictures], epochs, 16, 3e-3, generator=shuffle)
+    train_captioner(decoder, encoder, grids[:pictures], targets[:pictures], epochs, 16, 3e-3, generator=shuffle)
     print(f"{name}: {pictures * epochs:,} captions in {time.monotonic() - start:.0f} s", flush=True)
     with torch.no_grad():
-        return decoder.eval(), [encoder.eval().remember(grid) for grid in test_grids.split(100)]
+        return decoder.eval(), [encoder.eval().encode_features(grid) for grid in test_grids.split(100)]
 
 
 models = {
@@ -424,7 +424,7 @@ for penalty, k in product((0.0, 1.0), BEAMS):
     r = runs["good", penalty, k]
     scores = caption_scores(r.words, references)
     table[penalty, k] = {
-        "true, %": Estimate(r.true.mean(), *bootstrap(r.true)),
+        "true, %": ConfidenceInterval(r.true.mean(), *bootstrap(r.true)),
         "BLEU-4": scores["BLEU-4"],
         "CIDEr-D": scores["CIDEr-D"],
         "log P": mean(h.log_prob for h in r.found),
@@ -437,7 +437,7 @@ for axis, name in zip(figure.subplots(2, 3).flat, table[0.0, 1]):
     for penalty, colour, shift in ((0.0, BLUE, -0.08), (1.0, ORANGE, 0.08)):
         places, values = [n + shift for n in range(len(BEAMS))], [table[penalty, k][name] for k in BEAMS]
         style = {"color": colour, "marker": "o", "ms": 4, "lw": 1.2, "label": f"length penalty {penalty:.0f}"}
-        if isinstance(values[0], Estimate):
+        if isinstance(values[0], ConfidenceInterval):
             spread = [[v.score - v.low for v in values], [v.high - v.score for v in values]]
             axis.errorbar(places, [v.score for v in values], spread, capsize=2, **style)
         else:
@@ -469,7 +469,7 @@ for name, penalty, many, few in AGAINST:
     )
 print("\nfaults, good, penalty 0:")
 for k in (1, 2, 5, 20):
-    faults = truth(runs["good", 0.0, k].words, scenes).faults
+    faults = judge_captions(runs["good", 0.0, k].words, scenes).faults
     print(f"{k:2} beams: " + ", ".join(f"{fault} {n}" for fault, n in faults.most_common()))
 log_probs = {k: [h.log_prob for h in runs["good", 0.0, k].found] for k in BEAMS}
 missed = {k: sum(best - p > 1e-4 for best, p in zip(log_probs[20], log_probs[k])) for k in BEAMS}

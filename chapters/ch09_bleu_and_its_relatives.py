@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from chapters.chapter import Chapter, folder, show
 from chapters.drawings import ch09 as drawings
-from mmscratch.data.judge import judge, truth
+from mmscratch.data.judge import judge, judge_captions
 from mmscratch.data.language import caption, captions
 from mmscratch.data.scenes import COLOURS, NOUNS, SIZES, SPLITS, Scene
 from mmscratch.decoding import greedy_search
@@ -40,7 +40,7 @@ from mmscratch.metrics import (
     rouge_l,
     sentence_bleu,
 )
-from mmscratch.pretraining import kept_grids, labelled_scenes, pretrained_cnn, teach
+from mmscratch.pretraining import extract_features, labelled_scenes, pretrained_cnn, train_captioner
 from mmscratch.recurrent import LSTMDecoder
 from mmscratch.text import BOS, EOS, Vocabulary, detokenize, tokenize
 from mmscratch.vision import ImageEncoder
@@ -107,8 +107,8 @@ def found(hypothesis, references, n, clip=True):
 for text in ("there is a big yellow sun left of a small red cow", "a a a a a a a a a a a", "a big yellow skull"):
     tokens = tokenize(text)
     for clip in (False, True):
-        shares = ["{}/{}".format(*found(tokens, references, n, clip)) for n in range(1, 5)]
-        print(f"{text:50} {'clipped' if clip else '':8} " + " ".join(f"{share:>6}" for share in shares))
+        fractions = ["{}/{}".format(*found(tokens, references, n, clip)) for n in range(1, 5)]
+        print(f"{text:50} {'clipped' if clip else '':8} " + " ".join(f"{fraction:>6}" for fraction in fractions))
 
 # %% [markdown]
 # **Clipping.** "a a a …" has only right words: 11 of 11. But no reference says "a" more than twice. So a word counts at
@@ -287,18 +287,18 @@ def false_caption(sentences, scene, kind, draw):
 draw = random.Random(0)
 few_very, many_little = list(held), list(held)
 for i, scene in enumerate(scenes):
-    if len(scene.things) == 3:
+    if len(scene.objects) == 3:
         few_very[i] = held[i - 1]
     else:
         many_little[i] = false_caption([held[i]], scene, "colour", draw)
 SYSTEMS = {"few are bad, and very bad": few_very, "many are bad, each a little": many_little}
-three = [h for h, scene in zip(held, scenes) if len(scene.things) == 3]
+three = [h for h, scene in zip(held, scenes) if len(scene.objects) == 3]
 words = sum(map(len, three)) / sum(map(len, held))
 print(f"captions of three things: {len(three) / count:.1%} of the captions, {words:.1%} of the words")
 print(f"{'':30} corpus BLEU   mean of sentences   true")
 for name, texts in SYSTEMS.items():
     sentences = mean(sentence_bleu(h, refs).score for h, refs in zip(texts, four))
-    print(f"{name:30} {bleu(texts, four).score:11.1f} {sentences:19.1f} {truth(texts, scenes).shares[3]:5.1f} %")
+    print(f"{name:30} {bleu(texts, four).score:11.1f} {sentences:19.1f} {judge_captions(texts, scenes).fractions[3]:5.1f} %")
 
 # %% [markdown]
 # **What counts as a word?** People write "A big red star." Models write what their tokenizer left. Here is one system, with
@@ -335,8 +335,8 @@ pool = [Scene(SPLITS["test"] + i) for i in range(chapter.choose(6400, fast=100))
 five = [[tokenize(c) for c in captions(scene)] for scene in pool]
 pool_refs = [sentences[1:] for sentences in five]
 sums, true = [], []
-for share in (0.3, 0.4):
-    wrong = set(draw.sample(range(len(pool)), round(share * len(pool))))
+for fraction in (0.3, 0.4):
+    wrong = set(draw.sample(range(len(pool)), round(fraction * len(pool))))
     texts = [false_caption([c[0]], s, "colour", draw) if i in wrong else c[0] for i, (c, s) in enumerate(zip(five, pool))]
     sums.append(bleu_statistics(texts, pool_refs))
     true.append([judge(detokenize(text), scene).true for text, scene in zip(texts, pool)])
@@ -436,8 +436,8 @@ chapter.draw(figure, "how often a metric ranks the true caption higher")
 for same in (False, True):
     print("control: worded alike" if same else "worded otherwise")
     for metric in ("BLEU", "ROUGE-L", "CIDEr-D", "exact match"):
-        shares = [f"{kind} {100 * ranked[kind, same][0][metric].mean():.1f}" for kind in GROUPS]
-        print(f"  {metric:12} " + ", ".join(shares) + " %")
+        fractions = [f"{kind} {100 * ranked[kind, same][0][metric].mean():.1f}" for kind in GROUPS]
+        print(f"  {metric:12} " + ", ".join(fractions) + " %")
 print("pairs: " + ", ".join(f"{kind} {len(ranked[kind, False][1]):,}" for kind in GROUPS))
 outcomes, pairs = ranked["colour", False]
 i, false = next(pair for pair, win in zip(pairs, outcomes["BLEU"]) if win == 0)
@@ -462,7 +462,7 @@ for name, texts in corpora.items():
         for m, s in tables[name].items()
         if m in ("BLEU-4", "ROUGE-L", "CIDEr-D")
     ]
-    print(f"{name:26} {truth(texts, scenes).shares[3]:5.1f} % true; " + ", ".join(scores))
+    print(f"{name:26} {judge_captions(texts, scenes).fractions[3]:5.1f} % true; " + ", ".join(scores))
 
 # %% [markdown]
 # **BLEU under teacher forcing.** In training, a decoder is given the true words before each word (chapter 3). Its most
@@ -477,15 +477,15 @@ shown = chapter.choose((1000, 2000, 4000, 8000, 16_000), fast=(32, 64))
 sentences = [tokenize(caption(Scene(i), i % 5)) for i in range(shown[-1])]
 vocabulary = Vocabulary.build(sentences)
 targets = [[torch.tensor([*vocabulary.encode(sentence), EOS])] for sentence in sentences]
-train_grids = kept_grids(cnn, labelled_scenes("train", shown[-1])[0], torch.bfloat16)  # (N, 128, 4, 4)
-grids = kept_grids(cnn, images, torch.bfloat16)
+train_grids = extract_features(cnn, labelled_scenes("train", shown[-1])[0], torch.bfloat16)  # (N, 128, 4, 4)
+grids = extract_features(cnn, images, torch.bfloat16)
 
 
 def train(captions_shown):
     torch.manual_seed(0)
     encoder, decoder = ImageEncoder(cnn, 128, image_size=64).to(device), LSTMDecoder(len(vocabulary), 128, 256).to(device)
     shuffle, n = torch.Generator().manual_seed(0), captions_shown
-    teach(decoder, encoder, train_grids[:n], targets[:n], batch_size=16, learning_rate=3e-3, generator=shuffle)
+    train_captioner(decoder, encoder, train_grids[:n], targets[:n], batch_size=16, learning_rate=3e-3, generator=shuffle)
     return encoder.eval(), decoder.eval()
 
 
@@ -494,7 +494,7 @@ def free(encoder, decoder, grids):
     """What the decoder writes by itself, as tokens, about each kept grid."""
     texts = []
     for some in grids.float().split(200):  # (200, 128, 4, 4)
-        hypotheses = greedy_search(decoder, encoder.remember(some), max_length=30)
+        hypotheses = greedy_search(decoder, encoder.encode_features(some), max_length=30)
         texts += [vocabulary.decode(hypothesis.tokens) for hypothesis in hypotheses]
     return texts
 
@@ -506,7 +506,7 @@ def forced(encoder, decoder, grids, fed=held):
     for start, grid in zip(range(0, len(fed), 200), grids.float().split(200)):
         batch = [torch.tensor([BOS, *vocabulary.encode(sentence[:-1])]) for sentence in fed[start : start + 200]]
         tokens = pad_sequence(batch, batch_first=True).to(device)  # (B, T)
-        best = decoder(tokens, encoder.remember(grid)).argmax(-1).tolist()  # (B, T)
+        best = decoder(tokens, encoder.encode_features(grid)).argmax(-1).tolist()  # (B, T)
         texts += [[vocabulary.words[i] for i in row[: len(words)]] for row, words in zip(best, batch)]
     return texts
 
@@ -520,9 +520,9 @@ class Result(NamedTuple):
 
 
 def result(texts):
-    shares, faults = truth(texts, scenes)
+    fractions, faults = judge_captions(texts, scenes)
     return Result(
-        texts, bleu(texts, [[h] for h in held]).score, bleu(texts, written).score, shares[3], 100 * faults["grammar"] / count
+        texts, bleu(texts, [[h] for h in held]).score, bleu(texts, written).score, fractions[3], 100 * faults["grammar"] / count
     )
 
 
@@ -546,9 +546,9 @@ left, right = figure.subplots(1, 2, width_ratios=(1.35, 1), sharey=True)
 for b, (n, mode, colour) in enumerate((
     (shown[-1], "forced", ORANGE), (shown[-1], "free", BLUE), ("another", "forced", "#fdd0a2"), ("another", "free", "#c6dbef"),
 )):  # fmt: skip
-    _, fed, all_five, share, _ = results[mode, n]
+    _, fed, all_five, fraction, _ = results[mode, n]
     label = f"{mode}, {'another' if n == 'another' else 'its own'} picture"
-    bars = left.bar([x + 0.21 * (b - 1.5) for x in range(3)], [fed, all_five, share], width=0.2, color=colour, label=label)
+    bars = left.bar([x + 0.21 * (b - 1.5) for x in range(3)], [fed, all_five, fraction], width=0.2, color=colour, label=label)
     left.bar_label(bars, fmt="%.0f", fontsize=7.5)
 left.set_xticks(range(3), ("BLEU, the caption\nthat is fed", "BLEU,\nall five", "true, %"))
 left.set(ylim=(0, 118))

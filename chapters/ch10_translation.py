@@ -172,7 +172,7 @@ with torch.no_grad():
         torch.manual_seed(0)
         by_hand = forced(tiny, batch, ratio)
         torch.manual_seed(0)
-        assert torch.allclose(by_hand, tiny(batch, teacher_forcing=ratio)[0], atol=1e-5)
+        assert torch.allclose(by_hand, tiny(batch, teacher_forcing_ratio=ratio)[0], atol=1e-5)
 print("by hand and the library's agree; with a ratio of 1, stepping gives what the forward pass gives at once")
 
 # %% [markdown]
@@ -333,7 +333,7 @@ print(HEAD)
 start_from = str(trainers["LSTM, attention"].folder)
 ratios = {}
 for ratio in (1.0, 0.75, 0.5):
-    settings = settings_of("LSTM, attention", WORDS, teacher_forcing=ratio)
+    settings = settings_of("LSTM, attention", WORDS, teacher_forcing_ratio=ratio)
     how = {"epochs": 1, "learning_rate": 1e-3, "start_from": start_from}
     trainer, seconds = train(f"ratio {ratio}", settings, WORDS, **how)
     ratios[ratio] = measure(f"LSTM, attention, ratio {ratio}", trainer, seconds, beams=1)
@@ -597,7 +597,7 @@ for name, row in measured.items():
 # 2. `BytePairEncoding.encode`: the merges in the order in which they were learned; new signs as bytes. 8 points, 40 minutes.
 # 3. `BytePairEncoding.decode`: must give back every token, 🙂 too, and read whatever a model writes. 6 points, 30 minutes.
 # 4. `LSTMEncoder.forward`: what the padding must not change, in either direction. 4 points, 20 minutes.
-# 5. `EncoderDecoder.forward`: with `teacher_forcing`, each sentence of a batch has a coin of its own. 10 points, 50 minutes.
+# 5. `EncoderDecoder.forward`: with `teacher_forcing_ratio`, each sentence of a batch has a coin of its own. 10 points, 50 minutes.
 #
 # And three questions without an answer here:
 #

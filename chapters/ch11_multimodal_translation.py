@@ -23,20 +23,20 @@ from chapters.measured import multi30k
 from mmscratch import model as pieces
 from mmscratch.attention import Memory, scaled_dot_product_attention
 from mmscratch.batches import Examples, collate, to_device
-from mmscratch.data.dataset import Lazy
+from mmscratch.data.dataset import LazyColumn
 from mmscratch.data.language import caption, colour_of, mask_colours, mask_noun
-from mmscratch.data.scenes import NOUNS, Scene, held_out
+from mmscratch.data.scenes import NOUNS, Scene, is_held_out_pair
 from mmscratch.data.translations import SceneTranslation
 from mmscratch.decoding import generate
 from mmscratch.engine.devices import pick_device
 from mmscratch.finetuning import load_run
-from mmscratch.metrics import bootstrap, caption_scores, exact_match, words_right
+from mmscratch.metrics import aligned_accuracy, bootstrap, caption_scores, exact_match
 from mmscratch.model import EncoderDecoder, ModelConfig, build_model, fuse
 from mmscratch.plots import attention_sheet
 from mmscratch.pretraining import pretrained_cnn
 from mmscratch.text import Vocabulary, detokenize
 from mmscratch.training import TrainConfig, Trainer
-from mmscratch.weights import load_fitting
+from mmscratch.weights import load_matching
 
 torch.manual_seed(0)
 chapter, device = Chapter(11), pick_device()
@@ -54,8 +54,8 @@ data = tests["colours"]
 example = data.columns["source"].index(["a", "[v]", "cloud"])
 picture, source = data[example]["image"], data[example]["source"]
 target = data.references[example][0]
-thing = data.scenes[example].things[0]
-named = int(thing.y * GRID) * GRID + int(thing.x * GRID)  # the place where it is
+obj = data.scenes[example].objects[0]
+named = int(obj.y * GRID) * GRID + int(obj.x * GRID)  # the place where it is
 places = (GRID**2, named, GRID**2 + 2)  # the picture's come first
 figure = drawings.picture_or_sentence(picture, source, target, places)
 chapter.draw(figure, "each word looks in the picture or in the sentence")
@@ -97,8 +97,8 @@ print(f"of the attention, {100 * weights[:P].sum():.0f} % goes to the picture, {
 # 0, and $e^0$ is 1, so it still takes a share of the attention. It has to be **masked**: no weight at all.
 
 # %%
-zeros, shares = look(h, [*torch.zeros(P, D), *sentence])
-print(f"zeros in the place of the picture: they get {100 * shares[:P].sum():.0f} % of the attention")
+zeros, fractions = look(h, [*torch.zeros(P, D), *sentence])
+print(f"zeros in the place of the picture: they get {100 * fractions[:P].sum():.0f} % of the attention")
 assert not torch.allclose(zeros, text, atol=1e-3)
 
 # %% [markdown]
@@ -107,9 +107,9 @@ assert not torch.allclose(zeros, text, atol=1e-3)
 # of six, of which some lack their picture.
 
 # %%
-B, share = 6, 0.3
+B, fraction = 6, 0.3
 images, sentences, queries = torch.randn(B, P, D), torch.randn(B, S, D), torch.randn(B, D)
-by_hand, kept = [], [torch.rand(1).item() >= share for _ in range(B)]
+by_hand, kept = [], [torch.rand(1).item() >= fraction for _ in range(B)]
 for b in range(B):
     places = [*images[b], *sentences[b]] if kept[b] else [*sentences[b]]
     by_hand.append(look(queries[b], places)[0])
@@ -121,11 +121,11 @@ print("sees its picture:", kept)
 # %%
 show(fuse)
 show(EncoderDecoder.encode)
-show(pieces._drop_some)
-show(pieces._encode_some)
+show(pieces._drop_modality)
+show(pieces._encode_present)
 
 # %% [markdown]
-# `fuse` is two concatenations: that is all that fusion takes here. `_drop_some` tosses the coins, and `_encode_some` gives
+# `fuse` is two concatenations: that is all that fusion takes here. `_drop_modality` tosses the coins, and `_encode_present` gives
 # those that have no picture a memory whose mask is False at each of its places.
 #
 # **An equal footing.** There is one line more in `encode`, and we learned the hard way that it is needed: `layer_norm` brings all
@@ -173,12 +173,12 @@ print("an LSTM and a Transformer: the first sentence, which has no picture, is t
 # **What is hidden, really?** Whoever hides a word has to ask what the others tell of it.
 
 # %%
-scene = Scene(next(i for i in range(1000) if [t.colour for t in Scene(i).things] == ["orange"]))
+scene = Scene(next(i for i in range(1000) if [t.colour for t in Scene(i).objects] == ["orange"]))
 for language in ("en", "de"):
     text = caption(scene, 0, language)
     print(f"{text}\n    {mask_colours(text, language)}\n    {mask_noun(text, 0, language)}")
 print(f"an orange star\n    {mask_colours('an orange star')}")
-genders = [noun.gender for name, noun in NOUNS.items() if not held_out(name, "red")]
+genders = [noun.gender for name, noun in NOUNS.items() if not is_held_out_pair(name, "red")]
 print(f"nouns that can be red: {len(genders)} of {len(NOUNS)};", ", ".join(f"{genders.count(g)} are {g}" for g in "mfn"))
 
 # %% [markdown]
@@ -187,7 +187,7 @@ print(f"nouns that can be red: {len(genders)} of {len(NOUNS)};", ", ".join(f"{ge
 # noun is masculine: a masked noun is not wholly hidden. With German as the source, a guesser would be right on 3 nouns of 28,
 # one for each gender, and with English on 1. So we translate from English, and the endings become the model's burden: when it
 # writes "ein" or "eine", it must know already which noun will come. **What never happens:** one colour of each noun never
-# occurs in training (`held_out`), so who reads the noun has 7 colours to guess from, not 8, and for a colour there are 28
+# occurs in training (`is_held_out_pair`), so who reads the noun has 7 colours to guess from, not 8, and for a colour there are 28
 # nouns, not 32. The **chance level is 1 of 7 for a colour and 1 of 28 for a noun**, 14.3 and 3.6 %.
 #
 # Now the translator, an LSTM with attention. In a third of the sentences that it learns from, nothing is hidden, in a third all colours
@@ -229,7 +229,7 @@ def train(sees):
     shutil.rmtree(to, ignore_errors=True)  # or it would resume the run that it finds there
     trainer = Trainer(config, settings, tuple(examples), to)
     if sees:
-        load_fitting(trainer.model.encoders["image"].backbone, cnn.state_dict())  # without its classifier
+        load_matching(trainer.model.encoders["image"].backbone, cnn.state_dict())  # without its classifier
     trainer.fit()
     return load_run(trainer.folder)[0]
 
@@ -264,7 +264,7 @@ def as_shown(kind, way):
     other = data.without("image")
     if way == "another picture":  # that of the next sentence
         following = [(i + 1) % len(data) for i in range(len(data))]
-        other.columns["image"] = Lazy(data.columns["image"].__getitem__, following)
+        other.columns["image"] = LazyColumn(data.columns["image"].__getitem__, following)
     return other
 
 
@@ -276,7 +276,7 @@ def translate(kind, way):
 
 def right_and_all(kind, i, hypothesis, references):
     """Of the words that count in test sentence i: how many are right, and how many there are."""
-    right = words_right([hypothesis], [references], noun_of if kind == "noun" else german_colour)
+    right = aligned_accuracy([hypothesis], [references], noun_of if kind == "noun" else german_colour)
     return (right[i // 6 % len(right)], 1) if kind == "noun" else (sum(right), len(right))  # SceneTranslation hid that noun
 
 
@@ -304,8 +304,8 @@ def compare(table, what, name, chance=()):
             axis.errorbar(
                 middle, row, xerr=spread, fmt="o", color=WAYS[way], capsize=3, label=way if kind == "nothing" else None
             )
-    for row, share in chance:
-        axes[0].plot([share] * 2, [row - 0.15, row + 0.72], ":", color="black", label="chance" if row == 1 else None)
+    for row, fraction in chance:
+        axes[0].plot([fraction] * 2, [row - 0.15, row + 0.72], ":", color="black", label="chance" if row == 1 else None)
     axes[0].set_yticks([0.285, 1.285, 2.285], ["nothing is hidden", "all colours", "one noun"])
     axes[0].invert_yaxis()
     for axis, label in zip(axes, ("of the hidden words, % right (nothing hidden: colours)", "BLEU")):
@@ -329,8 +329,8 @@ for (kind, way), (score, right, among, exact) in table.items():
 # reference says, word for word.
 
 # %%
-two_things = [i for i, s in enumerate(tests["noun"].scenes) if len(s.things) == 2]
-pairs_of_things = [i for i in two_things if i % 6 != 5]
+two_objects = [i for i, s in enumerate(tests["noun"].scenes) if len(s.objects) == 2]
+pairs_of_things = [i for i in two_objects if i % 6 != 5]
 rows = []
 for kind, i in zip(("colours", "colours", "noun", "noun"), pairs_of_things):
     data, lines = tests[kind], [("given", detokenize(tests[kind][i]["source"]), None)]
@@ -371,17 +371,17 @@ def labels(kind, i):
         yield f"{what}, hidden" if t == hidden or (what, kind) == ("colours", "colours") else what
 
 
-maps, shares = {kind: looked(kind) for kind in tests}, {}
+maps, fractions = {kind: looked(kind) for kind in tests}, {}
 for kind, rows in maps.items():
     for i, row in enumerate(rows):
         for label, weights in zip(labels(kind, i), row):
-            shares.setdefault(label, []).append(100 * weights.sum().item())
-shares = {label: np.mean(shares[label]) for label in sorted(shares)}
+            fractions.setdefault(label, []).append(100 * weights.sum().item())
+fractions = {label: np.mean(fractions[label]) for label in sorted(fractions)}
 lengths = [len(source) + 1 for data in tests.values() for source in data.columns["source"]]
 anywhere = 100 * np.mean([GRID**2 / (GRID**2 + length) for length in lengths])
 figure = Figure(figsize=(6.4, 2.4), dpi=100, layout="constrained")
 axis = figure.subplots()
-bars = axis.barh(list(shares), list(shares.values()), color=[("#9ecae1", "#2171b5")["hidden" in label] for label in shares])
+bars = axis.barh(list(fractions), list(fractions.values()), color=[("#9ecae1", "#2171b5")["hidden" in label] for label in fractions])
 axis.bar_label(bars, fmt="%.0f %%", padding=3)
 axis.axvline(anywhere, ls=":", color="black", label=f"if it looked anywhere: {anywhere:.0f} %")
 axis.set(xlim=(0, 108), xlabel="of the attention, % that goes to the picture")
@@ -397,7 +397,7 @@ chapter.draw(
     attention_sheet([tests["colours"][i]["image"]], [target], [weights], columns=8),
     "where in the picture it looks for each word",
 )
-print("to the picture: " + ", ".join(f"{word} {100 * share:.0f} %" for word, share in zip(target, places.sum(-1).tolist())))
+print("to the picture: " + ", ".join(f"{word} {100 * fraction:.0f} %" for word, fraction in zip(target, places.sum(-1).tolist())))
 
 # %% [markdown]
 # **Real sentences, real photographs.** Of Multi30k's sentences those whose photographs are in Flickr8k: 6,043 to learn from
@@ -464,16 +464,16 @@ for (kind, way), (score, right, among, sentences) in photographs.items():
 #
 # 1. `fuse`: along which axis do two memories meet? 2 points, 10 minutes.
 # 2. `EncoderDecoder.encode`: for any number of modalities, and of those that a batch lacks. 8 points, 40 minutes.
-# 3. `_encode_some`: and if nobody has a picture, a gradient that is 0, and not None. 10 points, 50 minutes.
-# 4. `_drop_some`: a coin for each example, and never the only thing that it has. 5 points, 25 minutes.
+# 3. `_encode_present`: and if nobody has a picture, a gradient that is 0, and not None. 10 points, 50 minutes.
+# 4. `_drop_modality`: a coin for each example, and never the only thing that it has. 5 points, 25 minutes.
 # 5. `mask_colours`: with `_without_an`; what would "an" give away? 4 points, 20 minutes.
 # 6. `mask_noun`: one of them, in three languages. 4 points, 20 minutes.
 # 7. `colour_of`: which colour is "rotes", and which character of 红色 tells? 2 points, 10 minutes.
-# 8. `words_right`: and if two colours have changed places? 3 points, 15 minutes.
+# 8. `aligned_accuracy`: and if two colours have changed places? 3 points, 15 minutes.
 #
 # And three questions without an answer here:
 #
-# 1. **Blind for good?** Take `layer_norm` out of `encode`, let `_drop_some` spare the sentences, and train again. How much of
+# 1. **Blind for good?** Take `layer_norm` out of `encode`, let `_drop_modality` spare the sentences, and train again. How much of
 #    its attention does the model give to the picture, and how many hidden colours are right? Which of the two was it?
 # 2. **A picture that contradicts**: "a red star" beside a blue one. Whom does it believe, and is it so for the colour alone?
 #    (In training they never disagreed, so nobody has told it.)

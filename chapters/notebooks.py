@@ -22,7 +22,7 @@ from PIL import Image
 from .__main__ import Entry, book, choose
 from .chapter import ROOT
 
-MOST_BYTES = 1_000_000
+MAX_BYTES = 1_000_000
 README = Path(__file__).with_name("README.md")
 FIRST_CELL = '''\
 # Finds the repository, from wherever Jupyter was started, and the packages that the chapters need.
@@ -78,8 +78,8 @@ def build(entry: Entry) -> None:
         raise ValueError(f"{entry.path.name}: {problem}")
     notebook.metadata["language_info"] = {"name": "python"}  # without the version of Python that it ran on
     text = nbformat.writes(notebook) + "\n"
-    if len(text.encode()) > MOST_BYTES:
-        raise ValueError(f"{entry.path.name}: its notebook has {len(text.encode()):,} bytes, more than {MOST_BYTES:,}")
+    if len(text.encode()) > MAX_BYTES:
+        raise ValueError(f"{entry.path.name}: its notebook has {len(text.encode()):,} bytes, more than {MAX_BYTES:,}")
     path = entry.path.with_suffix(".ipynb")
     path.write_text(text, encoding="utf-8")
     picture = Image.open(io.BytesIO(base64.b64decode(pictures(notebook)[0]))).convert("RGB")

@@ -20,7 +20,7 @@ from pathlib import Path, PureWindowsPath
 
 ATTEMPTS, WAIT, TIMEOUT = 3, 2.0, 30.0  # tries in a row without a new byte; seconds between them; seconds of silence
 CHUNK = 1 << 17  # bytes
-MOST_BYTES, MOST_FILES = 4 << 30, 100_000  # of one download, and of what one archive unpacks to
+MAX_BYTES, MOST_FILES = 4 << 30, 100_000  # of one download, and of what one archive unpacks to
 BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 
 
@@ -82,7 +82,7 @@ def sha256(path: Path) -> str:
 # Download.
 
 
-def download(address: str, path: Path, expected: str | None = None, most: int = MOST_BYTES) -> bool:
+def download(address: str, path: Path, expected: str | None = None, most: int = MAX_BYTES) -> bool:
     """Fetch a file, unless it is there; -> whether it was fetched.
 
     expected   its SHA-256; without one, a file that is there is taken for right, since only a whole one is
@@ -212,7 +212,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def unpack(archive: Path, folder: Path, most_bytes: int = MOST_BYTES, most_files: int = MOST_FILES) -> None:
+def unpack(archive: Path, folder: Path, most_bytes: int = MAX_BYTES, most_files: int = MOST_FILES) -> None:
     """Unpack a .zip as `folder`, which appears when it is whole.
 
     What macOS adds (__MACOSX) is left out. Raises ValueError, and leaves nothing, where an entry would lie outside of the

@@ -24,7 +24,7 @@ LICENCE = (
     "put them on Flickr, whose terms hold: do not pass them on."
 )
 OFFLINE = f"Without a network, put {' and '.join(ARCHIVES.values())} of {ADDRESS} into a folder and give it as --from FOLDER"
-MOST_LACKING = 0.01  # of all pictures; the official token file names one that was never there
+MAX_MISSING = 0.01  # of all pictures; the official token file names one that was never there
 
 
 def fetch(source: Path | None, folder: Path = FOLDER, address: str = ADDRESS) -> None:
@@ -63,7 +63,7 @@ def _take(source: Path, part: str, target: Path) -> None:
 def check(folder: Path, partial: bool = False) -> None:
     """Open every picture that the captions name, and say which do not open.
 
-    Raises ValueError if these are more than MOST_LACKING, or with `partial` (a part of the data set was given) all. What
+    Raises ValueError if these are more than MAX_MISSING, or with `partial` (a part of the data set was given) all. What
     was found is kept in `folder`/.checked, and holds as long as no file comes, goes or changes its size.
     """
     files = [path for part in ARCHIVES for path in (folder / part).iterdir()]
@@ -91,7 +91,7 @@ def check(folder: Path, partial: bool = False) -> None:
     for split in ("train", "dev", "test"):
         if not (folder / TEXTS / f"Flickr_8k.{split}Images.txt").is_file():
             print(f"  without Flickr_8k.{split}Images.txt there is no {split} split")
-    if len(lacking) >= len(names) or not partial and len(lacking) > MOST_LACKING * len(names):
+    if len(lacking) >= len(names) or not partial and len(lacking) > MAX_MISSING * len(names):
         raise ValueError(f"{folder / PICTURES}: too many pictures are missing or do not open: delete {folder} and run again")
     checked.write_text("\n".join([state, *lacking]), encoding="utf-8")
 

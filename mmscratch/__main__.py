@@ -53,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     sub = command("quickstart", quickstart, "Train a captioner on drawn scenes, in minutes, and show what it writes.")
     sub.set_defaults(task="captioning", data=None, layout="scenes", start_from=None, freeze=[])
-    unset = ("image_size", "epochs", "batch_size", "learning_rate", "workers", "accumulate")
+    unset = ("image_size", "epochs", "batch_size", "learning_rate", "workers", "accumulation_steps")
     sub.set_defaults(**dict.fromkeys(unset), lora=0, seed=0)
     sub.add_argument("--scenes", **TASKS["captioning"].options["--scenes"])
     add_model(sub)
@@ -108,7 +108,7 @@ def add_training(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--image-size", type=int, metavar="PIXELS", help="default: 64")
     sub.add_argument("--epochs", type=int, help="passes over the training data (default: by task)")
     sub.add_argument("--batch-size", type=int, help="examples per step, over all processes (default: by task)")
-    sub.add_argument("--accumulate", type=int, metavar="PARTS",
+    sub.add_argument("--accumulation-steps", "--accumulate", type=int, metavar="N",
                      help="micro-batches per step: less memory, the same gradient (default: 1)")  # fmt: skip
     sub.add_argument("--learning-rate", type=float, help="at its peak (default: by task; with --lora 0.01)")
     sub.add_argument("--workers", type=int, metavar="N", help="processes that load data (default: by the machine)")

@@ -15,7 +15,7 @@ class Memory(NamedTuple):
     mask: Tensor
 
     @classmethod
-    def of_nothing(cls, B: int, D: int, device: torch.device | None = None) -> "Memory":
+    def empty(cls, B: int, D: int, device: torch.device | None = None) -> "Memory":
         """B memories without any place: a decoder that looks at them is a language model."""
         tokens = torch.zeros(B, 0, D, device=device)
         mask = torch.zeros(B, 0, dtype=torch.bool, device=device)
@@ -27,7 +27,7 @@ class Memory(NamedTuple):
         return (self.tokens * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
-def owners(index: Tensor, rows: int, memories: int) -> Tensor | None:
+def memory_index(index: Tensor, rows: int, memories: int) -> Tensor | None:
     """For a decoder's `reorder`: which memories the sentences `index` (B',) need.
 
     There are `rows` sentences and `memories` memories: the first rows / memories sentences (the

@@ -56,8 +56,8 @@ class Examples(Dataset):
             example[modality] = torch.from_numpy(texts[i])
         example["target"] = torch.tensor([PAD]) if epoch is None else torch.from_numpy(self.targets[index])
         if self.augmented and "image" in example:
-            may_mirror = self.data.may_mirror(i, which)
-            example["augmentation"] = augmentation_draws(self.seed, epoch or 0, index, may_mirror)
+            may_flip = self.data.may_flip(i, which)
+            example["augmentation"] = augmentation_draws(self.seed, epoch or 0, index, may_flip)
         return example
 
     def name(self, index: int) -> str:
@@ -70,16 +70,16 @@ def encode(vocabulary, words: Sequence[str]) -> np.ndarray:
     return np.array([*vocabulary.encode(words), EOS])
 
 
-def with_numbers(example: dict, vocabularies: dict) -> dict[str, Tensor]:
+def numericalize(example: dict, vocabularies: dict) -> dict[str, Tensor]:
     """An example of a data set as tensors: the words of each modality that has a vocabulary become numbers."""
     texts = {name: torch.from_numpy(encode(vocabularies[name], example[name])) for name in vocabularies if name in example}
     return example | texts
 
 
-def augmentation_draws(seed: int, epoch: int, index: int, may_mirror: bool) -> Tensor:
+def augmentation_draws(seed: int, epoch: int, index: int, may_flip: bool) -> Tensor:
     """Eight numbers in [0, 1) that decide how `images.augment` shows an example; the last one decides about the mirror."""
     draws = np.frombuffer(_digest(seed, epoch, index), "<u4") >> 8  # eight numbers of 24 bits
-    if not may_mirror:
+    if not may_flip:
         draws[-1] = 2**24  # that is 1: not mirrored
     return torch.from_numpy(draws.astype(np.float32) / np.float32(2**24))
 
@@ -200,8 +200,8 @@ def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tenso
     return batch
 
 
-class Feed:
-    """The batches of a loader, on the device. `waiting` adds up how long the device waited for them.
+class Prefetcher:
+    """The batches of a loader, on the device. `data_time` adds up how long the device waited for them.
 
     `prefetch`, called while the device is still busy with a batch, fetches the next one. On a GPU it is copied on a
     stream of its own, a second queue of work beside the one that computes; before the batch is used, the computing
@@ -211,7 +211,7 @@ class Feed:
     def __init__(self, loader: DataLoader, device: torch.device):
         self.loader = loader
         self.device = device
-        self.waiting = Stopwatch(device)
+        self.data_time = Stopwatch(device)
         self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.source = iter(())
         self.ahead = None
@@ -226,7 +226,7 @@ class Feed:
                 return
             batch, self.ahead = self.ahead, None
             if self.copies:
-                with self.waiting:
+                with self.data_time:
                     torch.cuda.current_stream(self.device).wait_stream(self.copies)
                 for value in batch.values():
                     value.record_stream(torch.cuda.current_stream(self.device))  # its memory is in use there, too
@@ -236,13 +236,13 @@ class Feed:
         """Have the next batch ready; nothing, if it is."""
         if self.ahead is not None:
             return
-        with self.waiting, self.explained():
+        with self.data_time, self.worker_errors():
             batch = next(self.source, None)
         with torch.cuda.stream(self.copies) if self.copies else contextlib.nullcontext():
             self.ahead = _END if batch is None else to_device(batch, self.device)
 
     @contextlib.contextmanager
-    def explained(self):
+    def worker_errors(self):
         """Within it, a data worker that dies or fails is reported in one line.
 
         Torch says that a worker has died whenever the news comes, not only to the code that waits for a batch.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import Memory
-from .batches import collate, to_device, with_numbers
+from .batches import collate, numericalize, to_device
 from .text import BOS, EOS, PAD, UNK
 
 
@@ -107,7 +107,7 @@ def _hypothesis(row: list[int], log_prob: float, length_penalty: float) -> Hypot
     return Hypothesis(tokens, log_prob, log_prob / (len(tokens) + ended) ** length_penalty)
 
 
-FATES = ("dropped", "kept", "finished")
+STATUSES = ("dropped", "kept", "finished")
 
 
 class Candidate(NamedTuple):
@@ -117,7 +117,7 @@ class Candidate(NamedTuple):
     token: int
     log_prob: float  # of all words up to here
     score: float
-    fate: str  # "kept" for the next step, "finished": a sentence was found, or "dropped"
+    status: str  # "kept" for the next step, "finished": a sentence was found, or "dropped"
 
 
 class SearchOptions(NamedTuple):
@@ -354,7 +354,7 @@ def _trees(steps: list[tuple[_Candidates, _Beams]]) -> list[list[Candidate]]:
     for candidates, beams in steps:
         alive = beams.log_prob > -torch.inf  # (B, K)
         kept = torch.zeros_like(candidates.ended).scatter(1, beams.place, alive)  # (B, 2K)
-        fates = (kept + 2 * candidates.finished).tolist()
+        statuses = (kept + 2 * candidates.finished).tolist()
         beam = candidates.beam.tolist()
         token = candidates.words[:, :, -1].tolist()
         log_prob = candidates.log_prob.tolist()
@@ -364,8 +364,8 @@ def _trees(steps: list[tuple[_Candidates, _Beams]]) -> list[list[Candidate]]:
             size = len(trees[i])
             for j in range(len(beam[b])):
                 parent = nodes[i][beam[b][j]]
-                fate = FATES[fates[b][j]]
-                node = Candidate(parent, token[b][j], log_prob[b][j], score[b][j], fate)
+                status = STATUSES[statuses[b][j]]
+                node = Candidate(parent, token[b][j], log_prob[b][j], score[b][j], status)
                 trees[i].append(node)
             nodes[i] = [size + j for j in place[b]]
     return trees
@@ -431,7 +431,7 @@ def _by_length(examples: Sequence[dict]) -> list[int]:
 
 def _batch(model: nn.Module, vocabularies: dict, examples: Sequence[dict]) -> dict[str, Tensor]:
     """The batch of some examples, their words as numbers, on the model's device."""
-    batch = collate([with_numbers(example, vocabularies) for example in examples])
+    batch = collate([numericalize(example, vocabularies) for example in examples])
     return to_device(batch, next(model.parameters()).device)
 
 

@@ -19,7 +19,7 @@ from .model import EncoderDecoder, ModelConfig, build_model
 from .recurrent import LSTM
 from .reliability import write_atomically
 from .text import vocabulary_from
-from .weights import TORCHVISION, keep_rows, load_fitting, load_torchvision
+from .weights import TORCHVISION, load_matching, load_torchvision, transfer_embedding_rows
 
 State = dict[str, Tensor]
 
@@ -33,45 +33,45 @@ def freeze(model: nn.Module, *patterns: str) -> None:
     Raises ValueError, naming the pattern, where nothing fits it.
     """
     for pattern in patterns:
-        fitting = [p for name, p in model.named_parameters() if _fits(name, pattern)]
+        fitting = [p for name, p in model.named_parameters() if _matches_pattern(name, pattern)]
         if not fitting:
-            parts = ", ".join(part for part, _, _ in trained_parts(model))
+            parts = ", ".join(part for part, _, _ in trainable_parts(model))
             raise ValueError(f"nothing to freeze is called {pattern!r}; there are {parts}")
         for parameter in fitting:
             parameter.requires_grad_(False)
-    _settle(model)
+    _set_frozen_modes(model)
 
 
 def unfreeze(model: nn.Module, *patterns: str) -> None:
     """The opposite of `freeze`; without patterns, of all. A model of which all was frozen is in eval mode until `train()`."""
     for name, parameter in model.named_parameters():
-        if not patterns or any(_fits(name, pattern) for pattern in patterns):
+        if not patterns or any(_matches_pattern(name, pattern) for pattern in patterns):
             parameter.requires_grad_(True)
-    _settle(model)
+    _set_frozen_modes(model)
 
 
-def _fits(name: str, pattern: str) -> bool:
+def _matches_pattern(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name, pattern + ".*")
 
 
-def _settle(model: nn.Module) -> None:
+def _set_frozen_modes(model: nn.Module) -> None:
     """Modules whose parameters are all frozen go into eval mode and stay there; the others follow `model` again."""
     for module in model.modules():
         parameters = list(module.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
             module.eval()
-            module.train = partial(_stay, module)
+            module.train = partial(_stay_in_eval, module)
         else:
             module.__dict__.pop("train", None)
     model.train(model.training)
 
 
-def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
+def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
     """In place of `nn.Module.train` of what is frozen."""
     return module
 
 
-def trained_parts(model: nn.Module) -> list[tuple[str, int, int]]:
+def trainable_parts(model: nn.Module) -> list[tuple[str, int, int]]:
     """What is trained and what is frozen: (part, its parameters, those that are trained), the LoRA last.
 
     The other parts are called as `freeze` knows them.
@@ -134,7 +134,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
     return list(groups.values())
 
 
-def thaw(model: nn.Module, frozen: list[str], share: float) -> bool:
+def gradual_unfreezing(model: nn.Module, frozen: list[str], fraction: float) -> bool:
     """Free that share of the parameters called `frozen`, by layers, those nearest to the output first; has it changed?
 
     Called with a share that grows from 0 to 1, this is gradual unfreezing: what is new learns first, and does not pull
@@ -142,7 +142,7 @@ def thaw(model: nn.Module, frozen: list[str], share: float) -> bool:
     """
     chosen = [[name for name in names if name in frozen] for names in layers(model)]
     chosen = [names for names in reversed(chosen) if names]
-    free = [name for names in chosen[: int(share * len(chosen))] for name in names]
+    free = [name for names in chosen[: int(fraction * len(chosen))] for name in names]
     change = any(not model.get_parameter(name).requires_grad for name in free)
     if change:
         unfreeze(model, *free)
@@ -235,7 +235,7 @@ def add_lora(model: nn.Module, rank: int, scale: float = 2.0, dropout: float = 0
         for name, matrix in _matrices(layer).items():
             layer.lora[name] = LoRA(matrix, rank, scale, dropout)
         layer.__class__ = _LORA_CLASS[type(layer)]
-    _settle(model)
+    _set_frozen_modes(model)
 
 
 @torch.no_grad()
@@ -273,7 +273,7 @@ def _matrices(layer: nn.Module) -> dict[str, nn.Parameter]:
 # What is kept of a small change.
 
 
-def trained_state(model: nn.Module) -> State:
+def trainable_state(model: nn.Module) -> State:
     """The tensors that are trained, and a LoRA even where it is not: some kilobytes."""
     return {name: x.detach() for name, x in model.named_parameters() if x.requires_grad or ".lora." in name}
 
@@ -281,7 +281,7 @@ def trained_state(model: nn.Module) -> State:
 def fingerprint(model: nn.Module) -> str:
     """A number, in hexadecimal digits, of all that is not trained: names, shapes, types and every bit (SHA-256)."""
     digest = hashlib.sha256()
-    trained = trained_state(model)
+    trained = trainable_state(model)
     for name, x in sorted(model.state_dict().items()):
         if name not in trained:
             digest.update(f"{name} {tuple(x.shape)} {x.dtype} ".encode())
@@ -289,14 +289,14 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def load_trained(model: nn.Module, state: State, base: str) -> None:
-    """Put what `trained_state` gave on the model that it was trained on, known by its `fingerprint`.
+def load_trainable(model: nn.Module, state: State, base: str) -> None:
+    """Put what `trainable_state` gave on the model that it was trained on, known by its `fingerprint`.
 
     Raises ValueError where the rest of the model is another, or the names or shapes do not fit.
     """
     if fingerprint(model) != base:
         raise ValueError("what is kept here is a change of another model: the weights that it was trained on are not these")
-    ours = trained_state(model)
+    ours = trainable_state(model)
     shapes, theirs = ({name: tuple(x.shape) for name, x in tensors.items()} for tensors in (ours, state))
     if shapes != theirs:
         wrong = [name for name in shapes | theirs if shapes.get(name) != theirs.get(name)]
@@ -310,7 +310,7 @@ def load_trained(model: nn.Module, state: State, base: str) -> None:
 # From one run to the next.
 
 
-def save_run(folder: str | Path, model: EncoderDecoder, config: ModelConfig, vocabularies: dict, facts: dict) -> None:
+def save_run(folder: str | Path, model: EncoderDecoder, config: ModelConfig, vocabularies: dict, metadata: dict) -> None:
     """Keep a model, however it was made, as a run that `load_run` reads and that a training can start from."""
     state = {
         "version": VERSION,
@@ -318,7 +318,7 @@ def save_run(folder: str | Path, model: EncoderDecoder, config: ModelConfig, voc
         "model_config": asdict(config),
         "train_config": {},
         "vocabularies": vocabulary_states(vocabularies),
-        "facts": facts,
+        "metadata": metadata,
     }
     write_atomically(Path(folder) / "best.pt", state)
 
@@ -355,24 +355,24 @@ def load_run(folder: str | Path) -> tuple[EncoderDecoder, dict, dict]:
         raise ValueError(f"{path}: the checkpoint of something else") from None
     if config.get("lora"):
         try:
-            adapt(model, vocabularies, config["start_from"], config["lora"], config["freeze"])
+            prepare_for_finetuning(model, vocabularies, config["start_from"], config["lora"], config["freeze"])
         except FileNotFoundError as error:
             raise ValueError(f"{path} is only a change of another model, but {error}") from None
-        load_change(path, model, saved)
+        load_lora(path, model, saved)
         merge_lora(model)
     return model.to(pick_device()).eval(), vocabularies, saved
 
 
-def load_change(path: Path, model: EncoderDecoder, saved: dict) -> None:
-    """Put the LoRA that is kept at `path` on a model that `adapt` has prepared."""
+def load_lora(path: Path, model: EncoderDecoder, saved: dict) -> None:
+    """Put the LoRA that is kept at `path` on a model that `prepare_for_finetuning` has prepared."""
     try:
-        load_trained(model, saved["model"], saved["base"])
+        load_trainable(model, saved["model"], saved["base"])
     except ValueError as error:
         base = saved["train_config"]["start_from"]
         raise ValueError(f"{path} is a change of {base}, which must be as it was: {error}") from None
 
 
-def adapt(
+def prepare_for_finetuning(
     model: EncoderDecoder,
     vocabularies: dict,
     start_from: str = "",
@@ -394,8 +394,8 @@ def adapt(
     if published and "image" not in model.encoders:
         raise ValueError(f"{start_from} is a CNN, and this model sees no pictures")
     if published:
-        misfits = load_fitting(model.encoders["image"].backbone, load_torchvision(start_from).state_dict())
-        if misfits.missing or misfits.other_shape:  # the classifier, which an encoder lacks, is unexpected
+        misfits = load_matching(model.encoders["image"].backbone, load_torchvision(start_from).state_dict())
+        if misfits.missing or misfits.mismatched:  # the classifier, which an encoder lacks, is unexpected
             raise ValueError(f"the weights of torchvision's {start_from} do not fit this model: {misfits}")
     elif start_from:
         changed = _load_base(model, vocabularies, start_from)
@@ -409,7 +409,7 @@ def adapt(
         raise ValueError(f"all of the model is frozen by {' and '.join(frozen)}: there is nothing to train")
 
 
-_A_ROW_A_WORD = re.compile(r"(.*\.)?embedding(\.words)?\.weight|decoder\.bias")
+_TOKEN_EMBEDDINGS = re.compile(r"(.*\.)?embedding(\.words)?\.weight|decoder\.bias")
 
 
 def _load_base(model: EncoderDecoder, vocabularies: dict, folder: str) -> list[str]:
@@ -423,7 +423,7 @@ def _load_base(model: EncoderDecoder, vocabularies: dict, folder: str) -> list[s
     for name in state:
         if name not in ours or state[name].shape[1:] != ours[name].shape[1:]:
             continue
-        if _A_ROW_A_WORD.fullmatch(name):
+        if _TOKEN_EMBEDDINGS.fullmatch(name):
             modality = name.split(".")[1] if name.startswith("encoders.") else "target"
             rows = before[modality].words, vocabularies[modality].words
         elif name.endswith("embedding.positions.weight"):
@@ -432,8 +432,8 @@ def _load_base(model: EncoderDecoder, vocabularies: dict, folder: str) -> list[s
             continue
         if rows[0] != rows[1]:
             changed.append(name)
-        state[name] = keep_rows(state[name], rows[0], ours[name], rows[1])
-    misfits = load_fitting(model, state)
+        state[name] = transfer_embedding_rows(state[name], rows[0], ours[name], rows[1])
+    misfits = load_matching(model, state)
     if any(misfits):
         raise ValueError(f"the weights of {folder} do not fit this model: {misfits}")
     return changed

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which torchvision's weights expect
-MOST_PIXELS = 200_000_000  # a larger picture is taken for an attack on the memory, and refused
+MAX_PIXELS = 200_000_000  # a larger picture is taken for an attack on the memory, and refused
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -19,14 +19,14 @@ def open_image(path: str | Path) -> Image.Image:
 
     The rotation that a phone writes into the EXIF data is applied. Grey, palette, CMYK and 16-bit pictures are
     converted, transparent ones laid on white, and of an animation the first frame is taken.
-    Raises ValueError, naming the file, where it is no picture, is truncated, or has more than `MOST_PIXELS` pixels.
+    Raises ValueError, naming the file, where it is no picture, is truncated, or has more than `MAX_PIXELS` pixels.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own, at half of our limit, and those about odd metadata
         try:
             with Image.open(path) as image:
-                if image.width * image.height > MOST_PIXELS:
-                    raise ValueError(f"{image.width} × {image.height} pixels are more than {MOST_PIXELS:,}")
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"{image.width} × {image.height} pixels are more than {MAX_PIXELS:,}")
                 return _to_rgb(image)
         except FileNotFoundError:
             raise FileNotFoundError(f"{path}: no such file") from None
@@ -73,16 +73,16 @@ def normalize(images: Tensor) -> Tensor:
     return (images - mean) / std
 
 
-def augment(images: Tensor, chances: Tensor) -> Tensor:
+def augment(images: Tensor, draws: Tensor) -> Tensor:
     """Another look at each training picture: a crop of it, in another light, perhaps mirrored.
 
-    images (B, 3, H, W) uint8; chances (B, 8), each uniform in [0, 1), which decide, in this order: the crop's area (60
+    images (B, 3, H, W) uint8; draws (B, 8), each uniform in [0, 1), which decide, in this order: the crop's area (60
     to 100 %), its ratio of width to height (0.85 to 1.18), its place from left and from top; the factors of brightness,
     contrast and saturation (0.8 to 1.2); and the mirror (below 0.5). -> (B, 3, H, W) uint8, on the pictures' device.
 
     The same as torchvision's RandomResizedCrop, ColorJitter and RandomHorizontalFlip, but for a batch at once.
     """
-    area, ratio, left, top, *light, mirror = chances.to(images.device).unbind(1)  # each (B,)
+    area, ratio, left, top, *light, mirror = draws.to(images.device).unbind(1)  # each (B,)
     area, ratio = 0.6 + 0.4 * area, torch.exp(math.log(0.85) + ratio * math.log(1.18 / 0.85))
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)  # of the whole, which is 1
     x, y = left * (1 - width) + width / 2, top * (1 - height) + height / 2  # the crop's centre

@@ -288,7 +288,7 @@ def _mean_score(scores: list[float]) -> MeanScore:
     return MeanScore(sum(scores) / max(len(scores), 1), scores)
 
 
-class Estimate(NamedTuple):
+class ConfidenceInterval(NamedTuple):
     """A score of a corpus, and between which two it lies with 95 % confidence (see `bootstrap`)."""
 
     score: float
@@ -326,9 +326,9 @@ def bootstrap(
     return scores[25].tolist(), scores[-26].tolist()
 
 
-def bleu_estimates(
+def bleu_interval(
     hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
-) -> list[Estimate]:
+) -> list[ConfidenceInterval]:
     """BLEU-1, BLEU-2, BLEU-3 and BLEU-4 (0 to 100), each with its interval."""
 
     def scores(sums: np.ndarray) -> list[float]:
@@ -336,27 +336,27 @@ def bleu_estimates(
 
     statistics = bleu_statistics(hypotheses, references)
     lows, highs = bootstrap(statistics, scores)
-    return [Estimate(*each) for each in zip(scores(statistics.sum(0)), lows, highs)]
+    return [ConfidenceInterval(*each) for each in zip(scores(statistics.sum(0)), lows, highs)]
 
 
 def caption_scores(
     hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
-) -> dict[str, Estimate]:
+) -> dict[str, ConfidenceInterval]:
     """By name: BLEU-1 to BLEU-4 (0 to 100), ROUGE-L (0 to 1) and CIDEr-D (0 to 10).
 
     Each has its interval.
     """
     found = {}
-    for n, estimate in enumerate(bleu_estimates(hypotheses, references), 1):
+    for n, estimate in enumerate(bleu_interval(hypotheses, references), 1):
         found[f"BLEU-{n}"] = estimate
     rouge = rouge_l(hypotheses, references)
-    found["ROUGE-L"] = Estimate(rouge.score, *bootstrap(rouge.scores))
+    found["ROUGE-L"] = ConfidenceInterval(rouge.score, *bootstrap(rouge.scores))
     cider = cider_d(hypotheses, references)
-    found["CIDEr-D"] = Estimate(cider.score, *bootstrap(cider.scores))
+    found["CIDEr-D"] = ConfidenceInterval(cider.score, *bootstrap(cider.scores))
     return found
 
 
-def attention_inside(
+def attention_in_box(
     weights: Tensor, box: tuple[int, int, int, int], size: int
 ) -> tuple[float, float]:
     """How much of the attention lies within a box, and how much of the picture does: two shares.
@@ -387,7 +387,7 @@ def exact_match(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Toke
     return sum(equal) / max(len(hypotheses), 1)
 
 
-def words_right(
+def aligned_accuracy(
     hypotheses: Sequence[Tokens],
     references: Sequence[Sequence[Tokens]],
     meaning: Callable[[str], str | None],

@@ -44,10 +44,10 @@ class EncoderDecoder(nn.Module):
 
     Several modalities are fused on an equal footing: each vector is brought to the same length. In training, the fraction
     `modality_dropout` of the examples has one of its modalities dropped, so the same model works with or without it;
-    `label_smoothing` and `teacher_forcing` are those of `loss`.
+    `label_smoothing` and `teacher_forcing_ratio` are those of `loss`.
     """
 
-    counts = "words"  # what `loss` counts
+    loss_unit = "words"  # the unit of the count that `loss` returns
 
     def __init__(
         self,
@@ -55,14 +55,14 @@ class EncoderDecoder(nn.Module):
         decoder: nn.Module,
         modality_dropout: float = 0.0,
         label_smoothing: float = 0.0,
-        teacher_forcing: float = 1.0,
+        teacher_forcing_ratio: float = 1.0,
     ):
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
         self.decoder = decoder
         self.modality_dropout = modality_dropout
         self.label_smoothing = label_smoothing
-        self.teacher_forcing = teacher_forcing
+        self.teacher_forcing_ratio = teacher_forcing_ratio
 
     def encode(self, batch: dict[str, Tensor]) -> Memory:
         """What is given -> one memory."""
@@ -71,11 +71,11 @@ class EncoderDecoder(nn.Module):
             raise ValueError(f"the batch has none of: {', '.join(self.encoders)}; it has: {', '.join(batch)}")
         there = {name: batch.get(f"has_{name}") for name in given}  # each (B,) or None
         if self.training and self.modality_dropout and len(given) > 1:
-            there = _drop_some(there, len(batch[given[0]]), self.modality_dropout, batch[given[0]].device)
+            there = _drop_modality(there, len(batch[given[0]]), self.modality_dropout, batch[given[0]].device)
         memories = []
         for name in given:
             inputs = [batch[name], batch[f"{name}_lengths"]] if f"{name}_lengths" in batch else [batch[name]]
-            memories.append(_encode_some(self.encoders[name], inputs, there[name]))
+            memories.append(_encode_present(self.encoders[name], inputs, there[name]))
         if len(self.encoders) > 1:  # else the modality with longer vectors would outweigh the other, or be shut out
             memories = [Memory(F.layer_norm(m.tokens, m.tokens.shape[-1:]), m.mask) for m in memories]
         return fuse(memories)
@@ -84,32 +84,32 @@ class EncoderDecoder(nn.Module):
         """(the cross-entropy of a batch, summed over its words; how many words that are). Padding counts for nothing.
 
         In training, with s for `label_smoothing`, a word costs (1 - s) (-log p(word)) + s (mean over the vocabulary of
-        -log p), and the fraction `teacher_forcing` of the words that the decoder reads are the true ones (see `forward`).
+        -log p), and the fraction `teacher_forcing_ratio` of the words that the decoder reads are the true ones (see `forward`).
         Otherwise s = 0, and it reads the true words. Source: Szegedy et al. 2016, section 7.
         """
         target = batch["target"]  # (B, T)
         smoothing = self.label_smoothing if self.training else 0.0
-        teacher_forcing = self.teacher_forcing if self.training else 1.0
-        logits = self(batch, teacher_forcing=teacher_forcing).float()  # (B, T, V)
+        teacher_forcing_ratio = self.teacher_forcing_ratio if self.training else 1.0
+        logits = self(batch, teacher_forcing_ratio=teacher_forcing_ratio).float()  # (B, T, V)
         loss = F.cross_entropy(
             logits.flatten(0, 1), target.flatten(), ignore_index=PAD, reduction="sum", label_smoothing=smoothing
         )
         return loss, (target != PAD).sum()
 
     def forward(
-        self, batch: dict[str, Tensor], need_weights: bool = False, teacher_forcing: float = 1.0
+        self, batch: dict[str, Tensor], need_weights: bool = False, teacher_forcing_ratio: float = 1.0
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Logits (B, T, V), those at t for batch["target"][:, t], given the words before it: teacher forcing.
 
-        With `need_weights` also where the decoder looked for each of them, (B, layers, H, T, N). With `teacher_forcing`
+        With `need_weights` also where the decoder looked for each of them, (B, layers, H, T, N). With `teacher_forcing_ratio`
         below 1 only so large a share of the words before is the true one; in the place of the others stands what the model
         itself finds most probable there (scheduled sampling: Bengio et al. 2015). That goes word by word, and is slow.
         """
         target = batch["target"]  # (B, T), ending in <eos>
         bos = target.new_full((target.size(0), 1), BOS)  # (B, 1)
-        if need_weights and teacher_forcing < 1:
-            raise ValueError("where it looks is told with teacher forcing only: teacher_forcing=1")
-        if teacher_forcing == 1:
+        if need_weights and teacher_forcing_ratio < 1:
+            raise ValueError("where it looks is told with teacher forcing only: teacher_forcing_ratio=1")
+        if teacher_forcing_ratio == 1:
             return self.decoder(torch.cat([bos, target[:, :-1]], dim=1), self.encode(batch), need_weights)
         state = self.decoder.start(self.encode(batch))
         token = bos.squeeze(1)  # (B,)
@@ -117,20 +117,20 @@ class EncoderDecoder(nn.Module):
         for true in target.unbind(1):  # (B,)
             logits, state = self.decoder.step(token, state)  # (B, V)
             steps.append(logits)
-            is_true = torch.rand(len(true), device=true.device) < teacher_forcing  # (B,)
+            is_true = torch.rand(len(true), device=true.device) < teacher_forcing_ratio  # (B,)
             token = torch.where(is_true, true, logits.argmax(-1))
         return torch.stack(steps, dim=1)  # (B, T, V)
 
 
-def _drop_some(there: dict[str, Tensor | None], B: int, share: float, device: torch.device) -> dict[str, Tensor]:
-    """Of `share` of the examples leave out one modality, each as often as another, but never the only one of an example."""
+def _drop_modality(there: dict[str, Tensor | None], B: int, fraction: float, device: torch.device) -> dict[str, Tensor]:
+    """Of `fraction` of the examples leave out one modality, each as often as another, but never the only one of an example."""
     there = {name: torch.ones(B, dtype=torch.bool, device=device) if has is None else has for name, has in there.items()}
     count = torch.stack(list(there.values())).sum(0)  # (B,)
-    chosen = (torch.rand(B, device=device) * len(there) / share).floor()  # (B,) 0, 1, …: drop that one; larger: none
+    chosen = (torch.rand(B, device=device) * len(there) / fraction).floor()  # (B,) 0, 1, …: drop that one; larger: none
     return {name: has & ((chosen != i) | (count < 2)) for i, (name, has) in enumerate(there.items())}
 
 
-def _encode_some(encoder: nn.Module, inputs: list[Tensor], there: Tensor | None) -> Memory:
+def _encode_present(encoder: nn.Module, inputs: list[Tensor], there: Tensor | None) -> Memory:
     """The memory of the inputs, each (B, …), that are `there` (B,); the other rows have nothing to look at.
 
     The others are not computed either: batch norm would mix blank pictures into what it knows of real ones. Where none is
@@ -165,7 +165,7 @@ class ModelConfig:
     joint_vocabulary: bool = False  # source and target have the same words, and share one embedding
     modality_dropout: float = 0.0  # these three: see `EncoderDecoder`
     label_smoothing: float = 0.0
-    teacher_forcing: float = 1.0
+    teacher_forcing_ratio: float = 1.0
 
 
 def build_model(config: ModelConfig) -> EncoderDecoder:
@@ -182,9 +182,9 @@ def build_model(config: ModelConfig) -> EncoderDecoder:
         source_size = config.encoders.get("source", {}).get("vocab_size", 0)
         if source_size != config.vocab_size:
             raise ValueError(f"a joint vocabulary has one size, not {source_size} and {config.vocab_size}")
-        table(encoders["source"]).weight = table(decoder).weight
+        token_embedding(encoders["source"]).weight = token_embedding(decoder).weight
     return EncoderDecoder(
-        encoders, decoder, config.modality_dropout, config.label_smoothing, config.teacher_forcing
+        encoders, decoder, config.modality_dropout, config.label_smoothing, config.teacher_forcing_ratio
     )
 
 
@@ -200,6 +200,6 @@ def _build(registry: dict[str, Callable[..., nn.Module]], settings: dict, **size
         raise ValueError(f"{name}: {error}") from None
 
 
-def table(reader: nn.Module) -> nn.Embedding:
+def token_embedding(reader: nn.Module) -> nn.Embedding:
     """The embedding of the words of an encoder of sentences, or of a decoder."""
     return getattr(reader.embedding, "words", reader.embedding)

@@ -157,7 +157,7 @@ def search_tree(tree: Sequence[Candidate], vocabulary: Vocabulary) -> Figure:
     for i, candidate in enumerate(tree):
         if candidate.log_prob > -math.inf:
             children[candidate.parent].append(i)
-    ends = [i for i, candidate in enumerate(tree) if candidate.fate == "finished"]
+    ends = [i for i, candidate in enumerate(tree) if candidate.status == "finished"]
     winner = max(ends, key=lambda i: tree[i].score)
     best, depth, height = set(), {-1: 0}, {}
     while winner != -1:
@@ -182,7 +182,7 @@ def search_tree(tree: Sequence[Candidate], vocabulary: Vocabulary) -> Figure:
     axis.set_axis_off()
     for i in height.keys() - {-1}:
         word, parent, thick = tree[i], tree[i].parent, i in best
-        colour = GREEN if thick else GREY if word.fate == "dropped" else "black"
+        colour = GREEN if thick else GREY if word.status == "dropped" else "black"
         x, y = depth[i], height[i]
         axis.plot((x - 1, x - 0.92, x - 0.92, x), (height[parent], height[parent], y, y), color=colour,
                   linewidth=3 if thick else 0.8, zorder=2 if thick else 1, solid_capstyle="butt")  # fmt: skip
@@ -190,7 +190,7 @@ def search_tree(tree: Sequence[Candidate], vocabulary: Vocabulary) -> Figure:
         axis.text(x - 0.46, y - 0.08, vocabulary.words[word.token], color=colour, ha="center", va="bottom", fontsize=9,
                   family=[*_chinese_fonts(), "DejaVu Sans"])  # fmt: skip
         axis.text(x - 0.46, y + 0.09, f"{probability:.2f}", color=GREY, ha="center", va="top", fontsize=6.5)
-        if word.fate == "finished":
+        if word.status == "finished":
             axis.text(x + 0.06, y, f"{word.score:.2f}", color=colour, va="center", fontsize=9, weight="bold" if thick else None)
     return figure
 

@@ -38,11 +38,11 @@ def labelled(scenes: Sequence[Scene], size: int = 64) -> tuple[Tensor, Tensor]:
     index = {word: i for i, word in enumerate(LABELS)}
     for n, scene in enumerate(scenes):
         images[n] = draw(scene, size)
-        labels[n, [index[word] for thing in scene.things for word in thing.look]] = True
+        labels[n, [index[word] for obj in scene.objects for word in obj.attributes]] = True
     return images, labels
 
 
-def train_labels(
+def train_classifier(
     model: nn.Module, images: Tensor, labels: Tensor, epochs: int = 2, batch_size: int = 32, seed: int = 0
 ) -> list[float]:
     """Teach `model`, pictures -> logits (B, L), which labels are there; the loss of every step.
@@ -81,11 +81,11 @@ def _recipe(
 ) -> tuple[torch.optim.AdamW, LambdaLR]:
     """AdamW, and its schedule: the rate rises for the first tenth of all steps, then falls as a cosine."""
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.05, betas=betas)
-    return optimizer, LambdaLR(optimizer, partial(warmup_and_cosine, steps=steps, warmup=10))
+    return optimizer, LambdaLR(optimizer, partial(warmup_and_cosine, steps=steps, warmup_fraction=0.1))
 
 
 @torch.no_grad()
-def predict_labels(model: nn.Module, images: Tensor) -> Tensor:
+def predict_logits(model: nn.Module, images: Tensor) -> Tensor:
     """Logits (N, L), above 0 where the model says that the label is there. Puts the model into eval mode."""
     model.eval()
     device = next(model.parameters()).device
@@ -108,13 +108,13 @@ def pretrained_cnn(path: Path, scenes: int) -> ResNet:
         print(f"the CNN of {path}, trained before, is used")
         return model.to(pick_device()).eval()
     print(f"{path} is not there: a CNN is trained on {scenes:,} scenes and kept there", flush=True)
-    train_labels(model, *labelled_scenes("train", scenes))
+    train_classifier(model, *labelled_scenes("train", scenes))
     write_atomically(path, {"model": model.state_dict(), "labels": LABELS})
     return model.eval()
 
 
 @torch.no_grad()
-def kept_grids(cnn: nn.Module, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def extract_features(cnn: nn.Module, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """What a frozen CNN makes of images (N, 3, S, S) uint8, once for all: its last grids (N, C, h, w), on its device.
 
     Puts the CNN into eval mode.
@@ -124,7 +124,7 @@ def kept_grids(cnn: nn.Module, images: Tensor, dtype: torch.dtype = torch.float3
     return torch.cat([cnn.features(normalize(batch.to(device))).to(dtype) for batch in images.split(250)])
 
 
-def teach(
+def train_captioner(
     decoder: nn.Module,
     encoder: ImageEncoder | None,
     grids: Tensor | None,
@@ -140,7 +140,7 @@ def teach(
 
         loss = mean over all words of a batch of -log p(word | the true words before it, the picture)
 
-    grids (N, C, h, w) are what `kept_grids` gave; with None for both, the decoder learns the captions alone, as a language
+    grids (N, C, h, w) are what `extract_features` gave; with None for both, the decoder learns the captions alone, as a language
     model: its memory has no places. targets[n] are the captions of picture n, each (T,), words and <eos>;
     the next epoch takes the next one. `generator` shuffles, by default torch's own; an epoch leaves out the pictures that
     fill no batch. AdamW; the learning rate rises for the first tenth, then falls as a cosine.
@@ -163,7 +163,7 @@ def teach(
             shown = [targets[n][(n + epoch) % len(targets[n])] for n in batch.tolist()]
             target = collate([{"target": words} for words in shown])["target"].to(device)  # (B, T)
             inputs = F.pad(target[:, :-1], (1, 0), value=BOS)  # (B, T), one word behind
-            memory = encoder.remember(grids[batch].float()) if encoder else Memory.of_nothing(batch_size, decoder.embed_dim, device)
+            memory = encoder.encode_features(grids[batch].float()) if encoder else Memory.empty(batch_size, decoder.embed_dim, device)
             logits = decoder(inputs, memory)  # (B, T, V)
             loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
             optimizer.zero_grad()

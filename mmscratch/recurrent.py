@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .attention import AdditiveAttention, Memory, check_fusion, owners, scaled_dot_product_attention
+from .attention import AdditiveAttention, Memory, check_fusion, memory_index, scaled_dot_product_attention
 from .text import PAD
 
 
@@ -43,7 +43,7 @@ class LSTMCell(nn.Module):
         return hidden, cell
 
 
-class _Steps(torch.autograd.Function):
+class LSTMFunction(torch.autograd.Function):
     """All steps of one layer in one direction, and backpropagation through time by hand (Werbos 1990).
 
     A step takes the state (h, c) to (h', c'). Its gates i, f, g, o are those of LSTMCell, activated:
@@ -172,7 +172,7 @@ class LSTM(nn.Module):
             x, ended = x.flip(0), None if live is None else ended.flip(0)
         inputs = F.linear(x.contiguous(), weight_ih, bias_ih + bias_hh)  # (T, B, 4H)
         hidden, weight_hh = hidden.to(inputs.dtype), weight_hh.to(inputs.dtype)
-        output, cell = _Steps.apply(inputs, hidden, cell.to(weight_ih.dtype), weight_hh, ended)
+        output, cell = LSTMFunction.apply(inputs, hidden, cell.to(weight_ih.dtype), weight_hh, ended)
         hidden = output[-1]
         if backwards:
             output = output.flip(0)
@@ -247,8 +247,8 @@ class LSTMDecoder(nn.Module):
         self.fusion, self.dropout, self.embed_dim = fusion, dropout, embed_dim
         self.embedding = nn.Embedding(vocab_size, embed_dim, padding_idx=PAD)
         nn.init.normal_(self.embedding.weight, std=embed_dim**-0.5)
-        self.glance = nn.Linear(embed_dim, hidden_size)
-        self.first_state = nn.Linear(hidden_size, 2 * num_layers * hidden_size)
+        self.init_proj = nn.Linear(embed_dim, hidden_size)
+        self.init_state = nn.Linear(hidden_size, 2 * num_layers * hidden_size)
         self.lstm = LSTM(embed_dim, hidden_size, num_layers, dropout=dropout)
         for layer in range(num_layers):
             nn.init.constant_(self.lstm.get_parameter(f"bias_ih_l{layer}").detach()[hidden_size : 2 * hidden_size], 3.0)
@@ -269,15 +269,15 @@ class LSTMDecoder(nn.Module):
             raise ValueError('an LSTM with fusion="prefix" looks once, before the first word: there are no weights')
         state = self.start(memory)
         outputs, _ = self.lstm(self._embed(tokens), (state.hidden, state.cell))  # (B, T, H)
-        return self._read_out(outputs, memory, need_weights)
+        return self._compute_logits(outputs, memory, need_weights)
 
     def start(self, memory: Memory) -> LSTMState:
         """The state before the first word: tanh(W₂ meanₙ relu(W₁ memoryₙ)).
 
         Without the relu, the mean would add up what is there and where, and lose what is where (Zaheer et al. 2017).
         """
-        glance = Memory(self.glance(memory.tokens).relu(), memory.mask).mean()  # (B, H)
-        first = self.first_state(glance).tanh()  # (B, 2 · layers · H)
+        init_proj = Memory(self.init_proj(memory.tokens).relu(), memory.mask).mean()  # (B, H)
+        first = self.init_state(init_proj).tanh()  # (B, 2 · layers · H)
         first = first.view(first.size(0), 2, self.lstm.num_layers, -1).permute(1, 2, 0, 3)  # (2, layers, B, H)
         return LSTMState(*first.contiguous(), memory)
 
@@ -285,12 +285,12 @@ class LSTMDecoder(nn.Module):
         """token (B,) -> the logits (B, V) of the next word, and the state after it."""
         outputs, (hidden, cell) = self.lstm(self._embed(token.unsqueeze(1)), (state.hidden, state.cell))  # (B, 1, H)
         outputs = outputs.reshape(len(state.memory.tokens), -1, outputs.size(-1))  # (memories, beams, H)
-        logits = self._read_out(outputs, state.memory)  # as the words of a sentence, beams look at one memory together
+        logits = self._compute_logits(outputs, state.memory)  # as the words of a sentence, beams look at one memory together
         return logits.flatten(0, 1), LSTMState(hidden, cell, state.memory)
 
     def reorder(self, state: LSTMState, index: Tensor) -> LSTMState:
         """The states of the sentences `index` (B',), in that order."""
-        owner = owners(index, state.hidden.size(1), len(state.memory.tokens))
+        owner = memory_index(index, state.hidden.size(1), len(state.memory.tokens))
         memory = state.memory if owner is None else Memory(*(part.index_select(0, owner) for part in state.memory))
         return LSTMState(state.hidden.index_select(1, index), state.cell.index_select(1, index), memory)
 
@@ -298,16 +298,16 @@ class LSTMDecoder(nn.Module):
         words = self.embedding(tokens) * self.embedding.embedding_dim**0.5  # (B, T, D), of variance 1; as an output, 1/D
         return F.dropout(words, self.dropout, self.training)
 
-    def _read_out(self, outputs: Tensor, memory: Memory, need_weights: bool = False):
+    def _compute_logits(self, outputs: Tensor, memory: Memory, need_weights: bool = False):
         weights = None
         if self.fusion == "cross_attention":
-            context, weights = self._look(outputs, memory, need_weights)
+            context, weights = self._attend(outputs, memory, need_weights)
             outputs = torch.cat([outputs, context], dim=-1)  # (B, T, H + D)
         outputs = F.dropout(self.combine(outputs).tanh(), self.dropout, self.training)  # (B, T, D)
         logits = F.linear(outputs, self.embedding.weight, self.bias)  # (B, T, V)
         return (logits, weights[:, None, None]) if need_weights else logits
 
-    def _look(self, outputs: Tensor, memory: Memory, need_weights: bool) -> tuple[Tensor, Tensor | None]:
+    def _attend(self, outputs: Tensor, memory: Memory, need_weights: bool) -> tuple[Tensor, Tensor | None]:
         """outputs (B, T, H) -> what each sees, (B, T, D), and where it looked, (B, T, N), or None."""
         tokens, mask = memory.tokens, memory.mask.unsqueeze(1)  # (B, N, D), (B, 1, N)
         if self.additive is not None:

@@ -39,7 +39,7 @@ class GradScaler:
                 self.scale, self.good_steps = 2 * self.scale, 0
 
 
-def first_not_finite(model: nn.Module, batch: dict[str, Tensor]) -> str:
+def first_nonfinite(model: nn.Module, batch: dict[str, Tensor]) -> str:
     """Where the first number stands that is not finite, after a backward pass: a weight, a layer's output, a gradient."""
 
     def finite(output) -> bool:
@@ -91,7 +91,7 @@ def write_atomically(path: Path, state: dict) -> None:
             beside.unlink()
 
 
-def random_state() -> dict:
+def get_rng_state() -> dict:
     """The state of torch's generators of random numbers, on the CPU and on its GPU, as plain values."""
     return {
         "torch": torch.get_rng_state(),
@@ -99,8 +99,8 @@ def random_state() -> dict:
     }
 
 
-def set_random_state(state: dict) -> None:
-    """Let the generators continue from where `random_state` found them."""
+def set_rng_state(state: dict) -> None:
+    """Let the generators continue from where `get_rng_state` found them."""
     torch.set_rng_state(state["torch"])
     states = dict(state["device"])
     for name, device in _devices():
@@ -115,10 +115,10 @@ def _devices() -> list[tuple]:
 
 
 @contextlib.contextmanager
-def random_state_kept():
+def preserve_rng_state():
     """What is drawn within disturbs nobody outside."""
-    before = random_state()
+    before = get_rng_state()
     try:
         yield
     finally:
-        set_random_state(before)
+        set_rng_state(before)

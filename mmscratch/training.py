@@ -13,28 +13,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .batches import BucketSampler, Examples, Feed, collate, make_loader, to_device
+from .batches import BucketSampler, Examples, Prefetcher, collate, make_loader, to_device
 from .engine import distributed
-from .engine.devices import Precision, pick_device, pick_precision, repeatable
+from .engine.devices import Precision, deterministic, pick_device, pick_precision
 from .engine.progress import Progress, profiled
 from .engine.runs import VERSION, read_run
-from .engine.signals import StopSignals, explained
+from .engine.signals import StopSignals, translate_errors
 from .finetuning import (
-    adapt,
     fingerprint,
-    load_change,
+    gradual_unfreezing,
+    load_lora,
     parameter_groups,
-    thaw,
-    trained_state,
+    prepare_for_finetuning,
+    trainable_state,
     vocabulary_states,
 )  # fmt: skip
 from .model import ModelConfig, build_model
 from .reliability import (
     GradScaler,
-    first_not_finite,
-    random_state,
-    random_state_kept,
-    set_random_state,
+    first_nonfinite,
+    get_rng_state,
+    preserve_rng_state,
+    set_rng_state,
     write_atomically,
 )  # fmt: skip
 
@@ -49,9 +49,9 @@ class TrainConfig:
 
     epochs: int = 1
     batch_size: int = 64  # examples per step, over all processes
-    accumulate: int = 1  # micro-batches in which each process computes its share, in turn: less memory, same gradient
+    accumulation_steps: int = 1  # micro-batches in which each process computes its share, in turn: less memory, same gradient
     learning_rate: float = 2e-3  # at its peak
-    warmup: int = 20  # the learning rate rises during 1/20 of all steps, then falls as a cosine
+    warmup_fraction: float = 0.05  # of all steps: the learning rate rises linearly, then falls as a cosine
     weight_decay: float = 0.05  # of matrices; biases, norms and single vectors do not decay
     clip_norm: float = 1.0
     precision: str = "auto"  # or "float32", "bfloat16", "float16"
@@ -62,14 +62,14 @@ class TrainConfig:
     bucket_batches: int | None = 50  # see `BucketSampler`
     start_from: str = ""  # the folder of a run whose weights are the first ones
     freeze: tuple[str, ...] = ()  # names of parameters that are not trained (see `finetuning.freeze`)
-    thaw: float = 0.0  # the fraction of all steps during which frozen layers become free, one by one; 0: they never do
+    gradual_unfreezing: float = 0.0  # the fraction of all steps during which frozen layers become free, one by one; 0: they never do
     layer_decay: float = 1.0  # the learning rate of a layer, as a fraction of that of the layer after it
     lora: int = 0  # the rank of the change that is trained instead of the decoder's weights; 0: the weights are trained
 
 
-def warmup_and_cosine(step: int, steps: int, warmup: int) -> float:
-    """The learning rate's factor: it rises to 1 for one in `warmup` of all steps, and falls as half a cosine to 0."""
-    return min(warmup * (step + 1) / steps, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+def warmup_and_cosine(step: int, steps: int, warmup_fraction: float) -> float:
+    """The learning rate's factor: a linear warmup to 1 in the fraction `warmup_fraction` of all steps, then half a cosine to 0."""
+    return min((step + 1) / (warmup_fraction * steps), 0.5 + 0.5 * math.cos(math.pi * step / steps))
 
 
 class Step(NamedTuple):
@@ -102,7 +102,7 @@ class Trainer:
     metrics.jsonl   a line each second or few steps (see `Progress`)
 
     A model has `loss(batch) -> (sum, count)`; a step goes down the gradient of (sum / count), added up over the micro-batches
-    of all processes. If the folder holds an unfinished run of the same settings, `fit` resumes it. `facts` are kept in the
+    of all processes. If the folder holds an unfinished run of the same settings, `fit` resumes it. `metadata` are kept in the
     checkpoint for whoever uses the model: its task and its data.
 
     With several processes (see engine/distributed.py) the batch, and so the training, is that of one process; only rank 0
@@ -116,19 +116,19 @@ class Trainer:
         config: TrainConfig,
         data: tuple[Examples, Examples],
         folder: str | Path,
-        facts: dict | None = None,
+        metadata: dict | None = None,
     ):
         self.model_config = model_config
         self.config = config
         self.train, self.validation = data
         self.folder = Path(folder)
-        self.facts = facts or {}
+        self.metadata = metadata or {}
         self._check()
         self.rank = distributed.rank()
-        self.processes = distributed.size()
+        self.processes = distributed.world_size()
         self.device = pick_device()
-        self.feed = self._make_feed()
-        self.epoch_steps = len(self.feed.loader)
+        self.prefetcher = self._make_feed()
+        self.epoch_steps = len(self.prefetcher.loader)
         self.steps = config.epochs * self.epoch_steps
         self.step = self.skipped = self.skipped_in_a_row = 0
         self.best_loss = math.inf
@@ -141,10 +141,10 @@ class Trainer:
         if len(self.train) == 0 or len(self.validation) == 0:
             numbers = f"{len(self.train)} examples to train on and {len(self.validation)} to validate with"
             raise ValueError(f"{numbers}: both are needed")
-        if self.config.lora and self.config.thaw:
+        if self.config.lora and self.config.gradual_unfreezing:
             raise ValueError("thaw frees what is frozen, but with a LoRA the rest of the model is to stay as it was: choose one")
 
-    def _make_feed(self) -> Feed:
+    def _make_feed(self) -> Prefetcher:
         workers = self.config.workers
         if workers is None:
             workers = min(8, (os.cpu_count() or 1) // self.processes) if self.device.type == "cuda" else 0
@@ -155,20 +155,20 @@ class Trainer:
             self.config.bucket_batches,
             (self.rank, self.processes),
         )
-        return Feed(make_loader(self.train, sampler, workers), self.device)
+        return Prefetcher(make_loader(self.train, sampler, workers), self.device)
 
     def _build(self, saved: dict | None) -> None:
         """Make the model and its optimizer, as they begin, or as a checkpoint has them."""
         config = self.config
-        with random_state_kept():
+        with preserve_rng_state():
             torch.manual_seed(config.seed)
             self.model = build_model(self.model_config)
             start_from = "" if saved and not config.lora else config.start_from  # a saved run has no more need of it
             dropout = self.model_config.decoder.get("dropout", 0.0)
-            adapt(self.model, self.train.vocabularies, start_from, config.lora, config.freeze, dropout)
+            prepare_for_finetuning(self.model, self.train.vocabularies, start_from, config.lora, config.freeze, dropout)
             self.model.to(self.device)
             torch.manual_seed(config.seed + 1 + self.rank)  # for dropout: another seed in each process
-            self.random_state = random_state()
+            self.get_rng_state = get_rng_state()
         self.precision = self._precision(saved)
         self.scaler = GradScaler(self.precision.dtype)
         self.model = self.model.to(memory_format=self.precision.layout)
@@ -191,17 +191,17 @@ class Trainer:
         worker), ConnectionError (another process ended), OSError (cannot write), each with one clear line.
         """
         path = self.folder / "metrics.jsonl" if self.rank == 0 else None
-        progress = Progress(path, (self.step, self.steps), self.feed.waiting, self.device, self.model.counts)
+        progress = Progress(path, (self.step, self.steps), self.prefetcher.data_time, self.device, self.model.loss_unit)
         with (
-            closing(progress), self.signals, explained(self._where), self.feed.explained(),
-            random_state_kept(), repeatable(self.device),
+            closing(progress), self.signals, translate_errors(self._where), self.prefetcher.worker_errors(),
+            preserve_rng_state(), deterministic(self.device),
         ):  # fmt: skip
-            set_random_state(self.random_state)
+            set_rng_state(self.get_rng_state)
             self.saved_at = time.monotonic()
             self.model.train()
             batches = self._batches()
             for batch in profiled(batches, self.folder) if profile and self.rank == 0 else batches:
-                if self.config.thaw and thaw(self.model, self.frozen, self.step / (self.config.thaw * self.steps)):
+                if self.config.gradual_unfreezing and gradual_unfreezing(self.model, self.frozen, self.step / (self.config.gradual_unfreezing * self.steps)):
                     self._wrap()
                 stats = self._train_step(batch)
                 self.step += 1
@@ -214,12 +214,12 @@ class Trainer:
                     self._save("last.pt", resumable=True)
                 if stats.stop:
                     break
-            if self.signals.asked or self.step < self.steps:
+            if self.signals.requested or self.step < self.steps:
                 raise KeyboardInterrupt(f"stopped at step {self.step} of {self.steps}; the same command goes on from there")
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         while self.step < self.steps:
-            yield from self.feed.batches(*divmod(self.step, self.epoch_steps))
+            yield from self.prefetcher.batches(*divmod(self.step, self.epoch_steps))
 
     def _wrap(self) -> None:
         """`forward` is the model's loss with the same weights, compiled and shared between processes."""
@@ -235,16 +235,16 @@ class Trainer:
 
         # forward and backward
         loss, count, examples, unit = self._gradient(batch)
-        self.feed.prefetch()  # while a GPU is still busy with the gradient
+        self.prefetcher.prefetch()  # while a GPU is still busy with the gradient
 
         # add up over the processes
         late = self.rank == 0 and time.monotonic() - self.saved_at > SAVE_SECONDS
-        flags = [loss.new_tensor(float(flag)) for flag in (self.signals.asked, late)]
-        loss, count, examples, stop, save = distributed.total(torch.stack([loss, count, examples, *flags]))
+        flags = [loss.new_tensor(float(flag)) for flag in (self.signals.requested, late)]
+        loss, count, examples, stop, save = distributed.all_reduce(torch.stack([loss, count, examples, *flags]))
 
         # clip
         self.scaler.unscale(self.model.parameters())
-        if self.config.accumulate > 1:
+        if self.config.accumulation_steps > 1:
             self._rescale(unit / count)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         stats = Step(*torch.stack([loss, count, examples, norm, stop, save]).tolist())  # here the CPU waits, once a step
@@ -275,7 +275,7 @@ class Trainer:
         loss = torch.zeros((), device=self.device)
         count = torch.zeros((), device=self.device)
         unit = None
-        micro_batches = min(self.config.accumulate, B)
+        micro_batches = min(self.config.accumulation_steps, B)
         for i in range(micro_batches):
             micro_batch = {name: value[i::micro_batches] for name, value in batch.items()}  # short and long ones in each
             is_last = i == micro_batches - 1  # only then do processes exchange gradients
@@ -283,7 +283,7 @@ class Trainer:
                 with self.precision.autocast():
                     part, part_count = self.forward(micro_batch)
                 if unit is None:
-                    unit = distributed.total(part_count.float().clone())
+                    unit = distributed.all_reduce(part_count.float().clone())
                     unit[unit == 0] = 1  # the others may have what the first micro-batch lacks
                 # DistributedDataParallel takes the mean over processes: times their number, it is the sum
                 (part * self.scaler.scale * self.processes / unit).backward()
@@ -297,7 +297,7 @@ class Trainer:
                 parameter.grad *= factor
 
     def _set_learning_rates(self) -> None:
-        factor = warmup_and_cosine(self.step - self.skipped, self.steps, self.config.warmup)
+        factor = warmup_and_cosine(self.step - self.skipped, self.steps, self.config.warmup_fraction)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * factor * group.get("factor", 1.0)
 
@@ -310,7 +310,7 @@ class Trainer:
         self.model.zero_grad()
         self._gradient(batch)  # once more: clipping has spoilt what was finite
         with self.precision.autocast():
-            culprit = first_not_finite(self.model, batch)
+            culprit = first_nonfinite(self.model, batch)
         raise FloatingPointError(
             f"{self.skipped_in_a_row} steps in a row had no finite gradient in {self.precision}, up to {self._where()}; what is "
             f"not finite first is {culprit}. Try a lower --learning-rate or another --precision, with another --to"
@@ -339,7 +339,7 @@ class Trainer:
             total += part.item()
             count += part_count.item()
         self.model.train()
-        total, count = distributed.total(torch.tensor([total, count], dtype=torch.double)).tolist()
+        total, count = distributed.all_reduce(torch.tensor([total, count], dtype=torch.double)).tolist()
         return total / count
 
     def _precision(self, saved: dict | None) -> Precision:
@@ -348,18 +348,18 @@ class Trainer:
             print(f"going on with {self.folder} at step {saved['step']} of {self.steps}")
             return Precision(self.device, getattr(torch, saved["dtype"]), saved["channels_last"])
         precision, why = pick_precision(self.device, self.config.precision)
-        precision = Precision(self.device, *distributed.from_main((precision.dtype, precision.channels_last)))
+        precision = Precision(self.device, *distributed.broadcast((precision.dtype, precision.channels_last)))
         print(f"device: {self.device}; precision: {precision} ({why})")
         return precision
 
     def _where(self) -> str:
-        at_once = math.ceil(self.config.batch_size / (self.processes * self.config.accumulate))
+        at_once = math.ceil(self.config.batch_size / (self.processes * self.config.accumulation_steps))
         return f"step {self.step + 1} ({at_once} examples at once, on {self.device})"
 
     def _settings(self) -> dict:
         """What must be the same to resume a run."""
         settings = {"examples": len(self.train), "vocabularies": vocabulary_states(self.train.vocabularies)}
-        settings |= self.facts
+        settings |= self.metadata
         settings |= asdict(self.model_config)
         settings |= asdict(self.config)
         del settings["workers"]  # which change nothing
@@ -369,12 +369,12 @@ class Trainer:
         """Write a checkpoint: rank 0 writes, with the random states of all."""
         state = {
             "version": VERSION,
-            "model": trained_state(self.model) if self.base else self.model.state_dict(),
+            "model": trainable_state(self.model) if self.base else self.model.state_dict(),
             "base": self.base,  # a LoRA is kept without the weights that it changes
             "model_config": asdict(self.model_config),
             "train_config": asdict(self.config),
             "vocabularies": vocabulary_states(self.train.vocabularies),
-            "facts": self.facts,
+            "metadata": self.metadata,
             "step": self.step,
             "history": self.history,
         }
@@ -398,26 +398,26 @@ class Trainer:
             "best_loss": self.best_loss,
             "dtype": str(self.precision.dtype).removeprefix("torch."),
             "channels_last": self.precision.channels_last,
-            "random_states": distributed.gather(random_state()),
+            "rng_states": distributed.all_gather(get_rng_state()),
         }
 
     def _saved(self) -> dict | None:
         """The checkpoint to resume, if there is one; rank 0 reads it for all."""
         path = self.folder / "last.pt"
-        saved = distributed.from_main(read_run(path, self._settings()) if self.rank == 0 and path.exists() else None)
-        if saved and len(saved["random_states"]) != self.processes:
-            before = len(saved["random_states"])
+        saved = distributed.broadcast(read_run(path, self._settings()) if self.rank == 0 and path.exists() else None)
+        if saved and len(saved["rng_states"]) != self.processes:
+            before = len(saved["rng_states"])
             print(f"saved by {before} processes, gone on with by {self.processes}: the same, but not to the bit")
         return saved
 
     def _restore(self, saved: dict) -> None:
         if self.base:
-            load_change(self.folder / "last.pt", self.model, saved)
+            load_lora(self.folder / "last.pt", self.model, saved)
         else:
             self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         vars(self.scaler).update(saved["scaler"])
         for name in ("step", "skipped", "skipped_in_a_row", "best_loss", "history"):
             setattr(self, name, saved[name])
-        if len(saved["random_states"]) == self.processes:
-            self.random_state = saved["random_states"][self.rank]
+        if len(saved["rng_states"]) == self.processes:
+            self.get_rng_state = saved["rng_states"][self.rank]

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import Memory, MultiHeadAttention, check_fusion, owners
+from .attention import Memory, MultiHeadAttention, check_fusion, memory_index
 from .text import PAD
 
-KeysValues = tuple[Tensor, Tensor]  # each (B, H, N, D/H)
+KeyValueCache = tuple[Tensor, Tensor]  # each (B, H, N, D/H)
 
 
 class TransformerBlock(nn.Module):
@@ -55,11 +55,11 @@ class TransformerBlock(nn.Module):
         x: Tensor,
         mask: Tensor | None = None,
         causal: bool = False,
-        past: KeysValues | None = None,
-        memory: KeysValues | None = None,
+        past: KeyValueCache | None = None,
+        memory: KeyValueCache | None = None,
         memory_mask: Tensor | None = None,
         need_weights: bool = False,
-    ) -> tuple[Tensor, KeysValues, Tensor | None]:
+    ) -> tuple[Tensor, KeyValueCache, Tensor | None]:
         """x (B, T, D) -> the same, changed; the keys and values that were attended to; the weights
         if they are needed.
 
@@ -173,13 +173,13 @@ class TransformerState(NamedTuple):
     Each list has an entry a layer.
     """
 
-    past: list[KeysValues | None]  # of the prefix, if there is one, and the words so far
-    memory: list[KeysValues | None]  # of what cross-attention looks at; the same at every step
+    past: list[KeyValueCache | None]  # of the prefix, if there is one, and the words so far
+    memory: list[KeyValueCache | None]  # of what cross-attention looks at; the same at every step
     mask: Tensor  # (B, N), the memory's; as of the memory, there is one for all beams of a picture
     length: int  # words so far
 
 
-def _pick(layers: list[KeysValues | None], index: Tensor) -> list[KeysValues | None]:
+def _pick(layers: list[KeyValueCache | None], index: Tensor) -> list[KeyValueCache | None]:
     """The sentences `index` (B',) of each layer's keys and values."""
     picked = []
     for pair in layers:
@@ -199,7 +199,8 @@ class TransformerDecoder(nn.Module):
 
     The embedding is also the output (tied). Words that are padding stand behind the others, where
     none can see them.
-    Source: Radford et al. 2019 (GPT-2), whose weights load through `weights.load_folder`.
+    Source: Radford et al. 2019 (GPT-2), whose GELU is the approximation `approximate="tanh"`; its weights load through
+    `weights.load_folder`.
     """
 
     def __init__(
@@ -212,6 +213,7 @@ class TransformerDecoder(nn.Module):
         fusion: str = "cross_attention",
         dropout: float = 0.0,
         mlp_dim: int | None = None,
+        approximate: str = "none",
     ):
         super().__init__()
         check_fusion(fusion)
@@ -223,7 +225,7 @@ class TransformerDecoder(nn.Module):
             "dropout": dropout,
             "cross_attention": fusion == "cross_attention",
             "mlp_dim": mlp_dim,
-            "approximate": "tanh",
+            "approximate": approximate,
         }
         self.blocks = nn.ModuleList()
         for _ in range(num_layers):
@@ -269,7 +271,7 @@ class TransformerDecoder(nn.Module):
         memory = state.memory
         mask = state.mask
         rows = len(mask) if past[0] is None else len(state.past[0][0])
-        owner = index if self.fusion == "prefix" else owners(index, rows, len(mask))
+        owner = index if self.fusion == "prefix" else memory_index(index, rows, len(mask))
         if owner is not None:
             memory = _pick(memory, owner)
             mask = mask.index_select(0, owner)

@@ -277,9 +277,9 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Memory:
         _check_size(images, self.image_size)
-        return self.remember(self.backbone.features(normalize(images)))
+        return self.encode_features(self.backbone.features(normalize(images)))
 
-    def remember(self, grid: Tensor) -> Memory:
+    def encode_features(self, grid: Tensor) -> Memory:
         """The backbone's grid (B, C, h, w) -> Memory (B, h·w, D). Of a frozen backbone, grids can be kept."""
         tokens = self.norm(self.projection(grid.flatten(2).transpose(1, 2)) + self.position)  # (B, h·w, D)
         for block in self.blocks:

@@ -79,12 +79,12 @@ TORCHVISION = {
 }
 
 
-class Misfits(NamedTuple):
+class IncompatibleKeys(NamedTuple):
     """What of a state dict did not fit a model, by name, each with a reason."""
 
     missing: list[str]  # in the state dict
     unexpected: list[str]  # by the model
-    other_shape: list[str]
+    mismatched: list[str]
 
     def __str__(self) -> str:
         kinds = zip(("missing", "unexpected", "of another shape"), self)
@@ -96,17 +96,17 @@ def _shortened(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def load_fitting(model: nn.Module, state: State) -> Misfits:
+def load_matching(model: nn.Module, state: State) -> IncompatibleKeys:
     """Load what has the same name and shape in both, leave the rest of the model as it is, and say what did not fit."""
     ours = model.state_dict()
     common = [name for name in ours if name in state]
     fitting = {name: state[name] for name in common if state[name].shape == ours[name].shape}
     model.load_state_dict(fitting, strict=False)
     shapes = [f"{name} {tuple(state[name].shape)}, here {tuple(ours[name].shape)}" for name in common if name not in fitting]
-    return Misfits([name for name in ours if name not in state], [name for name in state if name not in ours], shapes)
+    return IncompatibleKeys([name for name in ours if name not in state], [name for name in state if name not in ours], shapes)
 
 
-def keep_rows(old: Tensor, old_words: Sequence[str], new: Tensor, new_words: Sequence[str]) -> Tensor:
+def transfer_embedding_rows(old: Tensor, old_words: Sequence[str], new: Tensor, new_words: Sequence[str]) -> Tensor:
     """For another vocabulary: `new` (V', …), but for words that both know with the rows of `old` (V, …)."""
     index = {word: i for i, word in enumerate(old_words)}
     known = [(i, index[word]) for i, word in enumerate(new_words) if word in index]
@@ -144,7 +144,7 @@ def load_folder(folder: str | Path) -> TransformerDecoder | TransformerEncoder:
     """A folder that transformers' save_pretrained wrote -> our model with its weights, in float32 and eval mode.
 
     By the "model_type" in config.json, "gpt2" becomes a `TransformerDecoder` with fusion="prefix" (over
-    `Memory.of_nothing` it is the language model that it was), and "bert" a `TransformerEncoder`. See `from_gpt2` and
+    `Memory.empty` it is the language model that it was), and "bert" a `TransformerEncoder`. See `from_gpt2` and
     `from_bert` for what is dropped. The weights are in model.safetensors or pytorch_model.bin, or in parts with an index.
 
     Raises FileNotFoundError or ValueError, in one line, where a file is not there or damaged, config.json asks for
@@ -187,7 +187,7 @@ def _build(config: dict) -> tuple[nn.Module, Callable[[State], State]]:
     if not isinstance(norm_eps, float):
         raise ValueError(f'"layer_norm_eps" is {norm_eps!r:.50}, not a number such as 1e-12')
     if kind == "gpt2":
-        return TransformerDecoder(*sizes, fusion="prefix"), from_gpt2
+        return TransformerDecoder(*sizes, fusion="prefix", approximate="tanh"), from_gpt2
     return TransformerEncoder(*sizes, pre_norm=False, norm_eps=norm_eps), from_bert
 
 
@@ -247,7 +247,7 @@ def _published(name: str):
 
 def _fill(model: nn.Module, state: State) -> nn.Module:
     """The model with all of these weights, in eval mode; raises ValueError, listing what does not fit."""
-    misfits = load_fitting(model, state)
+    misfits = load_matching(model, state)
     missing = [name for name in misfits.missing if not name.endswith("num_batches_tracked")]  # unknown to older files
     misfits = misfits._replace(missing=missing)
     if any(misfits):

@@ -192,7 +192,7 @@ def training_step(decoder, tokens, memory):
 
 def quickstart_step(folder):
     """(a step of quickstart in the loop, the same in the five lines that everybody writes first)"""
-    training, validation = SceneCaptions("train", 19_200, one_each=True), SceneCaptions("validation", 20)
+    training, validation = SceneCaptions("train", 19_200, one_caption_each=True), SceneCaptions("validation", 20)
     vocabulary = Vocabulary.build(c for data in (training, validation) for captions in data.references for c in captions)
     vocabularies = {"target": vocabulary}
     examples = Examples(training, vocabularies), Examples(validation, vocabularies)
@@ -201,7 +201,7 @@ def quickstart_step(folder):
     trainer = Trainer(model_config, config, examples, folder)
     trainer.folder.mkdir(parents=True, exist_ok=True)
     metrics = trainer.folder / "metrics.jsonl"
-    progress = Progress(metrics, (0, trainer.steps), trainer.feed.waiting, trainer.device, trainer.model.counts)
+    progress = Progress(metrics, (0, trainer.steps), trainer.prefetcher.data_time, trainer.device, trainer.model.counts)
     batches = trainer._batches()
 
     def ours():
@@ -270,7 +270,7 @@ def main() -> None:
     sentences = torch.randint(4, 8_000, (32, 65))
     compare(
         "a language model's step / torch.nn.TransformerEncoder's",
-        training_step(TransformerDecoder(*size, fusion="prefix"), sentences, Memory.of_nothing(32, 256)),
+        training_step(TransformerDecoder(*size, fusion="prefix"), sentences, Memory.empty(32, 256)),
         training_step(TorchGPT(*size), sentences, None),
     )
     changed = copy.deepcopy(decoder)

@@ -18,10 +18,10 @@ def expected(hypotheses, references) -> dict:
     """The same, of tokens."""
     scores = {name: [f"{x:.1f}" if "BLEU" in name else f"{x:.3f}" for x in estimate]
               for name, estimate in caption_scores(hypotheses, references).items()}  # fmt: skip
-    return scores | {"a reference exactly": share(sum(h in refs for h, refs in zip(hypotheses, references)), len(hypotheses))}
+    return scores | {"a reference exactly": fraction(sum(h in refs for h, refs in zip(hypotheses, references)), len(hypotheses))}
 
 
-def share(right, count) -> list[str]:
+def fraction(right, count) -> list[str]:
     """That of so many right ones, in %, and its interval."""
     return [f"{x:.1f}" for x in (100 * right / count, *bootstrap([100] * right + [0] * (count - right)))]
 
@@ -36,7 +36,7 @@ def error_of(capsys) -> str:
 def parts(out):
     """The printed table: part -> (parameters, percent trained)."""
     rows = re.findall(r"^(\S+) +([\d,]+) +([\d.]+) %$", out.split("parameters   trained\n")[1], re.MULTILINE)
-    return {name: (int(count.replace(",", "")), float(share)) for name, count, share in rows}
+    return {name: (int(count.replace(",", "")), float(fraction)) for name, count, fraction in rows}
 
 
 def quietly(command):

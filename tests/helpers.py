@@ -50,13 +50,13 @@ def tiny_config(vocab_size, image=IMAGE, decoder=LSTM, embed_dim=12, **settings)
 
 def tiny_trainer(folder, config=None, count=53, **model):
     """A trainer of a tiny model with dropout, batch norm and augmented pictures, on `count` captions of drawn scenes."""
-    training = SceneCaptions("train", count, size=32, one_each=True)
+    training = SceneCaptions("train", count, size=32, one_caption_each=True)
     validation = SceneCaptions("validation", 3, size=32)
     vocabulary = Vocabulary.build(c for data in (training, validation) for refs in data.references for c in refs)
     vocabularies = {"target": vocabulary}
     examples = Examples(training, vocabularies, augmented=True), Examples(validation, vocabularies)
-    config = config or TrainConfig(epochs=2, batch_size=7, warmup=4, evaluate_every=5, precision="float32")  # 16 steps
-    return Trainer(tiny_config(len(vocabulary), **model), config, examples, folder, facts={"data": "scenes"})
+    config = config or TrainConfig(epochs=2, batch_size=7, warmup_fraction=0.25, evaluate_every=5, precision="float32")  # 16 steps
+    return Trainer(tiny_config(len(vocabulary), **model), config, examples, folder, metadata={"data": "scenes"})
 
 
 def step_gradients(trainer, batch):

@@ -74,7 +74,7 @@ def test_every_chapter_has_exercises_and_each_stands_as_the_table_says():
         known = definitions(ast.parse(library(exercise)))
         assert all(isinstance(known[part], ast.FunctionDef) for part in exercise.parts), exercise.name
         tests = (ROOT / "tests" / exercise.tests_path).read_text()
-        assert all(f"\ndef {test.partition('[')[0]}(" in tests for test in exercise.tests.split()), exercise.name
+        assert all(f"\ndef {test.partition('[')[0]}(" in tests for test in exercise.tests), exercise.name
         assert len(exercise.wrong) >= 3 and len({wrong.hint for wrong in exercise.wrong}) == len(exercise.wrong)
         assert exercise.points > 0 and exercise.minutes > 0 and exercise.difficulty in ("easy", "medium", "hard")
 
@@ -184,8 +184,8 @@ def test_a_function_that_changes_what_the_tests_rely_on_gets_nothing():
     ],
 )
 def test_where_an_exercise_needs_files_those_outside_of_its_copy_are_out_of_reach(body, says):
-    told = "\n".join(described(verdict(ATOMIC, written(body, ATOMIC))))
-    assert says in told or "is not allowed" in told
+    stats = "\n".join(described(verdict(ATOMIC, written(body, ATOMIC))))
+    assert says in stats or "is not allowed" in stats
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
@@ -271,9 +271,9 @@ WRONG = {
 
 @pytest.mark.parametrize("body, says", WRONG.values(), ids=WRONG)
 def test_the_first_expectation_is_told_in_words_with_shapes(body, says):
-    told = "\n".join(described(verdict(SOFTMAX, written(body)), "mine.py"))
+    stats = "\n".join(described(verdict(SOFTMAX, written(body)), "mine.py"))
     for words in [*says, "The first: masked softmax"]:
-        assert words in told
+        assert words in stats
 
 
 def test_a_syntax_error_is_shown_at_its_line():

@@ -16,7 +16,7 @@ from mmscratch.attention import (
     causal_mask,
     doubly_stochastic_penalty,
     masked_softmax,
-    owners,
+    memory_index,
     scaled_dot_product_attention,
 )
 
@@ -390,7 +390,7 @@ def owners_by_hand(index, rows, memories):
     ([0, 0, 0], 1, 1, None),
 ])  # fmt: skip
 def test_owners_names_each_memory_once_where_beams_stay_together(index, rows, memories, expected):
-    answer = owners(torch.tensor(index), rows, memories)
+    answer = memory_index(torch.tensor(index), rows, memories)
     assert (answer if answer is None else answer.tolist()) == expected == owners_by_hand(index, rows, memories)
 
 
@@ -404,7 +404,7 @@ def test_owners_gives_every_sentence_its_own_memory():
             index = [i * beams + chance.randrange(beams) for i in kept for _ in range(wanted)]
         else:
             index = [chance.randrange(rows) for _ in range(chance.randint(1, 7))]
-        answer = owners(torch.tensor(index), rows, memories)
+        answer = memory_index(torch.tensor(index), rows, memories)
         answer = answer if answer is None else answer.tolist()
         assert answer == owners_by_hand(index, rows, memories)
         looked = list(range(memories)) if answer is None else answer  # the memories that are left, in this order

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch.utils.data import get_worker_info
 
-from mmscratch.batches import BucketSampler, Examples, Feed, collate, make_loader, to_device, with_numbers
-from mmscratch.data.dataset import DataSet, Lazy
+from mmscratch.batches import BucketSampler, Examples, Prefetcher, collate, make_loader, numericalize, to_device
+from mmscratch.data.dataset import DataSet, LazyColumn
 from mmscratch.images import augment
 from mmscratch.text import EOS, PAD, Vocabulary, tokenize
 
@@ -30,7 +30,7 @@ class Pictures(DataSet):
         self.texts = list(captions)
         self.references = [[tokenize(caption) for caption in of_one] for of_one in captions]
         self.names = [f"picture {i}" for i in range(len(captions))]
-        self.columns["image"] = Lazy(self.picture, range(len(captions)))
+        self.columns["image"] = LazyColumn(self.picture, range(len(captions)))
 
     def picture(self, index):
         image = torch.zeros(3, 23, 23, dtype=torch.uint8)
@@ -189,9 +189,9 @@ def test_processes_share_each_batch(count, batch_size, processes):
     settings = {"lengths": LENGTHS[:count], "batch_size": batch_size, "seed": 5, "bucket_batches": 3}
     for epoch, skip in ((0, 0), (1, 0), (1, 1)):
         alone = sampled(epoch, skip, **settings)
-        shares = [sampled(epoch, skip, **settings, shard=(rank, processes)) for rank in range(processes)]
-        assert len(alone) == -(-count // batch_size) - skip and {len(share) for share in shares} == {len(alone)}
-        for batch, *parts in zip(alone, *shares):
+        fractions = [sampled(epoch, skip, **settings, shard=(rank, processes)) for rank in range(processes)]
+        assert len(alone) == -(-count // batch_size) - skip and {len(fraction) for fraction in fractions} == {len(alone)}
+        for batch, *parts in zip(alone, *fractions):
             assert sorted(item for part in parts for item in part if item[1] is not None) == sorted(batch)
             blanks = [part for part in parts if any(visit is None for _, visit in part)]
             assert len(blanks) == max(processes - len(batch), 0)
@@ -202,9 +202,9 @@ def test_processes_share_each_batch(count, batch_size, processes):
 @pytest.mark.parametrize("processes", [2, 3, 5])
 def test_the_shares_of_a_batch_are_of_similar_length(processes):
     settings = {"lengths": LENGTHS[:990], "batch_size": 30, "bucket_batches": 3}
-    shares = [sampled(0, **settings, shard=(rank, processes)) for rank in range(processes)]
+    fractions = [sampled(0, **settings, shard=(rank, processes)) for rank in range(processes)]
     differences = []
-    for parts in zip(*shares):
+    for parts in zip(*fractions):
         words = [[LENGTHS[index] for index, _ in part] for part in parts]
         spread = max(map(max, words)) - min(map(min, words))
         differences.append((max(map(sum, words)) - min(map(sum, words))) / spread)
@@ -326,14 +326,14 @@ def a_feed_of(kind, workers, start_method="fork"):
         if start_method not in torch.multiprocessing.get_all_start_methods():
             pytest.skip(f"no {start_method} here")
         loader.multiprocessing_context = start_method
-    return Feed(loader, CPU)
+    return Prefetcher(loader, CPU)
 
 
-def fed(feed, epoch, skip=0, prefetches=0):
+def fed(prefetcher, epoch, skip=0, prefetches=0):
     """The batches of a feed, of which others are fetched ahead meanwhile."""
-    for batch in islice(feed.batches(epoch, skip), 99):  # more than there are: a feed without an end is a wrong one
+    for batch in islice(prefetcher.batches(epoch, skip), 99):  # more than there are: a feed without an end is a wrong one
         for _ in range(prefetches):
-            feed.prefetch()
+            prefetcher.prefetch()
         yield batch
 
 
@@ -344,32 +344,32 @@ def expected(pairs, epoch, skip=0):
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_a_feed_gives_the_sampler_s_batches_augmented(workers, pairs):
-    feed = a_feed_of(Pictures, workers)
+    prefetcher = a_feed_of(Pictures, workers)
     for epoch, skip, prefetches in ((0, 0, 0), (1, 2, 1), (1, 0, 2), (2, 4, 1), (2, 5, 1), (4, 0, 1)):
-        batches = list(fed(feed, epoch, skip, prefetches))
+        batches = list(fed(prefetcher, epoch, skip, prefetches))
         assert len(batches) == 5 - skip and same(batches, expected(pairs, epoch, skip))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_of_an_epoch_left_early_nothing_is_left(workers, pairs):
-    feed = a_feed_of(Pictures, workers)
-    for _ in fed(feed, 0, prefetches=1):
+    prefetcher = a_feed_of(Pictures, workers)
+    for _ in fed(prefetcher, 0, prefetches=1):
         break
-    assert same(fed(feed, 1), expected(pairs, 1))
+    assert same(fed(prefetcher, 1), expected(pairs, 1))
 
 
 def test_prefetch_fetches_one_batch_ahead(monkeypatch):
     read = []
     monkeypatch.setattr(Pictures, "picture", lambda data, index: read.append(index) or torch.zeros(3, 23, 23).byte())
-    feed = a_feed_of(Pictures, 0)
+    prefetcher = a_feed_of(Pictures, 0)
     for epoch, ahead in ((0, False), (1, True)):
         so_far = np.cumsum([len(batch) for batch in sampled(epoch, lengths=captioned().lengths, batch_size=8, seed=7)])
         read.clear()
-        for i, _ in enumerate(feed.batches(epoch)):
+        for i, _ in enumerate(prefetcher.batches(epoch)):
             assert len(read) == so_far[i]
             if ahead:
-                feed.prefetch()
-                feed.prefetch()
+                prefetcher.prefetch()
+                prefetcher.prefetch()
                 assert len(read) == so_far[min(i + 1, 4)]
 
 
@@ -383,12 +383,12 @@ def test_waiting_is_the_time_that_reading_took(prefetches, monkeypatch):
 
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(Pictures, "picture", picture)
-    feed = Feed(loader_of(captioned(), 1), CPU)  # 37 batches
+    prefetcher = Prefetcher(loader_of(captioned(), 1), CPU)  # 37 batches
     seconds = []
-    for _ in fed(feed, 0, prefetches=prefetches):
-        seconds.append(feed.waiting.seconds())
+    for _ in fed(prefetcher, 0, prefetches=prefetches):
+        seconds.append(prefetcher.data_time.seconds())
         now[0] += 100  # the model computes
-        assert feed.waiting.seconds() == 0
+        assert prefetcher.data_time.seconds() == 0
     assert seconds == ([0.5] + [0.25] * 35 + [0] if prefetches else [0.25] * 37)
 
 
@@ -437,10 +437,10 @@ class Broken(Pictures):
         return super().picture(index)
 
 
-def complaint(feed, epoch=0):
+def complaint(prefetcher, epoch=0):
     """What a feed says whose worker dies or fails."""
     try:
-        list(fed(feed, epoch))
+        list(fed(prefetcher, epoch))
     except ChildProcessError as error:
         error.__context__.__traceback__ = None  # it holds the workers in a circle, which ends them slowly, at any time
         return str(error)
@@ -454,17 +454,17 @@ def test_a_worker_that_dies_is_reported_in_one_line(kind, workers):
 
 
 def test_a_spawned_worker_changes_nothing_and_is_watched_as_well():
-    feed = a_feed_of(KillingLater, 1, "spawn")
-    assert same(fed(feed, 0), expected(captioned(), 0))
-    assert re.fullmatch(r"the data worker of process \d+ was killed \(Killed\)", complaint(feed, 1))
+    prefetcher = a_feed_of(KillingLater, 1, "spawn")
+    assert same(fed(prefetcher, 0), expected(captioned(), 0))
+    assert re.fullmatch(r"the data worker of process \d+ was killed \(Killed\)", complaint(prefetcher, 1))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_that_dies_while_the_model_computes_is_reported_as_well(workers):
-    feed = a_feed_of(Killing, workers)
+    prefetcher = a_feed_of(Killing, workers)
     says = r"^the data worker of process \d+ was killed \(Killed\)$"
-    with pytest.raises(ChildProcessError, match=says), feed.explained():
-        for _ in feed.batches(0):
+    with pytest.raises(ChildProcessError, match=says), prefetcher.worker_errors():
+        for _ in prefetcher.batches(0):
             time.sleep(2)  # the news comes within
 
 
@@ -517,14 +517,14 @@ def compute(device):
 @pytest.mark.gpu
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_side_stream_changes_nothing(workers, pairs):
-    feed = Feed(loader_of(pairs, 8, seed=7, workers=workers), torch.device("cuda"))
+    prefetcher = Prefetcher(loader_of(pairs, 8, seed=7, workers=workers), torch.device("cuda"))
     for epoch, skip, prefetches in ((0, 0, 0), (1, 2, 1), (2, 0, 2)):
         copies = []
-        for batch in feed.batches(epoch, skip):
+        for batch in prefetcher.batches(epoch, skip):
             compute("cuda")
             copies.append({name: value.clone() for name, value in batch.items()})  # queued behind it
             for _ in range(prefetches):  # which must not take the memory that the clone has yet to read
-                feed.prefetch()
+                prefetcher.prefetch()
         others = list(expected(pairs, epoch, skip))
         assert len(copies) == len(others) == 5 - skip
         for copy, other in zip(copies, others):
@@ -535,9 +535,9 @@ def test_the_side_stream_changes_nothing(workers, pairs):
 
 @pytest.mark.gpu
 def test_a_feed_s_memory_on_the_gpu_is_flat(pairs):
-    feed, used = Feed(loader_of(pairs, 8), torch.device("cuda")), []
+    prefetcher, used = Prefetcher(loader_of(pairs, 8), torch.device("cuda")), []
     for epoch in range(40):  # of 5 batches
-        for _ in fed(feed, epoch, prefetches=1):
+        for _ in fed(prefetcher, epoch, prefetches=1):
             torch.mm(torch.ones(257, 257, device="cuda"), torch.ones(257, 257, device="cuda"))
         torch.cuda.synchronize()
         used.append(torch.cuda.memory_allocated())
@@ -597,10 +597,10 @@ def test_has_image_is_there_where_some_lack_one_and_image_where_some_have_one(pi
 
 def test_words_become_numbers_where_there_is_a_vocabulary_for_them():
     picture = torch.zeros(3, 2, 2)
-    example = with_numbers({"source": ["two", "one"], "image": picture}, {"target": TARGET, "source": SOURCE})
+    example = numericalize({"source": ["two", "one"], "image": picture}, {"target": TARGET, "source": SOURCE})
     assert example.keys() == {"source", "image"} and example["image"] is picture
     assert example["source"].tolist() == [5, 4, EOS]
-    assert with_numbers({"image": picture}, {"target": TARGET, "source": SOURCE}).keys() == {"image"}
+    assert numericalize({"image": picture}, {"target": TARGET, "source": SOURCE}).keys() == {"image"}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -608,7 +608,7 @@ def test_a_loader_gives_each_sentence_with_its_own_picture(workers):
     words = [(" ".join(["one"] * (1 + i % 3)), " ".join(["eins"] * (1 + 5 * i % 7))) for i in range(23)]
     pairs = translations([i % 2 == 0 for i in range(23)], words)
     seen, blind = [], []
-    for batch in fed(Feed(loader_of(pairs, 5, seed=1, workers=workers), CPU), 0):
+    for batch in fed(Prefetcher(loader_of(pairs, 5, seed=1, workers=workers), CPU), 0):
         for image, source, target, there in zip(*(batch[name] for name in ("image", "source", "target", "has_image")), strict=True):
             lengths = (source > EOS).sum().item(), (target > EOS).sum().item()
             if there:

@@ -182,10 +182,10 @@ def test_attention_to_pieces_is_that_to_their_words():
 @pytest.mark.parametrize("task", ["inverted and noisy", "unseen nouns", "German", few_labels.OLD])
 def test_the_tasks_of_chapter_7_are_what_they_are_called(task):
     data, other = few_labels.labelled(task, 20, 0), few_labels.labelled(task, 20, 1)
-    test = few_labels.held_out(task, 20)
+    test = few_labels.test_set(task, 20)
     assert len({scene.seed for some in (data, other, test) for scene in some.scenes}) == 60
     for i, scene in enumerate(data.scenes):
-        assert any(thing.noun in few_labels.UNSEEN for thing in scene.things) == (task == "unseen nouns")
+        assert any(obj.noun in few_labels.UNSEEN for obj in scene.objects) == (task == "unseen nouns")
         language = "de" if task == "German" else "en"
         assert len(data.texts[i]) == 5 and all(judge(text, scene, language).true for text in data.texts[i])
         there = data[i]["image"].float()
@@ -210,7 +210,7 @@ def test_the_form_of_a_chapter(entry):
 @each_chapter
 def test_the_notebook_is_that_of_the_chapter(entry):
     assert notebooks.differences(entry) == []
-    assert entry.path.with_suffix(".ipynb").stat().st_size <= notebooks.MOST_BYTES == 1_000_000
+    assert entry.path.with_suffix(".ipynb").stat().st_size <= notebooks.MAX_BYTES == 1_000_000
 
 
 def run_fast(entry, root):

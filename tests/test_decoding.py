@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mmscratch.attention import Memory
-from mmscratch.data.dataset import DataSet, Lazy
+from mmscratch.data.dataset import DataSet, LazyColumn
 from mmscratch.decoding import (
     Candidate,
     Hypothesis,
@@ -181,9 +181,9 @@ def assert_same_tree(ours, expected):
     """The same candidates kept and finished. Their order may differ, and who is the last looked at, if two are as good."""
     assert len(ours) == len(expected)
     ours, expected = (
-        {words: node for words, node in zip(beginnings(tree), tree) if node.fate != "dropped"} for tree in (ours, expected)
+        {words: node for words, node in zip(beginnings(tree), tree) if node.status != "dropped"} for tree in (ours, expected)
     )
-    assert {words: node.fate for words, node in ours.items()} == {words: node.fate for words, node in expected.items()}
+    assert {words: node.status for words, node in ours.items()} == {words: node.status for words, node in expected.items()}
     for words, node in ours.items():
         other = expected[words]
         assert (node.log_prob, node.score) == pytest.approx((other.log_prob, other.score), rel=1e-4, abs=1e-4)
@@ -352,14 +352,14 @@ def beam_search_by_hand(after, num_beams, max_length, length_penalty=1.0, n_best
         candidates = sorted(candidates, reverse=True)[: 2 * num_beams]
         beams = []
         for rank, (total, words, parent) in enumerate(candidates):
-            ended, score, fate = words[-1] == EOS or length == max_length, total / length**length_penalty, "dropped"
+            ended, score, status = words[-1] == EOS or length == max_length, total / length**length_penalty, "dropped"
             if ended and rank < num_beams:
-                fate = "finished"
+                status = "finished"
                 found.append(Hypothesis([word for word in words if word != EOS], total, score))
             elif not ended and len(beams) < num_beams:
-                fate = "kept"
+                status = "kept"
                 beams.append((words, total, len(tree)))
-            tree.append(Candidate(parent, words[-1], total, score, fate))
+            tree.append(Candidate(parent, words[-1], total, score, status))
         found.sort(key=lambda hypothesis: -hypothesis.score)
         hopes = [beams[0][1] / longer**length_penalty for longer in range(length + 1, max_length + 1)] if beams else []
         if num_beams == 1 and candidates[0][1][-1] == EOS:  # then it is greedy search
@@ -531,7 +531,7 @@ def test_one_beam_is_greedy_search(kind, num_layers):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_beam_search_finds_is_sorted_different_and_what_the_model_says(kind):
-    fates = set()
+    statuses = set()
     for seed, penalty in enumerate(PENALTIES):
         decoder, memory = make_decoder(kind, 1, seed), make_memory(seed=seed)
         for i, found in enumerate(beam_search(decoder, memory, 5, 7, SearchOptions(penalty, 5))):
@@ -541,8 +541,8 @@ def test_what_beam_search_finds_is_sorted_different_and_what_the_model_says(kind
                 length = min(len(hypothesis.tokens) + 1, 7)
                 assert hypothesis.log_prob == pytest.approx(log_prob_by_hand(decoder, row(memory, i), hypothesis, 7), abs=1e-4)
                 assert hypothesis.score == pytest.approx(hypothesis.log_prob / length**penalty, rel=1e-5)
-                fates.add(len(hypothesis.tokens) == 7)
-    assert fates == {True, False}  # some were cut and some have ended
+                statuses.add(len(hypothesis.tokens) == 7)
+    assert statuses == {True, False}  # some were cut and some have ended
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -579,7 +579,7 @@ def test_an_end_takes_no_beam_away():
     (found,) = search(decoder, make_memory(1), 2, 3, length_penalty=0, n_best=2, trees=trees)
     assert [hypothesis.tokens for hypothesis in found] == [[], [C]]
     assert [hypothesis.log_prob for hypothesis in found] == pytest.approx([math.log(0.5), math.log(0.2)], abs=1e-5)
-    assert [(node.token, node.fate) for node in trees[0][:3]] == [(EOS, "finished"), (A, "kept"), (C, "kept")]
+    assert [(node.token, node.status) for node in trees[0][:3]] == [(EOS, "finished"), (A, "kept"), (C, "kept")]
 
 
 def test_it_goes_on_while_a_longer_sentence_may_be_better():
@@ -862,7 +862,7 @@ def test_the_tree_holds_all_that_was_looked_at(num_beams, n_best):
             after, words, steps = words_after(table, row(memory, i)), beginnings(tree), {}
             for node, beginning in zip(tree, words):
                 parent = tree[node.parent] if node.parent >= 0 else None
-                assert parent is None or parent.fate == "kept"
+                assert parent is None or parent.status == "kept"
                 word = after(beginning[:-1])[node.token]
                 assert node.log_prob == pytest.approx((parent.log_prob if parent else 0.0) + word, abs=1e-4)
                 assert node.score == pytest.approx(node.log_prob / len(beginning) ** penalty, rel=1e-5)
@@ -870,10 +870,10 @@ def test_the_tree_holds_all_that_was_looked_at(num_beams, n_best):
             for length, nodes in steps.items():
                 assert len(nodes) == 2 * num_beams and [n.log_prob for n in nodes] == sorted([n.log_prob for n in nodes])[::-1]
                 going = [node for node in nodes if node.token != EOS and length < 7]
-                assert [node for node in nodes if node.fate == "kept"] == going[:num_beams]
+                assert [node for node in nodes if node.status == "kept"] == going[:num_beams]
                 ended = [node for node in nodes[:num_beams] if node.token == EOS or length == 7]
-                assert [node for node in nodes if node.fate == "finished"] == ended
-            finished = [(tokens, node) for tokens, node in zip(words, tree) if node.fate == "finished"]
+                assert [node for node in nodes if node.status == "finished"] == ended
+            finished = [(tokens, node) for tokens, node in zip(words, tree) if node.status == "finished"]
             finished = sorted(finished, key=lambda pair: -pair[1].score)[:n_best]
             assert [[word for word in tokens if word != EOS] for tokens, _ in finished] == [h.tokens for h in found]
             assert [node.score for _, node in finished] == pytest.approx([hypothesis.score for hypothesis in found])
@@ -1003,7 +1003,7 @@ class Album(DataSet):
     def __init__(self):
         super().__init__()
         self.pictures = torch.randint(0, 256, (7, 3, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
-        self.columns["image"] = Lazy(self.pictures.__getitem__, range(7))
+        self.columns["image"] = LazyColumn(self.pictures.__getitem__, range(7))
         self.references = [[["word5"]] for _ in range(7)]
         self.texts = [["word5"] for _ in range(7)]
         self.names = [f"picture {i}" for i in range(7)]
@@ -1089,7 +1089,7 @@ class Sentences(DataSet):
 
     def __init__(self, pictures):
         super().__init__()
-        self.columns["image"] = Lazy(pictures.__getitem__, [i if i in pictures else None for i in range(len(SENTENCES))])
+        self.columns["image"] = LazyColumn(pictures.__getitem__, [i if i in pictures else None for i in range(len(SENTENCES))])
         self.columns["source"] = SENTENCES
         self.references = [[] for _ in SENTENCES]
 

@@ -123,7 +123,7 @@ EXAMPLES = {  # drawing -> what it is called with
     "ch04.who_may_look": (
         {name: torch.ones(9, 9).tril() for name in ("all", "causal", "local", "picture, words")},
     ),
-    "ch05.words_look_at_things": (
+    "ch05.words_attend_to_objects": (
         PICTURE,
         WORDS,
         {5: SimpleNamespace(x=0.2, y=0.3), 11: SimpleNamespace(x=0.9, y=0.8)},

@@ -22,16 +22,16 @@ from mmscratch.finetuning import (
     add_lora,
     fingerprint,
     freeze,
+    gradual_unfreezing,
     layers,
     load_run,
-    load_trained,
+    load_trainable,
     merge_lora,
     parameter_groups,
     remove_lora,
     save_run,
-    thaw,
-    trained_parts,
-    trained_state,
+    trainable_parts,
+    trainable_state,
     unfreeze,
 )  # fmt: skip
 from mmscratch.model import build_model
@@ -54,7 +54,7 @@ DECODERS = {
 }
 WRITERS = {"lstm": helpers.LSTM, "transformer": helpers.TRANSFORMER}
 BACKBONES = {"resnet": {"depth": (1, 2, 1), "width": 5}, "vgg": {"depth": 11}, "vit": {"depth": 3, "hidden_dim": 64}}
-CONFIG = TrainConfig(epochs=2, batch_size=7, warmup=4, evaluate_every=5, precision="float32")  # 53 captions: 16 steps
+CONFIG = TrainConfig(epochs=2, batch_size=7, warmup_fraction=0.25, evaluate_every=5, precision="float32")  # 53 captions: 16 steps
 BACKBONE = "encoders.image.backbone"
 
 
@@ -165,7 +165,7 @@ def raises_a_line(*words):
 def best_of(run):
     """The trainer's own model, its change not merged, with what the run has kept."""
     saved = read_checkpoint(run.folder / "best.pt")
-    load_trained(run.model, saved["model"], saved["base"])
+    load_trainable(run.model, saved["model"], saved["base"])
     return run.model.eval()
 
 
@@ -191,7 +191,7 @@ def test_a_pattern_freezes_what_it_fits_and_nothing_else(pattern, fits):
     assert frozen_names(model) == fitting != set()
     freeze(model, other)  # what is frozen stays so
     assert frozen_names(model) == fitting | {other}
-    trained = {part: count for part, _, count in trained_parts(model)}
+    trained = {part: count for part, _, count in trainable_parts(model)}
     assert trained["decoder.combine"] == (0 if fits("decoder.combine.bias") else D)
     unfreeze(model, pattern)
     assert frozen_names(model) == {other} - fitting
@@ -299,8 +299,8 @@ def test_each_layer_learns_at_its_rate_as_torch_has_it(trainer):
     run.optimizer.register_step_pre_hook(
         lambda *_: rates.append({names[id(p)]: group["lr"] for group in run.optimizer.param_groups for p in group["params"]})
     )
-    one_each = [{"params": [p], "weight_decay": 0.05 * (p.dim() > 1), "name": n} for n, p in reference.named_parameters()]
-    optimizer = torch.optim.AdamW(one_each, betas=(0.9, 0.98))
+    one_caption_each = [{"params": [p], "weight_decay": 0.05 * (p.dim() > 1), "name": n} for n, p in reference.named_parameters()]
+    optimizer = torch.optim.AdamW(one_caption_each, betas=(0.9, 0.98))
     for i in range(5):
         batch, rate = collate([run.train[j] for j in range(11)]), CONFIG.learning_rate * warmup_and_cosine(i, 16, 4)
         run._train_step(batch)
@@ -322,9 +322,9 @@ def test_thawing_goes_by_layers_from_the_output(model, patterns):
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     parts = [part for names in reversed(layers(model)) if (part := {name for name in names if name in frozen})]
     before = 0
-    for share in [*range(38), 41]:  # of 37; no number of layers here divides that
-        free = min(share * len(parts) // 37, len(parts))
-        assert thaw(model, frozen, share / 37) == (free > before)
+    for fraction in [*range(38), 41]:  # of 37; no number of layers here divides that
+        free = min(fraction * len(parts) // 37, len(parts))
+        assert gradual_unfreezing(model, frozen, fraction / 37) == (free > before)
         assert frozen_names(model) == set().union(*parts[free:])
         before = free
     assert before == len(parts) and all(part.training for part in model.modules())
@@ -332,18 +332,18 @@ def test_thawing_goes_by_layers_from_the_output(model, patterns):
 
 def test_in_a_run_what_is_frozen_at_each_step_is_what_the_schedule_says(trainer):
     image = helpers.IMAGE | {"depth": (1, 1), "width": 16}
-    run = trainer(config=replace(CONFIG, freeze=("encoders",), thaw=0.5), image=image)
+    run = trainer(config=replace(CONFIG, freeze=("encoders",), gradual_unfreezing=0.5), image=image)
     parts = [names for names in reversed(layers(run.model)) if names[0].startswith("encoders.")]
     step, seen = run._train_step, []
 
     def watched(batch):
         before, frozen = kept(run.model), set().union(*parts[len(parts) * run.step // 8 :])  # none from step 8 of 16
-        told = step(batch)
+        stats = step(batch)
         changed = differing(before, run.model.state_dict())
         assert frozen_names(run.model) == frozen == dict(run.model.named_parameters()).keys() - changed
         assert (f"{BACKBONE}.bn1.running_mean" in changed) == (f"{BACKBONE}.bn1.weight" not in frozen)
         seen.append(len(frozen))
-        return told
+        return stats
 
     run._train_step = watched
     run.fit()
@@ -352,7 +352,7 @@ def test_in_a_run_what_is_frozen_at_each_step_is_what_the_schedule_says(trainer)
 
 @pytest.mark.parametrize("steps", [1, 5, 11])
 def test_a_run_that_thaws_goes_on_to_the_bit(steps, trainer):
-    config = replace(CONFIG, freeze=("encoders",), thaw=0.5, layer_decay=0.9)
+    config = replace(CONFIG, freeze=("encoders",), gradual_unfreezing=0.5, layer_decay=0.9)
     whole, resumed = gone_on_with(steps, partial(trainer, config=config))
     assert resumed.history == whole.history
 
@@ -453,7 +453,7 @@ def test_every_matrix_of_a_decoder_is_joined_by_scale_b_a_which_alone_is_trained
     assert (plain(tokens, memory) - expected).abs().max() > 0.01
     got.square().sum().backward()
     learning = {name for name, parameter in decoder.named_parameters() if parameter.grad is not None and parameter.grad.any()}
-    assert learning == {name for name, _ in decoder.named_parameters() if ".lora." in name} == trained_state(decoder).keys()
+    assert learning == {name for name, _ in decoder.named_parameters() if ".lora." in name} == trainable_state(decoder).keys()
     assert frozen_names(decoder) == plain.state_dict().keys()
 
 
@@ -590,16 +590,16 @@ def a_change(std=0.1, rank=R, **changes):
 
 def test_only_the_change_is_kept_and_can_be_put_on_the_same_model(kind, tokens, tmp_path):
     model, other, plain = a_change(decoder=kind), a_change(0.7, decoder=kind), a_model(decoder=kind).decoder
-    state = trained_state(model)
+    state = trainable_state(model)
     matrices = [p for name, p in plain.named_parameters() if p.dim() == 2 and not name.startswith("embedding.")]
     count = sum(R * sum(matrix.shape) for matrix in matrices)
     assert count == sum(x.numel() for x in state.values())
-    assert trained_parts(model)[-1] == ("LoRA", count, count) and not any(part[2] for part in trained_parts(model)[:-1])
+    assert trainable_parts(model)[-1] == ("LoRA", count, count) and not any(part[2] for part in trainable_parts(model)[:-1])
     torch.save(state, tmp_path / "change.pt")
     assert (tmp_path / "change.pt").stat().st_size < 4 * count + 1000 * len(state)
-    load_trained(other, torch.load(tmp_path / "change.pt"), fingerprint(model))
+    load_trainable(other, torch.load(tmp_path / "change.pt"), fingerprint(model))
     batch = {"image": torch.randint(256, (B, 3, 32, 32), dtype=torch.uint8), "target": tokens}
-    assert torch.equal(model(batch), other(batch)) and not differing(state, trained_state(other))
+    assert torch.equal(model(batch), other(batch)) and not differing(state, trainable_state(other))
 
 
 @pytest.mark.parametrize("what", [f"{BACKBONE}.bn1.running_mean", f"{BACKBONE}.bn1.num_batches_tracked", "decoder.bias"])
@@ -608,18 +608,18 @@ def test_a_change_of_another_model_is_refused(what):
     tensor, before = other.state_dict()[what].view(-1), kept(other)
     tensor[0] = tensor[0] + 1 if "num" in what else torch.nextafter(tensor[0], torch.tensor(7.0))  # the last bit
     with raises_a_line("another model"):
-        load_trained(other, trained_state(model), fingerprint(model))
+        load_trainable(other, trainable_state(model), fingerprint(model))
     assert differing(before, kept(other)) == {what}
 
 
 def test_a_change_that_does_not_fit_is_refused_by_name():
     model, other = a_change(), a_change(0.7, rank=2)
-    before, state = kept(other), trained_state(model)
+    before, state = kept(other), trainable_state(model)
     with raises_a_line("does not fit", r"decoder\.\w+\.lora\.\S*a"):
-        load_trained(other, state, fingerprint(model))
+        load_trainable(other, state, fingerprint(model))
     del state["decoder.combine.lora.weight.b"]
     with raises_a_line("does not fit", r"decoder\.combine\.lora\.weight\.b, 1 in all"):
-        load_trained(a_change(), state, fingerprint(model))
+        load_trainable(a_change(), state, fingerprint(model))
     assert not differing(before, kept(other))
 
 
@@ -757,8 +757,8 @@ def test_settings_that_make_no_sense_are_refused_in_a_line(base, trainer):
         trainer(config=replace(CONFIG, freeze=("encoders", "decoder")))
     with raises_a_line("LoRA", "--from"):
         trainer(config=replace(CONFIG, lora=R))
-    with raises_a_line("LoRA", "thaw"):
-        trainer(config=replace(CONFIG, start_from=base()[0], lora=R, thaw=0.5))
+    with raises_a_line("LoRA", "gradual_unfreezing"):
+        trainer(config=replace(CONFIG, start_from=base()[0], lora=R, gradual_unfreezing=0.5))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -776,7 +776,7 @@ def test_a_frozen_backbone_is_still_on_a_gpu(precision, trainer):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("changes", [{"lora": R}, {"freeze": ("encoders",), "thaw": 0.5}], ids=str)
+@pytest.mark.parametrize("changes", [{"lora": R}, {"freeze": ("encoders",), "gradual_unfreezing": 0.5}], ids=str)
 def test_fine_tuning_goes_on_to_the_bit_on_a_gpu(changes, base, trainer):
     config = replace(CONFIG, start_from=base()[0], **changes)
     _, resumed = gone_on_with(5, partial(trainer, config=config))

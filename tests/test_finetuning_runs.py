@@ -9,7 +9,7 @@ from helpers import IMAGE
 from torch.testing import assert_close
 
 from mmscratch.engine.runs import VERSION, read_checkpoint
-from mmscratch.finetuning import adapt, load_run, save_run, vocabularies_from, vocabulary_states
+from mmscratch.finetuning import load_run, prepare_for_finetuning, save_run, vocabularies_from, vocabulary_states
 from mmscratch.model import ModelConfig, build_model, table
 from mmscratch.text import BytePairEncoding, Vocabulary
 
@@ -48,7 +48,7 @@ def test_a_run_is_loaded_as_it_was(run):
         ]
         assert not loaded.training
         assert (
-            checkpoint["facts"] == {"data": "x"}
+            checkpoint["metadata"] == {"data": "x"}
             and checkpoint["model_config"] == saved["model_config"]
         )
         assert checkpoint["version"] == VERSION
@@ -63,7 +63,7 @@ def test_a_run_of_another_layout_is_refused_in_one_line_that_says_what_to_do(ver
     torch.save(other, folder / "best.pt")
     for read in (
         lambda: load_run(folder),
-        lambda: adapt(build_model(ModelConfig(7)), {}, str(folder)),
+        lambda: prepare_for_finetuning(build_model(ModelConfig(7)), {}, str(folder)),
     ):
         with pytest.raises(
             ValueError, match=f"is of layout {version or 1}.*reads layout {VERSION}: train it again"
@@ -138,7 +138,7 @@ def test_a_translator_is_loaded_as_it_was(written, read, settings, saved_transla
     config, model, folder = saved_translator(written, read, **settings)
     loaded, vocabularies, checkpoint = load_run(folder)
     assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
-    assert not loaded.training and checkpoint["facts"] == {"task": "translation"}
+    assert not loaded.training and checkpoint["metadata"] == {"task": "translation"}
     assert ModelConfig(**checkpoint["model_config"]) == config
     assert {name: vocabulary.state() for name, vocabulary in vocabularies.items()} == {
         "target": written.state(),
@@ -161,7 +161,7 @@ def test_a_translator_begins_with_another_and_each_table_keeps_the_rows_of_its_o
         rows(reader, v)
         for reader, v in ((model.decoder, written), (model.encoders["source"], read))
     ]
-    adapt(model, {"target": written, "source": read}, str(folder))
+    prepare_for_finetuning(model, {"target": written, "source": read}, str(folder))
     for now, old, new, common in (
         (
             rows(model.decoder, written),
@@ -195,7 +195,7 @@ def test_a_joint_vocabulary_that_has_grown_keeps_its_rows_and_stays_joint(kind, 
     config, base, folder = saved_translator(GERMAN, GERMAN, joint_vocabulary=True)
     more = Vocabulary(["blau", *GERMAN.state()[::-1], "circle"])
     model = build_model(translator(kind, more, more, joint_vocabulary=True))
-    adapt(model, {"target": more, "source": more}, str(folder))
+    prepare_for_finetuning(model, {"target": more, "source": more}, str(folder))
     assert table(model.encoders["source"]).weight is table(model.decoder).weight
     now, old = rows(model.decoder, more), rows(base.decoder, GERMAN)
     assert len(now) == len(old) + 2
@@ -207,7 +207,7 @@ def test_with_a_lora_the_tables_of_other_words_are_trained_and_no_other(kind, sa
     config, _, folder = saved_translator(GERMAN, ENGLISH)
     more = Vocabulary([*ENGLISH.state(), "green"])
     model = build_model(translator(kind, GERMAN, more))
-    adapt(model, {"target": GERMAN, "source": more}, str(folder), 2)
+    prepare_for_finetuning(model, {"target": GERMAN, "source": more}, str(folder), 2)
     trained = {
         name for name, p in model.named_parameters() if p.requires_grad and "lora" not in name
     }
@@ -247,6 +247,6 @@ def test_plain_values_only_are_kept_of_a_run(run):
         "model_config",
         "train_config",
         "vocabularies",
-        "facts",
+        "metadata",
     }
     assert saved["model_config"] == asdict(ModelConfig(**saved["model_config"]))

@@ -177,9 +177,9 @@ def test_a_huge_picture_is_refused_before_it_is_decoded(tmp_path):
 def test_the_limit_of_pixels(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     Image.fromarray(NOISE).save(path)
-    monkeypatch.setattr(images, "MOST_PIXELS", 37 * 53)
+    monkeypatch.setattr(images, "MAX_PIXELS", 37 * 53)
     assert open_image(path).size == (53, 37)
-    monkeypatch.setattr(images, "MOST_PIXELS", 37 * 53 - 1)
+    monkeypatch.setattr(images, "MAX_PIXELS", 37 * 53 - 1)
     with pytest.raises(ValueError, match=re.escape(f"{path}: ") + ".*53 × 37 pixels"):
         open_image(path)
 
@@ -247,11 +247,11 @@ def some_chances(count, seed=2):
 
 @pytest.mark.parametrize("height, width", [(41, 41), (37, 53)])
 def test_the_light_of_augment_is_torchvisions(height, width):
-    batch, chances = pictures(height, width), some_chances(7)
-    chances[:, :4], chances[:, -1] = chance(WHOLE), 0.9
-    chances[0, 4:7], chances[6, 4:7] = EXTREMES[0], EXTREMES[1]  # the dark one darkened, the bright one brightened
-    looks, functional = augment(batch, chances), torchvision.transforms.v2.functional
-    for picture, look, (brightness, contrast, saturation) in zip(batch, looks, 0.8 + 0.4 * chances[:, 4:7].double()):
+    batch, draws = pictures(height, width), some_chances(7)
+    draws[:, :4], draws[:, -1] = chance(WHOLE), 0.9
+    draws[0, 4:7], draws[6, 4:7] = EXTREMES[0], EXTREMES[1]  # the dark one darkened, the bright one brightened
+    looks, functional = augment(batch, draws), torchvision.transforms.v2.functional
+    for picture, look, (brightness, contrast, saturation) in zip(batch, looks, 0.8 + 0.4 * draws[:, 4:7].double()):
         expected = functional.adjust_brightness(picture / 255, brightness.item())
         expected = functional.adjust_contrast(expected, contrast.item())
         expected = functional.adjust_saturation(expected, saturation.item())
@@ -285,48 +285,48 @@ def test_the_crop_of_augment_is_pillows(height, width):
 
 
 def test_the_mirror_is_the_unmirrored_look_turned_around():
-    batch, chances = pictures(37, 53), some_chances(7)
-    chances[:, -1] = 0.5
-    unmirrored = augment(batch, chances)
+    batch, draws = pictures(37, 53), some_chances(7)
+    draws[:, -1] = 0.5
+    unmirrored = augment(batch, draws)
     for mirror in (0.5, 0.75, EXTREMES[1], 1.0):
-        chances[:, -1] = mirror
-        assert torch.equal(augment(batch, chances), unmirrored)
+        draws[:, -1] = mirror
+        assert torch.equal(augment(batch, draws), unmirrored)
     for mirror in (0.0, 0.25, 0.5 - 1e-7):
-        chances[:, -1] = mirror
-        assert torch.equal(augment(batch, chances), unmirrored.flip(-1))
+        draws[:, -1] = mirror
+        assert torch.equal(augment(batch, draws), unmirrored.flip(-1))
 
 
 def test_the_chances_alone_decide_the_look():
-    batch, chances = pictures(41, 41), some_chances(7)
-    state, looks = torch.get_rng_state(), augment(batch, chances)
+    batch, draws = pictures(41, 41), some_chances(7)
+    state, looks = torch.get_rng_state(), augment(batch, draws)
     torch.manual_seed(3)
-    assert torch.equal(augment(batch, chances), looks)
+    assert torch.equal(augment(batch, draws), looks)
     torch.set_rng_state(state)
     for i in range(8):
-        others = chances.clone()
+        others = draws.clone()
         others[:, i] = (others[:, i] + 0.5) % 1
         assert all(differ(*pair) > 3 for pair in zip(augment(batch, others), looks))
 
 
 def test_a_look_does_not_depend_on_its_neighbours():
-    batch, chances = pictures(41, 41), some_chances(7)
-    looks = augment(batch, chances)
+    batch, draws = pictures(41, 41), some_chances(7)
+    looks = augment(batch, draws)
     for i in range(7):
-        assert differ(augment(batch[i : i + 1], chances[i : i + 1])[0], looks[i]) <= 1
-    assert differ(augment(batch.flip(0), chances.flip(0)).flip(0), looks) <= 1
+        assert differ(augment(batch[i : i + 1], draws[i : i + 1])[0], looks[i]) <= 1
+    assert differ(augment(batch.flip(0), draws.flip(0)).flip(0), looks) <= 1
 
 
 def test_augment_leaves_its_pictures_as_they_are():
-    batch, chances = pictures(41, 41), some_chances(7)
-    before = batch.clone(), chances.clone()
-    augment(batch, chances)
-    assert torch.equal(batch, before[0]) and torch.equal(chances, before[1])
+    batch, draws = pictures(41, 41), some_chances(7)
+    before = batch.clone(), draws.clone()
+    augment(batch, draws)
+    assert torch.equal(batch, before[0]) and torch.equal(draws, before[1])
 
 
 @pytest.mark.parametrize("height, width", [(41, 41), (37, 53), (1, 1), (2, 61)])
 def test_the_most_extreme_chances_stay_within_the_picture(height, width):
-    chances = chance(*itertools.product(EXTREMES, repeat=8))  # (256, 8)
-    looks = augment(torch.full((256, 3, height, width), 150, dtype=torch.uint8), chances)
+    draws = chance(*itertools.product(EXTREMES, repeat=8))  # (256, 8)
+    looks = augment(torch.full((256, 3, height, width), 150, dtype=torch.uint8), draws)
     assert looks.dtype == torch.uint8 and looks.shape == (256, 3, height, width)
     assert torch.equal(looks.amin((1, 2, 3)), looks.amax((1, 2, 3)))  # one grey, up to the border
     assert {*looks.amin((1, 2, 3)).tolist()} == {120, 180}
@@ -339,17 +339,17 @@ def test_augment_computes_in_float32():
             seen.update(x.dtype for x in tree_leaves(result) if isinstance(x, torch.Tensor))
             return result
 
-    seen, batch, chances = set(), pictures(41, 41), some_chances(7)
+    seen, batch, draws = set(), pictures(41, 41), some_chances(7)
     with Types():
-        augment(batch, chances)
+        augment(batch, draws)
     assert torch.float32 in seen and torch.float64 not in seen
 
 
 @pytest.mark.gpu
 def test_a_gpu_augments_as_a_cpu_does():
-    batch, chances = pictures(37, 53), some_chances(7)
-    looks = augment(batch.cuda(), chances)
-    assert looks.is_cuda and differ(looks.cpu(), augment(batch, chances)) <= 1
+    batch, draws = pictures(37, 53), some_chances(7)
+    looks = augment(batch.cuda(), draws)
+    assert looks.is_cuda and differ(looks.cpu(), augment(batch, draws)) <= 1
 
 
 def run(code):

@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mmscratch.data.judge import truth
+from mmscratch.data.judge import judge_captions
 from mmscratch.data.language import captions
 from mmscratch.data.scenes import Scene
 from mmscratch.metrics import (
     DocumentFrequencies,
-    attention_inside,
+    aligned_accuracy,
+    attention_in_box,
     bleu,
     bleu_statistics,
     bootstrap,
@@ -29,7 +30,6 @@ from mmscratch.metrics import (
     label_scores,
     rouge_l,
     sentence_bleu,
-    words_right,
 )
 from mmscratch.text import tokenize
 
@@ -132,14 +132,14 @@ def test_a_sentence_shorter_than_an_n_gram_has_a_bleu_of_its_own_and_none_as_a_c
         ("none", [6 / 7, 2 / 6, 0, 0]),
     ],
 )
-def test_bleu_by_hand(smooth_method, shares):
+def test_bleu_by_hand(smooth_method, fractions):
     hypothesis = list("abcdefg")
     refs = [list("abxcdyfezzz")]  # all words but g, two bigrams, no trigram
     short = math.exp(1 - 11 / 7)
-    geometric = [math.prod(shares[:n]) ** (1 / n) for n in (1, 2, 3, 4)]
+    geometric = [math.prod(fractions[:n]) ** (1 / n) for n in (1, 2, 3, 4)]
     for ours in (bleu([hypothesis], [refs], smooth_method), sentence_bleu(hypothesis, refs, smooth_method)):
         assert (ours.sys_len, ours.ref_len, ours.bp) == (7, 11, pytest.approx(short))
-        assert ours.precisions == pytest.approx([100 * share for share in shares])
+        assert ours.precisions == pytest.approx([100 * fraction for fraction in fractions])
         assert ours.scores == pytest.approx([100 * short * mean for mean in geometric])
         assert ours.score == ours.scores[-1]
     assert bleu([list("abcdefg")], [[list("bcd")]], smooth_method).bp == 1, "nothing is won by being longer"
@@ -617,21 +617,21 @@ def test_truth_of_captions_by_hand():
         (0, "two big white pencils", []),
     ]
     scenes = [Scene(number) for number, _, _ in judged]
-    assert [len(scene.things) for scene in scenes] == [2, 1, 3, 1, 1, 1, 2, 3, 3, 1, 2]
-    shares, faults = truth([tokenize(sentence) for _, sentence, _ in judged], scenes)
-    assert shares == pytest.approx([100 / 5, 200 / 3, 100 / 3, 400 / 11])
+    assert [len(scene.objects) for scene in scenes] == [2, 1, 3, 1, 1, 1, 2, 3, 3, 1, 2]
+    fractions, faults = judge_captions([tokenize(sentence) for _, sentence, _ in judged], scenes)
+    assert fractions == pytest.approx([100 / 5, 200 / 3, 100 / 3, 400 / 11])
     assert faults == Counter(fault for _, _, wrong in judged for fault in wrong)
-    assert truth([tuple(tokenize(sentence)) for _, sentence, _ in judged], tuple(scenes)) == (shares, faults)
+    assert judge_captions([tuple(tokenize(sentence)) for _, sentence, _ in judged], tuple(scenes)) == (fractions, faults)
 
 
 def test_truth_of_true_captions_of_others_and_of_none():
     scenes = [Scene(number) for number in range(103)]
     for which in range(5):
         written = [tokenize(captions(scene)[which]) for scene in scenes]
-        assert truth(written, scenes) == ([100] * 4, {})
-        assert truth(written[1:] + written[:1], scenes).shares == [0] * 4  # no two neighbours are alike
-    assert truth(written[1:4], scenes[1:4]) == ([100, 0, 0, 100], {})  # scenes of one thing only
-    assert truth([], []) == ([0] * 4, {})
+        assert judge_captions(written, scenes) == ([100] * 4, {})
+        assert judge_captions(written[1:] + written[:1], scenes).fractions == [0] * 4  # no two neighbours are alike
+    assert judge_captions(written[1:4], scenes[1:4]) == ([100, 0, 0, 100], {})  # scenes of one thing only
+    assert judge_captions([], []) == ([0] * 4, {})
 
 
 @pytest.mark.parametrize(
@@ -644,16 +644,16 @@ def test_truth_of_true_captions_of_others_and_of_none():
 )
 def test_truth_refuses_what_does_not_fit(written, error, words):
     with pytest.raises(error, match=words):
-        truth(written, [Scene(1), Scene(2)])
+        judge_captions(written, [Scene(1), Scene(2)])
 
 
 def random_labels(seed):
     """predicted and true (N, L) bool: label 0 is never there, label 1 never predicted, label 2 rare, others mixed."""
     generator = torch.Generator().manual_seed(seed)
-    things, labels = random.Random(seed).choice([(1, 5), (2, 3), (17, 7), (101, 13)])
-    share = torch.rand(labels, generator=generator)
-    share[2] = 0.02
-    true, predicted = (torch.rand(things, labels, generator=generator) < share for _ in range(2))
+    objects, labels = random.Random(seed).choice([(1, 5), (2, 3), (17, 7), (101, 13)])
+    fraction = torch.rand(labels, generator=generator)
+    fraction[2] = 0.02
+    true, predicted = (torch.rand(objects, labels, generator=generator) < fraction for _ in range(2))
     true[:, 0], predicted[:, 1] = False, False
     return predicted, true
 
@@ -692,7 +692,7 @@ def test_attention_inside_a_box_is_that_of_its_pixels():
         weights = torch.rand(h, w).flatten().softmax(0).view(h, w)
         pixels = weights.repeat_interleave(size // h, 0).repeat_interleave(size // w, 1) / (size // h) / (size // w)
         (left, right), (top, bottom) = (sorted(torch.randint(size + 1, (2,)).tolist()) for _ in range(2))
-        inside, area = attention_inside(weights, (left, top, right, bottom), size)
+        inside, area = attention_in_box(weights, (left, top, right, bottom), size)
         assert inside == pytest.approx(pixels[top:bottom, left:right].sum().item(), abs=1e-6)
         assert area == pytest.approx((bottom - top) * (right - left) / size**2, abs=1e-6)
 
@@ -740,9 +740,9 @@ def test_confusion_matrix_counts_every_pair(dtype):
 def test_confusion_matrix_agrees_with_scikit_learn(dtype):
     for seed in range(50):
         draw = random.Random(seed)
-        classes, things = draw.choice([2, 7, 23]), draw.choice([1, 3, 101])
-        true = torch.tensor(draw.choices(range(draw.randint(1, classes)), k=things), dtype=dtype)  # the last may be absent
-        predicted = torch.tensor(draw.choices(range(classes), k=things), dtype=dtype)
+        classes, objects = draw.choice([2, 7, 23]), draw.choice([1, 3, 101])
+        true = torch.tensor(draw.choices(range(draw.randint(1, classes)), k=objects), dtype=dtype)  # the last may be absent
+        predicted = torch.tensor(draw.choices(range(classes), k=objects), dtype=dtype)
         expected = sklearn.metrics.confusion_matrix(true.numpy(), predicted.numpy(), labels=range(classes))
         assert_close(confusion_matrix(predicted, true, classes), torch.from_numpy(expected).long(), rtol=0, atol=0)
     assert confusion_matrix(torch.tensor([1]), torch.tensor([0]), 2).tolist() == [[0, 1], [0, 0]]  # rows are the true ones
@@ -781,12 +781,12 @@ def test_confusion_matrix_refuses_what_does_not_fit(predicted, true, words):
 )
 def test_words_right_by_hand(hypothesis, reference, right):
     meaning = {"red": "red", "scarlet": "red", "blue": "blue"}.get
-    assert words_right([hypothesis.split()], [[reference.split(), ["blue"] * 5]], meaning) == right
+    assert aligned_accuracy([hypothesis.split()], [[reference.split(), ["blue"] * 5]], meaning) == right
 
 
 def test_words_right_are_those_of_all_sentences_in_order():
     hypotheses, references = [["red"], [], ["blue", "red"]], [[["red"]], [["blue"]], [["blue", "blue"]]]
-    assert words_right(hypotheses, references, {"red": "red", "blue": "blue"}.get) == [True, False, True, False]
-    assert words_right([], [], str) == []
+    assert aligned_accuracy(hypotheses, references, {"red": "red", "blue": "blue"}.get) == [True, False, True, False]
+    assert aligned_accuracy([], [], str) == []
     with pytest.raises(ValueError):
-        words_right([["red"]], [], str)
+        aligned_accuracy([["red"]], [], str)

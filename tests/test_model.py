@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from mmscratch.attention import Memory
 from mmscratch.batches import Examples, collate
 from mmscratch.data.captions import SceneCaptions
-from mmscratch.data.language import mask_colours, name_thing
+from mmscratch.data.language import mask_colours, name_object
 from mmscratch.data.scenes import Scene
 from mmscratch.data.translations import SceneTranslation
 from mmscratch.model import (
@@ -185,12 +185,12 @@ def test_the_default_config_is_a_captioner_of_64_pixels():
         V,
         256,
     )
-    assert (model.modality_dropout, model.label_smoothing, model.teacher_forcing) == (0.0, 0.0, 1.0)
+    assert (model.modality_dropout, model.label_smoothing, model.teacher_forcing_ratio) == (0.0, 0.0, 1.0)
 
 
 def test_settings_of_the_loss_reach_the_model():
-    model = build_model(captioner(modality_dropout=0.3, label_smoothing=0.1, teacher_forcing=0.7))
-    assert (model.modality_dropout, model.label_smoothing, model.teacher_forcing) == (0.3, 0.1, 0.7)
+    model = build_model(captioner(modality_dropout=0.3, label_smoothing=0.1, teacher_forcing_ratio=0.7))
+    assert (model.modality_dropout, model.label_smoothing, model.teacher_forcing_ratio) == (0.3, 0.1, 0.7)
 
 
 WORDS_ENCODER = {"name": "lstm", "vocab_size": 29, "hidden_size": 13}
@@ -347,7 +347,7 @@ def test_sounds_of_one_length_need_no_lengths(loudness):
 
 @pytest.mark.parametrize("writer", WRITERS, ids=parts)
 def test_learns_a_small_batch_by_heart(writer):
-    scenes = SceneCaptions("train", 11, size=32, one_each=True)
+    scenes = SceneCaptions("train", 11, size=32, one_caption_each=True)
     vocabulary = Vocabulary.build(caption for captions in scenes.references for caption in captions)
     examples = Examples(scenes, {"target": vocabulary})
     batch = collate([examples[i] for i in range(len(examples))])
@@ -410,10 +410,10 @@ class Answering(EncoderDecoder):
     def __init__(self, logits, **settings):
         super().__init__({}, nn.Identity(), **settings)
         self.logits = logits
-        self.asked = []
+        self.requested = []
 
-    def forward(self, batch, need_weights=False, teacher_forcing=1.0):
-        self.asked.append(teacher_forcing)
+    def forward(self, batch, need_weights=False, teacher_forcing_ratio=1.0):
+        self.requested.append(teacher_forcing_ratio)
         return self.logits.bfloat16()
 
 
@@ -423,7 +423,7 @@ def test_the_loss_is_the_cross_entropy_in_float32_and_smoothed_in_training_only(
     smoothing, training
 ):
     logits, target = torch.randn(5, 7, 29, requires_grad=True), torch.randint(5, (5, 7))
-    model = Answering(logits, label_smoothing=smoothing, teacher_forcing=0.25).train(training)
+    model = Answering(logits, label_smoothing=smoothing, teacher_forcing_ratio=0.25).train(training)
     loss, count = model.loss({"target": target})
     flat = logits.bfloat16().float().flatten(0, 1)  # (35, 29)
     options = {
@@ -462,14 +462,14 @@ def test_teacher_forcing_and_smoothing_are_those_of_training_and_validation_has_
     model = build_model(
         captioner(
             label_smoothing=0.2,
-            teacher_forcing=0.0,
+            teacher_forcing_ratio=0.0,
             image={"name": "vit", "image_size": 32, "depth": 1},
         )
     )
     plain = deepcopy(model)
-    plain.label_smoothing, plain.teacher_forcing = 0.0, 1.0
+    plain.label_smoothing, plain.teacher_forcing_ratio = 0.0, 1.0
     batch["image"] = batch["image"][:, :, :32, :32]
-    log_p = model(batch, teacher_forcing=0.0).log_softmax(-1)  # (B, T, V)
+    log_p = model(batch, teacher_forcing_ratio=0.0).log_softmax(-1)  # (B, T, V)
     true = log_p.gather(-1, batch["target"].unsqueeze(-1)).squeeze(-1)  # (B, T)
     expected = -(0.8 * true + 0.2 * log_p.mean(-1))[batch["target"] != PAD].sum()
     assert_close(model.loss(batch)[0], expected)
@@ -751,12 +751,12 @@ def test_without_modality_dropout_nothing_is_drawn(forgetful):
 
 def test_told_every_word_it_writes_word_by_word_what_it_writes_at_once(translator, beside):
     expected = translator(beside)
-    assert_close(translator(beside, teacher_forcing=1.0), expected, rtol=0, atol=0)
-    assert_close(translator(beside, teacher_forcing=1 - 1e-9), expected, rtol=1e-5, atol=1e-5)
+    assert_close(translator(beside, teacher_forcing_ratio=1.0), expected, rtol=0, atol=0)
+    assert_close(translator(beside, teacher_forcing_ratio=1 - 1e-9), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_told_no_word_it_goes_on_from_what_it_finds_most_probable(translator, beside):
-    logits = translator(beside, teacher_forcing=0.0)
+    logits = translator(beside, teacher_forcing_ratio=0.0)
     assert logits.shape == (5, 7, V) and (logits.argmax(-1) != beside["target"]).any()
     state, token = translator.decoder.start(translator.encode(beside)), torch.full((5,), BOS)
     for t in range(7):
@@ -766,10 +766,10 @@ def test_told_no_word_it_goes_on_from_what_it_finds_most_probable(translator, be
 
 
 def test_told_some_words_the_others_are_its_own(translator, beside, monkeypatch):
-    told, step = [], translator.decoder.step
+    stats, step = [], translator.decoder.step
 
     def listening(token, state):
-        told.append(token)
+        stats.append(token)
         return step(token, state)
 
     monkeypatch.setattr(translator.decoder, "step", listening)
@@ -778,25 +778,25 @@ def test_told_some_words_the_others_are_its_own(translator, beside, monkeypatch)
         for name, value in only(beside, "source", "target").items()
     }
     batch["target"][batch["target"] == PAD] = 5
-    own = translator(batch, teacher_forcing=0.7).argmax(-1)[:, :-1]  # (55, 6)
-    told, true = torch.stack(told, dim=1), batch["target"][:, :-1]
-    assert told.shape == (55, 7) and (told[:, 0] == BOS).all()
-    assert ((told[:, 1:] == own) | (told[:, 1:] == true)).all()
+    own = translator(batch, teacher_forcing_ratio=0.7).argmax(-1)[:, :-1]  # (55, 6)
+    stats, true = torch.stack(stats, dim=1), batch["target"][:, :-1]
+    assert stats.shape == (55, 7) and (stats[:, 0] == BOS).all()
+    assert ((stats[:, 1:] == own) | (stats[:, 1:] == true)).all()
     differ = own != true
     for t in range(6):
-        assert set((told[:, t + 1] == true[:, t])[differ[:, t]].tolist()) == {
+        assert set((stats[:, t + 1] == true[:, t])[differ[:, t]].tolist()) == {
             True,
             False,
         }  # the sentences are not told alike
     assert (
-        abs((told[:, 1:] == true)[differ].float().mean() - 0.7) < 0.12
+        abs((stats[:, 1:] == true)[differ].float().mean() - 0.7) < 0.12
     )  # 300 draws: the standard deviation is 0.026
-    rows = (told[:, 1:] == true).float().mean(1)
+    rows = (stats[:, 1:] == true).float().mean(1)
     assert 0 < rows.min() < rows.max()  # each word of each sentence is drawn by itself
 
 
 def test_gradients_flow_when_it_goes_on_from_its_own_words(translator, beside):
-    translator(beside, teacher_forcing=0.0).logsumexp(-1).sum().backward()
+    translator(beside, teacher_forcing_ratio=0.0).logsumexp(-1).sum().backward()
     for gradient in gradients_of(translator):
         assert gradient.isfinite().all() and (gradient != 0).any()
 
@@ -840,16 +840,16 @@ def test_learns_a_few_translations_by_heart(part):
 @pytest.mark.parametrize("part", [TRANSLATORS[0], TRANSLATORS[3]], ids=parts)
 def test_learns_by_heart_what_only_the_pictures_tell(part):
     data = SceneTranslation("train", 0, size=32)
-    alone = [scene for scene in map(Scene, range(400)) if len(scene.things) == 1]
-    data.tell([scene for scene in alone if scene.things[0].noun in ("star", "cat", "sun")], size=32)
-    data.columns["source"] = [tokenize(mask_colours(name_thing(scene))) for scene in data.scenes]
-    data.references = [[tokenize(name_thing(scene, 2, "de"))] for scene in data.scenes]
+    alone = [scene for scene in map(Scene, range(400)) if len(scene.objects) == 1]
+    data.tell([scene for scene in alone if scene.objects[0].noun in ("star", "cat", "sun")], size=32)
+    data.columns["source"] = [tokenize(mask_colours(name_object(scene))) for scene in data.scenes]
+    data.references = [[tokenize(name_object(scene, 2, "de"))] for scene in data.scenes]
     sources = data.columns["source"]
     assert len(data) > 8 and len({*map(str, sources)}) < len({*map(str, data.references)}) - 2
     batch, config = whole_batch(data)
     model = build_model(config(part, {"name": "resnet", "width": 8, "image_size": 32}))
     assert learn(model, batch, 100) < 0.05
-    colours = [scene.things[0].colour for scene in data.scenes]
+    colours = [scene.objects[0].colour for scene in data.scenes]
     others = [next(j for j, other in enumerate(colours) if other != colour) for colour in colours]
     for wrong in (batch | {"image": batch["image"][others]}, only(batch, "source", "target")):
         assert mean_loss(model, wrong) > 0.3

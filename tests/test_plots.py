@@ -156,10 +156,10 @@ WORDS = Vocabulary(["a", "small", "snowflake", "telephone", "orange", "above", "
 def grow(*nodes):
     """A tree of (parent, word, probability of the word there, score, fate)."""
     tree = []
-    for parent, word, probability, score, fate in nodes:
+    for parent, word, probability, score, status in nodes:
         before = tree[parent].log_prob if parent >= 0 else 0.0
         log_prob = before + math.log(probability) if probability else -math.inf
-        tree.append(Candidate(parent, WORDS.words.index(word), log_prob, score, fate))
+        tree.append(Candidate(parent, WORDS.words.index(word), log_prob, score, status))
     return tree
 
 
@@ -266,17 +266,17 @@ def test_a_search_tree_has_every_living_candidate_once_with_its_word_and_probabi
         before = tree[parent].log_prob if parent >= 0 else 0.0
         assert word.get_text() == WORDS.words[tree[node].token]
         assert probability.get_text() == f"{math.exp(tree[node].log_prob - before):.2f}"
-        assert (score and score.get_text()) == (f"{tree[node].score:.2f}" if tree[node].fate == "finished" else None)
+        assert (score and score.get_text()) == (f"{tree[node].score:.2f}" if tree[node].status == "finished" else None)
 
 
 @pytest.mark.parametrize("name", TREES)
 def test_the_best_sentence_of_a_search_tree_is_thick_and_green_and_what_was_dropped_is_grey(name):
     tree = TREES[name]
     found, _ = read_tree(tree)
-    winner = max((i for i, candidate in enumerate(tree) if candidate.fate == "finished"), key=lambda i: tree[i].score)
+    winner = max((i for i, candidate in enumerate(tree) if candidate.status == "finished"), key=lambda i: tree[i].score)
     path = path_of(tree, winner)
     for node, (line, word, _, score) in found.items():
-        colour = GREEN if node in path else GREY if tree[node].fate == "dropped" else "black"
+        colour = GREEN if node in path else GREY if tree[node].status == "dropped" else "black"
         assert (line.get_color(), word.get_color()) == (colour, colour)
         assert (line.get_linewidth() > 2) == (node in path) and (line.get_linewidth() < 1) == (node not in path)
         if score:
@@ -323,7 +323,7 @@ def test_the_tree_of_a_real_search_ends_in_what_it_wrote():
     for beams in (1, 3, 5):
         tree, best = real_tree(beams)
         found, _ = read_tree(tree)
-        assert {candidate.fate for candidate in tree} == {"kept", "finished", "dropped"} and PAD not in best.tokens
+        assert {candidate.status for candidate in tree} == {"kept", "finished", "dropped"} and PAD not in best.tokens
         [(winner, score)] = [(node, score) for node, (*_, score) in found.items() if score and score.get_weight() == "bold"]
         assert [tree[node].token for node in path_of(tree, winner)][: len(best.tokens)] == best.tokens
         assert score.get_text() == f"{best.score:.2f}" and len(best.tokens) > 1

@@ -19,12 +19,12 @@ from mmscratch.decoding import greedy_search
 from mmscratch.images import normalize
 from mmscratch.pretraining import (
     LABELS,
-    kept_grids,
+    extract_features,
     labelled_scenes,
-    predict_labels,
+    predict_logits,
     pretrained_cnn,
-    teach,
-    train_labels,
+    train_captioner,
+    train_classifier,
 )
 from mmscratch.recurrent import LSTMDecoder
 from mmscratch.text import BOS, EOS, PAD, Vocabulary, tokenize
@@ -49,7 +49,7 @@ def test_the_labels_are_the_words_of_the_scene(split):
     assert (labels.dtype, labels.shape) == (torch.bool, (53, len(LABELS)))
     for n in range(53):
         scene = Scene(SPLITS[split] + n)
-        words = [word for thing in scene.things for word in (thing.noun, thing.colour, thing.size)]
+        words = [word for obj in scene.objects for word in (obj.noun, obj.colour, obj.size)]
         assert [word for word, there in zip(LABELS, labels[n]) if there] == [word for word in LABELS if word in words]
         assert set(words) <= set(LABELS)
         assert_close(images[n].permute(1, 2, 0).numpy(), np.array(render(scene, 37)))
@@ -63,9 +63,9 @@ def test_every_label_is_there_once_and_the_size_is_64_where_none_is_said():
 def test_train_labels_overfits_a_small_batch():
     images, labels = labelled_scenes("train", 32, size=32)
     model = ResNet((1, 1, 1), num_classes=len(LABELS), width=16)
-    losses = train_labels(model, images, labels, epochs=200, batch_size=16)
+    losses = train_classifier(model, images, labels, epochs=200, batch_size=16)
     assert len(losses) == 2 * 200 and losses[-1] < losses[0] / 20
-    assert torch.equal(predict_labels(model, images) > 0, labels)
+    assert torch.equal(predict_logits(model, images) > 0, labels)
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_bit_and_another_does_not():
@@ -74,7 +74,7 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit_and_another_does_not():
     for seed, noise in ((3, 0), (3, 1), (5, 0)):
         torch.manual_seed(noise)  # the global state has no say
         model = copy.deepcopy(start)
-        train_labels(model, images, labels, epochs=3, batch_size=7, seed=seed)
+        train_classifier(model, images, labels, epochs=3, batch_size=7, seed=seed)
         weights.append(model.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(weights[0].values(), weights[1].values()))
     assert not torch.equal(weights[0]["conv1.weight"], weights[2]["conv1.weight"])
@@ -87,9 +87,9 @@ def test_a_label_weighs_the_less_the_commoner_it_is():
     assert min(labels.sum(0)) == 0 and len(set(counts)) > 5
     weight = torch.tensor([min(counts) / count for count in counts])
     model = tiny()
-    share = model.train()(normalize(images)).sigmoid()
-    entropy = -torch.where(labels, share, 1 - share).log()  # (29, L)
-    [loss] = train_labels(copy.deepcopy(model), images, labels, epochs=1, batch_size=29)
+    fraction = model.train()(normalize(images)).sigmoid()
+    entropy = -torch.where(labels, fraction, 1 - fraction).log()  # (29, L)
+    [loss] = train_classifier(copy.deepcopy(model), images, labels, epochs=1, batch_size=29)
     assert loss == pytest.approx((weight * entropy).mean().item(), rel=1e-5)
     assert loss < 0.9 * entropy.mean().item()
 
@@ -106,10 +106,10 @@ def test_predictions_do_not_depend_on_their_neighbours():
     images = torch.randint(256, (263, 3, 32, 32), dtype=torch.uint8)  # more than are predicted at once
     model = used(images[:50])
     before = copy.deepcopy(model.state_dict())
-    logits = predict_labels(model.train(), images)
+    logits = predict_logits(model.train(), images)
     assert not model.training and not logits.requires_grad and logits.shape == (263, len(LABELS))
     assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values()))
-    assert_close(logits, torch.cat([predict_labels(model.train(), cut) for cut in images.split(7)]), rtol=1e-5, atol=1e-5)
+    assert_close(logits, torch.cat([predict_logits(model.train(), cut) for cut in images.split(7)]), rtol=1e-5, atol=1e-5)
     assert_close(logits, model.eval()(normalize(images)).detach(), rtol=1e-5, atol=1e-5)
     assert (logits - model.train()(normalize(images))).abs().max() > 0.01
 
@@ -121,7 +121,7 @@ def test_pretrained_cnn_is_trained_once(tmp_path, monkeypatch, capsys):
     assert [file.name for file in path.parent.iterdir()] == ["cnn.pt"] and not trained.training
     assert trained.bn1.num_batches_tracked == 2 * 64 // 32
 
-    monkeypatch.setattr("mmscratch.pretraining.train_labels", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("mmscratch.pretraining.train_classifier", lambda *_: pytest.fail("trained again"))
     read = pretrained_cnn(path, scenes=64)
     assert capsys.readouterr().out == f"the CNN of {path}, trained before, is used\n"
     assert not read.training
@@ -148,7 +148,7 @@ def test_pretrained_cnn_refuses_a_broken_file_and_keeps_it(tmp_path, content, mo
         torch.save({"model": ResNet((1, 1, 1), num_classes=len(LABELS), width=32).state_dict()}, path)
         content = path.read_bytes()[:5000]
     path.write_bytes(content)
-    monkeypatch.setattr("mmscratch.pretraining.train_labels", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr("mmscratch.pretraining.train_classifier", lambda *_: pytest.fail("trained"))
     with pytest.raises(ValueError, match="cnn.pt: not a checkpoint that can be read"):
         pretrained_cnn(path, scenes=64)
     assert path.read_bytes() == content
@@ -163,7 +163,7 @@ def test_a_file_of_another_model_is_refused_by_name(saved, tmp_path):
 
 def test_fewer_pictures_than_a_batch_are_refused():
     with pytest.raises(ValueError, match="7 pictures do not fill a batch of 32"):
-        train_labels(ResNet((1,), num_classes=len(LABELS), width=5), *labelled_scenes("train", 7, 32))
+        train_classifier(ResNet((1,), num_classes=len(LABELS), width=5), *labelled_scenes("train", 7, 32))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -174,11 +174,11 @@ def test_kept_grids_are_those_of_the_cnn_in_eval_mode():
     images = torch.randint(256, (263, 3, 32, 32), dtype=torch.uint8)  # more than are computed at once
     model = used(images[:50])
     before = copy.deepcopy(model.state_dict())
-    grids = kept_grids(model.train(), images)
+    grids = extract_features(model.train(), images)
     assert not model.training and not grids.requires_grad
     assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values()))
     assert_close(grids, model.features(normalize(images)).detach(), rtol=1e-5, atol=1e-5)
-    assert torch.equal(kept_grids(model, images, torch.bfloat16), grids.bfloat16())
+    assert torch.equal(extract_features(model, images, torch.bfloat16), grids.bfloat16())
 
 
 D, PICTURES = 13, 11
@@ -193,7 +193,7 @@ def lesson():
     sentences = [[tokenize(caption(Scene(n), which)) for which in range(1 + n % 2)] for n in range(PICTURES)]
     vocabulary = Vocabulary.build(sentence for some in sentences for sentence in some)
     targets = [[torch.tensor([*vocabulary.encode(sentence), EOS]) for sentence in some] for some in sentences]
-    return vocabulary, encoder, kept_grids(cnn, images), targets
+    return vocabulary, encoder, extract_features(cnn, images), targets
 
 
 def new_decoder(kind, vocabulary):
@@ -230,14 +230,14 @@ def watched_steps(note):
 def test_teach_overfits_a_handful_of_captions(kind):
     images, _ = labelled_scenes("train", 7, 32)
     cnn = ResNet((1, 1), num_classes=None, width=16)
-    encoder, grids = ImageEncoder(cnn, 32, 32), kept_grids(cnn, images)
+    encoder, grids = ImageEncoder(cnn, 32, 32), extract_features(cnn, images)
     sentences = [tokenize(caption(Scene(n), n % 5)) for n in range(7)]
     vocabulary = Vocabulary.build(sentences)
     decoder = LSTMDecoder(len(vocabulary), 32, 64) if kind == "lstm" else TransformerDecoder(len(vocabulary), 32, 2, 2)
     targets = [[torch.tensor([*vocabulary.encode(sentence), EOS])] for sentence in sentences]
-    losses = teach(decoder, encoder, grids, targets, epochs=200, batch_size=7, learning_rate=5e-3)
+    losses = train_captioner(decoder, encoder, grids, targets, epochs=200, batch_size=7, learning_rate=5e-3)
     assert len(losses) == 200 and losses[-1] < losses[0] / 20
-    found = greedy_search(decoder.eval(), encoder.eval().remember(grids))
+    found = greedy_search(decoder.eval(), encoder.eval().encode_features(grids))
     assert [vocabulary.decode(hypothesis.tokens) for hypothesis in found] == sentences
 
 
@@ -247,8 +247,8 @@ def test_without_pictures_a_decoder_learns_the_language(kind):
     vocabulary = Vocabulary.build(sentences)
     decoder = LSTMDecoder(len(vocabulary), 32, 64) if kind == "lstm" else TransformerDecoder(len(vocabulary), 32, 2, 2)
     targets = [[torch.tensor([*vocabulary.encode(sentence), EOS])] for sentence in sentences]
-    losses = teach(decoder, None, None, targets, epochs=40, batch_size=12, learning_rate=5e-3)
-    memory = Memory.of_nothing(1, 32)
+    losses = train_captioner(decoder, None, None, targets, epochs=40, batch_size=12, learning_rate=5e-3)
+    memory = Memory.empty(1, 32)
     words = torch.tensor([[BOS, *targets[0][0][:-1]]])
     log_probs = decoder.eval()(words, memory).log_softmax(-1)[0]
     assert log_probs.shape == (len(targets[0][0]), len(vocabulary)) and log_probs.isfinite().all()
@@ -263,13 +263,13 @@ def test_the_loss_is_that_of_the_true_next_word_and_every_word_counts_as_much(ki
     decoder, costs = new_decoder(kind, vocabulary), []
     with torch.no_grad():
         for n in range(PICTURES):
-            state, words = decoder.start(encoder.remember(grids[n : n + 1])), [BOS, *targets[n][0].tolist()]
+            state, words = decoder.start(encoder.encode_features(grids[n : n + 1])), [BOS, *targets[n][0].tolist()]
             for word, following in zip(words, words[1:]):
                 logits, state = decoder.step(torch.tensor([word]), state)
                 costs.append(-logits.log_softmax(-1)[0, following].item())
     assert len({len(some[0]) for some in targets}) > 3
     targets = [some[:1] for some in targets]
-    [loss] = teach(decoder, encoder, grids, targets, batch_size=PICTURES)
+    [loss] = train_captioner(decoder, encoder, grids, targets, batch_size=PICTURES)
     assert loss == pytest.approx(sum(costs) / len(costs), rel=1e-5)
 
 
@@ -280,8 +280,8 @@ def test_each_epoch_shows_the_pictures_that_fill_a_batch_with_their_next_caption
     targets = [[torch.tensor([mark] + [5] * (mark % 7) + [EOS]) for mark in some] for some in marks]
     decoder = Listening(1 + 100 * (PICTURES + 1)).eval()
     with torch.no_grad():
-        memory = encoder.remember(grids).tokens
-    losses = teach(decoder, encoder, grids, targets, epochs=4, batch_size=batch_size, learning_rate=0.0)
+        memory = encoder.encode_features(grids).tokens
+    losses = train_captioner(decoder, encoder, grids, targets, epochs=4, batch_size=batch_size, learning_rate=0.0)
     assert len(losses) == 4 * len(sizes) and [len(tokens) for tokens in decoder.heard] == 4 * sizes
     orders = []
     for epoch in range(4):
@@ -310,7 +310,7 @@ def test_the_rate_rises_and_falls_and_gradients_are_clipped(lesson):
         norms.append(math.hypot(*(p.grad.norm().item() for p in group["params"] if p.grad is not None)))
 
     with watched_steps(note):
-        teach(decoder, encoder, grids, targets, epochs=10, batch_size=5, learning_rate=7e-3)  # 20 steps
+        train_captioner(decoder, encoder, grids, targets, epochs=10, batch_size=5, learning_rate=7e-3)  # 20 steps
     assert rates[:2] == pytest.approx([7e-3 * 0.5, 7e-3 * (0.5 + 0.5 * math.cos(math.pi / 20))])
     assert rates[2:] == pytest.approx([7e-3 * (0.5 + 0.5 * math.cos(math.pi * step / 20)) for step in range(2, 20)])
     assert norms[0] == pytest.approx(1, rel=1e-4) and max(norms) < 1.0001
@@ -321,7 +321,7 @@ def test_all_learns_but_the_cnn(kind, lesson):
     vocabulary, encoder, grids, targets = lesson
     decoder = new_decoder(kind, vocabulary)
     before = copy.deepcopy({"encoder": encoder, "decoder": decoder})
-    teach(decoder, encoder, grids, targets, epochs=2, batch_size=4)
+    train_captioner(decoder, encoder, grids, targets, epochs=2, batch_size=4)
     kept = {name for name, value in encoder.state_dict().items() if torch.equal(value, before["encoder"].state_dict()[name])}
     assert kept == {name for name in encoder.state_dict() if name.startswith("backbone.")}
     assert not any(torch.equal(value, before["decoder"].state_dict()[name]) for name, value in decoder.state_dict().items())
@@ -335,7 +335,7 @@ def test_a_generator_shuffles_and_torchs_own_where_none_is_given(lesson):
     def losses(noise, seed=None):
         torch.manual_seed(noise)
         generator, before = None if seed is None else torch.Generator().manual_seed(seed), torch.get_rng_state()
-        found = teach(copy.deepcopy(decoder), copy.deepcopy(encoder), grids, targets, 2, 3, generator=generator)
+        found = train_captioner(copy.deepcopy(decoder), copy.deepcopy(encoder), grids, targets, 2, 3, generator=generator)
         assert torch.equal(torch.get_rng_state(), before) == (seed is not None)
         return found
 
@@ -349,7 +349,7 @@ def test_grids_may_be_kept_in_half_precision(lesson):
     for kept in (grids.bfloat16(), grids.bfloat16().float(), grids):
         torch.manual_seed(3)
         decoder, other = new_decoder("lstm", vocabulary), copy.deepcopy(encoder)
-        losses.append(teach(decoder, other, kept, targets, epochs=2, batch_size=4))
+        losses.append(train_captioner(decoder, other, kept, targets, epochs=2, batch_size=4))
     assert losses[0] == losses[1] != losses[2]
 
 
@@ -366,4 +366,4 @@ def test_lessons_that_do_not_fit_are_refused(pictures, captions, words, lesson):
     vocabulary, encoder, grids, targets = lesson
     with pytest.raises(ValueError, match=words):
         decoder = new_decoder("lstm", vocabulary)
-        teach(decoder, encoder, grids[:pictures], targets[:captions], batch_size=8)
+        train_captioner(decoder, encoder, grids[:pictures], targets[:captions], batch_size=8)

@@ -199,10 +199,10 @@ def test_a_word_is_read_out_of_the_state_and_of_what_it_sees(score, memory, toke
 
 
 def test_the_first_state_is_its_formula(decoder, memory):
-    state, first, glance = decoder.start(memory), decoder.first_state, decoder.glance
+    state, first, init_proj = decoder.start(memory), decoder.init_state, decoder.init_proj
     assert state.hidden.shape == state.cell.shape == (2, B, HIDDEN) and state.memory is memory
     for b in range(B):
-        mean = glance(memory.tokens[b][memory.mask[b]]).relu().mean(0)  # (H,)
+        mean = init_proj(memory.tokens[b][memory.mask[b]]).relu().mean(0)  # (H,)
         ours = torch.cat([state.hidden[:, b], state.cell[:, b]]).flatten()
         assert_close(ours.sort().values, first(mean).tanh().sort().values, **CLOSE)  # which number is for what is open
 

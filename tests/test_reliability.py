@@ -18,10 +18,10 @@ from mmscratch.engine.runs import read_checkpoint
 from mmscratch.model import ModelConfig, build_model
 from mmscratch.reliability import (
     GradScaler,
-    first_not_finite,
-    random_state,
-    random_state_kept,
-    set_random_state,
+    first_nonfinite,
+    get_rng_state,
+    preserve_rng_state,
+    set_rng_state,
     write_atomically,
 )
 from mmscratch.text import PAD
@@ -133,7 +133,7 @@ def test_the_first_layer_whose_output_is_not_finite_is_named(batch, layer, decod
     module = model.get_submodule(layer)
     module.register_forward_hook(lambda _module, _inputs, output: poison(output, bad))
     before = hooks(model)
-    assert first_not_finite(model, batch) == f"the output of {layer}"
+    assert first_nonfinite(model, batch) == f"the output of {layer}"
     assert hooks(model) == before
 
 
@@ -144,7 +144,7 @@ def test_a_weight_that_is_not_finite_is_named_before_what_follows_from_it(batch,
     with torch.no_grad():
         weight.view(-1)[-1] = float("nan")
     model.loss(batch)[0].backward()
-    assert first_not_finite(model, batch) == f"the weight {name}"
+    assert first_nonfinite(model, batch) == f"the weight {name}"
 
 
 def test_a_weight_that_overflows_is_found_in_the_output(batch):
@@ -152,7 +152,7 @@ def test_a_weight_that_overflows_is_found_in_the_output(batch):
     with torch.no_grad():
         model.decoder.blocks[0].linear1.weight.fill_(3e38)  # of which there is still one that is finite
     model.loss(batch)[0].backward()
-    assert first_not_finite(model, batch) == "the output of decoder.blocks.0.linear1"
+    assert first_nonfinite(model, batch) == "the output of decoder.blocks.0.linear1"
 
 
 @pytest.mark.parametrize("decoder", [LSTM, TRANSFORMER], ids=["lstm", "transformer"])
@@ -160,15 +160,15 @@ def test_a_gradient_is_named_only_where_all_outputs_are_finite(batch, decoder):
     model = small(decoder)
     names = dict(model.named_parameters())
     model.loss(batch)[0].backward()
-    assert first_not_finite(model, batch) == "the loss"  # of which nobody has been given another
+    assert first_nonfinite(model, batch) == "the loss"  # of which nobody has been given another
     name = "decoder.query.weight" if decoder is LSTM else "decoder.blocks.1.norm2.weight"
     names[name].grad[3] = float("inf")
-    assert first_not_finite(model, batch) == f"the gradient of {name}"
+    assert first_nonfinite(model, batch) == f"the gradient of {name}"
     layer = model.encoders["image"].norm
     handle = layer.register_forward_hook(lambda _module, _inputs, output: poison(output))
-    assert first_not_finite(model, batch) == "the output of encoders.image.norm"
+    assert first_nonfinite(model, batch) == "the output of encoders.image.norm"
     handle.remove()
-    assert first_not_finite(model, batch) == f"the gradient of {name}"
+    assert first_nonfinite(model, batch) == f"the gradient of {name}"
 
 
 def test_of_several_gradients_the_one_nearest_to_the_loss_is_named(batch):
@@ -181,7 +181,7 @@ def test_of_several_gradients_the_one_nearest_to_the_loss_is_named(batch):
     model.loss(batch)[0].backward()
     handle.remove()
     assert not model.encoders["image"].backbone.conv1.weight.grad.isfinite().all()  # it has come that far
-    assert first_not_finite(model, batch).startswith("the gradient of decoder.blocks.1.")
+    assert first_nonfinite(model, batch).startswith("the gradient of decoder.blocks.1.")
 
 
 def test_frozen_weights_have_no_gradient_and_are_no_trouble(batch):
@@ -189,7 +189,7 @@ def test_frozen_weights_have_no_gradient_and_are_no_trouble(batch):
     model.encoders.requires_grad_(False)
     model.loss(batch)[0].backward()
     model.decoder.query.weight.grad[0, 0] = float("nan")
-    assert first_not_finite(model, batch) == "the gradient of decoder.query.weight"
+    assert first_nonfinite(model, batch) == "the gradient of decoder.query.weight"
 
 
 class Pair(NamedTuple):
@@ -215,13 +215,13 @@ GOOD, BAD, MASK = torch.ones(5), torch.tensor([1.0, float("inf"), 2.0]), torch.t
 @pytest.mark.parametrize("output", [BAD, (GOOD, BAD), Pair(BAD, MASK), (GOOD, (GOOD, BAD))], ids=str)
 def test_in_whatever_an_output_is_wrapped_it_is_found(output):
     model = Returns(output)
-    assert first_not_finite(model, {}) == "the output of part"
+    assert first_nonfinite(model, {}) == "the output of part"
     assert hooks(model) == []
 
 
 @pytest.mark.parametrize("output", [GOOD, (GOOD, None), Pair(GOOD, MASK), torch.tensor([3, 5]), None, ()], ids=str)
 def test_what_is_finite_is_not_named(output):
-    assert first_not_finite(Returns(output), {}) == "the loss"
+    assert first_nonfinite(Returns(output), {}) == "the loss"
 
 
 def test_the_cell_of_an_lstm_is_looked_at_too():
@@ -234,18 +234,18 @@ def test_the_cell_of_an_lstm_is_looked_at_too():
     model[0].register_forward_pre_hook(lambda _module, inputs: (inputs[0], state))
     output, (_, cell) = model(torch.zeros(2, 7, 3))
     assert output.isfinite().all() and cell.isinf().all()
-    assert first_not_finite(model, torch.zeros(2, 7, 3)) == "the output of 0"
+    assert first_nonfinite(model, torch.zeros(2, 7, 3)) == "the output of 0"
 
 
 def test_the_model_itself_has_a_name_too():
     model = nn.Identity()
-    assert first_not_finite(model, BAD) == "the output of the model"
+    assert first_nonfinite(model, BAD) == "the output of the model"
 
 
 def test_no_hooks_are_left_where_the_model_fails(batch):
     model = small(LSTM)
     with pytest.raises(ValueError, match="none of: image"):
-        first_not_finite(model, {"target": batch["target"]})
+        first_nonfinite(model, {"target": batch["target"]})
     assert hooks(model) == []
 
 
@@ -436,32 +436,32 @@ def draws():
 
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_the_same_random_numbers_come_again(path, on_disk):
-    state = random_state()
+    state = get_rng_state()
     if on_disk:
         write_atomically(path, state)
         state = read_checkpoint(path)
     expected = draws()
     assert all(a != b for a, b in zip(draws(), expected))
     for _ in range(2):  # drawing does not change what was kept
-        set_random_state(state)
+        set_rng_state(state)
         assert draws() == expected
 
 
 def test_a_state_that_was_kept_where_a_gpu_was_is_taken_where_none_is(monkeypatch):
-    state = random_state()
+    state = get_rng_state()
     expected = draws()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "set_rng_state", None)  # cannot be called
-    set_random_state(state | {"device": [("cuda", torch.zeros(16, dtype=torch.uint8))]})
+    set_rng_state(state | {"device": [("cuda", torch.zeros(16, dtype=torch.uint8))]})
     assert draws()[:4] == expected[:4]
-    assert random_state()["device"] == []
+    assert get_rng_state()["device"] == []
 
 
 def test_what_is_drawn_within_disturbs_nobody_outside():
-    with random_state_kept():
+    with preserve_rng_state():
         expected = draws()
     for error in (None, KeyError):
-        with contextlib.suppress(KeyError), random_state_kept():
+        with contextlib.suppress(KeyError), preserve_rng_state():
             draws()
             if error:
                 raise error

@@ -31,7 +31,7 @@ from mmscratch.reliability import write_atomically
 from mmscratch.text import PAD, UNK, BytePairEncoding, Vocabulary
 from mmscratch.training import TrainConfig, Trainer, warmup_and_cosine
 
-CONFIG = TrainConfig(epochs=2, batch_size=7, warmup=4, evaluate_every=5, precision="float32")  # 53 captions: 8 steps an epoch
+CONFIG = TrainConfig(epochs=2, batch_size=7, warmup_fraction=0.25, evaluate_every=5, precision="float32")  # 53 captions: 8 steps an epoch
 DECODERS = pytest.mark.parametrize("decoder", [LSTM, TRANSFORMER], ids=["lstm", "transformer"])
 
 
@@ -119,7 +119,7 @@ def translator(folder, config=CONFIG, joint=False, pieces=150, backwards=False, 
 def test_the_parts_of_a_batch_in_which_some_have_pictures_give_the_gradient_of_the_whole(smoothing, tmp_path):
     config = replace(CONFIG, batch_size=32)
     settings = still() | {"label_smoothing": smoothing, "modality_dropout": 0.0}
-    runs = [translator(tmp_path / str(n), replace(config, accumulate=n), **settings) for n in (1, 3, 32)]
+    runs = [translator(tmp_path / str(n), replace(config, accumulation_steps=n), **settings) for n in (1, 3, 32)]
     batch = a_batch(runs[0], 32)
     assert batch["has_image"].float().mean() == 21 / 32 and not batch["has_image"][::3].any()  # one part has none
     expected, *others = (gradients(run, batch) for run in runs)
@@ -130,7 +130,7 @@ def test_the_parts_of_a_batch_in_which_some_have_pictures_give_the_gradient_of_t
 def test_the_fraction_of_true_words_that_it_reads_is_that_of_the_settings(tmp_path):
     runs = {}
     for fraction in (0.0, 1.0):
-        settings = still() | {"modality_dropout": 0.0, "teacher_forcing": fraction}
+        settings = still() | {"modality_dropout": 0.0, "teacher_forcing_ratio": fraction}
         runs[fraction] = translator(tmp_path / str(fraction), **settings)
     batch = a_batch(runs[0.0], 7)
     words = batch["target"] != PAD
@@ -138,7 +138,7 @@ def test_the_fraction_of_true_words_that_it_reads_is_that_of_the_settings(tmp_pa
     for fraction, run in runs.items():
         found[fraction] = gradients(run, batch)
         run.model.zero_grad()
-        logits = run.model(batch, teacher_forcing=fraction)
+        logits = run.model(batch, teacher_forcing_ratio=fraction)
         F.cross_entropy(logits[words], batch["target"][words]).backward()
         assert_close(found[fraction], {name: parameter.grad for name, parameter in run.model.named_parameters()})
     assert any((found[0.0][name] != gradient).any() for name, gradient in found[1.0].items())
@@ -164,7 +164,7 @@ def test_the_loss_is_that_of_the_formula_and_pads_count_in_neither_term(smoothin
 class Toy(nn.Module):
     """Its loss is of its own kind, and so is what it counts: the words of an example are the weight of its square."""
 
-    counts = "squares"
+    loss_unit = "squares"
 
     def __init__(self):
         super().__init__()
@@ -180,7 +180,7 @@ class Toy(nn.Module):
 @pytest.mark.parametrize("empty", [(), (0, 3, 6), (1, 4)], ids=["none empty", "first part of 3 empty", "two empty"])
 def test_any_model_s_gradient_is_that_of_its_sum_divided_by_its_count(empty, parts, trainer, monkeypatch):
     monkeypatch.setattr("mmscratch.training.build_model", lambda config: Toy())
-    run = trainer(config=replace(CONFIG, accumulate=parts))
+    run = trainer(config=replace(CONFIG, accumulation_steps=parts))
     batch = a_batch(run, 7)
     batch["target"][list(empty)] = PAD
     of_parts = [run.model.loss({name: value[i::3] for name, value in batch.items()})[1].item() for i in range(3)]
@@ -206,7 +206,7 @@ def test_metrics_have_the_rate_of_what_the_model_counts(trainer, monkeypatch):
 def test_the_gradient_of_parts_is_that_of_the_whole_batch_by_words(parts, decoder, trainer):
     config = replace(CONFIG, batch_size=32)
     settings = still(decoder) | {"label_smoothing": 0.1}
-    whole, split = trainer("whole", config, **settings), trainer("split", replace(config, accumulate=parts), **settings)
+    whole, split = trainer("whole", config, **settings), trainer("split", replace(config, accumulation_steps=parts), **settings)
     batch = a_batch(whole, 32)
     lengths = (batch["target"] != PAD).sum(1)
     assert len({part.sum().item() for part in lengths.tensor_split(4)}) > 1  # the parts have different numbers of words
@@ -222,7 +222,7 @@ def test_the_gradient_of_parts_is_that_of_the_whole_batch_by_words(parts, decode
 
 @pytest.mark.parametrize("parts", [3, 32])
 def test_the_parts_of_a_batch_add_up_to_its_loss_its_words_and_its_examples(parts, trainer):
-    whole, split = trainer("whole", **still()), trainer("split", replace(CONFIG, accumulate=parts), **still())
+    whole, split = trainer("whole", **still()), trainer("split", replace(CONFIG, accumulation_steps=parts), **still())
     batch = a_batch(whole, 11)
     batch["target"][3] = PAD  # a picture without words counts for nothing
     expected = whole.model.loss(batch)[0].detach()
@@ -235,7 +235,7 @@ def test_the_parts_of_a_batch_add_up_to_its_loss_its_words_and_its_examples(part
 
 
 def test_accumulation_trains_the_same_model(trainer):
-    whole, split = trainer("whole", **still()), trainer("split", replace(CONFIG, accumulate=3), **still())
+    whole, split = trainer("whole", **still()), trainer("split", replace(CONFIG, accumulation_steps=3), **still())
     whole.fit(), split.fit()
     assert [loss for _, loss in split.history] == pytest.approx([loss for _, loss in whole.history], abs=1e-5)
 
@@ -278,7 +278,7 @@ def test_clipping_does_not_see_the_scale_of_float16(trainer):
 
 
 def test_the_learning_rate_rises_and_falls(trainer):
-    factors = [warmup_and_cosine(step, 40, warmup=8) for step in range(41)]  # it rises in 5 of 40 steps
+    factors = [warmup_and_cosine(step, 40, warmup_fraction=0.125) for step in range(41)]  # it rises in 5 of 40 steps
     assert factors[:4] == [0.2, 0.4, 0.6, 0.8] and factors[20] == pytest.approx(0.5) and factors[40] == pytest.approx(0.0)
     assert all(a > b for a, b in zip(factors[4:], factors[5:])) and max(factors) > 0.97
     run, rates = trainer(), []
@@ -368,7 +368,7 @@ FRESH = """if True:
     from mmscratch.engine.runs import read_checkpoint
     from mmscratch.training import TrainConfig
 
-    trainer = tiny_trainer(sys.argv[1], TrainConfig(batch_size=7, warmup=4, precision="auto"))
+    trainer = tiny_trainer(sys.argv[1], TrainConfig(batch_size=7, warmup_fraction=0.25, precision="auto"))
     trainer.fit()
     saved = read_checkpoint(trainer.folder / "best.pt")
     digest = hashlib.sha256()
@@ -428,7 +428,7 @@ def test_a_run_of_other_source_words_is_refused(tmp_path):
 
 
 def test_skipped_steps_and_the_scale_survive_a_stop(trainer):
-    config = replace(CONFIG, precision="float16", accumulate=2)
+    config = replace(CONFIG, precision="float16", accumulation_steps=2)
     runs = [trainer("whole", config), trainer("broken", config)]
     for run in runs:
         run.scaler.scale = 2.0**24
@@ -506,7 +506,7 @@ def test_the_best_model_loads_with_its_vocabulary_and_what_it_was_trained_on(tra
     run.fit()
     model, vocabularies, saved = load_run(run.folder)
     assert vocabularies.keys() == {"target"} and vocabularies["target"].words == run.train.vocabularies["target"].words
-    assert saved["facts"] == {"data": "scenes"} and saved["model_config"] == asdict(run.model_config)
+    assert saved["metadata"] == {"data": "scenes"} and saved["model_config"] == asdict(run.model_config)
     assert not model.training
     entries = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     validated = {entry["step"]: entry["validation_loss"] for entry in entries if "validation_loss" in entry}
@@ -612,7 +612,7 @@ def test_gradients_that_stay_infinite_stop_the_run_later(trainer):
 
 
 def test_out_of_memory_says_how_much_was_asked_and_what_to_lower(trainer):
-    run = trainer(config=replace(CONFIG, accumulate=2))
+    run = trainer(config=replace(CONFIG, accumulation_steps=2))
     run.model.register_forward_hook(lambda *_: torch.empty(10**15))
     with pytest.raises(MemoryError, match=r"step 1 \(4 examples at once, on cpu\).*--accumulate"):
         run.fit()
@@ -642,7 +642,7 @@ def test_an_unwritable_folder_is_told_before_the_first_step(trainer, tmp_path):
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "auto", "float16"])
 def test_resume_is_exact_on_a_gpu(precision, trainer):
-    config = replace(CONFIG, precision=precision, accumulate=2, workers=2)
+    config = replace(CONFIG, precision=precision, accumulation_steps=2, workers=2)
     whole, resumed = resumed_after(5, partial(trainer, config=config))
     assert resumed.device.type == "cuda" and states_equal(whole, resumed)
 
@@ -650,10 +650,10 @@ def test_resume_is_exact_on_a_gpu(precision, trainer):
 @pytest.mark.gpu
 def test_copies_on_a_side_stream_change_nothing(trainer):
     runs = [trainer("beside"), trainer("in line")]
-    runs[1].feed.copies = None
+    runs[1].prefetcher.copies = None
     for run in runs:
         run.fit()
-    assert runs[0].feed.copies is not None and states_equal(*runs)
+    assert runs[0].prefetcher.copies is not None and states_equal(*runs)
 
 
 @pytest.mark.gpu
@@ -736,7 +736,7 @@ def train_and_be_killed(trainer, moment, chance):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_killed_at_many_moments_and_gone_on_gives_the_same_to_the_bit(trainer, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # a fork could not use it
-    config = replace(CONFIG, accumulate=2, workers=1)
+    config = replace(CONFIG, accumulation_steps=2, workers=1)
     whole = trainer("whole", config)
     whole.fit()
     path, chance = tmp_path / "killed/last.pt", random.Random(0)

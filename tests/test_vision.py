@@ -306,7 +306,7 @@ def test_grids_that_were_kept_give_the_same_memory(backbone):
     backbone, size, _ = BACKBONES[backbone]()
     encoder = ImageEncoder(backbone, 11, size).eval()
     pictures = torch.randint(256, (3, 3, size, size), dtype=torch.uint8)
-    kept = encoder.remember(encoder.backbone.features(normalize(pictures)))
+    kept = encoder.encode_features(encoder.backbone.features(normalize(pictures)))
     assert_close(tuple(kept), tuple(encoder(pictures)), rtol=0, atol=0)
 
 

@@ -26,11 +26,11 @@ from mmscratch.weights import (
     from_bert,
     from_gpt2,
     from_torchvision_vit,
-    keep_rows,
-    load_fitting,
     load_folder,
+    load_matching,
     load_torchvision,
     read_weights,
+    transfer_embedding_rows,
 )  # fmt: skip
 
 B, T, V, D, H, L, P = 5, 7, 53, 22, 2, 3, 17  # sentences, words, vocabulary, width, heads, layers, positions
@@ -518,7 +518,7 @@ def assert_agrees(model, folder):
     if isinstance(ours, TransformerEncoder):
         got, expected = ours(tokens).tokens, model.base_model(tokens).last_hidden_state
     else:
-        got, expected = ours(tokens, Memory.of_nothing(B, D)), model(tokens).logits
+        got, expected = ours(tokens, Memory.empty(B, D)), model(tokens).logits
     assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -782,11 +782,11 @@ def test_what_fits_is_loaded_and_the_rest_is_said():
     model = nn.Sequential(nn.Linear(5, 3), nn.Linear(3, 2))
     before = {name: x.clone() for name, x in model.state_dict().items()}
     state = {"0.weight": torch.randn(3, 5), "1.weight": torch.randn(3, 2), "1.bias": torch.randn(2), "2.bias": torch.randn(1)}
-    misfits = load_fitting(model, state)
+    misfits = load_matching(model, state)
     assert misfits == (["0.bias"], ["2.bias"], ["1.weight (3, 2), here (2, 3)"])
     assert str(misfits) == "missing: 0.bias; unexpected: 2.bias; of another shape: 1.weight (3, 2), here (2, 3)"
     assert_close(dict(model.state_dict()), before | {"0.weight": state["0.weight"], "1.bias": state["1.bias"]})
-    nothing = load_fitting(model, dict(model.state_dict()))
+    nothing = load_matching(model, dict(model.state_dict()))
     assert not any(nothing) and str(nothing) == "all fits"
 
 
@@ -807,7 +807,7 @@ def test_the_rows_of_common_words_are_kept(kind, shape):
     words = OTHER[kind]
     old, new = torch.randn(len(WORDS), *shape, dtype=torch.float64), torch.randn(len(words), *shape)
     before = old.clone(), new.clone()
-    kept = keep_rows(old, WORDS, new, words)
+    kept = transfer_embedding_rows(old, WORDS, new, words)
     assert kept.dtype == new.dtype and kept.shape == new.shape
     for i, word in enumerate(words):
         expected = old[WORDS.index(word)].float() if word in WORDS else new[i]

@@ -33,21 +33,21 @@ def _written_with(piece: Callable | type, exercise: Exercise) -> str:
     texts, wanted = {}, [piece.__name__, *(part.partition(".")[0] for part in exercise.parts)]
     while wanted:
         name = wanted.pop()
-        thing = names.get(name)
-        if name in texts or thing is None:
+        obj = names.get(name)
+        if name in texts or obj is None:
             continue
-        if isinstance(thing, ModuleType):
-            texts[name] = f"import {thing.__name__} as {name}"
-        elif isinstance(thing, (int, float, str)):
-            texts[name] = f"{name} = {thing!r}"
-        elif getattr(thing, "__module__", None) != piece.__module__:
+        if isinstance(obj, ModuleType):
+            texts[name] = f"import {obj.__name__} as {name}"
+        elif isinstance(obj, (int, float, str)):
+            texts[name] = f"{name} = {obj!r}"
+        elif getattr(obj, "__module__", None) != piece.__module__:
             texts[name] = (
-                f"from {thing.__module__} import {thing.__name__} as {name}"
-                if hasattr(thing, "__name__")
+                f"from {obj.__module__} import {obj.__name__} as {name}"
+                if hasattr(obj, "__name__")
                 else ""
             )
         else:
-            texts[name] = _source(thing)
+            texts[name] = _source(obj)
             wanted += {
                 node.id for node in ast.walk(parse(texts[name])) if isinstance(node, ast.Name)
             }
@@ -58,11 +58,11 @@ def _written_with(piece: Callable | type, exercise: Exercise) -> str:
     return "\n\n".join(text for name, text in texts.items() if name not in given)
 
 
-def _source(thing: Callable | type) -> str:
+def _source(obj: Callable | type) -> str:
     """Of a class method by method, as inspect cannot find the classes of a notebook."""
-    if not isinstance(thing, type):
-        return textwrap.dedent(inspect.getsource(thing))
+    if not isinstance(obj, type):
+        return textwrap.dedent(inspect.getsource(obj))
     methods = [
-        textwrap.dedent(inspect.getsource(m)) for m in vars(thing).values() if inspect.isfunction(m)
+        textwrap.dedent(inspect.getsource(m)) for m in vars(obj).values() if inspect.isfunction(m)
     ]
-    return f"class {thing.__name__}:\n" + textwrap.indent("\n".join(methods) or "pass", "    ")
+    return f"class {obj.__name__}:\n" + textwrap.indent("\n".join(methods) or "pass", "    ")

@@ -105,11 +105,11 @@ def bodies(exercise: Exercise, text: str) -> tuple[dict[str, CodeType], list]:
     """
     tree = parse(text)
     known = definitions(tree)
-    owners = {part.partition(".")[0] for part in exercise.parts}
+    memory_index = {part.partition(".")[0] for part in exercise.parts}
     with PARSING:
-        parts_only = ast.Module([known[owner] for owner in sorted(owners)], [])
+        parts_only = ast.Module([known[owner] for owner in sorted(memory_index)], [])
         whole = compile(parts_only, "<a version>", "exec")
-    codes, around = {}, [len(tree.body), *(len(known[owner].body) for owner in sorted(owners))]
+    codes, around = {}, [len(tree.body), *(len(known[owner].body) for owner in sorted(memory_index))]
     for part in exercise.parts:
         code, node = whole, known[part]
         for name in part.split("."):
@@ -154,10 +154,10 @@ def splice(exercise: Exercise, theirs: str) -> Spliced:
     for part in exercise.parts:
         start, end = lines_of(known[part])
         replaced[start] = end, [(known[part].col_offset, found[part])]
-    owners = {part.partition(".")[0] for part in exercise.parts}
+    memory_index = {part.partition(".")[0] for part in exercise.parts}
     for name, node in found.items():  # methods of their own
         owner, _, method = name.partition(".")
-        if method and owner in owners and name not in known:
+        if method and owner in memory_index and name not in known:
             parts = [part for part in exercise.parts if part.startswith(f"{owner}.")]
             first = min(lines_of(known[part])[0] for part in parts)
             end, nodes = replaced[first]
@@ -166,7 +166,7 @@ def splice(exercise: Exercise, theirs: str) -> Spliced:
     added = [(0, node) for node in _added(our_tree, their_tree, known, taken)]
     taken += [node for _, node in added]
     _refuse(taken, [known[part] for part in exercise.parts], our_tree)
-    anchor = min(lines_of(known[owner])[0] for owner in owners)  # what they added stands before it
+    anchor = min(lines_of(known[owner])[0] for owner in memory_index)  # what they added stands before it
     end, nodes = replaced.get(anchor, (anchor, []))
     replaced[anchor] = end, [*added, *nodes]
     return _weave(lines_in(ours), lines_in(theirs), replaced)

@@ -10,7 +10,7 @@ from data_scripts.fetch import BROKEN_ARCHIVE
 
 from .exercises import Exercise, path_of
 
-MOST_BYTES = 1 << 20  # of a learner's file
+MAX_BYTES = 1 << 20  # of a learner's file
 
 
 def read_files(source: Path, exercises: Sequence[Exercise]) -> dict[str, tuple[str, str]]:
@@ -31,8 +31,8 @@ def read_files(source: Path, exercises: Sequence[Exercise]) -> dict[str, tuple[s
             if not fitting:
                 continue
             name = min(fitting, key=lambda name: (len(PurePath(name).parts), name))
-            if sizes[name] > MOST_BYTES:
-                raise ValueError(f"{name}: larger than {MOST_BYTES:,} bytes")
+            if sizes[name] > MAX_BYTES:
+                raise ValueError(f"{name}: larger than {MAX_BYTES:,} bytes")
             try:
                 found[module] = name, read(name).decode("utf-8-sig")
             except UnicodeDecodeError:

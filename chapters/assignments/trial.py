@@ -81,7 +81,7 @@ WATCHED = (
 NOT_NEEDED = (
     "cacheprovider doctest faulthandler junitxml threadexception unraisableexception".split()
 )  # of pytest
-PATIENCE = (
+WALL_CLOCK_FACTOR = (
     3  # so many seconds may pass on the clock for one of computing, on a busy machine or in a sleep
 )
 NEW_NETWORK, NEW_USER = 0x40000000, 0x10000000  # of Linux
@@ -157,7 +157,7 @@ def _set_clocks(folder: Path, seconds: float) -> None:
         signal.setitimer(
             signal.ITIMER_PROF, seconds
         )  # of computing, whatever else the machine does
-    faulthandler.dump_traceback_later(PATIENCE * seconds, exit=True, file=stack)
+    faulthandler.dump_traceback_later(WALL_CLOCK_FACTOR * seconds, exit=True, file=stack)
 
 
 def _run_pytest(folder: Path, tests: list[str], *plugins) -> None:
@@ -212,9 +212,9 @@ def _guard(folder: str, allowed: Collection[str] = ()):
 def _attributes() -> dict[str, object]:
     """What the tests rely on, by name: a learner's code must leave it as it is."""
     return {
-        f"{thing.__name__}.{name}": value
-        for thing in WATCHED
-        for name, value in vars(thing).items()
+        f"{obj.__name__}.{name}": value
+        for obj in WATCHED
+        for name, value in vars(obj).items()
         if callable(value)
     }
 
@@ -274,13 +274,13 @@ class _Forks:
 def _replace_body(module: ModuleType, part: str, code: CodeType) -> None:
     """Give a function or method another body, wherever it is known, behind its decorators too."""
     owner, _, name = part.rpartition(".")
-    thing = vars(getattr(module, owner) if owner else module)[name]
-    thing = getattr(thing, "fget", thing)  # of a property
-    while hasattr(thing, "__wrapped__"):
-        if hasattr(thing, "cache_clear"):  # what the other body computed
-            thing.cache_clear()
-        thing = thing.__wrapped__
-    thing.__code__ = code
+    obj = vars(getattr(module, owner) if owner else module)[name]
+    obj = getattr(obj, "fget", obj)  # of a property
+    while hasattr(obj, "__wrapped__"):
+        if hasattr(obj, "cache_clear"):  # what the other body computed
+            obj.cache_clear()
+        obj = obj.__wrapped__
+    obj.__code__ = code
 
 
 class _Recorder:

@@ -129,7 +129,7 @@ def attempt_versions(
 
 
 def _tests(exercise: Exercise, options: Sequence[str]) -> list[str]:
-    return [*options, *(f"tests/{exercise.tests_path}::{name}" for name in exercise.tests.split())]
+    return [*options, *(f"tests/{exercise.tests_path}::{name}" for name in exercise.tests)]
 
 
 @contextlib.contextmanager

@@ -10,10 +10,10 @@ SIDE = 4  # patches along a side of the picture
 N = SIDE * SIDE
 
 
-def words_look_back(image, words, thing):
+def words_look_back(image, words, obj):
     """A picture's 16 patches and the words so far, and for each of five words what it looks at.
 
-    image (3, 64, 64) uint8; `words`, five of a caption; `thing`, the thing that the fourth word
+    image (3, 64, 64) uint8; `words`, five of a caption; `obj`, the thing that the fourth word
     names. That word's lines are blue. How thick they are is made up: thick at the thing and at the
     words that describe it.
     """
@@ -21,7 +21,7 @@ def words_look_back(image, words, thing):
     axis = figure.add_axes((0, 0, 1, 1))
     columns = [0.45 + 0.56 * n for n in range(N)]  # of the patches
     columns += [9.95 + 1.4 * i for i in range(5)]  # of the words
-    weights = [_looks(thing, n) for n in range(N)]
+    weights = [_looks(obj, n) for n in range(N)]
     weights += [0.3, 0.3, 2.0, 2.0]  # of <bos>, "a", "big" and the colour itself
     _cut_picture(axis, image)
     _patches(axis, image, columns)
@@ -46,11 +46,11 @@ def words_look_back(image, words, thing):
     return figure
 
 
-def _looks(thing, n):
+def _looks(obj, n):
     """How thick the line to patch n is: 3 near the thing, else 0."""
     x = n % SIDE / SIDE + 0.125
     y = n // SIDE / SIDE + 0.125
-    return 3.0 * (max(abs(thing.x - x), abs(thing.y - y)) < 0.2)
+    return 3.0 * (max(abs(obj.x - x), abs(obj.y - y)) < 0.2)
 
 
 def _cut_picture(axis, image):

@@ -19,7 +19,7 @@ import torch
 
 from mmscratch.batches import Examples
 from mmscratch.data.captions import Flickr8k, SceneCaptions
-from mmscratch.data.dataset import DataSet, Lazy, Subset
+from mmscratch.data.dataset import DataSet, LazyColumn, Subset
 from mmscratch.data.judge import judge
 from mmscratch.data.scenes import SPLITS, Scene, draw
 from mmscratch.decoding import generate
@@ -45,7 +45,7 @@ METHODS = {
     "LoRA": {"learning_rate": 1e-2, "lora": 8},
 }
 # Tried with 200 pictures.
-GRADUALLY = {"gradual unfreezing": {"learning_rate": 2e-3, "freeze": ("encoders", "decoder.blocks"), "thaw": 0.5}}
+GRADUALLY = {"gradual unfreezing": {"learning_rate": 2e-3, "freeze": ("encoders", "decoder.blocks"), "gradual_unfreezing": 0.5}}
 
 
 class Drawn(SceneCaptions):
@@ -58,13 +58,13 @@ class Drawn(SceneCaptions):
         language: str = "en",
         unseen: bool = False,
         inverted: bool = False,
-        one_each: bool = False,
+        one_caption_each: bool = False,
     ):
         DataSet.__init__(self)
-        fitting = (scene for scene in map(Scene, count(first)) if unseen == any(t.noun in UNSEEN for t in scene.things))
-        self.tell(list(islice(fitting, number)), language, one_each=one_each)
+        fitting = (scene for scene in map(Scene, count(first)) if unseen == any(t.noun in UNSEEN for t in scene.objects))
+        self.tell(list(islice(fitting, number)), language, one_caption_each=one_caption_each)
         if inverted:
-            self.columns["image"] = Lazy(inverted_and_noisy, self.scenes)
+            self.columns["image"] = LazyColumn(inverted_and_noisy, self.scenes)
 
 
 def inverted_and_noisy(scene: Scene) -> torch.Tensor:
@@ -97,14 +97,14 @@ def labelled(task: str, number: int, seed: int) -> DataSet:
     return Drawn(10_000_000 + 1_000_000 * seed, number, **TASKS[task])
 
 
-def held_out(task: str, number: int = 500) -> DataSet:
+def test_set(task: str, number: int = 500) -> DataSet:
     """Those that it is measured on, the same for all."""
     if task == "photographs":
         return some(Flickr8k(FLICKR8K, "validation"), number, 0)
     return Drawn(SPLITS["test"], number, **TASKS[task])
 
 
-def adapt(
+def fine_tune(
     method: dict, task: str, data: DataSet, seed: int, folder: Path, steps: int, base: Path | None = BASE
 ) -> Trainer:
     """Learn a task from labelled pictures, beginning with a base or, without one, from nothing.
@@ -154,14 +154,14 @@ def one(task: str, method: str, labels: int, seed: int, longer: int = 1) -> dict
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         base = None if method == "from nothing" else BASE
-        trainer = adapt(
+        trainer = fine_tune(
             (METHODS | GRADUALLY)[method], task, labelled(task, labels, seed), seed, Path(folder), longer * STEPS[labels], base
         )
     model, vocabularies = trainer.model, trainer.train.vocabularies
     found = {"task": task, "method": method, "labels": labels, "seed": seed, "longer": longer}
-    found |= measure(model, vocabularies, task, held_out(task))
+    found |= measure(model, vocabularies, task, test_set(task))
     if task != "German":
-        found["old"] = measure(model, vocabularies, OLD, held_out(OLD))["true"]
+        found["old"] = measure(model, vocabularies, OLD, test_set(OLD))["true"]
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return found | {"parameters": sum(n for n, _ in sizes), "trained": sum(n for n, trained in sizes if trained)}
 

@@ -22,19 +22,19 @@ from pathlib import Path
 import torch
 
 from mmscratch.batches import Examples, collate, to_device
-from mmscratch.data.dataset import DataSet, Lazy, Subset
+from mmscratch.data.dataset import DataSet, LazyColumn, Subset
 from mmscratch.data.translations import Multi30k
 from mmscratch.decoding import alignment, generate
 from mmscratch.finetuning import load_run
-from mmscratch.metrics import bleu, bleu_estimates, words_right
+from mmscratch.metrics import aligned_accuracy, bleu, bleu_interval
 from mmscratch.model import EncoderDecoder
-from mmscratch.pretraining import train_labels
+from mmscratch.pretraining import train_classifier
 from mmscratch.tasks.train import sized
 from mmscratch.tasks.translation import MERGES, PARTS
 from mmscratch.text import MASKED, BytePairEncoding, Vocabulary
 from mmscratch.training import TrainConfig, Trainer
 from mmscratch.vision import ResNet
-from mmscratch.weights import load_fitting
+from mmscratch.weights import load_matching
 
 MULTI30K, FLICKR8K = Path("data/multi30k"), Path("data/flickr8k/Flicker8k_Dataset")
 RESULTS = Path(__file__).with_suffix(".jsonl")
@@ -91,7 +91,7 @@ def train(
     config = TrainConfig(**steps, precision="float32", freeze=frozen)
     trainer = Trainer(sized(settings, words, examples), config, examples, folder)
     if cnn:
-        load_fitting(trainer.model.encoders["image"].backbone, cnn.state_dict())  # without its classifier
+        load_matching(trainer.model.encoders["image"].backbone, cnn.state_dict())  # without its classifier
     trainer.fit()
     return trainer
 
@@ -120,7 +120,7 @@ def translator(name: str, folder: Path) -> dict:
     model, _, _ = load_run(folder)
     greedy, beam = (generate(model, words, validation, num_beams, max_length=64) for num_beams in (1, 5))
     sources = validation.columns["source"]
-    score, low, high = bleu_estimates(beam, validation.references)[-1]
+    score, low, high = bleu_interval(beam, validation.references)[-1]
     by_length = []
     for shortest, longest in zip(LENGTHS, LENGTHS[1:]):
         chosen = [i for i, source in enumerate(sources) if shortest <= len(source) < longest]
@@ -247,7 +247,7 @@ def with_photograph(split: str) -> Subset:
 
 
 def photograph_words(data: DataSet) -> tuple[torch.Tensor, torch.Tensor]:
-    """For `train_labels`: the photographs (N, 3, S, S), and which colours and nouns their English sentences name, (N, L)."""
+    """For `train_classifier`: the photographs (N, 3, S, S), and which colours and nouns their English sentences name, (N, L)."""
     words = [*COLOURS, *NOUNS]
     images = torch.stack([data[i]["image"] for i in range(len(data))])
     labels = torch.tensor([[word in source for word in words] for source in data.columns["source"]])
@@ -259,7 +259,7 @@ def other_pictures(data: DataSet) -> DataSet:
     half = len(data) // 2
     others = [(i + half) % len(data) for i in range(len(data))]
     shown = data.without("image")
-    shown.columns["image"] = Lazy(data.columns["image"].__getitem__, others)
+    shown.columns["image"] = LazyColumn(data.columns["image"].__getitem__, others)
     return shown
 
 
@@ -270,7 +270,7 @@ def helped(sees: bool, folder: Path) -> dict:
     if sees:
         image = {"name": "resnet", "depth": (1, 1, 1), "image_size": SIZE, "num_layers": 1}
         cnn = ResNet((1, 1, 1), num_classes=len(COLOURS) + len(NOUNS), width=32)
-        train_labels(cnn, *photograph_words(training), epochs=8)
+        train_classifier(cnn, *photograph_words(training), epochs=8)
     data = [Hidden(pairs if sees else pairs.without("image"), list(KINDS)) for pairs in (training, validation)]
     steps = {"epochs": 8, "batch_size": 32, "learning_rate": 2e-3}
     train(settings_of(LSTM, words, image), words, data, steps, folder, cnn)
@@ -295,8 +295,8 @@ def score_hidden(kind: str, data: Hidden, written: list[list[str]]) -> dict:
         tried = [(i, form) for i, form in tried if any(re.fullmatch(form, token) for token in data.references[i][0])]
         right = [any(re.fullmatch(form, token) for token in written[i]) for i, form in tried]
     else:
-        right = words_right(written, data.references, colour_of)
-    score = bleu_estimates(written, data.references)[-1]
+        right = aligned_accuracy(written, data.references, colour_of)
+    score = bleu_interval(written, data.references)[-1]
     return {"sentences": len(data), "BLEU": score, "right": sum(right), "of": len(right)}
 
 

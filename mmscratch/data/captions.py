@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..engine.safetensors import once_each
-from .dataset import DataSet, Lazy, words_of
+from .dataset import DataSet, LazyColumn, words_of
 from .language import caption
 from .photographs import PICTURE_SUFFIXES, Photographs
 from .scenes import SPLITS, Scene, draw
@@ -20,26 +20,26 @@ from .scenes import SPLITS, Scene, draw
 class SceneCaptions(DataSet):
     """The first `count` scenes of a split, drawn when they are asked for.
 
-    Each has its five captions; with `one_each`, for training on many scenes, only one of them, in turn.
+    Each has its five captions; with `one_caption_each`, for training on many scenes, only one of them, in turn.
     With `size` 0 there are no pictures.
     """
 
-    def __init__(self, split: str, count: int, language: str = "en", size: int = 64, one_each: bool = False):
+    def __init__(self, split: str, count: int, language: str = "en", size: int = 64, one_caption_each: bool = False):
         if split not in SPLITS:
             raise ValueError(f"the scenes have no split {split!r}: choose one of {', '.join(SPLITS)}")
         super().__init__()
-        self.tell([Scene(SPLITS[split] + i) for i in range(count)], language, size, one_each)
+        self.tell([Scene(SPLITS[split] + i) for i in range(count)], language, size, one_caption_each)
         self.names = [f"{split} {i}" for i in range(count)]
 
-    def tell(self, scenes: Sequence[Scene], language: str = "en", size: int = 64, one_each: bool = False) -> None:
+    def tell(self, scenes: Sequence[Scene], language: str = "en", size: int = 64, one_caption_each: bool = False) -> None:
         """Hold these scenes instead."""
         self.scenes = list(scenes)
         self.names = [f"scene {scene.seed}" for scene in self.scenes]
         if size:
-            self.columns["image"] = Lazy(partial(draw, size=size), self.scenes)
+            self.columns["image"] = LazyColumn(partial(draw, size=size), self.scenes)
         self.texts = []
         for i, scene in enumerate(self.scenes):
-            which = [i % 5] if one_each else range(5)
+            which = [i % 5] if one_caption_each else range(5)
             self.texts.append([caption(scene, j, language) for j in which])
         self.references = [[words_of(text) for text in texts] for texts in self.texts]
 
@@ -68,7 +68,7 @@ class PhotoCaptions(DataSet):
         photographs = Photographs(paths, size)
         problems += photographs.unreadable.values()
         readable = [i for i in range(len(paths)) if i not in photographs.unreadable]
-        self.columns["image"] = Lazy(photographs.__getitem__, readable)
+        self.columns["image"] = LazyColumn(photographs.__getitem__, readable)
         self.names = [str(paths[i]) for i in readable]
         captions = list(found.values())
         self.texts = [[text for text, _ in captions[i]] for i in readable]

@@ -10,7 +10,7 @@ from ..text import tokenize
 SIDES = ("left", "right", "link", "recht", "gauche", "droit", "vlevo", "vpravo", "左", "右")
 
 
-class Lazy(Sequence):
+class LazyColumn(Sequence):
     """A column whose values are made when they are asked for: make(keys[i]), or None where the key is None."""
 
     def __init__(self, make: Callable, keys: Sequence):
@@ -29,7 +29,7 @@ class DataSet(Sequence):
     """Examples, and what people wrote about each. A source is a subclass that fills in:
 
     columns[modality][i]   what example i has of a modality, or None: a "source" is a list of words, in a list of them;
-                           an "image" a tensor (3, S, S) uint8, in a `Lazy` column; anything else a tensor
+                           an "image" a tensor (3, S, S) uint8, in a `LazyColumn` column; anything else a tensor
     texts[i]               what people wrote about example i: its captions, translations or answers
     references[i]          the same texts, tokenized
     names[i]               what to call example i: a file, or a file and a line
@@ -58,7 +58,7 @@ class DataSet(Sequence):
     def count(self, modality: str) -> int:
         """The number of examples that have this modality."""
         column = self.columns.get(modality, [])
-        keys = column.keys if isinstance(column, Lazy) else column
+        keys = column.keys if isinstance(column, LazyColumn) else column
         return sum(key is not None for key in keys)
 
     def without(self, modality: str) -> "DataSet":
@@ -67,7 +67,7 @@ class DataSet(Sequence):
         other.columns = {name: column for name, column in self.columns.items() if name != modality}
         return other
 
-    def may_mirror(self, index: int, which: int) -> bool:
+    def may_flip(self, index: int, which: int) -> bool:
         """Whether the picture may be mirrored: neither reference number `which` nor a given text names a side."""
         texts = [column[index] for column in self.columns.values() if isinstance(column, list)]
         texts.append(self.references[index][which])
@@ -80,8 +80,8 @@ class Subset(DataSet):
     def __init__(self, data: DataSet, chosen: Sequence[int]):
         super().__init__()
         for modality, column in data.columns.items():
-            is_lazy = isinstance(column, Lazy)
-            self.columns[modality] = Lazy(column.__getitem__, chosen) if is_lazy else [column[i] for i in chosen]
+            is_lazy = isinstance(column, LazyColumn)
+            self.columns[modality] = LazyColumn(column.__getitem__, chosen) if is_lazy else [column[i] for i in chosen]
         self.texts = [data.texts[i] for i in chosen]
         self.references = [data.references[i] for i in chosen]
         self.names = [data.names[i] for i in chosen]

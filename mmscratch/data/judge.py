@@ -45,27 +45,27 @@ def judge(caption: str, scene: Scene, language: str = "en") -> Judgement:
     if reading is None:
         return Judgement(False, False, ("grammar",))
     written, mentions, holds = reading
-    wrong = _compare(mentions, scene.things, holds)
+    wrong = _compare(mentions, scene.objects, holds)
     if written != text:
         wrong = ("grammar", *wrong)
     return Judgement(written == text, not wrong, wrong)
 
 
-def _compare(mentions, things, holds) -> tuple[str, ...]:
+def _compare(mentions, objects, holds) -> tuple[str, ...]:
     """The faults of the mentions, one a thing, `holds` being what the sentence claims of their order or place."""
 
-    def differences(mention, thing):
-        return [name for name in ("noun", "colour", "size") if getattr(mention, name) not in (None, getattr(thing, name))]
+    def differences(mention, obj):
+        return [name for name in ("noun", "colour", "size") if getattr(mention, name) not in (None, getattr(obj, name))]
 
-    if len(mentions) != len(things):
+    if len(mentions) != len(objects):
         return ("number",)
     readings = []
-    for order in permutations(things):
-        wrong = [name for mention, thing in zip(mentions, order) for name in differences(mention, thing)]
+    for order in permutations(objects):
+        wrong = [name for mention, obj in zip(mentions, order) for name in differences(mention, obj)]
         readings.append(wrong + [] if holds(order) else wrong + ["place"])
     best = min(readings, key=len)
-    all_there = all(any(not differences(m, t) for m in mentions) for t in things)
-    if set(best) - {"place"} and all_there and all(any(not differences(m, t) for t in things) for m in mentions):
+    all_there = all(any(not differences(m, t) for m in mentions) for t in objects)
+    if set(best) - {"place"} and all_there and all(any(not differences(m, t) for t in objects) for m in mentions):
         return ("number",)  # the right kinds of things, but not so many of each
     return tuple(dict.fromkeys(best))
 
@@ -108,7 +108,7 @@ def _patterns(language: str):
                 axes = enumerate(_AXES[language])
                 variants = [(dict(zip(_AXIS_FIELDS, words)), claim(axis)) for axis, words in axes]
             else:
-                variants = [({}, _is_between if "1" in fields else lambda things: True)]
+                variants = [({}, _is_between if "1" in fields else lambda objects: True)]
             found |= {(template, i): (pattern(template, w), template, w, claim) for i, (w, claim) in enumerate(variants)}
     return list(found.values())
 
@@ -119,15 +119,15 @@ class _Slot(str):
 
 
 def _is_at(row, column):
-    return lambda things: (things[0].row, things[0].column) == (row, column)
+    return lambda objects: (objects[0].row, objects[0].column) == (row, column)
 
 
 def _is_ordered(axis):
-    return lambda things: all(a[3 + axis] < b[3 + axis] for a, b in zip(things, things[1:]))
+    return lambda objects: all(a[3 + axis] < b[3 + axis] for a, b in zip(objects, objects[1:]))
 
 
-def _is_between(things):
-    return any(_is_ordered(axis)(order) for axis in (0, 1) for order in (things, things[::-1]))
+def _is_between(objects):
+    return any(_is_ordered(axis)(order) for axis in (0, 1) for order in (objects, objects[::-1]))
 
 
 @cache
@@ -155,14 +155,14 @@ def _normal(text: str, language: str) -> str:
     return ("" if language == "zh" else " ").join(tokenize(text))
 
 
-class Truth(NamedTuple):
-    """What `truth` returns."""
+class JudgeReport(NamedTuple):
+    """What `judge_captions` returns."""
 
-    shares: list[float]  # of true captions in %: of scenes with one thing, with two, with three, and of all
+    fractions: list[float]  # of true captions in %: of scenes with one thing, with two, with three, and of all
     faults: Counter  # of the others: how many captions have which
 
 
-def truth(written: Sequence[Tokens], scenes: Sequence[Scene]) -> Truth:
+def judge_captions(written: Sequence[Tokens], scenes: Sequence[Scene]) -> JudgeReport:
     """How many captions, in English, are true of their scenes, and what is wrong in the others, by `scenes.judge`.
 
     A share of no scenes is 0. A caption with two faults of different kinds counts with each.
@@ -171,8 +171,8 @@ def truth(written: Sequence[Tokens], scenes: Sequence[Scene]) -> Truth:
         raise ValueError(f"{len(written)} captions but {len(scenes)} scenes")
     check_tokens(written)
     judgements = [judge(detokenize(tokens), scene) for tokens, scene in zip(written, scenes)]
-    shares = []
+    fractions = []
     for numbers in ((1,), (2,), (3,), (1, 2, 3)):
-        true = [j.true for j, scene in zip(judgements, scenes) if len(scene.things) in numbers]
-        shares.append(100 * sum(true) / max(len(true), 1))
-    return Truth(shares, Counter(fault for j in judgements for fault in j.wrong))
+        true = [j.true for j, scene in zip(judgements, scenes) if len(scene.objects) in numbers]
+        fractions.append(100 * sum(true) / max(len(true), 1))
+    return JudgeReport(fractions, Counter(fault for j in judgements for fault in j.wrong))

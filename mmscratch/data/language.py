@@ -6,29 +6,29 @@ from functools import cache
 from typing import NamedTuple
 
 from ..text import MASKED
-from .scenes import COLOURS, NOUNS, SIZES, Scene, Thing
+from .scenes import COLOURS, NOUNS, SIZES, Object, Scene
 
 LANGUAGES = ("en", "de", "zh")
 
 
-def named_things(words: Sequence[str], scene: Scene) -> list[tuple[int, Thing]]:
+def named_objects(words: Sequence[str], scene: Scene) -> list[tuple[int, Object]]:
     """Which word of an English caption names which thing: pairs of the word's index and the thing.
 
     These are the colour and the noun (its first word) of every phrase in the singular that fits one thing of the scene
     and no other: "a big red star" of the one star that is big and red.
     """
-    named, looks = [], {}  # of the phrase being read: its size and colour, and where they stand
+    named, attributes = [], {}  # of the phrase being read: its size and colour, and where they stand
     for i, word in enumerate(words):
         if word in ("a", "an", "two", "three"):
-            looks = {}
+            attributes = {}
         elif word in SIZES or word in COLOURS:
-            looks[word] = i
+            attributes[word] = i
         for noun in NOUNS:
             if list(words[i : i + len(noun.split())]) == noun.split():
-                things = [thing for thing in scene.things if thing.noun == noun and looks.keys() <= set(thing.look)]
-                if len(things) == 1:
-                    named += [(place, things[0]) for word, place in looks.items() if word in COLOURS] + [(i, things[0])]
-                looks = {}
+                objects = [obj for obj in scene.objects if obj.noun == noun and attributes.keys() <= set(obj.attributes)]
+                if len(objects) == 1:
+                    named += [(place, objects[0]) for word, place in attributes.items() if word in COLOURS] + [(i, objects[0])]
+                attributes = {}
     return named
 
 
@@ -128,24 +128,24 @@ def captions(scene: Scene, language: str = "en") -> list[str]:
 def caption(scene: Scene, which: int, language: str = "en") -> str:
     """One of the five, 0 to 4."""
     _check_language(language)
-    things = scene.things
-    looks = [thing.look for thing in things]
-    most = max(looks, key=looks.count)
-    n, rest = looks.count(most), [look for look in looks if look != most]
-    kind = "alike" if n == len(looks) > 1 else "mixed" if n > 1 else ("one", "two", "three")[len(looks) - 1]
-    axis = 0 if _is_spread(0)(things) else 1  # things that stand diagonally are told from left to right
+    objects = scene.objects
+    attributes = [obj.attributes for obj in objects]
+    most = max(attributes, key=attributes.count)
+    n, rest = attributes.count(most), [a for a in attributes if a != most]
+    kind = "alike" if n == len(attributes) > 1 else "mixed" if n > 1 else ("one", "two", "three")[len(attributes) - 1]
+    axis = 0 if _is_spread(0)(objects) else 1  # things that stand diagonally are told from left to right
     words = dict(zip(_AXIS_FIELDS, _AXES[language][axis]))
-    words["place"] = _PLACES[language][things[0].row * 3 + things[0].column]
+    words["place"] = _PLACES[language][objects[0].row * 3 + objects[0].column]
     words |= {"n": Mention(language, n, *most), "m": rest and Mention(language, 1, *rest[0])}
-    ordered = sorted(things, key=lambda thing: thing[3 + axis])
-    mentions = (Mention(language, 1, *thing.look) for thing in ordered)
+    ordered = sorted(objects, key=lambda obj: obj[3 + axis])
+    mentions = (Mention(language, 1, *obj.attributes) for obj in ordered)
     return _TEMPLATES[language][kind][which].format(*mentions, **words)
 
 
-def name_thing(scene: Scene, leave_out: int = 2, language: str = "en") -> str:
+def name_object(scene: Scene, leave_out: int = 2, language: str = "en") -> str:
     """The first thing of a scene by itself: "a big red star". Left out is 0 its size, 1 its colour, 2 nothing."""
     _check_language(language)
-    size, colour, noun = scene.things[0].look
+    size, colour, noun = scene.objects[0].attributes
     return format(Mention(language, 1, None if leave_out == 0 else size, None if leave_out == 1 else colour, noun))
 
 
@@ -186,7 +186,7 @@ def colour_of(token: str, language: str = "en") -> str | None:
 
 
 def _is_spread(axis):
-    return lambda things: len({thing[3 + axis] for thing in things}) == len(things)
+    return lambda objects: len({obj[3 + axis] for obj in objects}) == len(objects)
 
 
 @cache

@@ -86,7 +86,7 @@ COLOURS = {
 SIZES = {"small": 0.25, "big": 0.38}  # the longer side of an icon, as a share of the picture
 
 
-class Thing(NamedTuple):
+class Object(NamedTuple):
     """One icon: what it is, its cell in a grid of 3 by 3, and its centre as a share of the picture's side."""
 
     noun: str
@@ -98,23 +98,23 @@ class Thing(NamedTuple):
     y: float
 
     @property
-    def look(self) -> tuple[str, str, str]:
+    def attributes(self) -> tuple[str, str, str]:
         return self.size, self.colour, self.noun
 
 
-def held_out(noun: str, colour: str) -> bool:
+def is_held_out_pair(noun: str, colour: str) -> bool:
     """Is this pair kept from training? One colour of each noun is, and four nouns of each colour."""
     return (list(NOUNS).index(noun) + list(COLOURS).index(colour)) % len(COLOURS) == 0
 
 
-_PAIRS = {novel: [(n, c) for n in NOUNS for c in COLOURS if held_out(n, c) == novel] for novel in (False, True)}
+_PAIRS = {novel: [(n, c) for n in NOUNS for c in COLOURS if is_held_out_pair(n, c) == novel] for novel in (False, True)}
 
 
 class Scene:
-    """The scene of a number: `things`, a tuple of one to three `Thing`, and `background`, an RGB colour.
+    """The scene of a number: `objects`, a tuple of one to three `Object`, and `background`, an RGB colour.
 
     Training uses 0, 1, 2, …; the other splits begin at `SPLITS[name]`, so they never meet. Only the scenes of
-    "compositional_test" hold pairs of noun and colour that are `held_out`, each at least one.
+    "compositional_test" hold pairs of noun and colour that are `is_held_out_pair`, each at least one.
     """
 
     def __init__(self, seed: int):
@@ -124,21 +124,21 @@ class Scene:
         draw = random.Random(seed)
         novel = seed >= SPLITS["compositional_test"]
         count = draw.randint(1, 3)
-        looks = [_draw_look(draw, novel)]
+        attributes = [_draw_attributes(draw, novel)]
         alike = count > 1 and draw.random() < 0.25
-        while len(looks) < count:
-            new = looks[0] if alike else _draw_look(draw, False)
-            if alike or new not in looks:
-                looks.append(new)
+        while len(attributes) < count:
+            new = attributes[0] if alike else _draw_attributes(draw, False)
+            if alike or new not in attributes:
+                attributes.append(new)
             alike = alike and draw.random() < 0.25  # now and then three are alike
         places = None
         while not places:
-            places = _draw_places(draw, [SIZES[size] for size, _, _ in looks])
-        self.things = tuple(Thing(noun, colour, size, *at) for (size, colour, noun), at in zip(looks, places))
+            places = _draw_places(draw, [SIZES[size] for size, _, _ in attributes])
+        self.objects = tuple(Object(noun, colour, size, *at) for (size, colour, noun), at in zip(attributes, places))
         self.background = tuple(draw.randint(140, 195) for _ in range(3))
 
 
-def _draw_look(draw: random.Random, novel: bool) -> tuple[str, str, str]:
+def _draw_attributes(draw: random.Random, novel: bool) -> tuple[str, str, str]:
     noun, colour = draw.choice(_PAIRS[novel])
     return draw.choice(tuple(SIZES)), colour, noun
 
@@ -171,20 +171,20 @@ def _icon(noun: str, pixels: int) -> Image.Image:
 def render(scene: Scene, size: int = 64) -> Image.Image:
     """Draw the scene as an RGB picture of size × size pixels."""
     picture = Image.new("RGB", (size, size), scene.background)
-    for thing in scene.things:
-        picture.paste(COLOURS[thing.colour].rgb, box(thing, size), _icon_of(thing, size))
+    for obj in scene.objects:
+        picture.paste(COLOURS[obj.colour].rgb, box(obj, size), _icon_of(obj, size))
     return picture
 
 
-def _icon_of(thing: Thing, size: int) -> Image.Image:
-    return _icon(thing.noun, round(SIZES[thing.size] * size))
+def _icon_of(obj: Object, size: int) -> Image.Image:
+    return _icon(obj.noun, round(SIZES[obj.size] * size))
 
 
-def box(thing: Thing, size: int = 64) -> tuple[int, int, int, int]:
+def box(obj: Object, size: int = 64) -> tuple[int, int, int, int]:
     """Where the thing is in a picture of size × size pixels: left, top, right, bottom."""
-    icon = _icon_of(thing, size)
-    left = min(max(round(thing.x * size - icon.width / 2), 0), size - icon.width)  # the font may round up a pixel
-    top = min(max(round(thing.y * size - icon.height / 2), 0), size - icon.height)
+    icon = _icon_of(obj, size)
+    left = min(max(round(obj.x * size - icon.width / 2), 0), size - icon.width)  # the font may round up a pixel
+    top = min(max(round(obj.y * size - icon.height / 2), 0), size - icon.height)
     return left, top, left + icon.width, top + icon.height
 
 

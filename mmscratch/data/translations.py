@@ -6,8 +6,8 @@ import zlib
 from pathlib import Path
 
 from .captions import SceneCaptions
-from .dataset import DataSet, Lazy, words_of
-from .language import caption, mask_colours, mask_noun, name_thing
+from .dataset import DataSet, LazyColumn, words_of
+from .language import caption, mask_colours, mask_noun, name_object
 from .photographs import PICTURE_SUFFIXES, Photographs
 
 HIDDEN = ("", "colours", "noun", "some")
@@ -33,12 +33,12 @@ class SceneTranslation(SceneCaptions):
             raise ValueError(f"what is hidden is one of {HIDDEN}, not {hidden!r}")
         _check_languages(*languages)
         source, target = languages
-        super().__init__(split, count, target, size, one_each=True)
+        super().__init__(split, count, target, size, one_caption_each=True)
         sources = self.columns["source"] = []
         for i, scene in enumerate(self.scenes):
             text, turn = caption(scene, i % 5, source), i // 6
             if i % 6 == 5:
-                text, translation = (name_thing(scene, turn // 3 % 3, language) for language in languages)
+                text, translation = (name_object(scene, turn // 3 % 3, language) for language in languages)
                 self.texts[i] = [translation]
                 self.references[i] = [words_of(translation)]
             what = HIDDEN[turn % 3] if hidden == "some" else hidden
@@ -97,7 +97,7 @@ class Multi30k(DataSet):
                 self.references.append([written])
                 self.names.append(f"{paths[0]}:{i}")
         if number:
-            self.columns["image"] = Lazy(self.photographs.__getitem__, places)
+            self.columns["image"] = LazyColumn(self.photographs.__getitem__, places)
 
     def _keep(self, folder: str | Path, wanted: list[str], size: int) -> dict[str, int]:
         """Decode the photographs that the sentences speak of: the number of each that can be read, by its name."""

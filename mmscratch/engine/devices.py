@@ -120,7 +120,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 @contextlib.contextmanager
-def repeatable(device: torch.device):
+def deterministic(device: torch.device):
     """Within it, a GPU computes only in ways that give the same result every time, to the bit; a CPU does so anyway."""
     if device.type != "cuda":
         yield

@@ -23,15 +23,15 @@ class Progress:
     that report nothing.
     """
 
-    def __init__(self, path: Path | None, steps: tuple[int, int], waiting: Stopwatch, device: torch.device, counts: str):
-        """steps: the number of the one that was done last, and of the last one; counts: what the model counts."""
+    def __init__(self, path: Path | None, steps: tuple[int, int], data_time: Stopwatch, device: torch.device, unit: str):
+        """steps: the number of the one that was done last, and of the last one; unit: of the count that `loss` returns ("words")."""
         step, last = steps
         self.path = path
         self.first = step
         self.steps = last
-        self.waiting = waiting
+        self.data_time = data_time
         self.device = device
-        self.counts = counts
+        self.unit = unit
         self.renewing = sys.stdout.isatty() or "ipykernel" in sys.modules
         self.line = None  # what the next line takes the place of: True on a terminal, in a notebook its display
         if path is None:
@@ -67,9 +67,9 @@ class Progress:
             "loss": round(self.loss / self.count, 4),
             "learning_rate": rate,
             "gradient_norm": round(sum(self.norms) / len(self.norms), 4),
-            f"{self.counts}_per_second": round(self.count / seconds, 1),
+            f"{self.unit}_per_second": round(self.count / seconds, 1),
             "examples_per_second": round(self.examples / seconds, 1),
-            "waiting": round(self.waiting.seconds() / seconds, 4),
+            "data_time": round(self.data_time.seconds() / seconds, 4),
             "peak_memory": peak_memory(self.device),
             "skipped": skipped,
         }
@@ -78,7 +78,7 @@ class Progress:
             left = round((now - self.start) / (step - self.first) * (self.steps - step))
             self._show(
                 f"step {step}/{self.steps}  loss {numbers['loss']:.3f}  {numbers['examples_per_second']:.0f} examples/s  "
-                f"waiting {100 * numbers['waiting']:.1f} %  {numbers['peak_memory'] / 1e9:.1f} GB  "
+                f"waiting {100 * numbers['data_time']:.1f} %  {numbers['peak_memory'] / 1e9:.1f} GB  "
                 f"{f'{skipped} skipped  ' if skipped else ''}{left // 60}:{left % 60:02} left"
             )
             self.shown = now

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-VERSION = 2  # of the layout of checkpoints
+VERSION = 3  # of the layout of checkpoints
 
 
 def read_checkpoint(path: Path) -> dict:

@@ -13,7 +13,7 @@ DTYPES = {  # as a .safetensors file names them
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
 }  # fmt: skip
-MOST_HEADER = 100_000_000  # bytes; the reference implementation refuses a longer header, too
+MAX_HEADER_BYTES = 100_000_000  # bytes; the reference implementation refuses a longer header, too
 
 
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:
@@ -43,8 +43,8 @@ def _read_header(file) -> list[tuple[int, int, str, torch.dtype, list[int]]]:
     """What `_read_entry` gives for the tensors in an open .safetensors file, in the order of their data, up to which it
     reads; raises ValueError if they do not fill it."""
     length, rest = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size - 8
-    if length > min(rest, MOST_HEADER):  # `rest` is below 0 in a file that is too short for a length
-        raise ValueError(f"it is too short, or its header of {length:,} bytes longer than {MOST_HEADER:,}")
+    if length > min(rest, MAX_HEADER_BYTES):  # `rest` is below 0 in a file that is too short for a length
+        raise ValueError(f"it is too short, or its header of {length:,} bytes longer than {MAX_HEADER_BYTES:,}")
     header = parse_json(file.read(length))
     text = header.pop("__metadata__", {})
     if not isinstance(text, dict) or not all(isinstance(value, str) for value in text.values()):

@@ -10,22 +10,22 @@ import torch
 
 
 class StopSignals:
-    """Within it, the first Ctrl-C or SIGTERM only sets `asked`; one more, after a second, stops at once.
+    """Within it, the first Ctrl-C or SIGTERM only sets `requested`; one more, after a second, stops at once.
 
     A second, since torchrun passes on to its processes what the terminal has also sent them.
     """
 
     def __init__(self):
-        self.asked = False
+        self.requested = False
 
     def _ask(self, *_) -> None:
-        if self.asked and time.monotonic() - self.since > 1:
+        if self.requested and time.monotonic() - self.since > 1:
             raise KeyboardInterrupt("stopped at once; the same command goes on from the last checkpoint")
-        if not self.asked:
-            self.asked, self.since = True, time.monotonic()
+        if not self.requested:
+            self.requested, self.since = True, time.monotonic()
 
     def __enter__(self):
-        self.asked, self.before = False, {}
+        self.requested, self.before = False, {}
         if threading.current_thread() is threading.main_thread():  # no other may set signal handlers
             self.before = {kind: signal.signal(kind, self._ask) for kind in (signal.SIGINT, signal.SIGTERM)}
 
@@ -35,7 +35,7 @@ class StopSignals:
 
 
 @contextlib.contextmanager
-def explained(where: Callable[[], str]):
+def translate_errors(where: Callable[[], str]):
     """What torch says in its own words becomes a MemoryError, or a ConnectionError, in ours. `where` tells the step."""
     try:
         yield
@@ -43,7 +43,7 @@ def explained(where: Callable[[], str]):
         text = str(error)
         if isinstance(error, MemoryError) or any(words in text for words in ("out of memory", "can't allocate memory", "not enough memory")):
             raise MemoryError(
-                f"out of memory in {where()}: twice the --accumulate is the same training with half as much at once; or lower "
+                f"out of memory in {where()}: twice the --accumulation-steps is the same training with half as much at once; or lower "
                 "--batch-size or --image-size"
             ) from None
         if torch.distributed.is_initialized() and any(words in text for words in ("gloo", "Gloo", "NCCL")):

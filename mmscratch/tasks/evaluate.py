@@ -4,20 +4,20 @@ import argparse
 from pathlib import Path
 
 from ..data.dataset import DataSet
-from ..finetuning import trained_parts
+from ..finetuning import trainable_parts
 from . import TASKS
-from .task import Facts, Task, image_size_of, load
+from .task import Metadata, Task, image_size_of, load
 
 
 def evaluate(args: argparse.Namespace) -> None:
     """Measure a run on held-out examples: those of its own data, or of others."""
     _, _, saved = load(args.run)
-    facts = saved["facts"]
-    task = TASKS[facts["task"]]
+    metadata = saved["metadata"]
+    task = TASKS[metadata["task"]]
     if args.data or args.layout:
-        facts = facts | data_facts(task, args.data or Path(facts["data"]), args.layout)
-    split = args.split or task.held_out(facts)
-    data = task.read(facts, split, image_size_of(saved["model_config"]["encoders"]))
+        metadata = metadata | data_metadata(task, args.data or Path(metadata["data"]), args.layout)
+    split = args.split or task.evaluation_split(metadata)
+    data = task.read(metadata, split, image_size_of(saved["model_config"]["encoders"]))
     report(data, split, args.run)
     if len(data) == 0:
         raise ValueError(f"no examples in the split {split}")
@@ -27,11 +27,11 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def print_heading(task: Task, run: Path, data: DataSet, split: str) -> None:
     """What the numbers that follow are about."""
-    shown = f"{run}, {len(data):,} {task.given} of the {split} split"
+    shown = f"{run}, {len(data):,} {task.example_noun} of the {split} split"
     print(f"\n{shown}; in brackets, what 95 % of a thousand resamples give")
 
 
-def data_facts(task: Task, data: Path, layout: str | None) -> Facts:
+def data_metadata(task: Task, data: Path, layout: str | None) -> Metadata:
     """Where the data are, and in which form: as it was asked for, or else by the folder's name."""
     if layout is None:
         drawn = data == Path("scenes") and not data.is_dir()
@@ -43,7 +43,7 @@ def data_facts(task: Task, data: Path, layout: str | None) -> Facts:
 
 def print_parts(model) -> None:
     """Which parts of a model are trained, and which are frozen."""
-    parts = trained_parts(model)
+    parts = trainable_parts(model)
     parts.append(("all", sum(part[1] for part in parts), sum(part[2] for part in parts)))
     width = max(len(part) for part, _, _ in parts)
     print(f"{'part':{width}}  parameters   trained")

@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 from ..data.captions import SceneCaptions
-from ..data.language import named_things
+from ..data.language import named_objects
 from ..data.scenes import SPLITS, Scene, box, render
 from ..decoding import attention_maps, generate
 from ..engine import distributed
-from ..metrics import attention_inside
+from ..metrics import attention_in_box
 from ..plots import attention_sheet
 from . import captioning
 from .task import load
@@ -48,15 +48,15 @@ def show_attention(run: Path, data: SceneCaptions, written: list[list[str]] | No
     if written is None:
         written = generate(model, vocabularies, [data[i] for i in shown])
     maps = [attention_maps(model, vocabularies, data[i]["image"], written[i]) for i in shown]
-    shares = []
+    fractions = []
     for i in shown:
-        for t, thing in named_things(written[i], data.scenes[i]):
+        for t, obj in named_objects(written[i], data.scenes[i]):
             size = data[i]["image"].size(-1)
-            shares.append(attention_inside(maps[i][t], box(thing, size), size))
-    if shares:  # a model that has hardly learned anything may name nothing that is there
-        inside, area = (100 * sum(column) / len(shares) for column in zip(*shares))
+            fractions.append(attention_in_box(maps[i][t], box(obj, size), size))
+    if fractions:  # a model that has hardly learned anything may name nothing that is there
+        inside, area = (100 * sum(column) / len(fractions) for column in zip(*fractions))
         print(f"  attention            {inside:.0f} % within the thing that a noun or colour names, {area:.0f} % of the area")
-    chosen = [i for i in shown if len(data.scenes[i].things) > 1][:2]
+    chosen = [i for i in shown if len(data.scenes[i].objects) > 1][:2]
     sheet = attention_sheet(
         [data[i]["image"] for i in chosen], [written[i] for i in chosen], [maps[i] for i in chosen]
     )

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from ..data.translations import read_lines
-from ..metrics import bleu, bleu_estimates, bootstrap, caption_scores, exact_match
+from ..metrics import bleu, bleu_interval, bootstrap, caption_scores, exact_match
 from ..text import caption_tokenize, tokenize
 
 TOKENIZERS = {"caption": caption_tokenize, "words": tokenize, "none": str.split}
@@ -41,7 +41,7 @@ def print_scores(hypotheses: list[list[str]], references: list[list[list[str]]])
 
 def bleu_line(written: list[list[str]], references: list[list[list[str]]]) -> str:
     """BLEU with its interval, and how many sentences are one of their references."""
-    score, low, high = bleu_estimates(written, references)[-1]
+    score, low, high = bleu_interval(written, references)[-1]
     exact = percentage(100 * exact_match(written, references), len(written))
     return f"BLEU {score:.1f}  ({low:.1f} to {high:.1f}); exactly the reference {exact}"
 
@@ -53,7 +53,7 @@ def percentage(percent: float, count: int) -> str:
     return f"{percent:.1f} %  ({low:.1f} to {high:.1f})"
 
 
-def keep(path: Path, **columns) -> None:
+def write_rows(path: Path, **columns) -> None:
     """Write JSON lines, {name of a column: its value}, one for each example."""
     with path.open("w", encoding="utf-8") as file:
         for values in zip(*columns.values()):

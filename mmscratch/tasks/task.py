@@ -12,32 +12,32 @@ from ..images import open_image, to_tensor
 from ..text import Vocabulary
 from ..training import Trainer
 
-Facts = dict  # what a checkpoint remembers of its task: "task", "data", "layout", and the task's own options
+Metadata = dict  # what a checkpoint remembers of its task: "task", "data", "layout", and the task's own options
 
 
 class Task:
     """Data by layout, default settings, a measure, and the verb that uses a trained run.
 
     name       of `train --task`
-    given      what its examples are called in messages: "pictures"
+    example_noun  what its examples are called in messages: "pictures"
     layouts    the names of the forms in which its data come; the first is the default
     options    those of `train` that only this task has, kept in the facts: {"--source": {argparse's arguments}}
     verb       the command that uses a run, with one line that says what it does in `verb_help`
     """
 
     name = ""
-    given = "examples"
+    example_noun = "examples"
     layouts: tuple[str, ...] = ("folder",)
     options: dict[str, dict] = {}
     verb = ""
     verb_help = ""
     default_run = Path("runs/quickstart")  # that the verb uses
 
-    def read(self, facts: Facts, split: str, image_size: int) -> DataSet:
+    def read(self, metadata: Metadata, split: str, image_size: int) -> DataSet:
         """The examples of a split."""
         raise NotImplementedError
 
-    def vocabularies(self, facts: Facts, training: DataSet, known: dict | None) -> dict:
+    def vocabularies(self, metadata: Metadata, training: DataSet, known: dict | None) -> dict:
         """What turns words into numbers, for "target" and for each modality that is text; `known` are those of the run
         that the training starts from."""
         sentences = [words for references in training.references for words in references]
@@ -48,19 +48,19 @@ class Task:
             target = Vocabulary([*known["target"].state(), *new])
         return {"target": target}
 
-    def model(self, facts: Facts, chosen: dict, base: dict | None) -> dict:
+    def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
         """The settings of a `ModelConfig`, without sizes of vocabularies. `chosen` holds what was given on the command line
         of "decoder", "fusion", "image_size" and "backbone"; `base` is the config of the run that the training starts from."""
         raise NotImplementedError
 
-    def settings(self, facts: Facts) -> dict:
+    def settings(self, metadata: Metadata) -> dict:
         """Those of `TrainConfig` that differ from its defaults."""
         return {}
 
-    def prepare(self, trainer: Trainer, facts: Facts) -> None:
+    def prepare(self, trainer: Trainer, metadata: Metadata) -> None:
         """A last step before training, if there is one."""
 
-    def held_out(self, facts: Facts) -> str:
+    def evaluation_split(self, metadata: Metadata) -> str:
         """The split with which a run is measured."""
         return "validation"
 
@@ -89,7 +89,7 @@ class Task:
     def load(self, run: Path) -> tuple:
         """`load_run`, for a run of this task. Raises FileNotFoundError or ValueError in one line."""
         model, vocabularies, saved = load(run)
-        task = saved["facts"]["task"]
+        task = saved["metadata"]["task"]
         if task != self.name:
             raise ValueError(f"{run} is a run of the task {task}, and {self.verb} needs one of the task {self.name}")
         return model, vocabularies, saved
@@ -108,7 +108,7 @@ def image_size_of(encoders: dict[str, dict]) -> int:
     return encoders["image"]["image_size"] if "image" in encoders else 0
 
 
-def longest_of(saved: dict) -> int:
+def max_length_of(saved: dict) -> int:
     """How many words the model of a checkpoint can write; an LSTM, which has no limit, 64."""
     return saved["model_config"]["decoder"].get("max_length", 64)
 

@@ -12,12 +12,12 @@ from ..model import ModelConfig
 from ..plots import learning_curves
 from ..training import TrainConfig, Trainer
 from . import TASKS
-from .evaluate import data_facts, print_heading, print_parts, report
-from .task import Facts, Task, image_size_of, load
+from .evaluate import data_metadata, print_heading, print_parts, report
+from .task import Metadata, Task, image_size_of, load
 
 LONGEST = 64  # words and <eos> that a Transformer has positions for, or more where the data are longer
-LEAST = {"image_size": 1, "epochs": 1, "batch_size": 1, "accumulate": 1, "learning_rate": 1e-9, "workers": 0, "lora": 0}
-STEPS = ("epochs", "batch_size", "learning_rate", "accumulate", "seed", "workers", "lora", "precision", "compile")
+LEAST = {"image_size": 1, "epochs": 1, "batch_size": 1, "accumulation_steps": 1, "learning_rate": 1e-9, "workers": 0, "lora": 0}
+STEPS = ("epochs", "batch_size", "learning_rate", "accumulation_steps", "seed", "workers", "lora", "precision", "compile")
 
 
 def train(args: argparse.Namespace) -> None:
@@ -34,64 +34,64 @@ def train_run(args: argparse.Namespace) -> str | None:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(args, name)}")
     distributed.start()
     task = TASKS[args.task]
-    facts = facts_of(task, args)
-    folder = args.run or Path("runs", Path(facts["data"]).name)
-    trainer = _make_trainer(task, facts, args, folder)
+    metadata = metadata_of(task, args)
+    folder = args.run or Path("runs", Path(metadata["data"]).name)
+    trainer = _make_trainer(task, metadata, args, folder)
     trainer.fit(args.profile)
     distributed.finish()
     if trainer.rank > 0:
         return None
     learning_curves(folder / "metrics.jsonl").savefig(folder / "learning_curves.png")
-    split = task.held_out(facts)
+    split = task.evaluation_split(metadata)
     data = trainer.validation.data
     if split != "validation":
-        data = task.read(facts, split, image_size_of(trainer.model_config.encoders))
+        data = task.read(metadata, split, image_size_of(trainer.model_config.encoders))
     print_heading(task, folder, data, split)
     task.measure(folder, data, split)
     return task.advice(folder, data, split)
 
 
-def _make_trainer(task: Task, facts: Facts, args: argparse.Namespace, folder: Path) -> Trainer:
+def _make_trainer(task: Task, metadata: Metadata, args: argparse.Namespace, folder: Path) -> Trainer:
     """Data, vocabularies, model and settings, as the task and the command line have them."""
     base = load_base(task, args) if args.start_from and not is_published(args.start_from) else None
-    settings = task.model(facts, given(args), base and base["model_config"])
-    with distributed.main_first():  # the others find the pictures decoded
-        data = {split: task.read(facts, split, image_size_of(settings["encoders"])) for split in ("train", "validation")}
+    settings = task.model(metadata, model_options(args), base and base["model_config"])
+    with distributed.main_process_first():  # the others find the pictures decoded
+        data = {split: task.read(metadata, split, image_size_of(settings["encoders"])) for split in ("train", "validation")}
     for split in data:
         report(data[split], split, folder if distributed.rank() == 0 else None)
-    vocabularies = task.vocabularies(facts, data["train"], base and vocabularies_from(base["vocabularies"]))
-    is_drawn = facts["layout"] == "scenes"  # then no picture is shown twice
+    vocabularies = task.vocabularies(metadata, data["train"], base and vocabularies_from(base["vocabularies"]))
+    is_drawn = metadata["layout"] == "scenes"  # then no picture is shown twice
     examples = (
         Examples(data["train"], vocabularies, not is_drawn, args.seed),
         Examples(data["validation"], vocabularies),
     )
-    config = task.settings(facts)
+    config = task.settings(metadata)
     frozen = tuple(args.freeze) + (() if base else config.pop("freeze", ()))
     if "image" in settings["encoders"] and not data["train"].count("image"):
         frozen += ("encoders.image",)  # without pictures there is nothing to learn for it
     config |= {"learning_rate": 1e-2} if args.lora else {}
     config |= {name: getattr(args, name) for name in STEPS if getattr(args, name) is not None}
     config |= {"start_from": str(args.start_from or ""), "freeze": frozen}
-    trainer = Trainer(sized(settings, vocabularies, examples), TrainConfig(**config), examples, folder, facts)
+    trainer = Trainer(sized(settings, vocabularies, examples), TrainConfig(**config), examples, folder, metadata)
     if not base:
-        task.prepare(trainer, facts)
+        task.prepare(trainer, metadata)
     if trainer.rank == 0 and (trainer.frozen or args.start_from):
         print_parts(trainer.model)
     return trainer
 
 
-def facts_of(task: Task, args: argparse.Namespace) -> Facts:
+def metadata_of(task: Task, args: argparse.Namespace) -> Metadata:
     """What the checkpoint is to remember of the task and its data."""
     if args.data is None and args.layout != "scenes":
         raise ValueError("train needs --data DIR, the folder with what to learn from")
-    facts = {"task": task.name, **data_facts(task, args.data or Path("scenes"), args.layout)}
+    metadata = {"task": task.name, **data_metadata(task, args.data or Path("scenes"), args.layout)}
     for option in task.options:
         value = getattr(args, option.removeprefix("--").replace("-", "_"))
-        facts[option.removeprefix("--")] = str(value.resolve()) if isinstance(value, Path) else value
-    return facts
+        metadata[option.removeprefix("--")] = str(value.resolve()) if isinstance(value, Path) else value
+    return metadata
 
 
-def given(args: argparse.Namespace) -> dict:
+def model_options(args: argparse.Namespace) -> dict:
     """What was said of the model on the command line: a published backbone, a decoder, a fusion, a size of pictures."""
     chosen = {name: getattr(args, name) for name in ("decoder", "fusion", "image_size") if getattr(args, name) is not None}
     if is_published(args.start_from):
@@ -110,12 +110,12 @@ def load_base(task: Task, args: argparse.Namespace) -> dict:
     _, _, saved = load(args.start_from)
     config = saved["model_config"]
     there = {
-        "task": saved["facts"]["task"],
+        "task": saved["metadata"]["task"],
         "decoder": config["decoder"]["name"],
         "fusion": config["decoder"].get("fusion", "cross_attention"),
         "image_size": image_size_of(config["encoders"]),
     }
-    for name, value in {"task": task.name, **given(args)}.items():
+    for name, value in {"task": task.name, **model_options(args)}.items():
         if there[name] != value:
             option = name.replace("_", "-")
             raise ValueError(f"--{option} is {there[name]} in {args.start_from}, and cannot become {value}")

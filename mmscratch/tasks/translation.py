@@ -10,13 +10,13 @@ from ..data.language import colour_of
 from ..data.translations import Multi30k, SceneTranslation
 from ..decoding import generate
 from ..engine import distributed
-from ..metrics import words_right
+from ..metrics import aligned_accuracy
 from ..pretraining import pretrained_cnn
 from ..text import BytePairEncoding, detokenize, tokenize
 from ..training import Trainer
-from ..weights import load_fitting
-from .scores import bleu_line, keep, percentage
-from .task import Facts, Task, longest_of, open_picture
+from ..weights import load_matching
+from .scores import bleu_line, percentage, write_rows
+from .task import Metadata, Task, max_length_of, open_picture
 
 SCENES, TEST_SCENES = 100_000, 1000
 CNN_SCENES = 30_000  # that teach the CNN with which a translator of scenes sees
@@ -29,7 +29,7 @@ PARTS = {  # what reads and what writes; the Transformer is the tiny one of Wu e
 
 class Translation(Task):
     name = "translation"
-    given = "sentences"
+    example_noun = "sentences"
     layouts = ("multi30k", "scenes")
     verb = "translate"
     verb_help = "Translate a sentence, with a picture of what it says or without."
@@ -40,27 +40,27 @@ class Translation(Task):
         "--photographs": {"type": Path, "metavar": "DIR", "help": "pictures of Multi30k's sentences: Flickr30k's or Flickr8k's"},
     }
 
-    def read(self, facts: Facts, split: str, image_size: int) -> DataSet:
-        languages = facts["source"], facts["target"]
-        if facts["layout"] == "scenes":
+    def read(self, metadata: Metadata, split: str, image_size: int) -> DataSet:
+        languages = metadata["source"], metadata["target"]
+        if metadata["layout"] == "scenes":
             count = SCENES if split == "train" else TEST_SCENES
             return SceneTranslation(split, count, languages, image_size, "some")
-        return Multi30k(facts["data"], split, languages, facts["photographs"], image_size)
+        return Multi30k(metadata["data"], split, languages, metadata["photographs"], image_size)
 
-    def vocabularies(self, facts: Facts, training: DataSet, known: dict | None) -> dict:
+    def vocabularies(self, metadata: Metadata, training: DataSet, known: dict | None) -> dict:
         """The same byte pairs for both languages; those of the run that the training starts from stay."""
         if known:
             return known
         joint = BytePairEncoding.learn([*training.columns["source"], *(words for (words,) in training.references)], MERGES)
         return {"target": joint, "source": joint}
 
-    def model(self, facts: Facts, chosen: dict, base: dict | None) -> dict:
-        is_drawn = facts["layout"] == "scenes"
+    def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
+        is_drawn = metadata["layout"] == "scenes"
         part = PARTS[chosen.get("decoder", "lstm" if is_drawn else "transformer")] | {"dropout": 0.0 if is_drawn else 0.1}
         image = chosen.get("backbone", {"name": "resnet", "depth": (1, 1, 1) if is_drawn else (1, 1)})
         image |= {"image_size": chosen.get("image_size", 64), "num_layers": 1}
         return base or {
-            "encoders": {"image": image, "source": part} if is_drawn or facts["photographs"] else {"source": part},
+            "encoders": {"image": image, "source": part} if is_drawn or metadata["photographs"] else {"source": part},
             "decoder": part | {"fusion": chosen.get("fusion", "cross_attention")},
             "embed_dim": 256 if is_drawn else 128,
             "joint_vocabulary": True,
@@ -68,17 +68,17 @@ class Translation(Task):
             "label_smoothing": 0.1,
         }
 
-    def settings(self, facts: Facts) -> dict:
-        if facts["layout"] != "scenes":
+    def settings(self, metadata: Metadata) -> dict:
+        if metadata["layout"] != "scenes":
             return {"epochs": 16, "batch_size": 96, "learning_rate": 3e-3}
         return {"batch_size": 32, "learning_rate": 3e-3, "bucket_batches": None, "freeze": ("encoders.image.backbone",)}
 
-    def prepare(self, trainer: Trainer, facts: Facts) -> None:
+    def prepare(self, trainer: Trainer, metadata: Metadata) -> None:
         """Scenes need a CNN that was trained before, and is frozen: next to a sentence, one that sees nothing yet learns nothing."""
-        if facts["layout"] == "scenes":
-            with distributed.main_first():
+        if metadata["layout"] == "scenes":
+            with distributed.main_process_first():
                 cnn = pretrained_cnn(Path("runs/cnn.pt"), CNN_SCENES)
-            load_fitting(trainer.model.encoders["image"].backbone, cnn.state_dict())  # without its classifier
+            load_matching(trainer.model.encoders["image"].backbone, cnn.state_dict())  # without its classifier
 
     def measure(self, run: Path, data: DataSet, split: str, num_beams: int = 1) -> None:
         model, vocabularies, saved = self.load(run)
@@ -86,15 +86,15 @@ class Translation(Task):
         if "image" in model.encoders and data.count("image"):
             ways = {"with pictures": data, "without": data.without("image")}
         for way, shown in ways.items():
-            written = generate(model, vocabularies, shown, num_beams, longest_of(saved))
+            written = generate(model, vocabularies, shown, num_beams, max_length_of(saved))
             line = f"  {way:14} {bleu_line(written, data.references)}"
             if isinstance(data, SceneTranslation):
-                right = words_right(written, data.references, partial(colour_of, language=saved["facts"]["target"]))
+                right = aligned_accuracy(written, data.references, partial(colour_of, language=saved["metadata"]["target"]))
                 line += f"; colours right {percentage(100 * sum(right) / len(right), len(right))}"
             print(line)
             file = run / ("-".join(["translations", split, *way.split()]) + ".jsonl")
             given, found = map(detokenize, data.columns["source"]), map(detokenize, written)
-            keep(file, source=given, translation=found, reference=[text for (text,) in data.texts])
+            write_rows(file, source=given, translation=found, reference=[text for (text,) in data.texts])
 
     def advice(self, run: Path, data: DataSet, split: str) -> str:
         return self.command(" ".join(data.columns["source"][0]), run)
@@ -116,5 +116,5 @@ class Translation(Task):
             if not sentence.strip():
                 print(flush=True)
                 continue
-            (words,) = generate(model, vocabularies, [{"source": tokenize(sentence), **given}], args.beams, longest_of(saved))
+            (words,) = generate(model, vocabularies, [{"source": tokenize(sentence), **given}], args.beams, max_length_of(saved))
             print(*detokenize(words).split(), flush=True)  # on one line, whatever a model that has learned little writes

@@ -302,9 +302,9 @@ def test_scene_captions(language):
         assert np.array_equal(data[i]["image"].permute(1, 2, 0), render(scene, 37))
         assert data.references[i] == [tokenize(sentence) for sentence in captions(scene, language)]
         assert data.texts[i] == list(captions(scene, language)) and len(data.references[i]) == 5
-    one_each = SceneCaptions("test", 7, language, one_each=True)
-    assert one_each.references == [[data.references[i][i % 5]] for i in range(7)]
-    assert one_each.texts == [[data.texts[i][i % 5]] for i in range(7)]
+    one_caption_each = SceneCaptions("test", 7, language, one_caption_each=True)
+    assert one_caption_each.references == [[data.references[i][i % 5]] for i in range(7)]
+    assert one_caption_each.texts == [[data.texts[i][i % 5]] for i in range(7)]
 
 
 def test_scene_captions_names_the_splits():

@@ -15,7 +15,7 @@ from mmscratch.data.language import (
     captions,
     mask_colours,
 )
-from mmscratch.data.scenes import COLOURS, NOUNS, SPLITS, Scene, Thing
+from mmscratch.data.scenes import COLOURS, NOUNS, SPLITS, Object, Scene
 from mmscratch.text import MASKED, detokenize, tokenize
 
 CELLS = [
@@ -35,27 +35,27 @@ COLOUR_WORDS = {
 TRUE = Judgement(True, True, ())
 
 
-def with_things(scene, things):
+def with_things(scene, objects):
     """The same scene with other things."""
     scene = copy.copy(scene)
-    scene.things = tuple(things)
+    scene.objects = tuple(objects)
     return scene
 
 
 def changed(scene, which, **fields):
     """The same scene with one thing altered."""
-    things = list(scene.things)
-    things[which] = things[which]._replace(**fields)
-    return with_things(scene, things)
+    objects = list(scene.objects)
+    objects[which] = objects[which]._replace(**fields)
+    return with_things(scene, objects)
 
 
 def rearranged(scene, order):
     """The same scene with the same things, in each other's places."""
-    return with_things(scene, [Thing(*thing[:3], *scene.things[i][3:]) for thing, i in zip(scene.things, order)])
+    return with_things(scene, [Object(*obj[:3], *scene.objects[i][3:]) for obj, i in zip(scene.objects, order)])
 
 
 def looks(scene):
-    return [thing.look for thing in scene.things]
+    return [obj.attributes for obj in scene.objects]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -85,10 +85,10 @@ def assert_describes(scene, english, german, chinese):
 
 
 def test_sentences_written_by_hand():
-    anchor = Thing("anchor", "red", "big", 0, 0, 0.2, 0.2)
-    sun = Thing("sun", "orange", "small", 2, 0, 0.8, 0.2)
-    monkey = Thing("monkey", "white", "small", 0, 2, 0.2, 0.8)
-    heart = Thing("heart", "yellow", "small", 1, 2, 0.5, 0.8)
+    anchor = Object("anchor", "red", "big", 0, 0, 0.2, 0.2)
+    sun = Object("sun", "orange", "small", 2, 0, 0.8, 0.2)
+    monkey = Object("monkey", "white", "small", 0, 2, 0.2, 0.8)
+    heart = Object("heart", "yellow", "small", 1, 2, 0.5, 0.8)
     assert_describes(
         with_things(Scene(0), [anchor]),
         "there is a big red anchor in the top left corner",
@@ -132,29 +132,29 @@ def test_german_genders():
     names = {name: gender for gender in GERMAN for name in GERMAN[gender].split()}
     assert len(names) == 32
     for noun in NOUNS:
-        sentence = captions(with_things(Scene(0), [Thing(noun, "red", "small", 1, 1, 0.5, 0.5)]), "de")[2]
+        sentence = captions(with_things(Scene(0), [Object(noun, "red", "small", 1, 1, 0.5, 0.5)]), "de")[2]
         name = NOUNS[noun].german
         written = "Affen" if name == "Affe" else name
         assert sentence == f"es gibt {articles[names[name]]} {written} in der Mitte"
 
 
-def is_true(sentence, things):
+def is_true(sentence, objects):
     """Does the sentence name just these things, and is what it says of their order or place so?"""
     phrase = rf"\b(an?|two|three) (small|big) (\w+) ({'|'.join(f'{n.plural}|{name}' for name, n in NOUNS.items())})\b"
     singular = {noun.plural: name for name, noun in NOUNS.items()}
     named = []
     for number, size, colour, noun in re.findall(phrase, sentence):
         named += [(size, colour, singular.get(noun, noun))] * {"two": 2, "three": 3}.get(number, 1)
-    if sorted(named) != sorted(thing.look for thing in things):
+    if sorted(named) != sorted(obj.attributes for obj in objects):
         return False
     rows = []
     for axis in ("column", "row"):
-        line = sorted(things, key=lambda thing: getattr(thing, axis))
-        apart = len({getattr(thing, axis) for thing in things}) == len(things)
-        rows.append([thing.look for thing in line] if apart else [])
+        line = sorted(objects, key=lambda obj: getattr(obj, axis))
+        apart = len({getattr(obj, axis) for obj in objects}) == len(objects)
+        rows.append([obj.attributes for obj in line] if apart else [])
     across, down = rows
     if cell := next((cell for cell in CELLS if cell in sentence), None):
-        return cell == CELLS[3 * things[0].row + things[0].column]
+        return cell == CELLS[3 * objects[0].row + objects[0].column]
     if "side by side" in sentence:
         return bool(across)
     if "one above the other" in sentence:
@@ -175,22 +175,22 @@ def is_true(sentence, things):
 def test_every_english_reference_is_true_by_other_rules():
     for seed in range(2000):
         scene = Scene(seed)
-        assert all(is_true(sentence, scene.things) for sentence in captions(scene))
+        assert all(is_true(sentence, scene.objects) for sentence in captions(scene))
 
 
 def test_claims_of_order_are_judged_as_by_other_rules():
     verdicts = Counter()
     for seed in range(700):
         scene = Scene(seed)
-        turned = [thing._replace(column=thing.row, row=thing.column) for thing in scene.things]
-        mirrored = [thing._replace(column=2 - thing.column, row=2 - thing.row) for thing in scene.things]
+        turned = [obj._replace(column=obj.row, row=obj.column) for obj in scene.objects]
+        mirrored = [obj._replace(column=2 - obj.column, row=2 - obj.row) for obj in scene.objects]
         others = [with_things(scene, turned), with_things(scene, mirrored)]
-        others += [rearranged(scene, order) for order in permutations(range(len(scene.things)))]
+        others += [rearranged(scene, order) for order in permutations(range(len(scene.objects)))]
         other = random.Random(seed).choice(others)
         english = captions(other)
         for language in LANGUAGES:
             for which, sentence in enumerate(captions(other, language)):  # the languages say the same in the same order
-                true = is_true(english[which], scene.things)
+                true = is_true(english[which], scene.objects)
                 assert judge(sentence, scene, language) == (TRUE if true else Judgement(True, False, ("place",)))
                 verdicts[language, true] += 1
     assert min(verdicts.values()) > 500
@@ -203,17 +203,17 @@ def test_a_caption_of_another_scene_is_as_true_as_by_other_rules():
         which, language = draw.randrange(5), draw.choice(LANGUAGES)
         verdict = judge(caption(other, which, language), scene, language)
         assert verdict.well_formed
-        assert verdict.true == is_true(caption(other, which), scene.things) == (not verdict.wrong)
+        assert verdict.true == is_true(caption(other, which), scene.objects) == (not verdict.wrong)
 
 
 def test_the_faults_of_one_thing_are_exactly_what_differs():
     draw = random.Random(5)
-    scenes = [scene for scene in map(Scene, range(400)) if len(scene.things) == 1]
+    scenes = [scene for scene in map(Scene, range(400)) if len(scene.objects) == 1]
     for _ in range(3000):
         scene, other = draw.choice(scenes), draw.choice(scenes)
-        (thing,), (said,) = scene.things, other.things
-        wrong = {name for name in ("noun", "colour", "size") if getattr(thing, name) != getattr(said, name)}
-        if (thing.column, thing.row) != (said.column, said.row):
+        (obj,), (said,) = scene.objects, other.objects
+        wrong = {name for name in ("noun", "colour", "size") if getattr(obj, name) != getattr(said, name)}
+        if (obj.column, obj.row) != (said.column, said.row):
             wrong.add("place")
         language = draw.choice(LANGUAGES)
         verdict = judge(caption(other, draw.randrange(5), language), scene, language)
@@ -227,10 +227,10 @@ def test_one_wrong_word_is_caught_as_what_it_is(fault, language):
     checked = 0
     for seed in range(600):
         scene, draw = Scene(seed), random.Random(seed)
-        which = draw.randrange(len(scene.things))
-        there = {getattr(thing, fault) for thing in scene.things}
+        which = draw.randrange(len(scene.objects))
+        there = {getattr(obj, fault) for obj in scene.objects}
         if fault == "size":
-            new = "big" if scene.things[which].size == "small" else "small"
+            new = "big" if scene.objects[which].size == "small" else "small"
         else:
             new = draw.choice(sorted({"colour": COLOURS, "noun": NOUNS}[fault].keys() - there))
         false = changed(scene, which, **{fault: new})
@@ -245,11 +245,11 @@ def test_one_wrong_word_is_caught_as_what_it_is(fault, language):
 def test_a_replaced_colour_word_is_a_wrong_colour():
     for seed in range(600):
         scene = Scene(seed)
-        new = next(colour for colour in COLOURS if all(colour != thing.colour for thing in scene.things))
+        new = next(colour for colour in COLOURS if all(colour != obj.colour for obj in scene.objects))
         for language in LANGUAGES:
             sentence = random.Random(seed).choice(captions(scene, language))
             words = COLOUR_WORDS[language]
-            false = sentence.replace(words[scene.things[-1].colour], words[new])
+            false = sentence.replace(words[scene.objects[-1].colour], words[new])
             assert judge(false, scene, language) == Judgement(True, False, ("colour",))
 
 
@@ -258,16 +258,16 @@ def test_a_wrong_order_or_place_is_caught_as_place(language):
     checked = Counter()
     for seed in range(600):
         scene = Scene(seed)
-        if len(scene.things) == 1:
-            column, row = scene.things[0].column, scene.things[0].row
+        if len(scene.objects) == 1:
+            column, row = scene.objects[0].column, scene.objects[0].row
             false = changed(scene, 0, column=(column + 1 + seed % 2) % 3, row=(row + seed % 3) % 3)
-        elif len(set(looks(scene))) == 2 == len(scene.things):
+        elif len(set(looks(scene))) == 2 == len(scene.objects):
             false = rearranged(scene, (1, 0))
         else:
             continue
         for sentence in captions(false, language):
             assert judge(sentence, scene, language) == Judgement(True, False, ("place",)), (seed, sentence)
-            checked[len(scene.things)] += 1
+            checked[len(scene.objects)] += 1
     assert min(checked.values()) > 500
 
 
@@ -275,9 +275,9 @@ def test_a_wrong_order_or_place_is_caught_as_place(language):
 def test_one_too_few_and_one_too_many_are_caught_as_number(language):
     for seed in range(600):
         scene = Scene(seed)
-        if len(scene.things) == 1:
+        if len(scene.objects) == 1:
             continue
-        fewer = with_things(scene, scene.things[: seed % 2] + scene.things[seed % 2 + 1 :])
+        fewer = with_things(scene, scene.objects[: seed % 2] + scene.objects[seed % 2 + 1 :])
         for sentence in captions(fewer, language):
             assert judge(sentence, scene, language) == Judgement(True, False, ("number",)), (seed, sentence)
         for sentence in captions(scene, language):
@@ -285,7 +285,7 @@ def test_one_too_few_and_one_too_many_are_caught_as_number(language):
 
 
 def test_a_replaced_number_word_is_a_wrong_number():
-    scenes = [scene for scene in map(Scene, range(1000)) if len(set(looks(scene))) == 1 and len(scene.things) == 2]
+    scenes = [scene for scene in map(Scene, range(1000)) if len(set(looks(scene))) == 1 and len(scene.objects) == 2]
     assert len(scenes) > 50
     for scene in scenes:
         for language, two, three in (("en", "two", "three"), ("de", "zwei", "drei"), ("zh", "两", "三")):
@@ -294,10 +294,10 @@ def test_a_replaced_number_word_is_a_wrong_number():
 
 
 def test_two_of_the_one_and_one_of_the_other_is_not_the_other_way_round():
-    scenes = [scene for scene in map(Scene, range(2000)) if len(set(looks(scene))) == 2 and len(scene.things) == 3]
+    scenes = [scene for scene in map(Scene, range(2000)) if len(set(looks(scene))) == 2 and len(scene.objects) == 3]
     assert len(scenes) > 50
     for scene in scenes:
-        common, rare = (look for look, _ in Counter(looks(scene)).most_common())
+        common, rare = (attributes for attributes, _ in Counter(looks(scene)).most_common())
         size, colour, noun = rare
         false = changed(scene, looks(scene).index(common), noun=noun, colour=colour, size=size)
         for language in LANGUAGES:
@@ -334,7 +334,7 @@ def test_every_other_german_ending_is_wrong():
 
 
 def test_german_nouns_have_their_own_endings_and_plurals():
-    heart, monkey = Thing("heart", "red", "big", 0, 1, 0.2, 0.5), Thing("monkey", "red", "big", 2, 1, 0.8, 0.5)
+    heart, monkey = Object("heart", "red", "big", 0, 1, 0.2, 0.5), Object("monkey", "red", "big", 2, 1, 0.8, 0.5)
     scene = with_things(Scene(0), [heart, monkey])
     for good, bad in [
         ("rechts von einem großen roten Herzen ist ein großer roter Affe", "Affen"),
@@ -368,20 +368,20 @@ def test_an_only_before_a_vowel_and_plurals_only_of_many():
         for sentence in captions(scene):
             if re.search(r"\ba (small|big) ", sentence):
                 assert judge(re.sub(r"\ba ", "an ", sentence, count=1), scene) == Judgement(False, False, ("grammar",))
-        noun = NOUNS[scene.things[0].noun]
+        noun = NOUNS[scene.objects[0].noun]
         for sentence in captions(scene):
             if noun.plural in sentence:
-                assert_bad_grammar(sentence.replace(noun.plural, scene.things[0].noun), scene, "en")
+                assert_bad_grammar(sentence.replace(noun.plural, scene.objects[0].noun), scene, "en")
             else:
-                assert_bad_grammar(sentence.replace(scene.things[0].noun, noun.plural), scene, "en")
-    scene = with_things(Scene(0), [Thing("umbrella", "orange", "big", 1, 1, 0.5, 0.5)])
+                assert_bad_grammar(sentence.replace(scene.objects[0].noun, noun.plural), scene, "en")
+    scene = with_things(Scene(0), [Object("umbrella", "orange", "big", 1, 1, 0.5, 0.5)])
     assert judge("an orange umbrella in the middle", scene) == judge("an umbrella in the middle", scene) == TRUE
     for bad in ("a orange umbrella in the middle", "a umbrella in the middle", "an big umbrella in the middle"):
         assert judge(bad, scene) == Judgement(False, False, ("grammar",))
 
 
 def test_bad_grammar_and_a_false_claim_are_both_named():
-    scene = with_things(Scene(0), [Thing("anchor", "red", "big", 1, 1, 0.5, 0.5)])
+    scene = with_things(Scene(0), [Object("anchor", "red", "big", 1, 1, 0.5, 0.5)])
     assert judge("eine großer roter Stern oben links", scene, "de") == (False, False, ("grammar", "noun", "place"))
     assert judge("an small red anchor in the middle", scene, "en") == (False, False, ("grammar", "size"))
     assert judge("中间有一只绿色的大船锚", scene, "zh") == (False, False, ("grammar", "colour"))
@@ -398,7 +398,7 @@ def test_nonsense_is_bad_grammar(language):
             tokens = tokenize(sentence)
             for false in (tokens[::-1], tokens * 2, [*tokens, tokens[-1]]):
                 assert judge(detokenize(false), scene, language) == nonsense, false
-            if len(set(looks(scene))) == len(scene.things):  # "zwei rote Sterne (nebeneinander)" could lose its last
+            if len(set(looks(scene))) == len(scene.objects):  # "zwei rote Sterne (nebeneinander)" could lose its last
                 assert judge(detokenize(tokens[:-1]), scene, language) == nonsense, tokens
             for other in set(LANGUAGES) - {language}:
                 assert judge(sentence, scene, other) == nonsense

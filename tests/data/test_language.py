@@ -14,10 +14,10 @@ from mmscratch.data.language import (
     colour_of,
     mask_colours,
     mask_noun,
-    name_thing,
-    named_things,
+    name_object,
+    named_objects,
 )
-from mmscratch.data.scenes import COLOURS, NOUNS, Scene, Thing
+from mmscratch.data.scenes import COLOURS, NOUNS, Object, Scene
 from mmscratch.text import MASKED, tokenize
 
 COLOUR_WORDS = {
@@ -27,21 +27,21 @@ COLOUR_WORDS = {
 }
 
 
-def with_things(scene, things):
+def with_things(scene, objects):
     """The same scene with other things."""
     scene = copy.copy(scene)
-    scene.things = tuple(things)
+    scene.objects = tuple(objects)
     return scene
 
 
 def looks(scene):
-    return [thing.look for thing in scene.things]
+    return [obj.attributes for obj in scene.objects]
 
 
 def test_words_name_the_thing_that_they_fit_and_no_other():
     looks = ("star", "red", "big"), ("lightning bolt", "blue", "small"), ("star", "red", "small")
-    star, bolt, other = things = [Thing(*look, i, i, 0.2, 0.2) for i, look in enumerate(looks)]
-    scene = with_things(Scene(0), things)
+    star, bolt, other = objects = [Object(*attributes, i, i, 0.2, 0.2) for i, attributes in enumerate(looks)]
+    scene = with_things(Scene(0), objects)
     for sentence, expected in (
         ("a big red star is left of a small blue lightning bolt", [(2, star), (3, star), (9, bolt), (10, bolt)]),
         ("a red star and a star", []),  # either of two
@@ -50,18 +50,18 @@ def test_words_name_the_thing_that_they_fit_and_no_other():
         ("a lightning bolt", [(1, bolt)]),
         ("", []),
     ):
-        assert named_things(sentence.split(), scene) == expected, sentence
+        assert named_objects(sentence.split(), scene) == expected, sentence
 
 
 def test_every_thing_of_a_scene_is_named_by_its_captions_where_it_is_the_only_one():
     for seed in range(100):
         scene = Scene(seed)
-        looks = [thing.look for thing in scene.things]
+        looks = [obj.attributes for obj in scene.objects]
         for words in map(tokenize, captions(scene)):
-            named = named_things(words, scene)
-            alone = [thing for thing in scene.things if looks.count(thing.look) == 1]
-            assert sorted(thing for _, thing in named) == sorted(2 * alone)
-            assert all(words[i] in (thing.colour, thing.noun.split()[0]) for i, thing in named)
+            named = named_objects(words, scene)
+            alone = [obj for obj in scene.objects if looks.count(obj.attributes) == 1]
+            assert sorted(obj for _, obj in named) == sorted(2 * alone)
+            assert all(words[i] in (obj.colour, obj.noun.split()[0]) for i, obj in named)
 
 
 def test_caption_gives_one_of_the_five():
@@ -94,7 +94,7 @@ def test_masked_captions_are_the_same_whatever_the_colours():
     for seed in range(500):
         scene, draw = Scene(seed), random.Random(seed)
         repaint = dict(zip(COLOURS, draw.sample(list(COLOURS), len(COLOURS))))
-        other = with_things(scene, [thing._replace(colour=repaint[thing.colour]) for thing in scene.things])
+        other = with_things(scene, [obj._replace(colour=repaint[obj.colour]) for obj in scene.objects])
         for language in LANGUAGES:
             masked = [mask_colours(sentence, language) for sentence in captions(scene, language)]
             assert masked == [mask_colours(sentence, language) for sentence in captions(other, language)]
@@ -114,12 +114,12 @@ def test_masking_does_not_tell_that_the_word_begins_with_a_vowel():
     (2, "a big orange star", "ein großer orangefarbener Stern", "一颗橙色的大星星"),
 ])  # fmt: skip
 def test_a_thing_is_named_by_itself(leave_out, en, de, zh):
-    things = Thing("star", "orange", "big", 1, 1, 0.5, 0.5), Thing("cat", "red", "small", 0, 0, 0.2, 0.2)
-    scene = with_things(Scene(0), things)
-    assert [name_thing(scene, leave_out, language) for language in LANGUAGES] == [en, de, zh]
-    assert leave_out < 2 or name_thing(scene) == en
+    objects = Object("star", "orange", "big", 1, 1, 0.5, 0.5), Object("cat", "red", "small", 0, 0, 0.2, 0.2)
+    scene = with_things(Scene(0), objects)
+    assert [name_object(scene, leave_out, language) for language in LANGUAGES] == [en, de, zh]
+    assert leave_out < 2 or name_object(scene) == en
     with pytest.raises(ValueError, match="fr"):
-        name_thing(scene, leave_out, "fr")
+        name_object(scene, leave_out, "fr")
 
 
 def test_masking_a_noun_by_hand():
@@ -157,7 +157,7 @@ def test_the_colours_of_a_caption_are_known_by_their_tokens(language):
         for sentence in captions(scene, language):
             found = [name for token in tokenize(sentence) if (name := colour_of(token, language))]
             assert found == [names[stem] for stem in re.findall("|".join(names), sentence)]
-            assert set(found) == {thing.colour for thing in scene.things}
+            assert set(found) == {obj.colour for obj in scene.objects}
 
 
 def test_every_german_ending_of_a_colour_is_known():

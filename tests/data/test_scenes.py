@@ -19,18 +19,18 @@ from mmscratch.data.language import (
     captions,
 )
 from mmscratch.data.questions import questions
-from mmscratch.data.scenes import COLOURS, NOUNS, SIZES, SPLITS, Scene, Thing, box, held_out, render
+from mmscratch.data.scenes import COLOURS, NOUNS, SIZES, SPLITS, Object, Scene, box, is_held_out_pair, render
 
 
-def with_things(scene, things):
+def with_things(scene, objects):
     """The same scene with other things."""
     scene = copy.copy(scene)
-    scene.things = tuple(things)
+    scene.objects = tuple(objects)
     return scene
 
 
 def looks(scene):
-    return [thing.look for thing in scene.things]
+    return [obj.attributes for obj in scene.objects]
 
 
 def pixels(scene, size=64):
@@ -50,7 +50,7 @@ def test_every_icon_is_in_the_font():
 @pytest.mark.parametrize("size", SIZES)
 def test_no_two_icons_look_alike(size):
     scene = Scene(0)
-    drawn = [pixels(with_things(scene, [Thing(noun, "black", size, 1, 1, 0.5, 0.5)])) for noun in NOUNS]
+    drawn = [pixels(with_things(scene, [Object(noun, "black", size, 1, 1, 0.5, 0.5)])) for noun in NOUNS]
     for one, other in combinations(drawn, 2):
         assert (abs(one - other).max(-1) > 60).sum() > 20
 
@@ -63,23 +63,23 @@ def test_colours_differ_from_each_other_and_from_every_background():
 
 def test_one_to_three_things_that_do_not_overlap_and_are_all_inside():
     for seed in range(3000):
-        things = Scene(seed).things
-        assert 1 <= len(things) <= 3
-        for thing in things:
-            half = SIZES[thing.size] / 2
-            assert half <= thing.x <= 1 - half and half <= thing.y <= 1 - half
-            assert (int(3 * thing.x), int(3 * thing.y)) == (thing.column, thing.row)
-        for one, other in combinations(things, 2):
+        objects = Scene(seed).objects
+        assert 1 <= len(objects) <= 3
+        for obj in objects:
+            half = SIZES[obj.size] / 2
+            assert half <= obj.x <= 1 - half and half <= obj.y <= 1 - half
+            assert (int(3 * obj.x), int(3 * obj.y)) == (obj.column, obj.row)
+        for one, other in combinations(objects, 2):
             apart = max(abs(one.x - other.x), abs(one.y - other.y))
             assert apart >= (SIZES[one.size] + SIZES[other.size]) / 2
 
 
 def test_every_number_of_things_every_look_and_every_cell_comes_up():
     scenes = [Scene(seed) for seed in range(3000)]
-    assert min(Counter(len(scene.things) for scene in scenes).values()) > 900
-    things = [thing for scene in scenes for thing in scene.things]
-    assert len({(thing.noun, thing.colour) for thing in things}) == 32 * 7
-    assert len({(thing.size, thing.row, thing.column) for thing in things}) == 2 * 9
+    assert min(Counter(len(scene.objects) for scene in scenes).values()) > 900
+    objects = [obj for scene in scenes for obj in scene.objects]
+    assert len({(obj.noun, obj.colour) for obj in objects}) == 32 * 7
+    assert len({(obj.size, obj.row, obj.column) for obj in objects}) == 2 * 9
     repeats = Counter(max(Counter(looks(scene)).values()) for scene in scenes)
     assert repeats[2] > 100 and repeats[3] > 20
 
@@ -90,15 +90,15 @@ def test_the_picture_shows_each_thing_whole_in_its_colour_and_nothing_else(size)
         scene = Scene(seed)
         expected = pixels(with_things(scene, []), size)
         assert expected.shape == (size, size, 3) and (expected == scene.background).all()
-        for thing in scene.things:
-            alone = pixels(with_things(scene, [thing]), size)
+        for obj in scene.objects:
+            alone = pixels(with_things(scene, [obj]), size)
             painted = (alone != scene.background).any(-1)
-            centred = (pixels(with_things(scene, [thing._replace(x=0.5, y=0.5)]), size) != scene.background).any(-1)
+            centred = (pixels(with_things(scene, [obj._replace(x=0.5, y=0.5)]), size) != scene.background).any(-1)
             assert painted.sum() == centred.sum()  # nothing is cut off at the edge
             rows, columns = np.nonzero(painted)
-            radius = SIZES[thing.size] * size / 2 + 1.5
-            assert max(abs(rows + 0.5 - thing.y * size).max(), abs(columns + 0.5 - thing.x * size).max()) < radius
-            assert abs(alone - COLOURS[thing.colour].rgb).max(-1).min() < 30
+            radius = SIZES[obj.size] * size / 2 + 1.5
+            assert max(abs(rows + 0.5 - obj.y * size).max(), abs(columns + 0.5 - obj.x * size).max()) < radius
+            assert abs(alone - COLOURS[obj.colour].rgb).max(-1).min() < 30
             expected[painted] = alone[painted]
         assert (pixels(scene, size) == expected).all()
 
@@ -107,9 +107,9 @@ def test_the_picture_shows_each_thing_whole_in_its_colour_and_nothing_else(size)
 def test_the_box_of_a_thing_holds_all_of_it_and_no_more(size):
     for seed in range(50):
         scene = Scene(seed)
-        for thing in scene.things:
-            drawn = (pixels(with_things(scene, [thing]), size) != scene.background).any(-1)  # (size, size)
-            left, top, right, bottom = box(thing, size)
+        for obj in scene.objects:
+            drawn = (pixels(with_things(scene, [obj]), size) != scene.background).any(-1)  # (size, size)
+            left, top, right, bottom = box(obj, size)
             inside = drawn[top:bottom, left:right]
             assert inside.sum() == drawn.sum()
             assert all(edge.any() for edge in (inside[:2], inside[-2:], inside[:, :2], inside[:, -2:]))  # some edges are faint
@@ -120,7 +120,7 @@ def test_the_same_number_is_the_same_scene():
     random.seed(7)
     for scene in scenes:
         again = Scene(scene.seed)
-        assert (again.things, again.background) == (scene.things, scene.background)
+        assert (again.objects, again.background) == (scene.objects, scene.background)
         assert captions(again, "de") == captions(scene, "de") and questions(again) == questions(scene)
     assert render(Scene(11)).tobytes() == render(Scene(11)).tobytes()
     assert len({render(scene).tobytes() for scene in scenes}) == 500
@@ -157,14 +157,14 @@ def test_a_negative_number_is_refused():
 @pytest.mark.parametrize("split", SPLITS)
 def test_only_the_compositional_test_shows_held_out_pairs(split):
     for seed in range(SPLITS[split], SPLITS[split] + 2000):
-        novel = any(held_out(thing.noun, thing.colour) for thing in Scene(seed).things)
+        novel = any(is_held_out_pair(obj.noun, obj.colour) for obj in Scene(seed).objects)
         assert novel == (split == "compositional_test")
 
 
 def test_every_noun_and_every_colour_has_held_out_pairs():
-    pairs = [(noun, colour) for noun in NOUNS for colour in COLOURS if held_out(noun, colour)]
+    pairs = [(noun, colour) for noun in NOUNS for colour in COLOURS if is_held_out_pair(noun, colour)]
     assert set(Counter(noun for noun, _ in pairs).values()) == {1} and len(pairs) == 32
     assert Counter(colour for _, colour in pairs) == dict.fromkeys(COLOURS, 4)
     begin = SPLITS["compositional_test"]
-    shown = {(thing.noun, thing.colour) for seed in range(begin, begin + 500) for thing in Scene(seed).things}
+    shown = {(obj.noun, obj.colour) for seed in range(begin, begin + 500) for obj in Scene(seed).objects}
     assert set(pairs) <= shown

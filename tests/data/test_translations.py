@@ -13,7 +13,7 @@ from grey_pictures import greys, save
 from mmscratch.data.captions import SceneCaptions
 from mmscratch.data.dataset import Subset
 from mmscratch.data.judge import judge
-from mmscratch.data.language import LANGUAGES, caption, mask_colours, mask_noun, name_thing
+from mmscratch.data.language import LANGUAGES, caption, mask_colours, mask_noun, name_object
 from mmscratch.data.scenes import Scene
 from mmscratch.data.translations import Multi30k, SceneTranslation, read_lines
 from mmscratch.text import MASKED, detokenize, tokenize
@@ -32,8 +32,8 @@ def test_both_languages_of_a_scene_say_the_same_and_it_is_true(source, target):
         scene = data.scenes[i]
         assert data.references[i] == [tokenize(translation)] and scene.seed == SceneCaptions("validation", 61).scenes[i].seed
         if i % 6 == 5:
-            phrases.append([k for k in range(3) if tokens == tokenize(name_thing(scene, k, source))])
-            assert [k for k in range(3) if translation == name_thing(scene, k, target)] == phrases[-1]
+            phrases.append([k for k in range(3) if tokens == tokenize(name_object(scene, k, source))])
+            assert [k for k in range(3) if translation == name_object(scene, k, target)] == phrases[-1]
         else:
             assert tokens == tokenize(caption(scene, i % 5, source)) and translation == caption(scene, i % 5, target)
             for text, language in ((detokenize(tokens), source), (translation, target)):
@@ -70,7 +70,7 @@ def test_some_is_a_third_of_each_kind_whatever_the_phrasing():
         if i % 6 < 5:
             of_each[i % 5, kind] += 1
         else:
-            left_out = next(k for k in range(3) if whole == tokenize(name_thing(plain.scenes[i], k)))
+            left_out = next(k for k in range(3) if whole == tokenize(name_object(plain.scenes[i], k)))
             of_phrases[left_out, kind] += 1
     assert of_each == {(phrasing, kind): 30 for phrasing in range(5) for kind in ("", "colours", "noun")}
     expected = {(left_out, kind): 10 for left_out in (0, 2) for kind in ("", "colours", "noun")}

@@ -18,10 +18,10 @@ from mmscratch.engine.devices import (
     Precision,
     Stopwatch,
     cpu_flags,
+    deterministic,
     peak_memory,
     pick_device,
     pick_precision,
-    repeatable,
 )
 from mmscratch.model import ModelConfig, build_model
 from mmscratch.reliability import GradScaler
@@ -210,11 +210,11 @@ def test_no_clock_and_no_computation_decide_about_the_precision(monkeypatch, tf3
         def __torch_dispatch__(self, function, *_):
             raise AssertionError(f"{function} was computed")
 
-    random_state = torch.get_rng_state()
+    get_rng_state = torch.get_rng_state()
     with Refuse():
         first, again = pick_precision(device), pick_precision(device)
     assert str(first[0]) == str(again[0]) and first[1] == again[1]
-    assert torch.equal(torch.get_rng_state(), random_state)
+    assert torch.equal(torch.get_rng_state(), get_rng_state)
 
 
 @pytest.mark.parametrize(
@@ -310,23 +310,23 @@ def workspace(monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
 
 
-def deterministic():
+def settings():
     return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
 
 def test_a_cpu_needs_nothing_to_be_repeatable(workspace):
-    before = deterministic()
-    with repeatable(CPU):
-        assert deterministic() == before
+    before = settings()
+    with deterministic(CPU):
+        assert settings() == before
         assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
 
 
 def test_a_gpu_is_repeatable_within_and_as_before_after_an_error(workspace):
-    before = deterministic()
-    with pytest.raises(KeyError), repeatable(CUDA):
-        assert deterministic() == (True, True) and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    before = settings()
+    with pytest.raises(KeyError), deterministic(CUDA):
+        assert settings() == (True, True) and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
         raise KeyError
-    assert deterministic() == before
+    assert settings() == before
 
 
 @on_gpu
@@ -334,7 +334,7 @@ def test_a_gpu_is_repeatable_within_and_as_before_after_an_error(workspace):
 def test_a_gpu_gives_the_same_gradients_to_the_bit(model, batch, device, name):
     batch = {key: value.to(device) for key, value in batch.items()}
     model, precision, gradients = model.to(device), Precision(device, DTYPES[name], True), []
-    with repeatable(device):
+    with deterministic(device):
         for _ in range(3):
             torch.manual_seed(3)
             with precision.autocast():

@@ -25,7 +25,7 @@ from mmscratch.engine.runs import read_checkpoint
 from mmscratch.text import PAD, UNK
 from mmscratch.training import TrainConfig
 
-CONFIG = TrainConfig(epochs=2, batch_size=7, warmup=4, evaluate_every=5, precision="float32")
+CONFIG = TrainConfig(epochs=2, batch_size=7, warmup_fraction=0.25, evaluate_every=5, precision="float32")
 ROOT = Path(__file__).parents[2]
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
@@ -69,8 +69,8 @@ def processes(request, tmp_path_factory):
 def all_tasks(folder):
     distributed.start()
     exchange(folder)
-    keep(folder, "gradient", [one_gradient(folder), one_gradient(folder, accumulate=3)])
-    keep(folder, "toy", [toy_gradient(folder), toy_gradient(folder, accumulate=3)])
+    keep(folder, "gradient", [one_gradient(folder), one_gradient(folder, accumulation_steps=3)])
+    keep(folder, "toy", [toy_gradient(folder), toy_gradient(folder, accumulation_steps=3)])
     keep(folder, "fit", fit(folder))
     keep(folder, "whole", fit_and_stop(folder / "whole", None))
     fit_and_stop(folder / "broken", 5)
@@ -87,30 +87,30 @@ def kept(folder, name, size):
 
 
 def exchange(folder):
-    rank, size = distributed.rank(), distributed.size()
-    with distributed.main_first():
+    rank, size = distributed.rank(), distributed.world_size()
+    with distributed.main_process_first():
         if rank == 0:
             time.sleep(0.5)
             (folder / "made").write_text("by rank 0")
         else:
             assert (folder / "made").exists()
-    assert distributed.gather(rank) == list(range(size))
-    assert distributed.from_main(f"of {rank}") == "of 0"
-    assert distributed.total(torch.tensor([1.0, rank])).tolist() == [size, size * (size - 1) / 2]
+    assert distributed.all_gather(rank) == list(range(size))
+    assert distributed.broadcast(f"of {rank}") == "of 0"
+    assert distributed.all_reduce(torch.tensor([1.0, rank])).tolist() == [size, size * (size - 1) / 2]
 
 
 def share_of(batch):
     """The examples of this process: every size-th."""
-    return {name: value[distributed.rank() :: distributed.size()] for name, value in batch.items()}
+    return {name: value[distributed.rank() :: distributed.world_size()] for name, value in batch.items()}
 
 
 def first_32(trainer):
     return to_device(collate([trainer.train[i] for i in range(32)]), torch.device("cpu"))
 
 
-def one_gradient(folder, accumulate=1):
+def one_gradient(folder, accumulation_steps=1):
     """The gradient of the first 32 captions, of which this process has every size-th."""
-    trainer = tiny_trainer(folder / "run", replace(CONFIG, batch_size=32, accumulate=accumulate), **still())
+    trainer = tiny_trainer(folder / "run", replace(CONFIG, batch_size=32, accumulation_steps=accumulation_steps), **still())
     batch = share_of(first_32(trainer))
     stats, gradient = step_gradients(trainer, batch)
     return {"stats": tuple(stats), "own": int((batch["target"] != PAD).sum()), "gradient": gradient}
@@ -150,11 +150,11 @@ class Toy(nn.Module):
         return (weights * self.linear(colours).squeeze(1).square()).sum(), weights.sum()
 
 
-def toy_gradient(folder, accumulate=1):
+def toy_gradient(folder, accumulation_steps=1):
     """That of a model of another kind, which counts something else."""
     build, training.build_model = training.build_model, lambda config: Toy()
     try:
-        trainer = tiny_trainer(folder / "toy", replace(CONFIG, batch_size=32, accumulate=accumulate))
+        trainer = tiny_trainer(folder / "toy", replace(CONFIG, batch_size=32, accumulation_steps=accumulation_steps))
     finally:
         training.build_model = build
     batch = share_of(first_32(trainer))
@@ -202,7 +202,7 @@ def test_a_run_of_several_processes_is_that_of_one(processes, tmp_path):
     assert sorted(path.name for path in (folder / "run").iterdir()) == ["best.pt", "last.pt", "metrics.jsonl"]
     entries = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in entries if "validation_loss" in entry] == [5, 10]
-    states = read_checkpoint(folder / "run/last.pt")["random_states"]
+    states = read_checkpoint(folder / "run/last.pt")["rng_states"]
     assert len(states) == size and not torch.equal(states[0]["torch"], states[1]["torch"])  # dropout differs
 
 
@@ -269,7 +269,7 @@ def test_parts_are_exchanged_once_a_step(tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "DistributedDataParallel", Parallel)
     monkeypatch.setattr(distributed, "size", lambda: 2)
-    trainer = tiny_trainer(tmp_path, replace(CONFIG, accumulate=3), **still())
+    trainer = tiny_trainer(tmp_path, replace(CONFIG, accumulation_steps=3), **still())
     trainer._gradient(collate([trainer.train[i] for i in range(7)]))
     assert calls[-3:] == [False, False, True]
 
@@ -315,5 +315,5 @@ def test_the_command_line_under_torchrun(tmp_path):
 def test_alone_all_of_it_does_nothing(tmp_path):
     distributed.start()
     exchange(tmp_path)
-    assert (distributed.rank(), distributed.size()) == (0, 1)
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
     distributed.finish()

@@ -14,7 +14,7 @@ from mmscratch.engine.progress import Progress, profiled
 from mmscratch.training import Step
 
 CPU = torch.device("cpu")
-KEYS = ["step", "loss", "learning_rate", "gradient_norm", "words_per_second", "examples_per_second", "waiting"]
+KEYS = ["step", "loss", "learning_rate", "gradient_norm", "words_per_second", "examples_per_second", "data_time"]
 KEYS += ["peak_memory", "skipped"]
 
 
@@ -66,8 +66,8 @@ def displays(monkeypatch):
     return displays
 
 
-def start(path, step=0, steps=10**6, waiting=None, counts="words"):
-    return Progress(path, (step, steps), waiting or Stopwatch(CPU), CPU, counts)
+def start(path, step=0, steps=10**6, data_time=None, unit="words"):
+    return Progress(path, (step, steps), data_time or Stopwatch(CPU), CPU, unit)
 
 
 def update(progress, step, rate=0.125, skipped=0, **stats):
@@ -101,18 +101,18 @@ def test_a_line_has_what_is_documented_and_no_more(path, clock):
     clock.now += 2
     update(progress, 1)
     progress.validated(1, 3.0)
-    told, validated = lines_of(path)
-    assert list(told) == KEYS and all(re.search(rf"\b{key}\b", Progress.__doc__) for key in KEYS[1:])
+    stats, validated = lines_of(path)
+    assert list(stats) == KEYS and all(re.search(rf"\b{key}\b", Progress.__doc__) for key in KEYS[1:])
     assert validated == {"step": 1, "validation_loss": 3.0}
 
 
 def test_a_line_tells_means_since_the_line_before(path, clock, monkeypatch):
     monkeypatch.setattr("mmscratch.engine.progress.peak_memory", lambda device: {CPU: 123_457}[device])
-    waiting = Stopwatch(CPU)
-    progress = start(path, waiting=waiting)
+    data_time = Stopwatch(CPU)
+    progress = start(path, data_time=data_time)
     losses, words, examples, norms = [31.0, 2.0, 5.0, 13.0, 3.0], [11, 7, 2, 5, 3], [5, 3, 2, 1, 7], [0.5, 0.25, 1.5, 3.0, 2.0]
     for step in range(5):  # of 0.75 s, a third of it waiting: a line after the second and after the fourth
-        with waiting:
+        with data_time:
             clock.now += 0.25
         clock.now += 0.5
         stats = {"loss": losses[step], "count": words[step], "examples": examples[step], "norm": norms[step]}
@@ -125,13 +125,13 @@ def test_a_line_tells_means_since_the_line_before(path, clock, monkeypatch):
         assert line["gradient_norm"] == pytest.approx(sum(norms[window]) / 2, abs=1e-4)
         assert line["words_per_second"] == pytest.approx(sum(words[window]) / 1.5, abs=0.1)
         assert line["examples_per_second"] == pytest.approx(sum(examples[window]) / 1.5, abs=0.1)
-        assert line["waiting"] == pytest.approx(1 / 3, abs=1e-4)
+        assert line["data_time"] == pytest.approx(1 / 3, abs=1e-4)
         last = line["step"] - 1
         assert (line["learning_rate"], line["peak_memory"], line["skipped"]) == (0.1 * last, 123_457, last)
 
 
 def test_what_a_model_counts_gives_its_rate_a_name(path, clock, capsys):
-    progress = start(path, steps=1, counts="pairs")
+    progress = start(path, steps=1, unit="pairs")
     clock.now += 2
     update(progress, 1, count=11, examples=7)
     (line,) = lines_of(path)
@@ -342,13 +342,13 @@ def test_the_profile_names_the_ten_costliest_operations(tmp_path, capsys):
         optimizer.step()
     rows = re.findall(r"^(\S.*?) +([\d.]+) +([\d.]+) % +(\d+)$", capsys.readouterr().out, re.MULTILINE)
     names = [name for name, *_ in rows]
-    milliseconds, shares, calls = (list(map(float, column)) for column in list(zip(*rows))[1:])
+    milliseconds, fractions, calls = (list(map(float, column)) for column in list(zip(*rows))[1:])
     assert len(rows) == 10 and "aten::addmm" in names
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     traced = sum(event["dur"] for event in events if event.get("name") == "aten::addmm") / 1000  # with what it calls
     assert traced / 2 < milliseconds[names.index("aten::addmm")] < traced + 0.1
     assert milliseconds == sorted(milliseconds, reverse=True) and milliseconds[0] > 0
-    assert 50 < sum(shares) <= 100.5 and shares[0] / shares[1] == pytest.approx(milliseconds[0] / milliseconds[1], rel=0.2)
+    assert 50 < sum(fractions) <= 100.5 and fractions[0] / fractions[1] == pytest.approx(milliseconds[0] / milliseconds[1], rel=0.2)
     assert calls[names.index("aten::addmm")] == 3 * 2
     assert not any("ProfilerStep" in name or "Optimizer" in name for name in names), "a mark, which is no operation"
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mmscratch.engine.signals import StopSignals, explained
+from mmscratch.engine.signals import StopSignals, translate_errors
 
 KINDS = [signal.SIGINT, signal.SIGTERM]
 
@@ -47,12 +47,12 @@ def press(kind=signal.SIGINT):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_first_signal_only_asks(kind):
     signals = StopSignals()
-    assert not signals.asked
+    assert not signals.requested
     with signals:
-        assert not signals.asked
+        assert not signals.requested
         press(kind)
         done = True  # nothing interrupts
-        assert signals.asked is True
+        assert signals.requested is True
     assert done
 
 
@@ -68,7 +68,7 @@ def test_a_second_signal_at_once_is_the_same_one(clock, first, second):
                 press(second)
     except KeyboardInterrupt:
         pytest.fail("it stopped at once")
-    assert signals.asked
+    assert signals.requested
 
 
 @pytest.mark.parametrize("first", KINDS)
@@ -101,10 +101,10 @@ def test_the_next_run_is_not_asked_yet(clock):
     signals = StopSignals()
     for _ in range(2):
         with signals:
-            assert not signals.asked
+            assert not signals.requested
             clock.now += 5
             press()
-            assert signals.asked
+            assert signals.requested
 
 
 def test_outside_the_main_thread_it_sets_no_handlers(outside):
@@ -136,34 +136,34 @@ def line(caught):
 
 
 def test_a_real_lack_of_memory_is_explained():
-    with pytest.raises(MemoryError, match="step 17.*--accumulate") as caught, explained(where):
+    with pytest.raises(MemoryError, match="step 17.*--accumulation-steps") as caught, translate_errors(where):
         torch.empty(10**15)
     assert "DefaultCPUAllocator" not in line(caught)
 
 
 @pytest.mark.skipif(not hasattr(torch, "OutOfMemoryError"), reason="before torch 2.5")
 def test_a_lack_of_memory_on_a_gpu_is_explained():
-    with pytest.raises(MemoryError, match="step 17"), explained(where):
+    with pytest.raises(MemoryError, match="step 17"), translate_errors(where):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 23.00 GiB. GPU 0 has a total capacity of 7.00 GiB")
 
 
 @pytest.mark.gpu
 def test_a_real_lack_of_memory_on_a_gpu_is_explained():
-    with pytest.raises(MemoryError, match="step 17") as caught, explained(where):
+    with pytest.raises(MemoryError, match="step 17") as caught, translate_errors(where):
         torch.empty(10**13, device="cuda")
     assert "GiB" not in line(caught)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("out of memory")])
 def test_other_errors_are_left_alone(error):
-    with pytest.raises(type(error)) as caught, explained(never):
+    with pytest.raises(type(error)) as caught, translate_errors(never):
         raise error
     assert caught.value is error
 
 
 def test_without_an_error_nothing_is_explained():
     done = []
-    with explained(never):
+    with translate_errors(never):
         done.append("reached")
     assert done
 
@@ -179,9 +179,9 @@ DEAD = [
 @pytest.mark.parametrize("text", DEAD)
 def test_a_process_whose_others_ended_says_so_and_one_alone_does_not(monkeypatch, text):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    with pytest.raises(ConnectionError, match="another process.*step 17") as caught, explained(where):
+    with pytest.raises(ConnectionError, match="another process.*step 17") as caught, translate_errors(where):
         raise RuntimeError(text)
     assert text not in line(caught)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
-    with pytest.raises(RuntimeError, match=re.escape(text)), explained(never):
+    with pytest.raises(RuntimeError, match=re.escape(text)), translate_errors(never):
         raise RuntimeError(text)

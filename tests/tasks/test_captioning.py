@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import error_of, expected, parts, printed, share, train_tiny_captioner
+from command_line import error_of, expected, fraction, parts, printed, train_tiny_captioner
 from PIL import Image
 from reference import torchvision
 
 from mmscratch.__main__ import main
 from mmscratch.data.captions import SceneCaptions
-from mmscratch.data.judge import truth
+from mmscratch.data.judge import judge_captions
 from mmscratch.data.language import captions
 from mmscratch.data.scenes import Scene, render
 from mmscratch.decoding import generate
@@ -235,15 +235,15 @@ def test_evaluate_prints_every_score_of_scenes_with_its_interval(run, monkeypatc
     out = capsys.readouterr().out
     hypotheses = [caption_tokenize(detokenize(tokens)) for tokens in written]
     references = [list(map(caption_tokenize, texts)) for texts in data.texts]
-    shares, faults = truth(written, data.scenes)
-    right = round(13 * shares[-1] / 100)
+    fractions, faults = judge_captions(written, data.scenes)
+    right = round(13 * fractions[-1] / 100)
     assert 9 <= right < 13 and sum(faults.values()) > 2
-    wanted = expected(hypotheses, references) | {"true by judge": share(right, 13)}
+    wanted = expected(hypotheses, references) | {"true by judge": fraction(right, 13)}
     assert printed(out) == wanted
     for name in ("true by judge", "a reference exactly"):
         value, low, high = map(float, wanted[name])
         assert low < value < high
-    one, two, three, _ = shares
+    one, two, three, _ = fractions
     assert f"; one thing {one:.0f} %, two {two:.0f} %, three {three:.0f} %" in out
     assert f"wrong in the others  {', '.join(f'{fault} {n}' for fault, n in faults.most_common())}\n" in out
     whole = bleu(hypotheses, references)

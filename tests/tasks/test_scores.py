@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from command_line import error_of, expected, printed, share
+from command_line import error_of, expected, fraction, printed
 
 from mmscratch.__main__ import main
 from mmscratch.metrics import bleu
@@ -112,5 +112,5 @@ def test_a_share_in_percent_gives_back_how_many_were_right():
     rounded_down = [right for right in range(58) if int(100 * (right / 58) * 58 / 100) < right]
     assert rounded_down, "the product is a little too small"
     for right in (0, 58, *rounded_down[:3]):
-        value, low, high = share(right, 58)
+        value, low, high = fraction(right, 58)
         assert percentage(100 * (right / 58), 58) == f"{value} %  ({low} to {high})"

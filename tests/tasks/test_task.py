@@ -15,7 +15,7 @@ from torch import nn
 
 from mmscratch.__main__ import main
 from mmscratch.attention import Memory
-from mmscratch.data.dataset import DataSet, Lazy
+from mmscratch.data.dataset import DataSet, LazyColumn
 from mmscratch.decoding import generate
 from mmscratch.finetuning import load_run
 from mmscratch.model import ENCODERS
@@ -50,7 +50,7 @@ class Counters(DataSet):
         generator = torch.Generator().manual_seed(seed)
         rows = [torch.randint(2, (1 + i % 6, 2), generator=generator).float() for i in range(count)]
         rows = [None if i % 9 == 8 else row for i, row in enumerate(rows)]
-        self.columns["counters"] = Lazy(torch.clone, rows)
+        self.columns["counters"] = LazyColumn(torch.clone, rows)
         self.texts = [["nothing" if row is None else WORDS[int(row[:, 0].sum())]] for row in rows]
         self.references = [[text.split() for text in texts] for texts in self.texts]
         self.names = [f"row {i}" for i in range(count)]
@@ -58,20 +58,20 @@ class Counters(DataSet):
 
 class Counting(Task):
     name = "counting"
-    given = "rows"
+    example_noun = "rows"
     layouts = ("made", "longer")
     options = {"--rows": {"type": int, "default": 640, "help": "rows to train on"}}
     verb = "count"
     verb_help = "Count the ones in a row."
 
-    def read(self, facts, split, image_size):
-        return Counters({"train": 1, "validation": 2, "test": 3}[split], facts["rows"] if split == "train" else 54)
+    def read(self, metadata, split, image_size):
+        return Counters({"train": 1, "validation": 2, "test": 3}[split], metadata["rows"] if split == "train" else 54)
 
-    def model(self, facts, chosen, base):
+    def model(self, metadata, chosen, base):
         counters = {"name": "counters", "width": 17}
         return base or {"encoders": {"counters": counters}, "decoder": {"name": "lstm", "hidden_size": 19}, "embed_dim": 23}
 
-    def settings(self, facts):
+    def settings(self, metadata):
         return {"epochs": 30, "batch_size": 32, "learning_rate": 1e-2, "precision": "float32"}
 
     def measure(self, run, data, split, num_beams=1):
@@ -113,7 +113,7 @@ def test_it_is_trained_with_its_own_settings_and_measured(trained, capsys):
     assert "54 rows of the test split" in capsys.readouterr().out
     model, vocabularies, saved = load_run("runs/here")
     assert isinstance(model.encoders["counters"], CounterEncoder) and vocabularies.keys() == {"target"}
-    assert saved["facts"] == {"task": "counting", "data": str(Path("here").resolve()), "layout": "made", "rows": 640}
+    assert saved["metadata"] == {"task": "counting", "data": str(Path("here").resolve()), "layout": "made", "rows": 640}
     assert saved["train_config"]["epochs"] == 30
 
 

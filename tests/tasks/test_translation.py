@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import error_of, parts, quietly, share, train_tiny_captioner
+from command_line import error_of, fraction, parts, quietly, train_tiny_captioner
 
 from mmscratch.__main__ import main
 from mmscratch.data.language import caption, colour_of
@@ -71,18 +71,18 @@ def translators(tmp_path_factory):
         monkeypatch.chdir(folder)
         make_small(monkeypatch)
         blind = f"{ON_MULTI30K} --to runs/blind --decoder lstm --fusion prefix".replace("--photographs shown ", "")
-        told = [quietly(command) for command in (ON_SCENES, ON_MULTI30K, blind)]
-    assert [status for status, _ in told] == [0, 0, 0]
-    return folder, [out for _, out in told]
+        stats = [quietly(command) for command in (ON_SCENES, ON_MULTI30K, blind)]
+    assert [status for status, _ in stats] == [0, 0, 0]
+    return folder, [out for _, out in stats]
 
 
 @pytest.fixture
 def translating(translators, monkeypatch):
     """In that folder; what the trainings printed."""
-    folder, told = translators
+    folder, stats = translators
     make_small(monkeypatch)
     monkeypatch.chdir(folder)
-    return told
+    return stats
 
 
 def measures(out):
@@ -97,7 +97,7 @@ def test_a_translator_of_scenes_is_trained_and_measured(translating, capsys):
     run, data = Path("runs/scenes"), SceneTranslation("validation", 13, ("en", "de"), 32, "some")
     model, vocabularies, saved = load_run(run)
     assert vocabularies["source"] is vocabularies["target"] and len(vocabularies["target"]) < 400
-    assert {name: saved["facts"][name] for name in ("task", "data", "layout", "source", "target")} == {
+    assert {name: saved["metadata"][name] for name in ("task", "data", "layout", "source", "target")} == {
         "task": "translation", "data": "scenes", "layout": "scenes", "source": "en", "target": "de",
     }  # fmt: skip
     assert saved["model_config"]["label_smoothing"] == 0.1 and saved["train_config"]["epochs"] == 1
@@ -110,7 +110,7 @@ def test_a_translator_of_scenes_is_trained_and_measured(translating, capsys):
         assert [[entry["reference"]] for entry in entries] == data.texts
         numbers = measures(out)[way.replace("-", " ")]
         assert numbers[:3] == [f"{x:.1f}" for x in caption_scores(written, data.references)["BLEU-4"]]
-        assert numbers[3:6] == share(sum([tokens] == refs for tokens, refs in zip(written, data.references)), 13)
+        assert numbers[3:6] == fraction(sum([tokens] == refs for tokens, refs in zip(written, data.references)), 13)
         assert 0 <= float(numbers[6]) <= 100 and len(numbers) == 9
     assert "python -m mmscratch translate" in out and "--run runs/scenes" in out
     assert main("evaluate runs/scenes".split()) == 0
@@ -132,8 +132,8 @@ def test_evaluate_of_a_translator_says_which_colours_are_right(translating, monk
     colours = [colour_of(token, "de") for tokens in right for token in tokens if colour_of(token, "de")]
     found = measures(out)
     assert found["with pictures"] == ["100.0"] * 9 and asked == [3, 3]
-    assert found["without"][3:6] == share(sum(a == b for a, b in zip(right, wrong)), 13)
-    assert found["without"][6:] == share(sum(colour != "red" for colour in colours), len(colours)) and "red" in colours
+    assert found["without"][3:6] == fraction(sum(a == b for a, b in zip(right, wrong)), 13)
+    assert found["without"][6:] == fraction(sum(colour != "red" for colour in colours), len(colours)) and "red" in colours
     assert Path("runs/scenes/translations-test-without.jsonl").exists()
 
 
@@ -210,8 +210,8 @@ def test_a_translator_begins_with_another(translating, capsys):
     command = "train --task translation --data multi --from runs/scenes --epochs 1 --freeze encoders --to runs/more --precision float32"
     assert main(command.split()) == 0
     table = parts(capsys.readouterr().out)
-    assert {share for name, (_, share) in table.items() if name.startswith("encoders")} == {0}
-    assert 100 in {share for name, (_, share) in table.items() if name.startswith("decoder")}
+    assert {fraction for name, (_, fraction) in table.items() if name.startswith("encoders")} == {0}
+    assert 100 in {fraction for name, (_, fraction) in table.items() if name.startswith("decoder")}
     (base, words, _), (model, vocabularies, saved) = load_run("runs/scenes"), load_run("runs/more")
     assert vocabularies["target"].state() == words["target"].state() and saved["model_config"]["joint_vocabulary"]
     state = model.state_dict()

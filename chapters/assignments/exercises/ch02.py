@@ -4,145 +4,407 @@ from .exercise import Exercise, Wrong
 
 EXERCISES = (
     Exercise(
-        2, "vision", ("conv2d",), "convolution as one matrix product", 20, 120, "medium",
-        "test_conv2d_agrees_with_torch",
-        (
-            Wrong("A picture has four sides, and F.pad wants a number for each of them.", "(padding,) * 4", "(padding,) * 2"),
-            Wrong("What deep learning calls convolution does not turn the filter around: see the formula.",
-                  "weight.flatten(1)", "weight.flip(2, 3).flatten(1)"),
-            Wrong("The stride holds in both directions.", ".unfold(3, columns, stride)", ".unfold(3, columns, 1)"),
-            Wrong("The numbers of a window and those of a filter must lie in the same order: channel, row, column.",
-                  "windows.permute(0, 2, 3, 1, 4, 5)", "windows.permute(0, 2, 3, 4, 5, 1)"),
-            Wrong("Rows and columns of the window have changed places: a filter need not be square.",
-                  "windows.permute(0, 2, 3, 1, 4, 5)", "windows.permute(0, 2, 3, 1, 5, 4)"),
-            Wrong("What of the bias?", "y = y + bias", "y = y"),
-            Wrong("Channels come second: (B, O, H', W').", "return y.permute(0, 3, 1, 2)", "return y"),
+        chapter=2,
+        module="vision",
+        parts=("conv2d",),
+        title="convolution as one matrix product",
+        points=20,
+        minutes=120,
+        difficulty="medium",
+        tests=(
+            "test_conv2d_agrees_with_torch",
+        ),
+        wrong=(
+            Wrong(
+                "A picture has four sides, and F.pad wants a number for each of them.",
+                old="(padding,) * 4",
+                new="(padding,) * 2",
+            ),
+            Wrong(
+                "What deep learning calls convolution does not turn the filter around: see "
+                "the formula.",
+                old="weight.flatten(1)",
+                new="weight.flip(2, 3).flatten(1)",
+            ),
+            Wrong(
+                "The stride holds in both directions.",
+                old=".unfold(3, columns, stride)",
+                new=".unfold(3, columns, 1)",
+            ),
+            Wrong(
+                "The numbers of a window and those of a filter must lie in the same order: "
+                "channel, row, column.",
+                old="windows.permute(0, 2, 3, 1, 4, 5)",
+                new="windows.permute(0, 2, 3, 4, 5, 1)",
+            ),
+            Wrong(
+                "Rows and columns of the window have changed places: a filter need not be square.",
+                old="windows.permute(0, 2, 3, 1, 4, 5)",
+                new="windows.permute(0, 2, 3, 1, 5, 4)",
+            ),
+            Wrong(
+                "What of the bias?",
+                old="y = y + bias",
+                new="y = y",
+            ),
+            Wrong(
+                "Channels come second: (B, O, H', W').",
+                old="return y.permute(0, 3, 1, 2)",
+                new="return y",
+            ),
         ),
     ),
     Exercise(
-        2, "vision", ("BasicBlock.forward", "BasicBlock.__init__", "_shortcut"), "the block of ResNet-18", 8, 40, "medium",
-        "test_basic_block_agrees_with_torchvision",
-        (
-            Wrong("The last ReLU comes after the sum: before it, the block could only add.",
-                  "return F.relu(y + (x if self.downsample is None else self.downsample(x)))",
-                  "return F.relu(y) + (x if self.downsample is None else self.downsample(x))"),
-            Wrong("Where is x? Without what goes around the convolutions it is no residual block.",
-                  "y + (x if self.downsample is None else self.downsample(x))", "y"),
-            Wrong("The stride sits on the first convolution, not on the second.",
-                  "_conv(in_channels, channels, 3, stride)", "_conv(in_channels, channels, 3)",
-                  (("_conv(channels, channels, 3)", "_conv(channels, channels, 3, stride)"),)),
-            Wrong("There is a ReLU between the two convolutions, or they would be one.", "F.relu(self.bn1(self.conv1(x)))",
-                  "self.bn1(self.conv1(x))"),
-            Wrong("As many channels but half the size: x must be made to fit then too.",
-                  "if stride == 1 and in_channels == out_channels", "if in_channels == out_channels"),
-            Wrong("The convolution of the shortcut has a batch norm behind it, as every other one.",
-                  ", nn.BatchNorm2d(out_channels))", ")"),
-            Wrong("Where x fits as it is, it goes around unchanged: there are no weights on that way.",
-                  "if stride == 1 and in_channels == out_channels", "if False"),
+        chapter=2,
+        module="vision",
+        parts=("BasicBlock.forward", "BasicBlock.__init__", "_shortcut"),
+        title="the block of ResNet-18",
+        points=8,
+        minutes=40,
+        difficulty="medium",
+        tests=(
+            "test_basic_block_agrees_with_torchvision",
+        ),
+        wrong=(
+            Wrong(
+                "The last ReLU comes after the sum: before it, the block could only add.",
+                old="return F.relu(y + (x if self.downsample is None else self.downsample(x)))",
+                new="return F.relu(y) + (x if self.downsample is None else self.downsample(x))",
+            ),
+            Wrong(
+                "Where is x? Without what goes around the convolutions it is no residual block.",
+                old="y + (x if self.downsample is None else self.downsample(x))",
+                new="y",
+            ),
+            Wrong(
+                "The stride sits on the first convolution, not on the second.",
+                old="_conv(in_channels, channels, 3, stride)",
+                new="_conv(in_channels, channels, 3)",
+                more=(
+                    ("_conv(channels, channels, 3)", "_conv(channels, channels, 3, stride)"),
+                ),
+            ),
+            Wrong(
+                "There is a ReLU between the two convolutions, or they would be one.",
+                old="F.relu(self.bn1(self.conv1(x)))",
+                new="self.bn1(self.conv1(x))",
+            ),
+            Wrong(
+                "As many channels but half the size: x must be made to fit then too.",
+                old="if stride == 1 and in_channels == out_channels",
+                new="if in_channels == out_channels",
+            ),
+            Wrong(
+                "The convolution of the shortcut has a batch norm behind it, as every other one.",
+                old=", nn.BatchNorm2d(out_channels))",
+                new=")",
+            ),
+            Wrong(
+                "Where x fits as it is, it goes around unchanged: there are no weights on "
+                "that way.",
+                old="if stride == 1 and in_channels == out_channels",
+                new="if False",
+            ),
         ),
     ),
     Exercise(
-        2, "vision", ("Bottleneck.forward", "Bottleneck.__init__"), "the block of ResNet-50", 5, 25, "medium",
-        "test_bottleneck_agrees_with_torchvision",
-        (
-            Wrong("The stride sits on the 3×3, as in torchvision: a 1×1 with a stride passes over three of four places.",
-                  "_conv(in_channels, channels, 1)", "_conv(in_channels, channels, 1, stride)",
-                  (("_conv(channels, channels, 3, stride)", "_conv(channels, channels, 3)"),)),
-            Wrong("How many channels come out of the block? The shortcut must give as many.",
-                  "_shortcut(in_channels, 4 * channels, stride)", "_shortcut(in_channels, channels, stride)"),
-            Wrong("A ReLU follows on each of the first two batch norms.", "y = F.relu(self.bn2(self.conv2(y)))",
-                  "y = self.bn2(self.conv2(y))"),
-            Wrong("The last ReLU comes after the sum, not before it.", "y = self.bn3(self.conv3(y))",
-                  "y = F.relu(self.bn3(self.conv3(y)))"),
-            Wrong("Where is x? Without what goes around the convolutions it is no residual block.",
-                  "y + (x if self.downsample is None else self.downsample(x))", "y"),
+        chapter=2,
+        module="vision",
+        parts=("Bottleneck.forward", "Bottleneck.__init__"),
+        title="the block of ResNet-50",
+        points=5,
+        minutes=25,
+        difficulty="medium",
+        tests=(
+            "test_bottleneck_agrees_with_torchvision",
+        ),
+        wrong=(
+            Wrong(
+                "The stride sits on the 3×3, as in torchvision: a 1×1 with a stride passes "
+                "over three of four places.",
+                old="_conv(in_channels, channels, 1)",
+                new="_conv(in_channels, channels, 1, stride)",
+                more=(
+                    ("_conv(channels, channels, 3, stride)", "_conv(channels, channels, 3)"),
+                ),
+            ),
+            Wrong(
+                "How many channels come out of the block? The shortcut must give as many.",
+                old="_shortcut(in_channels, 4 * channels, stride)",
+                new="_shortcut(in_channels, channels, stride)",
+            ),
+            Wrong(
+                "A ReLU follows on each of the first two batch norms.",
+                old="y = F.relu(self.bn2(self.conv2(y)))",
+                new="y = self.bn2(self.conv2(y))",
+            ),
+            Wrong(
+                "The last ReLU comes after the sum, not before it.",
+                old="y = self.bn3(self.conv3(y))",
+                new="y = F.relu(self.bn3(self.conv3(y)))",
+            ),
+            Wrong(
+                "Where is x? Without what goes around the convolutions it is no residual block.",
+                old="y + (x if self.downsample is None else self.downsample(x))",
+                new="y",
+            ),
         ),
     ),
     Exercise(
-        2, "vision", ("ResNet.__init__",), "four stages from a list of depths", 20, 100, "hard",
-        "test_deep_resnet_has_the_parameters_of_torchvision test_resnet_of_a_list_of_stages_agrees_with_torchvision "
-        "test_resnet_features_have_the_promised_shape test_without_classes_there_is_no_classifier",
-        (
-            Wrong("The first stage keeps the size: before it, the 7×7 and the pooling have halved twice.",
-                  "2 if i > 0 and j == 0 else 1", "2 if j == 0 else 1"),
-            Wrong("A stage halves the picture once, in its first block, and the blocks behind keep the size.",
-                  "2 if i > 0 and j == 0 else 1", "2 if i > 0 else 1"),
-            Wrong("What comes out of a Bottleneck is four times as wide, and the next block takes it in.",
-                  "channels = (width << i) * block.expansion", "channels = width << i"),
-            Wrong("Each stage is twice as wide as the one before.", "channels, width << i, stride", "channels, width, stride",
-                  (("(width << i) * block.expansion", "width * block.expansion"),)),
-            Wrong("From which depth on are the blocks bottlenecks? A list of stages is of basic blocks.",
-                  "depth >= 50", "depth >= 102"),
-            Wrong("With num_classes=0 there is no classifier: it has no weights, and out come the features.",
-                  "nn.Linear(channels, num_classes) if num_classes else nn.Identity()", "nn.Linear(channels, num_classes)"),
-            Wrong("torchvision's first convolution has no bias: a batch norm follows, which takes away any mean.",
-                  "stride=2, padding=3, bias=False", "stride=2, padding=3"),
+        chapter=2,
+        module="vision",
+        parts=("ResNet.__init__",),
+        title="four stages from a list of depths",
+        points=20,
+        minutes=100,
+        difficulty="hard",
+        tests=(
+            "test_deep_resnet_has_the_parameters_of_torchvision",
+            "test_resnet_of_a_list_of_stages_agrees_with_torchvision",
+            "test_resnet_features_have_the_promised_shape",
+            "test_without_classes_there_is_no_classifier",
+        ),
+        wrong=(
+            Wrong(
+                "The first stage keeps the size: before it, the 7×7 and the pooling have "
+                "halved twice.",
+                old="2 if i > 0 and j == 0 else 1",
+                new="2 if j == 0 else 1",
+            ),
+            Wrong(
+                "A stage halves the picture once, in its first block, and the blocks behind "
+                "keep the size.",
+                old="2 if i > 0 and j == 0 else 1",
+                new="2 if i > 0 else 1",
+            ),
+            Wrong(
+                "What comes out of a Bottleneck is four times as wide, and the next block "
+                "takes it in.",
+                old="channels = (width << i) * block.expansion",
+                new="channels = width << i",
+            ),
+            Wrong(
+                "Each stage is twice as wide as the one before.",
+                old="channels, width << i, stride",
+                new="channels, width, stride",
+                more=(
+                    ("(width << i) * block.expansion", "width * block.expansion"),
+                ),
+            ),
+            Wrong(
+                "From which depth on are the blocks bottlenecks? A list of stages is of basic "
+                "blocks.",
+                old="depth >= 50",
+                new="depth >= 102",
+            ),
+            Wrong(
+                "With num_classes=0 there is no classifier: it has no weights, and out come "
+                "the features.",
+                old="nn.Linear(channels, num_classes) if num_classes else nn.Identity()",
+                new="nn.Linear(channels, num_classes)",
+            ),
+            Wrong(
+                "torchvision's first convolution has no bias: a batch norm follows, which "
+                "takes away any mean.",
+                old="stride=2, padding=3, bias=False",
+                new="stride=2, padding=3",
+            ),
         ),
     ),
     Exercise(
-        2, "vision", ("VGG.__init__",), "stacks of 3×3 convolutions", 10, 50, "medium",
-        "test_vgg_has_the_parameters_of_torchvision test_vgg_features_agree_with_torchvision "
-        "test_without_classes_there_is_no_classifier",
-        (
-            Wrong("The ReLU comes behind the batch norm: the other way round, the norm would bring negative numbers back.",
-                  "layers += [nn.BatchNorm2d(width)] if batch_norm else []", "layers += [nn.ReLU()]",
-                  (("layers += [nn.ReLU()]\n                channels",
-                    "layers += [nn.BatchNorm2d(width)] if batch_norm else []\n                channels"),)),
-            Wrong("A 3×3 takes one place from every side, unless it is padded; only the pooling makes the picture smaller.",
-                  "width, 3, padding=1", "width, 3"),
-            Wrong("There is one pooling for each stage, not one for each convolution.",
-                  "layers += [nn.ReLU()]", "layers += [nn.ReLU(), nn.MaxPool2d(2)]",
-                  (("            layers += [nn.MaxPool2d(2)]\n", ""),)),
-            Wrong("VGG's convolutions have a bias, also where a batch norm follows.",
-                  "width, 3, padding=1", "width, 3, padding=1, bias=not batch_norm",
-                  (("nn.init.zeros_(module.bias)", "pass"),)),
-            Wrong("The last two stages are equally wide: 512 channels.",
-                  "(64, 128, 256, 512, 512)", "(64, 128, 256, 512, 1024)"),
-            Wrong("Two hidden layers of 4096, each with its ReLU and its dropout, and then the classes.",
-                  "nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(),", ""),
-            Wrong("The pooling takes windows of 2×2 that do not overlap.",
-                  "nn.MaxPool2d(2)", "nn.MaxPool2d(3, stride=2, padding=1)"),
-            Wrong("With num_classes=0 there is no classifier.", "if num_classes:", "if True:"),
+        chapter=2,
+        module="vision",
+        parts=("VGG.__init__",),
+        title="stacks of 3×3 convolutions",
+        points=10,
+        minutes=50,
+        difficulty="medium",
+        tests=(
+            "test_vgg_has_the_parameters_of_torchvision",
+            "test_vgg_features_agree_with_torchvision",
+            "test_without_classes_there_is_no_classifier",
+        ),
+        wrong=(
+            Wrong(
+                "The ReLU comes behind the batch norm: the other way round, the norm would "
+                "bring negative numbers back.",
+                old="layers += [nn.BatchNorm2d(width)] if batch_norm else []",
+                new="layers += [nn.ReLU()]",
+                more=(
+                    (
+                        (
+                            "layers += [nn.ReLU()]\n"
+                            "                channels"
+                        ),
+                        (
+                            "layers += [nn.BatchNorm2d(width)] if batch_norm else []\n"
+                            "                channels"
+                        ),
+                    ),
+                ),
+            ),
+            Wrong(
+                "A 3×3 takes one place from every side, unless it is padded; only the pooling "
+                "makes the picture smaller.",
+                old="width, 3, padding=1",
+                new="width, 3",
+            ),
+            Wrong(
+                "There is one pooling for each stage, not one for each convolution.",
+                old="layers += [nn.ReLU()]",
+                new="layers += [nn.ReLU(), nn.MaxPool2d(2)]",
+                more=(
+                    (
+                        "            layers += [nn.MaxPool2d(2)]\n",
+                        "",
+                    ),
+                ),
+            ),
+            Wrong(
+                "VGG's convolutions have a bias, also where a batch norm follows.",
+                old="width, 3, padding=1",
+                new="width, 3, padding=1, bias=not batch_norm",
+                more=(
+                    ("nn.init.zeros_(module.bias)", "pass"),
+                ),
+            ),
+            Wrong(
+                "The last two stages are equally wide: 512 channels.",
+                old="(64, 128, 256, 512, 512)",
+                new="(64, 128, 256, 512, 1024)",
+            ),
+            Wrong(
+                "Two hidden layers of 4096, each with its ReLU and its dropout, and then the "
+                "classes.",
+                old="nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(),",
+                new="",
+            ),
+            Wrong(
+                "The pooling takes windows of 2×2 that do not overlap.",
+                old="nn.MaxPool2d(2)",
+                new="nn.MaxPool2d(3, stride=2, padding=1)",
+            ),
+            Wrong(
+                "With num_classes=0 there is no classifier.",
+                old="if num_classes:",
+                new="if True:",
+            ),
         ),
     ),
     Exercise(
-        2, "metrics", ("label_scores",), "precision, recall and F1", 10, 50, "medium",
-        "test_label_scores_by_hand",
-        (
-            Wrong("Precision asks of what was said how much was true; recall, of what was true how much was said.",
-                  "tp / found.clamp", "tp / there.clamp", (("recall = tp / there.clamp", "recall = tp / found.clamp"),)),
-            Wrong("A label that was never said, or is never there: 0 / 0 is 0 here, not NaN.", "found.clamp(min=1)", "found",
-                  (("tp / there.clamp(min=1)", "tp / there"), ("(found + there).clamp(min=1)", "(found + there)"))),
-            Wrong("A decision is right too where a label is rightly not found: the accuracy counts those as well.",
-                  "(predicted == true).float().mean(0)", "tp / len(true)"),
-            Wrong("micro adds up the counts of all labels before it divides; a mean of the labels' scores is macro.",
-                  'if average == "micro":', "if False:",
-                  (("return LabelScores(accuracy, precision, recall, f1)",
-                    "scores = LabelScores(accuracy, precision, recall, f1)\n"
-                    "    return LabelScores(*(score.mean() for score in scores)) if average else scores"),)),
-            Wrong('Without an average, each label has a score of its own: one number is what "micro" gives.',
-                  'if average == "micro":', "if True:"),
-            Wrong("Above the line of F1, what was rightly found counts twice: see the formula.",
-                  "2 * tp / (found", "tp / (found"),
-            Wrong("The scores are counted for each label over the things, and not for each thing over its labels.",
-                  "tp = (predicted & true).sum(0)", "tp = (predicted & true).sum(-1)",
-                  (("predicted.sum(0)", "predicted.sum(-1)"), ("= true.sum(0)", "= true.sum(-1)"))),
+        chapter=2,
+        module="metrics",
+        parts=("label_scores",),
+        title="precision, recall and F1",
+        points=10,
+        minutes=50,
+        difficulty="medium",
+        tests=(
+            "test_label_scores_by_hand",
+        ),
+        wrong=(
+            Wrong(
+                "Precision asks of what was said how much was true; recall, of what was true "
+                "how much was said.",
+                old="tp / found.clamp",
+                new="tp / there.clamp",
+                more=(
+                    ("recall = tp / there.clamp", "recall = tp / found.clamp"),
+                ),
+            ),
+            Wrong(
+                "A label that was never said, or is never there: 0 / 0 is 0 here, not NaN.",
+                old="found.clamp(min=1)",
+                new="found",
+                more=(
+                    ("tp / there.clamp(min=1)", "tp / there"),
+                    ("(found + there).clamp(min=1)", "(found + there)"),
+                ),
+            ),
+            Wrong(
+                "A decision is right too where a label is rightly not found: the accuracy "
+                "counts those as well.",
+                old="(predicted == true).float().mean(0)",
+                new="tp / len(true)",
+            ),
+            Wrong(
+                "micro adds up the counts of all labels before it divides; a mean of the "
+                "labels' scores is macro.",
+                old='if average == "micro":',
+                new="if False:",
+                more=(
+                    (
+                        "return LabelScores(accuracy, precision, recall, f1)",
+                        (
+                            "scores = LabelScores(accuracy, precision, recall, f1)\n"
+                            "    return LabelScores(*(score.mean() for score in scores)) if "
+                            "average else scores"
+                        ),
+                    ),
+                ),
+            ),
+            Wrong(
+                "Without an average, each label has a score of its own: one number is what "
+                '"micro" gives.',
+                old='if average == "micro":',
+                new="if True:",
+            ),
+            Wrong(
+                "Above the line of F1, what was rightly found counts twice: see the formula.",
+                old="2 * tp / (found",
+                new="tp / (found",
+            ),
+            Wrong(
+                "The scores are counted for each label over the things, and not for each "
+                "thing over its labels.",
+                old="tp = (predicted & true).sum(0)",
+                new="tp = (predicted & true).sum(-1)",
+                more=(
+                    ("predicted.sum(0)", "predicted.sum(-1)"),
+                    ("= true.sum(0)", "= true.sum(-1)"),
+                ),
+            ),
         ),
     ),
     Exercise(
-        2, "metrics", ("confusion_matrix",), "what is taken for what", 4, 20, "easy",
-        "test_confusion_matrix_counts_every_pair test_confusion_matrix_agrees_with_scikit_learn",
-        (
-            Wrong("Rows are the true classes, columns those that were predicted.",
-                  "true.long() * num_classes + predicted.long()", "predicted.long() * num_classes + true.long()"),
-            Wrong("A pair that occurs twice counts 2: with matrix[true, predicted] += 1 it is written twice, and counts 1.",
-                  "torch.bincount(cells, minlength=num_classes**2)",
-                  "torch.bincount(cells, minlength=num_classes**2).clamp(max=1)"),
-            Wrong("Classes that never occur have their rows and columns too.", ", minlength=num_classes**2", ""),
-            Wrong("Numbers of 8 bits overflow when they are multiplied: make them long before.",
-                  "true.long() * num_classes + predicted.long()", "true * num_classes + predicted"),
-            Wrong("Counts are wanted, not shares.", ".view(num_classes, num_classes)",
-                  ".view(num_classes, num_classes) / len(true)"),
+        chapter=2,
+        module="metrics",
+        parts=("confusion_matrix",),
+        title="what is taken for what",
+        points=4,
+        minutes=20,
+        difficulty="easy",
+        tests=(
+            "test_confusion_matrix_counts_every_pair",
+            "test_confusion_matrix_agrees_with_scikit_learn",
+        ),
+        wrong=(
+            Wrong(
+                "Rows are the true classes, columns those that were predicted.",
+                old="true.long() * num_classes + predicted.long()",
+                new="predicted.long() * num_classes + true.long()",
+            ),
+            Wrong(
+                "A pair that occurs twice counts 2: with matrix[true, predicted] += 1 it is "
+                "written twice, and counts 1.",
+                old="torch.bincount(cells, minlength=num_classes**2)",
+                new="torch.bincount(cells, minlength=num_classes**2).clamp(max=1)",
+            ),
+            Wrong(
+                "Classes that never occur have their rows and columns too.",
+                old=", minlength=num_classes**2",
+                new="",
+            ),
+            Wrong(
+                "Numbers of 8 bits overflow when they are multiplied: make them long before.",
+                old="true.long() * num_classes + predicted.long()",
+                new="true * num_classes + predicted",
+            ),
+            Wrong(
+                "Counts are wanted, not shares.",
+                old=".view(num_classes, num_classes)",
+                new=".view(num_classes, num_classes) / len(true)",
+            ),
         ),
     ),
 )

@@ -32,7 +32,7 @@ class Exercise(NamedTuple):
     points: int
     minutes: int
     difficulty: str  # "easy", "medium" or "hard"
-    tests: str  # names of test functions of `tests_path`, with spaces between
+    tests: tuple[str, ...]  # names of test functions in `tests_path`
     wrong: tuple[Wrong, ...]
     test_file: str = ""  # if it isn't test_<module>.py
 
