@@ -50,17 +50,27 @@ def list_chapters() -> None:
     print(f"    {'chapter':{width}}  minutes  run here  adds")
     for entry in entries:
         runs = [ROOT / folder(entry.number, fast) / "finished.json" for fast in (False, True)]
-        full, fast = (json.loads(run.read_text())["seconds"] if run.exists() else None for run in runs)
+        full, fast = (
+            json.loads(run.read_text())["seconds"] if run.exists() else None for run in runs
+        )
         here = f"{full / 60:.1f} min" if full is not None else "fast" if fast is not None else "no"
-        print(f"{entry.number:2}  {entry.title:{width}}  {entry.minutes:7.1f}  {here:8}  {entry.adds}")
+        print(
+            f"{entry.number:2}  {entry.title:{width}}  {entry.minutes:7.1f}  {here:8}  {entry.adds}"
+        )
     print("\npython -m chapters 2 runs one, all runs the book, and --fast tries it out in seconds.")
 
 
 def main() -> int:
     """Run what was asked for; 0 if all is well, 2 after an error, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m chapters", description="List the chapters, or run them.")
-    parser.add_argument("chapters", nargs="*", metavar="N", help="numbers of chapters, or all; nothing lists them")
-    parser.add_argument("--fast", action="store_true", help="try it out in seconds; the numbers mean nothing")
+    parser = argparse.ArgumentParser(
+        prog="python -m chapters", description="List the chapters, or run them."
+    )
+    parser.add_argument(
+        "chapters", nargs="*", metavar="N", help="numbers of chapters, or all; nothing lists them"
+    )
+    parser.add_argument(
+        "--fast", action="store_true", help="try it out in seconds; the numbers mean nothing"
+    )
     args = parser.parse_args()
     try:
         chapters = choose(args.chapters)

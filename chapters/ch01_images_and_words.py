@@ -45,7 +45,9 @@ chapter = Chapter(1)
 
 # %%
 count = chapter.choose(20_000, 3_000)
-scenes = SceneCaptions("train", count, one_caption_each=True)  # each scene with one caption
+scenes = SceneCaptions(
+    "train", count, one_caption_each=True
+)  # each scene with one caption
 vocabulary = Vocabulary.build(tokens for [tokens] in scenes.references)
 picture = scenes[972]["image"]  # (3, 64, 64) uint8
 sentence = captions(scenes.scenes[972])[1]
@@ -69,6 +71,7 @@ chapter.draw(figure, "a picture and its caption as numbers")
 # most weights that one can download were trained with them, and understand only pictures that were normalised in the
 # same way.
 
+
 # %%
 def normalize_by_hand(image):
     """The formula, number by number: three channels of H rows of W numbers from 0 to 255."""
@@ -82,11 +85,14 @@ def normalize_by_hand(image):
 
 
 by_hand = torch.tensor(normalize_by_hand(picture.tolist()))  # (3, 64, 64)
-print(f"the first pixel: {picture[:, 0, 0].tolist()} -> {[round(z, 3) for z in by_hand[:, 0, 0].tolist()]}")
+print(
+    f"the first pixel: {picture[:, 0, 0].tolist()} -> {[round(z, 3) for z in by_hand[:, 0, 0].tolist()]}"
+)
 
 # %% [markdown]
 # **A sentence.** We go through its letters. A letter or a digit joins the word that is being read, anything else ends
 # it. Chinese puts no spaces between its words, so each of its characters becomes a token of its own.
+
 
 # %%
 def tokenize_by_hand(sentence):
@@ -113,6 +119,7 @@ for language in LANGUAGES:
 # unknown token. The first four numbers are kept for such specials: `<pad>` 0, `<bos>` 1 and `<eos>` 2 (the beginning
 # and the end of a sentence), `<unk>` 3.
 
+
 # %%
 def vocabulary_by_hand(sentences, min_freq):
     """The tokens that come at least min_freq times, the commonest first, ties by spelling."""
@@ -137,6 +144,7 @@ print(vocabulary_by_hand(few, min_freq=2))
 # tensor of the same shape with `True` where there is a real token. In this book a mask always means one thing: **True =
 # may be attended to.**
 
+
 # %%
 def pad_by_hand(sentences):
     """Sentences as numbers -> a table as wide as the longest, and its mask."""
@@ -151,9 +159,13 @@ def pad_by_hand(sentences):
 
 print(pad_by_hand([[5, 6, 7, 2], [5, 2]]))
 matrix, vectors = torch.ones(256, 256), torch.ones(64, 256)
-one_by_one = min(timeit.repeat(lambda: [vector @ matrix for vector in vectors], number=10, repeat=5))
+one_by_one = min(
+    timeit.repeat(lambda: [vector @ matrix for vector in vectors], number=10, repeat=5)
+)
 at_once = min(timeit.repeat(lambda: vectors @ matrix, number=10, repeat=5))
-print(f"64 vectors times a matrix: one by one takes {one_by_one / at_once:.0f} times as long as all at once")
+print(
+    f"64 vectors times a matrix: one by one takes {one_by_one / at_once:.0f} times as long as all at once"
+)
 
 # %% [markdown]
 # ## The piece
@@ -190,13 +202,20 @@ for language in LANGUAGES:
         captions(scenes.scenes[i], language)[i % 5]
         for i in range(chapter.choose(2000, 200))
     ]
-    assert all(tokenize_by_hand(sentence) == tokenize(sentence) for sentence in sentences)
+    assert all(
+        tokenize_by_hand(sentence) == tokenize(sentence) for sentence in sentences
+    )
     split = [tokenize(sentence) for sentence in sentences]
     for min_freq in (1, 2, 30):
-        assert vocabulary_by_hand(split, min_freq) == Vocabulary.build(split, min_freq).words
+        assert (
+            vocabulary_by_hand(split, min_freq)
+            == Vocabulary.build(split, min_freq).words
+        )
     numbers = [[*vocabulary.encode(tokens), EOS] for tokens in split[:64]]
     table, mask = pad_by_hand(numbers)
-    target = collate([{"target": torch.tensor(sentence)} for sentence in numbers])["target"]  # (64, T)
+    target = collate([{"target": torch.tensor(sentence)} for sentence in numbers])[
+        "target"
+    ]  # (64, T)
     assert target.tolist() == table and (target != PAD).tolist() == mask
 print("by hand and in the library: the same")
 
@@ -220,7 +239,10 @@ show(BucketSampler.__iter__)
 for language in LANGUAGES:
     for sentence in captions(scenes.scenes[972], language)[:2]:
         tokens = tokenize(sentence)
-        assert detokenize(tokens) == sentence.lower() and tokenize(detokenize(tokens)) == tokens
+        assert (
+            detokenize(tokens) == sentence.lower()
+            and tokenize(detokenize(tokens)) == tokens
+        )
         print(f"{sentence}\n    {' | '.join(tokens)}")
 
 # %% [markdown]
@@ -228,30 +250,54 @@ for language in LANGUAGES:
 # English side of Multi30k (Elliott et al. 2016), descriptions of photographs, where it is on this disk, or else the
 # documentation that comes with Python. Some of it is **held out**: not used to build anything, only to measure.
 
+
 # %%
 def natural_text():
     """Tokenized sentences to build on, others held out, and where they come from."""
     folder = Path("data/multi30k/data/task1/raw")
     if (folder / "train.en.gz").exists():
-        parts = [gzip.decompress((folder / f"{part}.en.gz").read_bytes()).decode() for part in ("train", "val")]
-        return *([tokenize(line) for line in part.splitlines()] for part in parts), "Multi30k"
+        parts = [
+            gzip.decompress((folder / f"{part}.en.gz").read_bytes()).decode()
+            for part in ("train", "val")
+        ]
+        return *(
+            [tokenize(line) for line in part.splitlines()] for part in parts
+        ), "Multi30k"
     from pydoc_data.topics import topics
 
     paragraphs = re.split(r"\n\s*\n", "\n\n".join(topics.values()))
-    sentences = [tokenize(s) for text in paragraphs for s in re.split(r"(?<=[.!?:])\s+", text) if s.strip()]
-    sentences = [tokens for tokens in sentences if len(tokens) <= 60]  # what is longer is a table or a program
-    return [s for i, s in enumerate(sentences) if i % 10], sentences[::10], "Python's documentation"
+    sentences = [
+        tokenize(s)
+        for text in paragraphs
+        for s in re.split(r"(?<=[.!?:])\s+", text)
+        if s.strip()
+    ]
+    sentences = [
+        tokens for tokens in sentences if len(tokens) <= 60
+    ]  # what is longer is a table or a program
+    return (
+        [s for i, s in enumerate(sentences) if i % 10],
+        sentences[::10],
+        "Python's documentation",
+    )
 
 
 natural, natural_held_out, source = natural_text()
 random.Random(0).shuffle(natural)
 natural = natural[: chapter.choose(None, 3_000)]
 scene_text = [tokens for [tokens] in scenes.references]
-scene_held_out = [tokens for [tokens] in SceneCaptions("validation", 1000, one_caption_each=True).references]
-print(f"the natural text is {source}: {len(natural):,} sentences, and {len(natural_held_out):,} held out")
+scene_held_out = [
+    tokens
+    for [tokens] in SceneCaptions("validation", 1000, one_caption_each=True).references
+]
+print(
+    f"the natural text is {source}: {len(natural):,} sentences, and {len(natural_held_out):,} held out"
+)
 for name, text in (("scene captions", scene_text), ("natural text", natural)):
     agree = mean(tokenize_by_hand(" ".join(tokens)) == tokens for tokens in text)
-    print(f"{name}: {mean(map(len, text)):.1f} tokens a sentence; {agree:.1%} of them are simple enough for the loop")
+    print(
+        f"{name}: {mean(map(len, text)):.1f} tokens a sentence; {agree:.1%} of them are simple enough for the loop"
+    )
 
 # %% [markdown]
 # **What becomes `<unk>`.** A vocabulary with `min_freq=5` leaves out every token that comes fewer than five times. Here
@@ -259,8 +305,16 @@ for name, text in (("scene captions", scene_text), ("natural text", natural)):
 
 # %%
 frequent = Vocabulary.build(natural, min_freq=5)
-for tokens in [tokens for tokens in natural_held_out if UNK in frequent.encode(tokens) and len(tokens) < 14][:3]:
-    print(detokenize(tokens), detokenize(frequent.decode(frequent.encode(tokens))), sep="\n    ")
+for tokens in [
+    tokens
+    for tokens in natural_held_out
+    if UNK in frequent.encode(tokens) and len(tokens) < 14
+][:3]:
+    print(
+        detokenize(tokens),
+        detokenize(frequent.decode(frequent.encode(tokens))),
+        sep="\n    ",
+    )
 
 # %% [markdown]
 # ## Look
@@ -284,19 +338,31 @@ for axes, image in zip(panels, (photograph, small.permute(1, 2, 0).numpy())):
 for axes, channel in zip(panels[2:], normal):
     shown = axes.imshow(channel.numpy(), cmap="RdBu_r", vmin=-2.5, vmax=2.5)
 normalised = [f"{colour}, normalised" for colour in ("red", "green", "blue")]
-for axes, name in zip(panels, (f"{photograph.width} × {photograph.height}", "64 × 64", *normalised)):
+for axes, name in zip(
+    panels, (f"{photograph.width} × {photograph.height}", "64 × 64", *normalised)
+):
     axes.set_xlabel(name, fontsize=8)
     axes.set(xticks=[], yticks=[])
 upper.colorbar(shown, ax=panels[4], shrink=0.7).ax.tick_params(labelsize=7)
-for axes, values, title in zip(lower.subplots(1, 2), (small.float(), normal), ("before", "after normalising")):
+for axes, values, title in zip(
+    lower.subplots(1, 2), (small.float(), normal), ("before", "after normalising")
+):
     for channel, colour in zip(values, ("tab:red", "tab:green", "tab:blue")):
-        axes.hist(channel.flatten().numpy(), bins=40, histtype="step", color=colour, linewidth=1.4)
+        axes.hist(
+            channel.flatten().numpy(),
+            bins=40,
+            histtype="step",
+            color=colour,
+            linewidth=1.4,
+        )
     axes.set_title(title, fontsize=9)
     axes.set(xlabel="value", ylabel="pixels")
 chapter.draw(figure, "a photograph before and after with its histograms")
 
 # %%
-back = (normal * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]) * 255  # undo it
+back = (
+    normal * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
+) * 255  # undo it
 assert torch.equal(back.round().to(torch.uint8), small)
 many = torch.stack([scenes[i]["image"] for i in range(500)])  # (500, 3, 64, 64)
 for name, images in (("photograph", small[None]), ("500 scenes", many)):
@@ -327,14 +393,27 @@ chapter.draw(drawings.padding_and_mask(words, target, mask), "padding and its ma
 # the token `a` asks, and we look at how much of its weight goes to the padding.
 
 # %%
-vectors = torch.randn(len(vocabulary), 16, generator=torch.Generator().manual_seed(0))  # (V, 16)
-alone, padded = vectors[target[:1, : len(words[0])]], vectors[target[:1]]  # (1, 5, 16) and (1, T, 16)
-print(f"its average changes by {(alone.mean(1) - Memory(padded, mask[:1]).mean()).abs().max():.6f} with the mask,")
-print(f"                       {(alone.mean(1) - padded.mean(1)).abs().max():.6f} without it")
+vectors = torch.randn(
+    len(vocabulary), 16, generator=torch.Generator().manual_seed(0)
+)  # (V, 16)
+alone, padded = (
+    vectors[target[:1, : len(words[0])]],
+    vectors[target[:1]],
+)  # (1, 5, 16) and (1, T, 16)
+print(
+    f"its average changes by {(alone.mean(1) - Memory(padded, mask[:1]).mean()).abs().max():.6f} with the mask,"
+)
+print(
+    f"                       {(alone.mean(1) - padded.mean(1)).abs().max():.6f} without it"
+)
 query = vectors[None, vocabulary.encode(["a"])]  # (1, 1, 16)
 for name, seen in (("with the mask", mask[:1, None]), ("without it", None)):
-    _, weights = scaled_dot_product_attention(query, padded, padded, seen, need_weights=True)  # (1, 1, T)
-    print(f"attention {name} puts {weights[0, 0, len(words[0]) :].sum():.6f} of its weight on padding")
+    _, weights = scaled_dot_product_attention(
+        query, padded, padded, seen, need_weights=True
+    )  # (1, 1, T)
+    print(
+        f"attention {name} puts {weights[0, 0, len(words[0]) :].sum():.6f} of its weight on padding"
+    )
 
 # %% [markdown]
 # **Zipf's law.** Sort the tokens of a text by how often they come. Zipf (1949) found that the token of rank $r$ comes
@@ -344,14 +423,32 @@ for name, seen in (("with the mask", mask[:1, None]), ("without it", None)):
 # %%
 letters = list(" ".join(" ".join(tokens) for tokens in natural))
 random.Random(0).shuffle(letters)
-texts = {"natural text": natural, "scene captions": scene_text, "shuffled letters": ["".join(letters).split()]}
-frequencies = {name: Counter(word for tokens in text for word in tokens).most_common() for name, text in texts.items()}
+texts = {
+    "natural text": natural,
+    "scene captions": scene_text,
+    "shuffled letters": ["".join(letters).split()],
+}
+frequencies = {
+    name: Counter(word for tokens in text for word in tokens).most_common()
+    for name, text in texts.items()
+}
 figure = Figure(figsize=(6, 3.8), dpi=100, layout="constrained")
 axes = figure.subplots()
-for (name, counts), colour in zip(frequencies.items(), ("tab:blue", "tab:orange", "#aaaaaa")):
-    axes.loglog(range(1, len(counts) + 1), [count for _, count in counts], ".-", markersize=4, color=colour, label=name)
+for (name, counts), colour in zip(
+    frequencies.items(), ("tab:blue", "tab:orange", "#aaaaaa")
+):
+    axes.loglog(
+        range(1, len(counts) + 1),
+        [count for _, count in counts],
+        ".-",
+        markersize=4,
+        color=colour,
+        label=name,
+    )
 most, ranks = frequencies["natural text"][0][1], len(frequencies["natural text"])
-axes.loglog([1, ranks], [most, most / ranks], "--", color="black", linewidth=1, label="1 / rank")
+axes.loglog(
+    [1, ranks], [most, most / ranks], "--", color="black", linewidth=1, label="1 / rank"
+)
 axes.set(xlabel="rank", ylabel="times that the token comes")
 axes.grid(alpha=0.3)
 axes.legend()
@@ -360,10 +457,16 @@ chapter.draw(figure, "the law of Zipf on three texts")
 # %%
 for name, counts in frequencies.items():
     total = sum(count for _, count in counts)
-    fractions = [f"{rank * counts[rank - 1][1] / total:.3f}" for rank in (1, 10, 100, 1000, 5000) if rank <= len(counts)]
+    fractions = [
+        f"{rank * counts[rank - 1][1] / total:.3f}"
+        for rank in (1, 10, 100, 1000, 5000)
+        if rank <= len(counts)
+    ]
     once = mean(count == 1 for _, count in counts)
     first = " ".join(token for token, _ in counts[:5])
-    print(f"{name:17} {len(counts):7,} tokens, {once:3.0%} come once; the first: {first}")
+    print(
+        f"{name:17} {len(counts):7,} tokens, {once:3.0%} come once; the first: {first}"
+    )
     print(f"{'':17} rank × share: {', '.join(fractions)}")
 
 # %% [markdown]
@@ -418,11 +521,17 @@ chapter.draw(figure, "eight batches with and without buckets")
 
 # %%
 print("                min_freq  tokens   <unk> here   <unk> held out")
-parts = [("natural text", natural, natural_held_out), ("scene captions", scene_text, scene_held_out)]
+parts = [
+    ("natural text", natural, natural_held_out),
+    ("scene captions", scene_text, scene_held_out),
+]
 for name, text, held_out in parts:
     for min_freq in (1, 2, 5, 10, 50):
         built = Vocabulary.build(text, min_freq)
-        here, there = (mean(i == UNK for tokens in part for i in built.encode(tokens)) for part in (text, held_out))
+        here, there = (
+            mean(i == UNK for tokens in part for i in built.encode(tokens))
+            for part in (text, held_out)
+        )
         print(f"{name:14} {min_freq:9} {len(built):7,} {here:11.2%} {there:14.2%}")
 
 # %% [markdown]
@@ -436,6 +545,7 @@ for name, text, held_out in parts:
 # **2. Buckets save padding, and it is the sorting that saves it.** As a control, the sentences of the bucketed batches
 # are dealt out anew: as many batches, of the same sizes, with the same sentences, but at random. Each number is the
 # mean of three seeds, with the lowest and the highest.
+
 
 # %%
 def deal_anew(batches, seed):
@@ -453,12 +563,17 @@ def spread(values):
 arrangements = {
     "not bucketed": lambda lengths, seed: batches_of(lengths, 1, seed),
     "pools of 50 batches": lambda lengths, seed: batches_of(lengths, 50, seed),
-    "the same, dealt anew": lambda lengths, seed: deal_anew(batches_of(lengths, 50, seed), seed),
+    "the same, dealt anew": lambda lengths, seed: deal_anew(
+        batches_of(lengths, 50, seed), seed
+    ),
     "all sorted": lambda lengths, seed: batches_of(lengths, len(lengths), seed),
 }
 print(f"{'fraction of padding':22} {'natural text':26} scene captions")
 for name, arrange in arrangements.items():
-    fractions = [spread([padding(arrange(n, seed), n) for seed in range(3)]) for n in (natural_lengths, scene_lengths)]
+    fractions = [
+        spread([padding(arrange(n, seed), n) for seed in range(3)])
+        for n in (natural_lengths, scene_lengths)
+    ]
     print(f"{name:22} {fractions[0]:26} {fractions[1]}")
 
 # %% [markdown]
@@ -471,17 +586,36 @@ for name, arrange in arrangements.items():
 
 # %%
 half = len(objects) // 2
-by_length = {n: Counter(t for t, m in zip(objects[:half], scene_lengths) if m == n) for n in set(scene_lengths)}
-guesses = [by_length[n].most_common(1)[0][0] if by_length[n] else 0 for n in scene_lengths[half:]]
+by_length = {
+    n: Counter(t for t, m in zip(objects[:half], scene_lengths) if m == n)
+    for n in set(scene_lengths)
+}
+guesses = [
+    by_length[n].most_common(1)[0][0] if by_length[n] else 0
+    for n in scene_lengths[half:]
+]
 commonest = Counter(objects[:half]).most_common(1)[0][0]
-print(f"number of things guessed from the length alone: {mean(map(int.__eq__, guesses, objects[half:])):.1%} right")
-print(f"the commonest number, always:                   {mean(commonest == t for t in objects[half:]):.1%} right")
+print(
+    f"number of things guessed from the length alone: {mean(map(int.__eq__, guesses, objects[half:])):.1%} right"
+)
+print(
+    f"the commonest number, always:                   {mean(commonest == t for t in objects[half:]):.1%} right"
+)
 print(f"\n{'in a batch':22} {'standard deviation':20} batches with one number only")
 for name, arrange in arrangements.items():
-    seeds = [[[objects[i] for i in batch] for batch in arrange(scene_lengths, seed)] for seed in range(3)]
-    deviations = [mean(stdev(batch) for batch in batches if len(batch) > 1) for batches in seeds]
-    uniform = spread([mean(len(set(batch)) == 1 for batch in batches) for batches in seeds])
-    print(f"{name:22} {mean(deviations):.2f} ({min(deviations):.2f} to {max(deviations):.2f})  {uniform}")
+    seeds = [
+        [[objects[i] for i in batch] for batch in arrange(scene_lengths, seed)]
+        for seed in range(3)
+    ]
+    deviations = [
+        mean(stdev(batch) for batch in batches if len(batch) > 1) for batches in seeds
+    ]
+    uniform = spread(
+        [mean(len(set(batch)) == 1 for batch in batches) for batches in seeds]
+    )
+    print(
+        f"{name:22} {mean(deviations):.2f} ({min(deviations):.2f} to {max(deviations):.2f})  {uniform}"
+    )
 
 # %% [markdown]
 # The length alone tells the number of things in 71.4 % of the scenes, against 33.3 % for the commonest number. So every
@@ -500,12 +634,18 @@ for name, arrange in arrangements.items():
 first = list(BucketSampler(scene_lengths, 64, seed=0))
 torch.manual_seed(99)  # the sampler must not notice
 sampler = BucketSampler(scene_lengths, 64, seed=0)
-assert list(sampler) == first and list(BucketSampler(scene_lengths, 64, seed=1)) != first
+assert (
+    list(sampler) == first and list(BucketSampler(scene_lengths, 64, seed=1)) != first
+)
 assert sorted(i for batch in first for i, _ in batch) == list(range(len(scenes)))
 sampler.start(epoch=1)
 second = list(sampler)
-alike = {frozenset(i for i, _ in batch) for batch in first} & {frozenset(i for i, _ in batch) for batch in second}
-print(f"{len(first)} batches in an epoch; batches of the first that come again in the second: {len(alike)}")
+alike = {frozenset(i for i, _ in batch) for batch in first} & {
+    frozenset(i for i, _ in batch) for batch in second
+}
+print(
+    f"{len(first)} batches in an epoch; batches of the first that come again in the second: {len(alike)}"
+)
 
 # %% [markdown]
 # ## Your turn

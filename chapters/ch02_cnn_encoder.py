@@ -22,7 +22,13 @@ from chapters.drawings import ch02 as drawings
 from mmscratch.data.scenes import NOUNS, Scene, draw
 from mmscratch.images import normalize
 from mmscratch.metrics import confusion_matrix, label_scores
-from mmscratch.pretraining import LABELS, labelled_scenes, predict_logits, pretrained_cnn, train_classifier
+from mmscratch.pretraining import (
+    LABELS,
+    labelled_scenes,
+    predict_logits,
+    pretrained_cnn,
+    train_classifier,
+)
 from mmscratch.vision import VGG, BasicBlock, ResNet, conv2d
 
 torch.manual_seed(0)
@@ -72,7 +78,9 @@ def convolve(x, weight, bias, stride=1, padding=0):
     for o in range(out_channels):
         for i in range(height):
             for j in range(width):
-                window = x[:, i * stride : i * stride + rows, j * stride : j * stride + columns]  # (C, U, V)
+                window = x[
+                    :, i * stride : i * stride + rows, j * stride : j * stride + columns
+                ]  # (C, U, V)
                 y[o, i, j] = (window * weight[o]).sum() + bias[o]
     return y
 
@@ -94,8 +102,12 @@ for name, way in ways.items():
     way()
     start = time.perf_counter()
     results.append(way())
-    print(f"{name:20} {1000 * (time.perf_counter() - start):9.2f} ms   shape {tuple(results[-1].shape)}")
-assert torch.allclose(results[0], results[1], atol=1e-5) and torch.allclose(results[0], results[2], atol=1e-5)
+    print(
+        f"{name:20} {1000 * (time.perf_counter() - start):9.2f} ms   shape {tuple(results[-1].shape)}"
+    )
+assert torch.allclose(results[0], results[1], atol=1e-5) and torch.allclose(
+    results[0], results[2], atol=1e-5
+)
 
 # %% [markdown]
 # **Stride and padding.** A side of $n$ pixels becomes $\lfloor (n + 2p - k)/s \rfloor + 1$ places, for a filter of
@@ -168,10 +180,18 @@ show(VGG)
 # `ResNet(18).load_state_dict(torchvision.models.resnet18(weights="DEFAULT").state_dict())`, where there is a network.
 
 # %%
-pictures = normalize(torch.stack([draw(Scene(seed)) for seed in range(2)]))  # (2, 3, 64, 64)
+pictures = normalize(
+    torch.stack([draw(Scene(seed)) for seed in range(2)])
+)  # (2, 3, 64, 64)
 pairs = {
-    "ResNet(18)": (ResNet(18, num_classes=10), torchvision.models.resnet18(num_classes=10)),
-    "ResNet(50)": (ResNet(50, num_classes=10), torchvision.models.resnet50(num_classes=10)),
+    "ResNet(18)": (
+        ResNet(18, num_classes=10),
+        torchvision.models.resnet18(num_classes=10),
+    ),
+    "ResNet(50)": (
+        ResNet(50, num_classes=10),
+        torchvision.models.resnet50(num_classes=10),
+    ),
     "VGG(11)": (VGG(11, num_classes=10), torchvision.models.vgg11(num_classes=10)),
 }
 for name, (ours, theirs) in pairs.items():
@@ -179,7 +199,9 @@ for name, (ours, theirs) in pairs.items():
     with torch.no_grad():
         difference = (ours.eval()(pictures) - theirs.eval()(pictures)).abs().max()
     parameters = sum(p.numel() for p in ours.parameters())
-    print(f"{name:11} {parameters / 1e6:6.1f} million parameters, largest difference to torchvision {difference:.0e}")
+    print(
+        f"{name:11} {parameters / 1e6:6.1f} million parameters, largest difference to torchvision {difference:.0e}"
+    )
     assert difference < 1e-4
 del pairs, ours, theirs
 
@@ -221,7 +243,11 @@ chapter.draw(figure, "the receptive field grows")
 def pair(width):
     layers = []
     for _ in range(2):
-        layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        layers += [
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        ]
     return nn.Sequential(*layers[:-1])
 
 
@@ -246,20 +272,38 @@ curves = {False: [], True: []}
 for seed in range(chapter.choose(2, fast=1)):
     for residual in curves:
         torch.manual_seed(seed)
-        curves[residual].append(train_classifier(Stack(32, residual), images, labels, epochs=1, seed=seed))
-smooth = {residual: [torch.tensor(loss).unfold(0, 5, 1).mean(1) for loss in curves[residual]] for residual in curves}
+        curves[residual].append(
+            train_classifier(Stack(32, residual), images, labels, epochs=1, seed=seed)
+        )
+smooth = {
+    residual: [torch.tensor(loss).unfold(0, 5, 1).mean(1) for loss in curves[residual]]
+    for residual in curves
+}
 for residual, losses in smooth.items():
-    steps = [int((loss < 0.2).float().argmax()) if loss.min() < 0.2 else "never" for loss in losses]
+    steps = [
+        int((loss < 0.2).float().argmax()) if loss.min() < 0.2 else "never"
+        for loss in losses
+    ]
     last = ", ".join(f"{loss[-len(loss) // 4 :].mean():.4f}" for loss in losses)
-    print(f"{'residual' if residual else 'plain':9} loss below 0.2 at step {steps}, over the last quarter {last} (by seed)")
+    print(
+        f"{'residual' if residual else 'plain':9} loss below 0.2 at step {steps}, over the last quarter {last} (by seed)"
+    )
 
 # %%
 figure = Figure(figsize=(6, 3), dpi=100, layout="constrained")
 axis = figure.subplots()
 for residual, colour in ((False, "#c62828"), (True, "#1a7f37")):
     for seed, loss in enumerate(smooth[residual]):
-        axis.plot(loss, color=colour, label=("residual" if residual else "plain") if seed == 0 else None)
-axis.set(xlabel="step", ylabel="loss (mean of 5 steps)", title="32 convolutions, with and without shortcuts")
+        axis.plot(
+            loss,
+            color=colour,
+            label=("residual" if residual else "plain") if seed == 0 else None,
+        )
+axis.set(
+    xlabel="step",
+    ylabel="loss (mean of 5 steps)",
+    title="32 convolutions, with and without shortcuts",
+)
 axis.legend()
 axis.grid(alpha=0.3)
 chapter.draw(figure, "a plain and a residual net of the same depth")
@@ -290,9 +334,15 @@ test_images, test_labels = labelled_scenes("validation", chapter.choose(2000, fa
 logits = predict_logits(cnn, test_images)  # (N, L)
 scores = label_scores(logits > 0, test_labels)
 print("                     accuracy  precision  recall     F1")
-for kind, part in (("nouns", slice(0, 32)), ("colours", slice(32, 40)), ("sizes", slice(40, 42))):
+for kind, part in (
+    ("nouns", slice(0, 32)),
+    ("colours", slice(32, 40)),
+    ("sizes", slice(40, 42)),
+):
     means = [100 * score[part].mean() for score in scores]
-    print(f"mean of {part.stop - part.start:2} {kind:8}  {means[0]:8.1f}  {means[1]:9.1f}  {means[2]:6.1f}  {means[3]:5.1f}")
+    print(
+        f"mean of {part.stop - part.start:2} {kind:8}  {means[0]:8.1f}  {means[1]:9.1f}  {means[2]:6.1f}  {means[3]:5.1f}"
+    )
 
 # %% [markdown]
 # **Precision**: of what the net says is there, how much is. **Recall**: of what is there, how much the net says.
@@ -304,10 +354,24 @@ for kind, part in (("nouns", slice(0, 32)), ("colours", slice(32, 40)), ("sizes"
 order = scores.f1[:32].argsort().tolist()
 figure = Figure(figsize=(7, 5.6), dpi=100, layout="constrained")
 axis = figure.subplots()
-for name, mark, colour in zip(scores._fields, "|<>o", ("#c62828", "#9ecae1", "#4292c6", "#08306b")):
+for name, mark, colour in zip(
+    scores._fields, "|<>o", ("#c62828", "#9ecae1", "#4292c6", "#08306b")
+):
     values = [getattr(scores, name)[i].item() for i in order]
-    axis.plot(values, range(32), mark, color=colour, markersize=6, label=name.replace("f1", "F1"))
-axis.set(yticks=range(32), yticklabels=[LABELS[i] for i in order], xlabel="share", ylim=(-0.6, 31.6))
+    axis.plot(
+        values,
+        range(32),
+        mark,
+        color=colour,
+        markersize=6,
+        label=name.replace("f1", "F1"),
+    )
+axis.set(
+    yticks=range(32),
+    yticklabels=[LABELS[i] for i in order],
+    xlabel="share",
+    ylim=(-0.6, 31.6),
+)
 axis.grid(alpha=0.3)
 axis.set_xlim(chapter.choose(0.8, fast=-0.02), 1.01)
 axis.tick_params(axis="y", labelsize=8)
@@ -324,14 +388,24 @@ chapter.draw(figure, "accuracy precision recall and F1 of each noun")
 nouns_there, noun_logits = test_labels[:, :32], logits[:, :32]
 single = nouns_there.sum(1) == 1
 best = nouns_there[single].gather(1, noun_logits[single].argmax(1, keepdim=True))
-print(f"one noun in the picture: the largest logit is right in {100 * best.float().mean():.1f} % of {len(best)}")
-pictures_of, there = nouns_there.nonzero(as_tuple=True)  # a pair of picture and noun for each noun that is there
+print(
+    f"one noun in the picture: the largest logit is right in {100 * best.float().mean():.1f} % of {len(best)}"
+)
+pictures_of, there = nouns_there.nonzero(
+    as_tuple=True
+)  # a pair of picture and noun for each noun that is there
 instead = noun_logits.masked_fill(nouns_there, -torch.inf).argmax(1)[pictures_of]
 said = torch.where(noun_logits[pictures_of, there] > 0, there, instead)
 matrix = confusion_matrix(said, there, 32)  # (32, 32)
 figure = Figure(figsize=(7, 6.4), dpi=100, layout="constrained")
 axis = figure.subplots()
-image = axis.imshow(100 * matrix / matrix.sum(1, keepdim=True).clamp(min=1), cmap="Blues", norm="symlog", vmin=0, vmax=100)
+image = axis.imshow(
+    100 * matrix / matrix.sum(1, keepdim=True).clamp(min=1),
+    cmap="Blues",
+    norm="symlog",
+    vmin=0,
+    vmax=100,
+)
 axis.set_xticks(range(32), list(NOUNS), rotation=90, fontsize=8)
 axis.set_yticks(range(32), list(NOUNS), fontsize=8)
 axis.set(xlabel="said", ylabel="there")
@@ -341,7 +415,9 @@ wrong = matrix.clone().fill_diagonal_(0)
 print("the commonest confusions:")
 for index in wrong.flatten().argsort(descending=True, stable=True)[:5].tolist():
     if wrong.flatten()[index]:
-        print(f"  {LABELS[index // 32]} taken for {LABELS[index % 32]}: {wrong.flatten()[index]}")
+        print(
+            f"  {LABELS[index // 32]} taken for {LABELS[index % 32]}: {wrong.flatten()[index]}"
+        )
 
 # %% [markdown]
 # **The filters of the first layer**, which are small colour pictures of 7 × 7, and what some of them answer to one
@@ -352,12 +428,17 @@ filters = cnn.conv1.weight.detach().cpu()  # (32, 3, 7, 7)
 low, high = (f(filters, (1, 2, 3), keepdim=True) for f in (torch.amin, torch.amax))
 filters = (filters - low) / (high - low)
 with torch.no_grad():
-    maps = cnn.conv1(normalize(test_images[:1].to(cnn.conv1.weight.device)))[0].cpu()  # (32, 32, 32)
+    maps = cnn.conv1(normalize(test_images[:1].to(cnn.conv1.weight.device)))[
+        0
+    ].cpu()  # (32, 32, 32)
 figure = Figure(figsize=(7, 3.2), dpi=100, layout="constrained")
 axes = figure.subplots(4, 9)
 for i, axis in enumerate(axes[:, :8].T.flat):
     axis.imshow(filters[i].permute(1, 2, 0))
-for axis, shown in zip(axes[:, 8], (test_images[0].permute(1, 2, 0), *maps[maps.flatten(1).std(1).argsort()[-3:]])):
+for axis, shown in zip(
+    axes[:, 8],
+    (test_images[0].permute(1, 2, 0), *maps[maps.flatten(1).std(1).argsort()[-3:]]),
+):
     axis.imshow(shown, cmap="gray")
 for axis in axes.flat:
     axis.set(xticks=[], yticks=[])
@@ -379,11 +460,20 @@ cases = {
     "the CNN": (answers, nouns),
     "always no": (torch.zeros_like(nouns), nouns),
     "its answers, shuffled": (answers.roll(1, 0), nouns),
-    "colours new to the noun": (predict_logits(cnn, novel_images)[:, :32] > 0, novel_labels[:, :32]),
+    "colours new to the noun": (
+        predict_logits(cnn, novel_images)[:, :32] > 0,
+        novel_labels[:, :32],
+    ),
 }
 print(f"{'the 32 nouns':24}  accuracy  precision  recall     F1")
 for name, (said, there) in cases.items():
-    print(f"{name:24}" + "".join(f"{100 * x:{w}.1f}" for x, w in zip(label_scores(said, there, "micro"), (10, 11, 8, 7))))
+    print(
+        f"{name:24}"
+        + "".join(
+            f"{100 * x:{w}.1f}"
+            for x, w in zip(label_scores(said, there, "micro"), (10, 11, 8, 7))
+        )
+    )
 
 # %% [markdown]
 # **Accuracy fools.** "Always no" is right in 94 of 100 answers and knows nothing: most nouns are absent from most

@@ -26,7 +26,12 @@ from mmscratch.data.scenes import SPLITS, Scene
 from mmscratch.decoding import greedy_search
 from mmscratch.engine.devices import pick_device
 from mmscratch.plots import caption_sheet
-from mmscratch.pretraining import extract_features, labelled_scenes, pretrained_cnn, train_captioner
+from mmscratch.pretraining import (
+    extract_features,
+    labelled_scenes,
+    pretrained_cnn,
+    train_captioner,
+)
 from mmscratch.recurrent import LSTM, LSTMCell, LSTMDecoder
 from mmscratch.text import BOS, EOS, Vocabulary, tokenize
 from mmscratch.vision import ImageEncoder
@@ -89,17 +94,28 @@ show(LSTMCell)
 # %%
 with torch.no_grad():
     cell = LSTMCell(3, 5)
-    sentence, state = torch.randn(7, 3), (torch.zeros(5), torch.zeros(5))  # 7 words of 3 numbers
+    sentence, state = (
+        torch.randn(7, 3),
+        (torch.zeros(5), torch.zeros(5)),
+    )  # 7 words of 3 numbers
     by_hand = []
     for x in sentence:
-        state = lstm_step(x, *state, cell.weight_ih, cell.weight_hh, cell.bias_ih + cell.bias_hh)
+        state = lstm_step(
+            x, *state, cell.weight_ih, cell.weight_hh, cell.bias_ih + cell.bias_hh
+        )
         by_hand.append(state[0])
-    whole = LSTM(3, 5)  # the same over whole sentences, in layers, in both directions if wanted
-    whole.load_state_dict({f"{name}_l0": weight for name, weight in cell.state_dict().items()})
+    whole = LSTM(
+        3, 5
+    )  # the same over whole sentences, in layers, in both directions if wanted
+    whole.load_state_dict(
+        {f"{name}_l0": weight for name, weight in cell.state_dict().items()}
+    )
     reference = nn.LSTM(3, 5, batch_first=True)
     reference.load_state_dict(whole.state_dict())
     assert torch.allclose(torch.stack(by_hand), whole(sentence[None])[0][0], atol=1e-6)
-    assert torch.allclose(whole(sentence[None])[0], reference(sentence[None])[0], atol=1e-6)
+    assert torch.allclose(
+        whole(sentence[None])[0], reference(sentence[None])[0], atol=1e-6
+    )
 print("by hand, ours and torch.nn.LSTM agree to 1e-6")
 
 # %% [markdown]
@@ -121,10 +137,17 @@ show(LSTM)
 # %%
 def gradient_norm(kind, steps, size=64):
     """‖∂ sum(h_T) / ∂ state_0‖ for fresh weights and random words; of the LSTM, the gradient of its cell."""
-    words, hidden, memory = torch.randn(steps, 1, size), torch.zeros(1, size), torch.zeros(1, size, requires_grad=True)
+    words, hidden, memory = (
+        torch.randn(steps, 1, size),
+        torch.zeros(1, size),
+        torch.zeros(1, size, requires_grad=True),
+    )
     cell, state = LSTMCell(size, size), (hidden, memory)
     if kind == "plain RNN":
-        W, U = (nn.init.uniform_(torch.empty(size, size), -(size**-0.5), size**-0.5) for _ in "WU")
+        W, U = (
+            nn.init.uniform_(torch.empty(size, size), -(size**-0.5), size**-0.5)
+            for _ in "WU"
+        )
         state = memory
         for x in words:
             state = (x @ W.T + state @ U.T).tanh()
@@ -135,25 +158,40 @@ def gradient_norm(kind, steps, size=64):
     return torch.autograd.grad(state[0].sum(), memory)[0].norm().item()
 
 
-lengths, kinds = (1, 2, 5, 10, 15, 20, 30), ("plain RNN", "LSTM, forget bias 0", "LSTM, forget bias 3")
+lengths, kinds = (
+    (1, 2, 5, 10, 15, 20, 30),
+    ("plain RNN", "LSTM, forget bias 0", "LSTM, forget bias 3"),
+)
 seeds = chapter.choose(5, fast=2)
 norms = {}
 for kind in kinds:
     for seed in range(seeds):
         torch.manual_seed(seed)
-        norms[kind, seed] = torch.tensor([gradient_norm(kind, steps) for steps in lengths])
+        norms[kind, seed] = torch.tensor(
+            [gradient_norm(kind, steps) for steps in lengths]
+        )
 figure = Figure(figsize=(6, 3.2), dpi=100, layout="constrained")
 axis = figure.subplots()
 for kind, colour in zip(kinds, ("#c62828", "#4292c6", "#1a7f37")):
     for seed in range(seeds):
-        axis.plot(lengths, norms[kind, seed], color=colour, alpha=0.6, label=kind if seed == 0 else None)
+        axis.plot(
+            lengths,
+            norms[kind, seed],
+            color=colour,
+            alpha=0.6,
+            label=kind if seed == 0 else None,
+        )
 axis.set(yscale="log", xlabel="steps between", ylabel="norm of the gradient")
 axis.legend()
 axis.grid(alpha=0.3)
 chapter.draw(figure, "the gradient of the first state")
 for kind in kinds:
-    ratios = [(norms[kind, seed][5] / norms[kind, seed][0]).item() for seed in range(seeds)]
-    print(f"{kind:20} after 20 steps, of what it is after one: {min(ratios):.0e} to {max(ratios):.0e} ({seeds} seeds)")
+    ratios = [
+        (norms[kind, seed][5] / norms[kind, seed][0]).item() for seed in range(seeds)
+    ]
+    print(
+        f"{kind:20} after 20 steps, of what it is after one: {min(ratios):.0e} to {max(ratios):.0e} ({seeds} seeds)"
+    )
 
 # %% [markdown]
 # The plain RNN forgets by powers of ten, and so does an LSTM whose forget gates are half open: $0.5^{20}$ is a
@@ -178,13 +216,21 @@ show(LSTMDecoder)
 
 # %%
 device = pick_device()
-cnn = pretrained_cnn(folder(2, chapter.fast) / "cnn.pt", chapter.choose(30_000, fast=640))
+cnn = pretrained_cnn(
+    folder(2, chapter.fast) / "cnn.pt", chapter.choose(30_000, fast=640)
+)
 count = chapter.choose(20_000, fast=320)
-sentences = [[tokenize(caption(Scene(i), which)) for which in range(5)] for i in range(count)]
+sentences = [
+    [tokenize(caption(Scene(i), which)) for which in range(5)] for i in range(count)
+]
 vocabulary = Vocabulary.build(sentence for five in sentences for sentence in five)
-targets = [[torch.tensor([*vocabulary.encode(s), EOS]) for s in five] for five in sentences]
+targets = [
+    [torch.tensor([*vocabulary.encode(s), EOS]) for s in five] for five in sentences
+]
 print(f"{count:,} scenes with five captions each; {len(vocabulary)} words")
-train_grids = extract_features(cnn, labelled_scenes("train", count)[0])  # (N, 128, 4, 4)
+train_grids = extract_features(
+    cnn, labelled_scenes("train", count)[0]
+)  # (N, 128, 4, 4)
 test_grids = extract_features(cnn, images)
 
 # %% [markdown]
@@ -201,7 +247,9 @@ def train(forget_bias, epochs):
     """A Show-and-Tell model: (encoder, decoder), and the loss of each step."""
     torch.manual_seed(0)
     encoder = ImageEncoder(cnn, embed_dim=256, image_size=64).to(device)
-    decoder = LSTMDecoder(len(vocabulary), embed_dim=256, hidden_size=256, fusion="prefix").to(device)
+    decoder = LSTMDecoder(
+        len(vocabulary), embed_dim=256, hidden_size=256, fusion="prefix"
+    ).to(device)
     decoder.lstm.bias_ih_l0.data[256:512] = forget_bias
     losses = train_captioner(decoder, encoder, train_grids, targets, epochs)
     return encoder.eval(), decoder.eval(), losses
@@ -217,10 +265,23 @@ half_open = train(forget_bias=0.0, epochs=epochs)
 # %%
 figure = Figure(figsize=(6, 3), dpi=100, layout="constrained")
 axis = figure.subplots()
-for values, colour, name in ((losses, "#1a7f37", "forget bias 3"), (half_open[2], "#4292c6", "forget bias 0")):
+for values, colour, name in (
+    (losses, "#1a7f37", "forget bias 3"),
+    (half_open[2], "#4292c6", "forget bias 0"),
+):
     means = torch.tensor(values).split(chapter.choose(10, fast=1))
-    axis.plot([len(values) / len(means) * i for i in range(len(means))], [m.mean() for m in means], color=colour, label=name)
-axis.set(xlabel="step", ylabel="loss a word (nats)", ylim=(0, 2.5), title="the same decoder, with forget gates open or half open")
+    axis.plot(
+        [len(values) / len(means) * i for i in range(len(means))],
+        [m.mean() for m in means],
+        color=colour,
+        label=name,
+    )
+axis.set(
+    xlabel="step",
+    ylabel="loss a word (nats)",
+    ylim=(0, 2.5),
+    title="the same decoder, with forget gates open or half open",
+)
 axis.legend()
 axis.grid(alpha=0.3)
 chapter.draw(figure, "learning with open and half open forget gates")
@@ -232,13 +293,18 @@ def describe(encoder, decoder, grids):
     """A caption, as tokens, for each picture whose grid was kept."""
     texts = []
     for some in grids.split(200):  # (200, 128, 4, 4)
-        hypotheses = greedy_search(decoder, encoder.encode_features(some), max_length=30)
+        hypotheses = greedy_search(
+            decoder, encoder.encode_features(some), max_length=30
+        )
         texts += [vocabulary.decode(hypothesis.tokens) for hypothesis in hypotheses]
     return texts
 
 
 written = describe(encoder, decoder, test_grids)
-chapter.draw(caption_sheet(list(images[:8]), written[:8], references[:8]), "captions from one vector")
+chapter.draw(
+    caption_sheet(list(images[:8]), written[:8], references[:8]),
+    "captions from one vector",
+)
 
 # %% [markdown]
 # Green is a reference, word for word; red is not, and below it stands the nearest reference. Not all that is red is
@@ -252,18 +318,33 @@ with torch.no_grad():
     tokens = [BOS, *vocabulary.encode(written[example])]
     state = decoder.start(encoder.encode_features(test_grids[example : example + 1]))
     cell = LSTMCell(256, 256).to(device)
-    cell.load_state_dict({name.removesuffix("_l0"): weight for name, weight in decoder.lstm.state_dict().items()})
+    cell.load_state_dict(
+        {
+            name.removesuffix("_l0"): weight
+            for name, weight in decoder.lstm.state_dict().items()
+        }
+    )
     hidden, memory, gates = state.hidden[0], state.cell[0], []
-    for word in decoder.embedding(torch.tensor(tokens, device=device)) * 256**0.5:  # as the decoder scales its words
-        total = F.linear(word[None], cell.weight_ih, cell.bias_ih) + F.linear(hidden, cell.weight_hh, cell.bias_hh)
+    for word in (
+        decoder.embedding(torch.tensor(tokens, device=device)) * 256**0.5
+    ):  # as the decoder scales its words
+        total = F.linear(word[None], cell.weight_ih, cell.bias_ih) + F.linear(
+            hidden, cell.weight_hh, cell.bias_hh
+        )
         gates.append(total[0].view(4, 256)[:, :24].sigmoid())  # i, f, g, o
         hidden, memory = cell(word[None], (hidden, memory))
 gates = torch.stack(gates, dim=2).cpu()  # (4, 24, T)
 figure = Figure(figsize=(7, 3.4), dpi=100, layout="constrained")
-for axis, which, name in zip(figure.subplots(1, 3, sharey=True), (0, 1, 3), ("input gate", "forget gate", "output gate")):
+for axis, which, name in zip(
+    figure.subplots(1, 3, sharey=True),
+    (0, 1, 3),
+    ("input gate", "forget gate", "output gate"),
+):
     image = axis.imshow(gates[which], cmap="viridis", vmin=0, vmax=1, aspect="auto")
     axis.set_title(f"{name}, mean {gates[which].mean():.2f}", fontsize=10)
-    axis.set_xticks(range(len(tokens)), ["<bos>", *written[example]], rotation=90, fontsize=8)
+    axis.set_xticks(
+        range(len(tokens)), ["<bos>", *written[example]], rotation=90, fontsize=8
+    )
     axis.set_yticks([])
 figure.colorbar(image, ax=figure.axes, shrink=0.8, label="open")
 chapter.draw(figure, "the gates over a caption")
@@ -274,19 +355,34 @@ chapter.draw(figure, "the gates over a caption")
 # begin one of the references?
 
 # %%
-longest, right = 12, {"forced": [], "free": []}  # for each picture and word, was it right?
+longest, right = (
+    12,
+    {"forced": [], "free": []},
+)  # for each picture and word, was it right?
 for i, refs in enumerate(references):
     refs = [[*ref, "<eos>"] for ref in refs]
     true, mine = refs[i % 5], [*written[i], "<eos>"]
     with torch.no_grad():
-        inputs = torch.tensor([[BOS, *vocabulary.encode(true[:-1])]], device=device)  # (1, T)
-        next_words = decoder(inputs, encoder.encode_features(test_grids[i : i + 1]))[0].argmax(-1)  # (T,)
-    forced = [true[:t] + [vocabulary.words[word]] for t, word in enumerate(next_words.tolist())]
+        inputs = torch.tensor(
+            [[BOS, *vocabulary.encode(true[:-1])]], device=device
+        )  # (1, T)
+        next_words = decoder(inputs, encoder.encode_features(test_grids[i : i + 1]))[
+            0
+        ].argmax(-1)  # (T,)
+    forced = [
+        true[:t] + [vocabulary.words[word]]
+        for t, word in enumerate(next_words.tolist())
+    ]
     free = [mine[: t + 1] for t in range(len(mine))]
     for name, beginnings in (("forced", forced), ("free", free)):
-        right[name].append([any(ref[: len(b)] == b for ref in refs) for b in beginnings[:longest]])
+        right[name].append(
+            [any(ref[: len(b)] == b for ref in refs) for b in beginnings[:longest]]
+        )
 fraction = {
-    name: [mean([row[t] for row in rows if len(row) > t] or [0]) for t in range(longest)] for name, rows in right.items()
+    name: [
+        mean([row[t] for row in rows if len(row) > t] or [0]) for t in range(longest)
+    ]
+    for name, rows in right.items()
 }
 
 figure = Figure(figsize=(6, 3), dpi=100, layout="constrained")
@@ -295,7 +391,13 @@ for name, colour, label in (
     ("forced", "#4292c6", "teacher forcing: the next word is right"),
     ("free", "#c62828", "free running: every word so far is right"),
 ):
-    axis.plot(range(1, longest + 1), [100 * x for x in fraction[name]], "o-", color=colour, label=label)
+    axis.plot(
+        range(1, longest + 1),
+        [100 * x for x in fraction[name]],
+        "o-",
+        color=colour,
+        label=label,
+    )
 axis.set(xlabel="word", ylabel="%", ylim=(0, 102))
 axis.legend(loc="lower left")
 axis.grid(alpha=0.3)
@@ -314,20 +416,43 @@ print(f"with true words before it, {100 * mean(x for row in right['forced'] for 
 commonest = Counter(tuple(s) for five in sentences for s in five).most_common(1)[0][0]
 results = {
     "one vector": judge_captions(written, scenes),
-    "another picture's vector": judge_captions(describe(encoder, decoder, test_grids.roll(1, 0)), scenes),
-    "half open forget gates": judge_captions(describe(*half_open[:2], test_grids), scenes),
+    "another picture's vector": judge_captions(
+        describe(encoder, decoder, test_grids.roll(1, 0)), scenes
+    ),
+    "half open forget gates": judge_captions(
+        describe(*half_open[:2], test_grids), scenes
+    ),
     "the commonest caption": judge_captions([list(commonest)] * len(scenes), scenes),
 }
 print(f"{'% true of pictures with':26} one thing    two  three    all")
 for name, (fractions, _) in results.items():
-    print(f"{name:26}" + "".join(f"{fraction:{width}.1f}" for fraction, width in zip(fractions, (10, 7, 7, 7))))
-print("faults of the first:", ", ".join(f"{fault} {n}" for fault, n in results["one vector"].faults.most_common()))
+    print(
+        f"{name:26}"
+        + "".join(
+            f"{fraction:{width}.1f}"
+            for fraction, width in zip(fractions, (10, 7, 7, 7))
+        )
+    )
+print(
+    "faults of the first:",
+    ", ".join(
+        f"{fault} {n}" for fault, n in results["one vector"].faults.most_common()
+    ),
+)
 
 # %%
 figure = Figure(figsize=(5.5, 3), dpi=100, layout="constrained")
 axis = figure.subplots()
-for i, (name, colour) in enumerate((("one vector", "#1a7f37"), ("half open forget gates", "#4292c6"))):
-    bars = axis.bar([n + 0.4 * (i - 0.5) for n in range(3)], results[name].fractions[:3], width=0.38, color=colour, label=name)
+for i, (name, colour) in enumerate(
+    (("one vector", "#1a7f37"), ("half open forget gates", "#4292c6"))
+):
+    bars = axis.bar(
+        [n + 0.4 * (i - 0.5) for n in range(3)],
+        results[name].fractions[:3],
+        width=0.38,
+        color=colour,
+        label=name,
+    )
     axis.bar_label(bars, fmt="%.0f", fontsize=9)
 axis.set_xticks(range(3), ["one thing", "two", "three"])
 axis.set(ylabel="captions that are true, %", ylim=(0, 105))

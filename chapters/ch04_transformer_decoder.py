@@ -441,7 +441,9 @@ for name, Encoder, Decoder, epochs, shown in (
     torch.manual_seed(0)
     encoder = Encoder(cnn, embed_dim=128, image_size=64).to(device)
     decoder = Decoder(len(vocabulary), 128, 4, num_layers=2, fusion="prefix").to(device)
-    losses = train_captioner(decoder, encoder, train_grids[:shown], targets[:shown], epochs)
+    losses = train_captioner(
+        decoder, encoder, train_grids[:shown], targets[:shown], epochs
+    )
     models[name] = (encoder.eval(), decoder.eval(), losses)
     print(f"{name:26} loss of the last 50 steps {mean(losses[-50:]):.3f}")
 encoder, decoder, _ = models["16 places"]
@@ -465,7 +467,9 @@ networks = {
 epochs = chapter.choose(4, fast=1)
 for name, network in networks.items():
     start = time.perf_counter()
-    losses = train_classifier(network, train_images[single], train_there[single], epochs)
+    losses = train_classifier(
+        network, train_images[single], train_there[single], epochs
+    )
     seconds = time.perf_counter() - start
     parameters = sum(parameter.numel() for parameter in network.parameters())
     print(f"{name:6} {parameters:,} parameters, {len(losses)} steps, {seconds:.0f} s")
@@ -492,7 +496,9 @@ def describe(encoder, decoder, grids):
     """A caption, as tokens, for each picture whose grid was kept."""
     texts = []
     for some in grids.split(200):  # (200, 128, 4, 4)
-        hypotheses = greedy_search(decoder, encoder.encode_features(some), max_length=30)
+        hypotheses = greedy_search(
+            decoder, encoder.encode_features(some), max_length=30
+        )
         texts += [vocabulary.decode(hypothesis.tokens) for hypothesis in hypotheses]
     return texts
 
@@ -511,7 +517,10 @@ chapter.draw(sheet, "captions with the picture as a prefix")
 # %%
 text = [BOS, *vocabulary.encode(written[example])]
 tokens, T = torch.tensor([text], device=device), len(text)  # (1, T)
-memory, mask = encoder.encode_features(test_grids[example : example + 1]), prefix_mask(N, T)
+memory, mask = (
+    encoder.encode_features(test_grids[example : example + 1]),
+    prefix_mask(N, T),
+)
 with torch.no_grad():
     _, weights = in_one_piece(decoder, tokens, memory, mask.to(device))
     _, to_places = decoder(tokens, memory, need_weights=True)  # (1, layers, H, T, N)
@@ -662,7 +671,9 @@ for name, vectors in (("places", encoder.position), ("order", words)):
 print(f"\n{'% true of pictures with':27}", end=" ")
 print("one thing    two  three    all   commonest faults")
 for name, (fractions, faults) in results.items():
-    numbers = [f"{fraction:{width}.1f}" for fraction, width in zip(fractions, (10, 7, 7, 7))]
+    numbers = [
+        f"{fraction:{width}.1f}" for fraction, width in zip(fractions, (10, 7, 7, 7))
+    ]
     commonest = [f"{fault} {n}" for fault, n in faults.most_common(3)]
     print(f"{name:27}{''.join(numbers)}   {', '.join(commonest)}")
 

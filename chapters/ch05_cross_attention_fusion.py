@@ -27,7 +27,12 @@ from mmscratch.decoding import greedy_search
 from mmscratch.engine.devices import pick_device
 from mmscratch.metrics import attention_in_box
 from mmscratch.plots import attention_sheet
-from mmscratch.pretraining import extract_features, labelled_scenes, pretrained_cnn, train_captioner
+from mmscratch.pretraining import (
+    extract_features,
+    labelled_scenes,
+    pretrained_cnn,
+    train_captioner,
+)
 from mmscratch.recurrent import LSTMCell, LSTMDecoder, LSTMState
 from mmscratch.text import BOS, EOS, Vocabulary, detokenize, tokenize
 from mmscratch.transformer import TransformerDecoder
@@ -85,7 +90,9 @@ H, D, N = 5, 3, 4  # a word of 5 numbers, four places of 3
 h, memory, W = torch.randn(H), torch.randn(N, D), torch.randn(D, H)
 context, weights = look(h, list(memory), lambda h, m: sum((W @ h) * m) / D**0.5)
 for n in range(N):
-    print(f"place {n + 1}: vector {[round(x, 2) for x in memory[n].tolist()]}, weight {weights[n]:.2f}")
+    print(
+        f"place {n + 1}: vector {[round(x, 2) for x in memory[n].tolist()]}, weight {weights[n]:.2f}"
+    )
 print(f"their weighted sum: {[round(x, 2) for x in context.tolist()]}")
 
 # %% [markdown]
@@ -97,7 +104,9 @@ print(f"their weighted sum: {[round(x, 2) for x in context.tolist()]}")
 
 # %%
 W_h, W_c = torch.randn(D, H), torch.randn(D, D)
-joined = torch.cat([W_h, W_c], dim=1) @ torch.cat([h, context])  # one matrix for [h; c], as decoders have it
+joined = torch.cat([W_h, W_c], dim=1) @ torch.cat(
+    [h, context]
+)  # one matrix for [h; c], as decoders have it
 summed = W_h @ h + sum(weight * (W_c @ m) for weight, m in zip(weights, memory))
 assert torch.allclose(joined, summed, atol=1e-5)
 print("a matrix for [h; c] and the weighted sum of image and text vectors: the same")
@@ -111,13 +120,24 @@ show(AdditiveAttention)
 # %%
 with torch.no_grad():
     mask = torch.ones(1, 1, N, dtype=torch.bool)
-    fused = scaled_dot_product_attention((W @ h).view(1, 1, D), memory[None], memory[None], mask, need_weights=True)
-    assert torch.allclose(fused[0][0, 0], context, atol=1e-5) and torch.allclose(fused[1][0, 0], weights, atol=1e-5)
+    fused = scaled_dot_product_attention(
+        (W @ h).view(1, 1, D), memory[None], memory[None], mask, need_weights=True
+    )
+    assert torch.allclose(fused[0][0, 0], context, atol=1e-5) and torch.allclose(
+        fused[1][0, 0], weights, atol=1e-5
+    )
     additive = AdditiveAttention(H, D, 7)
-    v, W_q, U, b = (additive.score.weight[0], additive.query.weight, additive.key.weight, additive.query.bias)
+    v, W_q, U, b = (
+        additive.score.weight[0],
+        additive.query.weight,
+        additive.key.weight,
+        additive.query.bias,
+    )
     by_hand = look(h, list(memory), lambda h, m: v @ (W_q @ h + b + U @ m).tanh())
     theirs = additive(h.view(1, 1, H), memory[None], mask)
-    assert torch.allclose(theirs[0][0, 0], by_hand[0], atol=1e-5) and torch.allclose(theirs[1][0, 0], by_hand[1], atol=1e-5)
+    assert torch.allclose(theirs[0][0, 0], by_hand[0], atol=1e-5) and torch.allclose(
+        theirs[1][0, 0], by_hand[1], atol=1e-5
+    )
 print("by hand and the library's agree, for both scores")
 
 # %% [markdown]
@@ -145,11 +165,15 @@ class AttendFirst(LSTMDecoder):
         super().__init__(vocab_size, embed_dim, hidden_size)
         self.attention = AdditiveAttention(hidden_size, embed_dim, embed_dim, gate=True)
         self.cell = LSTMCell(2 * embed_dim, hidden_size)
-        self.cell.bias_ih.data[hidden_size : 2 * hidden_size] = 3.0  # open forget gates, as in chapter 3
+        self.cell.bias_ih.data[hidden_size : 2 * hidden_size] = (
+            3.0  # open forget gates, as in chapter 3
+        )
 
     def step(self, token, state):
         hidden, cell = state.hidden[0], state.cell[0]  # (B, H)
-        context, _ = self.attention(hidden.unsqueeze(1), state.memory.tokens, state.memory.mask.unsqueeze(1))
+        context, _ = self.attention(
+            hidden.unsqueeze(1), state.memory.tokens, state.memory.mask.unsqueeze(1)
+        )
         context = context.squeeze(1)  # (B, D)
         word = self._embed(token)
         hidden, cell = self.cell(torch.cat([word, context], dim=1), (hidden, cell))
@@ -186,7 +210,9 @@ show(ImageEncoder)
 
 # %%
 device = pick_device()
-cnn = pretrained_cnn(folder(2, chapter.fast) / "cnn.pt", chapter.choose(30_000, fast=640))
+cnn = pretrained_cnn(
+    folder(2, chapter.fast) / "cnn.pt", chapter.choose(30_000, fast=640)
+)
 block = cnn.layer3[0]
 block.conv1.stride = block.downsample[0].stride = (1, 1)
 block.conv2.dilation = block.conv2.padding = (2, 2)
@@ -194,19 +220,31 @@ block.conv2.dilation = block.conv2.padding = (2, 2)
 count = chapter.choose(8_000, fast=64)
 sentences = [tokenize(caption(Scene(i), i % 5)) for i in range(count)]
 vocabulary = Vocabulary.build(sentences)
-targets = [[torch.tensor([*vocabulary.encode(sentence), EOS])] for sentence in sentences]
-train_grids = extract_features(cnn, labelled_scenes("train", count)[0], torch.bfloat16)  # (N, 128, 8, 8), at half of the bytes
+targets = [
+    [torch.tensor([*vocabulary.encode(sentence), EOS])] for sentence in sentences
+]
+train_grids = extract_features(
+    cnn, labelled_scenes("train", count)[0], torch.bfloat16
+)  # (N, 128, 8, 8), at half of the bytes
 test_grids = extract_features(cnn, images, torch.bfloat16)
-print(f"{count:,} scenes, each with one caption; {len(vocabulary)} words; grids of {tuple(train_grids.shape[1:])}")
+print(
+    f"{count:,} scenes, each with one caption; {len(vocabulary)} words; grids of {tuple(train_grids.shape[1:])}"
+)
 
 # %%
 width = 128  # of words and places
 DECODERS = {
     "LSTM, prefix": lambda: LSTMDecoder(len(vocabulary), width, 256, fusion="prefix"),
     "LSTM, cross-attention": lambda: LSTMDecoder(len(vocabulary), width, 256),
-    "Transformer, prefix": lambda: TransformerDecoder(len(vocabulary), width, 4, 2, fusion="prefix"),
-    "Transformer, cross-attention": lambda: TransformerDecoder(len(vocabulary), width, 4, 2),
-    "LSTM, additive": lambda: LSTMDecoder(len(vocabulary), width, 256, score="additive"),
+    "Transformer, prefix": lambda: TransformerDecoder(
+        len(vocabulary), width, 4, 2, fusion="prefix"
+    ),
+    "Transformer, cross-attention": lambda: TransformerDecoder(
+        len(vocabulary), width, 4, 2
+    ),
+    "LSTM, additive": lambda: LSTMDecoder(
+        len(vocabulary), width, 256, score="additive"
+    ),
     "LSTM, attend first": lambda: AttendFirst(len(vocabulary), width, 256),
 }
 
@@ -216,8 +254,18 @@ def train(name, seed):
     torch.manual_seed(seed)
     encoder = ImageEncoder(cnn, width, image_size=64).to(device)
     decoder = DECODERS[name]().to(device)
-    shuffle = torch.Generator().manual_seed(seed)  # so all decoders see the captions in the same order
-    train_captioner(decoder, encoder, train_grids, targets, batch_size=16, learning_rate=3e-3, generator=shuffle)
+    shuffle = torch.Generator().manual_seed(
+        seed
+    )  # so all decoders see the captions in the same order
+    train_captioner(
+        decoder,
+        encoder,
+        train_grids,
+        targets,
+        batch_size=16,
+        learning_rate=3e-3,
+        generator=shuffle,
+    )
     return encoder.eval(), decoder.eval()
 
 
@@ -226,7 +274,9 @@ def describe(encoder, decoder, grids):
     """A caption, as tokens, for each picture whose grid was kept."""
     texts = []
     for some in grids.float().split(200):  # (200, 128, 8, 8)
-        hypotheses = greedy_search(decoder, encoder.encode_features(some), max_length=30)
+        hypotheses = greedy_search(
+            decoder, encoder.encode_features(some), max_length=30
+        )
         texts += [vocabulary.decode(hypothesis.tokens) for hypothesis in hypotheses]
     return texts
 
@@ -237,8 +287,12 @@ for name in DECODERS:
     start = time.monotonic()
     for seed in range(seeds if name in COMPARED else 1):
         models[name] = train(name, seed)  # the last one is kept
-        results[name, seed] = judge_captions(describe(*models[name], test_grids), scenes).fractions
-    fractions = ", ".join(f"{results[name, s][3]:.1f}" for s in range(seeds) if (name, s) in results)
+        results[name, seed] = judge_captions(
+            describe(*models[name], test_grids), scenes
+        ).fractions
+    fractions = ", ".join(
+        f"{results[name, s][3]:.1f}" for s in range(seeds) if (name, s) in results
+    )
     print(f"{name:28} {fractions} % true; {time.monotonic() - start:.0f} s", flush=True)
 
 # %% [markdown]
@@ -247,14 +301,27 @@ for name in DECODERS:
 # %%
 figure = Figure(figsize=(7.2, 3.4), dpi=100, layout="constrained")
 axis = figure.subplots()
-for i, (name, colour) in enumerate(zip(COMPARED, ("#9ecae1", "#2171b5", "#a1d99b", "#238b45"))):
+for i, (name, colour) in enumerate(
+    zip(COMPARED, ("#9ecae1", "#2171b5", "#a1d99b", "#238b45"))
+):
     for n in range(4):
         fractions = [results[name, seed][n] for seed in range(seeds)]
         x, middle = n + 0.2 * (i - 1.5), mean(fractions)
         axis.bar(x, middle, width=0.18, color=colour, label=name if n == 0 else None)
-        axis.errorbar(x, middle, [[middle - min(fractions)], [max(fractions) - middle]], color="black", lw=1, capsize=2)
+        axis.errorbar(
+            x,
+            middle,
+            [[middle - min(fractions)], [max(fractions) - middle]],
+            color="black",
+            lw=1,
+            capsize=2,
+        )
 axis.set_xticks(range(4), ["one thing", "two", "three", "all"])
-axis.set(ylabel="captions that are true, %", ylim=(0, 105), title=f"mean of {seeds} seeds, and the least and the most")
+axis.set(
+    ylabel="captions that are true, %",
+    ylim=(0, 105),
+    title=f"mean of {seeds} seeds, and the least and the most",
+)
 axis.legend(fontsize=8)
 chapter.draw(figure, "looking once against looking for every word")
 
@@ -272,18 +339,37 @@ show(attention_sheet)
 def maps(name, grid, words):
     """Where the model of that name looks for each of the words: (T, 8, 8)."""
     encoder, decoder = models[name]
-    tokens = torch.tensor([[BOS, *vocabulary.encode(words)]], device=device)[:, :-1]  # (1, T)
-    _, weights = decoder(tokens, encoder.encode_features(grid.unsqueeze(0).float()), need_weights=True)
+    tokens = torch.tensor([[BOS, *vocabulary.encode(words)]], device=device)[
+        :, :-1
+    ]  # (1, T)
+    _, weights = decoder(
+        tokens, encoder.encode_features(grid.unsqueeze(0).float()), need_weights=True
+    )
     return weights[0, -1].mean(0).unflatten(-1, (8, 8)).cpu()
 
 
 LOOKING = ("LSTM, cross-attention", "Transformer, cross-attention")
 written = {name: describe(*models[name], test_grids) for name in LOOKING}
-true = [all(judge(detokenize(written[name][i]), scene).true for name in LOOKING) for i, scene in enumerate(scenes)]
-shown = next((i for i, scene in enumerate(scenes) if true[i] and len(named_objects(references[i][0], scene)) == 4), example)
+true = [
+    all(judge(detokenize(written[name][i]), scene).true for name in LOOKING)
+    for i, scene in enumerate(scenes)
+]
+shown = next(
+    (
+        i
+        for i, scene in enumerate(scenes)
+        if true[i] and len(named_objects(references[i][0], scene)) == 4
+    ),
+    example,
+)
 for name in LOOKING:
     words = written[name][shown]
-    chapter.draw(attention_sheet([images[shown]], [words], [maps(name, test_grids[shown], words)]), f"where the {name} looks")
+    chapter.draw(
+        attention_sheet(
+            [images[shown]], [words], [maps(name, test_grids[shown], words)]
+        ),
+        f"where the {name} looks",
+    )
 
 
 # %% [markdown]
@@ -300,7 +386,9 @@ def inside(name, roll=0):
     for i, scene in enumerate(scenes):
         words = references[i][i % 5]
         named = named_objects(words, scene)
-        looked = maps(name, test_grids[(i + roll) % len(scenes)], words) if named else None
+        looked = (
+            maps(name, test_grids[(i + roll) % len(scenes)], words) if named else None
+        )
         for t, obj in named:
             fraction, area = attention_in_box(looked[t], box(obj), 64)
             fractions["colour" if words[t] in COLOURS else "noun"].append(fraction)
@@ -309,10 +397,14 @@ def inside(name, roll=0):
 
 
 looked = {(name, roll): inside(name, roll) for name in LOOKING for roll in (0, 1)}
-print(f"{'% of attention within the named obj':44} colours  nouns   (its share of the area)")
+print(
+    f"{'% of attention within the named obj':44} colours  nouns   (its share of the area)"
+)
 for (name, roll), fractions in looked.items():
     label = f"{name}{', another picture' if roll else ''}"
-    print(f"{label:44} {fractions['colour']:7.1f} {fractions['noun']:6.1f}   ({fractions['area']:.1f})")
+    print(
+        f"{label:44} {fractions['colour']:7.1f} {fractions['noun']:6.1f}   ({fractions['area']:.1f})"
+    )
 
 # %%
 figure = Figure(figsize=(6.4, 3), dpi=100, layout="constrained")
@@ -336,7 +428,9 @@ chapter.draw(figure, "attention within the thing that the word names")
 
 # %%
 for name in COMPARED:
-    fractions = judge_captions(describe(*models[name], test_grids.roll(1, 0)), scenes).fractions
+    fractions = judge_captions(
+        describe(*models[name], test_grids.roll(1, 0)), scenes
+    ).fractions
     print(f"{name:28} with another picture: {fractions[3]:.1f} % true")
 
 # %% [markdown]

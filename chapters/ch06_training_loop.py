@@ -63,7 +63,9 @@ training.pick_device = lambda: torch.device("cpu")
 SCENES = SceneCaptions("train", chapter.choose(4_000, fast=160), one_caption_each=True)
 HELD_OUT = SceneCaptions("validation", chapter.choose(40, fast=2))
 references = SCENES.references + HELD_OUT.references
-vocabulary = Vocabulary.build(caption for captions in references for caption in captions)
+vocabulary = Vocabulary.build(
+    caption for captions in references for caption in captions
+)
 VOCABULARIES = {"target": vocabulary}
 examples, held_out = Examples(SCENES, VOCABULARIES), Examples(HELD_OUT, VOCABULARIES)
 SEES, WRITES = {"name": "resnet", "width": 16}, {"name": "lstm", "hidden_size": 128}
@@ -72,28 +74,52 @@ MODEL = ModelConfig(len(vocabulary), {"image": SEES}, WRITES, embed_dim=128)
 
 def new_trainer(examples=examples, **settings):
     """The library's Trainer; the same seed gives the same first weights. No buckets, for the third reason of chapter 1."""
-    settings = {"batch_size": 32, "bucket_batches": None, "precision": "float32"} | settings
-    with contextlib.redirect_stdout(io.StringIO()):  # it says its device and precision, each time the same
-        return Trainer(MODEL, TrainConfig(**settings), (examples, held_out), chapter.folder / "never-written")
+    settings = {
+        "batch_size": 32,
+        "bucket_batches": None,
+        "precision": "float32",
+    } | settings
+    with contextlib.redirect_stdout(
+        io.StringIO()
+    ):  # it says its device and precision, each time the same
+        return Trainer(
+            MODEL,
+            TrainConfig(**settings),
+            (examples, held_out),
+            chapter.folder / "never-written",
+        )
 
 
 def loader_of(examples, workers=0):
     """Batches of 32, shuffled, without buckets."""
-    return make_loader(examples, BucketSampler(examples.lengths, 32, bucket_batches=None), workers)
+    return make_loader(
+        examples, BucketSampler(examples.lengths, 32, bucket_batches=None), workers
+    )
 
 
 def mean_loss(model, batch):
-    return F.cross_entropy(model(batch).flatten(0, 1), batch["target"].flatten(), ignore_index=PAD)
+    return F.cross_entropy(
+        model(batch).flatten(0, 1), batch["target"].flatten(), ignore_index=PAD
+    )
 
 
 def gradient(model, loss):
-    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+    return torch.cat(
+        [g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))]
+    )
 
 
 def slide(trainer, steps, loss_of=mean_loss):
     """So many steps -> the loss and the seconds of each."""
-    model, optimizer, stats, before = trainer.model.train(), trainer.optimizer, [], time.perf_counter()
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(warmup_and_cosine, steps=trainer.steps, warmup_fraction=0.05))
+    model, optimizer, stats, before = (
+        trainer.model.train(),
+        trainer.optimizer,
+        [],
+        time.perf_counter(),
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, partial(warmup_and_cosine, steps=trainer.steps, warmup_fraction=0.05)
+    )
     for batch in islice(loader_of(examples), steps):  # 1
         loss = loss_of(model, batch)  # 2
         loss.backward()  # 3
@@ -112,14 +138,20 @@ def slide(trainer, steps, loss_of=mean_loss):
 
 # %%
 batch = next(iter(loader_of(examples)))
-model = new_trainer().model.eval()  # batch norm with fixed numbers: what it does otherwise comes below
+model = (
+    new_trainer().model.eval()
+)  # batch norm with fixed numbers: what it does otherwise comes below
 alone = gradient(model, mean_loss(model, batch))
 length = sum(g**2 for g in alone.tolist()) ** 0.5
 by_hand = alone * min(1, 0.5 / length)
 mean_loss(model, batch).backward()
 nn.utils.clip_grad_norm_(model.parameters(), 0.5)
-assert torch.allclose(torch.cat([p.grad.flatten() for p in model.parameters()]), by_hand, atol=1e-6)
-print(f"{len(alone):,} gradients, together of length {length:.3f}; clipped at 0.5: {by_hand.norm():.3f}")
+assert torch.allclose(
+    torch.cat([p.grad.flatten() for p in model.parameters()]), by_hand, atol=1e-6
+)
+print(
+    f"{len(alone):,} gradients, together of length {length:.3f}; clipped at 0.5: {by_hand.norm():.3f}"
+)
 
 # %% [markdown]
 # **Accumulation.** A batch that does not fit into the memory is computed in **micro-batches**, parts of it, one after
@@ -128,7 +160,9 @@ print(f"{len(alone):,} gradients, together of length {length:.3f}; clipped at 0.
 
 # %%
 short, long = [4.0, 2.0], [1.0] * 6  # what each word costs
-print(f"the mean of the two means is {(mean(short) + mean(long)) / 2}, the mean over the words {mean(short + long)}")
+print(
+    f"the mean of the two means is {(mean(short) + mean(long)) / 2}, the mean over the words {mean(short + long)}"
+)
 
 # %% [markdown]
 # A word of the short sentence would count three times as much as a word of the long one. So a model's `loss(batch)` does
@@ -142,7 +176,10 @@ def count_words(batch):
 
 
 def split(batch, parts):
-    return [{name: value.tensor_split(parts)[i] for name, value in batch.items()} for i in range(parts)]
+    return [
+        {name: value.tensor_split(parts)[i] for name, value in batch.items()}
+        for i in range(parts)
+    ]
 
 
 def by_words(model, batch, parts=4):
@@ -165,7 +202,9 @@ losses, counts = zip(*[model.loss(fraction) for fraction in fractions])
 count = sum(counts)  # the first all-reduce
 reduced = sum(gradient(model, loss / count) for loss in losses)  # the second
 assert torch.allclose(reduced, alone, atol=1e-6)
-print(f"{[count_words(s).item() for s in fractions]} words; the gradients of two and of one differ by {(reduced - alone).abs().max():.0e}")
+print(
+    f"{[count_words(s).item() for s in fractions]} words; the gradients of two and of one differ by {(reduced - alone).abs().max():.0e}"
+)
 
 # %% [markdown]
 # **The loss scale.** float16 has 16 bits, half of float32's, but it knows nothing between 0 and 6e-8. A
@@ -176,8 +215,12 @@ print(f"{[count_words(s).item() for s in fractions]} words; the gradients of two
 print("gradient   as float16   with the loss times 65,536")
 for value in (1e-3, 1e-6, 1e-8):
     scaled = torch.tensor(value * 65536).half().float() / 65536
-    print(f"{value:8.0e}   {torch.tensor(value).half().item():10.3g}   {scaled.item():10.3g}")
-print(f"but a gradient of 2, times 65,536, is {torch.tensor(2.0 * 65536).half().item()}: float16 ends at 65,504")
+    print(
+        f"{value:8.0e}   {torch.tensor(value).half().item():10.3g}   {scaled.item():10.3g}"
+    )
+print(
+    f"but a gradient of 2, times 65,536, is {torch.tensor(2.0 * 65536).half().item()}: float16 ends at 65,504"
+)
 
 # %% [markdown]
 # ## The piece
@@ -218,14 +261,18 @@ show(write_atomically)
 def stepped_with(parts):
     trainer, taken = new_trainer(accumulation_steps=parts, clip_norm=1e9), []
     trainer.model.eval()
-    trainer.optimizer.register_step_pre_hook(lambda *_: taken.extend(p.grad.flatten() for p in trainer.model.parameters()))
+    trainer.optimizer.register_step_pre_hook(
+        lambda *_: taken.extend(p.grad.flatten() for p in trainer.model.parameters())
+    )
     trainer._train_step(batch)
     return torch.cat(taken)
 
 
 for parts in (1, 4, 32):
     assert torch.allclose(stepped_with(parts), alone, atol=1e-6)
-    print(f"accumulate={parts}: the gradients differ by {(stepped_with(parts) - alone).abs().max():.0e} from those by hand")
+    print(
+        f"accumulate={parts}: the gradients differ by {(stepped_with(parts) - alone).abs().max():.0e} from those by hand"
+    )
 
 # %% [markdown]
 # ## Train it
@@ -255,11 +302,17 @@ def milliseconds(stats):
 
 
 steps = chapter.choose(60, fast=3)
-slides, trainers = zip(*[(slide(new_trainer(), steps), run(new_trainer(), steps)) for _ in range(2)])
+slides, trainers = zip(
+    *[(slide(new_trainer(), steps), run(new_trainer(), steps)) for _ in range(2)]
+)
 largest = max(abs(a - b) for a, (b, _) in zip(losses(trainers[0]), slides[0]))
 assert largest < 1e-5
-print(f"slide {min(map(milliseconds, slides)):.1f} ms a step, Trainer {min(map(milliseconds, trainers)):.1f} ms")
-print(f"their losses, {slides[0][0][0]:.3f} at first and {slides[0][-1][0]:.3f} in the end, differ by {largest:.0e} at most")
+print(
+    f"slide {min(map(milliseconds, slides)):.1f} ms a step, Trainer {min(map(milliseconds, trainers)):.1f} ms"
+)
+print(
+    f"their losses, {slides[0][0][0]:.3f} at first and {slides[0][-1][0]:.3f} in the end, differ by {largest:.0e} at most"
+)
 
 # %% [markdown]
 # 31.3 against 33.5 ms: what the library's step does besides costs little, about as much as the noise of this measurement.
@@ -287,20 +340,41 @@ def one_at_a_time(trainer):
     return sum(losses) / sum(held_out.lengths)
 
 
-few = Examples(SceneCaptions("train", chapter.choose(1024, fast=32), one_caption_each=True), VOCABULARIES)
+few = Examples(
+    SceneCaptions("train", chapter.choose(1024, fast=32), one_caption_each=True),
+    VOCABULARIES,
+)
 SIZES, by_size = (1, 4, 16, 64), {}
 figure, (left, right) = panels(1, 2, 3)
 for rate, colour in ((8e-3, BLUE), (2e-3, PALE)):
     for size in SIZES:
         trainer = new_trainer(few, batch_size=size, learning_rate=rate)
         stats = run(trainer)
-        by_size[size] = milliseconds(stats) / size, trainer._validate(), mean(losses(stats)[-max(1, len(stats) // 4) :])
+        by_size[size] = (
+            milliseconds(stats) / size,
+            trainer._validate(),
+            mean(losses(stats)[-max(1, len(stats) // 4) :]),
+        )
         if size == 1:
             stats = f"training {by_size[1][2]:.2f}, held out {by_size[1][1]:.2f}, with batch norm as in training {one_at_a_time(trainer):.2f}"
             print(f"one caption a step, rate {rate:g}: {stats}")
-    for style, filled, label, i in (("o-", colour, "held out", 1), ("o:", "white", "training", 2)):
-        right.plot(range(4), [by_size[size][i] for size in SIZES], style, color=colour, mfc=filled, label=f"{label}, rate {rate:g}")
-left.bar_label(left.bar(range(4), [by_size[size][0] for size in SIZES], color=PALE, width=0.6), fmt="%.1f", fontsize=8)
+    for style, filled, label, i in (
+        ("o-", colour, "held out", 1),
+        ("o:", "white", "training", 2),
+    ):
+        right.plot(
+            range(4),
+            [by_size[size][i] for size in SIZES],
+            style,
+            color=colour,
+            mfc=filled,
+            label=f"{label}, rate {rate:g}",
+        )
+left.bar_label(
+    left.bar(range(4), [by_size[size][0] for size in SIZES], color=PALE, width=0.6),
+    fmt="%.1f",
+    fontsize=8,
+)
 left.set(ylabel="ms a picture", title="time")
 left.margins(y=0.15)
 right.set(ylabel="loss a word", title=f"after {len(few):,} pictures")
@@ -326,17 +400,26 @@ chapter.draw(figure, "what a batch size costs and brings")
 steps, seeds = chapter.choose(100, fast=2), chapter.choose(3, fast=1)
 figure, axes = panels(2, 2, 4.2, sharex=True, sharey="row")
 for (above, below), (name, rate) in zip(axes.T, (("SGD", 1.5), ("AdamW", 0.03))):
-    for clip_norm, colour, label in ((1e9, RED, "not clipped"), (1.0, BLUE, "clipped at 1")):
+    for clip_norm, colour, label in (
+        (1e9, RED, "not clipped"),
+        (1.0, BLUE, "clipped at 1"),
+    ):
         runs = []
         for seed in range(seeds):
-            trainer = new_trainer(learning_rate=rate, clip_norm=clip_norm, warmup_fraction=1e-9, seed=seed)
+            trainer = new_trainer(
+                learning_rate=rate, clip_norm=clip_norm, warmup_fraction=1e-9, seed=seed
+            )
             if name == "SGD":
                 trainer.optimizer = torch.optim.SGD(trainer.model.parameters(), lr=rate)
             runs.append(run(trainer, steps))
-            above.plot(losses(runs[-1]), color=colour, lw=1, label=None if seed else label)
+            above.plot(
+                losses(runs[-1]), color=colour, lw=1, label=None if seed else label
+            )
             below.plot([step.norm for step, _ in runs[-1]], color=colour, lw=0.8)
         ends = ", ".join(f"{mean(losses(stats)[-20:]):.2f}" for stats in runs)
-        print(f"{name:5} {label:12} mean of the last 20 losses {ends}; highest {max(max(losses(stats)) for stats in runs):.1f}")
+        print(
+            f"{name:5} {label:12} mean of the last 20 losses {ends}; highest {max(max(losses(stats)) for stats in runs):.1f}"
+        )
     above.set(title=f"{name}, learning rate {rate:g}", yscale="log")
     above.set_yticks([1, 2, 5, 10, 20, 50], [1, 2, 5, 10, 20, 50])
     below.axhline(1, color="#555555", lw=0.8, ls="--")
@@ -369,8 +452,13 @@ def kept_megabytes(trainer, batch):
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), trainer.precision.autocast():
-        loss, _ = trainer.model.loss(batch)  # while it lives, they live, each at its own address
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        trainer.precision.autocast(),
+    ):
+        loss, _ = trainer.model.loss(
+            batch
+        )  # while it lives, they live, each at its own address
     weights = {p.untyped_storage().data_ptr() for p in trainer.model.parameters()}
     del loss
     return sum(size for address, size in kept.items() if address not in weights) / 1e6
@@ -378,15 +466,22 @@ def kept_megabytes(trainer, batch):
 
 def off(way, mode, parts):
     """How far the gradient in parts is from that of the whole batch, as a share of its length, in %."""
-    models = [new_trainer().model.train(mode) for _ in range(2)]  # new ones, since batch norm remembers what it saw
-    whole, ours = gradient(models[0], mean_loss(models[0], batch)), gradient(models[1], way(models[1], batch, parts))
+    models = [
+        new_trainer().model.train(mode) for _ in range(2)
+    ]  # new ones, since batch norm remembers what it saw
+    whole, ours = (
+        gradient(models[0], mean_loss(models[0], batch)),
+        gradient(models[1], way(models[1], batch, parts)),
+    )
     return (100 * (ours - whole).norm() / whole.norm()).item()
 
 
 PARTS = chapter.choose((1, 2, 4, 8, 16, 32), fast=(1, 2, 4))
 figure, (left, right) = panels(1, 2, 3)
 memory = [kept_megabytes(new_trainer(), split(batch, parts)[0]) for parts in PARTS]
-left.bar_label(left.bar(range(len(PARTS)), memory, color=PALE, width=0.6), fmt="%.1f", fontsize=8)
+left.bar_label(
+    left.bar(range(len(PARTS)), memory, color=PALE, width=0.6), fmt="%.1f", fontsize=8
+)
 left.set(ylabel="MB kept", title="memory")
 left.margins(y=0.15)
 for label, way, mode, colour in (
@@ -396,10 +491,23 @@ for label, way, mode, colour in (
 ):
     errors = [off(way, mode, parts) for parts in PARTS[1:]]
     right.plot(range(1, len(PARTS)), errors, "o-", color=colour, label=label)
-    print(f"{label:32} " + ", ".join(f"{parts} parts {error:.2g} %" for parts, error in zip(PARTS[1:], errors)))
-right.set(ylabel="% of its length", title="how far the gradient is off", yscale="log", ylim=(1e-6, 2e4), xlim=left.get_xlim())
+    print(
+        f"{label:32} "
+        + ", ".join(
+            f"{parts} parts {error:.2g} %" for parts, error in zip(PARTS[1:], errors)
+        )
+    )
+right.set(
+    ylabel="% of its length",
+    title="how far the gradient is off",
+    yscale="log",
+    ylim=(1e-6, 2e4),
+    xlim=left.get_xlim(),
+)
 right.set_yticks([1e-4, 1e-2, 1, 100], ["0.0001", "0.01", "1", "100"])
-print("words in each of 4 parts:", [count_words(part).item() for part in split(batch, 4)])
+print(
+    "words in each of 4 parts:", [count_words(part).item() for part in split(batch, 4)]
+)
 right.legend(fontsize=7.5, loc="upper left")
 for axis in (left, right):
     axis.set_xticks(range(len(PARTS)), PARTS)
@@ -432,16 +540,29 @@ for name, dtype, colour, width in (
     right.plot(losses(stats), color=colour, lw=width, label=name)
     with trainer.precision.autocast():
         loss, count = trainer.model.loss(small)
-    grads = gradient(trainer.model, loss * trainer.scaler.scale / count) / trainer.scaler.scale
+    grads = (
+        gradient(trainer.model, loss * trainer.scaler.scale / count)
+        / trainer.scaler.scale
+    )
     print(f"{name:19} {milliseconds(stats):6.1f} ms a step, {memory:.1f} MB kept; loss of the last 20 steps {mean(losses(stats)[-20:]):.3f}; "
           f"{100 * (grads == 0).float().mean():.2f} % of the gradients are 0; {trainer.skipped} steps skipped")  # fmt: skip
     if name == "float32":
         logs = grads.abs().log10()
         left.hist(logs[logs.isfinite()].tolist(), bins=80, color=PALE)
-for limit, text in ((-7.53, "left of here\n0 in float16"), (-12.35, "left of here\n0, with the loss\ntimes 65,536")):  # half of 6e-8
+for limit, text in (
+    (-7.53, "left of here\n0 in float16"),
+    (-12.35, "left of here\n0, with the loss\ntimes 65,536"),
+):  # half of 6e-8
     left.axvline(limit, color=RED, lw=1, ls="--")
-    left.text(limit + 0.2, left.get_ylim()[1] * 0.97, text, fontsize=8, color=RED, va="top")
-left.set(xlabel="size, as a power of 10", yticks=[], title="gradients of all weights", xlim=(-13, -0.5))
+    left.text(
+        limit + 0.2, left.get_ylim()[1] * 0.97, text, fontsize=8, color=RED, va="top"
+    )
+left.set(
+    xlabel="size, as a power of 10",
+    yticks=[],
+    title="gradients of all weights",
+    xlim=(-13, -0.5),
+)
 right.set(xlabel="step", ylabel="loss a word", title="four formats")
 right.legend(fontsize=7.5)
 chapter.draw(figure, "gradients and loss in four number formats")
@@ -473,7 +594,9 @@ class Timed(Examples):
     def __getitem__(self, index):
         start = time.monotonic()
         example = super().__getitem__(index)
-        return example | {"fetched": torch.tensor([start, time.monotonic()], dtype=torch.double)}
+        return example | {
+            "fetched": torch.tensor([start, time.monotonic()], dtype=torch.double)
+        }
 
 
 def watch(workers, examples):
@@ -488,7 +611,9 @@ def watch(workers, examples):
         mean_loss(model, batch).backward()
         optimizer.step()
         optimizer.zero_grad()
-        rows.append(((fetched.min().item(), fetched.max().item()), (start, time.monotonic())))
+        rows.append(
+            ((fetched.min().item(), fetched.max().item()), (start, time.monotonic()))
+        )
     return rows[5:], prefetcher.data_time.seconds() / (rows[-1][1][1] - rows[5][1][0])
 
 
@@ -503,24 +628,40 @@ def decode(file):
 
 
 data.columns["image"] = LazyColumn(decode, files)
-forks = multiprocessing.get_start_method() == "fork"  # else another process would not know the classes above
+forks = (
+    multiprocessing.get_start_method() == "fork"
+)  # else another process would not know the classes above
 figure, axes = panels(2, 1, 3.4, sharex=True)
 threads = torch.get_num_threads()
-for axis, workers, torch_threads in zip((*axes, None, None), (0, 1 * forks) * 2, (1, 1, threads, threads)):
+for axis, workers, torch_threads in zip(
+    (*axes, None, None), (0, 1 * forks) * 2, (1, 1, threads, threads)
+):
     torch.set_num_threads(torch_threads)
     rows, data_time = watch(workers, Timed(data, VOCABULARIES))
     begin = rows[0][1][0]
-    step, computing = (rows[-1][1][1] - begin) / len(rows), mean(end - start for _, (start, end) in rows)
+    step, computing = (
+        (rows[-1][1][1] - begin) / len(rows),
+        mean(end - start for _, (start, end) in rows),
+    )
     title = f"{workers or 'no'} worker: {1000 * step:.0f} ms a step, of which {1000 * computing:.0f} compute; waiting {100 * data_time:.0f} %"
     print(f"{torch_threads} threads compute, {title}")
     if axis is None:
         continue
     for number, row in enumerate(rows):
-        for y, (start, end), tints in zip((1, 0), row, (("#fd8d3c", "#fdd0a2"), ("#4292c6", "#c6dbef"))):
+        for y, (start, end), tints in zip(
+            (1, 0), row, (("#fd8d3c", "#fdd0a2"), ("#4292c6", "#c6dbef"))
+        ):
             start, end = 1000 * (start - begin), 1000 * (end - begin)
             axis.barh(y, end - start, left=start, height=0.66, color=tints[number % 2])
             if 0 < (start + end) / 2 < 500:
-                axis.text((start + end) / 2, y, number + 1, ha="center", va="center", fontsize=7.5)
+                axis.text(
+                    (start + end) / 2,
+                    y,
+                    number + 1,
+                    ha="center",
+                    va="center",
+                    fontsize=7.5,
+                )
     axis.set_yticks((0, 1), ("computing", "fetching"))
     axis.set(xlim=(0, 500), ylim=(-0.5, 1.5))
     axis.set_title(title, fontsize=9.5)
@@ -571,13 +712,24 @@ for name in ("unbroken", "killed", "two"):
 
 def steps_of(name):
     """What the driver noted: (step, loss, seconds) of each."""
-    return [tuple(map(float, line.split())) for line in (chapter.folder / name / "steps.txt").read_text().splitlines()]
+    return [
+        tuple(map(float, line.split()))
+        for line in (chapter.folder / name / "steps.txt").read_text().splitlines()
+    ]
 
 
 def quickstart(name, *torchrun, kill_at=None):
     """Run it to the end, or kill it after so many steps -> what it printed."""
-    driver = [sys.executable, "-c", DRIVER, str(chapter.choose(24 * 96, fast=32)), str(chapter.folder / name)]
-    process = subprocess.Popen([*torchrun, *driver], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    driver = [
+        sys.executable,
+        "-c",
+        DRIVER,
+        str(chapter.choose(24 * 96, fast=32)),
+        str(chapter.folder / name),
+    ]
+    process = subprocess.Popen(
+        [*torchrun, *driver], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     while kill_at and len(steps_of(name)) < kill_at and process.poll() is None:
         time.sleep(0.05)
     if kill_at:
@@ -590,11 +742,16 @@ def quickstart(name, *torchrun, kill_at=None):
 
 quickstart("unbroken")
 if chapter.fast:
-    print("only one run of quickstart; the killed one and that of two processes are left out")
+    print(
+        "only one run of quickstart; the killed one and that of two processes are left out"
+    )
 else:
     quickstart("killed", kill_at=13)
     killed = len(steps_of("killed"))
-    print(f"killed after step {killed};", next(line for line in quickstart("killed").splitlines() if "going on" in line))
+    print(
+        f"killed after step {killed};",
+        next(line for line in quickstart("killed").splitlines() if "going on" in line),
+    )
     torchrun = [sys.executable, "-m", "torch.distributed.run"]
     quickstart("two", *torchrun, "--standalone", "--nproc_per_node=2", "--no-python")
 
@@ -614,13 +771,25 @@ if not chapter.fast:
         axis.legend(fontsize=8)
     left.axvline(killed + 0.5, color=RED, ls="--", lw=1)
     chapter.draw(figure, "a run that was killed and a run of two processes")
-    one, other = (read_checkpoint(chapter.folder / name / "last.pt")["model"] for name in ("unbroken", "killed"))
+    one, other = (
+        read_checkpoint(chapter.folder / name / "last.pt")["model"]
+        for name in ("unbroken", "killed")
+    )
     equal = [torch.equal(one[name], other[name]) for name in one]
-    print(f"unbroken and killed: {sum(equal)} of {len(equal)} tensors of the model are equal, to the bit")
+    print(
+        f"unbroken and killed: {sum(equal)} of {len(equal)} tensors of the model are equal, to the bit"
+    )
     assert all(equal)
-    for name, rows in ((f"one process, {torch.get_num_threads()} threads", unbroken), ("two processes", two)):
-        print(f"{name:22} {1000 * median(seconds for *_, seconds in rows):4.0f} ms a step, last loss {rows[-1][1]:.4f}")
-    print(f"their losses differ by {max(abs(a[1] - b[1]) for a, b in zip(unbroken, two)):.4f} at most")
+    for name, rows in (
+        (f"one process, {torch.get_num_threads()} threads", unbroken),
+        ("two processes", two),
+    ):
+        print(
+            f"{name:22} {1000 * median(seconds for *_, seconds in rows):4.0f} ms a step, last loss {rows[-1][1]:.4f}"
+        )
+    print(
+        f"their losses differ by {max(abs(a[1] - b[1]) for a, b in zip(unbroken, two)):.4f} at most"
+    )
 
 # %% [markdown]
 # The steps after the last checkpoint were made twice, and gave the same. That takes more than the weights: Adam's running
@@ -650,16 +819,25 @@ steps = chapter.choose(60, fast=4)
 for way in (by_words, by_means):
     trainer = new_trainer()
     slide(trainer, steps, way)
-    print(f"{way.__name__}, 4 parts: held-out loss {trainer._validate():.3f} after {steps} steps")
+    print(
+        f"{way.__name__}, 4 parts: held-out loss {trainer._validate():.3f} after {steps} steps"
+    )
 whole, half = new_trainer(), new_trainer()
 run(whole, steps // 2)
 half.model.load_state_dict(whole.model.state_dict())
 half.step = whole.step
 for trainer, name in ((whole, "with all"), (half, "with the weights only")):
     loss = losses(run(trainer, steps // 2))
-    print(f"gone on {name:21}: the next losses are {loss[0]:.3f} and {loss[1]:.3f}, the last is {loss[-1]:.3f}")
-ours, theirs = (torch.cat([p.detach().flatten() for p in trainer.model.parameters()]) for trainer in (whole, half))
-print(f"by then the weights are {100 * (ours - theirs).norm() / ours.norm():.0f} % apart")
+    print(
+        f"gone on {name:21}: the next losses are {loss[0]:.3f} and {loss[1]:.3f}, the last is {loss[-1]:.3f}"
+    )
+ours, theirs = (
+    torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+    for trainer in (whole, half)
+)
+print(
+    f"by then the weights are {100 * (ours - theirs).norm() / ours.norm():.0f} % apart"
+)
 
 # %% [markdown]
 # Nothing in these losses says which are wrong; here the wrong ones even look a little better. Only the gradient

@@ -107,27 +107,44 @@ chapter.draw(figure, "what each method trains")
 # a training would. Not one step is made. Then it gets the old pictures again.
 
 # %%
-cnn = pretrained_cnn(folder(2, chapter.fast) / "cnn.pt", chapter.choose(30_000, fast=640))
+cnn = pretrained_cnn(
+    folder(2, chapter.fast) / "cnn.pt", chapter.choose(30_000, fast=640)
+)
 images, labels = labelled_scenes("validation", chapter.choose(500, fast=50))
 
 
 @torch.no_grad()
 def see(model, pictures, train):
     """The CNN's vectors (N, C) of pictures, in train mode or in eval mode."""
-    return torch.cat([model.train(train).features(normalize(x.to(device))).mean((2, 3)) for x in pictures.split(25)])
+    return torch.cat(
+        [
+            model.train(train).features(normalize(x.to(device))).mean((2, 3))
+            for x in pictures.split(25)
+        ]
+    )
 
 
 before = see(cnn, images, train=False)
 drifting, still = copy.deepcopy(cnn).requires_grad_(False), copy.deepcopy(cnn)
 freeze(still, "*")
 print("                      weights    features of old pictures   F1 of their labels")
-for name, model in (("before", cnn), ("requires_grad = False", drifting), ("freeze(model)", still)):
+for name, model in (
+    ("before", cnn),
+    ("requires_grad = False", drifting),
+    ("freeze(model)", still),
+):
     if model is not cnn:
         see(model, 255 - images, train=True)
     same = all(torch.equal(p, q) for p, q in zip(model.parameters(), cnn.parameters()))
-    moved = 100 * ((see(model, images, train=False) - before).norm() / before.norm()).item()
-    f1 = 100 * label_scores(predict_logits(model, images) > 0, labels, "micro").f1.item()
-    print(f"{name:22}{'the same' if same else 'changed'}   moved by {moved:5.2f} %            {f1:5.1f}")
+    moved = (
+        100 * ((see(model, images, train=False) - before).norm() / before.norm()).item()
+    )
+    f1 = (
+        100 * label_scores(predict_logits(model, images) > 0, labels, "micro").f1.item()
+    )
+    print(
+        f"{name:22}{'the same' if same else 'changed'}   moved by {moved:5.2f} %            {f1:5.1f}"
+    )
 assert torch.equal(see(still, images, train=False), before)
 
 # %% [markdown]
@@ -142,7 +159,10 @@ assert torch.equal(see(still, images, train=False), before)
 D, rank, scale = 128, 8, 2.0
 linear, x = nn.Linear(D, D).requires_grad_(False), torch.randn(5, D)
 W, bias = linear.weight, linear.bias
-A, B = (torch.randn(rank, D) / D**0.5).requires_grad_(), torch.zeros(D, rank, requires_grad=True)
+A, B = (
+    (torch.randn(rank, D) / D**0.5).requires_grad_(),
+    torch.zeros(D, rank, requires_grad=True),
+)
 
 
 def with_lora(x):
@@ -152,13 +172,21 @@ def with_lora(x):
 
 assert torch.equal(with_lora(x), linear(x))
 with_lora(x).square().sum().backward()
-print(f"as it begins: the same to the bit; gradient of A {A.grad.norm():.1f}, of B {B.grad.norm():.1f}")
+print(
+    f"as it begins: the same to the bit; gradient of A {A.grad.norm():.1f}, of B {B.grad.norm():.1f}"
+)
 with torch.no_grad():
     B.normal_(std=0.1)  # as if it had learned
     merged = F.linear(x, W + scale * B @ A, bias)
-    print(f"learned: it adds up to {(with_lora(x) - linear(x)).abs().max():.2f} to a number of y")
-    print(f"merged, W + s B A is one matrix again: largest difference {(merged - with_lora(x)).abs().max():.1e}")
-print(f"numbers to train: 2 r D = {A.numel() + B.numel():,} instead of D² = {W.numel():,}, {100 * 2 * rank / D:.1f} %")
+    print(
+        f"learned: it adds up to {(with_lora(x) - linear(x)).abs().max():.2f} to a number of y"
+    )
+    print(
+        f"merged, W + s B A is one matrix again: largest difference {(merged - with_lora(x)).abs().max():.1e}"
+    )
+print(
+    f"numbers to train: 2 r D = {A.numel() + B.numel():,} instead of D² = {W.numel():,}, {100 * 2 * rank / D:.1f} %"
+)
 
 # %% [markdown]
 # **Rates that fall.** Nine layers, and from one to the one before it the learning rate shrinks by the same factor.
@@ -167,15 +195,23 @@ print(f"numbers to train: 2 r D = {A.numel() + B.numel():,} instead of D² = {W.
 IMAGE = {"name": "resnet", "depth": (1, 1, 2), "num_layers": 1}
 DECODER = {"name": "transformer", "num_heads": 4, "num_layers": 2}
 settings = ModelConfig(107, {"image": IMAGE}, DECODER, embed_dim=128)
-model, decay, by_hand = build_model(settings), METHODS["falling rates"]["layer_decay"], {}
+model, decay, by_hand = (
+    build_model(settings),
+    METHODS["falling rates"]["layer_decay"],
+    {},
+)
 names = layers(model)
 for i in range(len(names)):
     factor = 1.0
-    for _ in range(i + 1, len(names)):  # once for each layer between this one and the output
+    for _ in range(
+        i + 1, len(names)
+    ):  # once for each layer between this one and the output
         factor = factor * decay
     by_hand |= {name: factor for name in names[i]}
     size = sum(model.get_parameter(name).numel() for name in names[i])
-    print(f"{LAYERS[i]:18} {size:8,} numbers, learning rate × {factor:.2f}   {names[i][0]} …")
+    print(
+        f"{LAYERS[i]:18} {size:8,} numbers, learning rate × {factor:.2f}   {names[i][0]} …"
+    )
 
 # %% [markdown]
 # ## The piece
@@ -196,7 +232,9 @@ for group in parameter_groups(model, 0.05, decay):
         assert abs(group["factor"] - by_hand[called.pop(parameter)]) < 1e-12
         assert (group["weight_decay"] > 0) == (parameter.dim() > 1)
 assert not called  # each was in a group
-print("the factors by hand and the library's agree, for every parameter; only matrices and filters decay")
+print(
+    "the factors by hand and the library's agree, for every parameter; only matrices and filters decay"
+)
 
 # %%
 show(LoRA)
@@ -237,9 +275,14 @@ for name in compared:
         add_lora(model.decoder, METHODS[name]["lora"])
     freeze(model, *METHODS[name].get("freeze", ()))
     parts = trainable_parts(model)
-    for part, size, trained in [*parts, ("together", sum(part[1] for part in parts), sum(part[2] for part in parts))]:
+    for part, size, trained in [
+        *parts,
+        ("together", sum(part[1] for part in parts), sum(part[2] for part in parts)),
+    ]:
         table.setdefault(part, {})[name] = f"{trained:,} of {size:,}"
-print(f"{'trained, of so many numbers':26}" + "".join(f"{name:>24}" for name in compared))
+print(
+    f"{'trained, of so many numbers':26}" + "".join(f"{name:>24}" for name in compared)
+)
 for part, row in table.items():
     print(f"{part:26}" + "".join(f"{row.get(name, ''):>24}" for name in compared))
 
@@ -258,13 +301,17 @@ show(from_gpt2)
 
 # %%
 numbers = torch.arange(6.0).reshape(2, 3)
-header = json.dumps({"wte.weight": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}).encode()
+header = json.dumps(
+    {"wte.weight": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
+).encode()
 path = chapter.folder / "tiny.safetensors"
 path.write_bytes(len(header).to_bytes(8, "little") + header + numbers.numpy().tobytes())
 print(path.read_bytes()[:48], "…")
 state = read_safetensors(path)
 assert torch.equal(state["wte.weight"], numbers)
-print(f"read: {', '.join(state)}; as a decoder of ours calls it: {', '.join(from_gpt2(state))}")
+print(
+    f"read: {', '.join(state)}; as a decoder of ours calls it: {', '.join(from_gpt2(state))}"
+)
 
 # %% [markdown]
 # ## Train it
@@ -277,21 +324,37 @@ print(f"read: {', '.join(state)}; as a decoder of ours calls it: {', '.join(from
 start = time.monotonic()
 known = Drawn(0, chapter.choose(64_000, fast=128), one_caption_each=True)
 validation = Drawn(SPLITS["validation"], chapter.choose(200, fast=20))
-vocabulary = Vocabulary.build(tokens for references in known.references for tokens in references)
-print(f"{len(known):,} scenes, {len(vocabulary)} words, none of them {', '.join(few_labels.UNSEEN)}")
+vocabulary = Vocabulary.build(
+    tokens for references in known.references for tokens in references
+)
+print(
+    f"{len(known):,} scenes, {len(vocabulary)} words, none of them {', '.join(few_labels.UNSEEN)}"
+)
 
 torch.manual_seed(0)
 settings = ModelConfig(len(vocabulary), {"image": IMAGE}, DECODER, embed_dim=128)
 model = build_model(settings).to(device)
 cnn = ResNet((1, 1, 2), num_classes=len(LABELS), width=32)
 losses = train_classifier(cnn, *labelled(known.scenes[:12_800]))
-print(f"the CNN: loss {losses[0]:.3f}, at last {losses[-1]:.4f}; {time.monotonic() - start:.0f} s so far", flush=True)
-sentences = [[torch.tensor([*vocabulary.encode(references[0]), EOS])] for references in known.references[:12_800]]
-losses = train_captioner(model.decoder, None, None, sentences, generator=torch.Generator().manual_seed(0))
-print(f"the language model: loss {losses[0]:.3f}, at last {losses[-1]:.3f}; {time.monotonic() - start:.0f} s so far")
+print(
+    f"the CNN: loss {losses[0]:.3f}, at last {losses[-1]:.4f}; {time.monotonic() - start:.0f} s so far",
+    flush=True,
+)
+sentences = [
+    [torch.tensor([*vocabulary.encode(references[0]), EOS])]
+    for references in known.references[:12_800]
+]
+losses = train_captioner(
+    model.decoder, None, None, sentences, generator=torch.Generator().manual_seed(0)
+)
+print(
+    f"the language model: loss {losses[0]:.3f}, at last {losses[-1]:.3f}; {time.monotonic() - start:.0f} s so far"
+)
 
 nothing, chance = Memory.empty(4, 128, device), torch.Generator(device).manual_seed(0)
-print("What does a decoder say that has never seen a picture? Its memory has no places, words are drawn by chance:")
+print(
+    "What does a decoder say that has never seen a picture? Its memory has no places, words are drawn by chance:"
+)
 for hypothesis in sample(model.decoder.eval(), nothing, top_p=0.9, generator=chance):
     print("   ", detokenize(vocabulary.decode(hypothesis.tokens)))
 
@@ -319,7 +382,9 @@ Trainer(settings, config, examples, to, metadata={"data": "scenes"}).fit()
 base, _, _ = load_run(to)
 old = few_labels.test_set(OLD, chapter.choose(500, fast=10))
 base_true = few_labels.measure(base, vocabularies, OLD, old)["true"]
-print(f"the base: {base_true:.1f} % true captions of {len(old)} other scenes; {time.monotonic() - start:.0f} s so far")
+print(
+    f"the base: {base_true:.1f} % true captions of {len(old)} other scenes; {time.monotonic() - start:.0f} s so far"
+)
 
 # %% [markdown]
 # **Then adapt.** Four new tasks: pictures that are **inverted and noisy**; scenes with a noun of the four that pre-training
@@ -344,18 +409,33 @@ chapter.draw(drawings.pictures_and_captions(shown), "the new tasks")
 number, steps = chapter.choose(200, fast=10), chapter.choose(STEPS[200], fast=2)
 LIVE = (("inverted and noisy", "all"), ("German", "LoRA"))
 trainers, sheet = {}, ([], [], [])  # pictures, captions, references
-chosen = [i for i, scene in enumerate(old.scenes) if len(scene.objects) == 1][:4]  # the first with one thing
+chosen = [i for i, scene in enumerate(old.scenes) if len(scene.objects) == 1][
+    :4
+]  # the first with one thing
 for task, method in LIVE:
     start, to = time.monotonic(), chapter.folder / f"{task} {method}".replace(" ", "-")
-    shutil.rmtree(to, ignore_errors=True)  # or it would go on with the run that is there
-    data, test = few_labels.labelled(task, number, 0), few_labels.test_set(task, len(old))
+    shutil.rmtree(
+        to, ignore_errors=True
+    )  # or it would go on with the run that is there
+    data, test = (
+        few_labels.labelled(task, number, 0),
+        few_labels.test_set(task, len(old)),
+    )
     with contextlib.redirect_stdout(io.StringIO()):
-        trainer = few_labels.fine_tune(METHODS[method], task, data, 0, to, steps, chapter.folder / "base")
+        trainer = few_labels.fine_tune(
+            METHODS[method], task, data, 0, to, steps, chapter.folder / "base"
+        )
     trainers[task, method] = trainer
     written = generate(trainer.model, trainer.train.vocabularies, test)
     language = few_labels.TASKS[task].get("language", "en")
-    true = [judge(detokenize(words), scene, language).true for words, scene in zip(written, test.scenes)]
-    print(f"{task:20} {method:16} {100 * mean(true):5.1f} % true; {time.monotonic() - start:.0f} s", flush=True)
+    true = [
+        judge(detokenize(words), scene, language).true
+        for words, scene in zip(written, test.scenes)
+    ]
+    print(
+        f"{task:20} {method:16} {100 * mean(true):5.1f} % true; {time.monotonic() - start:.0f} s",
+        flush=True,
+    )
     for i in chosen:
         pictures, texts, nearest = sheet
         pictures.append(test[i]["image"])
@@ -372,7 +452,15 @@ for task, method in LIVE:
 figure = caption_sheet(*sheet)
 for row, (task, method) in enumerate(LIVE):
     place = figure.axes[4 * row].get_position()
-    figure.text(0.008, (place.y0 + place.y1) / 2, f"{task}: {method}", rotation=90, ha="center", va="center", fontsize=8)
+    figure.text(
+        0.008,
+        (place.y0 + place.y1) / 2,
+        f"{task}: {method}",
+        rotation=90,
+        ha="center",
+        va="center",
+        fontsize=8,
+    )
 chapter.draw(figure, "what the adapted models write")
 
 # %% [markdown]
@@ -393,7 +481,9 @@ def measured(task, method, labels, what=None, longer=1):
 
 
 figure, marks = Figure(figsize=(8.2, 6.6), dpi=100), dict(zip(METHODS, "sv^Do"))
-figure.subplots_adjust(left=0.075, right=0.985, bottom=0.075, top=0.9, hspace=0.24, wspace=0.22)
+figure.subplots_adjust(
+    left=0.075, right=0.985, bottom=0.075, top=0.9, hspace=0.24, wspace=0.22
+)
 highest = max([10, *(r["true"] for r in results if "true" in r)])
 for place, task in enumerate(TASKS, 1):
     axis = figure.add_subplot(2, 2, place, title=task, xscale="log", xlim=(44, 3700))
@@ -401,26 +491,57 @@ for place, task in enumerate(TASKS, 1):
     axis.set_ylabel("CIDEr-D" if task == "photographs" else "% true")
     missing = len(METHODS) * len(COUNTS) * len(few_labels.SEEDS)
     for method in METHODS:
-        points = [(labels, values) for labels in COUNTS if (values := measured(task, method, labels))]
+        points = [
+            (labels, values)
+            for labels in COUNTS
+            if (values := measured(task, method, labels))
+        ]
         x, values = zip(*points) if points else ((), ())
-        line = {"color": COLOURS[method], "marker": marks[method], "ms": 5, "lw": 1.8, "label": method}
+        line = {
+            "color": COLOURS[method],
+            "marker": marks[method],
+            "ms": 5,
+            "lw": 1.8,
+            "label": method,
+        }
         axis.plot(x, [mean(v) for v in values], **line, zorder=3)
-        axis.fill_between(x, [min(v) for v in values], [max(v) for v in values], color=COLOURS[method], alpha=0.18, lw=0)
+        axis.fill_between(
+            x,
+            [min(v) for v in values],
+            [max(v) for v in values],
+            color=COLOURS[method],
+            alpha=0.18,
+            lw=0,
+        )
         missing -= sum(map(len, values))
     if missing:
-        axis.text(0.03, 0.95, f"{missing} of 60 measurements are missing", transform=axis.transAxes, va="top", color="#777777")
+        axis.text(
+            0.03,
+            0.95,
+            f"{missing} of 60 measurements are missing",
+            transform=axis.transAxes,
+            va="top",
+            color="#777777",
+        )
     axis.set_ylim(0, None if task == "photographs" else 1.05 * highest)
     axis.set_xticks(COUNTS, [f"{labels:,}" for labels in COUNTS])
     axis.set_xticks([], minor=True)
     axis.grid(alpha=0.3)
-figure.legend(*axis.get_legend_handles_labels(), ncols=5, loc="upper center", frameon=False)
+figure.legend(
+    *axis.get_legend_handles_labels(), ncols=5, loc="upper center", frameon=False
+)
 chapter.draw(figure, "how many labelled pictures a new task needs")
 for task in TASKS:
     print(f"{task:20}" + "".join(f"{f'{labels:,} pictures':>19}" for labels in COUNTS))
     for method in METHODS:
         cells = [measured(task, method, labels) for labels in COUNTS]
         digits = 2 if task == "photographs" else 1  # CIDEr-D is small here
-        texts = [f"{mean(v):.{digits}f} ({min(v):.{digits}f}–{max(v):.{digits}f})" if v else "–" for v in cells]
+        texts = [
+            f"{mean(v):.{digits}f} ({min(v):.{digits}f}–{max(v):.{digits}f})"
+            if v
+            else "–"
+            for v in cells
+        ]
         print(f"  {method:18}" + "".join(f"{text:>19}" for text in texts))
 
 # %% [markdown]
@@ -429,16 +550,31 @@ for task in TASKS:
 
 # %%
 figure = Figure(figsize=(7.4, 3.2), dpi=100, layout="constrained")
-axis, asked = figure.subplots(), [task for task in TASKS if measured(task, "all", 200, "old")]  # in English
+axis, asked = (
+    figure.subplots(),
+    [task for task in TASKS if measured(task, "all", 200, "old")],
+)  # in English
 axis.axhline(base_true, color="black", lw=1, ls="--", label="the base")
 for i, method in enumerate(METHODS):
-    found = [(n + 0.16 * (i - 2), v) for n, task in enumerate(asked) if (v := measured(task, method, 200, "old"))]
-    axis.bar([x for x, _ in found], [mean(v) for _, v in found], width=0.14, color=COLOURS[method], label=method)
+    found = [
+        (n + 0.16 * (i - 2), v)
+        for n, task in enumerate(asked)
+        if (v := measured(task, method, 200, "old"))
+    ]
+    axis.bar(
+        [x for x, _ in found],
+        [mean(v) for _, v in found],
+        width=0.14,
+        color=COLOURS[method],
+        label=method,
+    )
     for x, v in found:
         axis.plot([x, x], [min(v), max(v)], color="black", lw=1)
         axis.text(x, max(v) + 1.5, f"{mean(v):.1f}", ha="center", fontsize=8)
 axis.set_xticks(range(len(asked)), [f"after {task}" for task in asked])
-axis.set(ylabel="% true of the old scenes", ylim=(0, 100), xlim=(-0.5, len(asked) - 0.5))
+axis.set(
+    ylabel="% true of the old scenes", ylim=(0, 100), xlim=(-0.5, len(asked) - 0.5)
+)
 axis.legend(fontsize=8, ncols=3, loc="upper center")
 chapter.draw(figure, "what is left of the old task after 200 pictures of a new one")
 
@@ -459,58 +595,101 @@ def some(task, vocabularies):
 trainer = trainers["German", "LoRA"]
 adapted = trainer.model.eval()
 batch, question = some("German", trainer.train.vocabularies), some(OLD, vocabularies)
-merged, plain, (loaded, _, _) = copy.deepcopy(adapted), copy.deepcopy(adapted), load_run(trainer.folder)  # which is merged
+merged, plain, (loaded, _, _) = (
+    copy.deepcopy(adapted),
+    copy.deepcopy(adapted),
+    load_run(trainer.folder),
+)  # which is merged
 merge_lora(merged)
 remove_lora(plain)
 english = copy.deepcopy(plain)
 english.decoder.embedding.words = base.decoder.embedding.words
 for model in (loaded, base):
-    model.to(memory_format=trainer.precision.layout)  # as the trained one is, so that sums have the same order
+    model.to(
+        memory_format=trainer.precision.layout
+    )  # as the trained one is, so that sums have the same order
 with torch.no_grad():
     beside = adapted(batch)
-    others = {"merged": merged(batch), "read from the disk, which merges": loaded(batch), "without the change": plain(batch)}
-    one_by_one = [adapted({name: x[i : i + 1] for name, x in batch.items()}) for i in range(32)]
+    others = {
+        "merged": merged(batch),
+        "read from the disk, which merges": loaded(batch),
+        "without the change": plain(batch),
+    }
+    one_by_one = [
+        adapted({name: x[i : i + 1] for name, x in batch.items()}) for i in range(32)
+    ]
     others["control: not merged, but the pictures one by one"] = torch.cat(one_by_one)
-    print(f"the largest difference between logits, which are up to {beside.abs().max():.1f}, and as a share of that:")
+    print(
+        f"the largest difference between logits, which are up to {beside.abs().max():.1f}, and as a share of that:"
+    )
     for name, logits in others.items():
         apart = (logits - beside).abs().max()
         print(f"  {apart:.1e}  {apart / beside.abs().max():.1e}  {name}")
-    print("LoRA taken out and the base's words put back, to the bit the base:", torch.equal(english(question), base(question)))
+    print(
+        "LoRA taken out and the base's words put back, to the bit the base:",
+        torch.equal(english(question), base(question)),
+    )
 
 seconds = {"without LoRA": [], "LoRA beside": [], "LoRA merged": []}
-for _ in range(chapter.choose(30, fast=2)):  # in turn, so that what else the machine does meets all three
+for _ in range(
+    chapter.choose(30, fast=2)
+):  # in turn, so that what else the machine does meets all three
     for name, model in zip(seconds, (plain, adapted, merged)):
         start = time.perf_counter()
         with torch.no_grad():
             model(batch).sum().item()  # waits for the result
         seconds[name].append(time.perf_counter() - start)
 for name, times in seconds.items():
-    print(f"a forward pass, {name}: {1000 * median(times):.1f} ms, × {median(times) / median(seconds['without LoRA']):.2f}")
-sizes = [(to / "best.pt").stat().st_size for to in (chapter.folder / "base", trainer.folder)]
+    print(
+        f"a forward pass, {name}: {1000 * median(times):.1f} ms, × {median(times) / median(seconds['without LoRA']):.2f}"
+    )
+sizes = [
+    (to / "best.pt").stat().st_size for to in (chapter.folder / "base", trainer.folder)
+]
 words = 4 * adapted.decoder.embedding.words.weight.numel()
-print(f"on disk: the base {sizes[0]:,} bytes, the German LoRA {sizes[1]:,}, of which its words {words:,}")
+print(
+    f"on disk: the base {sizes[0]:,} bytes, the German LoRA {sizes[1]:,}, of which its words {words:,}"
+)
 
 # %% [markdown]
 # ## What to notice
 
 # %%
-print("with 200 pictures     from nothing    best of the others    ratio   pictures with which from nothing is as good")
+print(
+    "with 200 pictures     from nothing    best of the others    ratio   pictures with which from nothing is as good"
+)
 for task in TASKS:
     alone = {n: mean(v) for n in COUNTS if (v := measured(task, "from nothing", n))}
-    others = {m: mean(v) for m in METHODS if m != "from nothing" and (v := measured(task, m, 200))}
+    others = {
+        m: mean(v)
+        for m in METHODS
+        if m != "from nothing" and (v := measured(task, m, 200))
+    }
     if others and 200 in alone:
         best = max(others, key=others.get)
         ratio = f"{others[best] / alone[200]:.1f}" if alone[200] else "–"
-        reach = next((f"{n:,}" for n in alone if alone[n] >= others[best]), f"more than {max(alone):,}")
-        print(f"{task:20} {alone[200]:13.2f}    {best:14} {others[best]:5.2f}    {ratio:>4}    {reach}")
+        reach = next(
+            (f"{n:,}" for n in alone if alone[n] >= others[best]),
+            f"more than {max(alone):,}",
+        )
+        print(
+            f"{task:20} {alone[200]:13.2f}    {best:14} {others[best]:5.2f}    {ratio:>4}    {reach}"
+        )
 [gradual] = few_labels.GRADUALLY
 for task in TASKS[:3]:
     if values := measured(task, gradual, 200):
-        print(f"{gradual}, 200 pictures: {task:20} {mean(values):5.2f}, all at once {mean(measured(task, 'all', 200)):5.2f}")
+        print(
+            f"{gradual}, 200 pictures: {task:20} {mean(values):5.2f}, all at once {mean(measured(task, 'all', 200)):5.2f}"
+        )
 print("the control: four times as many steps, one seed")
 for task in TASKS[:3]:
-    for r in sorted((r for r in results if r["task"] == task and r["longer"] == 4), key=lambda r: r["labels"]):
-        print(f"{task:20} {r['method']:16} {r['labels']:5,} pictures: {r['true']:4.1f} %")
+    for r in sorted(
+        (r for r in results if r["task"] == task and r["longer"] == 4),
+        key=lambda r: r["labels"],
+    ):
+        print(
+            f"{task:20} {r['method']:16} {r['labels']:5,} pictures: {r['true']:4.1f} %"
+        )
 
 # %% [markdown]
 # | | hoped for | measured |

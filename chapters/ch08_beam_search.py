@@ -37,7 +37,12 @@ from mmscratch.decoding import (
 from mmscratch.engine.devices import pick_device
 from mmscratch.metrics import ConfidenceInterval, bleu, bootstrap, caption_scores
 from mmscratch.plots import search_tree
-from mmscratch.pretraining import extract_features, labelled_scenes, pretrained_cnn, train_captioner
+from mmscratch.pretraining import (
+    extract_features,
+    labelled_scenes,
+    pretrained_cnn,
+    train_captioner,
+)
 from mmscratch.recurrent import LSTMDecoder
 from mmscratch.text import BOS, EOS, SPECIALS, Vocabulary, detokenize, tokenize
 from mmscratch.vision import ImageEncoder
@@ -77,7 +82,13 @@ chapter.draw(drawings.all_sentences(TABLE), "greedy takes the wrong turn")
 # "two" has nearly all of its probability in one. Greedy has decided before it could see that.
 
 # %%
-sentences = sorted(((p * TABLE[first,][second], first, second) for first, p in TABLE[()].items() for second in TABLE[first,]))
+sentences = sorted(
+    (
+        (p * TABLE[first,][second], first, second)
+        for first, p in TABLE[()].items()
+        for second in TABLE[first,]
+    )
+)
 for p, *words in reversed(sentences):
     print(f"{p:.2f} {' '.join(words)}")
 
@@ -92,11 +103,23 @@ def beams_by_hand(following, num_beams, max_length, length_penalty=0.0):
     """following: the words so far -> {next word: its log-probability}. The best sentence: (score, log-probability, words)."""
     beams, found = [(0.0, ())], []
     for length in range(1, max_length + 1):
-        longer = [(total + log_p, (*words, word)) for total, words in beams for word, log_p in following(words).items()]
+        longer = [
+            (total + log_p, (*words, word))
+            for total, words in beams
+            for word, log_p in following(words).items()
+        ]
         longer = sorted(longer, reverse=True)[: 2 * num_beams]
-        ended = {words for _, words in longer if words[-1] == EOS or length == max_length}
-        found += [(total / length**length_penalty, total, words) for total, words in longer[:num_beams] if words in ended]
-        beams = [(total, words) for total, words in longer if words not in ended][:num_beams]
+        ended = {
+            words for _, words in longer if words[-1] == EOS or length == max_length
+        }
+        found += [
+            (total / length**length_penalty, total, words)
+            for total, words in longer[:num_beams]
+            if words in ended
+        ]
+        beams = [(total, words) for total, words in longer if words not in ended][
+            :num_beams
+        ]
     return max(found)
 
 
@@ -106,7 +129,9 @@ def following(words):
 
 for num_beams in (1, 2):
     _, total, words = beams_by_hand(following, num_beams, max_length=2)
-    print(f"{num_beams} beam{'s' * (num_beams > 1)}: {' '.join(words)}, {exp(total):.2f}")
+    print(
+        f"{num_beams} beam{'s' * (num_beams > 1)}: {' '.join(words)}, {exp(total):.2f}"
+    )
 
 # %% [markdown]
 # One beam is greedy search. Two beams keep "two" alive for a step, and that is enough. (What the length penalty is, and why
@@ -123,31 +148,49 @@ def random_table(seed, words="ABCDE", length=3):
     for t in range(length):
         for beginning in product(words, repeat=t):
             parts = [draw.random() for _ in words]
-            table[beginning] = {word: log(part / sum(parts)) for word, part in zip(words, parts)}
+            table[beginning] = {
+                word: log(part / sum(parts)) for word, part in zip(words, parts)
+            }
     return table
 
 
 tables, worse = [random_table(seed) for seed in range(1000)], []
-greedy, two, all_of_them = ([beams_by_hand(table.get, k, 3)[1:] for table in tables] for k in (1, 2, 125))
+greedy, two, all_of_them = (
+    [beams_by_hand(table.get, k, 3)[1:] for table in tables] for k in (1, 2, 125)
+)
 worse = [i for i in range(1000) if two[i][0] < greedy[i][0] - 1e-9]
 better = sum(t[0] > g[0] + 1e-9 for t, g in zip(two, greedy))
 same = len(tables) - better - len(worse)
-print(f"of 1,000 tables, two beams are better than greedy on {better}, the same on {same}, worse on {len(worse)}")
+print(
+    f"of 1,000 tables, two beams are better than greedy on {better}, the same on {same}, worse on {len(worse)}"
+)
 for name, found in (("greedy", greedy), ("two beams", two)):
-    print(f"{name}: the most probable sentence on {sum(f[1] == a[1] for f, a in zip(found, all_of_them))}")
+    print(
+        f"{name}: the most probable sentence on {sum(f[1] == a[1] for f, a in zip(found, all_of_them))}"
+    )
 
 
 def walk(table, words):
     """The words, each with the probability of all up to it."""
-    return " → ".join(f"{words[t]} {exp(sum(table[words[:i]][words[i]] for i in range(t + 1))):.3f}" for t in range(3))
+    return " → ".join(
+        f"{words[t]} {exp(sum(table[words[:i]][words[i]] for i in range(t + 1))):.3f}"
+        for t in range(3)
+    )
 
 
 i = max(worse, key=lambda i: greedy[i][0] - two[i][0])
 table = tables[i]
 kept = sorted(table[()], key=table[()].get)[-2:]
-second = sorted(((table[()][a] + table[a,][b], a, b) for a in kept for b in table[a,]), reverse=True)
-print(f"\nin table {i}: greedy search    {walk(table, greedy[i][1])}\n{'':13} two beams        {walk(table, two[i][1])}")
-print("the beginnings of two words: " + ", ".join(f"{a} {b} {exp(total):.3f}" for total, a, b in second[:3]))
+second = sorted(
+    ((table[()][a] + table[a,][b], a, b) for a in kept for b in table[a,]), reverse=True
+)
+print(
+    f"\nin table {i}: greedy search    {walk(table, greedy[i][1])}\n{'':13} two beams        {walk(table, two[i][1])}"
+)
+print(
+    "the beginnings of two words: "
+    + ", ".join(f"{a} {b} {exp(total):.3f}" for total, a, b in second[:3])
+)
 
 # %% [markdown]
 # After two words, greedy's beginning is third of three, and dropped. Its third word would have been good; the two that
@@ -196,14 +239,20 @@ class TableDecoder:
     """A decoder whose probabilities stand in a table, and whose state is the words so far."""
 
     def __init__(self, table):
-        self.table, self.vocabulary = table, Vocabulary(sorted({word for row in table.values() for word in row}))
+        self.table, self.vocabulary = (
+            table,
+            Vocabulary(sorted({word for row in table.values() for word in row})),
+        )
 
     def start(self, memory):
         return [None] * len(memory.tokens)
 
     def step(self, token, state):
         logits = torch.full((len(token), len(self.vocabulary)), -1e9)
-        state = [() if words is None else (*words, self.vocabulary.words[i]) for words, i in zip(state, token.tolist())]
+        state = [
+            () if words is None else (*words, self.vocabulary.words[i])
+            for words, i in zip(state, token.tolist())
+        ]
         for row, words in zip(logits, state):
             for word, log_p in self.table.get(words, {}).items():
                 row[self.vocabulary.index[word]] = log_p
@@ -213,7 +262,9 @@ class TableDecoder:
         return [state[i] for i in index.tolist()]
 
 
-nothing = Memory(torch.zeros(1, 1, 1), torch.ones(1, 1, dtype=torch.bool))  # these decoders look at no picture
+nothing = Memory(
+    torch.zeros(1, 1, 1), torch.ones(1, 1, dtype=torch.bool)
+)  # these decoders look at no picture
 
 
 def library(table, num_beams, length, **options):
@@ -225,8 +276,14 @@ def library(table, num_beams, length, **options):
 stars = {words: following(words) for words in TABLE}
 assert [library(stars, k, 2) for k in (1, 2)] == [("a", "star"), ("two", "stars")]
 some = [*worse, *range(chapter.choose(100, fast=10))]
-assert all(library(tables[i], 1, 3) == greedy[i][1] and library(tables[i], 2, 3) == two[i][1] for i in some)
-assert all(library(tables[i], 2, 3, keep_greedy=True) == max(greedy[i], two[i])[1] for i in some)
+assert all(
+    library(tables[i], 1, 3) == greedy[i][1] and library(tables[i], 2, 3) == two[i][1]
+    for i in some
+)
+assert all(
+    library(tables[i], 2, 3, keep_greedy=True) == max(greedy[i], two[i])[1]
+    for i in some
+)
 print(
     f"by hand and the library's agree on {1 + len(some)} tables; with keep_greedy=True, two beams are never worse than greedy"
 )
@@ -242,13 +299,20 @@ print(
 
 # %%
 device = pick_device()
-cnn = pretrained_cnn(folder(2, chapter.fast) / "cnn.pt", chapter.choose(30_000, fast=640))
+cnn = pretrained_cnn(
+    folder(2, chapter.fast) / "cnn.pt", chapter.choose(30_000, fast=640)
+)
 count = chapter.choose(16_000, fast=64)
 sentences = [[tokenize(c) for c in captions(Scene(i))] for i in range(count)]
 vocabulary = Vocabulary.build(sentence for five in sentences for sentence in five)
-targets = [[torch.tensor([*vocabulary.encode(sentence), EOS]) for sentence in five] for five in sentences]
+targets = [
+    [torch.tensor([*vocabulary.encode(sentence), EOS]) for sentence in five]
+    for five in sentences
+]
 draw, missing = random.Random(0), torch.tensor([EOS])
-with_gaps = [[missing if draw.random() < 0.05 else target for target in five] for five in targets]
+with_gaps = [
+    [missing if draw.random() < 0.05 else target for target in five] for five in targets
+]
 grids = extract_features(cnn, labelled_scenes("train", count)[0])  # (N, 128, 4, 4)
 
 images, _ = labelled_scenes("test", chapter.choose(1000, fast=20))
@@ -263,10 +327,24 @@ def train(name, pictures, epochs, targets):
     encoder = ImageEncoder(cnn, 128, image_size=64).to(device)
     decoder = LSTMDecoder(len(vocabulary), 128, 256).to(device)
     shuffle, start = torch.Generator().manual_seed(0), time.monotonic()
-    train_captioner(decoder, encoder, grids[:pictures], targets[:pictures], epochs, 16, 3e-3, generator=shuffle)
-    print(f"{name}: {pictures * epochs:,} captions in {time.monotonic() - start:.0f} s", flush=True)
+    train_captioner(
+        decoder,
+        encoder,
+        grids[:pictures],
+        targets[:pictures],
+        epochs,
+        16,
+        3e-3,
+        generator=shuffle,
+    )
+    print(
+        f"{name}: {pictures * epochs:,} captions in {time.monotonic() - start:.0f} s",
+        flush=True,
+    )
     with torch.no_grad():
-        return decoder.eval(), [encoder.eval().encode_features(grid) for grid in test_grids.split(100)]
+        return decoder.eval(), [
+            encoder.eval().encode_features(grid) for grid in test_grids.split(100)
+        ]
 
 
 models = {
@@ -288,9 +366,15 @@ decoder, memories = models["good"]
 def following_of(memory):
     @torch.no_grad()
     def following(words):
-        logits = decoder(torch.tensor([[BOS, *words]], device=device), memory)[0, -1]  # (V,)
+        logits = decoder(torch.tensor([[BOS, *words]], device=device), memory)[
+            0, -1
+        ]  # (V,)
         log_probs = enumerate(logits.log_softmax(-1).tolist())
-        return {word: log_p for word, log_p in log_probs if word == EOS or word >= len(SPECIALS)}
+        return {
+            word: log_p
+            for word, log_p in log_probs
+            if word == EOS or word >= len(SPECIALS)
+        }
 
     return following
 
@@ -305,10 +389,17 @@ for i, length_penalty in checked:
     score, _, words = beams_by_hand(following_of(only(i)), 3, longest, length_penalty)
     options = SearchOptions(length_penalty)
     ((best,),) = beam_search(decoder, only(i), 3, longest, options)
-    assert best.tokens == [word for word in words if word != EOS] and abs(best.score - score) < 1e-4
+    assert (
+        best.tokens == [word for word in words if word != EOS]
+        and abs(best.score - score) < 1e-4
+    )
 print(f"by hand and the library's agree in {len(checked)} searches")
-one_beam = [best for memory in memories for (best,) in beam_search(decoder, memory, 1, longest)]
-assert [h.tokens for h in one_beam] == [h.tokens for memory in memories for h in greedy_search(decoder, memory, longest)]
+one_beam = [
+    best for memory in memories for (best,) in beam_search(decoder, memory, 1, longest)
+]
+assert [h.tokens for h in one_beam] == [
+    h.tokens for memory in memories for h in greedy_search(decoder, memory, longest)
+]
 print(f"one beam is greedy search, on all of {len(one_beam)} pictures")
 
 
@@ -335,11 +426,19 @@ def run(name, num_beams, length_penalty, **options):
 
 
 def judged(written):
-    return np.array([100.0 * judge(detokenize(words), scene).true for words, scene in zip(written, scenes)])
+    return np.array(
+        [
+            100.0 * judge(detokenize(words), scene).true
+            for words, scene in zip(written, scenes)
+        ]
+    )
 
 
 BEAMS = (1, 2, 3, 5, 10, 20)
-runs = {(name, penalty, k): run(name, k, penalty) for name, penalty, k in product(models, (0.0, 1.0), BEAMS)}
+runs = {
+    (name, penalty, k): run(name, k, penalty)
+    for name, penalty, k in product(models, (0.0, 1.0), BEAMS)
+}
 
 # %% [markdown]
 # ## Look
@@ -399,15 +498,29 @@ print(f"{'five samples a picture':24} true, %   BLEU-4   different ones   log P"
 samples = {}
 for way, options in WAYS.items():
     dice = torch.Generator(device).manual_seed(0)
-    drawn = [[h for m in memories for h in sample(decoder, m, longest, **options, generator=dice)] for _ in range(5)]
+    drawn = [
+        [
+            h
+            for m in memories
+            for h in sample(decoder, m, longest, **options, generator=dice)
+        ]
+        for _ in range(5)
+    ]
     samples[way] = [[vocabulary.decode(h.tokens) for h in found] for found in drawn]
     true = mean(judged(written).mean() for written in samples[way])
-    different = mean(len({tuple(words) for words in five}) for five in zip(*samples[way]))
+    different = mean(
+        len({tuple(words) for words in five}) for five in zip(*samples[way])
+    )
     score = mean(bleu(written, references).score for written in samples[way])
     log_prob = mean(h.log_prob for found in drawn for h in found)
     print(f"{way:24} {true:7.1f} {score:8.1f} {different:16.1f} {log_prob:7.1f}")
-score, log_prob = bleu(greedy.words, references).score, mean(h.log_prob for h in greedy.found)
-print(f"{'greedy search':24} {greedy.true.mean():7.1f} {score:8.1f} {1:16.1f} {log_prob:7.1f}")
+score, log_prob = (
+    bleu(greedy.words, references).score,
+    mean(h.log_prob for h in greedy.found),
+)
+print(
+    f"{'greedy search':24} {greedy.true.mean():7.1f} {score:8.1f} {1:16.1f} {log_prob:7.1f}"
+)
 for way in list(WAYS)[:3]:
     print(f"\n{way}, the picture above that is hard:")
     for written in samples[way][:3]:
@@ -435,10 +548,22 @@ for penalty, k in product((0.0, 1.0), BEAMS):
 figure = Figure(figsize=(8, 4.6), dpi=100, layout="constrained")
 for axis, name in zip(figure.subplots(2, 3).flat, table[0.0, 1]):
     for penalty, colour, shift in ((0.0, BLUE, -0.08), (1.0, ORANGE, 0.08)):
-        places, values = [n + shift for n in range(len(BEAMS))], [table[penalty, k][name] for k in BEAMS]
-        style = {"color": colour, "marker": "o", "ms": 4, "lw": 1.2, "label": f"length penalty {penalty:.0f}"}
+        places, values = (
+            [n + shift for n in range(len(BEAMS))],
+            [table[penalty, k][name] for k in BEAMS],
+        )
+        style = {
+            "color": colour,
+            "marker": "o",
+            "ms": 4,
+            "lw": 1.2,
+            "label": f"length penalty {penalty:.0f}",
+        }
         if isinstance(values[0], ConfidenceInterval):
-            spread = [[v.score - v.low for v in values], [v.high - v.score for v in values]]
+            spread = [
+                [v.score - v.low for v in values],
+                [v.high - v.score for v in values],
+            ]
             axis.errorbar(places, [v.score for v in values], spread, capsize=2, **style)
         else:
             axis.plot(places, values, **style)
@@ -451,11 +576,18 @@ figure.axes[3].legend(fontsize=8)
 chapter.draw(figure, "quality length and time by number of beams")
 
 # %%
-print("penalty  beams   true, %             BLEU-4              CIDEr-D               log P  words  time   score")
+print(
+    "penalty  beams   true, %             BLEU-4              CIDEr-D               log P  words  time   score"
+)
 for (penalty, k), row in table.items():
     *quality, log_prob, length, seconds, score = row.values()
-    shown = "".join(f"{f'{e.score:.{d}f} [{e.low:.{d}f}, {e.high:.{d}f}]':20}" for e, d in zip(quality, (1, 1, 2)))
-    print(f"{penalty:5.0f} {k:8}   {shown}{log_prob:7.3f} {length:6.2f} {seconds:5.1f} {score:7.3f}")
+    shown = "".join(
+        f"{f'{e.score:.{d}f} [{e.low:.{d}f}, {e.high:.{d}f}]':20}"
+        for e, d in zip(quality, (1, 1, 2))
+    )
+    print(
+        f"{penalty:5.0f} {k:8}   {shown}{log_prob:7.3f} {length:6.2f} {seconds:5.1f} {score:7.3f}"
+    )
 print("\nhow much more is true, in %, on the same pictures:")
 PAIRS = {0.0: ((2, 1), (5, 1), (20, 1), (20, 2)), 1.0: ((2, 1), (20, 1), (20, 2))}
 AGAINST = [("good", penalty, *pair) for penalty in PAIRS for pair in PAIRS[penalty]]
@@ -470,11 +602,19 @@ for name, penalty, many, few in AGAINST:
 print("\nfaults, good, penalty 0:")
 for k in (1, 2, 5, 20):
     faults = judge_captions(runs["good", 0.0, k].words, scenes).faults
-    print(f"{k:2} beams: " + ", ".join(f"{fault} {n}" for fault, n in faults.most_common()))
+    print(
+        f"{k:2} beams: "
+        + ", ".join(f"{fault} {n}" for fault, n in faults.most_common())
+    )
 log_probs = {k: [h.log_prob for h in runs["good", 0.0, k].found] for k in BEAMS}
-missed = {k: sum(best - p > 1e-4 for best, p in zip(log_probs[20], log_probs[k])) for k in BEAMS}
+missed = {
+    k: sum(best - p > 1e-4 for best, p in zip(log_probs[20], log_probs[k]))
+    for k in BEAMS
+}
 lost = {k: sum(g - p > 1e-4 for g, p in zip(log_probs[1], log_probs[k])) for k in BEAMS}
-print(f"\nless probable than what 20 beams find: {missed}\nless probable than what greedy search finds: {lost}")
+print(
+    f"\nless probable than what 20 beams find: {missed}\nless probable than what greedy search finds: {lost}"
+)
 
 # %% [markdown]
 # **The length penalty**, with five beams. In BLEU the **brevity penalty** (chapter 9) makes a set of captions pay that is
@@ -484,21 +624,41 @@ print(f"\nless probable than what 20 beams find: {missed}\nless probable than wh
 PENALTIES = (-1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 4.0)
 by_penalty = {a: runs.get(("good", a, 5)) or run("good", 5, a) for a in PENALTIES}
 alone = [[five[i % 5]] for i, five in enumerate(references)]
-print("length penalty   words   true, %   BLEU-4 (brevity)   with one reference (brevity)")
+print(
+    "length penalty   words   true, %   BLEU-4 (brevity)   with one reference (brevity)"
+)
 rows = {}
 for a, r in by_penalty.items():
     all_five, one = bleu(r.words, references), bleu(r.words, alone)
     rows[a] = mean(map(len, r.words)), r.true.mean(), all_five.score, one.score
-    scores = f"{all_five.score:9.1f} ({all_five.bp:.3f}) {one.score:13.1f} ({one.bp:.3f})"
+    scores = (
+        f"{all_five.score:9.1f} ({all_five.bp:.3f}) {one.score:13.1f} ({one.bp:.3f})"
+    )
     print(f"{a:10} {rows[a][0]:12.2f} {rows[a][1]:8.1f} {scores}")
 print(f"with a penalty of 4: {detokenize(by_penalty[4.0].words[easy])}")
-print(f"the references: {mean(len(words) for five in references for words in five):.2f} words")
+print(
+    f"the references: {mean(len(words) for five in references for words in five):.2f} words"
+)
 
 figure = Figure(figsize=(8, 2.7), dpi=100, layout="constrained")
-for axis, name, n in zip(figure.subplots(1, 3), ("words", "true, %", "BLEU-4"), range(3)):
-    axis.plot(range(len(PENALTIES)), [row[n] for row in rows.values()], "o-", color=BLUE, label="five references")
+for axis, name, n in zip(
+    figure.subplots(1, 3), ("words", "true, %", "BLEU-4"), range(3)
+):
+    axis.plot(
+        range(len(PENALTIES)),
+        [row[n] for row in rows.values()],
+        "o-",
+        color=BLUE,
+        label="five references",
+    )
     if name == "BLEU-4":
-        axis.plot(range(len(PENALTIES)), [row[3] for row in rows.values()], "o-", color=ORANGE, label="one reference")
+        axis.plot(
+            range(len(PENALTIES)),
+            [row[3] for row in rows.values()],
+            "o-",
+            color=ORANGE,
+            label="one reference",
+        )
         axis.legend(fontsize=8)
     axis.set_xticks(range(len(PENALTIES)), [f"{a:g}" for a in PENALTIES], fontsize=8)
     axis.set(title=name, xlabel="length penalty", ylim=(0, None))
@@ -515,9 +675,21 @@ chapter.draw(figure, "the length penalty and what it does")
 for name in ("weak", "gaps"):
     model, seen = models[name]
     with torch.no_grad():
-        first = torch.cat([model.step(torch.full((len(m.tokens),), BOS, device=device), model.start(m))[0] for m in seen])
-    empty, written = first.softmax(-1)[:, EOS].mean(), mean(exp(h.log_prob) for h in runs[name, 0.0, 1].found)
-    print(f"{name}: the mean probability of the empty sentence is {empty:.3f}, of greedy search's {written:.3f}")
+        first = torch.cat(
+            [
+                model.step(
+                    torch.full((len(m.tokens),), BOS, device=device), model.start(m)
+                )[0]
+                for m in seen
+            ]
+        )
+    empty, written = (
+        first.softmax(-1)[:, EOS].mean(),
+        mean(exp(h.log_prob) for h in runs[name, 0.0, 1].found),
+    )
+    print(
+        f"{name}: the mean probability of the empty sentence is {empty:.3f}, of greedy search's {written:.3f}"
+    )
 PANELS = {
     "true, %": lambda r: r.true.mean(),
     "empty, %": lambda r: 100 * mean(not words for words in r.words),
@@ -531,7 +703,14 @@ LINES = (
 figure = Figure(figsize=(8, 2.9), dpi=100, layout="constrained")
 for axis, (title, value) in zip(figure.subplots(1, 3), PANELS.items()):
     for name, penalty, colour, label in LINES:
-        axis.plot(range(len(BEAMS)), [value(runs[name, penalty, k]) for k in BEAMS], "o-", ms=4, color=colour, label=label)
+        axis.plot(
+            range(len(BEAMS)),
+            [value(runs[name, penalty, k]) for k in BEAMS],
+            "o-",
+            ms=4,
+            color=colour,
+            label=label,
+        )
     axis.set_xticks(range(len(BEAMS)), BEAMS)
     axis.set_title(title, fontsize=10)
     axis.set_xlabel("beams")
@@ -545,10 +724,16 @@ for (name, penalty, k), r in {**runs, ("gaps", 0.0, "20*"): without_empty}.items
     if name != "good":
         true, empty, log_prob = (value(r) for value in PANELS.values())
         score = bleu(r.words, references)
-        print(f"{name} {penalty:8.0f} {k:>7} {true:8.1f} {empty:9.1f} {log_prob:9.3f} {score.score:7.1f} ({score.bp:.3f})")
+        print(
+            f"{name} {penalty:8.0f} {k:>7} {true:8.1f} {empty:9.1f} {log_prob:9.3f} {score.score:7.1f} ({score.bp:.3f})"
+        )
 print("* with min_length=1: no sentence may be empty")
 more = runs["gaps", 0.0, 20].true - runs["gaps", 0.0, 2].true
-print("gaps, penalty 0: 20 beams against 2: {:+.1f} [{:+.1f}, {:+.1f}] % true".format(more.mean(), *bootstrap(more)))
+print(
+    "gaps, penalty 0: 20 beams against 2: {:+.1f} [{:+.1f}, {:+.1f}] % true".format(
+        more.mean(), *bootstrap(more)
+    )
+)
 
 # %% [markdown]
 # **A wider search finds what is more probable.** With no length penalty, the mean log-probability rises with the beams, from

@@ -40,7 +40,12 @@ from mmscratch.metrics import (
     rouge_l,
     sentence_bleu,
 )
-from mmscratch.pretraining import extract_features, labelled_scenes, pretrained_cnn, train_captioner
+from mmscratch.pretraining import (
+    extract_features,
+    labelled_scenes,
+    pretrained_cnn,
+    train_captioner,
+)
 from mmscratch.recurrent import LSTMDecoder
 from mmscratch.text import BOS, EOS, Vocabulary, detokenize, tokenize
 from mmscratch.vision import ImageEncoder
@@ -104,11 +109,20 @@ def found(hypothesis, references, n, clip=True):
     return right, max(len(hypothesis) - n + 1, 0)
 
 
-for text in ("there is a big yellow sun left of a small red cow", "a a a a a a a a a a a", "a big yellow skull"):
+for text in (
+    "there is a big yellow sun left of a small red cow",
+    "a a a a a a a a a a a",
+    "a big yellow skull",
+):
     tokens = tokenize(text)
     for clip in (False, True):
-        fractions = ["{}/{}".format(*found(tokens, references, n, clip)) for n in range(1, 5)]
-        print(f"{text:50} {'clipped' if clip else '':8} " + " ".join(f"{fraction:>6}" for fraction in fractions))
+        fractions = [
+            "{}/{}".format(*found(tokens, references, n, clip)) for n in range(1, 5)
+        ]
+        print(
+            f"{text:50} {'clipped' if clip else '':8} "
+            + " ".join(f"{fraction:>6}" for fraction in fractions)
+        )
 
 # %% [markdown]
 # **Clipping.** "a a a …" has only right words: 11 of 11. But no reference says "a" more than twice. So a word counts at
@@ -129,7 +143,10 @@ for text in ("there is a big yellow sun left of a small red cow", "a a a a a a a
 # %%
 def count_up(hypothesis, references):
     """Of one sentence: its length, the closest reference's (the shorter on a tie), four counts, four totals."""
-    closest = min((abs(len(reference) - len(hypothesis)), len(reference)) for reference in references)[1]
+    closest = min(
+        (abs(len(reference) - len(hypothesis)), len(reference))
+        for reference in references
+    )[1]
     counts, totals = zip(*(found(hypothesis, references, n) for n in range(1, 5)))
     return [len(hypothesis), closest, *counts, *totals]
 
@@ -205,9 +222,20 @@ def weight(ngram):
     return math.log(frequencies.documents / max(1, frequencies.counts[ngram]))
 
 
-for text in ("a", "big", "left of", "red", "cow", "red cow", "big yellow skull", "a small red cow"):
+for text in (
+    "a",
+    "big",
+    "left of",
+    "red",
+    "cow",
+    "red cow",
+    "big yellow skull",
+    "a small red cow",
+):
     ngram = tuple(text.split())
-    print(f"{text:20} in the references of {frequencies.counts[ngram]:5,} of {count:,} pictures, weight {weight(ngram):.2f}")
+    print(
+        f"{text:20} in the references of {frequencies.counts[ngram]:5,} of {count:,} pictures, weight {weight(ngram):.2f}"
+    )
 
 
 # %%
@@ -215,11 +243,20 @@ def cider_of(hypothesis, references):
     total = 0
     for reference in references:
         for n in range(1, 5):
-            h, r = ({ngram: c * weight(ngram) for ngram, c in Counter(ngrams(t, n)).items()} for t in (hypothesis, reference))
-            product = sum(min(h[ngram], r[ngram]) * r[ngram] for ngram in h.keys() & r.keys())
+            h, r = (
+                {ngram: c * weight(ngram) for ngram, c in Counter(ngrams(t, n)).items()}
+                for t in (hypothesis, reference)
+            )
+            product = sum(
+                min(h[ngram], r[ngram]) * r[ngram] for ngram in h.keys() & r.keys()
+            )
             norms = math.hypot(*h.values()) * math.hypot(*r.values())
             if norms:
-                total += product / norms * math.exp(-((len(hypothesis) - len(reference)) ** 2) / (2 * 6**2))
+                total += (
+                    product
+                    / norms
+                    * math.exp(-((len(hypothesis) - len(reference)) ** 2) / (2 * 6**2))
+                )
     return 10 * total / (4 * len(references))
 
 
@@ -242,10 +279,22 @@ four = [[c for k, c in enumerate(five) if k != i % 5] for i, five in enumerate(w
 frequencies = document_frequencies(four)
 counted = [count_up(h, refs) for h, refs in zip(held, four)]
 assert (bleu_statistics(held, four) == counted).all()
-assert abs(bleu(held, four, "none").score - bleu_of([sum(column) for column in zip(*counted)])) < 1e-9
-assert np.allclose(rouge_l(held, four).scores, [rouge_of(h, refs) for h, refs in zip(held, four)])
-assert np.allclose(cider_d(held, four).scores, [cider_of(h, refs) for h, refs in zip(held, four)])
-print(f"by hand and the library's agree on {len(held):,} captions, for BLEU, ROUGE-L and CIDEr-D")
+assert (
+    abs(
+        bleu(held, four, "none").score
+        - bleu_of([sum(column) for column in zip(*counted)])
+    )
+    < 1e-9
+)
+assert np.allclose(
+    rouge_l(held, four).scores, [rouge_of(h, refs) for h, refs in zip(held, four)]
+)
+assert np.allclose(
+    cider_d(held, four).scores, [cider_of(h, refs) for h, refs in zip(held, four)]
+)
+print(
+    f"by hand and the library's agree on {len(held):,} captions, for BLEU, ROUGE-L and CIDEr-D"
+)
 
 # %% [markdown]
 # That could still be the same error twice. So the tests hold `bleu` to sacrebleu, and all three to pycocoevalcap, which
@@ -275,7 +324,9 @@ def false_caption(sentences, scene, kind, draw):
     for words in sentences:
         for i, word in enumerate(words):
             group = next((group for group in GROUPS[kind] if word in group), [])
-            changed += [[*words[:i], other, *words[i + 1 :]] for other in group if other != word]
+            changed += [
+                [*words[:i], other, *words[i + 1 :]] for other in group if other != word
+            ]
     draw.shuffle(changed)
     for words in changed:
         judgement = judge(detokenize(words), scene)
@@ -291,14 +342,21 @@ for i, scene in enumerate(scenes):
         few_very[i] = held[i - 1]
     else:
         many_little[i] = false_caption([held[i]], scene, "colour", draw)
-SYSTEMS = {"few are bad, and very bad": few_very, "many are bad, each a little": many_little}
+SYSTEMS = {
+    "few are bad, and very bad": few_very,
+    "many are bad, each a little": many_little,
+}
 three = [h for h, scene in zip(held, scenes) if len(scene.objects) == 3]
 words = sum(map(len, three)) / sum(map(len, held))
-print(f"captions of three things: {len(three) / count:.1%} of the captions, {words:.1%} of the words")
+print(
+    f"captions of three things: {len(three) / count:.1%} of the captions, {words:.1%} of the words"
+)
 print(f"{'':30} corpus BLEU   mean of sentences   true")
 for name, texts in SYSTEMS.items():
     sentences = mean(sentence_bleu(h, refs).score for h, refs in zip(texts, four))
-    print(f"{name:30} {bleu(texts, four).score:11.1f} {sentences:19.1f} {judge_captions(texts, scenes).fractions[3]:5.1f} %")
+    print(
+        f"{name:30} {bleu(texts, four).score:11.1f} {sentences:19.1f} {judge_captions(texts, scenes).fractions[3]:5.1f} %"
+    )
 
 # %% [markdown]
 # **What counts as a word?** People write "A big red star." Models write what their tokenizer left. Here is one system, with
@@ -307,20 +365,33 @@ for name, texts in SYSTEMS.items():
 # a comma is a word, or `caption_tokenize`, the one of the COCO evaluation, which drops all punctuation.
 
 # %%
-TOKENIZERS = {"at spaces": str.split, "tokenize": tokenize, "caption_tokenize": caption_tokenize}
+TOKENIZERS = {
+    "at spaces": str.split,
+    "tokenize": tokenize,
+    "caption_tokenize": caption_tokenize,
+}
 WRITINGS = {
     "A cat, a star.": lambda text: text[0].upper() + text[1:] + ".",
     "a cat, a star": str,
     "a cat a star": lambda text: text.replace(",", "").replace(":", ""),
 }
 wrong = set(draw.sample(range(count), 3 * count // 10))
-faulty = [false_caption([h], s, "colour", draw) if i in wrong else h for i, (h, s) in enumerate(zip(held, scenes))]
+faulty = [
+    false_caption([h], s, "colour", draw) if i in wrong else h
+    for i, (h, s) in enumerate(zip(held, scenes))
+]
 print("BLEU-4 and CIDEr-D   " + "".join(f"{name:>20}" for name in WRITINGS))
 as_people = WRITINGS["A cat, a star."]
 for name, split in TOKENIZERS.items():
     refs = [[split(as_people(detokenize(r))) for r in refs] for refs in four]
-    texts = {writing: [split(change(detokenize(h))) for h in faulty] for writing, change in WRITINGS.items()}
-    scores = [f"{bleu(t, refs).score:.1f}, {cider_d(t, refs).score:.2f}" for t in texts.values()]
+    texts = {
+        writing: [split(change(detokenize(h))) for h in faulty]
+        for writing, change in WRITINGS.items()
+    }
+    scores = [
+        f"{bleu(t, refs).score:.1f}, {cider_d(t, refs).score:.2f}"
+        for t in texts.values()
+    ]
     print(f"{name:20} " + "".join(f"{score:>20}" for score in scores))
 
 # %% [markdown]
@@ -337,19 +408,38 @@ pool_refs = [sentences[1:] for sentences in five]
 sums, true = [], []
 for fraction in (0.3, 0.4):
     wrong = set(draw.sample(range(len(pool)), round(fraction * len(pool))))
-    texts = [false_caption([c[0]], s, "colour", draw) if i in wrong else c[0] for i, (c, s) in enumerate(zip(five, pool))]
+    texts = [
+        false_caption([c[0]], s, "colour", draw) if i in wrong else c[0]
+        for i, (c, s) in enumerate(zip(five, pool))
+    ]
     sums.append(bleu_statistics(texts, pool_refs))
-    true.append([judge(detokenize(text), scene).true for text, scene in zip(texts, pool)])
-    print(f"on {len(pool):,} pictures: BLEU {bleu_of(sums[-1].sum(0)):.1f}, {100 * mean(true[-1]):.0f} % true")
-A, B, both, true = *sums, np.concatenate(sums, axis=1), np.subtract(*np.array(true, dtype=float))
+    true.append(
+        [judge(detokenize(text), scene).true for text, scene in zip(texts, pool)]
+    )
+    print(
+        f"on {len(pool):,} pictures: BLEU {bleu_of(sums[-1].sum(0)):.1f}, {100 * mean(true[-1]):.0f} % true"
+    )
+A, B, both, true = (
+    *sums,
+    np.concatenate(sums, axis=1),
+    np.subtract(*np.array(true, dtype=float)),
+)
 real = bleu_of(A.sum(0)) - bleu_of(B.sum(0))
 
-sizes, widths, seen = chapter.choose((25, 50, 100, 200, 400, 800), fast=(25, 50)), {}, {}
+sizes, widths, seen = (
+    chapter.choose((25, 50, 100, 200, 400, 800), fast=(25, 50)),
+    {},
+    {},
+)
 for n in sizes:
     lengths, verdicts = [], []
-    for part in [slice(i * n, i * n + n) for i in range(min(len(pool) // n, 40))]:  # test sets that share no picture
+    for part in [
+        slice(i * n, i * n + n) for i in range(min(len(pool) // n, 40))
+    ]:  # test sets that share no picture
         a, b = bootstrap(A[part], bleu_of), bootstrap(B[part], bleu_of, seed=2)
-        paired = bootstrap(both[part], lambda sums: bleu_of(sums[:10]) - bleu_of(sums[10:]))
+        paired = bootstrap(
+            both[part], lambda sums: bleu_of(sums[:10]) - bleu_of(sums[10:])
+        )
         lengths.append((a[1] - a[0], paired[1] - paired[0]))
         verdicts.append((a[0] > b[1], paired[0] > 0, bootstrap(true[part])[0] > 0))
     widths[n], seen[n] = np.mean(lengths, axis=0), 100 * np.mean(verdicts, axis=0)
@@ -360,20 +450,53 @@ for n in sizes:
 # %%
 figure = Figure(figsize=(7.6, 3.1), dpi=100, layout="constrained")
 left, right = figure.subplots(1, 2)
-left.loglog(sizes, [widths[n][0] for n in sizes], "o-", color=BLUE, ms=4, label="BLEU of one system")
-left.loglog(sizes, [widths[n][1] for n in sizes], "o-", color=ORANGE, ms=4, label="difference of two, paired")
 left.loglog(
-    sizes, [widths[sizes[0]][0] * (sizes[0] / n) ** 0.5 for n in sizes], "--", color="black", lw=1, label="∝ 1 / √pictures"
+    sizes,
+    [widths[n][0] for n in sizes],
+    "o-",
+    color=BLUE,
+    ms=4,
+    label="BLEU of one system",
+)
+left.loglog(
+    sizes,
+    [widths[n][1] for n in sizes],
+    "o-",
+    color=ORANGE,
+    ms=4,
+    label="difference of two, paired",
+)
+left.loglog(
+    sizes,
+    [widths[sizes[0]][0] * (sizes[0] / n) ** 0.5 for n in sizes],
+    "--",
+    color="black",
+    lw=1,
+    label="∝ 1 / √pictures",
 )
 left.axhline(2 * real, color=GREY, lw=1, ls=":")
-left.text(sizes[-1], 2.1 * real, "twice the real difference", fontsize=8, color="#555555", ha="right", va="bottom")
+left.text(
+    sizes[-1],
+    2.1 * real,
+    "twice the real difference",
+    fontsize=8,
+    color="#555555",
+    ha="right",
+    va="bottom",
+)
 left.set(xlabel="pictures", ylabel="width of the interval, BLEU", ylim=(1.4, 24))
 left.set_yticks((2, 5, 10, 20), ("2", "5", "10", "20"))
 left.legend(fontsize=8)
 for column, (label, colour) in enumerate(
-    (("BLEU: intervals apart", BLUE), ("BLEU: difference, paired", ORANGE), ("truth, paired", GREEN))
+    (
+        ("BLEU: intervals apart", BLUE),
+        ("BLEU: difference, paired", ORANGE),
+        ("truth, paired", GREEN),
+    )
 ):
-    right.semilogx(sizes, [seen[n][column] for n in sizes], "o-", color=colour, ms=4, label=label)
+    right.semilogx(
+        sizes, [seen[n][column] for n in sizes], "o-", color=colour, ms=4, label=label
+    )
 right.set(xlabel="pictures", ylabel="test sets that tell them apart, %", ylim=(-4, 104))
 right.legend(fontsize=8)
 for axis in (left, right):
@@ -403,30 +526,58 @@ def scores_of(texts, refs):
 
 def ranking(kind, sentences):
     """`sentences`: of each scene those to make false. -> by metric, 1, 0.5 or 0 of each pair; and the pairs."""
-    pairs = [(i, false_caption(sentences[i], scene, kind, draw)) for i, scene in enumerate(scenes)]
+    pairs = [
+        (i, false_caption(sentences[i], scene, kind, draw))
+        for i, scene in enumerate(scenes)
+    ]
     pairs = [(i, false) for i, false in pairs if false]
     refs = [four[i] for i, _ in pairs]
-    true, false = scores_of([held[i] for i, _ in pairs], refs), scores_of([text for _, text in pairs], refs)
+    true, false = (
+        scores_of([held[i] for i, _ in pairs], refs),
+        scores_of([text for _, text in pairs], refs),
+    )
     return {m: (1 + np.sign((true[m] - false[m]).round(9))) / 2 for m in true}, pairs
 
 
 draw = random.Random(1)
 alike = [[h] for h in held]
-ranked = {(kind, same): ranking(kind, alike if same else four) for same in (False, True) for kind in GROUPS}
+ranked = {
+    (kind, same): ranking(kind, alike if same else four)
+    for same in (False, True)
+    for kind in GROUPS
+}
 figure = Figure(figsize=(7.6, 3.3), dpi=100, layout="constrained")
 for axis, same in zip(figure.subplots(1, 2, sharey=True), (False, True)):
-    for b, (metric, colour) in enumerate((("BLEU", BLUE), ("ROUGE-L", ORANGE), ("CIDEr-D", GREEN))):
+    for b, (metric, colour) in enumerate(
+        (("BLEU", BLUE), ("ROUGE-L", ORANGE), ("CIDEr-D", GREEN))
+    ):
         for k, kind in enumerate(GROUPS):
             wins = 100 * ranked[kind, same][0][metric]
             x, (low, high) = k + 0.27 * (b - 1), bootstrap(wins)
-            axis.bar(x, wins.mean(), width=0.25, color=colour, label=metric if k == 0 else None)
+            axis.bar(
+                x,
+                wins.mean(),
+                width=0.25,
+                color=colour,
+                label=metric if k == 0 else None,
+            )
             axis.errorbar(
-                x, wins.mean(), [[max(wins.mean() - low, 0)], [max(high - wins.mean(), 0)]], color="black", lw=0.8, capsize=1.5
+                x,
+                wins.mean(),
+                [[max(wins.mean() - low, 0)], [max(high - wins.mean(), 0)]],
+                color="black",
+                lw=0.8,
+                capsize=1.5,
             )
     axis.axhline(50, color="black", lw=1, ls="--")
     axis.axhline(100, color=GREY, lw=1, ls=":")
     axis.set_xticks(range(len(GROUPS)), GROUPS)
-    axis.set_title("control: worded alike" if same else "true but worded otherwise, or a copy with one error", fontsize=9)
+    axis.set_title(
+        "control: worded alike"
+        if same
+        else "true but worded otherwise, or a copy with one error",
+        fontsize=9,
+    )
 figure.axes[0].set(ylabel="the true one ranks higher, %", ylim=(0, 122))
 figure.axes[0].legend(fontsize=8, ncols=3, loc="upper left")
 figure.axes[1].set_xlim(-0.6, 5.3)
@@ -436,14 +587,22 @@ chapter.draw(figure, "how often a metric ranks the true caption higher")
 for same in (False, True):
     print("control: worded alike" if same else "worded otherwise")
     for metric in ("BLEU", "ROUGE-L", "CIDEr-D", "exact match"):
-        fractions = [f"{kind} {100 * ranked[kind, same][0][metric].mean():.1f}" for kind in GROUPS]
+        fractions = [
+            f"{kind} {100 * ranked[kind, same][0][metric].mean():.1f}"
+            for kind in GROUPS
+        ]
         print(f"  {metric:12} " + ", ".join(fractions) + " %")
-print("pairs: " + ", ".join(f"{kind} {len(ranked[kind, False][1]):,}" for kind in GROUPS))
+print(
+    "pairs: " + ", ".join(f"{kind} {len(ranked[kind, False][1]):,}" for kind in GROUPS)
+)
 outcomes, pairs = ranked["colour", False]
 i, false = next(pair for pair, win in zip(pairs, outcomes["BLEU"]) if win == 0)
 print("\nthe first pair with a wrong colour that BLEU ranks wrongly")
 for name, text in (("true", held[i]), ("false", false)):
-    scores = ", ".join(f"{metric} {score.item():.2f}" for metric, score in scores_of([text], [four[i]]).items())
+    scores = ", ".join(
+        f"{metric} {score.item():.2f}"
+        for metric, score in scores_of([text], [four[i]]).items()
+    )
     print(f"{name:5} {scores}: {detokenize(text)}")
 
 # %% [markdown]
@@ -454,7 +613,10 @@ choices = [[] for _ in scenes]
 for kind in GROUPS:
     for i, false in ranked[kind, False][1]:
         choices[i].append(false)
-corpora = {"all true, worded otherwise": held, "all false, one word each": [draw.choice(texts) for texts in choices]}
+corpora = {
+    "all true, worded otherwise": held,
+    "all false, one word each": [draw.choice(texts) for texts in choices],
+}
 tables = {name: caption_scores(texts, four) for name, texts in corpora.items()}
 for name, texts in corpora.items():
     scores = [
@@ -462,7 +624,10 @@ for name, texts in corpora.items():
         for m, s in tables[name].items()
         if m in ("BLEU-4", "ROUGE-L", "CIDEr-D")
     ]
-    print(f"{name:26} {judge_captions(texts, scenes).fractions[3]:5.1f} % true; " + ", ".join(scores))
+    print(
+        f"{name:26} {judge_captions(texts, scenes).fractions[3]:5.1f} % true; "
+        + ", ".join(scores)
+    )
 
 # %% [markdown]
 # **BLEU under teacher forcing.** In training, a decoder is given the true words before each word (chapter 3). Its most
@@ -472,20 +637,37 @@ for name, texts in corpora.items():
 
 # %%
 device = pick_device()
-cnn = pretrained_cnn(folder(2, chapter.fast) / "cnn.pt", chapter.choose(30_000, fast=640))
+cnn = pretrained_cnn(
+    folder(2, chapter.fast) / "cnn.pt", chapter.choose(30_000, fast=640)
+)
 shown = chapter.choose((1000, 2000, 4000, 8000, 16_000), fast=(32, 64))
 sentences = [tokenize(caption(Scene(i), i % 5)) for i in range(shown[-1])]
 vocabulary = Vocabulary.build(sentences)
-targets = [[torch.tensor([*vocabulary.encode(sentence), EOS])] for sentence in sentences]
-train_grids = extract_features(cnn, labelled_scenes("train", shown[-1])[0], torch.bfloat16)  # (N, 128, 4, 4)
+targets = [
+    [torch.tensor([*vocabulary.encode(sentence), EOS])] for sentence in sentences
+]
+train_grids = extract_features(
+    cnn, labelled_scenes("train", shown[-1])[0], torch.bfloat16
+)  # (N, 128, 4, 4)
 grids = extract_features(cnn, images, torch.bfloat16)
 
 
 def train(captions_shown):
     torch.manual_seed(0)
-    encoder, decoder = ImageEncoder(cnn, 128, image_size=64).to(device), LSTMDecoder(len(vocabulary), 128, 256).to(device)
+    encoder, decoder = (
+        ImageEncoder(cnn, 128, image_size=64).to(device),
+        LSTMDecoder(len(vocabulary), 128, 256).to(device),
+    )
     shuffle, n = torch.Generator().manual_seed(0), captions_shown
-    train_captioner(decoder, encoder, train_grids[:n], targets[:n], batch_size=16, learning_rate=3e-3, generator=shuffle)
+    train_captioner(
+        decoder,
+        encoder,
+        train_grids[:n],
+        targets[:n],
+        batch_size=16,
+        learning_rate=3e-3,
+        generator=shuffle,
+    )
     return encoder.eval(), decoder.eval()
 
 
@@ -494,7 +676,9 @@ def free(encoder, decoder, grids):
     """What the decoder writes by itself, as tokens, about each kept grid."""
     texts = []
     for some in grids.float().split(200):  # (200, 128, 4, 4)
-        hypotheses = greedy_search(decoder, encoder.encode_features(some), max_length=30)
+        hypotheses = greedy_search(
+            decoder, encoder.encode_features(some), max_length=30
+        )
         texts += [vocabulary.decode(hypothesis.tokens) for hypothesis in hypotheses]
     return texts
 
@@ -504,10 +688,18 @@ def forced(encoder, decoder, grids, fed=held):
     """At each place of the captions that are fed in, the most probable word: as many words as these have."""
     texts = []
     for start, grid in zip(range(0, len(fed), 200), grids.float().split(200)):
-        batch = [torch.tensor([BOS, *vocabulary.encode(sentence[:-1])]) for sentence in fed[start : start + 200]]
+        batch = [
+            torch.tensor([BOS, *vocabulary.encode(sentence[:-1])])
+            for sentence in fed[start : start + 200]
+        ]
         tokens = pad_sequence(batch, batch_first=True).to(device)  # (B, T)
-        best = decoder(tokens, encoder.encode_features(grid)).argmax(-1).tolist()  # (B, T)
-        texts += [[vocabulary.words[i] for i in row[: len(words)]] for row, words in zip(best, batch)]
+        best = (
+            decoder(tokens, encoder.encode_features(grid)).argmax(-1).tolist()
+        )  # (B, T)
+        texts += [
+            [vocabulary.words[i] for i in row[: len(words)]]
+            for row, words in zip(best, batch)
+        ]
     return texts
 
 
@@ -522,7 +714,11 @@ class Result(NamedTuple):
 def result(texts):
     fractions, faults = judge_captions(texts, scenes)
     return Result(
-        texts, bleu(texts, [[h] for h in held]).score, bleu(texts, written).score, fractions[3], 100 * faults["grammar"] / count
+        texts,
+        bleu(texts, [[h] for h in held]).score,
+        bleu(texts, written).score,
+        fractions[3],
+        100 * faults["grammar"] / count,
     )
 
 
@@ -548,16 +744,31 @@ for b, (n, mode, colour) in enumerate((
 )):  # fmt: skip
     _, fed, all_five, fraction, _ = results[mode, n]
     label = f"{mode}, {'another' if n == 'another' else 'its own'} picture"
-    bars = left.bar([x + 0.21 * (b - 1.5) for x in range(3)], [fed, all_five, fraction], width=0.2, color=colour, label=label)
+    bars = left.bar(
+        [x + 0.21 * (b - 1.5) for x in range(3)],
+        [fed, all_five, fraction],
+        width=0.2,
+        color=colour,
+        label=label,
+    )
     left.bar_label(bars, fmt="%.0f", fontsize=7.5)
-left.set_xticks(range(3), ("BLEU, the caption\nthat is fed", "BLEU,\nall five", "true, %"))
+left.set_xticks(
+    range(3), ("BLEU, the caption\nthat is fed", "BLEU,\nall five", "true, %")
+)
 left.set(ylim=(0, 118))
 left.legend(fontsize=7.5, ncols=2, loc="upper center")
 for name, mode, field, line, colour in (
     ("BLEU forced", "forced", "five", "o-", ORANGE), ("BLEU free", "free", "five", "o-", BLUE),
     ("true, free", "free", "true", "s--", GREEN),
 ):  # fmt: skip
-    right.semilogx(shown, [getattr(results[mode, n], field) for n in shown], line, color=colour, ms=4, label=name)
+    right.semilogx(
+        shown,
+        [getattr(results[mode, n], field) for n in shown],
+        line,
+        color=colour,
+        ms=4,
+        label=name,
+    )
 right.set_xticks(shown, [f"{n:,}" for n in shown], fontsize=8)
 right.minorticks_off()
 right.set(xlabel="captions seen in training")
@@ -577,7 +788,9 @@ for picture, n in (("its own picture", shown[-1]), ("another picture", "another"
 
 # %%
 for metric in ("BLEU", "ROUGE-L", "CIDEr-D"):
-    tally = np.zeros((2, count, 2))  # of all pairs, and of those of the same length: won and counted, of each scene
+    tally = np.zeros(
+        (2, count, 2)
+    )  # of all pairs, and of those of the same length: won and counted, of each scene
     for kind in GROUPS:
         outcomes, pairs = ranked[kind, False]
         for win, (i, false) in zip(outcomes[metric], pairs):
@@ -585,7 +798,9 @@ for metric in ("BLEU", "ROUGE-L", "CIDEr-D"):
             if len(false) == len(held[i]):
                 tally[1, i] += 100 * win, 1
     for name, (won, pairs), interval in zip(
-        ("all pairs", "of the same length"), tally.sum(1), [bootstrap(t, lambda sums: sums[0] / sums[1]) for t in tally]
+        ("all pairs", "of the same length"),
+        tally.sum(1),
+        [bootstrap(t, lambda sums: sums[0] / sums[1]) for t in tally],
     ):
         print(
             f"{metric:8} true one higher in {won / pairs:.1f} % ({interval[0]:.1f} to {interval[1]:.1f}) of {pairs:.0f}, {name}"

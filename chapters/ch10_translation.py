@@ -95,8 +95,18 @@ def learn_by_hand(corpus, number):
         for word, parts in spelled.items():
             for pair in zip(parts, parts[1:]):
                 pairs[pair] += corpus[word]
-        best = min(pairs, key=lambda pair: (-pairs[pair], pieces.index(pair[0]), pieces.index(pair[1])))
-        print(f"{' + '.join(best):8} {pairs[best]} times   " + "   ".join(" ".join(p) for p in spelled.values()))
+        best = min(
+            pairs,
+            key=lambda pair: (
+                -pairs[pair],
+                pieces.index(pair[0]),
+                pieces.index(pair[1]),
+            ),
+        )
+        print(
+            f"{' + '.join(best):8} {pairs[best]} times   "
+            + "   ".join(" ".join(p) for p in spelled.values())
+        )
         merges.append(best)
         pieces.append("".join(best))
         spelled = {word: merge(parts, best) for word, parts in spelled.items()}
@@ -122,7 +132,9 @@ for word in ("lowest", "wider", "slow"):
 words = Vocabulary.build([[word] * count for word, count in CORPUS.items()])
 for token in ("lowest", "猫"):
     numbers, pieces = words.encode([token]), encoding.encode([token])
-    print(f"{token} as words: {words.words[numbers[0]]}; as pieces: {' '.join(encoding.words[i] for i in pieces)}")
+    print(
+        f"{token} as words: {words.words[numbers[0]]}; as pieces: {' '.join(encoding.words[i] for i in pieces)}"
+    )
     assert numbers == [UNK] and encoding.decode(pieces) == [token] and UNK not in pieces
 
 # %% [markdown]
@@ -139,7 +151,10 @@ for token in ("lowest", "猫"):
 part = {"name": "lstm", "hidden_size": 8}
 source = part | {"vocab_size": 13}
 tiny = build_model(ModelConfig(11, {"source": source}, part, embed_dim=8)).eval()
-batch = {"source": torch.tensor([[5, 7, 4, EOS]]), "target": torch.tensor([[6, 9, 4, 8, EOS]])}
+batch = {
+    "source": torch.tensor([[5, 7, 4, EOS]]),
+    "target": torch.tensor([[6, 9, 4, 8, EOS]]),
+}
 with torch.no_grad():
     p = tiny(batch)[0].softmax(-1)[range(5), batch["target"][0]].tolist()
     perplexity = math.prod(p) ** (-1 / 5)
@@ -157,7 +172,11 @@ print(f"a model that has learned nothing: perplexity {perplexity:.1f}, of 11 wor
 # %%
 def forced(model, batch, ratio):
     """The logits (T, V) of one sentence; the word before each is the true one with a chance of `ratio`."""
-    state, word, found = model.decoder.start(model.encode(batch)), torch.tensor([BOS]), []
+    state, word, found = (
+        model.decoder.start(model.encode(batch)),
+        torch.tensor([BOS]),
+        [],
+    )
     for true in batch["target"][0]:
         logits, state = model.decoder.step(word, state)  # (1, V)
         found.append(logits[0])
@@ -172,8 +191,12 @@ with torch.no_grad():
         torch.manual_seed(0)
         by_hand = forced(tiny, batch, ratio)
         torch.manual_seed(0)
-        assert torch.allclose(by_hand, tiny(batch, teacher_forcing_ratio=ratio)[0], atol=1e-5)
-print("by hand and the library's agree; with a ratio of 1, stepping gives what the forward pass gives at once")
+        assert torch.allclose(
+            by_hand, tiny(batch, teacher_forcing_ratio=ratio)[0], atol=1e-5
+        )
+print(
+    "by hand and the library's agree; with a ratio of 1, stepping gives what the forward pass gives at once"
+)
 
 # %% [markdown]
 # At a ratio of 1 all words are known beforehand and are computed **at once**. Below 1 each must wait for the one before.
@@ -201,15 +224,33 @@ show(TransformerEncoder)
 encoder, sentence = LSTMEncoder(13, 5, 7), torch.tensor([[4, 8, 6, EOS]])
 onwards, backwards = LSTM(5, 7), LSTM(5, 7)
 weights = encoder.lstm.state_dict()
-onwards.load_state_dict({name: value for name, value in weights.items() if not name.endswith("_reverse")})
-backwards.load_state_dict({name[: -len("_reverse")]: value for name, value in weights.items() if name.endswith("_reverse")})
+onwards.load_state_dict(
+    {name: value for name, value in weights.items() if not name.endswith("_reverse")}
+)
+backwards.load_state_dict(
+    {
+        name[: -len("_reverse")]: value
+        for name, value in weights.items()
+        if name.endswith("_reverse")
+    }
+)
 with torch.no_grad():
     x = encoder.embedding(sentence) * 5**0.5  # (1, T, D)
-    states = torch.cat([onwards(x)[0], backwards(x.flip(1))[0].flip(1)], dim=-1)  # (1, T, 2H)
-    memory, padded = encoder(sentence), encoder(torch.nn.functional.pad(sentence, (0, 3)))
+    states = torch.cat(
+        [onwards(x)[0], backwards(x.flip(1))[0].flip(1)], dim=-1
+    )  # (1, T, 2H)
+    memory, padded = (
+        encoder(sentence),
+        encoder(torch.nn.functional.pad(sentence, (0, 3))),
+    )
     assert torch.allclose(memory.tokens, encoder.projection(states), atol=1e-6)
-    assert torch.allclose(padded.tokens[:, :4], memory.tokens, atol=1e-6) and padded.mask.sum() == 4
-print("the encoder is two LSTMs, one of which reads from the end, and padding changes nothing")
+    assert (
+        torch.allclose(padded.tokens[:, :4], memory.tokens, atol=1e-6)
+        and padded.mask.sum() == 4
+    )
+print(
+    "the encoder is two LSTMs, one of which reads from the end, and padding changes nothing"
+)
 
 # %% [markdown]
 # A `ModelConfig` holds one dict of settings for each modality that the model reads, "image" or "source" or both (chapter
@@ -240,14 +281,20 @@ training = SceneTranslation("train", chapter.choose(4000, fast=128), size=0)
 test = SceneTranslation("validation", chapter.choose(1000, fast=40), size=0)
 translations = [translation for (translation,) in training.references]
 sources, test_sources = training.columns["source"], test.columns["source"]
-english, german = (Vocabulary.build(texts, min_freq=2) for texts in (sources, translations))
+english, german = (
+    Vocabulary.build(texts, min_freq=2) for texts in (sources, translations)
+)
 WORDS = {"target": german, "source": english}
-print(f"{len(training):,} pairs; {len(english)} words of English, {len(german)} of German, that occur twice")
+print(
+    f"{len(training):,} pairs; {len(english)} words of English, {len(german)} of German, that occur twice"
+)
 for i in (3, 8, 11):
     print(f"  {' '.join(sources[i])}  →  {' '.join(translations[i])}")
 known = set(map(tuple, sources))
 new = [i for i, source in enumerate(test_sources) if tuple(source) not in known]
-print(f"of {len(test):,} other sentences, {len(test) - len(new)} occur in training as well; the others are new")
+print(
+    f"of {len(test):,} other sentences, {len(test) - len(new)} occur in training as well; the others are new"
+)
 
 # %%
 TRANSFORMER = {"num_heads": 4, "num_layers": 2, "mlp_dim": 256, "max_length": 64}
@@ -280,8 +327,13 @@ def settings_of(model, words, **others):
 
 def train(name, settings, words, **how):
     """A translator, after it has seen all sentences so often: the trainer, and the seconds it took."""
-    to, start = chapter.folder / name.replace(", ", "-").replace(" ", "-"), time.monotonic()
-    shutil.rmtree(to, ignore_errors=True)  # or it would resume the run that it finds there
+    to, start = (
+        chapter.folder / name.replace(", ", "-").replace(" ", "-"),
+        time.monotonic(),
+    )
+    shutil.rmtree(
+        to, ignore_errors=True
+    )  # or it would resume the run that it finds there
     examples = Examples(training, words), Examples(test, words)
     loop = {"epochs": EPOCHS, "learning_rate": 3e-3, "precision": "float32"} | how
     loop["evaluate_every"] = 10**9  # only at the end
@@ -296,7 +348,9 @@ def measure(name, trainer, seconds, beams=5):
     model, words = trainer.model.cpu().eval(), trainer.train.vocabularies
     greedy = generate(model, words, test, max_length=64)
     beam = generate(model, words, test, beams, max_length=64) if beams > 1 else greedy
-    right = [written == reference for written, (reference,) in zip(greedy, test.references)]
+    right = [
+        written == reference for written, (reference,) in zip(greedy, test.references)
+    ]
     row = {
         "parameters": sum(p.numel() for p in model.parameters()), "perplexity": multi30k.perplexity(model, trainer.validation),
         "greedy": bleu(greedy, test.references).score, "BLEU": bleu(beam, test.references).score,
@@ -321,8 +375,12 @@ for name in MODELS:
 
 # %%
 for name, row in rows.items():
-    others = test.references[30:] + test.references[:30]  # the form of a caption comes again after 5, and after 6
-    print(f"{name:28} BLEU against the translation of another sentence: {bleu(row['written'], others).score:5.1f}")
+    others = (
+        test.references[30:] + test.references[:30]
+    )  # the form of a caption comes again after 5, and after 6
+    print(
+        f"{name:28} BLEU against the translation of another sentence: {bleu(row['written'], others).score:5.1f}"
+    )
 
 # %% [markdown]
 # **Teacher forcing with a ratio.** As Bengio et al. did, first with the true words only, and then with fewer: the LSTM with
@@ -336,12 +394,16 @@ for ratio in (1.0, 0.75, 0.5):
     settings = settings_of("LSTM, attention", WORDS, teacher_forcing_ratio=ratio)
     how = {"epochs": 1, "learning_rate": 1e-3, "start_from": start_from}
     trainer, seconds = train(f"ratio {ratio}", settings, WORDS, **how)
-    ratios[ratio] = measure(f"LSTM, attention, ratio {ratio}", trainer, seconds, beams=1)
+    ratios[ratio] = measure(
+        f"LSTM, attention, ratio {ratio}", trainer, seconds, beams=1
+    )
 for ratio in (0.75, 0.5):
     pairs = zip(ratios[ratio]["written"], ratios[1.0]["written"], test.references)
     more = [100 * ((w == r) - (v == r)) for w, v, (r,) in pairs]
     low, high = bootstrap(more)
-    print(f"right with a ratio of {ratio} against 1: {mean(more):+.1f} % [{low:+.1f}, {high:+.1f}]")
+    print(
+        f"right with a ratio of {ratio} against 1: {mean(more):+.1f} % [{low:+.1f}, {high:+.1f}]"
+    )
 
 # %% [markdown]
 # **Words against byte pairs**, one vocabulary for both languages. On scenes no word is unknown: it is the control for
@@ -353,8 +415,13 @@ PIECES = {"target": joint, "source": joint}
 trainer, seconds = train("byte pairs", settings_of("LSTM, attention", PIECES), PIECES)
 print(HEAD)
 rows["byte pairs"] = measure("LSTM, attention, byte pairs", trainer, seconds)
-pieces, count = (sum(len(vocabulary.encode(r)) for (r,) in test.references) for vocabulary in (joint, german))
-print(f"{len(joint)} pieces, of which 256 are bytes; {pieces / count:.2f} pieces a word of German")
+pieces, count = (
+    sum(len(vocabulary.encode(r)) for (r,) in test.references)
+    for vocabulary in (joint, german)
+)
+print(
+    f"{len(joint)} pieces, of which 256 are bytes; {pieces / count:.2f} pieces a word of German"
+)
 print(f"for example: {' '.join(joint.words[i] for i in joint.encode(translations[3]))}")
 
 # %% [markdown]
@@ -366,7 +433,9 @@ print(f"for example: {' '.join(joint.words[i] for i in joint.encode(translations
 found = {row["name"]: row for row in multi30k.results()}
 measured = {name: found[name] for name in multi30k.TRANSLATORS if name in found}
 THREE = ("LSTM, one vector", "LSTM, attention", "Transformer, byte pairs")
-print(f"{'Multi30k, validation':28} parameters     words perplexity BLEU greedy  5 beams (95 %)         epochs  hours")
+print(
+    f"{'Multi30k, validation':28} parameters     words perplexity BLEU greedy  5 beams (95 %)         epochs  hours"
+)
 for name in multi30k.TRANSLATORS:
     if name in measured:
         r = measured[name]
@@ -374,7 +443,9 @@ for name in multi30k.TRANSLATORS:
         print(f"{name:28} {r['parameters']:10,} {r['words'][0]:9,} {r['perplexity']:10.2f} {r['greedy']:11.1f} "
               f"{r['BLEU']:8.1f} {interval:15} {r['epochs']:5} {hours:6.1f}")  # fmt: skip
     else:
-        print(f"{name:28} is not measured yet: python -m chapters.measured.multi30k does it")
+        print(
+            f"{name:28} is not measured yet: python -m chapters.measured.multi30k does it"
+        )
 
 # %% [markdown]
 # How much of Multi30k is unknown to a vocabulary of words? That can be counted at once, where its files are on the disk.
@@ -395,9 +466,13 @@ if multi30k.MULTI30K.exists():
         print(f"{name}: {100 * len(unknown) / len(tokens):.1f} % of the words are unknown, in {hit:,} of {len(sentences):,} "
               f"sentences; {len(pieces.encode(tokens)) / len(tokens):.2f} byte pair pieces a word")  # fmt: skip
         for token in sorted(sorted(set(unknown)), key=len)[-3:]:
-            print(f"    {token} = {' '.join(pieces.words[i] for i in pieces.encode([token]))}")
+            print(
+                f"    {token} = {' '.join(pieces.words[i] for i in pieces.encode([token]))}"
+            )
 else:
-    print(f"{multi30k.MULTI30K} is not there: python -m data_scripts.multi30k fetches it")
+    print(
+        f"{multi30k.MULTI30K} is not there: python -m data_scripts.multi30k fetches it"
+    )
 
 # %% [markdown]
 # ## Look
@@ -416,8 +491,14 @@ classes = [chosen for chosen in classes if chosen]
 def by_length(name):
     """The mean length of each class of sentences, and their BLEU."""
     for chosen in classes:
-        written, references = ([part[i] for i in chosen] for part in (rows[name]["written"], test.references))
-        yield mean(len(test_sources[i]) for i in chosen), bleu(written, references).score
+        written, references = (
+            [part[i] for i in chosen]
+            for part in (rows[name]["written"], test.references)
+        )
+        yield (
+            mean(len(test_sources[i]) for i in chosen),
+            bleu(written, references).score,
+        )
 
 
 figure = Figure(figsize=(8.4, 3.3), dpi=100, layout="constrained")
@@ -427,14 +508,30 @@ for name, colour in zip(MODELS, (PALE, BLUE, GREEN, DARK)):
 for name, colour in zip(THREE, (PALE, BLUE, DARK)):
     if name in measured:
         found = measured[name]["by length"]
-        axes[1].plot(range(len(found)), [score for *_, score in found], "o-", color=colour, label=name)
-        ticks = [f"{low} to {high}" if high < 50 else f"{low} or more" for low, high, _, _ in found]
+        axes[1].plot(
+            range(len(found)),
+            [score for *_, score in found],
+            "o-",
+            color=colour,
+            label=name,
+        )
+        ticks = [
+            f"{low} to {high}" if high < 50 else f"{low} or more"
+            for low, high, _, _ in found
+        ]
         axes[1].set_xticks(range(len(found)), ["up to 8", *ticks[1:]], fontsize=8)
 for axis, title in zip(axes, ("scenes", "Multi30k, validation")):
     axis.set(title=title, xlabel="words of the source", ylabel="BLEU", ylim=(0, None))
     axis.grid(alpha=0.3)
 lines = {line.get_label(): line for axis in axes for line in axis.lines}
-figure.legend(lines.values(), lines, loc="outside lower center", ncols=len(lines), fontsize=8, frameon=False)
+figure.legend(
+    lines.values(),
+    lines,
+    loc="outside lower center",
+    ncols=len(lines),
+    fontsize=8,
+    frameon=False,
+)
 chapter.draw(figure, "BLEU by sentence length")
 
 # %% [markdown]
@@ -444,12 +541,21 @@ chapter.draw(figure, "BLEU by sentence length")
 # %%
 LOOKING = ("LSTM, attention", "Transformer, attention")
 models = {name: trainers[name].model for name in LOOKING}
-right = [i for i, (r,) in enumerate(test.references) if all(rows[name]["written"][i] == r for name in LOOKING)]
-short = [i for i in right if len(test_sources[i]) <= 13 and "of" in test_sources[i]]  # "left of", "right of"
+right = [
+    i
+    for i, (r,) in enumerate(test.references)
+    if all(rows[name]["written"][i] == r for name in LOOKING)
+]
+short = [
+    i for i in right if len(test_sources[i]) <= 13 and "of" in test_sources[i]
+]  # "left of", "right of"
 shown = (short or right or [0])[0]
 source, written = test_sources[shown], test.references[shown][0]
 maps = [alignment(models[name], WORDS, source, written)[-1] for name in LOOKING]
-chapter.draw(alignment_sheet([source] * 2, [written] * 2, maps, LOOKING), "where the words of a scene come from")
+chapter.draw(
+    alignment_sheet([source] * 2, [written] * 2, maps, LOOKING),
+    "where the words of a scene come from",
+)
 
 # %% [markdown]
 # One picture proves little. In all sentences that say something like "a small purple monkey", we know which word comes from
@@ -461,9 +567,17 @@ def phrase(source, translation):
     """Where "a small red star" begins in the source, and its four words in the translation; None if that is not clear."""
     for k in range(len(source) - 3):
         article, size, colour, noun = source[k : k + 4]
-        if article in ("a", "an") and size in SIZES and colour in COLOURS and noun in NOUNS:
+        if (
+            article in ("a", "an")
+            and size in SIZES
+            and colour in COLOURS
+            and noun in NOUNS
+        ):
             german = NOUNS[noun].german.lower()
-            if source.count(noun) == translation.count(german) == 1 and translation.index(german) >= 3:
+            if (
+                source.count(noun) == translation.count(german) == 1
+                and translation.index(german) >= 3
+            ):
                 return k, translation.index(german) - 3
     return None
 
@@ -474,7 +588,9 @@ def mean_looks(name):
     found = []
     for i, (reference,) in enumerate(test.references):
         if at := phrase(test_sources[i], reference):
-            weights = alignment(models[name], WORDS, test_sources[i], reference)[-1]  # (T, S)
+            weights = alignment(models[name], WORDS, test_sources[i], reference)[
+                -1
+            ]  # (T, S)
             weights = weights[at[1] : at[1] + 4]  # (4, S)
             inside = weights[:, at[0] : at[0] + 4]
             found.append(torch.cat([inside, 1 - inside.sum(1, keepdim=True)], dim=1))
@@ -482,11 +598,19 @@ def mean_looks(name):
 
 
 looks = {name: mean_looks(name) for name in LOOKING}
-FROM, INTO = ["a", "small", "purple", "monkey", "elsewhere"], ["ein", "kleiner", "violetter", "affe"]
-sheet = alignment_sheet([FROM] * 2, [INTO] * 2, [weights for weights, _ in looks.values()], LOOKING)
+FROM, INTO = (
+    ["a", "small", "purple", "monkey", "elsewhere"],
+    ["ein", "kleiner", "violetter", "affe"],
+)
+sheet = alignment_sheet(
+    [FROM] * 2, [INTO] * 2, [weights for weights, _ in looks.values()], LOOKING
+)
 chapter.draw(sheet, "where article, size, colour and noun look, on average")
 for name, (weights, count) in looks.items():
-    print(f"{name}, the mean of {count} sentences, %      " + "".join(f"{word:>11}" for word in FROM))
+    print(
+        f"{name}, the mean of {count} sentences, %      "
+        + "".join(f"{word:>11}" for word in FROM)
+    )
     for word, row in zip(INTO, 100 * weights):
         print(f"  {word:48}" + "".join(f"{x:11.0f}" for x in row.tolist()))
 
@@ -497,14 +621,23 @@ for name, (weights, count) in looks.items():
 # verb looks at the English verb, the attention must jump **back** there; other words mostly go forward.
 
 # %%
-LOOKED = [name for name in ("LSTM, attention", "Transformer, byte pairs") if name in measured]
-print("the share of words for which the attention jumps back, and by how many words it moves on average")
+LOOKED = [
+    name for name in ("LSTM, attention", "Transformer, byte pairs") if name in measured
+]
+print(
+    "the share of words for which the attention jumps back, and by how many words it moves on average"
+)
 best = {}  # of each model, the layer whose verbs look back most often
 for name in LOOKED:
     layers = measured[name]["jumps"]
     for layer, steps in enumerate(layers, 1):
-        verbs, others = (f"{100 * back / n:4.1f} % of {n:6,}, by {total / n:+.2f}" for n, back, total in steps.values())
-        print(f"{name:24} layer {layer}: verbs at the end {verbs}; other words {others}")
+        verbs, others = (
+            f"{100 * back / n:4.1f} % of {n:6,}, by {total / n:+.2f}"
+            for n, back, total in steps.values()
+        )
+        print(
+            f"{name:24} layer {layer}: verbs at the end {verbs}; other words {others}"
+        )
     best[name] = max(range(len(layers)), key=lambda layer: layers[layer]["verbs"][1])
 
 # %% [markdown]
@@ -515,9 +648,15 @@ for name in LOOKED:
 for name in LOOKED:
     kept, layer = measured[name]["alignments"], best[name]
     maps = [torch.tensor(one["weights"][layer]) / 100 for one in kept]
-    sheet = alignment_sheet([one["source"] for one in kept[:2]], [one["written"] for one in kept[:2]], maps[:2])
+    sheet = alignment_sheet(
+        [one["source"] for one in kept[:2]],
+        [one["written"] for one in kept[:2]],
+        maps[:2],
+    )
     chapter.draw(sheet, f"where a verb at the end comes from, {name}")
-    print(f"{name}, layer {layer + 1}: these verbs in the {len(kept)} shortest, and the word that each looks at most")
+    print(
+        f"{name}, layer {layer + 1}: these verbs in the {len(kept)} shortest, and the word that each looks at most"
+    )
     looked = [f"{one['written'][t]} ← {one['source'][weights[t].argmax()]}"
               for one, weights in zip(kept, maps) for t in multi30k.last_verbs(one["written"])]  # fmt: skip
     for first in range(0, len(looked), 6):
@@ -540,8 +679,16 @@ for i in (1, 3, 5):
 # %%
 for what, better, worse in (
     ("attention against one vector, LSTM", "LSTM, attention", "LSTM, one vector"),
-    ("byte pairs against words, LSTM", "LSTM, attention, byte pairs", "LSTM, attention"),
-    ("Transformer against LSTM, byte pairs", "Transformer, byte pairs", "LSTM, attention, byte pairs"),
+    (
+        "byte pairs against words, LSTM",
+        "LSTM, attention, byte pairs",
+        "LSTM, attention",
+    ),
+    (
+        "Transformer against LSTM, byte pairs",
+        "Transformer, byte pairs",
+        "LSTM, attention, byte pairs",
+    ),
 ):
     if better in measured and worse in measured:
         print(f"{what}: {measured[better]['BLEU'] - measured[worse]['BLEU']:+.1f} BLEU")

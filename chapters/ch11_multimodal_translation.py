@@ -90,7 +90,9 @@ P, S, D = 4, 3, 5
 image, sentence, h = torch.randn(P, D), torch.randn(S, D), torch.randn(D)
 both, weights = look(h, [*image, *sentence])
 text, _ = look(h, [*sentence])
-print(f"of the attention, {100 * weights[:P].sum():.0f} % goes to the picture, {100 * weights[P:].sum():.0f} % to the sentence")
+print(
+    f"of the attention, {100 * weights[:P].sum():.0f} % goes to the picture, {100 * weights[P:].sum():.0f} % to the sentence"
+)
 
 # %% [markdown]
 # Now the picture is taken away. A black picture will not do, and nor will zeros in its place: a place of zeros has a score of
@@ -98,7 +100,9 @@ print(f"of the attention, {100 * weights[:P].sum():.0f} % goes to the picture, {
 
 # %%
 zeros, fractions = look(h, [*torch.zeros(P, D), *sentence])
-print(f"zeros in the place of the picture: they get {100 * fractions[:P].sum():.0f} % of the attention")
+print(
+    f"zeros in the place of the picture: they get {100 * fractions[:P].sum():.0f} % of the attention"
+)
 assert not torch.allclose(zeros, text, atol=1e-3)
 
 # %% [markdown]
@@ -108,7 +112,11 @@ assert not torch.allclose(zeros, text, atol=1e-3)
 
 # %%
 B, fraction = 6, 0.3
-images, sentences, queries = torch.randn(B, P, D), torch.randn(B, S, D), torch.randn(B, D)
+images, sentences, queries = (
+    torch.randn(B, P, D),
+    torch.randn(B, S, D),
+    torch.randn(B, D),
+)
 by_hand, kept = [], [torch.rand(1).item() >= fraction for _ in range(B)]
 for b in range(B):
     places = [*images[b], *sentences[b]] if kept[b] else [*sentences[b]]
@@ -136,13 +144,21 @@ show(pieces._encode_present)
 
 # %%
 mask = torch.tensor(kept)[:, None].expand(B, P)  # (B, P)
-memory = fuse([Memory(images, mask), Memory(sentences, torch.ones(B, S, dtype=torch.bool))])  # (B, P + S, D)
+memory = fuse(
+    [Memory(images, mask), Memory(sentences, torch.ones(B, S, dtype=torch.bool))]
+)  # (B, P + S, D)
 seen, weights = scaled_dot_product_attention(
-    queries[:, None], memory.tokens, memory.tokens, memory.mask[:, None], need_weights=True
+    queries[:, None],
+    memory.tokens,
+    memory.tokens,
+    memory.mask[:, None],
+    need_weights=True,
 )
 assert torch.allclose(seen[:, 0], torch.stack(by_hand), atol=1e-5)
 assert all((weights[b, 0, :P].sum() == 0) != kept[b] for b in range(B))
-print("by hand and the library's agree; a masked picture gets exactly nothing of the attention")
+print(
+    "by hand and the library's agree; a masked picture gets exactly nothing of the attention"
+)
 
 # %% [markdown]
 # And in a whole model: what has no picture is translated as if there were no such thing as a picture, whatever the tensor
@@ -157,15 +173,22 @@ for name, sizes in parts.items():
     part = {"name": name, **sizes}
     encoders = {"image": {"name": "resnet"}, "source": {**part, "vocab_size": 31}}
     small = build_model(ModelConfig(37, encoders, part, embed_dim=32)).eval()
-    batch = {"source": torch.randint(4, 31, (2, 7)), "target": torch.randint(4, 37, (2, 5))}
+    batch = {
+        "source": torch.randint(4, 31, (2, 7)),
+        "target": torch.randint(4, 37, (2, 5)),
+    }
     blind = batch | {
         "image": torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8),
         "has_image": torch.tensor([False, True]),
     }
     with torch.no_grad():
         without, some = small(batch), small(blind)
-    assert torch.allclose(without[0], some[0], atol=1e-5) and not torch.allclose(without[1], some[1], atol=1e-3)
-print("an LSTM and a Transformer: the first sentence, which has no picture, is translated as without; the second is not")
+    assert torch.allclose(without[0], some[0], atol=1e-5) and not torch.allclose(
+        without[1], some[1], atol=1e-3
+    )
+print(
+    "an LSTM and a Transformer: the first sentence, which has no picture, is translated as without; the second is not"
+)
 
 # %% [markdown]
 # ## Train it
@@ -173,13 +196,22 @@ print("an LSTM and a Transformer: the first sentence, which has no picture, is t
 # **What is hidden, really?** Whoever hides a word has to ask what the others tell of it.
 
 # %%
-scene = Scene(next(i for i in range(1000) if [t.colour for t in Scene(i).objects] == ["orange"]))
+scene = Scene(
+    next(i for i in range(1000) if [t.colour for t in Scene(i).objects] == ["orange"])
+)
 for language in ("en", "de"):
     text = caption(scene, 0, language)
-    print(f"{text}\n    {mask_colours(text, language)}\n    {mask_noun(text, 0, language)}")
+    print(
+        f"{text}\n    {mask_colours(text, language)}\n    {mask_noun(text, 0, language)}"
+    )
 print(f"an orange star\n    {mask_colours('an orange star')}")
-genders = [noun.gender for name, noun in NOUNS.items() if not is_held_out_pair(name, "red")]
-print(f"nouns that can be red: {len(genders)} of {len(NOUNS)};", ", ".join(f"{genders.count(g)} are {g}" for g in "mfn"))
+genders = [
+    noun.gender for name, noun in NOUNS.items() if not is_held_out_pair(name, "red")
+]
+print(
+    f"nouns that can be red: {len(genders)} of {len(NOUNS)};",
+    ", ".join(f"{genders.count(g)} are {g}" for g in "mfn"),
+)
 
 # %% [markdown]
 # Three traps. **The article:** "an [v] star" would say that the colour begins with a vowel, and only "orange" does; so "an"
@@ -199,10 +231,14 @@ print(f"nouns that can be red: {len(genders)} of {len(NOUNS)};", ", ".join(f"{ge
 count = chapter.choose(28_000, fast=64)
 training = SceneTranslation("train", count, hidden="some")
 validation = SceneTranslation("validation", chapter.choose(300, fast=20), hidden="some")
-words = Vocabulary.build(reference for references in training.references for reference in references)
+words = Vocabulary.build(
+    reference for references in training.references for reference in references
+)
 sources = training.columns["source"]
 vocabularies = {"target": words, "source": Vocabulary.build(sources)}
-cnn = pretrained_cnn(folder(2, chapter.fast) / "cnn.pt", chapter.choose(30_000, fast=640))
+cnn = pretrained_cnn(
+    folder(2, chapter.fast) / "cnn.pt", chapter.choose(30_000, fast=640)
+)
 for i in range(0, 18, 6):
     print(f"{' '.join(sources[i]):70} {training.texts[i][0]}")
 
@@ -214,7 +250,9 @@ def train(sees):
     """A translator, trained: one that sees pictures, or one that knows of none."""
     reads = READS | {"vocab_size": len(vocabularies["source"])}
     encoders = {"image": SEES, "source": reads} if sees else {"source": reads}
-    config = ModelConfig(len(words), encoders, READS, embed_dim=128, modality_dropout=0.3)
+    config = ModelConfig(
+        len(words), encoders, READS, embed_dim=128, modality_dropout=0.3
+    )
     settings = TrainConfig(
         batch_size=32 if sees else 96,
         learning_rate=3e-3,
@@ -223,13 +261,20 @@ def train(sees):
         freeze=("encoders.image.backbone",) if sees else (),
     )
     examples = []
-    for data in (training, validation):  # without, or pictures would be drawn for nothing
+    for data in (
+        training,
+        validation,
+    ):  # without, or pictures would be drawn for nothing
         examples.append(Examples(data if sees else data.without("image"), vocabularies))
     to = chapter.folder / ("sees" if sees else "text")
-    shutil.rmtree(to, ignore_errors=True)  # or it would resume the run that it finds there
+    shutil.rmtree(
+        to, ignore_errors=True
+    )  # or it would resume the run that it finds there
     trainer = Trainer(config, settings, tuple(examples), to)
     if sees:
-        load_matching(trainer.model.encoders["image"].backbone, cnn.state_dict())  # without its classifier
+        load_matching(
+            trainer.model.encoders["image"].backbone, cnn.state_dict()
+        )  # without its classifier
     trainer.fit()
     return load_run(trainer.folder)[0]
 
@@ -251,8 +296,17 @@ model, text_alone = train(sees=True), train(sees=False)
 show(generate)
 
 # %%
-WAYS = dict(zip(("right picture", "another picture", "no picture", "text alone"), ("#2171b5", "#d94801", "#9ecae1", "#737373")))
-noun_of = {form.lower(): name for name, noun in NOUNS.items() for form in (noun.german, noun.german_plural)}.get
+WAYS = dict(
+    zip(
+        ("right picture", "another picture", "no picture", "text alone"),
+        ("#2171b5", "#d94801", "#9ecae1", "#737373"),
+    )
+)
+noun_of = {
+    form.lower(): name
+    for name, noun in NOUNS.items()
+    for form in (noun.german, noun.german_plural)
+}.get
 german_colour = partial(colour_of, language="de")
 
 
@@ -264,7 +318,9 @@ def as_shown(kind, way):
     other = data.without("image")
     if way == "another picture":  # that of the next sentence
         following = [(i + 1) % len(data) for i in range(len(data))]
-        other.columns["image"] = LazyColumn(data.columns["image"].__getitem__, following)
+        other.columns["image"] = LazyColumn(
+            data.columns["image"].__getitem__, following
+        )
     return other
 
 
@@ -276,8 +332,12 @@ def translate(kind, way):
 
 def right_and_all(kind, i, hypothesis, references):
     """Of the words that count in test sentence i: how many are right, and how many there are."""
-    right = aligned_accuracy([hypothesis], [references], noun_of if kind == "noun" else german_colour)
-    return (right[i // 6 % len(right)], 1) if kind == "noun" else (sum(right), len(right))  # SceneTranslation hid that noun
+    right = aligned_accuracy(
+        [hypothesis], [references], noun_of if kind == "noun" else german_colour
+    )
+    return (
+        (right[i // 6 % len(right)], 1) if kind == "noun" else (sum(right), len(right))
+    )  # SceneTranslation hid that noun
 
 
 def percent(total):
@@ -288,9 +348,22 @@ written = {(kind, way): translate(kind, way) for kind in tests for way in WAYS}
 table = {}  # (kind, way): BLEU with its interval, words right with theirs, how many words, exactly right
 for (kind, way), sentences in written.items():
     references = tests[kind].references
-    counts = np.array([right_and_all(kind, i, *both) for i, both in enumerate(zip(sentences, references))])
-    right, score = (percent(counts.sum(0)), *bootstrap(counts, percent)), caption_scores(sentences, references)["BLEU-4"]
-    table[kind, way] = score, right, counts[:, 1].sum(), 100 * exact_match(sentences, references)
+    counts = np.array(
+        [
+            right_and_all(kind, i, *both)
+            for i, both in enumerate(zip(sentences, references))
+        ]
+    )
+    right, score = (
+        (percent(counts.sum(0)), *bootstrap(counts, percent)),
+        caption_scores(sentences, references)["BLEU-4"],
+    )
+    table[kind, way] = (
+        score,
+        right,
+        counts[:, 1].sum(),
+        100 * exact_match(sentences, references),
+    )
 
 
 def compare(table, what, name, chance=()):
@@ -302,26 +375,58 @@ def compare(table, what, name, chance=()):
         for axis, (middle, low, high) in zip(axes, (columns[1], columns[0])):
             spread = [[middle - low], [high - middle]]
             axis.errorbar(
-                middle, row, xerr=spread, fmt="o", color=WAYS[way], capsize=3, label=way if kind == "nothing" else None
+                middle,
+                row,
+                xerr=spread,
+                fmt="o",
+                color=WAYS[way],
+                capsize=3,
+                label=way if kind == "nothing" else None,
             )
     for row, fraction in chance:
-        axes[0].plot([fraction] * 2, [row - 0.15, row + 0.72], ":", color="black", label="chance" if row == 1 else None)
-    axes[0].set_yticks([0.285, 1.285, 2.285], ["nothing is hidden", "all colours", "one noun"])
+        axes[0].plot(
+            [fraction] * 2,
+            [row - 0.15, row + 0.72],
+            ":",
+            color="black",
+            label="chance" if row == 1 else None,
+        )
+    axes[0].set_yticks(
+        [0.285, 1.285, 2.285], ["nothing is hidden", "all colours", "one noun"]
+    )
     axes[0].invert_yaxis()
-    for axis, label in zip(axes, ("of the hidden words, % right (nothing hidden: colours)", "BLEU")):
+    for axis, label in zip(
+        axes, ("of the hidden words, % right (nothing hidden: colours)", "BLEU")
+    ):
         axis.set(xlabel=label)
         axis.grid(axis="x", alpha=0.3)
     axes[0].set(xlim=(-3, 103))
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, title=what)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=5,
+        frameon=False,
+        title=what,
+    )
     chapter.draw(figure, name)
 
 
-compare(table, "bars: 95 % intervals", "when the picture helps with scenes", ((1, 100 / 7), (2, 100 / 28)))
+compare(
+    table,
+    "bars: 95 % intervals",
+    "when the picture helps with scenes",
+    ((1, 100 / 7), (2, 100 / 28)),
+)
 
 # %%
-print(f"{'hidden':8} {'shown':16} {'BLEU (95 % interval)':22} exactly right   words that count: right (95 % interval)")
+print(
+    f"{'hidden':8} {'shown':16} {'BLEU (95 % interval)':22} exactly right   words that count: right (95 % interval)"
+)
 for (kind, way), (score, right, among, exact) in table.items():
-    score, right = "{:.1f} ({:.1f} to {:.1f})".format(*score), "{:5.1f} % ({:.1f} to {:.1f})".format(*right)
+    score, right = (
+        "{:.1f} ({:.1f} to {:.1f})".format(*score),
+        "{:5.1f} % ({:.1f} to {:.1f})".format(*right),
+    )
     print(f"{kind:8} {way:16} {score:22} {exact:11.1f} %   {right} of {among:,}")
 
 # %% [markdown]
@@ -356,8 +461,13 @@ def looked(kind):
     for first in range(0, len(examples), 100):
         last = min(first + 100, len(examples))
         batch = to_device(collate([examples[i] for i in range(first, last)]), device)
-        weights = model(batch, need_weights=True)[1].mean((1, 2))  # (B, T, P + S), the mean of all layers and heads
-        found += [rows[:length, : GRID**2].cpu() for rows, length in zip(weights, examples.lengths[first:])]
+        weights = model(batch, need_weights=True)[1].mean(
+            (1, 2)
+        )  # (B, T, P + S), the mean of all layers and heads
+        found += [
+            rows[:length, : GRID**2].cpu()
+            for rows, length in zip(weights, examples.lengths[first:])
+        ]
     return found
 
 
@@ -367,8 +477,18 @@ def labels(kind, i):
     nouns = [t for t, token in enumerate(reference) if noun_of(token)]
     hidden = nouns[i // 6 % len(nouns)] if kind == "noun" else None
     for t, token in enumerate(reference):
-        what = "colours" if german_colour(token) else "nouns" if t in nouns else "other words"
-        yield f"{what}, hidden" if t == hidden or (what, kind) == ("colours", "colours") else what
+        what = (
+            "colours"
+            if german_colour(token)
+            else "nouns"
+            if t in nouns
+            else "other words"
+        )
+        yield (
+            f"{what}, hidden"
+            if t == hidden or (what, kind) == ("colours", "colours")
+            else what
+        )
 
 
 maps, fractions = {kind: looked(kind) for kind in tests}, {}
@@ -377,13 +497,21 @@ for kind, rows in maps.items():
         for label, weights in zip(labels(kind, i), row):
             fractions.setdefault(label, []).append(100 * weights.sum().item())
 fractions = {label: np.mean(fractions[label]) for label in sorted(fractions)}
-lengths = [len(source) + 1 for data in tests.values() for source in data.columns["source"]]
+lengths = [
+    len(source) + 1 for data in tests.values() for source in data.columns["source"]
+]
 anywhere = 100 * np.mean([GRID**2 / (GRID**2 + length) for length in lengths])
 figure = Figure(figsize=(6.4, 2.4), dpi=100, layout="constrained")
 axis = figure.subplots()
-bars = axis.barh(list(fractions), list(fractions.values()), color=[("#9ecae1", "#2171b5")["hidden" in label] for label in fractions])
+bars = axis.barh(
+    list(fractions),
+    list(fractions.values()),
+    color=[("#9ecae1", "#2171b5")["hidden" in label] for label in fractions],
+)
 axis.bar_label(bars, fmt="%.0f %%", padding=3)
-axis.axvline(anywhere, ls=":", color="black", label=f"if it looked anywhere: {anywhere:.0f} %")
+axis.axvline(
+    anywhere, ls=":", color="black", label=f"if it looked anywhere: {anywhere:.0f} %"
+)
 axis.set(xlim=(0, 108), xlabel="of the attention, % that goes to the picture")
 axis.invert_yaxis()
 axis.legend(fontsize=8)
@@ -391,13 +519,22 @@ chapter.draw(figure, "for hidden words it looks into the picture")
 
 # %%
 i = pairs_of_things[0]
-target, places = tests["colours"].references[i][0], maps["colours"][i][:-1]  # without <eos>
+target, places = (
+    tests["colours"].references[i][0],
+    maps["colours"][i][:-1],
+)  # without <eos>
 weights = (places / places.sum(-1, keepdim=True)).unflatten(-1, (GRID, GRID))
 chapter.draw(
     attention_sheet([tests["colours"][i]["image"]], [target], [weights], columns=8),
     "where in the picture it looks for each word",
 )
-print("to the picture: " + ", ".join(f"{word} {100 * fraction:.0f} %" for word, fraction in zip(target, places.sum(-1).tolist())))
+print(
+    "to the picture: "
+    + ", ".join(
+        f"{word} {100 * fraction:.0f} %"
+        for word, fraction in zip(target, places.sum(-1).tolist())
+    )
+)
 
 # %% [markdown]
 # **Real sentences, real photographs.** Of Multi30k's sentences those whose photographs are in Flickr8k: 6,043 to learn from
@@ -415,14 +552,28 @@ for kind, (way, (name, shown)) in product(tests, ROWS.items()):
     if name in measured:
         row = measured[name][f"{kind}, {shown}"]
         right = [100.0] * row["right"] + [0.0] * (row["of"] - row["right"])
-        photographs[kind, way] = row["BLEU"], (np.mean(right), *bootstrap(right)), row["of"], row["sentences"]
-print("{:,} pairs to learn from, {} to be measured with".format(*measured[multi30k.WITH_PHOTOGRAPHS]["pairs"]))
+        photographs[kind, way] = (
+            row["BLEU"],
+            (np.mean(right), *bootstrap(right)),
+            row["of"],
+            row["sentences"],
+        )
+print(
+    "{:,} pairs to learn from, {} to be measured with".format(
+        *measured[multi30k.WITH_PHOTOGRAPHS]["pairs"]
+    )
+)
 compare(photographs, "bars: 95 % intervals", "when the photograph helps")
 
 # %%
-print(f"{'hidden':8} {'shown':16} sentences   BLEU (95 % interval)    words that count: right (95 % interval)")
+print(
+    f"{'hidden':8} {'shown':16} sentences   BLEU (95 % interval)    words that count: right (95 % interval)"
+)
 for (kind, way), (score, right, among, sentences) in photographs.items():
-    score, right = "{:.1f} ({:.1f} to {:.1f})".format(*score), "{:5.1f} % ({:.1f} to {:.1f})".format(*right)
+    score, right = (
+        "{:.1f} ({:.1f} to {:.1f})".format(*score),
+        "{:5.1f} % ({:.1f} to {:.1f})".format(*right),
+    )
     print(f"{kind:8} {way:16} {sentences:9}   {score:22}  {right} of {among:,}")
 
 # %% [markdown]

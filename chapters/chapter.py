@@ -27,8 +27,14 @@ class Chapter:
         if NOTEBOOK:
             self.fast = os.environ.get("MMSCRATCH_FAST") == "1"
         else:
-            parser = argparse.ArgumentParser(description=f"Chapter {number}, with its pictures in runs/ch{number:02}.")
-            parser.add_argument("--fast", action="store_true", help="try it out in seconds; the numbers mean nothing")
+            parser = argparse.ArgumentParser(
+                description=f"Chapter {number}, with its pictures in runs/ch{number:02}."
+            )
+            parser.add_argument(
+                "--fast",
+                action="store_true",
+                help="try it out in seconds; the numbers mean nothing",
+            )
             self.fast = parser.parse_args().fast
             sys.excepthook = _say_stopped
         self.number, self.folder = number, folder(number, self.fast)
@@ -81,6 +87,8 @@ def show(piece) -> None:
     if NOTEBOOK:
         from IPython.display import Markdown, display
 
-        display(Markdown(f"[`{path}`](../{path})\n\n```python\n{source}\n```"))  # no line number, which ages
+        display(
+            Markdown(f"[`{path}`](../{path})\n\n```python\n{source}\n```")
+        )  # no line number, which ages
     else:
         print(f"\n# {path}, line {first}\n{source}\n")

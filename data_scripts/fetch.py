@@ -18,7 +18,11 @@ import zlib
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PureWindowsPath
 
-ATTEMPTS, WAIT, TIMEOUT = 3, 2.0, 30.0  # tries in a row without a new byte; seconds between them; seconds of silence
+ATTEMPTS, WAIT, TIMEOUT = (
+    3,
+    2.0,
+    30.0,
+)  # tries in a row without a new byte; seconds between them; seconds of silence
 CHUNK = 1 << 17  # bytes
 MAX_BYTES, MOST_FILES = 4 << 30, 100_000  # of one download, and of what one archive unpacks to
 BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
@@ -28,7 +32,12 @@ class Interrupted(ConnectionError):
     """The download broke off, and may be tried again."""
 
 
-def main(fetch: Callable[[Path | None], None], licence: str, offline: str, arguments: list[str] | None = None) -> int:
+def main(
+    fetch: Callable[[Path | None], None],
+    licence: str,
+    offline: str,
+    arguments: list[str] | None = None,
+) -> int:
     """Run a script: fetch(the folder after --from, or None). 0 if all is well, 2 after an error, 130 after Ctrl-C.
 
     `offline` says what to do without a network.
@@ -129,14 +138,18 @@ def _receive(address: str, part: Path, tag: Path, sum_is_known: bool, most: int)
     if done and version:
         headers["If-Range"] = version  # the rest of this version, or else the whole of the new one
     try:
-        response = urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=TIMEOUT)
+        response = urllib.request.urlopen(
+            urllib.request.Request(address, headers=headers), timeout=TIMEOUT
+        )
     except urllib.error.HTTPError as error:
         if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{done}":
             return  # all is there
         if error.code == 416:
             part.unlink(missing_ok=True)
         again = error.code in (416, 429) or error.code >= 500
-        raise (Interrupted if again else ConnectionError)(f"the server answers {error.code} {error.reason}") from None
+        raise (Interrupted if again else ConnectionError)(
+            f"the server answers {error.code} {error.reason}"
+        ) from None
     except (OSError, http.client.HTTPException) as error:
         raise Interrupted(f"no connection: {getattr(error, 'reason', error)}") from None
     with response:
@@ -146,7 +159,9 @@ def _receive(address: str, part: Path, tag: Path, sum_is_known: bool, most: int)
             sent = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", place)
             if not sent or int(sent[1]) != done:
                 part.unlink(missing_ok=True)
-                raise Interrupted(f"bytes from {done:,} on were asked for, and the server sends {place!r}")
+                raise Interrupted(
+                    f"bytes from {done:,} on were asked for, and the server sends {place!r}"
+                )
             total = int(sent[2])
         else:
             done = 0
@@ -156,7 +171,9 @@ def _receive(address: str, part: Path, tag: Path, sum_is_known: bool, most: int)
         with open(part, "ab" if done else "wb") as file, progress() as show:
             if not done:  # only now is the old part gone
                 version = response.headers.get("ETag", "")
-                tag.write_text("" if version.startswith("W/") else version)  # a weak one does not promise the same bytes
+                tag.write_text(
+                    "" if version.startswith("W/") else version
+                )  # a weak one does not promise the same bytes
             for chunk in _chunks(response):
                 file.write(chunk)
                 done += len(chunk)
@@ -166,7 +183,9 @@ def _receive(address: str, part: Path, tag: Path, sum_is_known: bool, most: int)
     if done > limit:
         part.unlink()
         reason = "allowed" if total is None else "announced"
-        raise ValueError(f"{address}: more than the {limit:,} bytes that are {reason}; what has come is deleted")
+        raise ValueError(
+            f"{address}: more than the {limit:,} bytes that are {reason}; what has come is deleted"
+        )
     if total is not None and done < total:
         raise Interrupted(f"the connection broke off after {done:,} of {total:,} bytes")
 
@@ -212,7 +231,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def unpack(archive: Path, folder: Path, most_bytes: int = MAX_BYTES, most_files: int = MOST_FILES) -> None:
+def unpack(
+    archive: Path, folder: Path, most_bytes: int = MAX_BYTES, most_files: int = MOST_FILES
+) -> None:
     """Unpack a .zip as `folder`, which appears when it is whole.
 
     What macOS adds (__MACOSX) is left out. Raises ValueError, and leaves nothing, where an entry would lie outside of the
@@ -226,11 +247,21 @@ def unpack(archive: Path, folder: Path, most_bytes: int = MAX_BYTES, most_files:
                     name, total = entry.filename, total + entry.file_size
                     path = PureWindowsPath(name)  # of Windows: it knows drives and both slashes
                     if path.anchor or ".." in path.parts:
-                        raise ValueError(f"{archive}: {name!r} would be outside of the folder; nothing is unpacked")
-                    if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                        raise ValueError(f"{archive}: {name!r} is a link or a device; nothing is unpacked")
+                        raise ValueError(
+                            f"{archive}: {name!r} would be outside of the folder; nothing is unpacked"
+                        )
+                    if stat.S_IFMT(entry.external_attr >> 16) not in (
+                        0,
+                        stat.S_IFREG,
+                        stat.S_IFDIR,
+                    ):
+                        raise ValueError(
+                            f"{archive}: {name!r} is a link or a device; nothing is unpacked"
+                        )
                     if total > most_bytes or count > most_files:
-                        raise ValueError(f"{archive}: more than {most_bytes:,} bytes or {most_files:,} files; nothing is unpacked")
+                        raise ValueError(
+                            f"{archive}: more than {most_bytes:,} bytes or {most_files:,} files; nothing is unpacked"
+                        )
                     if "__MACOSX" in path.parts:
                         continue
                     target = unfinished.joinpath(*path.parts)
@@ -240,7 +271,9 @@ def unpack(archive: Path, folder: Path, most_bytes: int = MAX_BYTES, most_files:
                             shutil.copyfileobj(packed, out)
                     show(f"{archive.name}: {count:,} entries unpacked")
         except (FileExistsError, NotADirectoryError):
-            raise ValueError(f"{archive}: {name!r} is in it twice, or as a file and a folder; nothing is unpacked") from None
+            raise ValueError(
+                f"{archive}: {name!r} is in it twice, or as a file and a folder; nothing is unpacked"
+            ) from None
         except BROKEN_ARCHIVE as error:
             reason = str(error).partition("\n")[0] or "it ends too early"
             raise ValueError(f"{archive}: not a whole archive: {reason}") from None

@@ -54,7 +54,9 @@ def _take(source: Path, part: str, target: Path) -> None:
         return unpack(archives[0], target)
     unpacked = found[PICTURES] if part == PICTURES else [path.parent for path in found[TOKENS]]
     if not unpacked:
-        raise FileNotFoundError(f"{source}: neither {ARCHIVES[part]} nor what is in it ({part}) is there or below")
+        raise FileNotFoundError(
+            f"{source}: neither {ARCHIVES[part]} nor what is in it ({part}) is there or below"
+        )
     with new_folder(target) as unfinished:
         for path in unpacked[0].glob("*.jpg" if part == PICTURES else "Flickr*.txt"):
             shutil.copyfile(path, unfinished / path.name)
@@ -67,7 +69,9 @@ def check(folder: Path, partial: bool = False) -> None:
     was found is kept in `folder`/.checked, and holds as long as no file comes, goes or changes its size.
     """
     files = [path for part in ARCHIVES for path in (folder / part).iterdir()]
-    state = hashlib.sha256(repr(sorted((path.name, path.stat().st_size) for path in files)).encode()).hexdigest()
+    state = hashlib.sha256(
+        repr(sorted((path.name, path.stat().st_size) for path in files)).encode()
+    ).hexdigest()
     tokens, checked = folder / TEXTS / TOKENS, folder / ".checked"
     if not tokens.is_file():
         raise FileNotFoundError(f"{tokens}: not there; delete {folder / TEXTS} and run again")
@@ -87,12 +91,16 @@ def check(folder: Path, partial: bool = False) -> None:
                 show(f"{folder}: {i:,} of {len(names):,} pictures opened")
     for problem in lacking[:5]:
         print(f"  {problem}")
-    print(f"{folder}: {len(names):,} pictures have captions; {len(lacking):,} of them are missing or do not open")
+    print(
+        f"{folder}: {len(names):,} pictures have captions; {len(lacking):,} of them are missing or do not open"
+    )
     for split in ("train", "dev", "test"):
         if not (folder / TEXTS / f"Flickr_8k.{split}Images.txt").is_file():
             print(f"  without Flickr_8k.{split}Images.txt there is no {split} split")
     if len(lacking) >= len(names) or not partial and len(lacking) > MAX_MISSING * len(names):
-        raise ValueError(f"{folder / PICTURES}: too many pictures are missing or do not open: delete {folder} and run again")
+        raise ValueError(
+            f"{folder / PICTURES}: too many pictures are missing or do not open: delete {folder} and run again"
+        )
     checked.write_text("\n".join([state, *lacking]), encoding="utf-8")
 
 

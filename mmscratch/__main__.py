@@ -16,7 +16,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; 0 if all is well, 2 after an error, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if arguments == ["doctor"]:  # which works where torch does not, and so comes before what imports it
+        if arguments == [
+            "doctor"
+        ]:  # which works where torch does not, and so comes before what imports it
             return doctor(argparse.Namespace())
         args = make_parser().parse_args(arguments)
         return int(args.command(args) or 0)
@@ -43,7 +45,9 @@ def make_parser() -> argparse.ArgumentParser:
     from .tasks.task import add_beams
     from .tasks.train import train
 
-    parser = argparse.ArgumentParser(prog="python -m mmscratch", description="Models that look at a picture and write.")
+    parser = argparse.ArgumentParser(
+        prog="python -m mmscratch", description="Models that look at a picture and write."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, function, text: str) -> argparse.ArgumentParser:
@@ -51,7 +55,11 @@ def make_parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=function)
         return sub
 
-    sub = command("quickstart", quickstart, "Train a captioner on drawn scenes, in minutes, and show what it writes.")
+    sub = command(
+        "quickstart",
+        quickstart,
+        "Train a captioner on drawn scenes, in minutes, and show what it writes.",
+    )
     sub.set_defaults(task="captioning", data=None, layout="scenes", start_from=None, freeze=[])
     unset = ("image_size", "epochs", "batch_size", "learning_rate", "workers", "accumulation_steps")
     sub.set_defaults(**dict.fromkeys(unset), lora=0, seed=0)
@@ -59,8 +67,14 @@ def make_parser() -> argparse.ArgumentParser:
     add_model(sub)
     add_loop(sub)
 
-    sub = command("train", train, "Train a model for a task on your data. Stopped and started again, it goes on.")
-    sub.add_argument("--task", choices=tuple(TASKS), default="captioning", help="default: %(default)s")
+    sub = command(
+        "train",
+        train,
+        "Train a model for a task on your data. Stopped and started again, it goes on.",
+    )
+    sub.add_argument(
+        "--task", choices=tuple(TASKS), default="captioning", help="default: %(default)s"
+    )
     add_data(sub)
     for task in TASKS.values():
         for option, settings in task.options.items():
@@ -69,29 +83,46 @@ def make_parser() -> argparse.ArgumentParser:
     add_model(sub)
     add_loop(sub)
 
-    sub = command("evaluate", evaluate, "Measure a run on held-out examples, against what people wrote.")
-    sub.add_argument("run", type=Path, metavar="RUN", help="folder of a trained model, such as runs/quickstart")
+    sub = command(
+        "evaluate", evaluate, "Measure a run on held-out examples, against what people wrote."
+    )
+    sub.add_argument(
+        "run", type=Path, metavar="RUN", help="folder of a trained model, such as runs/quickstart"
+    )
     add_data(sub)
-    sub.add_argument("--split", help="train, validation or test (default: validation; for drawn pictures: test)")
+    sub.add_argument(
+        "--split", help="train, validation or test (default: validation; for drawn pictures: test)"
+    )
     add_beams(sub)
 
     for task in TASKS.values():
         task.add_verb_options(command(task.verb, task.use, task.verb_help))
 
-    sub = command("score", score, "Score sentences in a text file against references in others: BLEU, ROUGE-L and CIDEr-D.")
+    sub = command(
+        "score",
+        score,
+        "Score sentences in a text file against references in others: BLEU, ROUGE-L and CIDEr-D.",
+    )
     add_score(sub)
     command("doctor", doctor, "Say what this machine has, and what is wrong, if anything.")
     return parser
 
 
 def add_data(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--data", type=Path, metavar="DIR", help="folder with the data; or the word scenes, for drawn ones")
+    sub.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder with the data; or the word scenes, for drawn ones",
+    )
     sub.add_argument("--layout", help="form of the data: for captioning folder (the default), flickr8k or scenes; for "
                      "translation multi30k (the default) or scenes")  # fmt: skip
 
 
 def add_model(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--decoder", choices=DECODERS, help="what writes the sentence (default: by task)")
+    sub.add_argument(
+        "--decoder", choices=DECODERS, help="what writes the sentence (default: by task)"
+    )
     sub.add_argument("--fusion", choices=FUSIONS,
                      help="look at the memory for every word, or once at the start (default: cross_attention)")  # fmt: skip
 
@@ -107,23 +138,48 @@ def add_training(sub: argparse.ArgumentParser) -> None:
                      help="train a small change of this rank instead of the decoder's weights; the rest is frozen")  # fmt: skip
     sub.add_argument("--image-size", type=int, metavar="PIXELS", help="default: 64")
     sub.add_argument("--epochs", type=int, help="passes over the training data (default: by task)")
-    sub.add_argument("--batch-size", type=int, help="examples per step, over all processes (default: by task)")
+    sub.add_argument(
+        "--batch-size", type=int, help="examples per step, over all processes (default: by task)"
+    )
     sub.add_argument("--accumulation-steps", "--accumulate", type=int, metavar="N",
                      help="micro-batches per step: less memory, the same gradient (default: 1)")  # fmt: skip
-    sub.add_argument("--learning-rate", type=float, help="at its peak (default: by task; with --lora 0.01)")
-    sub.add_argument("--workers", type=int, metavar="N", help="processes that load data (default: by the machine)")
-    sub.add_argument("--seed", type=int, default=0, help="another seed, another model (default: %(default)s)")
+    sub.add_argument(
+        "--learning-rate", type=float, help="at its peak (default: by task; with --lora 0.01)"
+    )
+    sub.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that load data (default: by the machine)",
+    )
+    sub.add_argument(
+        "--seed", type=int, default=0, help="another seed, another model (default: %(default)s)"
+    )
 
 
 def add_loop(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--to", type=Path, dest="run", metavar="DIR", help="where to keep it (default: in runs/)")
-    sub.add_argument("--precision", choices=PRECISIONS, help="number format (default: by the machine)")
-    sub.add_argument("--compile", action="store_true", help="use torch.compile: slow at first, then faster on a GPU")
-    sub.add_argument("--profile", action="store_true", help="show where the time of a step goes, and keep a trace")
+    sub.add_argument(
+        "--to", type=Path, dest="run", metavar="DIR", help="where to keep it (default: in runs/)"
+    )
+    sub.add_argument(
+        "--precision", choices=PRECISIONS, help="number format (default: by the machine)"
+    )
+    sub.add_argument(
+        "--compile",
+        action="store_true",
+        help="use torch.compile: slow at first, then faster on a GPU",
+    )
+    sub.add_argument(
+        "--profile",
+        action="store_true",
+        help="show where the time of a step goes, and keep a trace",
+    )
 
 
 def add_score(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("hypotheses", type=Path, metavar="HYPOTHESES", help="what was written, a sentence a line")
+    sub.add_argument(
+        "hypotheses", type=Path, metavar="HYPOTHESES", help="what was written, a sentence a line"
+    )
     sub.add_argument("references", type=Path, nargs="+", metavar="REFERENCES",
                      help="a reference for each, in the same line; in a second file another one, or an empty line")  # fmt: skip
     sub.add_argument("--tokenize", choices=("caption", "words", "none"), default="caption",

@@ -35,11 +35,17 @@ class Examples(Dataset):
         self.vocabularies = vocabularies
         self.augmented = augmented
         self.seed = seed
-        self.pairs = [(i, j) for i, references in enumerate(data.references) for j in range(len(references))]
-        self.targets = [encode(vocabularies["target"], data.references[i][j]) for i, j in self.pairs]
+        self.pairs = [
+            (i, j) for i, references in enumerate(data.references) for j in range(len(references))
+        ]
+        self.targets = [
+            encode(vocabularies["target"], data.references[i][j]) for i, j in self.pairs
+        ]
         self.texts = {}  # modality -> the words of each example of the data set
         for modality in vocabularies.keys() - {"target"}:
-            self.texts[modality] = [encode(vocabularies[modality], words) for words in data.columns[modality]]
+            self.texts[modality] = [
+                encode(vocabularies[modality], words) for words in data.columns[modality]
+            ]
         self.lengths = [
             max(len(target), *(len(texts[i]) for texts in self.texts.values()), 0)
             for target, (i, _) in zip(self.targets, self.pairs)
@@ -54,7 +60,9 @@ class Examples(Dataset):
         example = self.data[i]
         for modality, texts in self.texts.items():
             example[modality] = torch.from_numpy(texts[i])
-        example["target"] = torch.tensor([PAD]) if epoch is None else torch.from_numpy(self.targets[index])
+        example["target"] = (
+            torch.tensor([PAD]) if epoch is None else torch.from_numpy(self.targets[index])
+        )
         if self.augmented and "image" in example:
             may_flip = self.data.may_flip(i, which)
             example["augmentation"] = augmentation_draws(self.seed, epoch or 0, index, may_flip)
@@ -72,7 +80,11 @@ def encode(vocabulary, words: Sequence[str]) -> np.ndarray:
 
 def numericalize(example: dict, vocabularies: dict) -> dict[str, Tensor]:
     """An example of a data set as tensors: the words of each modality that has a vocabulary become numbers."""
-    texts = {name: torch.from_numpy(encode(vocabularies[name], example[name])) for name in vocabularies if name in example}
+    texts = {
+        name: torch.from_numpy(encode(vocabularies[name], example[name]))
+        for name in vocabularies
+        if name in example
+    }
     return example | texts
 
 
@@ -103,7 +115,9 @@ def collate(examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         lengths = [len(value) if value.dim() else 0 for value in values]
         is_text = values[0].dim() == 1 and not values[0].is_floating_point()
         if is_text or len(set(lengths)) > 1:
-            padded = nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=PAD)  # (B, F, …)
+            padded = nn.utils.rnn.pad_sequence(
+                values, batch_first=True, padding_value=PAD
+            )  # (B, F, …)
         else:
             padded = torch.stack(values)  # (B, …)
         if not is_text and len(set(lengths)) > 1:
@@ -163,7 +177,9 @@ class BucketSampler(Sampler):
         batches = []
         for first in range(0, len(order), self.bucket_size):
             bucket = sorted(order[first : first + self.bucket_size], key=self.lengths.__getitem__)
-            batches += [bucket[i : i + self.batch_size] for i in range(0, len(bucket), self.batch_size)]
+            batches += [
+                bucket[i : i + self.batch_size] for i in range(0, len(bucket), self.batch_size)
+            ]
         shuffled = torch.randperm(len(batches), generator=generator).tolist()
         for i in shuffled[self.skip :]:
             mine = batches[i][self.rank :: self.world_size]
@@ -188,7 +204,9 @@ def make_loader(dataset: Examples, batch_sampler: BucketSampler, workers: int = 
 
 
 def _ignore_signals(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which then ends its workers
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the trainer, which then ends its workers
 
 
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
@@ -229,7 +247,9 @@ class Prefetcher:
                 with self.data_time:
                     torch.cuda.current_stream(self.device).wait_stream(self.copies)
                 for value in batch.values():
-                    value.record_stream(torch.cuda.current_stream(self.device))  # its memory is in use there, too
+                    value.record_stream(
+                        torch.cuda.current_stream(self.device)
+                    )  # its memory is in use there, too
             yield batch
 
     def prefetch(self) -> None:
@@ -258,7 +278,9 @@ class Prefetcher:
                 raise ChildProcessError(f"the data worker of process {dead[1]} {how}") from None
             if "in DataLoader worker" in text:  # with a whole traceback in its text
                 error.__traceback__ = None  # else torch's frames keep the workers, in a circle
-                raise ChildProcessError(f"a data worker failed: {str(error).strip().splitlines()[-1]}") from None
+                raise ChildProcessError(
+                    f"a data worker failed: {str(error).strip().splitlines()[-1]}"
+                ) from None
             raise
 
 

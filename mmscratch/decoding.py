@@ -51,7 +51,9 @@ def sample(
     log-probabilities are the model's own, as before all this. `generator`, on the memory's device, makes it repeatable.
     """
     if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature is a number above 0, not {temperature}; for the most probable words call greedy_search")
+        raise ValueError(
+            f"temperature is a number above 0, not {temperature}; for the most probable words call greedy_search"
+        )
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k is 1 or more words, not {top_k}")
     if top_p is not None and not 0 < top_p <= 1:
@@ -59,7 +61,9 @@ def sample(
 
     def draw(log_probs: Tensor) -> Tensor:
         logits, words = log_probs.sort(dim=-1, descending=True, stable=True)  # (B, V)
-        logits = (logits - logits[:, :1]) / temperature  # the largest is 0, however low the temperature
+        logits = (
+            logits - logits[:, :1]
+        ) / temperature  # the largest is 0, however low the temperature
         if top_k is not None:
             logits[:, top_k:] = -torch.inf
         probabilities = logits.softmax(-1)
@@ -72,7 +76,9 @@ def sample(
 
 
 @torch.no_grad()
-def _word_by_word(decoder: nn.Module, memory: Memory, max_length: int, choose: Callable[[Tensor], Tensor]) -> list[Hypothesis]:
+def _word_by_word(
+    decoder: nn.Module, memory: Memory, max_length: int, choose: Callable[[Tensor], Tensor]
+) -> list[Hypothesis]:
     """`choose`: log-probabilities of the next word (B, V) -> the words chosen (B,)."""
     if max_length < 1:
         raise ValueError(f"max_length is 1 or more words, not {max_length}")
@@ -90,7 +96,10 @@ def _word_by_word(decoder: nn.Module, memory: Memory, max_length: int, choose: C
         written.append(token)
         if ended.all():
             break
-    return [_hypothesis(row, total, 1.0) for row, total in zip(torch.stack(written, dim=1).tolist(), log_prob.tolist())]
+    return [
+        _hypothesis(row, total, 1.0)
+        for row, total in zip(torch.stack(written, dim=1).tolist(), log_prob.tolist())
+    ]
 
 
 def _log_probs(logits: Tensor) -> Tensor:
@@ -387,7 +396,9 @@ def _forbid(log_probs: Tensor, words: Tensor, too_short: bool, n: int) -> None:
         ngrams = words.unfold(-1, n, 1)  # (B, K, t - n + 1, n)
         last = words[..., words.size(-1) - n + 1 :].unsqueeze(2)  # (B, K, 1, n - 1)
         repeated = (ngrams[..., :-1] == last).all(-1)  # (B, K, t - n + 1)
-        log_probs.scatter_(-1, ngrams[..., -1].masked_fill(~repeated, PAD), -torch.inf)  # <pad> is never written anyway
+        log_probs.scatter_(
+            -1, ngrams[..., -1].masked_fill(~repeated, PAD), -torch.inf
+        )  # <pad> is never written anyway
     nothing_left = log_probs.amax(-1) == -torch.inf
     log_probs[..., EOS] = torch.where(nothing_left, eos, log_probs[..., EOS])
 
@@ -415,7 +426,9 @@ def generate(
         if num_beams == 1:
             hypotheses = greedy_search(model.decoder, memory, max_length)
         else:
-            hypotheses = [best for (best,) in beam_search(model.decoder, memory, num_beams, max_length)]
+            hypotheses = [
+                best for (best,) in beam_search(model.decoder, memory, num_beams, max_length)
+            ]
         for i, hypothesis in zip(rows, hypotheses):
             written[i] = vocabularies["target"].decode(hypothesis.tokens)
     return [written[i] for i in range(len(examples))]
@@ -436,7 +449,9 @@ def _batch(model: nn.Module, vocabularies: dict, examples: Sequence[dict]) -> di
 
 
 @torch.no_grad()
-def attention_weights(model: nn.Module, vocabularies: dict, example: dict, words: Sequence[str]) -> Tensor:
+def attention_weights(
+    model: nn.Module, vocabularies: dict, example: dict, words: Sequence[str]
+) -> Tensor:
     """Where each layer of the model looks for each of T words that it writes about an example: (layers, T, N).
 
     It is the mean over the layer's heads. Puts the model into eval mode.
@@ -446,7 +461,9 @@ def attention_weights(model: nn.Module, vocabularies: dict, example: dict, words
     return weights[0].mean(1)[:, :-1].cpu()  # without <eos>
 
 
-def alignment(model: nn.Module, vocabularies: dict, source: Sequence[str], words: Sequence[str]) -> Tensor:
+def alignment(
+    model: nn.Module, vocabularies: dict, source: Sequence[str], words: Sequence[str]
+) -> Tensor:
     """Where each layer looks in a sentence of S words for each of T words that it writes: (layers, T, S).
 
     The attention to the sentence's <eos> is left out, so a row sums to at most 1.
@@ -454,7 +471,9 @@ def alignment(model: nn.Module, vocabularies: dict, source: Sequence[str], words
     return attention_weights(model, vocabularies, {"source": source}, words)[..., :-1]
 
 
-def attention_maps(model: nn.Module, vocabularies: dict, picture: Tensor, words: Sequence[str]) -> Tensor:
+def attention_maps(
+    model: nn.Module, vocabularies: dict, picture: Tensor, words: Sequence[str]
+) -> Tensor:
     """Where the model looks in a picture (3, S, S) for each of T words that it writes: (T, h, w), each summing to 1.
 
     For a Transformer it is the last layer's attention. The grid of the picture's patches is square.

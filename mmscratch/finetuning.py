@@ -275,7 +275,11 @@ def _matrices(layer: nn.Module) -> dict[str, nn.Parameter]:
 
 def trainable_state(model: nn.Module) -> State:
     """The tensors that are trained, and a LoRA even where it is not: some kilobytes."""
-    return {name: x.detach() for name, x in model.named_parameters() if x.requires_grad or ".lora." in name}
+    return {
+        name: x.detach()
+        for name, x in model.named_parameters()
+        if x.requires_grad or ".lora." in name
+    }
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -295,12 +299,18 @@ def load_trainable(model: nn.Module, state: State, base: str) -> None:
     Raises ValueError where the rest of the model is another, or the names or shapes do not fit.
     """
     if fingerprint(model) != base:
-        raise ValueError("what is kept here is a change of another model: the weights that it was trained on are not these")
+        raise ValueError(
+            "what is kept here is a change of another model: the weights that it was trained on are not these"
+        )
     ours = trainable_state(model)
-    shapes, theirs = ({name: tuple(x.shape) for name, x in tensors.items()} for tensors in (ours, state))
+    shapes, theirs = (
+        {name: tuple(x.shape) for name, x in tensors.items()} for tensors in (ours, state)
+    )
     if shapes != theirs:
         wrong = [name for name in shapes | theirs if shapes.get(name) != theirs.get(name)]
-        raise ValueError(f"what is kept here does not fit what is trained: {', '.join(wrong[:5])}, {len(wrong)} in all")
+        raise ValueError(
+            f"what is kept here does not fit what is trained: {', '.join(wrong[:5])}, {len(wrong)} in all"
+        )
     with torch.no_grad():
         for name, x in state.items():
             ours[name].copy_(x)
@@ -310,7 +320,13 @@ def load_trainable(model: nn.Module, state: State, base: str) -> None:
 # From one run to the next.
 
 
-def save_run(folder: str | Path, model: EncoderDecoder, config: ModelConfig, vocabularies: dict, metadata: dict) -> None:
+def save_run(
+    folder: str | Path,
+    model: EncoderDecoder,
+    config: ModelConfig,
+    vocabularies: dict,
+    metadata: dict,
+) -> None:
     """Keep a model, however it was made, as a run that `load_run` reads and that a training can start from."""
     state = {
         "version": VERSION,
@@ -326,14 +342,19 @@ def save_run(folder: str | Path, model: EncoderDecoder, config: ModelConfig, voc
 def vocabulary_states(vocabularies: dict) -> dict:
     """What a checkpoint keeps of vocabularies by modality: their states, and once that of "target" where one is the same."""
     target = vocabularies["target"]
-    others = {name: "target" if words is target else words.state() for name, words in vocabularies.items()}
+    others = {
+        name: "target" if words is target else words.state() for name, words in vocabularies.items()
+    }
     return others | {"target": target.state()}
 
 
 def vocabularies_from(states: dict) -> dict:
     """The vocabularies of `vocabulary_states`, by modality."""
     target = vocabulary_from(states["target"])
-    return {name: target if name == "target" or state == "target" else vocabulary_from(state) for name, state in states.items()}
+    return {
+        name: target if name == "target" or state == "target" else vocabulary_from(state)
+        for name, state in states.items()
+    }
 
 
 def load_run(folder: str | Path) -> tuple[EncoderDecoder, dict, dict]:
@@ -355,7 +376,9 @@ def load_run(folder: str | Path) -> tuple[EncoderDecoder, dict, dict]:
         raise ValueError(f"{path}: the checkpoint of something else") from None
     if config.get("lora"):
         try:
-            prepare_for_finetuning(model, vocabularies, config["start_from"], config["lora"], config["freeze"])
+            prepare_for_finetuning(
+                model, vocabularies, config["start_from"], config["lora"], config["freeze"]
+            )
         except FileNotFoundError as error:
             raise ValueError(f"{path} is only a change of another model, but {error}") from None
         load_lora(path, model, saved)
@@ -369,7 +392,9 @@ def load_lora(path: Path, model: EncoderDecoder, saved: dict) -> None:
         load_trainable(model, saved["model"], saved["base"])
     except ValueError as error:
         base = saved["train_config"]["start_from"]
-        raise ValueError(f"{path} is a change of {base}, which must be as it was: {error}") from None
+        raise ValueError(
+            f"{path} is a change of {base}, which must be as it was: {error}"
+        ) from None
 
 
 def prepare_for_finetuning(
@@ -390,13 +415,21 @@ def prepare_for_finetuning(
     published = start_from in TORCHVISION
     changed = []
     if lora and (published or not start_from):
-        raise ValueError("a LoRA is a change of a trained decoder: say of which run (start_from, or --from)")
+        raise ValueError(
+            "a LoRA is a change of a trained decoder: say of which run (start_from, or --from)"
+        )
     if published and "image" not in model.encoders:
         raise ValueError(f"{start_from} is a CNN, and this model sees no pictures")
     if published:
-        misfits = load_matching(model.encoders["image"].backbone, load_torchvision(start_from).state_dict())
-        if misfits.missing or misfits.mismatched:  # the classifier, which an encoder lacks, is unexpected
-            raise ValueError(f"the weights of torchvision's {start_from} do not fit this model: {misfits}")
+        misfits = load_matching(
+            model.encoders["image"].backbone, load_torchvision(start_from).state_dict()
+        )
+        if (
+            misfits.missing or misfits.mismatched
+        ):  # the classifier, which an encoder lacks, is unexpected
+            raise ValueError(
+                f"the weights of torchvision's {start_from} do not fit this model: {misfits}"
+            )
     elif start_from:
         changed = _load_base(model, vocabularies, start_from)
     if lora:
@@ -406,7 +439,9 @@ def prepare_for_finetuning(
             unfreeze(model, *changed)
     freeze(model, *frozen)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ValueError(f"all of the model is frozen by {' and '.join(frozen)}: there is nothing to train")
+        raise ValueError(
+            f"all of the model is frozen by {' and '.join(frozen)}: there is nothing to train"
+        )
 
 
 _TOKEN_EMBEDDINGS = re.compile(r"(.*\.)?embedding(\.words)?\.weight|decoder\.bias")

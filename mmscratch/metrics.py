@@ -80,8 +80,8 @@ def bleu_statistics(
 ) -> np.ndarray:
     """What BLEU adds up, (N, 10): sys_len, ref_len, four counts and four totals of each hypothesis.
 
-        count = Σ over its n-grams of min(times written, most times in one reference)
-        total = how many n-grams it has
+    count = Σ over its n-grams of min(times written, most times in one reference)
+    total = how many n-grams it has
     """
     _check(hypotheses, references)
     statistics = np.zeros((len(hypotheses), 10), dtype=int)
@@ -104,9 +104,7 @@ def bleu_statistics(
     return statistics
 
 
-def _bleu(
-    statistics: list[int], smooth_method: str, effective_order: bool = False
-) -> BleuScore:
+def _bleu(statistics: list[int], smooth_method: str, effective_order: bool = False) -> BleuScore:
     """BLEU of a row of `bleu_statistics`, or of the sum of such rows.
 
     effective_order: leave out the n-grams of which there are none.
@@ -164,9 +162,7 @@ class MeanScore(NamedTuple):
     scores: list[float]
 
 
-def rouge_l(
-    hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
-) -> MeanScore:
+def rouge_l(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> MeanScore:
     """ROUGE-L, 0 to 1: how much of a sentence stands in a reference, in the same order?
 
         p = max over references of lcs / len(hypothesis)

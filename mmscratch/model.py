@@ -32,7 +32,9 @@ def fuse(memories: list[Memory]) -> Memory:
     """Lay memories side by side: (B, N1, D), (B, N2, D), … -> (B, N1 + N2 + …, D). The decoder attends to all of it."""
     if len(memories) == 1:
         return memories[0]
-    return Memory(torch.cat([m.tokens for m in memories], 1), torch.cat([m.mask for m in memories], 1))
+    return Memory(
+        torch.cat([m.tokens for m in memories], 1), torch.cat([m.mask for m in memories], 1)
+    )
 
 
 class EncoderDecoder(nn.Module):
@@ -68,16 +70,25 @@ class EncoderDecoder(nn.Module):
         """What is given -> one memory."""
         given = [name for name in self.encoders if name in batch]
         if not given:
-            raise ValueError(f"the batch has none of: {', '.join(self.encoders)}; it has: {', '.join(batch)}")
+            raise ValueError(
+                f"the batch has none of: {', '.join(self.encoders)}; it has: {', '.join(batch)}"
+            )
         there = {name: batch.get(f"has_{name}") for name in given}  # each (B,) or None
         if self.training and self.modality_dropout and len(given) > 1:
-            there = _drop_modality(there, len(batch[given[0]]), self.modality_dropout, batch[given[0]].device)
+            there = _drop_modality(
+                there, len(batch[given[0]]), self.modality_dropout, batch[given[0]].device
+            )
         memories = []
         for name in given:
-            inputs = [batch[name], batch[f"{name}_lengths"]] if f"{name}_lengths" in batch else [batch[name]]
+            inputs = [batch[name]]
+            if f"{name}_lengths" in batch:
+                inputs.append(batch[f"{name}_lengths"])
             memories.append(_encode_present(self.encoders[name], inputs, there[name]))
-        if len(self.encoders) > 1:  # else the modality with longer vectors would outweigh the other, or be shut out
-            memories = [Memory(F.layer_norm(m.tokens, m.tokens.shape[-1:]), m.mask) for m in memories]
+        # without it, the modality with longer vectors would get all of the attention
+        if len(self.encoders) > 1:
+            memories = [
+                Memory(F.layer_norm(m.tokens, m.tokens.shape[-1:]), m.mask) for m in memories
+            ]
         return fuse(memories)
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -92,12 +103,19 @@ class EncoderDecoder(nn.Module):
         teacher_forcing_ratio = self.teacher_forcing_ratio if self.training else 1.0
         logits = self(batch, teacher_forcing_ratio=teacher_forcing_ratio).float()  # (B, T, V)
         loss = F.cross_entropy(
-            logits.flatten(0, 1), target.flatten(), ignore_index=PAD, reduction="sum", label_smoothing=smoothing
+            logits.flatten(0, 1),
+            target.flatten(),
+            ignore_index=PAD,
+            reduction="sum",
+            label_smoothing=smoothing,
         )
         return loss, (target != PAD).sum()
 
     def forward(
-        self, batch: dict[str, Tensor], need_weights: bool = False, teacher_forcing_ratio: float = 1.0
+        self,
+        batch: dict[str, Tensor],
+        need_weights: bool = False,
+        teacher_forcing_ratio: float = 1.0,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Logits (B, T, V), those at t for batch["target"][:, t], given the words before it: teacher forcing.
 
@@ -108,9 +126,13 @@ class EncoderDecoder(nn.Module):
         target = batch["target"]  # (B, T), ending in <eos>
         bos = target.new_full((target.size(0), 1), BOS)  # (B, 1)
         if need_weights and teacher_forcing_ratio < 1:
-            raise ValueError("where it looks is told with teacher forcing only: teacher_forcing_ratio=1")
+            raise ValueError(
+                "where it looks is told with teacher forcing only: teacher_forcing_ratio=1"
+            )
         if teacher_forcing_ratio == 1:
-            return self.decoder(torch.cat([bos, target[:, :-1]], dim=1), self.encode(batch), need_weights)
+            return self.decoder(
+                torch.cat([bos, target[:, :-1]], dim=1), self.encode(batch), need_weights
+            )
         state = self.decoder.start(self.encode(batch))
         token = bos.squeeze(1)  # (B,)
         steps = []
@@ -122,12 +144,21 @@ class EncoderDecoder(nn.Module):
         return torch.stack(steps, dim=1)  # (B, T, V)
 
 
-def _drop_modality(there: dict[str, Tensor | None], B: int, fraction: float, device: torch.device) -> dict[str, Tensor]:
+def _drop_modality(
+    there: dict[str, Tensor | None], B: int, fraction: float, device: torch.device
+) -> dict[str, Tensor]:
     """Of `fraction` of the examples leave out one modality, each as often as another, but never the only one of an example."""
-    there = {name: torch.ones(B, dtype=torch.bool, device=device) if has is None else has for name, has in there.items()}
+    there = {
+        name: torch.ones(B, dtype=torch.bool, device=device) if has is None else has
+        for name, has in there.items()
+    }
     count = torch.stack(list(there.values())).sum(0)  # (B,)
-    chosen = (torch.rand(B, device=device) * len(there) / fraction).floor()  # (B,) 0, 1, …: drop that one; larger: none
-    return {name: has & ((chosen != i) | (count < 2)) for i, (name, has) in enumerate(there.items())}
+    chosen = (
+        torch.rand(B, device=device) * len(there) / fraction
+    ).floor()  # (B,) 0, 1, …: drop that one; larger: none
+    return {
+        name: has & ((chosen != i) | (count < 2)) for i, (name, has) in enumerate(there.items())
+    }
 
 
 def _encode_present(encoder: nn.Module, inputs: list[Tensor], there: Tensor | None) -> Memory:
@@ -159,7 +190,9 @@ class ModelConfig:
     """
 
     vocab_size: int
-    encoders: dict[str, dict] = field(default_factory=lambda: {"image": {"name": "resnet"}})  # by modality
+    encoders: dict[str, dict] = field(
+        default_factory=lambda: {"image": {"name": "resnet"}}
+    )  # by modality
     decoder: dict = field(default_factory=lambda: {"name": "lstm", "hidden_size": 256})
     embed_dim: int = 256  # of words, of the memory and of all that is compared with them
     joint_vocabulary: bool = False  # source and target have the same words, and share one embedding
@@ -171,29 +204,57 @@ class ModelConfig:
 def build_model(config: ModelConfig) -> EncoderDecoder:
     """A new model with random weights. Raises ValueError for settings that no model has."""
     if not config.encoders:
-        raise ValueError("a model needs an encoder for what is given, such as encoders={'image': {'name': 'resnet'}}")
-    readers = {modality: settings for modality, settings in config.encoders.items() if "vocab_size" in settings}
-    others = {modality: settings for modality, settings in config.encoders.items() if modality not in readers}
-    encoders = {modality: _build(ENCODERS, settings, embed_dim=config.embed_dim) for modality, settings in others.items()}
-    decoder = _build(DECODERS, config.decoder, vocab_size=config.vocab_size, embed_dim=config.embed_dim)
-    for modality, settings in readers.items():  # last: in this order a seed has always given the same weights
+        raise ValueError(
+            "a model needs an encoder for what is given, such as encoders={'image': {'name': 'resnet'}}"
+        )
+    readers = {
+        modality: settings
+        for modality, settings in config.encoders.items()
+        if "vocab_size" in settings
+    }
+    others = {
+        modality: settings
+        for modality, settings in config.encoders.items()
+        if modality not in readers
+    }
+    encoders = {
+        modality: _build(ENCODERS, settings, embed_dim=config.embed_dim)
+        for modality, settings in others.items()
+    }
+    decoder = _build(
+        DECODERS, config.decoder, vocab_size=config.vocab_size, embed_dim=config.embed_dim
+    )
+    for (
+        modality,
+        settings,
+    ) in readers.items():  # last: in this order a seed has always given the same weights
         encoders[modality] = _build(ENCODERS, settings, embed_dim=config.embed_dim)
     if config.joint_vocabulary:
         source_size = config.encoders.get("source", {}).get("vocab_size", 0)
         if source_size != config.vocab_size:
-            raise ValueError(f"a joint vocabulary has one size, not {source_size} and {config.vocab_size}")
+            raise ValueError(
+                f"a joint vocabulary has one size, not {source_size} and {config.vocab_size}"
+            )
         token_embedding(encoders["source"]).weight = token_embedding(decoder).weight
     return EncoderDecoder(
-        encoders, decoder, config.modality_dropout, config.label_smoothing, config.teacher_forcing_ratio
+        encoders,
+        decoder,
+        config.modality_dropout,
+        config.label_smoothing,
+        config.teacher_forcing_ratio,
     )
 
 
-def _build(registry: dict[str, Callable[..., nn.Module]], settings: dict, **sizes: int) -> nn.Module:
+def _build(
+    registry: dict[str, Callable[..., nn.Module]], settings: dict, **sizes: int
+) -> nn.Module:
     """The encoder or decoder that is registered under settings["name"], made with the other settings."""
     settings = dict(settings)
     name = settings.pop("name", None)
     if name not in registry:
-        raise ValueError(f"the name of an encoder or decoder is one of {', '.join(registry)}, not {name!r}")
+        raise ValueError(
+            f"the name of an encoder or decoder is one of {', '.join(registry)}, not {name!r}"
+        )
     try:
         return registry[name](**sizes, **settings)
     except TypeError as error:  # a setting that it does not have

@@ -40,8 +40,13 @@ def caption_sheet(
         elif hypothesis in map(list, references[number - 1]):
             below.append([(written, GREEN)])
         else:
-            nearest = max(references[number - 1], key=lambda ref: SequenceMatcher(None, hypothesis, list(ref)).ratio())
-            below.append([(written, RED), (_lines(detokenize(nearest), f"{number}, reference"), GREY)])
+            nearest = max(
+                references[number - 1],
+                key=lambda ref: SequenceMatcher(None, hypothesis, list(ref)).ratio(),
+            )
+            below.append(
+                [(written, RED), (_lines(detokenize(nearest), f"{number}, reference"), GREY)]
+            )
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     most = max(sum(len(lines) for lines, _ in paragraphs) for paragraphs in below)
@@ -50,7 +55,10 @@ def caption_sheet(
     figure = Figure(figsize=(width, height), dpi=100)
     for i, (picture, paragraphs) in enumerate(zip(pictures, below)):
         row, column = divmod(i, columns)
-        x, y = gap + column * (side + gap), height * (1 - row / rows) - side - gap  # lower left corner
+        x, y = (
+            gap + column * (side + gap),
+            height * (1 - row / rows) - side - gap,
+        )  # lower left corner
         axis = figure.add_axes((x / width, y / height, side / width, side / height))
         axis.imshow(picture.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
         axis.set_axis_off()
@@ -64,7 +72,10 @@ def caption_sheet(
 
 
 def attention_sheet(
-    pictures: Sequence[Tensor], captions: Sequence[Sequence[str]], maps: Sequence[Tensor], columns: int = 9
+    pictures: Sequence[Tensor],
+    captions: Sequence[Sequence[str]],
+    maps: Sequence[Tensor],
+    columns: int = 9,
 ) -> Figure:
     """Where a model looked for each word: the picture, lit where the weights are large, with the word below it.
 
@@ -74,12 +85,16 @@ def attention_sheet(
     cells = []  # rows of (picture, word)
     for picture, words, weights in zip(pictures, captions, maps, strict=True):
         picture = picture.cpu().float() / 255
-        lit = F.interpolate(weights.cpu().float()[:, None], picture.shape[1:], mode="bicubic").clamp(min=0)  # (T, 1, H, W)
+        lit = F.interpolate(
+            weights.cpu().float()[:, None], picture.shape[1:], mode="bicubic"
+        ).clamp(min=0)  # (T, 1, H, W)
         lit = 0.3 + 0.7 * lit / lit.amax((1, 2, 3), keepdim=True).clamp(min=1e-9)
         shown = [(picture, ""), *zip(picture * lit, words, strict=True)]
         cells += [shown[i : i + columns] for i in range(0, len(shown), columns)]
     side, below, gap = 1.15, 0.24, 0.06  # inches
-    figure = Figure(figsize=(columns * (side + gap) + gap, len(cells) * (side + below + gap) + gap), dpi=100)
+    figure = Figure(
+        figsize=(columns * (side + gap) + gap, len(cells) * (side + below + gap) + gap), dpi=100
+    )
     width, height = figure.get_size_inches()
     for row, shown in enumerate(cells):
         for column, (picture, word) in enumerate(shown):
@@ -93,7 +108,10 @@ def attention_sheet(
 
 
 def alignment_sheet(
-    sources: Sequence[Sequence[str]], translations: Sequence[Sequence[str]], maps: Sequence[Tensor], titles: Sequence[str] = ()
+    sources: Sequence[Sequence[str]],
+    translations: Sequence[Sequence[str]],
+    maps: Sequence[Tensor],
+    titles: Sequence[str] = (),
 ) -> Figure:
     """Where each word of a translation looked in its source, side by side for some sentences: the darker, the more.
 
@@ -110,8 +128,12 @@ def alignment_sheet(
     for i, (source, words, weights) in enumerate(zip(sources, translations, maps, strict=True)):
         x, wide, high = x + left[i], cell * len(source), cell * len(words)
         if weights.shape != (len(words), len(source)):
-            raise ValueError(f"sentence {i}: {len(words)} words from {len(source)} need as many weights, not {tuple(weights.shape)}")
-        axis = figure.add_axes((x / width, 1 - (title + above + high) / height, wide / width, high / height))
+            raise ValueError(
+                f"sentence {i}: {len(words)} words from {len(source)} need as many weights, not {tuple(weights.shape)}"
+            )
+        axis = figure.add_axes(
+            (x / width, 1 - (title + above + high) / height, wide / width, high / height)
+        )
         axis.imshow(weights.cpu().float().numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
         style = {"fontsize": 9, "family": [*_chinese_fonts(), "DejaVu Sans"]}
         axis.set_xticks(range(len(source)), source, rotation=90, **style)
@@ -122,7 +144,14 @@ def alignment_sheet(
         axis.grid(which="minor", color="#dddddd", lw=0.5)
         axis.tick_params(which="minor", length=0)
         if titles:
-            figure.text((x + wide / 2) / width, 1 - 0.17 / height, titles[i], ha="center", va="center", fontsize=9.5)
+            figure.text(
+                (x + wide / 2) / width,
+                1 - 0.17 / height,
+                titles[i],
+                ha="center",
+                va="center",
+                fontsize=9.5,
+            )
         x += wide
     return figure
 
@@ -189,9 +218,25 @@ def search_tree(tree: Sequence[Candidate], vocabulary: Vocabulary) -> Figure:
         probability = math.exp(word.log_prob - (tree[parent].log_prob if parent >= 0 else 0.0))
         axis.text(x - 0.46, y - 0.08, vocabulary.words[word.token], color=colour, ha="center", va="bottom", fontsize=9,
                   family=[*_chinese_fonts(), "DejaVu Sans"])  # fmt: skip
-        axis.text(x - 0.46, y + 0.09, f"{probability:.2f}", color=GREY, ha="center", va="top", fontsize=6.5)
+        axis.text(
+            x - 0.46,
+            y + 0.09,
+            f"{probability:.2f}",
+            color=GREY,
+            ha="center",
+            va="top",
+            fontsize=6.5,
+        )
         if word.status == "finished":
-            axis.text(x + 0.06, y, f"{word.score:.2f}", color=colour, va="center", fontsize=9, weight="bold" if thick else None)
+            axis.text(
+                x + 0.06,
+                y,
+                f"{word.score:.2f}",
+                color=colour,
+                va="center",
+                fontsize=9,
+                weight="bold" if thick else None,
+            )
     return figure
 
 

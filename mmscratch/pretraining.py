@@ -43,7 +43,12 @@ def labelled(scenes: Sequence[Scene], size: int = 64) -> tuple[Tensor, Tensor]:
 
 
 def train_classifier(
-    model: nn.Module, images: Tensor, labels: Tensor, epochs: int = 2, batch_size: int = 32, seed: int = 0
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    epochs: int = 2,
+    batch_size: int = 32,
+    seed: int = 0,
 ) -> list[float]:
     """Teach `model`, pictures -> logits (B, L), which labels are there; the loss of every step.
 
@@ -64,7 +69,9 @@ def train_classifier(
         order = torch.randperm(len(images), generator=generator)
         for batch in order.split(batch_size)[: len(images) // batch_size]:
             logits = model(normalize(images[batch].to(device)))  # (B, L)
-            loss = F.binary_cross_entropy_with_logits(logits, labels[batch].to(device, torch.float32), weight)
+            loss = F.binary_cross_entropy_with_logits(
+                logits, labels[batch].to(device, torch.float32), weight
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -81,7 +88,9 @@ def _recipe(
 ) -> tuple[torch.optim.AdamW, LambdaLR]:
     """AdamW, and its schedule: the rate rises for the first tenth of all steps, then falls as a cosine."""
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.05, betas=betas)
-    return optimizer, LambdaLR(optimizer, partial(warmup_and_cosine, steps=steps, warmup_fraction=0.1))
+    return optimizer, LambdaLR(
+        optimizer, partial(warmup_and_cosine, steps=steps, warmup_fraction=0.1)
+    )
 
 
 @torch.no_grad()
@@ -103,7 +112,9 @@ def pretrained_cnn(path: Path, scenes: int) -> ResNet:
     if path.exists():
         saved = read_checkpoint(path)
         if not isinstance(saved, dict) or saved.get("labels") != LABELS:
-            raise ValueError(f"{path}: not a CNN that knows these labels; delete it, and it is trained anew")
+            raise ValueError(
+                f"{path}: not a CNN that knows these labels; delete it, and it is trained anew"
+            )
         model.load_state_dict(saved["model"])
         print(f"the CNN of {path}, trained before, is used")
         return model.to(pick_device()).eval()
@@ -121,7 +132,9 @@ def extract_features(cnn: nn.Module, images: Tensor, dtype: torch.dtype = torch.
     """
     cnn.eval()
     device = next(cnn.parameters()).device
-    return torch.cat([cnn.features(normalize(batch.to(device))).to(dtype) for batch in images.split(250)])
+    return torch.cat(
+        [cnn.features(normalize(batch.to(device))).to(dtype) for batch in images.split(250)]
+    )
 
 
 def train_captioner(
@@ -146,14 +159,22 @@ def train_captioner(
     fill no batch. AdamW; the learning rate rises for the first tenth, then falls as a cosine.
     Source: Williams & Zipser 1989.
     """
-    steps, device = len(targets) // batch_size, next(decoder.parameters()).device  # steps of an epoch
+    steps, device = (
+        len(targets) // batch_size,
+        next(decoder.parameters()).device,
+    )  # steps of an epoch
     if grids is not None and len(targets) != len(grids):
         raise ValueError(f"{len(grids)} pictures, but captions of {len(targets)}")
     if steps == 0:
         raise ValueError(f"{len(targets)} pictures do not fill a batch of {batch_size}")
     parameters = list(decoder.parameters())
     if encoder:
-        added = [*encoder.projection.parameters(), *encoder.norm.parameters(), encoder.position, *encoder.blocks.parameters()]
+        added = [
+            *encoder.projection.parameters(),
+            *encoder.norm.parameters(),
+            encoder.position,
+            *encoder.blocks.parameters(),
+        ]
         parameters = added + parameters
     optimizer, schedule = _recipe(parameters, learning_rate, epochs * steps, betas=(0.9, 0.98))
     losses = []
@@ -163,7 +184,11 @@ def train_captioner(
             shown = [targets[n][(n + epoch) % len(targets[n])] for n in batch.tolist()]
             target = collate([{"target": words} for words in shown])["target"].to(device)  # (B, T)
             inputs = F.pad(target[:, :-1], (1, 0), value=BOS)  # (B, T), one word behind
-            memory = encoder.encode_features(grids[batch].float()) if encoder else Memory.empty(batch_size, decoder.embed_dim, device)
+            memory = (
+                encoder.encode_features(grids[batch].float())
+                if encoder
+                else Memory.empty(batch_size, decoder.embed_dim, device)
+            )
             logits = decoder(inputs, memory)  # (B, T, V)
             loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
             optimizer.zero_grad()

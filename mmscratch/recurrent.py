@@ -7,7 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .attention import AdditiveAttention, Memory, check_fusion, memory_index, scaled_dot_product_attention
+from .attention import (
+    AdditiveAttention,
+    Memory,
+    check_fusion,
+    memory_index,
+    scaled_dot_product_attention,
+)
 from .text import PAD
 
 
@@ -36,7 +42,9 @@ class LSTMCell(nn.Module):
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """x (B, I), state two of (B, H) -> the next state, two of (B, H)."""
         hidden, cell = state
-        gates = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(hidden, self.weight_hh, self.bias_hh)  # (B, 4H)
+        gates = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(
+            hidden, self.weight_hh, self.bias_hh
+        )  # (B, 4H)
         i, f, g, o = gates.chunk(4, dim=-1)  # each (B, H)
         cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
         hidden = o.sigmoid() * cell.tanh()
@@ -64,17 +72,23 @@ class LSTMFunction(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, inputs: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor, ended: Tensor | None):
+    def forward(
+        ctx, inputs: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor, ended: Tensor | None
+    ):
         """inputs (T, B, 4H), hidden and cell (B, H), ended (T, B, 1) -> hidden states (T, B, H), last cell (B, H)."""
         steps, width = len(inputs), hidden.size(-1)
         gates = inputs.clone()
         if ended is not None:
             gates.masked_fill_(ended, -torch.inf)
             gates[..., width : 2 * width].masked_fill_(ended, torch.inf)
-        hiddens, cells = (state.new_empty(steps + 1, *state.shape) for state in (hidden, cell))  # (T + 1, B, H)
+        hiddens, cells = (
+            state.new_empty(steps + 1, *state.shape) for state in (hidden, cell)
+        )  # (T + 1, B, H)
         hiddens[0], cells[0] = hidden, cell
         for t in range(steps):
-            i, f, g, o = gates[t].addmm_(hiddens[t], weight.t()).chunk(4, dim=-1)  # each (B, H), a view into gates
+            i, f, g, o = (
+                gates[t].addmm_(hiddens[t], weight.t()).chunk(4, dim=-1)
+            )  # each (B, H), a view into gates
             i.sigmoid_(), f.sigmoid_(), g.tanh_(), o.sigmoid_()
             cells[t + 1] = f * cells[t] + i * g
             hiddens[t + 1] = o * cells[t + 1].tanh()
@@ -94,13 +108,19 @@ class LSTMFunction(torch.autograd.Function):
             squashed = cells[t + 1].tanh()
             d_hidden = d_hidden + d_output[t]
             d_cell = d_cell + d_hidden * o * (1 - squashed * squashed)
-            d_i, d_f, d_g = d_cell * g * i * (1 - i), d_cell * cells[t] * f * (1 - f), d_cell * i * (1 - g * g)
+            d_i, d_f, d_g = (
+                d_cell * g * i * (1 - i),
+                d_cell * cells[t] * f * (1 - f),
+                d_cell * i * (1 - g * g),
+            )
             d_o = d_hidden * squashed * o * (1 - o)
             d_gates[t] = torch.cat([d_i, d_f, d_g, d_o], dim=-1)  # (B, 4H)
             kept = 0 if ended is None else ended[t] * d_hidden
             d_hidden = d_gates[t] @ weight + kept
             d_cell = d_cell * f
-        d_weight = d_gates.flatten(0, 1).t() @ hiddens[:-1].flatten(0, 1)  # (4H, T · B) @ (T · B, H)
+        d_weight = d_gates.flatten(0, 1).t() @ hiddens[:-1].flatten(
+            0, 1
+        )  # (4H, T · B) @ (T · B, H)
         return d_gates, d_hidden, d_cell, d_weight, None
 
 
@@ -114,17 +134,34 @@ class LSTM(nn.Module):
     """
 
     def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int = 1, bidirectional: bool = False, dropout: float = 0.0
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
     ):
         super().__init__()
-        self.input_size, self.hidden_size, self.num_layers, self.dropout = input_size, hidden_size, num_layers, dropout
+        self.input_size, self.hidden_size, self.num_layers, self.dropout = (
+            input_size,
+            hidden_size,
+            num_layers,
+            dropout,
+        )
         self.directions = ("", "_reverse") if bidirectional else ("",)
         for layer in range(num_layers):
             size = input_size if layer == 0 else hidden_size * len(self.directions)
             for direction in self.directions:
-                shapes = {"weight_ih": (4 * hidden_size, size), "weight_hh": (4 * hidden_size, hidden_size)}
-                for name, shape in (shapes | {"bias_ih": (4 * hidden_size,), "bias_hh": (4 * hidden_size,)}).items():
-                    self.register_parameter(f"{name}_l{layer}{direction}", _uniform(shape, hidden_size))
+                shapes = {
+                    "weight_ih": (4 * hidden_size, size),
+                    "weight_hh": (4 * hidden_size, hidden_size),
+                }
+                for name, shape in (
+                    shapes | {"bias_ih": (4 * hidden_size,), "bias_hh": (4 * hidden_size,)}
+                ).items():
+                    self.register_parameter(
+                        f"{name}_l{layer}{direction}", _uniform(shape, hidden_size)
+                    )
 
     def forward(
         self, x: Tensor, state: tuple[Tensor, Tensor] | None = None, lengths: Tensor | None = None
@@ -141,7 +178,9 @@ class LSTM(nn.Module):
             state = zeros, zeros
         live = None
         if lengths is not None:
-            live = torch.arange(x.size(1), device=x.device).unsqueeze(1) < lengths.to(x.device)  # (T, B)
+            live = torch.arange(x.size(1), device=x.device).unsqueeze(1) < lengths.to(
+                x.device
+            )  # (T, B)
             live = live.unsqueeze(-1)  # (T, B, 1)
         hiddens, cells = [], []
         for layer in range(self.num_layers):
@@ -154,7 +193,9 @@ class LSTM(nn.Module):
                 outputs.append(output)
                 hiddens.append(hidden)
                 cells.append(cell)
-            x = torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]  # (B, T, H · directions)
+            x = (
+                torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]
+            )  # (B, T, H · directions)
         return x, (torch.stack(hiddens), torch.stack(cells))
 
     def weight(self, name: str) -> Tensor:
@@ -172,7 +213,9 @@ class LSTM(nn.Module):
             x, ended = x.flip(0), None if live is None else ended.flip(0)
         inputs = F.linear(x.contiguous(), weight_ih, bias_ih + bias_hh)  # (T, B, 4H)
         hidden, weight_hh = hidden.to(inputs.dtype), weight_hh.to(inputs.dtype)
-        output, cell = LSTMFunction.apply(inputs, hidden, cell.to(weight_ih.dtype), weight_hh, ended)
+        output, cell = LSTMFunction.apply(
+            inputs, hidden, cell.to(weight_ih.dtype), weight_hh, ended
+        )
         hidden = output[-1]
         if backwards:
             output = output.flip(0)
@@ -189,7 +232,14 @@ class LSTMEncoder(nn.Module):
     Source: Schuster & Paliwal 1997; as the encoder of a translation, Bahdanau et al. 2015.
     """
 
-    def __init__(self, vocab_size: int, embed_dim: int, hidden_size: int, num_layers: int = 1, dropout: float = 0.0):
+    def __init__(
+        self,
+        vocab_size: int,
+        embed_dim: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         self.dropout = dropout
         self.embedding = nn.Embedding(vocab_size, embed_dim, padding_idx=PAD)
@@ -199,7 +249,9 @@ class LSTMEncoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Memory:
         mask = tokens != PAD
-        words = self.embedding(tokens) * self.embedding.embedding_dim**0.5  # (B, T, D), of variance 1
+        words = (
+            self.embedding(tokens) * self.embedding.embedding_dim**0.5
+        )  # (B, T, D), of variance 1
         words = F.dropout(words, self.dropout, self.training)
         states, _ = self.lstm(words, lengths=mask.sum(1))  # (B, T, 2H)
         return Memory(self.projection(F.dropout(states, self.dropout, self.training)), mask)
@@ -251,22 +303,33 @@ class LSTMDecoder(nn.Module):
         self.init_state = nn.Linear(hidden_size, 2 * num_layers * hidden_size)
         self.lstm = LSTM(embed_dim, hidden_size, num_layers, dropout=dropout)
         for layer in range(num_layers):
-            nn.init.constant_(self.lstm.get_parameter(f"bias_ih_l{layer}").detach()[hidden_size : 2 * hidden_size], 3.0)
+            nn.init.constant_(
+                self.lstm.get_parameter(f"bias_ih_l{layer}").detach()[
+                    hidden_size : 2 * hidden_size
+                ],
+                3.0,
+            )
         self.query = self.additive = None
         if fusion == "cross_attention" and score == "dot":
             self.query = nn.Linear(hidden_size, embed_dim, bias=False)
         elif fusion == "cross_attention":
             self.additive = AdditiveAttention(hidden_size, embed_dim, embed_dim)
-        self.combine = nn.Linear(hidden_size + (embed_dim if fusion == "cross_attention" else 0), embed_dim)
+        self.combine = nn.Linear(
+            hidden_size + (embed_dim if fusion == "cross_attention" else 0), embed_dim
+        )
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
-    def forward(self, tokens: Tensor, memory: Memory, need_weights: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, memory: Memory, need_weights: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """tokens (B, T), beginning with <bos> -> the logits (B, T, V) of the word after each.
 
         With `need_weights` also where each word looked, (B, 1, 1, T, N), as a Transformer of one layer and one head.
         """
         if need_weights and self.fusion == "prefix":
-            raise ValueError('an LSTM with fusion="prefix" looks once, before the first word: there are no weights')
+            raise ValueError(
+                'an LSTM with fusion="prefix" looks once, before the first word: there are no weights'
+            )
         state = self.start(memory)
         outputs, _ = self.lstm(self._embed(tokens), (state.hidden, state.cell))  # (B, T, H)
         return self._compute_logits(outputs, memory, need_weights)
@@ -278,24 +341,40 @@ class LSTMDecoder(nn.Module):
         """
         init_proj = Memory(self.init_proj(memory.tokens).relu(), memory.mask).mean()  # (B, H)
         first = self.init_state(init_proj).tanh()  # (B, 2 · layers · H)
-        first = first.view(first.size(0), 2, self.lstm.num_layers, -1).permute(1, 2, 0, 3)  # (2, layers, B, H)
+        first = first.view(first.size(0), 2, self.lstm.num_layers, -1).permute(
+            1, 2, 0, 3
+        )  # (2, layers, B, H)
         return LSTMState(*first.contiguous(), memory)
 
     def step(self, token: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         """token (B,) -> the logits (B, V) of the next word, and the state after it."""
-        outputs, (hidden, cell) = self.lstm(self._embed(token.unsqueeze(1)), (state.hidden, state.cell))  # (B, 1, H)
-        outputs = outputs.reshape(len(state.memory.tokens), -1, outputs.size(-1))  # (memories, beams, H)
-        logits = self._compute_logits(outputs, state.memory)  # as the words of a sentence, beams look at one memory together
+        outputs, (hidden, cell) = self.lstm(
+            self._embed(token.unsqueeze(1)), (state.hidden, state.cell)
+        )  # (B, 1, H)
+        outputs = outputs.reshape(
+            len(state.memory.tokens), -1, outputs.size(-1)
+        )  # (memories, beams, H)
+        logits = self._compute_logits(
+            outputs, state.memory
+        )  # as the words of a sentence, beams look at one memory together
         return logits.flatten(0, 1), LSTMState(hidden, cell, state.memory)
 
     def reorder(self, state: LSTMState, index: Tensor) -> LSTMState:
         """The states of the sentences `index` (B',), in that order."""
         owner = memory_index(index, state.hidden.size(1), len(state.memory.tokens))
-        memory = state.memory if owner is None else Memory(*(part.index_select(0, owner) for part in state.memory))
-        return LSTMState(state.hidden.index_select(1, index), state.cell.index_select(1, index), memory)
+        memory = (
+            state.memory
+            if owner is None
+            else Memory(*(part.index_select(0, owner) for part in state.memory))
+        )
+        return LSTMState(
+            state.hidden.index_select(1, index), state.cell.index_select(1, index), memory
+        )
 
     def _embed(self, tokens: Tensor) -> Tensor:
-        words = self.embedding(tokens) * self.embedding.embedding_dim**0.5  # (B, T, D), of variance 1; as an output, 1/D
+        words = (
+            self.embedding(tokens) * self.embedding.embedding_dim**0.5
+        )  # (B, T, D), of variance 1; as an output, 1/D
         return F.dropout(words, self.dropout, self.training)
 
     def _compute_logits(self, outputs: Tensor, memory: Memory, need_weights: bool = False):
@@ -307,10 +386,14 @@ class LSTMDecoder(nn.Module):
         logits = F.linear(outputs, self.embedding.weight, self.bias)  # (B, T, V)
         return (logits, weights[:, None, None]) if need_weights else logits
 
-    def _attend(self, outputs: Tensor, memory: Memory, need_weights: bool) -> tuple[Tensor, Tensor | None]:
+    def _attend(
+        self, outputs: Tensor, memory: Memory, need_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """outputs (B, T, H) -> what each sees, (B, T, D), and where it looked, (B, T, N), or None."""
         tokens, mask = memory.tokens, memory.mask.unsqueeze(1)  # (B, N, D), (B, 1, N)
         if self.additive is not None:
             return self.additive(outputs, tokens, mask)
-        context = scaled_dot_product_attention(self.query(outputs), tokens, tokens, mask, need_weights)
+        context = scaled_dot_product_attention(
+            self.query(outputs), tokens, tokens, mask, need_weights
+        )
         return context if need_weights else (context, None)

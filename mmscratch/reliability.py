@@ -47,7 +47,11 @@ def first_nonfinite(model: nn.Module, batch: dict[str, Tensor]) -> str:
             return all(map(finite, output))
         return not isinstance(output, Tensor) or bool(output.isfinite().all())
 
-    found = [f"the weight {name}" for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    found = [
+        f"the weight {name}"
+        for name, weight in model.named_parameters()
+        if not weight.isfinite().all()
+    ]
 
     def look(name: str):
         def hook(_module, _inputs, output) -> None:
@@ -56,16 +60,23 @@ def first_nonfinite(model: nn.Module, batch: dict[str, Tensor]) -> str:
 
         return hook
 
-    handles = [module.register_forward_hook(look(name or "the model")) for name, module in model.named_modules()]
+    handles = [
+        module.register_forward_hook(look(name or "the model"))
+        for name, module in model.named_modules()
+    ]
     try:
         with torch.no_grad():
             model(batch)
     finally:
         for handle in handles:
             handle.remove()
-    gradients = [(name, weight.grad) for name, weight in model.named_parameters() if weight.grad is not None]
+    gradients = [
+        (name, weight.grad) for name, weight in model.named_parameters() if weight.grad is not None
+    ]
     gradients.reverse()  # as they are computed: from the loss back to the input
-    found += [f"the gradient of {name}" for name, gradient in gradients if not gradient.isfinite().all()]
+    found += [
+        f"the gradient of {name}" for name, gradient in gradients if not gradient.isfinite().all()
+    ]
     return next(iter(found), "the loss")
 
 
@@ -83,11 +94,19 @@ def write_atomically(path: Path, state: dict) -> None:
             os.fsync(file.fileno())  # on the disk, before the name is
         os.replace(beside, path)
     except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a write that failed
-        reason = getattr(error, "strerror", None) or getattr(error.__context__, "strerror", None) or str(error).splitlines()[0]
+        reason = (
+            getattr(error, "strerror", None)
+            or getattr(error.__context__, "strerror", None)
+            or str(error).splitlines()[0]
+        )
         kept = "; the one before is kept" if path.is_file() else ""
-        raise OSError(f"{path} cannot be written: {reason}{kept}. Make room, or choose another folder") from None
+        raise OSError(
+            f"{path} cannot be written: {reason}{kept}. Make room, or choose another folder"
+        ) from None
     finally:
-        with contextlib.suppress(OSError):  # which would hide the one above: there may be no such folder
+        with contextlib.suppress(
+            OSError
+        ):  # which would hide the one above: there may be no such folder
             beside.unlink()
 
 

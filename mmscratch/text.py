@@ -59,13 +59,17 @@ class Vocabulary:
         self.words = [*SPECIALS, *words]
         self.index = {word: i for i, word in enumerate(self.words) if i >= len(SPECIALS)}
         if len(self.index) != len(words) or self.index.keys() & set(SPECIALS):
-            raise ValueError("a vocabulary needs words that are all different and none of " + " ".join(SPECIALS))
+            raise ValueError(
+                "a vocabulary needs words that are all different and none of " + " ".join(SPECIALS)
+            )
 
     @classmethod
     def build(cls, sentences: Iterable[Sequence[str]], min_freq: int = 1) -> "Vocabulary":
         """All words that the tokenized sentences use at least `min_freq` times, the commonest first, ties by spelling."""
         counts = Counter(word for sentence in sentences for word in sentence)
-        kept = [word for word, count in counts.items() if count >= min_freq and word not in SPECIALS]
+        kept = [
+            word for word, count in counts.items() if count >= min_freq and word not in SPECIALS
+        ]
         return cls(sorted(kept, key=lambda word: (-counts[word], word)))
 
     def __len__(self) -> int:
@@ -74,7 +78,9 @@ class Vocabulary:
     def encode(self, tokens: Iterable[str]) -> list[int]:
         """Tokens -> numbers; a word that is not in the vocabulary becomes <unk>."""
         if isinstance(tokens, str):
-            raise TypeError(f"encode takes a list of tokens, not the string {tokens[:40]!r}: call tokenize first")
+            raise TypeError(
+                f"encode takes a list of tokens, not the string {tokens[:40]!r}: call tokenize first"
+            )
         return [self.index.get(token, UNK) for token in tokens]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
@@ -116,13 +122,17 @@ class BytePairEncoding:
         """Raises ValueError for a character that is there twice, or is "▁", and for a merge that cannot be."""
         self.words = [*SPECIALS, *(f"<0x{byte:02X}>" for byte in range(256)), START, *characters]
         self.index = {word: i for i, word in enumerate(self.words)}
-        self.merges: dict[tuple[int, int], int] = {}  # two pieces -> what they make; the earlier learned, the smaller
+        self.merges: dict[
+            tuple[int, int], int
+        ] = {}  # two pieces -> what they make; the earlier learned, the smaller
         self._known: dict[str, list[int]] = {}  # tokens that were encoded before
         if len(self.index) != len(self.words):
             raise ValueError(f"the characters must be all different and none of them {START!r}")
         for left, right in merges:
             if not self._add((self.index.get(left, PAD), self.index.get(right, PAD))):
-                raise ValueError(f"the merge of {left!r:.40} and {right!r:.40} must join two known pieces to a new one")
+                raise ValueError(
+                    f"the merge of {left!r:.40} and {right!r:.40} must join two known pieces to a new one"
+                )
 
     def _add(self, pair: tuple[int, int]) -> bool:
         """Make a new piece of two, unless one is a byte or there is one of that name, as "<pad>" from "<pa" and "d>"."""
@@ -142,10 +152,22 @@ class BytePairEncoding:
         """
         counts = Counter(token for sentence in sentences for token in sentence)
         characters = Counter("".join(counts.elements()))
-        encoding = cls("".join(sorted(c for c in characters if characters[c] > 1 and c.isprintable() and c != START)))
+        encoding = cls(
+            "".join(
+                sorted(
+                    c for c in characters if characters[c] > 1 and c.isprintable() and c != START
+                )
+            )
+        )
         words, frequencies = [encoding._spell(token) for token in counts], list(counts.values())
-        pair_counts, places = Counter(), defaultdict(set)  # of each pair, how often and in which words it occurs
-        changed, heap = set(), []  # the heap gives the most frequent pair; its entry is outdated if the count has changed
+        pair_counts, places = (
+            Counter(),
+            defaultdict(set),
+        )  # of each pair, how often and in which words it occurs
+        changed, heap = (
+            set(),
+            [],
+        )  # the heap gives the most frequent pair; its entry is outdated if the count has changed
 
         def count_pairs(k: int, sign: int) -> None:
             for pair in zip(words[k], words[k][1:]):
@@ -178,13 +200,19 @@ class BytePairEncoding:
         ids = [FIRST_CHARACTER]
         for c in token:
             known = c in self.index and c != START
-            ids += [self.index[c]] if known else [FIRST_BYTE + byte for byte in c.encode("utf-8", "surrogatepass")]
+            ids += (
+                [self.index[c]]
+                if known
+                else [FIRST_BYTE + byte for byte in c.encode("utf-8", "surrogatepass")]
+            )
         return ids
 
     def encode(self, tokens: Iterable[str]) -> list[int]:
         """Tokens -> numbers of pieces: the merges that were learned, in their order."""
         if isinstance(tokens, str):
-            raise TypeError(f"encode takes a list of tokens, not the string {tokens[:40]!r}: call tokenize first")
+            raise TypeError(
+                f"encode takes a list of tokens, not the string {tokens[:40]!r}: call tokenize first"
+            )
         ids = []
         for token in tokens:
             if token not in self._known:
@@ -211,13 +239,20 @@ class BytePairEncoding:
             if piece.startswith(START) or not tokens:
                 tokens.append(b"")
             is_byte = FIRST_BYTE <= i < FIRST_CHARACTER
-            tokens[-1] += bytes([i - FIRST_BYTE]) if is_byte else piece.removeprefix(START).encode("utf-8", "surrogatepass")
+            tokens[-1] += (
+                bytes([i - FIRST_BYTE])
+                if is_byte
+                else piece.removeprefix(START).encode("utf-8", "surrogatepass")
+            )
         return [_read_utf8(token) for token in tokens]
 
     def state(self) -> dict:
         """Plain values for a checkpoint or JSON, which `vocabulary_from` reads."""
         merges = [[self.words[left], self.words[right]] for left, right in self.merges]
-        return {"characters": "".join(self.words[FIRST_CHARACTER + 1 : len(self) - len(merges)]), "merges": merges}
+        return {
+            "characters": "".join(self.words[FIRST_CHARACTER + 1 : len(self) - len(merges)]),
+            "merges": merges,
+        }
 
 
 def _join(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
@@ -233,7 +268,9 @@ def _join(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
 
 def _read_utf8(text: bytes) -> str:
     try:
-        return text.decode("utf-8", "surrogatepass")  # half of a surrogate pair may stand in a Python string
+        return text.decode(
+            "utf-8", "surrogatepass"
+        )  # half of a surrogate pair may stand in a Python string
     except UnicodeDecodeError:
         return text.decode("utf-8", "replace")
 
@@ -244,9 +281,13 @@ def vocabulary_from(state: list | dict) -> Vocabulary | BytePairEncoding:
         case [*words] if all(isinstance(word, str) for word in words):
             return Vocabulary(words)
         case {"characters": str(characters), "merges": [*merges], **others} if not others:
-            if all(isinstance(pair, list) and list(map(type, pair)) == [str, str] for pair in merges):
+            if all(
+                isinstance(pair, list) and list(map(type, pair)) == [str, str] for pair in merges
+            ):
                 return BytePairEncoding(characters, merges)
-    raise ValueError("not the state of a vocabulary: a list of words, or a dict of characters and merges, was expected")
+    raise ValueError(
+        "not the state of a vocabulary: a list of words, or a dict of characters and merges, was expected"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -306,10 +347,26 @@ _PTB_TOKEN = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-_READ_AS = {"&amp;": "&", "&quot;": '"', "&apos;": "'", "&lt;": "<", "&gt;": ">", "&nbsp;": " ", "\n": " ", "\u00ad": ""}
-_WRITTEN_AS = dict(zip("[]{}€¤£¢¼½¾⅓⅔", "-lsb- -rsb- -lcb- -rcb- $ $ # cents 1/4 1/2 3/4 1/3 2/3".split()))
-_WRITTEN_AS |= {f"’{ending}": f"'{ending}" for ending in ("s", "m", "d", "re", "ve", "ll")} | {"n’t": "n't"}
-_PUNCTUATION = {*". ? ! , ; : - -- --- ---- – — ― … ... ' ` ‘ ’ ‛ ‹ › '' `' ‘' ’' “ ” « »".split(), '"'}
+_READ_AS = {
+    "&amp;": "&",
+    "&quot;": '"',
+    "&apos;": "'",
+    "&lt;": "<",
+    "&gt;": ">",
+    "&nbsp;": " ",
+    "\n": " ",
+    "\u00ad": "",
+}
+_WRITTEN_AS = dict(
+    zip("[]{}€¤£¢¼½¾⅓⅔", "-lsb- -rsb- -lcb- -rcb- $ $ # cents 1/4 1/2 3/4 1/3 2/3".split())
+)
+_WRITTEN_AS |= {f"’{ending}": f"'{ending}" for ending in ("s", "m", "d", "re", "ve", "ll")} | {
+    "n’t": "n't"
+}
+_PUNCTUATION = {
+    *". ? ! , ; : - -- --- ---- – — ― … ... ' ` ‘ ’ ‛ ‹ › '' `' ‘' ’' “ ” « »".split(),
+    '"',
+}
 
 
 def caption_tokenize(text: str) -> list[str]:
@@ -329,14 +386,21 @@ def caption_tokenize(text: str) -> list[str]:
     captions behind it; here a caption is read by itself. Source: Marcus et al. 1993; Chen et al. 2015.
     """
     if not isinstance(text, str):
-        raise TypeError(f"caption_tokenize takes one caption, a string, not {type(text).__name__}: call it for each caption")
+        raise TypeError(
+            f"caption_tokenize takes one caption, a string, not {type(text).__name__}: call it for each caption"
+        )
     for old, new in _READ_AS.items():
         text = text.replace(old, new)
     tokens = []
     for token in _PTB_TOKEN.findall(text):
         token = token.lower()
         if not token.isalpha():
-            token = _WRITTEN_AS.get(token, token).replace("(", "-lrb-").replace(")", "-rrb-").replace(" ", "\u00a0")
+            token = (
+                _WRITTEN_AS.get(token, token)
+                .replace("(", "-lrb-")
+                .replace(")", "-rrb-")
+                .replace(" ", "\u00a0")
+            )
         if token not in _PUNCTUATION:
             tokens.append(token)
     return tokens

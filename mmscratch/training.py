@@ -51,19 +51,27 @@ class TrainConfig:
     batch_size: int = 64  # examples per step, over all processes
     accumulation_steps: int = 1  # micro-batches in which each process computes its share, in turn: less memory, same gradient
     learning_rate: float = 2e-3  # at its peak
-    warmup_fraction: float = 0.05  # of all steps: the learning rate rises linearly, then falls as a cosine
+    warmup_fraction: float = (
+        0.05  # of all steps: the learning rate rises linearly, then falls as a cosine
+    )
     weight_decay: float = 0.05  # of matrices; biases, norms and single vectors do not decay
     clip_norm: float = 1.0
     precision: str = "auto"  # or "float32", "bfloat16", "float16"
     compile: bool = False  # by torch.compile: minutes at first, then faster on a GPU
     evaluate_every: int | None = None  # steps; None: once per epoch
     seed: int = 0
-    workers: int | None = None  # processes that load data; None: one per core, up to 8, for a GPU, and none for a CPU
+    workers: int | None = (
+        None  # processes that load data; None: one per core, up to 8, for a GPU, and none for a CPU
+    )
     bucket_batches: int | None = 50  # see `BucketSampler`
     start_from: str = ""  # the folder of a run whose weights are the first ones
-    freeze: tuple[str, ...] = ()  # names of parameters that are not trained (see `finetuning.freeze`)
+    freeze: tuple[
+        str, ...
+    ] = ()  # names of parameters that are not trained (see `finetuning.freeze`)
     gradual_unfreezing: float = 0.0  # the fraction of all steps during which frozen layers become free, one by one; 0: they never do
-    layer_decay: float = 1.0  # the learning rate of a layer, as a fraction of that of the layer after it
+    layer_decay: float = (
+        1.0  # the learning rate of a layer, as a fraction of that of the layer after it
+    )
     lora: int = 0  # the rank of the change that is trained instead of the decoder's weights; 0: the weights are trained
 
 
@@ -142,12 +150,16 @@ class Trainer:
             numbers = f"{len(self.train)} examples to train on and {len(self.validation)} to validate with"
             raise ValueError(f"{numbers}: both are needed")
         if self.config.lora and self.config.gradual_unfreezing:
-            raise ValueError("thaw frees what is frozen, but with a LoRA the rest of the model is to stay as it was: choose one")
+            raise ValueError(
+                "thaw frees what is frozen, but with a LoRA the rest of the model is to stay as it was: choose one"
+            )
 
     def _make_feed(self) -> Prefetcher:
         workers = self.config.workers
         if workers is None:
-            workers = min(8, (os.cpu_count() or 1) // self.processes) if self.device.type == "cuda" else 0
+            workers = (
+                min(8, (os.cpu_count() or 1) // self.processes) if self.device.type == "cuda" else 0
+            )
         sampler = BucketSampler(
             self.train.lengths,
             self.config.batch_size,
@@ -163,11 +175,17 @@ class Trainer:
         with preserve_rng_state():
             torch.manual_seed(config.seed)
             self.model = build_model(self.model_config)
-            start_from = "" if saved and not config.lora else config.start_from  # a saved run has no more need of it
+            start_from = (
+                "" if saved and not config.lora else config.start_from
+            )  # a saved run has no more need of it
             dropout = self.model_config.decoder.get("dropout", 0.0)
-            prepare_for_finetuning(self.model, self.train.vocabularies, start_from, config.lora, config.freeze, dropout)
+            prepare_for_finetuning(
+                self.model, self.train.vocabularies, start_from, config.lora, config.freeze, dropout
+            )
             self.model.to(self.device)
-            torch.manual_seed(config.seed + 1 + self.rank)  # for dropout: another seed in each process
+            torch.manual_seed(
+                config.seed + 1 + self.rank
+            )  # for dropout: another seed in each process
             self.get_rng_state = get_rng_state()
         self.precision = self._precision(saved)
         self.scaler = GradScaler(self.precision.dtype)
@@ -178,7 +196,9 @@ class Trainer:
             betas=(0.9, 0.98),
             fused=self.device.type == "cuda" or None,
         )
-        self.frozen = [name for name, parameter in self.model.named_parameters() if not parameter.requires_grad]
+        self.frozen = [
+            name for name, parameter in self.model.named_parameters() if not parameter.requires_grad
+        ]
         self.base = fingerprint(self.model) if config.lora else None
         if saved:
             self._restore(saved)
@@ -191,7 +211,13 @@ class Trainer:
         worker), ConnectionError (another process ended), OSError (cannot write), each with one clear line.
         """
         path = self.folder / "metrics.jsonl" if self.rank == 0 else None
-        progress = Progress(path, (self.step, self.steps), self.prefetcher.data_time, self.device, self.model.loss_unit)
+        progress = Progress(
+            path,
+            (self.step, self.steps),
+            self.prefetcher.data_time,
+            self.device,
+            self.model.loss_unit,
+        )
         with (
             closing(progress), self.signals, translate_errors(self._where), self.prefetcher.worker_errors(),
             preserve_rng_state(), deterministic(self.device),
@@ -201,7 +227,11 @@ class Trainer:
             self.model.train()
             batches = self._batches()
             for batch in profiled(batches, self.folder) if profile and self.rank == 0 else batches:
-                if self.config.gradual_unfreezing and gradual_unfreezing(self.model, self.frozen, self.step / (self.config.gradual_unfreezing * self.steps)):
+                if self.config.gradual_unfreezing and gradual_unfreezing(
+                    self.model,
+                    self.frozen,
+                    self.step / (self.config.gradual_unfreezing * self.steps),
+                ):
                     self._wrap()
                 stats = self._train_step(batch)
                 self.step += 1
@@ -215,7 +245,9 @@ class Trainer:
                 if stats.stop:
                     break
             if self.signals.requested or self.step < self.steps:
-                raise KeyboardInterrupt(f"stopped at step {self.step} of {self.steps}; the same command goes on from there")
+                raise KeyboardInterrupt(
+                    f"stopped at step {self.step} of {self.steps}; the same command goes on from there"
+                )
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         while self.step < self.steps:
@@ -240,14 +272,18 @@ class Trainer:
         # add up over the processes
         late = self.rank == 0 and time.monotonic() - self.saved_at > SAVE_SECONDS
         flags = [loss.new_tensor(float(flag)) for flag in (self.signals.requested, late)]
-        loss, count, examples, stop, save = distributed.all_reduce(torch.stack([loss, count, examples, *flags]))
+        loss, count, examples, stop, save = distributed.all_reduce(
+            torch.stack([loss, count, examples, *flags])
+        )
 
         # clip
         self.scaler.unscale(self.model.parameters())
         if self.config.accumulation_steps > 1:
             self._rescale(unit / count)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        stats = Step(*torch.stack([loss, count, examples, norm, stop, save]).tolist())  # here the CPU waits, once a step
+        stats = Step(
+            *torch.stack([loss, count, examples, norm, stop, save]).tolist()
+        )  # here the CPU waits, once a step
 
         # step, or skip it: then weights, batch-norm statistics and schedule stay as they were
         is_finite = math.isfinite(stats.norm)
@@ -277,7 +313,9 @@ class Trainer:
         unit = None
         micro_batches = min(self.config.accumulation_steps, B)
         for i in range(micro_batches):
-            micro_batch = {name: value[i::micro_batches] for name, value in batch.items()}  # short and long ones in each
+            micro_batch = {
+                name: value[i::micro_batches] for name, value in batch.items()
+            }  # short and long ones in each
             is_last = i == micro_batches - 1  # only then do processes exchange gradients
             with nullcontext() if self.processes == 1 or is_last else self.forward.no_sync():
                 with self.precision.autocast():
@@ -297,7 +335,9 @@ class Trainer:
                 parameter.grad *= factor
 
     def _set_learning_rates(self) -> None:
-        factor = warmup_and_cosine(self.step - self.skipped, self.steps, self.config.warmup_fraction)
+        factor = warmup_and_cosine(
+            self.step - self.skipped, self.steps, self.config.warmup_fraction
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * factor * group.get("factor", 1.0)
 
@@ -333,13 +373,17 @@ class Trainer:
         order = order[self.rank :: self.processes]
         total = count = 0
         for first in range(0, len(order), self.config.batch_size):
-            batch = collate([self.validation[i] for i in order[first : first + self.config.batch_size]])
+            batch = collate(
+                [self.validation[i] for i in order[first : first + self.config.batch_size]]
+            )
             with self.precision.autocast():
                 part, part_count = self.model.loss(to_device(batch, self.device))
             total += part.item()
             count += part_count.item()
         self.model.train()
-        total, count = distributed.all_reduce(torch.tensor([total, count], dtype=torch.double)).tolist()
+        total, count = distributed.all_reduce(
+            torch.tensor([total, count], dtype=torch.double)
+        ).tolist()
         return total / count
 
     def _precision(self, saved: dict | None) -> Precision:
@@ -348,17 +392,24 @@ class Trainer:
             print(f"going on with {self.folder} at step {saved['step']} of {self.steps}")
             return Precision(self.device, getattr(torch, saved["dtype"]), saved["channels_last"])
         precision, why = pick_precision(self.device, self.config.precision)
-        precision = Precision(self.device, *distributed.broadcast((precision.dtype, precision.channels_last)))
+        precision = Precision(
+            self.device, *distributed.broadcast((precision.dtype, precision.channels_last))
+        )
         print(f"device: {self.device}; precision: {precision} ({why})")
         return precision
 
     def _where(self) -> str:
-        at_once = math.ceil(self.config.batch_size / (self.processes * self.config.accumulation_steps))
+        at_once = math.ceil(
+            self.config.batch_size / (self.processes * self.config.accumulation_steps)
+        )
         return f"step {self.step + 1} ({at_once} examples at once, on {self.device})"
 
     def _settings(self) -> dict:
         """What must be the same to resume a run."""
-        settings = {"examples": len(self.train), "vocabularies": vocabulary_states(self.train.vocabularies)}
+        settings = {
+            "examples": len(self.train),
+            "vocabularies": vocabulary_states(self.train.vocabularies),
+        }
         settings |= self.metadata
         settings |= asdict(self.model_config)
         settings |= asdict(self.config)
@@ -404,10 +455,14 @@ class Trainer:
     def _saved(self) -> dict | None:
         """The checkpoint to resume, if there is one; rank 0 reads it for all."""
         path = self.folder / "last.pt"
-        saved = distributed.broadcast(read_run(path, self._settings()) if self.rank == 0 and path.exists() else None)
+        saved = distributed.broadcast(
+            read_run(path, self._settings()) if self.rank == 0 and path.exists() else None
+        )
         if saved and len(saved["rng_states"]) != self.processes:
             before = len(saved["rng_states"])
-            print(f"saved by {before} processes, gone on with by {self.processes}: the same, but not to the bit")
+            print(
+                f"saved by {before} processes, gone on with by {self.processes}: the same, but not to the bit"
+            )
         return saved
 
     def _restore(self, saved: dict) -> None:

@@ -14,7 +14,9 @@ from .images import normalize
 from .transformer import TransformerBlock
 
 
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0) -> Tensor:
+def conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0
+) -> Tensor:
     """Convolution as one matrix product.
 
         y[b, o, i, j] = bias[o] + Σ_{c, u, v} weight[o, c, u, v] · x[b, c, i · stride + u, j · stride + v]
@@ -27,7 +29,9 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 
     if x.size(1) != in_channels:
         raise ValueError(f"the picture has {x.size(1)} channels, the filters expect {in_channels}")
     if x.size(2) < rows or x.size(3) < columns:
-        raise ValueError(f"a padded picture of {x.size(2)} × {x.size(3)} is smaller than the filter, {rows} × {columns}")
+        raise ValueError(
+            f"a padded picture of {x.size(2)} × {x.size(3)} is smaller than the filter, {rows} × {columns}"
+        )
     windows = x.unfold(2, rows, stride).unfold(3, columns, stride)  # (B, C, H', W', U, V)
     windows = windows.permute(0, 2, 3, 1, 4, 5).flatten(3)  # (B, H', W', C·U·V)
     y = windows @ weight.flatten(1).T  # (B, H', W', O)
@@ -94,14 +98,25 @@ class ResNet(nn.Module):
     Source: He et al. 2015, "Deep residual learning"; torchvision.models.resnet, whose state dicts load.
     """
 
-    STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+    STAGES = {
+        18: (2, 2, 2, 2),
+        34: (3, 4, 6, 3),
+        50: (3, 4, 6, 3),
+        101: (3, 4, 23, 3),
+        152: (3, 8, 36, 3),
+    }
 
     def __init__(self, depth: int | Sequence[int], num_classes: int | None = 1000, width: int = 64):
         super().__init__()
         if isinstance(depth, int) and depth not in self.STAGES:
-            raise ValueError(f"no ResNet of depth {depth}: choose one of {', '.join(map(str, self.STAGES))} or a list")
+            raise ValueError(
+                f"no ResNet of depth {depth}: choose one of {', '.join(map(str, self.STAGES))} or a list"
+            )
         block = Bottleneck if isinstance(depth, int) and depth >= 50 else BasicBlock
-        self.conv1, self.bn1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(width)
+        self.conv1, self.bn1 = (
+            nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False),
+            nn.BatchNorm2d(width),
+        )
         channels, self.stages = width, []
         for i, blocks in enumerate(self.STAGES[depth] if isinstance(depth, int) else depth):
             stage = []
@@ -135,12 +150,19 @@ class VGG(nn.Module):
     Source: Simonyan & Zisserman 2014; torchvision.models.vgg, whose state dicts load.
     """
 
-    CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # a stage
+    CONVOLUTIONS = {
+        11: (1, 1, 2, 2, 2),
+        13: (2, 2, 2, 2, 2),
+        16: (2, 2, 3, 3, 3),
+        19: (2, 2, 4, 4, 4),
+    }  # a stage
 
     def __init__(self, depth: int, batch_norm: bool = False, num_classes: int | None = 1000):
         super().__init__()
         if not isinstance(depth, int) or depth not in self.CONVOLUTIONS:
-            raise ValueError(f"no VGG of depth {depth}: choose one of {', '.join(map(str, self.CONVOLUTIONS))}")
+            raise ValueError(
+                f"no VGG of depth {depth}: choose one of {', '.join(map(str, self.CONVOLUTIONS))}"
+            )
         layers, channels = [], 3
         for width, convolutions in zip((64, 128, 256, 512, 512), self.CONVOLUTIONS[depth]):
             for _ in range(convolutions):
@@ -281,7 +303,9 @@ class ImageEncoder(nn.Module):
 
     def encode_features(self, grid: Tensor) -> Memory:
         """The backbone's grid (B, C, h, w) -> Memory (B, h·w, D). Of a frozen backbone, grids can be kept."""
-        tokens = self.norm(self.projection(grid.flatten(2).transpose(1, 2)) + self.position)  # (B, h·w, D)
+        tokens = self.norm(
+            self.projection(grid.flatten(2).transpose(1, 2)) + self.position
+        )  # (B, h·w, D)
         for block in self.blocks:
             tokens, _, _ = block(tokens)
         return Memory(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
@@ -295,12 +319,18 @@ def resnet_encoder(
     width: int = 32,
 ) -> ImageEncoder:
     """An `ImageEncoder` that sees with a `ResNet`."""
-    return ImageEncoder(ResNet(depth, num_classes=None, width=width), embed_dim, image_size, num_layers)
+    return ImageEncoder(
+        ResNet(depth, num_classes=None, width=width), embed_dim, image_size, num_layers
+    )
 
 
-def vgg_encoder(embed_dim: int, image_size: int = 64, num_layers: int = 0, depth: int = 11) -> ImageEncoder:
+def vgg_encoder(
+    embed_dim: int, image_size: int = 64, num_layers: int = 0, depth: int = 11
+) -> ImageEncoder:
     """An `ImageEncoder` that sees with a `VGG` with batch norm."""
-    return ImageEncoder(VGG(depth, batch_norm=True, num_classes=None), embed_dim, image_size, num_layers)
+    return ImageEncoder(
+        VGG(depth, batch_norm=True, num_classes=None), embed_dim, image_size, num_layers
+    )
 
 
 def vit_encoder(
@@ -312,5 +342,7 @@ def vit_encoder(
 ) -> ImageEncoder:
     """An `ImageEncoder` that sees with a `VisionTransformer`, in patches of 8 pixels and heads of 64 dimensions."""
     num_heads = max(1, hidden_dim // 64)
-    vit = VisionTransformer(image_size, 8, depth, num_heads, hidden_dim, 4 * hidden_dim, num_classes=None)
+    vit = VisionTransformer(
+        image_size, 8, depth, num_heads, hidden_dim, 4 * hidden_dim, num_classes=None
+    )
     return ImageEncoder(vit, embed_dim, image_size, num_layers)

@@ -55,7 +55,13 @@ TORCHVISION_VIT = {
 # In config.json, what our constructors take first: words, width, heads, layers, positions.
 SIZES = {
     "gpt2": ("vocab_size", "n_embd", "n_head", "n_layer", "n_positions"),
-    "bert": ("vocab_size", "hidden_size", "num_attention_heads", "num_hidden_layers", "max_position_embeddings"),
+    "bert": (
+        "vocab_size",
+        "hidden_size",
+        "num_attention_heads",
+        "num_hidden_layers",
+        "max_position_embeddings",
+    ),
 }
 # What our classes have no setting for -> the values that they are made for, which also hold where the key is left out.
 FIXED = {
@@ -69,7 +75,10 @@ FIXED = {
         "add_cross_attention": (False,), "pad_token_id": (0,),
     },
 }  # fmt: skip
-BASE, LARGE = (12, 12, 768, 3072), (24, 16, 1024, 4096)  # layers, heads, width, width within a block
+BASE, LARGE = (
+    (12, 12, 768, 3072),
+    (24, 16, 1024, 4096),
+)  # layers, heads, width, width within a block
 TORCHVISION = {
     **{f"resnet{depth}": partial(ResNet, depth) for depth in ResNet.STAGES},
     **{f"vgg{depth}": partial(VGG, depth) for depth in VGG.CONVOLUTIONS},
@@ -88,7 +97,10 @@ class IncompatibleKeys(NamedTuple):
 
     def __str__(self) -> str:
         kinds = zip(("missing", "unexpected", "of another shape"), self)
-        return "; ".join(f"{kind}: {_shortened(names)}" for kind, names in kinds if names) or "all fits"
+        return (
+            "; ".join(f"{kind}: {_shortened(names)}" for kind, names in kinds if names)
+            or "all fits"
+        )
 
 
 def _shortened(names: list[str]) -> str:
@@ -102,11 +114,21 @@ def load_matching(model: nn.Module, state: State) -> IncompatibleKeys:
     common = [name for name in ours if name in state]
     fitting = {name: state[name] for name in common if state[name].shape == ours[name].shape}
     model.load_state_dict(fitting, strict=False)
-    shapes = [f"{name} {tuple(state[name].shape)}, here {tuple(ours[name].shape)}" for name in common if name not in fitting]
-    return IncompatibleKeys([name for name in ours if name not in state], [name for name in state if name not in ours], shapes)
+    shapes = [
+        f"{name} {tuple(state[name].shape)}, here {tuple(ours[name].shape)}"
+        for name in common
+        if name not in fitting
+    ]
+    return IncompatibleKeys(
+        [name for name in ours if name not in state],
+        [name for name in state if name not in ours],
+        shapes,
+    )
 
 
-def transfer_embedding_rows(old: Tensor, old_words: Sequence[str], new: Tensor, new_words: Sequence[str]) -> Tensor:
+def transfer_embedding_rows(
+    old: Tensor, old_words: Sequence[str], new: Tensor, new_words: Sequence[str]
+) -> Tensor:
     """For another vocabulary: `new` (V', …), but for words that both know with the rows of `old` (V, …)."""
     index = {word: i for i, word in enumerate(old_words)}
     known = [(i, index[word]) for i, word in enumerate(new_words) if word in index]
@@ -124,19 +146,30 @@ def read_weights(path: str | Path) -> State:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file. Put there what safetensors or torch.save wrote")
+        raise FileNotFoundError(
+            f"{path}: no such file. Put there what safetensors or torch.save wrote"
+        )
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds, and advises to execute what is in it
-        reason = getattr(error, "strerror", None) or "it is damaged, or holds more than tensors and plain values"
-        raise ValueError(f"{path}: {reason}. Copy it again, or save only the model's state_dict()") from None
+        reason = (
+            getattr(error, "strerror", None)
+            or "it is damaged, or holds more than tensors and plain values"
+        )
+        raise ValueError(
+            f"{path}: {reason}. Copy it again, or save only the model's state_dict()"
+        ) from None
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(x, Tensor) for k, x in state.items()):
-        raise ValueError(f"{path}: not a dict of tensors by name. Save only the model's state_dict()")
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(x, Tensor) for k, x in state.items()
+    ):
+        raise ValueError(
+            f"{path}: not a dict of tensors by name. Save only the model's state_dict()"
+        )
     return dict(state)
 
 
@@ -153,7 +186,9 @@ def load_folder(folder: str | Path) -> TransformerDecoder | TransformerEncoder:
     folder = Path(folder)
     path = folder / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file. Put it there, and model.safetensors or pytorch_model.bin beside it")
+        raise FileNotFoundError(
+            f"{path}: no such file. Put it there, and model.safetensors or pytorch_model.bin beside it"
+        )
     try:
         model, convert = _build(parse_json(path.read_bytes()))
     except ValueError as error:
@@ -183,7 +218,9 @@ def _build(config: dict) -> tuple[nn.Module, Callable[[State], State]]:
     fixed = FIXED[kind] | {"n_inner": (None, inner), "intermediate_size": (inner,)}
     for name, values in fixed.items():
         if name in config and config[name] not in values:
-            raise ValueError(f'"{name}" is {config[name]!r:.50}; ours can only be {" or ".join(map(repr, values))}')
+            raise ValueError(
+                f'"{name}" is {config[name]!r:.50}; ours can only be {" or ".join(map(repr, values))}'
+            )
     if not isinstance(norm_eps, float):
         raise ValueError(f'"layer_norm_eps" is {norm_eps!r:.50}, not a number such as 1e-12')
     if kind == "gpt2":
@@ -203,9 +240,15 @@ def _read_folder(folder: Path) -> State:
                 if any(not re.fullmatch(r"\w[\w.-]*", part) for part in parts):
                     raise ValueError
             except (ValueError, KeyError, TypeError, AttributeError):
-                raise ValueError(f"{index}: not an index of files in this folder. Copy it again") from None
-            return {name: x for part in sorted(parts) for name, x in read_weights(folder / part).items()}
-    raise FileNotFoundError(f"{folder}: no weights. Put model.safetensors or pytorch_model.bin there")
+                raise ValueError(
+                    f"{index}: not an index of files in this folder. Copy it again"
+                ) from None
+            return {
+                name: x for part in sorted(parts) for name, x in read_weights(folder / part).items()
+            }
+    raise FileNotFoundError(
+        f"{folder}: no weights. Put model.safetensors or pytorch_model.bin there"
+    )
 
 
 def load_torchvision(name: str, file: str | Path | None = None) -> ResNet | VGG | VisionTransformer:
@@ -224,11 +267,19 @@ def load_torchvision(name: str, file: str | Path | None = None) -> ResNet | VGG 
         if not file.is_file():
             try:
                 weights.get_state_dict(check_hash=True, progress=False, weights_only=True)
-            except (OSError, HTTPException, RuntimeError) as error:  # the last where what came has another hash
-                raise OSError(f"{name} cannot be downloaded: {error}. Put {weights.url} into {file.parent}") from None
+            except (
+                OSError,
+                HTTPException,
+                RuntimeError,
+            ) as error:  # the last where what came has another hash
+                raise OSError(
+                    f"{name} cannot be downloaded: {error}. Put {weights.url} into {file.parent}"
+                ) from None
     state = read_weights(file)
     try:
-        return _fill(TORCHVISION[name](), from_torchvision_vit(state) if name.startswith("vit") else state)
+        return _fill(
+            TORCHVISION[name](), from_torchvision_vit(state) if name.startswith("vit") else state
+        )
     except ValueError as error:
         raise ValueError(f"{file}: not the weights of {name}: {error}") from None
 
@@ -237,7 +288,10 @@ def _published(name: str):
     """Where torchvision publishes the weights of a model. Only here is torchvision imported."""
     try:
         import torchvision
-    except (ImportError, RuntimeError) as error:  # the second where its compiled part is for another torch
+    except (
+        ImportError,
+        RuntimeError,
+    ) as error:  # the second where its compiled part is for another torch
         raise ValueError(
             f"{name} needs torchvision, which cannot be imported ({error}): install the torchvision that is built for "
             f"torch {torch.__version__}"
@@ -248,7 +302,9 @@ def _published(name: str):
 def _fill(model: nn.Module, state: State) -> nn.Module:
     """The model with all of these weights, in eval mode; raises ValueError, listing what does not fit."""
     misfits = load_matching(model, state)
-    missing = [name for name in misfits.missing if not name.endswith("num_batches_tracked")]  # unknown to older files
+    missing = [
+        name for name in misfits.missing if not name.endswith("num_batches_tracked")
+    ]  # unknown to older files
     misfits = misfits._replace(missing=missing)
     if any(misfits):
         raise ValueError(str(misfits))
@@ -269,7 +325,9 @@ def rename(state: State, names: dict[str, str | None], prefix: str = "") -> Stat
         elif names[pattern] is not None:
             renamed[re.sub(pattern, names[pattern], theirs)] = tensor
     if unknown:
-        raise ValueError(f"these weights are of another kind of model: this one has no {_shortened(unknown)}")
+        raise ValueError(
+            f"these weights are of another kind of model: this one has no {_shortened(unknown)}"
+        )
     return renamed
 
 
@@ -284,7 +342,9 @@ def from_gpt2(state: State) -> State:
     which is the embedding again.
     """
     ours = rename(state, GPT2, "transformer.")
-    return {name: x.T if name.startswith("blocks.") and x.dim() == 2 else x for name, x in ours.items()}
+    return {
+        name: x.T if name.startswith("blocks.") and x.dim() == 2 else x for name, x in ours.items()
+    }
 
 
 def from_bert(state: State) -> State:
@@ -300,13 +360,20 @@ def from_bert(state: State) -> State:
     joined to one. Our encoder reads one sentence at a time: BERT's vector for the first of a pair is added to every
     position, that for the second is dropped, and so are the pooler and the heads of single tasks.
     """
-    for old, new in (("gamma", "weight"), ("beta", "bias")):  # the first files name the norms' two vectors so
-        state = {name.replace(f"LayerNorm.{old}", f"LayerNorm.{new}"): x for name, x in state.items()}
+    for old, new in (
+        ("gamma", "weight"),
+        ("beta", "bias"),
+    ):  # the first files name the norms' two vectors so
+        state = {
+            name.replace(f"LayerNorm.{old}", f"LayerNorm.{new}"): x for name, x in state.items()
+        }
     ours = rename(state, BERT, "bert.")
     positions = "embedding.positions.weight"
     first_of_pair = ours.pop("token_types")[0]  # (D)
     if first_of_pair.shape != ours[positions].shape[1:]:
-        raise ValueError(f"a vector for the first of a pair is {tuple(first_of_pair.shape)}, and not as wide as the others")
+        raise ValueError(
+            f"a vector for the first of a pair is {tuple(first_of_pair.shape)}, and not as wide as the others"
+        )
     ours[positions] = ours[positions] + first_of_pair
     for query in [name for name in ours if "query" in name]:
         parts = [ours.pop(query.replace("query", part)) for part in ("query", "key", "value")]

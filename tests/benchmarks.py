@@ -71,9 +71,14 @@ class TorchDecoder(nn.Module):
 
     def __init__(self, vocab_size, embed_dim, num_heads, num_layers, max_length=64):
         super().__init__()
-        layer = nn.TransformerDecoderLayer(embed_dim, num_heads, 4 * embed_dim, 0.0, "gelu", batch_first=True, norm_first=True)
+        layer = nn.TransformerDecoderLayer(
+            embed_dim, num_heads, 4 * embed_dim, 0.0, "gelu", batch_first=True, norm_first=True
+        )
         self.decoder = nn.TransformerDecoder(layer, num_layers, nn.LayerNorm(embed_dim))
-        self.words, self.positions = nn.Embedding(vocab_size, embed_dim), nn.Embedding(max_length, embed_dim)
+        self.words, self.positions = (
+            nn.Embedding(vocab_size, embed_dim),
+            nn.Embedding(max_length, embed_dim),
+        )
 
     def forward(self, tokens, memory):
         x, T = self.words(tokens) + self.positions.weight[: tokens.size(1)], tokens.size(1)
@@ -86,8 +91,12 @@ class TorchGPT(nn.Module):
 
     def __init__(self, vocab_size, embed_dim, num_heads, num_layers, max_length=64):
         super().__init__()
-        layer = nn.TransformerEncoderLayer(embed_dim, num_heads, 4 * embed_dim, 0.0, "gelu", batch_first=True, norm_first=True)
-        self.blocks = nn.TransformerEncoder(layer, num_layers, nn.LayerNorm(embed_dim), enable_nested_tensor=False)
+        layer = nn.TransformerEncoderLayer(
+            embed_dim, num_heads, 4 * embed_dim, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(
+            layer, num_layers, nn.LayerNorm(embed_dim), enable_nested_tensor=False
+        )
         self.words = nn.Embedding(vocab_size, embed_dim)
         self.positions = nn.Embedding(max_length, embed_dim)
 
@@ -157,7 +166,9 @@ def translation_steps(folder):
     vocabulary = Vocabulary([*words, *(f"filler {i}" for i in range(8_322 - len(words)))])
     examples = Examples(data, {"source": vocabulary, "target": vocabulary})
     settings = Translation().model({"layout": "multi30k", "photographs": None}, {}, None)
-    settings["encoders"]["source"] = settings["encoders"]["source"] | {"vocab_size": len(vocabulary)}
+    settings["encoders"]["source"] = settings["encoders"]["source"] | {
+        "vocab_size": len(vocabulary)
+    }
     model_config = ModelConfig(len(vocabulary), **settings)
 
     def step(theirs):
@@ -183,7 +194,9 @@ def training_step(decoder, tokens, memory):
     optimizer = torch.optim.AdamW(decoder.parameters())
 
     def run():
-        F.cross_entropy(decoder(tokens[:, :-1], memory).flatten(0, 1), tokens[:, 1:].flatten()).backward()
+        F.cross_entropy(
+            decoder(tokens[:, :-1], memory).flatten(0, 1), tokens[:, 1:].flatten()
+        ).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -192,16 +205,29 @@ def training_step(decoder, tokens, memory):
 
 def quickstart_step(folder):
     """(a step of quickstart in the loop, the same in the five lines that everybody writes first)"""
-    training, validation = SceneCaptions("train", 19_200, one_caption_each=True), SceneCaptions("validation", 20)
-    vocabulary = Vocabulary.build(c for data in (training, validation) for captions in data.references for c in captions)
+    training, validation = (
+        SceneCaptions("train", 19_200, one_caption_each=True),
+        SceneCaptions("validation", 20),
+    )
+    vocabulary = Vocabulary.build(
+        c for data in (training, validation) for captions in data.references for c in captions
+    )
     vocabularies = {"target": vocabulary}
     examples = Examples(training, vocabularies), Examples(validation, vocabularies)
-    config = TrainConfig(batch_size=96, learning_rate=3e-3, bucket_batches=None, precision="float32")
+    config = TrainConfig(
+        batch_size=96, learning_rate=3e-3, bucket_batches=None, precision="float32"
+    )
     model_config = ModelConfig(len(vocabulary), {"image": {"name": "resnet", "num_layers": 1}})
     trainer = Trainer(model_config, config, examples, folder)
     trainer.folder.mkdir(parents=True, exist_ok=True)
     metrics = trainer.folder / "metrics.jsonl"
-    progress = Progress(metrics, (0, trainer.steps), trainer.prefetcher.data_time, trainer.device, trainer.model.counts)
+    progress = Progress(
+        metrics,
+        (0, trainer.steps),
+        trainer.prefetcher.data_time,
+        trainer.device,
+        trainer.model.counts,
+    )
     batches = trainer._batches()
 
     def ours():
@@ -215,7 +241,9 @@ def quickstart_step(folder):
 
     def theirs():
         batch = next(loader)
-        loss = F.cross_entropy(model(batch).flatten(0, 1), batch["target"].flatten(), ignore_index=PAD)
+        loss = F.cross_entropy(
+            model(batch).flatten(0, 1), batch["target"].flatten(), ignore_index=PAD
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -233,12 +261,20 @@ def greedy_without_cache(decoder, memory, length):
 def main() -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(16, 32, 32, 32), torch.randn(64, 32, 3, 3)
-    compare("conv2d / F.conv2d", lambda: conv2d(x, weight, padding=1), lambda: F.conv2d(x, weight, padding=1))
+    compare(
+        "conv2d / F.conv2d",
+        lambda: conv2d(x, weight, padding=1),
+        lambda: F.conv2d(x, weight, padding=1),
+    )
 
     words = torch.randn(64, 20, 256)
     ours, theirs = LSTM(256, 512), torch.nn.LSTM(256, 512, batch_first=True)
     compare("LSTM / torch.nn.LSTM, forward and backward", lstm(ours, words), lstm(theirs, words))
-    compare("LSTM in bfloat16 / torch.nn.LSTM in float32", lstm(ours, words, torch.bfloat16), lstm(theirs, words))
+    compare(
+        "LSTM in bfloat16 / torch.nn.LSTM in float32",
+        lstm(ours, words, torch.bfloat16),
+        lstm(theirs, words),
+    )
 
     ours, theirs = MultiHeadAttention(256, 8), nn.MultiheadAttention(256, 8, batch_first=True)
     ours.load_state_dict(theirs.state_dict())
@@ -246,12 +282,21 @@ def main() -> None:
     compare(
         "MultiHeadAttention / torch's, causal self-attention",
         attention(ours, words, [], causal=True),
-        attention(theirs, words, [words] * 2, need_weights=False, attn_mask=~causal_mask(20, 20), is_causal=True),
+        attention(
+            theirs,
+            words,
+            [words] * 2,
+            need_weights=False,
+            attn_mask=~causal_mask(20, 20),
+            is_causal=True,
+        ),
     )
     compare(
         "MultiHeadAttention / torch's, cross-attention, padding mask",
         attention(ours, words, [places], mask=padding),
-        attention(theirs, words, [places] * 2, need_weights=False, key_padding_mask=~padding.squeeze(1)),
+        attention(
+            theirs, words, [places] * 2, need_weights=False, key_padding_mask=~padding.squeeze(1)
+        ),
     )
     compare(
         "MultiHeadAttention / torch's, cross-attention, weights too",
@@ -259,7 +304,11 @@ def main() -> None:
         attention(theirs, words, [places] * 2, average_attn_weights=False),
     )
 
-    size, tokens, memory = (500, 256, 8, 3), torch.randint(4, 500, (64, 25)), Memory(places, padding.squeeze(1))
+    size, tokens, memory = (
+        (500, 256, 8, 3),
+        torch.randint(4, 500, (64, 25)),
+        Memory(places, padding.squeeze(1)),
+    )
     decoder = TransformerDecoder(*size)
     compare(
         "TransformerDecoder / torch.nn.TransformerDecoder, a step",
@@ -282,7 +331,11 @@ def main() -> None:
     )
     merge_lora(changed)
     with torch.no_grad():
-        compare("with a merged LoRA / without one", lambda: changed(tokens, memory), lambda: decoder(tokens, memory))
+        compare(
+            "with a merged LoRA / without one",
+            lambda: changed(tokens, memory),
+            lambda: decoder(tokens, memory),
+        )
         decoder.embedding.words.weight[EOS] = 0.0  # it never comes: all write 24 words
     compare(
         "greedy search, 64 sentences of 24 words / without a cache",
@@ -291,13 +344,26 @@ def main() -> None:
         rounds=3,
     )
 
-    decoder = LSTMDecoder(115, 256, 256).eval()  # quickstart's, with 0.95 million parameters; the GPT-2 has 1.0
+    decoder = LSTMDecoder(
+        115, 256, 256
+    ).eval()  # quickstart's, with 0.95 million parameters; the GPT-2 has 1.0
     gpt2 = GPT2LMHeadModel(
-        GPT2Config(vocab_size=115, n_positions=64, n_embd=128, n_layer=5, n_head=4, bos_token_id=BOS, eos_token_id=EOS)
+        GPT2Config(
+            vocab_size=115,
+            n_positions=64,
+            n_embd=128,
+            n_layer=5,
+            n_head=4,
+            bos_token_id=BOS,
+            eos_token_id=EOS,
+        )
     ).eval()
     with torch.no_grad():
         decoder.bias[EOS] = -50.0
-    first, options = torch.full((64, 1), BOS), {"min_new_tokens": 24, "early_stopping": "never", "pad_token_id": PAD}
+    first, options = (
+        torch.full((64, 1), BOS),
+        {"min_new_tokens": 24, "early_stopping": "never", "pad_token_id": PAD},
+    )
     options["attention_mask"] = torch.ones_like(first)
     compare(
         "beam search, 5 beams, 64 x 24 words / generate with a GPT-2",
@@ -306,19 +372,34 @@ def main() -> None:
         rounds=5,
     )
     compare(
-        "beam search of 5 / greedy", lambda: beam_search(decoder, memory, 5, 24), lambda: greedy_search(decoder, memory, 24)
+        "beam search of 5 / greedy",
+        lambda: beam_search(decoder, memory, 5, 24),
+        lambda: greedy_search(decoder, memory, 24),
     )
 
     with tempfile.TemporaryDirectory() as folder:
-        compare("a step of quickstart / the five-line loop", *quickstart_step(Path(folder, "run")), rounds=75)
+        compare(
+            "a step of quickstart / the five-line loop",
+            *quickstart_step(Path(folder, "run")),
+            rounds=75,
+        )
 
     with tempfile.TemporaryDirectory() as folder:
-        compare("a step of a translator / torch.nn.Transformer's", *translation_steps(Path(folder, "run")), rounds=40)
+        compare(
+            "a step of a translator / torch.nn.Transformer's",
+            *translation_steps(Path(folder, "run")),
+            rounds=40,
+        )
 
     references = [[" ".join(tokenize(c)) for c in captions(Scene(i))] for i in range(10_001)]
-    hypotheses = [references[i + i % 2][i % 5] for i in range(10_000)]  # every other one is of another scene
+    hypotheses = [
+        references[i + i % 2][i % 5] for i in range(10_000)
+    ]  # every other one is of another scene
     references = references[:-1]
-    tokens, token_references = [h.split() for h in hypotheses], [[ref.split() for ref in refs] for refs in references]
+    tokens, token_references = (
+        [h.split() for h in hypotheses],
+        [[ref.split() for ref in refs] for refs in references],
+    )
     sacrebleu = BLEU(tokenize="none")
     compare(
         "bleu / sacrebleu, 10,000 captions, 5 references",
@@ -326,7 +407,10 @@ def main() -> None:
         lambda: sacrebleu.corpus_score(hypotheses, list(zip(*references))),
         rounds=3,
     )
-    theirs, ours = dict(enumerate(references)), {i: [hypothesis] for i, hypothesis in enumerate(hypotheses)}
+    theirs, ours = (
+        dict(enumerate(references)),
+        {i: [hypothesis] for i, hypothesis in enumerate(hypotheses)},
+    )
     compare(
         "cider_d / pycocoevalcap, the same",
         lambda: cider_d(tokens, token_references),

@@ -10,7 +10,9 @@ from mmscratch.metrics import bootstrap, caption_scores
 
 def printed(out) -> dict:
     """Every line that is a name and a score with its interval, as it stands there."""
-    lines = re.findall(r"^  ([\w-]+(?: \w+)*) {2,}([\d.]+)(?: %)?  \(([\d.]+) to ([\d.]+)\)(;.*)?$", out, re.M)
+    lines = re.findall(
+        r"^  ([\w-]+(?: \w+)*) {2,}([\d.]+)(?: %)?  \(([\d.]+) to ([\d.]+)\)(;.*)?$", out, re.M
+    )
     return {name: numbers for name, *numbers, _ in lines}
 
 
@@ -18,12 +20,18 @@ def expected(hypotheses, references) -> dict:
     """The same, of tokens."""
     scores = {name: [f"{x:.1f}" if "BLEU" in name else f"{x:.3f}" for x in estimate]
               for name, estimate in caption_scores(hypotheses, references).items()}  # fmt: skip
-    return scores | {"a reference exactly": fraction(sum(h in refs for h, refs in zip(hypotheses, references)), len(hypotheses))}
+    return scores | {
+        "a reference exactly": fraction(
+            sum(h in refs for h, refs in zip(hypotheses, references)), len(hypotheses)
+        )
+    }
 
 
 def fraction(right, count) -> list[str]:
     """That of so many right ones, in %, and its interval."""
-    return [f"{x:.1f}" for x in (100 * right / count, *bootstrap([100] * right + [0] * (count - right)))]
+    return [
+        f"{x:.1f}" for x in (100 * right / count, *bootstrap([100] * right + [0] * (count - right)))
+    ]
 
 
 def error_of(capsys) -> str:
@@ -35,7 +43,9 @@ def error_of(capsys) -> str:
 
 def parts(out):
     """The printed table: part -> (parameters, percent trained)."""
-    rows = re.findall(r"^(\S+) +([\d,]+) +([\d.]+) %$", out.split("parameters   trained\n")[1], re.MULTILINE)
+    rows = re.findall(
+        r"^(\S+) +([\d,]+) +([\d.]+) %$", out.split("parameters   trained\n")[1], re.MULTILINE
+    )
     return {name: (int(count.replace(",", "")), float(fraction)) for name, count, fraction in rows}
 
 

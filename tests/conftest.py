@@ -23,10 +23,16 @@ def pytest_cmdline_main(config):
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "notebook: executes a chapter's notebook in its fast version")
+    config.addinivalue_line(
+        "markers", "notebook: executes a chapter's notebook in its fast version"
+    )
     config.addinivalue_line("markers", "gpu: needs a GPU, and is skipped without one")
-    config.addinivalue_line("markers", "xdist_group(name): these share something expensive, and run in one process")
-    torch.set_num_threads(1)  # what tests compute is tiny, and threads that wait for each other take time from the rest
+    config.addinivalue_line(
+        "markers", "xdist_group(name): these share something expensive, and run in one process"
+    )
+    torch.set_num_threads(
+        1
+    )  # what tests compute is tiny, and threads that wait for each other take time from the rest
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # also in the processes that tests start
 
 

@@ -17,10 +17,15 @@ def assert_same_gradients(ours, reference, our_results, reference_results, input
     """Of all results together, with respect to the inputs and every parameter."""
     upstream = [torch.randn_like(result) for result in reference_results]
     wanted = {f"inputs[{i}]": x for i, x in enumerate(inputs)}
-    ours, reference = wanted | dict(ours.named_parameters()), wanted | dict(reference.named_parameters())
+    ours, reference = (
+        wanted | dict(ours.named_parameters()),
+        wanted | dict(reference.named_parameters()),
+    )
     got = torch.autograd.grad(our_results, list(ours.values()), upstream)
     expected = torch.autograd.grad(reference_results, list(reference.values()), upstream)
-    assert_close(dict(zip(ours, got)), dict(zip(reference, expected)), rtol=tolerance, atol=tolerance)
+    assert_close(
+        dict(zip(ours, got)), dict(zip(reference, expected)), rtol=tolerance, atol=tolerance
+    )
 
 
 def random_double(module):
@@ -33,7 +38,13 @@ def random_double(module):
 
 # The encoders and decoders of tiny models.
 IMAGE = {"name": "resnet", "image_size": 32, "depth": (1,), "width": 5, "num_layers": 0}
-STILL_IMAGE = {"name": "vit", "image_size": 32, "depth": 1, "hidden_dim": 8, "num_layers": 0}  # no batch norm
+STILL_IMAGE = {
+    "name": "vit",
+    "image_size": 32,
+    "depth": 1,
+    "hidden_dim": 8,
+    "num_layers": 0,
+}  # no batch norm
 LSTM = {"name": "lstm", "hidden_size": 13, "dropout": 0.2}
 TRANSFORMER = {"name": "transformer", "num_heads": 2, "num_layers": 2, "dropout": 0.2}
 
@@ -52,11 +63,17 @@ def tiny_trainer(folder, config=None, count=53, **model):
     """A trainer of a tiny model with dropout, batch norm and augmented pictures, on `count` captions of drawn scenes."""
     training = SceneCaptions("train", count, size=32, one_caption_each=True)
     validation = SceneCaptions("validation", 3, size=32)
-    vocabulary = Vocabulary.build(c for data in (training, validation) for refs in data.references for c in refs)
+    vocabulary = Vocabulary.build(
+        c for data in (training, validation) for refs in data.references for c in refs
+    )
     vocabularies = {"target": vocabulary}
     examples = Examples(training, vocabularies, augmented=True), Examples(validation, vocabularies)
-    config = config or TrainConfig(epochs=2, batch_size=7, warmup_fraction=0.25, evaluate_every=5, precision="float32")  # 16 steps
-    return Trainer(tiny_config(len(vocabulary), **model), config, examples, folder, metadata={"data": "scenes"})
+    config = config or TrainConfig(
+        epochs=2, batch_size=7, warmup_fraction=0.25, evaluate_every=5, precision="float32"
+    )  # 16 steps
+    return Trainer(
+        tiny_config(len(vocabulary), **model), config, examples, folder, metadata={"data": "scenes"}
+    )
 
 
 def step_gradients(trainer, batch):
@@ -64,7 +81,9 @@ def step_gradients(trainer, batch):
     gradients = {}
 
     def look():
-        gradients.update((name, parameter.grad.clone()) for name, parameter in trainer.model.named_parameters())
+        gradients.update(
+            (name, parameter.grad.clone()) for name, parameter in trainer.model.named_parameters()
+        )
 
     config, step = trainer.config, trainer.optimizer.step
     trainer.config, trainer.optimizer.step = replace(config, clip_norm=math.inf), look

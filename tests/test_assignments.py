@@ -34,7 +34,14 @@ from chapters.assignments.splice import (
 from chapters.assignments.splice import library as library_text
 from chapters.assignments.stubs import stubs
 from chapters.assignments.submissions import read_files
-from chapters.assignments.verdicts import attempt, attempt_versions, described, hint, verdict, wrong_outcomes
+from chapters.assignments.verdicts import (
+    attempt,
+    attempt_versions,
+    described,
+    hint,
+    verdict,
+    wrong_outcomes,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = [f"{exercise.chapter} {exercise.name}" for exercise in EXERCISES]
@@ -67,19 +74,35 @@ return torch.softmax(scores, -1) * mask"""
 
 
 def test_every_chapter_has_exercises_and_each_stands_as_the_table_says():
-    assert len(EXERCISES) >= 40 and {exercise.chapter for exercise in EXERCISES} == set(range(1, 12))
-    assert [exercise.chapter for exercise in EXERCISES] == sorted(exercise.chapter for exercise in EXERCISES)
+    assert len(EXERCISES) >= 40 and {exercise.chapter for exercise in EXERCISES} == set(
+        range(1, 12)
+    )
+    assert [exercise.chapter for exercise in EXERCISES] == sorted(
+        exercise.chapter for exercise in EXERCISES
+    )
     assert len(set(NAMES)) == len(NAMES)
     for exercise in EXERCISES:
         known = definitions(ast.parse(library(exercise)))
-        assert all(isinstance(known[part], ast.FunctionDef) for part in exercise.parts), exercise.name
+        assert all(isinstance(known[part], ast.FunctionDef) for part in exercise.parts), (
+            exercise.name
+        )
         tests = (ROOT / "tests" / exercise.tests_path).read_text()
-        assert all(f"\ndef {test.partition('[')[0]}(" in tests for test in exercise.tests), exercise.name
-        assert len(exercise.wrong) >= 3 and len({wrong.hint for wrong in exercise.wrong}) == len(exercise.wrong)
-        assert exercise.points > 0 and exercise.minutes > 0 and exercise.difficulty in ("easy", "medium", "hard")
+        assert all(f"\ndef {test.partition('[')[0]}(" in tests for test in exercise.tests), (
+            exercise.name
+        )
+        assert len(exercise.wrong) >= 3 and len({wrong.hint for wrong in exercise.wrong}) == len(
+            exercise.wrong
+        )
+        assert (
+            exercise.points > 0
+            and exercise.minutes > 0
+            and exercise.difficulty in ("easy", "medium", "hard")
+        )
 
 
-@pytest.mark.parametrize("entry", [entry for entry in book() if entry.number <= 11], ids=lambda entry: entry.path.stem)
+@pytest.mark.parametrize(
+    "entry", [entry for entry in book() if entry.number <= 11], ids=lambda entry: entry.path.stem
+)
 def test_your_turn_lists_the_exercises_with_points_and_minutes(entry):
     section = entry.path.read_text().partition("## Your turn")[2].partition("## Sources")[0]
     section = " ".join(line.removeprefix("#").strip() for line in section.splitlines())
@@ -162,7 +185,12 @@ def test_only_definitions_are_taken_from_a_file_and_nothing_else_of_it_runs(befo
 
 
 def test_an_import_that_is_not_used_is_left_out_and_one_that_is_used_is_refused():
-    assert verdict(SOFTMAX, "import time\nimport os, sys\nfrom torch import *\n" + written(RIGHT)).state == "passed"
+    assert (
+        verdict(
+            SOFTMAX, "import time\nimport os, sys\nfrom torch import *\n" + written(RIGHT)
+        ).state
+        == "passed"
+    )
     one = verdict(SOFTMAX, "import time\n" + written(f"time.sleep(0)\n{RIGHT}"))
     assert one.problem == "line 1: imports time, which this exercise does not need"
 
@@ -177,7 +205,10 @@ def test_a_function_that_changes_what_the_tests_rely_on_gets_nothing():
 @pytest.mark.parametrize(
     "body, says",
     [
-        (f"raise ValueError(open({str(LIBRARY / 'reliability.py')!r}).read())", "may not read this file"),
+        (
+            f"raise ValueError(open({str(LIBRARY / 'reliability.py')!r}).read())",
+            "may not read this file",
+        ),
         (f"open({str(ROOT / 'x')!r}, 'w')", "may not change this file"),
         (f"os.unlink({str(ROOT / 'x')!r})", "may not change this file"),
         (f"os.replace(path, {str(ROOT / 'x')!r})", "may not change this file"),
@@ -202,18 +233,26 @@ def test_where_an_exercise_needs_files_those_outside_of_its_copy_are_out_of_reac
 )
 def test_who_gets_past_the_names_meets_the_process(body, says):
     """As if nothing were refused by its name: a wrong version that does it."""
-    text = library(SOFTMAX).replace("    if mask is None:\n        return scores.softmax(-1)\n", f"    {body}\n", 1)
+    text = library(SOFTMAX).replace(
+        "    if mask is None:\n        return scores.softmax(-1)\n", f"    {body}\n", 1
+    )
     outcome = attempt(SOFTMAX, Spliced(text, []))
     assert not outcome.right
-    assert says in outcome.ended + " ".join(failure["message"] for failure in outcome.failed.values())
+    assert says in outcome.ended + " ".join(
+        failure["message"] for failure in outcome.failed.values()
+    )
 
 
-@pytest.mark.skipif(not shutil.which("unshare"), reason="without unshare one cannot tell what the system allows")
+@pytest.mark.skipif(
+    not shutil.which("unshare"), reason="without unshare one cannot tell what the system allows"
+)
 def test_there_is_no_network_where_the_system_lets_us_take_it_away():
     if subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode:
         pytest.skip("this system does not let us")
     text = library(SOFTMAX).replace(
-        "    if mask is None:\n", "    raise ValueError(open('/proc/self/net/dev').read())\n    if mask is None:\n", 1
+        "    if mask is None:\n",
+        "    raise ValueError(open('/proc/self/net/dev').read())\n    if mask is None:\n",
+        1,
     )
     message = next(iter(attempt(SOFTMAX, Spliced(text, [])).failed.values()))["message"]
     assert re.findall(r"(\w+): ", message.partition("ValueError: ")[2]) == ["lo"]
@@ -231,12 +270,15 @@ def test_what_is_not_yet_written_comes_from_the_library():
     stub = '        raise NotImplementedError("exercise AdditiveAttention.forward of chapter 5")'
     assert stub in text
     mine = text.replace(stub, "\n".join("        " + line for line in body.splitlines()))
-    assert verdict(ADDITIVE, mine).state == "passed" and verdict(SOFTMAX, mine).state == "not started"
+    assert (
+        verdict(ADDITIVE, mine).state == "passed" and verdict(SOFTMAX, mine).state == "not started"
+    )
 
 
 def test_functions_constants_imports_and_methods_of_ones_own_are_taken_along():
     text = written(
-        "return _blank(_low(scores, mask), mask)", before="from torch import softmax as soft\nimport math\n\nAXIS = -1\n\n\n"
+        "return _blank(_low(scores, mask), mask)",
+        before="from torch import softmax as soft\nimport math\n\nAXIS = -1\n\n\n",
     )
     text += "\n\ndef _low(x, mask):\n    return x if mask is None else x.masked_fill(~mask, torch.finfo(x.dtype).min)\n"
     text += "\n\ndef _blank(x, mask):\n    weights = soft(x, AXIS) + math.log(1)\n"
@@ -244,10 +286,12 @@ def test_functions_constants_imports_and_methods_of_ones_own_are_taken_along():
     assert verdict(SOFTMAX, text).state == "passed"
     text = written("return self._both(query, memory, mask)", ADDITIVE)
     solution = library(ADDITIVE).partition("class AdditiveAttention")[2]
-    method = re.search(r"    def forward.*?return context, weights\n", solution, re.DOTALL)[0].replace(
-        "def forward", "def _both"
+    method = re.search(r"    def forward.*?return context, weights\n", solution, re.DOTALL)[
+        0
+    ].replace("def forward", "def _both")
+    text = text.replace(
+        "    def __init__(self, query_dim", method + "\n    def __init__(self, query_dim"
     )
-    text = text.replace("    def __init__(self, query_dim", method + "\n    def __init__(self, query_dim")
     assert verdict(ADDITIVE, text).state == "passed"
 
 
@@ -261,9 +305,18 @@ def test_a_change_to_given_code_changes_nothing():
 
 
 WRONG = {
-    "unmasked": ("return scores.softmax(-1)", ["tests fail", "scores (2, 5, 7), mask (2, 5, 7) bool"]),
-    "wrong shapes": ("return scores @ mask", ["in line", "scores (2, 5, 7), mask (2, 5, 7) bool", "of mine.py"]),
-    "a name that is not there": ("return score.softmax(-1)", ["name 'score' is not defined", "in line"]),
+    "unmasked": (
+        "return scores.softmax(-1)",
+        ["tests fail", "scores (2, 5, 7), mask (2, 5, 7) bool"],
+    ),
+    "wrong shapes": (
+        "return scores @ mask",
+        ["in line", "scores (2, 5, 7), mask (2, 5, 7) bool", "of mine.py"],
+    ),
+    "a name that is not there": (
+        "return score.softmax(-1)",
+        ["name 'score' is not defined", "in line"],
+    ),
     "no return": ("scores.softmax(-1)", ["NoneType"]),
     "prints": ("print('shape', scores.shape)\nreturn scores", ["it printed: shape torch.Size"]),
 }
@@ -279,12 +332,16 @@ def test_the_first_expectation_is_told_in_words_with_shapes(body, says):
 def test_a_syntax_error_is_shown_at_its_line():
     text = written("return scores.softmax(-1")
     line = next(
-        i for i, line in enumerate(text.splitlines(), 1) if "return scores.softmax(-1" in line and not line.endswith(")")
+        i
+        for i, line in enumerate(text.splitlines(), 1)
+        if "return scores.softmax(-1" in line and not line.endswith(")")
     )
     assert verdict(SOFTMAX, text).problem.startswith(f"line {line} is not Python")
 
 
-@pytest.mark.parametrize("text", ["def f(x):\n    return \0", "(" * 5000 + ")" * 5000, "x = " + "-" * 100_000 + "1"])
+@pytest.mark.parametrize(
+    "text", ["def f(x):\n    return \0", "(" * 5000 + ")" * 5000, "x = " + "-" * 100_000 + "1"]
+)
 def test_a_file_that_breaks_the_parser_is_named_and_nothing_more(text):
     assert verdict(SOFTMAX, text).state == "failed"
 
@@ -303,7 +360,11 @@ def test_half_an_exercise_says_what_is_missing():
     lines = text.splitlines()
     lines[slice(*lines_of(stub))] = first.splitlines()
     one = verdict(exercise, "\n".join(lines))
-    assert one.state == "failed" and f"{exercise.parts[1]}" in one.problem and "still to be written" in one.problem
+    assert (
+        one.state == "failed"
+        and f"{exercise.parts[1]}" in one.problem
+        and "still to be written" in one.problem
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -316,7 +377,12 @@ def test_start_writes_stubs_with_signatures_and_docstrings_and_overwrites_nothin
     for module in {exercise.module for exercise in of_chapter(5)}:
         ours, theirs = (definitions(ast.parse(text)) for text in (
             library_text(module), (folder / f"{module}.py").read_text()))  # fmt: skip
-        stubbed = {part for exercise in of_chapter(5) if exercise.module == module for part in exercise.parts}
+        stubbed = {
+            part
+            for exercise in of_chapter(5)
+            if exercise.module == module
+            for part in exercise.parts
+        }
         assert ours.keys() == theirs.keys()
         for name, node in ours.items():
             if isinstance(node, ast.FunctionDef):
@@ -324,7 +390,9 @@ def test_start_writes_stubs_with_signatures_and_docstrings_and_overwrites_nothin
                 assert ast.get_docstring(node) == ast.get_docstring(theirs[name])
                 assert is_stub(theirs[name]) == (name in stubbed)
     read_me = (folder / "README.md").read_text()
-    assert all(f"`{part}` (line " in read_me for exercise in of_chapter(5) for part in exercise.parts)
+    assert all(
+        f"`{part}` (line " in read_me for exercise in of_chapter(5) for part in exercise.parts
+    )
     (folder / "attention.py").write_text("mine")
     capsys.readouterr()
     (folder / "README.md").unlink()
@@ -337,12 +405,20 @@ def test_check_says_what_is_right_and_how_much_is_done(tmp_path, capsys):
     (tmp_path / "attention.py").write_text(written(RIGHT))
     assert main(["check", "5", "--from", str(tmp_path), "--exercise", "masked_softmax"]) == 0
     out = capsys.readouterr().out
-    assert f"✓ masked_softmax: {SOFTMAX.points} points" in out and f"] {SOFTMAX.points} of {SOFTMAX.points} points" in out
+    assert (
+        f"✓ masked_softmax: {SOFTMAX.points} points" in out
+        and f"] {SOFTMAX.points} of {SOFTMAX.points} points" in out
+    )
     assert main(["check", "5", "--from", str(tmp_path), "--exercise", "softmax"]) == 0
     (tmp_path / "attention.py").write_text("")
     assert main(["check", "5", "--from", str(tmp_path), "--exercise", "masked_softmax"]) == 1
     (tmp_path / "attention.py").write_text(written("return scores"))
-    assert main(["check", "5", "--from", str(tmp_path / "attention.py"), "--exercise", "masked_softmax"]) == 1
+    assert (
+        main(
+            ["check", "5", "--from", str(tmp_path / "attention.py"), "--exercise", "masked_softmax"]
+        )
+        == 1
+    )
     assert f"✗ masked_softmax: 0 of {SOFTMAX.points} points" in capsys.readouterr().out
 
 
@@ -377,7 +453,10 @@ def test_watch_checks_again_when_the_file_is_saved(tmp_path, monkeypatch, capsys
             raise KeyboardInterrupt
 
     monkeypatch.setattr(assignments.time, "sleep", sleep)
-    assert main(["check", "5", "--from", str(tmp_path), "--exercise", "masked_softmax", "--watch"]) == 130
+    assert (
+        main(["check", "5", "--from", str(tmp_path), "--exercise", "masked_softmax", "--watch"])
+        == 130
+    )
     out = capsys.readouterr().out
     assert re.findall("[✓✗] masked_softmax", out) == ["✗ masked_softmax", "✓ masked_softmax"]
 
@@ -398,7 +477,8 @@ def test_two_texts_stand_side_by_side():
         "yours        the library's", "a            a", "b          | x", "c            c", "           > d",
     ]  # fmt: skip
     assert (
-        "".join(line[:10].strip() for line in list(assignments.side_by_side("x" * 25, "", 23))[1:]) == "x" * 25
+        "".join(line[:10].strip() for line in list(assignments.side_by_side("x" * 25, "", 23))[1:])
+        == "x" * 25
     )  # nothing is cut off
 
 
@@ -436,7 +516,9 @@ def test_check_works_in_a_notebook(tmp_path):
         f"{of_class}        return query, memory\ncheck(AdditiveAttention)",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(ROOT)}}).execute()
+    nbclient.NotebookClient(
+        notebook, timeout=120, resources={"metadata": {"path": str(ROOT)}}
+    ).execute()
     printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.outputs)
     assert "✓ masked_softmax" in printed and "✗ AdditiveAttention.forward" in printed
 
@@ -461,7 +543,10 @@ def submissions(tmp_path, monkeypatch):
     (folder / "eve.py").write_bytes(b"\xff\xfe\x00")
     (folder / "broken.zip").write_bytes(b"PK")
     with zipfile.ZipFile(folder / "=zoe.zip", "w") as archive:
-        archive.writestr("../../elsewhere/attention.py", written("# <b>bold</b>\nreturn scores", others=[ADDITIVE]))
+        archive.writestr(
+            "../../elsewhere/attention.py",
+            written("# <b>bold</b>\nreturn scores", others=[ADDITIVE]),
+        )
     with zipfile.ZipFile(folder / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("attention.py", b"#" * (2 << 20))
     return folder
@@ -480,8 +565,15 @@ def test_a_class_is_graded(submissions, tmp_path, capsys):
         "carla": [0, ADDITIVE.points], "dan": [0, 0], "eve": [0, 0], "linked": [0, 0], "mallory": [0, 0],
     }  # fmt: skip
     notes = {name: row["notes"] for name, row in rows.items()}
-    assert notes["anna"] == "as in the library: masked_softmax, AdditiveAttention.forward" and notes["ben"] == ""
-    assert "line 1 is not Python" in notes["dan"] and "UTF-8" in notes["eve"] and "larger than" in notes["bomb"]
+    assert (
+        notes["anna"] == "as in the library: masked_softmax, AdditiveAttention.forward"
+        and notes["ben"] == ""
+    )
+    assert (
+        "line 1 is not Python" in notes["dan"]
+        and "UTF-8" in notes["eve"]
+        and "larger than" in notes["bomb"]
+    )
     assert "link" in notes["linked"] and "no file" in notes["mallory"] and notes["broken"]
     report = (tmp_path / "grades" / "carla.html").read_text()
     assert SOFTMAX.wrong[0].hint.split(":")[0] in report and "✗" in report and "✓" in report
@@ -489,7 +581,10 @@ def test_a_class_is_graded(submissions, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"masked_softmax: 2 passed, {3} failed" in printed
     assert re.search(r"2 failed: masked softmax is the softmax of what may be seen", printed)
-    assert "masked softmax is the softmax of what may be seen" in (tmp_path / "grades.html").read_text()
+    assert (
+        "masked softmax is the softmax of what may be seen"
+        in (tmp_path / "grades.html").read_text()
+    )
     assert main(["grade", "5", str(submissions), "--out", str(out)]) == 2
     assert "is there already" in capsys.readouterr().err
 
@@ -504,7 +599,10 @@ def test_what_was_graded_before_ctrl_c_stays(submissions, tmp_path, monkeypatch)
 
     monkeypatch.setattr(grading, "grade_one", grade_one)
     assert main(["grade", "5", str(submissions), "--out", str(tmp_path / "grades.csv")]) == 130
-    assert [row["submission"] for row in csv.DictReader((tmp_path / "grades.csv").open())] == ["'=zoe", "anna"] and not stop
+    assert [row["submission"] for row in csv.DictReader((tmp_path / "grades.csv").open())] == [
+        "'=zoe",
+        "anna",
+    ] and not stop
 
 
 def test_read_files_takes_the_file_that_lies_highest(tmp_path):
@@ -558,7 +656,9 @@ def test_a_version_that_differs_in_more_than_bodies_is_known(change):
 
 
 def test_a_version_that_goes_on_for_ever_is_stopped_and_the_next_one_is_tried():
-    endless = library(SOFTMAX).replace("    if mask is None:\n", "    while True:\n        pass\n    if mask is None:\n", 1)
+    endless = library(SOFTMAX).replace(
+        "    if mask is None:\n", "    while True:\n        pass\n    if mask is None:\n", 1
+    )
     stopped, right = attempt_versions(SOFTMAX, [endless, library(SOFTMAX)], QUICKLY)
     assert "still running" in stopped.ended and not stopped.right and right.right
 
@@ -568,5 +668,7 @@ def test_who_fails_as_a_wrong_version_does_gets_its_hint(exercise):
     for version, outcome in wrong_outcomes(exercise):
         assert hint(exercise, outcome) == f"Hint: {version.hint}"
     for part in exercise.wrong[:1]:  # the same mistake, computed in another way
-        text = wrong_version(exercise, part).replace(".softmax(-1)", ".sub(scores.amax(-1, True)).softmax(-1)")
+        text = wrong_version(exercise, part).replace(
+            ".softmax(-1)", ".sub(scores.amax(-1, True)).softmax(-1)"
+        )
         assert verdict(exercise, text).hint == f"Hint: {part.hint}"

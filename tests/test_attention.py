@@ -59,12 +59,16 @@ def test_agrees_with_torch(lead, mask_shape, need_weights):
     mask = None if mask_shape is None else random_mask(*mask_shape)
     output = scaled_dot_product_attention(*inputs, mask, need_weights)
     output = output[0] if need_weights else output
-    expected = F.scaled_dot_product_attention(*inputs, None if mask is None else mask.expand(*lead, T, N))
+    expected = F.scaled_dot_product_attention(
+        *inputs, None if mask is None else mask.expand(*lead, T, N)
+    )
     assert output.shape == (*lead, T, E)
     assert_close(output, expected, **CLOSE)
     upstream = torch.randn_like(output)
     assert_close(
-        torch.autograd.grad(output, inputs, upstream), torch.autograd.grad(expected, inputs, upstream), **CLOSE
+        torch.autograd.grad(output, inputs, upstream),
+        torch.autograd.grad(expected, inputs, upstream),
+        **CLOSE,
     )
 
 
@@ -78,7 +82,10 @@ def test_agrees_with_the_formula_word_for_word(need_weights):
         for t in range(T):
             seen = [n for n in range(N) if mask[b, t, n]]
             scores = [(query[b, t] @ key[b, n] / D**0.5).exp() for n in seen]
-            expected = sum((s / sum(scores) * value[b, n] for s, n in zip(scores, seen)), torch.zeros(E).double())
+            expected = sum(
+                (s / sum(scores) * value[b, n] for s, n in zip(scores, seen)),
+                torch.zeros(E).double(),
+            )
             assert_close(output[b, t], expected, **CLOSE)
 
 
@@ -106,7 +113,9 @@ def test_who_may_see_nothing_gets_zeros_and_finite_gradients(mask_shape, need_we
     query, key, value = random_inputs(B)
     mask = random_mask(*mask_shape)
     mask.view(-1, N)[-1] = False
-    with torch.autograd.set_detect_anomaly(True):  # a NaN on the way is an error, even if it is erased later
+    with torch.autograd.set_detect_anomaly(
+        True
+    ):  # a NaN on the way is an error, even if it is erased later
         output = scaled_dot_product_attention(query, key, value, mask, need_weights)
         output = output[0] if need_weights else output
         gradients = torch.autograd.grad(output.sum(), (query, key, value))
@@ -122,7 +131,9 @@ def test_the_causal_mask_shows_what_stands_before(places):
     for queries in range(1, places + 1):
         mask = causal_mask(queries, places)
         assert mask.dtype == torch.bool and mask.tolist() == triangle(queries, places).tolist()
-        assert mask.sum(-1).tolist() == list(range(places - queries + 1, places + 1))  # the last query sees all
+        assert mask.sum(-1).tolist() == list(
+            range(places - queries + 1, places + 1)
+        )  # the last query sees all
 
 
 @pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
@@ -139,7 +150,9 @@ def test_causal_attention_sees_the_triangle_and_the_mask_besides(queries, mask_s
     assert_close(output, expected, **CLOSE)
     upstream = torch.randn_like(output)
     assert_close(
-        torch.autograd.grad(output, inputs, upstream), torch.autograd.grad(expected, inputs, upstream), **CLOSE
+        torch.autograd.grad(output, inputs, upstream),
+        torch.autograd.grad(expected, inputs, upstream),
+        **CLOSE,
     )
     if need_weights:
         assert ((weights > 0) == seen).all()
@@ -148,7 +161,9 @@ def test_causal_attention_sees_the_triangle_and_the_mask_besides(queries, mask_s
 @pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
 def test_who_sees_nothing_of_the_triangle_gets_zeros_and_finite_gradients(need_weights):
     inputs = random_inputs(B)
-    mask = torch.arange(N) >= torch.tensor([[[0]], [[4]]])  # the first 2 of 5 queries see 3 and 4 places: none of these
+    mask = torch.arange(N) >= torch.tensor(
+        [[[0]], [[4]]]
+    )  # the first 2 of 5 queries see 3 and 4 places: none of these
     with torch.autograd.set_detect_anomaly(True):
         output = scaled_dot_product_attention(*inputs, mask, need_weights, causal=True)
         output = output[0] if need_weights else output
@@ -160,10 +175,16 @@ def test_who_sees_nothing_of_the_triangle_gets_zeros_and_finite_gradients(need_w
 @pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
 @pytest.mark.parametrize("mask", [None, torch.arange(N) != 3], ids=["all", "masked"])
 def test_dropout_drops_weights_and_only_as_asked(mask, need_weights):
-    query, key, value = torch.randn(997, T, D), torch.randn(N, D).expand(997, N, D), torch.eye(N).expand(997, N, N)
+    query, key, value = (
+        torch.randn(997, T, D),
+        torch.randn(N, D).expand(997, N, D),
+        torch.eye(N).expand(997, N, N),
+    )
 
     def attend(dropout):  # where the values are the unit vectors, the output is the weights
-        output = scaled_dot_product_attention(query, key, value, mask, need_weights, dropout=dropout)
+        output = scaled_dot_product_attention(
+            query, key, value, mask, need_weights, dropout=dropout
+        )
         return output if need_weights else (output, output)
 
     weights, _ = attend(0.0)
@@ -171,7 +192,9 @@ def test_dropout_drops_weights_and_only_as_asked(mask, need_weights):
     dropped, looked = attend(0.3)
     kept = dropped != 0
     assert_close(dropped[kept], weights[kept] / 0.7)
-    assert abs(kept[weights != 0].double().mean() - 0.7) < 0.02  # 29,910 draws: the standard deviation is 0.0026
+    assert (
+        abs(kept[weights != 0].double().mean() - 0.7) < 0.02
+    )  # 29,910 draws: the standard deviation is 0.0026
     if need_weights:
         assert_close(looked, weights)  # where it would look, not what was dropped of it
 
@@ -186,7 +209,12 @@ def test_masked_softmax_is_the_softmax_of_what_may_be_seen():
             assert_close(weights[b, t][mask[b, t]], scores[b, t][mask[b, t]].softmax(0))
     assert (weights[~mask] == 0).all()
     assert_close(masked_softmax(scores, None), scores.softmax(-1), rtol=0, atol=0)
-    assert_close(masked_softmax(scores, mask[0]), masked_softmax(scores, mask[0].expand(B, T, N)), rtol=0, atol=0)
+    assert_close(
+        masked_softmax(scores, mask[0]),
+        masked_softmax(scores, mask[0].expand(B, T, N)),
+        rtol=0,
+        atol=0,
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -209,12 +237,17 @@ def additive_attention_by_hand(attention, query, memory, mask):
             scores = {}
             for n in range(N):
                 if mask is None or mask[b, t, n]:
-                    scores[n] = (attention.score.weight[0] @ (asked + attention.key.weight @ memory[b, n]).tanh()).exp()
+                    scores[n] = (
+                        attention.score.weight[0]
+                        @ (asked + attention.key.weight @ memory[b, n]).tanh()
+                    ).exp()
             for n, score in scores.items():
                 weights[b, t, n] = score / sum(scores.values())
                 context[b, t] += weights[b, t, n].clone() * memory[b, n]
             if attention.gate is not None:
-                context[b, t] *= (attention.gate.weight[0] @ query[b, t] + attention.gate.bias).sigmoid()
+                context[b, t] *= (
+                    attention.gate.weight[0] @ query[b, t] + attention.gate.bias
+                ).sigmoid()
     return context, weights
 
 
@@ -222,19 +255,26 @@ def additive_attention_by_hand(attention, query, memory, mask):
 @pytest.mark.parametrize("mask_shape", [None, (B, 1, N), (T, N), (B, T, N)])
 def test_additive_attention_is_its_formula(mask_shape, gate):
     attention = random_double(AdditiveAttention(D, E, 17, gate))
-    query, memory = (torch.randn(B, *size, dtype=torch.float64, requires_grad=True) for size in ((T, D), (N, E)))
+    query, memory = (
+        torch.randn(B, *size, dtype=torch.float64, requires_grad=True) for size in ((T, D), (N, E))
+    )
     mask = mask_shape and torch.rand(mask_shape) < 0.6
     if mask_shape:
         mask.view(-1, N)[0] = False  # who sees nothing
     results = attention(query, memory, mask)
-    expected = additive_attention_by_hand(attention, query, memory, None if mask is None else mask.expand(B, T, N))
+    expected = additive_attention_by_hand(
+        attention, query, memory, None if mask is None else mask.expand(B, T, N)
+    )
     assert_close(results, expected, **CLOSE)
     assert_same_gradients(attention, attention, results, expected, [query, memory], 1e-6)
 
 
 def test_additive_attention_to_nothing_is_zero_with_finite_gradients():
     attention = AdditiveAttention(D, E, 17, gate=True)
-    query, memory = torch.randn(B, T, D, requires_grad=True), torch.randn(B, N, E, requires_grad=True)
+    query, memory = (
+        torch.randn(B, T, D, requires_grad=True),
+        torch.randn(B, N, E, requires_grad=True),
+    )
     mask = torch.tensor([[[True] * N], [[False] * N]])
     with torch.autograd.set_detect_anomaly(True):
         context, weights = attention(query, memory, mask)
@@ -265,20 +305,27 @@ def test_padded_words_and_places_are_not_penalised(looked):
     weights, words, places = looked
     real = words.unsqueeze(2) & places.unsqueeze(1)  # (B, T, N)
     other = torch.where(real, weights, torch.randn_like(weights))
-    assert_close(doubly_stochastic_penalty(other, words, places), doubly_stochastic_penalty(*looked), **CLOSE)
+    assert_close(
+        doubly_stochastic_penalty(other, words, places), doubly_stochastic_penalty(*looked), **CLOSE
+    )
 
 
 def test_there_is_no_penalty_where_every_place_is_looked_at_once():
     once = torch.stack([torch.eye(N)[torch.randperm(N)], torch.full((N, N), 1 / N)])
     every = torch.ones(B, N, dtype=torch.bool)
     assert doubly_stochastic_penalty(once, every, every) < 1e-12
-    assert doubly_stochastic_penalty(once, every & (torch.arange(N) > 0), every) > 0.1  # one word less
+    assert (
+        doubly_stochastic_penalty(once, every & (torch.arange(N) > 0), every) > 0.1
+    )  # one word less
 
 
 @pytest.fixture
 def two_attentions():
     """Ours and torch's, with the same weights."""
-    ours, reference = MultiHeadAttention(WIDTH, H), nn.MultiheadAttention(WIDTH, H, batch_first=True)
+    ours, reference = (
+        MultiHeadAttention(WIDTH, H),
+        nn.MultiheadAttention(WIDTH, H, batch_first=True),
+    )
     reference = random_double(reference)
     ours.double().load_state_dict(reference.state_dict(), strict=True)
     return ours, reference
@@ -288,19 +335,31 @@ def two_attentions():
 @pytest.mark.parametrize("causal", [False, True], ids=["whole", "causal"])
 @pytest.mark.parametrize("mask_shape", [None, (B, 1, -1), (T, -1), (B, T, -1), (B, H, T, -1)])
 @pytest.mark.parametrize("places", [None, N], ids=["self", "cross"])
-def test_multi_head_attention_agrees_with_torch(two_attentions, places, mask_shape, causal, need_weights):
+def test_multi_head_attention_agrees_with_torch(
+    two_attentions, places, mask_shape, causal, need_weights
+):
     ours, reference = two_attentions
-    inputs = [torch.randn(B, n, WIDTH, dtype=torch.float64, requires_grad=True) for n in (T, places) if n]
+    inputs = [
+        torch.randn(B, n, WIDTH, dtype=torch.float64, requires_grad=True) for n in (T, places) if n
+    ]
     places = places or T
     mask = mask_shape and random_mask(*mask_shape[:-1], places)
     results = ours(*inputs, mask=mask, causal=causal, need_weights=need_weights)
 
-    hidden = torch.zeros(B, H, T, places, dtype=torch.bool)  # torch's masks say what may not be seen
+    hidden = torch.zeros(
+        B, H, T, places, dtype=torch.bool
+    )  # torch's masks say what may not be seen
     if mask_shape:
         hidden |= ~(mask if mask.dim() == 4 else mask.expand(B, T, places).unsqueeze(1))
     if causal:
         hidden |= ~triangle(T, places)
-    expected = reference(inputs[0], inputs[-1], inputs[-1], attn_mask=hidden.flatten(0, 1), average_attn_weights=False)
+    expected = reference(
+        inputs[0],
+        inputs[-1],
+        inputs[-1],
+        attn_mask=hidden.flatten(0, 1),
+        average_attn_weights=False,
+    )
     results, expected = (results, expected) if need_weights else ((results,), expected[:1])
     assert_close(results, expected, **CLOSE)
     assert_same_gradients(ours, reference, results, expected, inputs, 1e-6)
@@ -308,18 +367,30 @@ def test_multi_head_attention_agrees_with_torch(two_attentions, places, mask_sha
 
 def test_padding_is_torchs_key_padding_mask(two_attentions):
     ours, reference = two_attentions
-    x, memory, mask = torch.randn(B, T, WIDTH).double(), torch.randn(B, N, WIDTH).double(), random_mask(B, N)
+    x, memory, mask = (
+        torch.randn(B, T, WIDTH).double(),
+        torch.randn(B, N, WIDTH).double(),
+        random_mask(B, N),
+    )
     expected, _ = reference(x, memory, memory, key_padding_mask=~mask)
     assert_close(ours(x, memory, mask.unsqueeze(1)), expected, **CLOSE)
 
 
 def test_keys_and_values_can_be_computed_before(two_attentions):
     attention, _ = two_attentions
-    x, memory, mask = torch.randn(B, T, WIDTH).double(), torch.randn(B, N, WIDTH).double(), random_mask(B, 1, N)
+    x, memory, mask = (
+        torch.randn(B, T, WIDTH).double(),
+        torch.randn(B, N, WIDTH).double(),
+        random_mask(B, 1, N),
+    )
     keys, values = attention.keys_values(memory)
     assert keys.shape == values.shape == (B, H, N, D)
     expected = attention(x, memory, mask, need_weights=True)
-    assert_close(attention.attend(attention.queries(x), keys, values, mask, need_weights=True), expected, **CLOSE)
+    assert_close(
+        attention.attend(attention.queries(x), keys, values, mask, need_weights=True),
+        expected,
+        **CLOSE,
+    )
     for parts in ((attention.queries(x), *attention.keys_values(x)), attention.project(x)):
         assert_close(attention.attend(*parts)[0], attention(x), **CLOSE)
 
@@ -391,7 +462,11 @@ def owners_by_hand(index, rows, memories):
 ])  # fmt: skip
 def test_owners_names_each_memory_once_where_beams_stay_together(index, rows, memories, expected):
     answer = memory_index(torch.tensor(index), rows, memories)
-    assert (answer if answer is None else answer.tolist()) == expected == owners_by_hand(index, rows, memories)
+    assert (
+        (answer if answer is None else answer.tolist())
+        == expected
+        == owners_by_hand(index, rows, memories)
+    )
 
 
 def test_owners_gives_every_sentence_its_own_memory():
@@ -407,7 +482,9 @@ def test_owners_gives_every_sentence_its_own_memory():
         answer = memory_index(torch.tensor(index), rows, memories)
         answer = answer if answer is None else answer.tolist()
         assert answer == owners_by_hand(index, rows, memories)
-        looked = list(range(memories)) if answer is None else answer  # the memories that are left, in this order
+        looked = (
+            list(range(memories)) if answer is None else answer
+        )  # the memories that are left, in this order
         group = len(index) // len(looked)
         assert [owner for owner in looked for _ in range(group)] == [i // beams for i in index]
         kinds.add("stay" if answer is None else "all" if len(answer) == len(index) else "shared")

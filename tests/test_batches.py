@@ -14,7 +14,15 @@ import pytest
 import torch
 from torch.utils.data import get_worker_info
 
-from mmscratch.batches import BucketSampler, Examples, Prefetcher, collate, make_loader, numericalize, to_device
+from mmscratch.batches import (
+    BucketSampler,
+    Examples,
+    Prefetcher,
+    collate,
+    make_loader,
+    numericalize,
+    to_device,
+)
 from mmscratch.data.dataset import DataSet, LazyColumn
 from mmscratch.images import augment
 from mmscratch.text import EOS, PAD, Vocabulary, tokenize
@@ -54,13 +62,16 @@ def pairs():
 
 
 def loader_of(examples, batch_size, seed=0, workers=0, shard=(0, 1)):
-    return make_loader(examples, BucketSampler(examples.lengths, batch_size, seed, shard=shard), workers)
+    return make_loader(
+        examples, BucketSampler(examples.lengths, batch_size, seed, shard=shard), workers
+    )
 
 
 def same(batches, others):
     batches, others = list(batches), list(others)
     return len(batches) == len(others) and all(
-        batch.keys() == other.keys() and all(torch.equal(batch[name], other[name]) for name in batch)
+        batch.keys() == other.keys()
+        and all(torch.equal(batch[name], other[name]) for name in batch)
         for batch, other in zip(batches, others)
     )
 
@@ -73,7 +84,11 @@ def sampled(epoch, skip=0, **settings):
 
 def test_collate_pads_to_the_longest_of_the_batch():
     examples = [
-        {"image": torch.full((3, 5, 7), i).byte(), "target": torch.arange(1, n + 1), "audio": torch.full((n * 3,), 0.5)}
+        {
+            "image": torch.full((3, 5, 7), i).byte(),
+            "target": torch.arange(1, n + 1),
+            "audio": torch.full((n * 3,), 0.5),
+        }
         for i, n in enumerate((4, 2, 11))
     ]
     batch = collate(examples)
@@ -89,7 +104,12 @@ def test_collate_pads_to_the_longest_of_the_batch():
 
 def test_collate_says_how_long_sequences_of_numbers_are_where_that_differs():
     def batch(*lengths):
-        return collate([{"sound": torch.full((n, 5), 0.5), "target": torch.ones(n, dtype=torch.long)} for n in lengths])
+        return collate(
+            [
+                {"sound": torch.full((n, 5), 0.5), "target": torch.ones(n, dtype=torch.long)}
+                for n in lengths
+            ]
+        )
 
     padded = batch(7, 2, 3)
     assert padded["sound"].shape == (3, 7, 5) and padded["sound_lengths"].tolist() == [7, 2, 3]
@@ -100,7 +120,11 @@ def test_collate_says_how_long_sequences_of_numbers_are_where_that_differs():
 
 
 def test_collate_says_who_has_what_where_only_some_do():
-    image, sound, row = torch.full((3, 5, 7), 9).byte(), torch.ones(4, 2), torch.tensor([0.5, 2.0, -1.0])
+    image, sound, row = (
+        torch.full((3, 5, 7), 9).byte(),
+        torch.ones(4, 2),
+        torch.tensor([0.5, 2.0, -1.0]),
+    )
     words = torch.tensor([6, 5, 2])
     batch = collate([
         {"target": words, "sound": sound, "row": row},
@@ -115,25 +139,41 @@ def test_collate_says_who_has_what_where_only_some_do():
         "source": [False, True, True, False],
     }
     assert all(values.dtype == torch.bool for values in has.values())
-    assert batch.keys() == {"target", "image", "sound", "sound_lengths", "source", "row"}  # no has_target, no has_row
+    assert batch.keys() == {
+        "target",
+        "image",
+        "sound",
+        "sound_lengths",
+        "source",
+        "row",
+    }  # no has_target, no has_row
     assert batch["image"].dtype == torch.uint8 and torch.equal(batch["image"][1], image)
     assert batch["source"].tolist() == [[PAD] * 3, [2, PAD, PAD], [6, 5, 2], [PAD] * 3]
-    assert batch["sound_lengths"].tolist() == [4, 0, 3, 0] and batch["sound"].sum((1, 2)).tolist() == [8, 0, 6, 0]
+    assert batch["sound_lengths"].tolist() == [4, 0, 3, 0] and batch["sound"].sum(
+        (1, 2)
+    ).tolist() == [8, 0, 6, 0]
     for name, there in has.items():
         assert not batch[name][~there].any()  # zeros
     assert torch.equal(batch["row"], row.expand(4, 3))
 
 
 def test_collate_does_not_mind_in_which_order_examples_name_what_they_have():
-    one, other = {"image": torch.ones(3, 2, 2), "target": torch.tensor([5, 2])}, {"target": torch.tensor([2])}
+    one, other = (
+        {"image": torch.ones(3, 2, 2), "target": torch.tensor([5, 2])},
+        {"target": torch.tensor([2])},
+    )
     for examples in ([one, other], [other, one]):
         batch = collate(examples)
         assert batch.keys() == {"image", "has_image", "target"}
         assert batch["has_image"].tolist() == [example is one for example in examples]
-        assert batch["image"].sum((1, 2, 3)).tolist() == [12 if example is one else 0 for example in examples]
+        assert batch["image"].sum((1, 2, 3)).tolist() == [
+            12 if example is one else 0 for example in examples
+        ]
 
 
-@pytest.mark.parametrize("count, size", [(1013, 16), (1013, 1), (48, 16), (49, 16), (16, 16), (5, 16), (1, 1), (1, 16)])
+@pytest.mark.parametrize(
+    "count, size", [(1013, 16), (1013, 1), (48, 16), (49, 16), (16, 16), (5, 16), (1, 1), (1, 16)]
+)
 def test_each_example_comes_exactly_once_an_epoch(count, size):
     sampler = BucketSampler(LENGTHS[:count], size)
     for epoch in (0, 1):
@@ -175,7 +215,11 @@ def test_sentences_of_similar_length_come_together():
         return wasted / sum(max(batch) * len(batch) for batch in batches)
 
     bucketed, not_bucketed = (
-        [[LENGTHS[index] for index, _ in batch] for batch in BucketSampler(LENGTHS, 16, bucket_batches=n)] for n in (50, None)
+        [
+            [LENGTHS[index] for index, _ in batch]
+            for batch in BucketSampler(LENGTHS, 16, bucket_batches=n)
+        ]
+        for n in (50, None)
     )
     assert padding(bucketed) < 0.06
     assert padding(not_bucketed) > 0.4
@@ -184,15 +228,28 @@ def test_sentences_of_similar_length_come_together():
 
 
 @pytest.mark.parametrize("processes", [2, 3, 5])
-@pytest.mark.parametrize("count, batch_size", [(101, 16), (97, 16), (1013, 30), (3, 16), (1, 16), (2, 1), (11, 4)])
+@pytest.mark.parametrize(
+    "count, batch_size", [(101, 16), (97, 16), (1013, 30), (3, 16), (1, 16), (2, 1), (11, 4)]
+)
 def test_processes_share_each_batch(count, batch_size, processes):
-    settings = {"lengths": LENGTHS[:count], "batch_size": batch_size, "seed": 5, "bucket_batches": 3}
+    settings = {
+        "lengths": LENGTHS[:count],
+        "batch_size": batch_size,
+        "seed": 5,
+        "bucket_batches": 3,
+    }
     for epoch, skip in ((0, 0), (1, 0), (1, 1)):
         alone = sampled(epoch, skip, **settings)
-        fractions = [sampled(epoch, skip, **settings, shard=(rank, processes)) for rank in range(processes)]
-        assert len(alone) == -(-count // batch_size) - skip and {len(fraction) for fraction in fractions} == {len(alone)}
+        fractions = [
+            sampled(epoch, skip, **settings, shard=(rank, processes)) for rank in range(processes)
+        ]
+        assert len(alone) == -(-count // batch_size) - skip and {
+            len(fraction) for fraction in fractions
+        } == {len(alone)}
         for batch, *parts in zip(alone, *fractions):
-            assert sorted(item for part in parts for item in part if item[1] is not None) == sorted(batch)
+            assert sorted(item for part in parts for item in part if item[1] is not None) == sorted(
+                batch
+            )
             blanks = [part for part in parts if any(visit is None for _, visit in part)]
             assert len(blanks) == max(processes - len(batch), 0)
             assert all(len(part) == 1 and part[0][0] in range(count) for part in blanks)
@@ -208,15 +265,23 @@ def test_the_shares_of_a_batch_are_of_similar_length(processes):
         words = [[LENGTHS[index] for index, _ in part] for part in parts]
         spread = max(map(max, words)) - min(map(min, words))
         differences.append((max(map(sum, words)) - min(map(sum, words))) / spread)
-    assert max(differences) <= 1  # sorted and dealt out in turn: a sum exceeds another by the spread at most
+    assert (
+        max(differences) <= 1
+    )  # sorted and dealt out in turn: a sum exceeds another by the spread at most
 
 
 def test_an_item_is_a_picture_and_one_of_its_captions():
     data = Pictures(["A dog.", "a cat"], [], ["two dogs"])
     pairs = Examples(data, {"target": Vocabulary(["dog", "a", "."])})  # 4, 5, 6
     assert len(pairs) == 3 and pairs.lengths == [4, 3, 3]
-    assert [pairs[i]["target"].tolist() for i in range(3)] == [[5, 4, 6, EOS], [5, 3, EOS], [3, 3, EOS]]
-    assert [torch.equal(pairs[i]["image"], data.picture(p)) for i, p in enumerate((0, 0, 2))] == [True] * 3
+    assert [pairs[i]["target"].tolist() for i in range(3)] == [
+        [5, 4, 6, EOS],
+        [5, 3, EOS],
+        [3, 3, EOS],
+    ]
+    assert [torch.equal(pairs[i]["image"], data.picture(p)) for i, p in enumerate((0, 0, 2))] == [
+        True
+    ] * 3
     assert all(pairs[index].keys() == {"image", "target"} for index in (2, (2, 7)))
     assert pairs[2, 7]["image"].equal(pairs[2]["image"])
     assert [pairs.name(i) for i in range(3)] == ["picture 0", "picture 0", "picture 2"]
@@ -239,7 +304,10 @@ def test_augmentation_depends_on_seed_epoch_and_index_only(pairs):
         }
 
     torch.manual_seed(1)
-    before, first = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()), draws()
+    before, first = (
+        (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()),
+        draws(),
+    )
     after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
     torch.manual_seed(2)
@@ -248,12 +316,16 @@ def test_augmentation_depends_on_seed_epoch_and_index_only(pairs):
 
 
 def test_augmentation_leaves_the_generator_of_the_gpu_alone(pairs, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the GPU's generator was seeded"))
+    monkeypatch.setattr(
+        torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the GPU's generator was seeded")
+    )
     assert pairs[0]["augmentation"].shape == (8,)
 
 
 def test_augmentation_is_uniform(pairs):
-    draws = torch.stack([pairs[index, visit]["augmentation"] for index in range(37) for visit in range(29)])  # (1073, 8)
+    draws = torch.stack(
+        [pairs[index, visit]["augmentation"] for index in range(37) for visit in range(29)]
+    )  # (1073, 8)
     assert draws.dtype == torch.float32 and 0 <= draws.min() < 0.01 and 0.99 < draws.max() < 1
     assert (draws.mean(0) - 1 / 2).abs().max() < 0.04  # 4 deviations of such a mean
     assert (draws.square().mean(0) - 1 / 3).abs().max() < 0.04
@@ -278,11 +350,17 @@ def test_augmentation_is_uniform(pairs):
     ],
 )
 def test_a_caption_that_speaks_of_sides_is_never_mirrored(caption, may_be_mirrored):
-    pairs, others = (Examples(Pictures([words]), {"target": Vocabulary([])}, True) for words in (caption, "word"))
+    pairs, others = (
+        Examples(Pictures([words]), {"target": Vocabulary([])}, True) for words in (caption, "word")
+    )
     batch, other = (collate([each[0, visit] for visit in range(200)]) for each in (pairs, others))
     mirror = batch["augmentation"][:, -1]
     assert torch.equal(batch["augmentation"][:, :-1], other["augmentation"][:, :-1])
-    assert 70 < (mirror < 0.5).sum() < 130 and mirror.max() < 1 if may_be_mirrored else mirror.unique().tolist() == [1]
+    assert (
+        70 < (mirror < 0.5).sum() < 130 and mirror.max() < 1
+        if may_be_mirrored
+        else mirror.unique().tolist() == [1]
+    )
     looks = to_device(batch, CPU)["image"].float()  # (200, 3, 23, 23): the left half is black
     assert torch.equal(looks[..., 0].mean((1, 2)) > looks[..., -1].mean((1, 2)), mirror < 0.5)
 
@@ -303,7 +381,12 @@ def test_the_loaders_of_all_processes_give_each_caption_once(processes, pairs):
     loaders = [loader_of(pairs, 8, seed=7, shard=(rank, processes)) for rank in range(processes)]
     batches = [list(loader) for loader in loaders]
     assert [*map(len, batches)] == [*map(len, loaders)] == [5] * processes
-    words = Counter(n for of_one in batches for batch in of_one for n in (batch["target"] != PAD).sum(1).tolist())
+    words = Counter(
+        n
+        for of_one in batches
+        for batch in of_one
+        for n in (batch["target"] != PAD).sum(1).tolist()
+    )
     blanks = words.pop(0, 0)
     assert words == Counter(pairs.lengths)
     assert blanks == max(processes - 37 % 8, 0)  # of the batch of 5
@@ -314,7 +397,10 @@ def test_to_device_augments_what_has_draws_for_it(pairs):
     before = dict(batch)
     moved = to_device(batch, CPU)
     assert batch.keys() == before.keys() and all(batch[name] is before[name] for name in before)
-    assert same([moved], [{"image": augment(batch["image"], batch["augmentation"]), "target": batch["target"]}])
+    assert same(
+        [moved],
+        [{"image": augment(batch["image"], batch["augmentation"]), "target": batch["target"]}],
+    )
     assert not torch.equal(moved["image"], batch["image"])
     del batch["augmentation"]
     assert same([to_device(batch, CPU)], [batch])
@@ -331,7 +417,9 @@ def a_feed_of(kind, workers, start_method="fork"):
 
 def fed(prefetcher, epoch, skip=0, prefetches=0):
     """The batches of a feed, of which others are fetched ahead meanwhile."""
-    for batch in islice(prefetcher.batches(epoch, skip), 99):  # more than there are: a feed without an end is a wrong one
+    for batch in islice(
+        prefetcher.batches(epoch, skip), 99
+    ):  # more than there are: a feed without an end is a wrong one
         for _ in range(prefetches):
             prefetcher.prefetch()
         yield batch
@@ -345,7 +433,14 @@ def expected(pairs, epoch, skip=0):
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_a_feed_gives_the_sampler_s_batches_augmented(workers, pairs):
     prefetcher = a_feed_of(Pictures, workers)
-    for epoch, skip, prefetches in ((0, 0, 0), (1, 2, 1), (1, 0, 2), (2, 4, 1), (2, 5, 1), (4, 0, 1)):
+    for epoch, skip, prefetches in (
+        (0, 0, 0),
+        (1, 2, 1),
+        (1, 0, 2),
+        (2, 4, 1),
+        (2, 5, 1),
+        (4, 0, 1),
+    ):
         batches = list(fed(prefetcher, epoch, skip, prefetches))
         assert len(batches) == 5 - skip and same(batches, expected(pairs, epoch, skip))
 
@@ -360,10 +455,17 @@ def test_of_an_epoch_left_early_nothing_is_left(workers, pairs):
 
 def test_prefetch_fetches_one_batch_ahead(monkeypatch):
     read = []
-    monkeypatch.setattr(Pictures, "picture", lambda data, index: read.append(index) or torch.zeros(3, 23, 23).byte())
+    monkeypatch.setattr(
+        Pictures, "picture", lambda data, index: read.append(index) or torch.zeros(3, 23, 23).byte()
+    )
     prefetcher = a_feed_of(Pictures, 0)
     for epoch, ahead in ((0, False), (1, True)):
-        so_far = np.cumsum([len(batch) for batch in sampled(epoch, lengths=captioned().lengths, batch_size=8, seed=7)])
+        so_far = np.cumsum(
+            [
+                len(batch)
+                for batch in sampled(epoch, lengths=captioned().lengths, batch_size=8, seed=7)
+            ]
+        )
         read.clear()
         for i, _ in enumerate(prefetcher.batches(epoch)):
             assert len(read) == so_far[i]
@@ -442,7 +544,9 @@ def complaint(prefetcher, epoch=0):
     try:
         list(fed(prefetcher, epoch))
     except ChildProcessError as error:
-        error.__context__.__traceback__ = None  # it holds the workers in a circle, which ends them slowly, at any time
+        error.__context__.__traceback__ = (
+            None  # it holds the workers in a circle, which ends them slowly, at any time
+        )
         return str(error)
     pytest.fail("all went well")
 
@@ -450,13 +554,17 @@ def complaint(prefetcher, epoch=0):
 @pytest.mark.parametrize("kind, workers", [(Killing, 1), (Killing, 2), (Exiting, 2)])
 def test_a_worker_that_dies_is_reported_in_one_line(kind, workers):
     how = r"was killed \(Killed\)" if kind is Killing else "ended"
-    assert re.fullmatch(rf"the data worker of process \d+ {how}", complaint(a_feed_of(kind, workers)))
+    assert re.fullmatch(
+        rf"the data worker of process \d+ {how}", complaint(a_feed_of(kind, workers))
+    )
 
 
 def test_a_spawned_worker_changes_nothing_and_is_watched_as_well():
     prefetcher = a_feed_of(KillingLater, 1, "spawn")
     assert same(fed(prefetcher, 0), expected(captioned(), 0))
-    assert re.fullmatch(r"the data worker of process \d+ was killed \(Killed\)", complaint(prefetcher, 1))
+    assert re.fullmatch(
+        r"the data worker of process \d+ was killed \(Killed\)", complaint(prefetcher, 1)
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -470,7 +578,10 @@ def test_a_worker_that_dies_while_the_model_computes_is_reported_as_well(workers
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_a_worker_fails_of_is_said_in_one_line(workers):
-    assert complaint(a_feed_of(Broken, workers)) == "a data worker failed: ValueError: picture 11: broken"
+    assert (
+        complaint(a_feed_of(Broken, workers))
+        == "a data worker failed: ValueError: picture 11: broken"
+    )
 
 
 def test_without_workers_what_cannot_be_read_is_said_as_well():
@@ -522,8 +633,12 @@ def test_the_side_stream_changes_nothing(workers, pairs):
         copies = []
         for batch in prefetcher.batches(epoch, skip):
             compute("cuda")
-            copies.append({name: value.clone() for name, value in batch.items()})  # queued behind it
-            for _ in range(prefetches):  # which must not take the memory that the clone has yet to read
+            copies.append(
+                {name: value.clone() for name, value in batch.items()}
+            )  # queued behind it
+            for _ in range(
+                prefetches
+            ):  # which must not take the memory that the clone has yet to read
                 prefetcher.prefetch()
         others = list(expected(pairs, epoch, skip))
         assert len(copies) == len(others) == 5 - skip
@@ -541,7 +656,9 @@ def test_a_feed_s_memory_on_the_gpu_is_flat(pairs):
             torch.mm(torch.ones(257, 257, device="cuda"), torch.ones(257, 257, device="cuda"))
         torch.cuda.synchronize()
         used.append(torch.cuda.memory_allocated())
-    assert max(used[20:]) - min(used[:20]) < 20 * 8 * 3 * 23 * 23  # of the 100 batches between, no more than 20 are left
+    assert (
+        max(used[20:]) - min(used[:20]) < 20 * 8 * 3 * 23 * 23
+    )  # of the 100 batches between, no more than 20 are left
 
 
 class Translated(Pictures):
@@ -554,22 +671,41 @@ class Translated(Pictures):
             self.columns["image"].keys = [i if pictured[i] else None for i in range(len(pairs))]
 
 
-SENTENCES = [("one", "eins zwei drei"), ("one two three four five", "eins"), ("two one", "zwei eins")]
-SOURCE, TARGET = Vocabulary(["one", "two", "three", "four", "five"]), Vocabulary(["drei", "eins", "zwei"])
+SENTENCES = [
+    ("one", "eins zwei drei"),
+    ("one two three four five", "eins"),
+    ("two one", "zwei eins"),
+]
+SOURCE, TARGET = (
+    Vocabulary(["one", "two", "three", "four", "five"]),
+    Vocabulary(["drei", "eins", "zwei"]),
+)
 
 
 def translations(pictured=None, sentences=SENTENCES, **options):
-    return Examples(Translated(pictured, *sentences), {"target": TARGET, "source": SOURCE}, **options)
+    return Examples(
+        Translated(pictured, *sentences), {"target": TARGET, "source": SOURCE}, **options
+    )
 
 
 def test_pairs_of_a_translation_have_the_words_of_both_languages():
     pairs = translations()
     assert pairs.lengths == [4, 6, 3] and len(pairs) == 3  # of the longer of both, with <eos>
-    assert [pairs[i]["source"].tolist() for i in range(3)] == [[4, EOS], [4, 5, 6, 7, 8, EOS], [5, 4, EOS]]
-    assert [pairs[i]["target"].tolist() for i in range(3)] == [[5, 6, 4, EOS], [5, EOS], [6, 5, EOS]]
+    assert [pairs[i]["source"].tolist() for i in range(3)] == [
+        [4, EOS],
+        [4, 5, 6, 7, 8, EOS],
+        [5, 4, EOS],
+    ]
+    assert [pairs[i]["target"].tolist() for i in range(3)] == [
+        [5, 6, 4, EOS],
+        [5, EOS],
+        [6, 5, EOS],
+    ]
     assert pairs[2]["source"].dtype == pairs[2]["target"].dtype == torch.long
     assert [pairs[i]["image"][0, 0, -1].item() for i in range(3)] == [255, 254, 253]
-    assert pairs[1, None]["target"].tolist() == [PAD]  # without words to write, it counts for nothing
+    assert pairs[1, None]["target"].tolist() == [
+        PAD
+    ]  # without words to write, it counts for nothing
 
 
 @pytest.mark.parametrize("pictured, names", [
@@ -584,7 +720,11 @@ def test_has_image_is_there_where_some_lack_one_and_image_where_some_have_one(pi
         assert pairs[i].keys() == pairs[i, None].keys() == {"target", "source"} | seen
     batch = collate([pairs[i] for i in range(3)])
     assert batch.keys() == names
-    assert batch["source"].tolist() == [[4, EOS] + [PAD] * 4, [4, 5, 6, 7, 8, EOS], [5, 4, EOS] + [PAD] * 3]
+    assert batch["source"].tolist() == [
+        [4, EOS] + [PAD] * 4,
+        [4, 5, 6, 7, 8, EOS],
+        [5, 4, EOS] + [PAD] * 3,
+    ]
     assert batch["target"].shape == (3, 4)
     if "has_image" in names:
         assert batch["has_image"].dtype == torch.bool and batch["has_image"].tolist() == pictured
@@ -592,24 +732,34 @@ def test_has_image_is_there_where_some_lack_one_and_image_where_some_have_one(pi
     assert moved.keys() == names - {"augmentation", "has_augmentation"}
     if "has_image" in names:
         seen = torch.tensor([0, 2])
-        assert torch.equal(moved["image"][seen], augment(batch["image"][seen], batch["augmentation"][seen]))
+        assert torch.equal(
+            moved["image"][seen], augment(batch["image"][seen], batch["augmentation"][seen])
+        )
 
 
 def test_words_become_numbers_where_there_is_a_vocabulary_for_them():
     picture = torch.zeros(3, 2, 2)
-    example = numericalize({"source": ["two", "one"], "image": picture}, {"target": TARGET, "source": SOURCE})
+    example = numericalize(
+        {"source": ["two", "one"], "image": picture}, {"target": TARGET, "source": SOURCE}
+    )
     assert example.keys() == {"source", "image"} and example["image"] is picture
     assert example["source"].tolist() == [5, 4, EOS]
-    assert numericalize({"image": picture}, {"target": TARGET, "source": SOURCE}).keys() == {"image"}
+    assert numericalize({"image": picture}, {"target": TARGET, "source": SOURCE}).keys() == {
+        "image"
+    }
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_gives_each_sentence_with_its_own_picture(workers):
-    words = [(" ".join(["one"] * (1 + i % 3)), " ".join(["eins"] * (1 + 5 * i % 7))) for i in range(23)]
+    words = [
+        (" ".join(["one"] * (1 + i % 3)), " ".join(["eins"] * (1 + 5 * i % 7))) for i in range(23)
+    ]
     pairs = translations([i % 2 == 0 for i in range(23)], words)
     seen, blind = [], []
     for batch in fed(Prefetcher(loader_of(pairs, 5, seed=1, workers=workers), CPU), 0):
-        for image, source, target, there in zip(*(batch[name] for name in ("image", "source", "target", "has_image")), strict=True):
+        for image, source, target, there in zip(
+            *(batch[name] for name in ("image", "source", "target", "has_image")), strict=True
+        ):
             lengths = (source > EOS).sum().item(), (target > EOS).sum().item()
             if there:
                 i = 255 - image[0, 0, -1].item()
@@ -627,5 +777,7 @@ def test_a_loader_gives_each_sentence_with_its_own_picture(workers):
 ])  # fmt: skip
 def test_no_mirrored_picture_beside_a_sentence_that_names_a_side(source, target):
     pairs = translations(None, [(source, target), ("a cat", "eine Katze")], augmented=True)
-    mirrored = [[pairs[i, visit]["augmentation"][-1] < 0.5 for visit in range(29)] for i in range(2)]
+    mirrored = [
+        [pairs[i, visit]["augmentation"][-1] < 0.5 for visit in range(29)] for i in range(2)
+    ]
     assert not any(mirrored[0]) and 5 < sum(mirrored[1]) < 25

@@ -26,7 +26,16 @@ from mmscratch.recurrent import LSTMCell
 from mmscratch.text import BytePairEncoding
 from mmscratch.vision import ResNet
 
-SECTIONS = ["The idea", "By hand", "The piece", "Train it or Use it", "Look", "What to notice", "Your turn", "Sources"]
+SECTIONS = [
+    "The idea",
+    "By hand",
+    "The piece",
+    "Train it or Use it",
+    "Look",
+    "What to notice",
+    "Your turn",
+    "Sources",
+]
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 TINY = """\
 # %% [markdown]
@@ -49,10 +58,20 @@ each_chapter = pytest.mark.parametrize("entry", book(), ids=lambda entry: entry.
 
 def python(*arguments, cwd=ROOT, **environment):
     """Run Python; what the tests' own notebook or shell has set is not passed on."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("JPY_SESSION_NAME", "MMSCRATCH_FAST", "PYTHONPATH")}
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in ("JPY_SESSION_NAME", "MMSCRATCH_FAST", "PYTHONPATH")
+    }
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(
-        command, cwd=cwd, env=kept | environment, capture_output=True, text=True, encoding="utf-8", timeout=120
+        command,
+        cwd=cwd,
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
     )
 
 
@@ -90,13 +109,18 @@ def test_a_chapter_that_is_a_script(tmp_path):
         assert (tmp_path / words.split()[1]).is_dir()
     code = "from chapters.chapter import Chapter; Chapter(41); raise {}"
     errors = ("KeyboardInterrupt", "OSError")
-    stopped, broken = (python("-c", code.format(error), cwd=tmp_path, PYTHONPATH=str(ROOT)) for error in errors)
+    stopped, broken = (
+        python("-c", code.format(error), cwd=tmp_path, PYTHONPATH=str(ROOT)) for error in errors
+    )
     assert stopped.returncode != 0 and stopped.stderr == "\nstopped\n"
     assert broken.returncode == 1 and "Traceback" in broken.stderr
     code = "from chapters.chapter import Chapter, Figure; c = Chapter(41); c.draw(Figure(), 'two words'); c.finish()"
     run = python("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT))
     picture = tmp_path / "runs" / "ch41" / "two-words.png"
-    assert f"see {picture.relative_to(tmp_path)}\nChapter 41 took 0 min " in run.stdout and picture.is_file()
+    assert (
+        f"see {picture.relative_to(tmp_path)}\nChapter 41 took 0 min " in run.stdout
+        and picture.is_file()
+    )
     assert list(json.loads(picture.with_name("finished.json").read_text())) == ["seconds"]
 
 
@@ -107,13 +131,19 @@ def test_a_chapter_that_is_a_script(tmp_path):
 def test_the_chapters_are_numbered_from_1():
     numbers = [entry.number for entry in book()]
     assert numbers == list(range(1, len(numbers) + 1))
-    assert [entry.path.name[:5] for entry in book()] == [f"ch{entry.number:02}_" for entry in book()]
+    assert [entry.path.name[:5] for entry in book()] == [
+        f"ch{entry.number:02}_" for entry in book()
+    ]
 
 
 def test_all_that_chapter_7_asks_is_measured():
-    measured = [(r["task"], r["method"], r["labels"], r["seed"], r["longer"]) for r in few_labels.results()]
+    measured = [
+        (r["task"], r["method"], r["labels"], r["seed"], r["longer"]) for r in few_labels.results()
+    ]
     assert sorted(measured) == sorted(few_labels.plan())
-    loras = [r for r in few_labels.results() if r["method"] == "LoRA" and r["task"] != "photographs"]  # of them all words are new
+    loras = [
+        r for r in few_labels.results() if r["method"] == "LoRA" and r["task"] != "photographs"
+    ]  # of them all words are new
     assert all(r["trained"] <= 0.05 * r["parameters"] for r in loras)
 
 
@@ -126,7 +156,9 @@ class Sentences(DataSet):
     def __init__(self, *sources):
         super().__init__()
         self.columns["source"] = [source.split() for source in sources]
-        self.texts, self.references, self.names = ([[i] for i in range(len(sources))] for _ in range(3))
+        self.texts, self.references, self.names = (
+            [[i] for i in range(len(sources))] for _ in range(3)
+        )
 
 
 def test_colours_and_one_noun_of_multi30k_are_hidden():
@@ -165,12 +197,18 @@ def test_attention_that_jumps_back():
 
 
 def test_attention_to_pieces_is_that_to_their_words():
-    encoding = BytePairEncoding.learn([["ab", "ab", "cd"]], 1)  # "▁" "ab", or the like: several pieces a word
+    encoding = BytePairEncoding.learn(
+        [["ab", "ab", "cd"]], 1
+    )  # "▁" "ab", or the like: several pieces a word
     part = {"name": "transformer", "num_heads": 2, "num_layers": 2}
     encoders = {"source": part | {"vocab_size": len(encoding)}}
-    model = build_model(ModelConfig(len(encoding), encoders, part, embed_dim=8, joint_vocabulary=True))
+    model = build_model(
+        ModelConfig(len(encoding), encoders, part, embed_dim=8, joint_vocabulary=True)
+    )
     vocabularies = {"target": encoding, "source": encoding}
-    source, written, weights = multi30k.word_alignment(model, vocabularies, ["ab", "cd", "x"], ["cd", "ab"])
+    source, written, weights = multi30k.word_alignment(
+        model, vocabularies, ["ab", "cd", "x"], ["cd", "ab"]
+    )
     of_pieces = alignment(model, vocabularies, source, written)
     ends = [len(encoding.encode(source[:i])) for i in range(4)]
     first = len(encoding.encode(["cd"]))
@@ -185,13 +223,21 @@ def test_the_tasks_of_chapter_7_are_what_they_are_called(task):
     test = few_labels.test_set(task, 20)
     assert len({scene.seed for some in (data, other, test) for scene in some.scenes}) == 60
     for i, scene in enumerate(data.scenes):
-        assert any(obj.noun in few_labels.UNSEEN for obj in scene.objects) == (task == "unseen nouns")
+        assert any(obj.noun in few_labels.UNSEEN for obj in scene.objects) == (
+            task == "unseen nouns"
+        )
         language = "de" if task == "German" else "en"
-        assert len(data.texts[i]) == 5 and all(judge(text, scene, language).true for text in data.texts[i])
+        assert len(data.texts[i]) == 5 and all(
+            judge(text, scene, language).true for text in data.texts[i]
+        )
         there = data[i]["image"].float()
         if task == "inverted and noisy":
             apart = 255 - there - draw(scene).float()
-            assert apart.abs().mean() > 10 and abs(apart.mean()) < 10 and torch.equal(data[i]["image"].float(), there)
+            assert (
+                apart.abs().mean() > 10
+                and abs(apart.mean()) < 10
+                and torch.equal(data[i]["image"].float(), there)
+            )
         else:
             assert torch.equal(there, draw(scene).float())
 
@@ -200,7 +246,9 @@ def test_the_tasks_of_chapter_7_are_what_they_are_called(task):
 def test_the_form_of_a_chapter(entry):
     assert entry.title and entry.adds and 0 < entry.minutes <= 4
     headings = re.findall(r"^# ## (.+)$", entry.path.read_text(encoding="utf-8"), re.MULTILINE)
-    assert ["Train it or Use it" if h in ("Train it", "Use it") else h for h in headings] == SECTIONS
+    assert [
+        "Train it or Use it" if h in ("Train it", "Use it") else h for h in headings
+    ] == SECTIONS
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -216,8 +264,12 @@ def test_the_notebook_is_that_of_the_chapter(entry):
 def run_fast(entry, root):
     """The notebook of a chapter, run anew in a copy of the repository."""
     for name in ("chapters", "mmscratch"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints", "*.pyc.*"))
-    notebook = nbformat.read(root / "chapters" / entry.path.with_suffix(".ipynb").name, as_version=4)
+        shutil.copytree(
+            ROOT / name, root / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints", "*.pyc.*")
+        )
+    notebook = nbformat.read(
+        root / "chapters" / entry.path.with_suffix(".ipynb").name, as_version=4
+    )
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -273,7 +325,10 @@ def executed(entry):
 def test_a_notebook_has_the_cells_of_the_chapter(tiny):
     notebook = notebooks.make(tiny)
     assert [cell.cell_type for cell in notebook.cells] == ["code", "markdown", "code", "markdown"]
-    assert notebook.cells[0].source == notebooks.FIRST_CELL and notebook.cells[3].source == "## The idea"
+    assert (
+        notebook.cells[0].source == notebooks.FIRST_CELL
+        and notebook.cells[3].source == "## The idea"
+    )
     assert notebook == notebooks.make(tiny)
     write(tiny, executed(tiny))
     assert notebooks.differences(tiny) == []
@@ -285,25 +340,61 @@ def test_a_notebook_that_is_missing(tiny):
 
 def print_on(name, text):
     """A change of a notebook: one more output."""
-    return lambda n: n.cells[2].outputs.append(nbformat.v4.new_output("stream", name=name, text=text))
+    return lambda n: n.cells[2].outputs.append(
+        nbformat.v4.new_output("stream", name=name, text=text)
+    )
 
 
 @pytest.mark.parametrize(
     "change, words",
     [
-        (lambda n: n.cells[2].update(source="print(43)"), "ch41_tiny.ipynb: cell 2 is not that of ch41_tiny.py"),
-        (lambda n: n.cells[0].update(source="import os"), "ch41_tiny.ipynb: cell 0 is not that of ch41_tiny.py"),
+        (
+            lambda n: n.cells[2].update(source="print(43)"),
+            "ch41_tiny.ipynb: cell 2 is not that of ch41_tiny.py",
+        ),
+        (
+            lambda n: n.cells[0].update(source="import os"),
+            "ch41_tiny.ipynb: cell 0 is not that of ch41_tiny.py",
+        ),
         (lambda n: n.cells.pop(), "ch41_tiny.ipynb: cell 3 is not that of ch41_tiny.py"),
-        (lambda n: n.cells[3].update(n.cells[3].source and nbformat.v4.new_raw_cell("## The idea")), "cell 3 is not"),
+        (
+            lambda n: n.cells[3].update(
+                n.cells[3].source and nbformat.v4.new_raw_cell("## The idea")
+            ),
+            "cell 3 is not",
+        ),
         (lambda n: n.cells[2].update(execution_count=None), "not executed"),
         (lambda n: n.cells[2].update(outputs=[]), "shows no picture"),
         (print_on("stderr", "Warning: old"), "prints an error or a warning: Warning: old"),
-        (lambda n: n.cells[2].outputs.append(nbformat.v4.new_output("error", ename="E", evalue="6 / 0")), "6 / 0"),
-        (print_on("stdout", "<torch.Generator at 0x7f0f>"), "shows an address in memory: <torch.Generator at 0x7f0f>"),
+        (
+            lambda n: n.cells[2].outputs.append(
+                nbformat.v4.new_output("error", ename="E", evalue="6 / 0")
+            ),
+            "6 / 0",
+        ),
+        (
+            print_on("stdout", "<torch.Generator at 0x7f0f>"),
+            "shows an address in memory: <torch.Generator at 0x7f0f>",
+        ),
         (print_on("stdout", f"see {ROOT}/runs/a.png"), f"names a path of this machine: {ROOT}"),
-        (print_on("stdout", os.path.expanduser("~/a.png")), f"a path of this machine: {os.path.expanduser('~')}"),
+        (
+            print_on("stdout", os.path.expanduser("~/a.png")),
+            f"a path of this machine: {os.path.expanduser('~')}",
+        ),
     ],
-    ids=["a cell", "first cell", "a cell less", "kind", "not run", "no picture", "stderr", "error", "address", "root", "home"],
+    ids=[
+        "a cell",
+        "first cell",
+        "a cell less",
+        "kind",
+        "not run",
+        "no picture",
+        "stderr",
+        "error",
+        "address",
+        "root",
+        "home",
+    ],
 )
 def test_a_notebook_that_was_changed_is_found_out(tiny, change, words):
     notebook = executed(tiny)
@@ -331,7 +422,9 @@ def test_build_executes_and_keeps_the_same_notebook_each_time(tiny):
     notebook = nbformat.read(tiny.path.with_suffix(".ipynb"), as_version=4)
     assert notebooks.outputs(notebook)[0].text == "42\n" and len(notebooks.pictures(notebook)) == 1
     assert (root / "chapters" / "figures" / "ch41.png").is_file()
-    tiny.path.write_text(TINY + "\n# %%\nimport sys\n\nprint('careful', file=sys.stderr)\n", encoding="utf-8")
+    tiny.path.write_text(
+        TINY + "\n# %%\nimport sys\n\nprint('careful', file=sys.stderr)\n", encoding="utf-8"
+    )
     with pytest.raises(ValueError, match="ch41_tiny.py: prints an error or a warning: careful"):
         notebooks.build(tiny)
     assert tiny.path.with_suffix(".ipynb").read_bytes() == built[0]
@@ -372,7 +465,11 @@ def test_the_first_cell_says_how_to_install_what_is_missing(tiny, missing):
     root = tiny.path.parents[1].resolve()
     before = f"import importlib.util as u; f = u.find_spec; u.find_spec = lambda n: None if n == '{missing}' else f(n)\n"
     run = python("-c", before + notebooks.FIRST_CELL, cwd=root / "chapters")
-    assert run.returncode == 1 and run.stderr.startswith("A package is missing. ") and run.stderr.count("\n") == 1
+    assert (
+        run.returncode == 1
+        and run.stderr.startswith("A package is missing. ")
+        and run.stderr.count("\n") == 1
+    )
     assert f'"{sys.executable}" -m pip install -r "{root / "requirements.txt"}"' in run.stderr
 
 
@@ -383,10 +480,14 @@ def test_the_first_cell_says_how_to_install_what_is_missing(tiny, missing):
 def stands_at(text, source):
     """Does the file that `text` names have `source` from the line that it names on?"""
     path, line = re.search(r"([\w/]+\.py), line (\d+)", text).groups()
-    return (ROOT / path).read_text(encoding="utf-8").splitlines()[int(line) - 1 :][: source.count("\n")] == source.splitlines()
+    return (ROOT / path).read_text(encoding="utf-8").splitlines()[int(line) - 1 :][
+        : source.count("\n")
+    ] == source.splitlines()
 
 
-@pytest.mark.parametrize("piece", [LSTMCell, ResNet, ResNet.forward, notebooks.differences], ids=lambda p: p.__qualname__)
+@pytest.mark.parametrize(
+    "piece", [LSTMCell, ResNet, ResNet.forward, notebooks.differences], ids=lambda p: p.__qualname__
+)
 def test_show_prints_the_source_and_where_it_stands(piece, monkeypatch, capsys):
     monkeypatch.setattr(chapter, "NOTEBOOK", False)
     chapter.show(piece)
@@ -404,7 +505,10 @@ def test_show_in_a_notebook_links_to_the_source(monkeypatch, capsys):
     monkeypatch.setattr("IPython.display.display", shown.append)
     chapter.show(ResNet)
     [text] = [markdown.data for markdown in shown]
-    assert text == f"[`mmscratch/vision.py`](../mmscratch/vision.py)\n\n```python\n{inspect.getsource(ResNet)}```"
+    assert (
+        text
+        == f"[`mmscratch/vision.py`](../mmscratch/vision.py)\n\n```python\n{inspect.getsource(ResNet)}```"
+    )
     assert capsys.readouterr().out == ""
 
 
@@ -413,9 +517,16 @@ def test_a_piece_that_was_changed_since_it_was_shown_is_found_out(tiny, monkeypa
     monkeypatch.setattr(chapter, "NOTEBOOK", True)
     monkeypatch.setattr("IPython.display.display", shown.append)
     chapter.show(ResNet.forward)
-    for text, found in ((shown[0].data, []), (shown[0].data.replace("mean", "amax"), ["def forward(self, x: Tensor)"])):
+    for text, found in (
+        (shown[0].data, []),
+        (shown[0].data.replace("mean", "amax"), ["def forward(self, x: Tensor)"]),
+    ):
         notebook = executed(tiny)
-        notebook.cells[2].outputs.append(nbformat.v4.new_output("display_data", {"text/markdown": text}))
+        notebook.cells[2].outputs.append(
+            nbformat.v4.new_output("display_data", {"text/markdown": text})
+        )
         write(tiny, notebook)
         differences = notebooks.differences(tiny)
-        assert len(differences) == len(found) and all(word in line for word, line in zip(found, differences))
+        assert len(differences) == len(found) and all(
+            word in line for word, line in zip(found, differences)
+        )

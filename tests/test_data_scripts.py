@@ -47,7 +47,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = server.files[self.path]
         total, start, status = fault.get("total", len(body)), 0, fault.get("success", 200)
         if asked and fault.get("range", True) and version in (None, server.etag):
-            start, status = fault.get("start", int(asked.removeprefix("bytes=").removesuffix("-"))), 206
+            start, status = (
+                fault.get("start", int(asked.removeprefix("bytes=").removesuffix("-"))),
+                206,
+            )
         headers = {"Content-Length": total - start, "ETag": server.etag}
         if status == 206:
             headers["Content-Range"] = f"bytes {start}-{total - 1}/{total}"
@@ -110,13 +113,17 @@ def test_a_file_is_fetched_once(server, path, expected):
     assert server.requests == [("/data.bin", None, None)]
 
 
-@pytest.mark.parametrize("etag, expected", [('"one"', None), ('"one"', SUM), (None, SUM), ('W/"one"', SUM)])
+@pytest.mark.parametrize(
+    "etag, expected", [('"one"', None), ('"one"', SUM), (None, SUM), ('W/"one"', SUM)]
+)
 def test_a_broken_download_goes_on_where_it_broke_off(server, path, etag, expected):
     server.etag, server.faults = etag, [{"cut": 5 * CHUNK}, {"cut": 7 * CHUNK}]
     assert download(server.url, path, expected)
     assert_only(path, BODY)
     assert ranges(server) == [None, f"bytes={5 * CHUNK}-", f"bytes={7 * CHUNK}-"]
-    assert {version for _, _, version in server.requests[1:]} == {'"one"' if etag == '"one"' else None}
+    assert {version for _, _, version in server.requests[1:]} == {
+        '"one"' if etag == '"one"' else None
+    }
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"one"'])
@@ -174,7 +181,9 @@ def test_a_part_that_nobody_asked_for(server, path):
     assert_only(path, BODY)
 
 
-@pytest.mark.parametrize("left, asked", [(BODY, ["bytes=1009-"]), (BODY + b"more", ["bytes=1013-", None])])
+@pytest.mark.parametrize(
+    "left, asked", [(BODY, ["bytes=1009-"]), (BODY + b"more", ["bytes=1013-", None])]
+)
 def test_a_part_that_is_whole_or_too_long(server, path, left, asked):
     path.parent.mkdir()
     path.with_name("data.bin.part").write_bytes(left)
@@ -184,13 +193,17 @@ def test_a_part_that_is_whole_or_too_long(server, path, left, asked):
 
 
 def test_it_gives_up_after_three_tries_without_a_new_byte(server, path):
-    server.faults = [{"cut": n * CHUNK} for n in (1, 1, 1, 2, 2, 2, 3)]  # twice in a row without one, and again
+    server.faults = [
+        {"cut": n * CHUNK} for n in (1, 1, 1, 2, 2, 2, 3)
+    ]  # twice in a row without one, and again
     download(server.url, path)
     assert_only(path, BODY)
     path.unlink()
     server.requests.clear()
     server.faults = [{"cut": n * CHUNK} for n in (1, 2, 2, 2, 2)]
-    with pytest.raises(ConnectionError, match=f"^{server.url}: the connection broke off after 202 of 1,009 bytes$"):
+    with pytest.raises(
+        ConnectionError, match=f"^{server.url}: the connection broke off after 202 of 1,009 bytes$"
+    ):
         download(server.url, path)
     assert ranges(server) == [None, "bytes=101-", "bytes=202-", "bytes=202-", "bytes=202-"]
 
@@ -227,9 +240,13 @@ def test_a_length_that_is_too_short(server, path):
 
 
 def test_more_bytes_than_the_range_announced(server, path):
-    server.faults = [{"cut": 5 * CHUNK}, {"headers": {"Content-Range": "bytes 505-599/600", "Content-Length": None}}]
+    server.faults = [
+        {"cut": 5 * CHUNK},
+        {"headers": {"Content-Range": "bytes 505-599/600", "Content-Length": None}},
+    ]
     with pytest.raises(
-        ValueError, match=f"^{server.url}: more than the 600 bytes that are announced; what has come is deleted"
+        ValueError,
+        match=f"^{server.url}: more than the 600 bytes that are announced; what has come is deleted",
     ):
         download(server.url, path, SUM)
     assert not path.exists() and not path.with_name("data.bin.part").exists()
@@ -237,10 +254,14 @@ def test_more_bytes_than_the_range_announced(server, path):
 
 def test_more_bytes_than_allowed(server, path):
     server.faults = [{}, {"headers": {"Content-Length": None}}]
-    with pytest.raises(ValueError, match=f"^{server.url}: 1,009 bytes, and more than 1,008 are refused"):
+    with pytest.raises(
+        ValueError, match=f"^{server.url}: 1,009 bytes, and more than 1,008 are refused"
+    ):
         download(server.url, path, most=1008)
     assert not list(path.parent.iterdir())
-    with pytest.raises(ValueError, match="more than the 1,008 bytes that are allowed; what has come is deleted"):
+    with pytest.raises(
+        ValueError, match="more than the 1,008 bytes that are allowed; what has come is deleted"
+    ):
         download(server.url, path, most=1008)
     assert not path.exists() and not path.with_name("data.bin.part").exists()
     server.faults = [{}, {"headers": {"Content-Length": None}}]
@@ -255,7 +276,12 @@ def test_a_wrong_file_is_deleted_and_both_sums_are_told(server, path):
     with pytest.raises(ValueError) as error:
         download(server.url, path, SUM)
     text = str(error.value)
-    assert server.url in text and SUM in text and hashlib.sha256(OTHER).hexdigest() in text and "deleted" in text
+    assert (
+        server.url in text
+        and SUM in text
+        and hashlib.sha256(OTHER).hexdigest() in text
+        and "deleted" in text
+    )
     assert "\n" not in text and not list(path.parent.iterdir())
 
 
@@ -288,7 +314,9 @@ def test_a_server_that_says_nothing(server, path, monkeypatch):
     end.set()
 
 
-@pytest.mark.parametrize("error", [ConnectionResetError(), TimeoutError(), http.client.IncompleteRead(b"")])
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(), TimeoutError(), http.client.IncompleteRead(b"")]
+)
 def test_a_connection_that_fails_while_it_is_read(server, path, monkeypatch, error):
     read, calls = http.client.HTTPResponse.read, []
 
@@ -344,7 +372,9 @@ def test_an_error_is_one_line(error, text, capsys):
     assert capsys.readouterr() == ("the licence\n", text)
 
 
-@pytest.mark.parametrize("terminal, text", [(True, "\r\033[K1 of 2\r\033[K2 of 2\n"), (False, "2 of 2\n")])
+@pytest.mark.parametrize(
+    "terminal, text", [(True, "\r\033[K1 of 2\r\033[K2 of 2\n"), (False, "2 of 2\n")]
+)
 def test_progress_is_one_line(terminal, text, monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     with progress() as show:
@@ -375,7 +405,11 @@ def pack(path, entries):
 
 
 def tree(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def assert_refused(archive, match, **bounds):
@@ -388,7 +422,14 @@ def assert_refused(archive, match, **bounds):
 
 
 def test_unpack(tmp_path):
-    entries = [("empty", None), ("a/b", None), ("a/b/c.txt", BODY), ("./a/d.txt", OTHER), ("__MACOSX/._a", b"x"), ("e", b"")]
+    entries = [
+        ("empty", None),
+        ("a/b", None),
+        ("a/b/c.txt", BODY),
+        ("./a/d.txt", OTHER),
+        ("__MACOSX/._a", b"x"),
+        ("e", b""),
+    ]
     folder = tmp_path / "new/data"
     unpack(pack(tmp_path / "a.zip", entries), folder)
     assert tree(folder) == {"a/b/c.txt": BODY, "a/d.txt": OTHER, "e": b""}
@@ -397,13 +438,21 @@ def test_unpack(tmp_path):
 
 
 def test_a_folder_that_is_all_becomes_the_folder(tmp_path):
-    unpack(pack(tmp_path / "a.zip", [("top/a", BODY), ("top/sub/b", OTHER), ("__MACOSX/top/._a", b"x")]), tmp_path / "out/data")
+    unpack(
+        pack(
+            tmp_path / "a.zip", [("top/a", BODY), ("top/sub/b", OTHER), ("__MACOSX/top/._a", b"x")]
+        ),
+        tmp_path / "out/data",
+    )
     assert tree(tmp_path / "out") == {"data/a": BODY, "data/sub/b": OTHER}
     unpack(pack(tmp_path / "a.zip", [("only", BODY)]), tmp_path / "one")
     assert tree(tmp_path / "one") == {"only": BODY}
 
 
-@pytest.mark.parametrize("name", ["../x", "a/../../x", "a/..", "/x", "//x/y", "C:x", "C:\\x", "..\\x", "\\\\server\\share\\x"])
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "a/../../x", "a/..", "/x", "//x/y", "C:x", "C:\\x", "..\\x", "\\\\server\\share\\x"],
+)
 def test_nothing_outside_the_folder(tmp_path, name):
     archive = pack(tmp_path / "a.zip", [("good", BODY), (name, OTHER)])
     assert_refused(archive, "would be outside")
@@ -411,11 +460,16 @@ def test_nothing_outside_the_folder(tmp_path, name):
 
 def test_a_name_on_another_disk_place_is_not_written(tmp_path):
     place = tmp_path / "elsewhere"
-    assert_refused(pack(tmp_path / "a.zip", [("good", BODY), (str(place), OTHER)]), f"'{place}' would be outside")
+    assert_refused(
+        pack(tmp_path / "a.zip", [("good", BODY), (str(place), OTHER)]),
+        f"'{place}' would be outside",
+    )
     assert not place.exists()
 
 
-@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK])
+@pytest.mark.parametrize(
+    "kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK]
+)
 def test_no_links_and_devices_in_a_zip(tmp_path, kind):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr("good", BODY)
@@ -450,12 +504,18 @@ def test_a_zip_that_lies_about_its_sizes(tmp_path, claimed):
     data = archive.read_bytes()
     assert data.count(size.to_bytes(4, "little")) == 2 and len(data) < 9999
     archive.write_bytes(data.replace(size.to_bytes(4, "little"), claimed.to_bytes(4, "little")))
-    assert_refused(archive, "more than 4,000,037 bytes" if claimed > size else "not a whole archive", most_bytes=4_000_037)
+    assert_refused(
+        archive,
+        "more than 4,000,037 bytes" if claimed > size else "not a whole archive",
+        most_bytes=4_000_037,
+    )
 
 
 def test_what_was_unpacked_of_a_bomb_before_it_was_seen_is_small(tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr("data_scripts.fetch.shutil.copyfileobj", lambda file, out: written.append(len(file.read())))
+    monkeypatch.setattr(
+        "data_scripts.fetch.shutil.copyfileobj", lambda file, out: written.append(len(file.read()))
+    )
     archive = pack(tmp_path / "a.zip", [("a", bytes(101)), ("bomb", bytes(3_000_017))])
     assert_refused(archive, "more than 1,009 bytes", most_bytes=1009)
     assert written == [101]
@@ -472,12 +532,17 @@ def test_what_was_unpacked_of_a_bomb_before_it_was_seen_is_small(tmp_path, monke
     [("a", BODY), ("a/b/c", None)],
 ])  # fmt: skip
 def test_a_name_is_there_once(tmp_path, entries):
-    assert_refused(pack(tmp_path / "a.zip", entries), f"'{entries[1][0]}/?' is in it twice, or as a file and a folder")
+    assert_refused(
+        pack(tmp_path / "a.zip", entries),
+        f"'{entries[1][0]}/?' is in it twice, or as a file and a folder",
+    )
 
 
 @pytest.mark.parametrize("kept", [0, 1, 0.3, 0.7])
 def test_an_archive_that_is_cut(tmp_path, kept):
-    archive = pack(tmp_path / "a.zip", [("a", bytes(hashlib.shake_256(b"a").digest(40_009))), ("b", BODY)])
+    archive = pack(
+        tmp_path / "a.zip", [("a", bytes(hashlib.shake_256(b"a").digest(40_009))), ("b", BODY)]
+    )
     data = archive.read_bytes()
     archive.write_bytes(data[: kept if kept == 1 else int(kept * len(data))])
     assert_refused(archive, "not a whole archive: .")
@@ -497,7 +562,9 @@ def test_an_archive_with_a_wrong_byte(tmp_path, place):
     assert_refused(archive, "not a whole archive")
 
 
-@pytest.mark.parametrize("place, value", [(6, 1), (8, 99)])  # encrypted; a compression that nobody knows
+@pytest.mark.parametrize(
+    "place, value", [(6, 1), (8, 99)]
+)  # encrypted; a compression that nobody knows
 def test_a_zip_that_cannot_be_read(tmp_path, place, value):
     archive = pack(tmp_path / "a.zip", [("a", BODY)])
     data = bytearray(archive.read_bytes())
@@ -543,7 +610,11 @@ def test_find(tmp_path):
     for name in ("x/a", "y/z/a", "__MACOSX/a", "y/__MACOSX/b", "y/c/d"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    assert find(tmp_path, ["a", "b", "c"]) == {"a": [tmp_path / "x/a", tmp_path / "y/z/a"], "b": [], "c": [tmp_path / "y/c"]}
+    assert find(tmp_path, ["a", "b", "c"]) == {
+        "a": [tmp_path / "x/a", tmp_path / "y/z/a"],
+        "b": [],
+        "c": [tmp_path / "y/c"],
+    }
     with pytest.raises(NotADirectoryError, match="nowhere: no such folder"):
         find(tmp_path / "nowhere", ["a"])
 
@@ -555,7 +626,13 @@ def test_find(tmp_path):
 @pytest.fixture
 def texts(server):
     """Five files on the server, and their sums."""
-    names = ["raw/train.en.gz", "raw/train.de.gz", "raw/val.en.gz", "raw/val.de.gz", "image_splits/train.txt"]
+    names = [
+        "raw/train.en.gz",
+        "raw/train.de.gz",
+        "raw/val.en.gz",
+        "raw/val.de.gz",
+        "image_splits/train.txt",
+    ]
     server.files = {f"/{name}": name.encode() * 53 for name in names}
     return {name: hashlib.sha256(server.files[f"/{name}"]).hexdigest() for name in names}
 
@@ -566,7 +643,10 @@ def test_multi30k(server, texts, tmp_path, capsys):
         multi30k.fetch(None, tmp_path, server.address, texts)
         assert {f"/{name}": content for name, content in tree(task).items()} == server.files
         assert len(server.requests) == 5
-    assert capsys.readouterr().out.splitlines()[-1] == f"{task}: nothing to do: all 5 files are there, and their sums are right"
+    assert (
+        capsys.readouterr().out.splitlines()[-1]
+        == f"{task}: nothing to do: all 5 files are there, and their sums are right"
+    )
     (task / "raw/val.de.gz").write_bytes(OTHER)
     (task / "raw/val.en.gz").unlink()
     multi30k.fetch(None, tmp_path, server.address, texts)
@@ -585,10 +665,21 @@ def test_multi30k_from_a_folder(server, texts, tmp_path, capsys):
     (source / "0a/val.en.gz").write_bytes(OTHER)  # not the official one, and found before it
     for _ in range(2):
         multi30k.fetch(source, tmp_path / "new", "nowhere", texts)
-        assert tree(task) == {name: server.files[f"/{name}"] for name in texts if name != "image_splits/train.txt"}
+        assert tree(task) == {
+            name: server.files[f"/{name}"] for name in texts if name != "image_splits/train.txt"
+        }
     first, *rest = capsys.readouterr().out.splitlines()
-    assert first.startswith(f"{source / '0a/val.en.gz'}: not taken, since it is not the official raw/val.en.gz")
-    assert rest == [f"{task}: 4 of 5 files are there, and their sums are right", f"not below {source}: train.txt"] * 2
+    assert first.startswith(
+        f"{source / '0a/val.en.gz'}: not taken, since it is not the official raw/val.en.gz"
+    )
+    assert (
+        rest
+        == [
+            f"{task}: 4 of 5 files are there, and their sums are right",
+            f"not below {source}: train.txt",
+        ]
+        * 2
+    )
     multi30k.fetch(None, tmp_path / "new", server.address, texts)  # the rest, from the network
     assert [name for name, *_ in server.requests] == ["/image_splits/train.txt"]
 
@@ -617,20 +708,32 @@ def test_multi30k_refuses_a_file_that_is_too_large(server, texts, tmp_path, monk
 def test_the_official_files_of_multi30k():
     tests = {"test_2016_flickr": "cs de en fr", "test_2017_flickr": "de en fr", "test_2017_mscoco": "de en fr",
              "test_2018_flickr": "cs de en fr", "train": "cs de en fr", "val": "cs de en fr"}  # fmt: skip
-    names = {f"raw/{split}.{language}.gz" for split, languages in tests.items() for language in languages.split()}
+    names = {
+        f"raw/{split}.{language}.gz"
+        for split, languages in tests.items()
+        for language in languages.split()
+    }
     assert multi30k.SUMS.keys() == names | {f"image_splits/{split}.txt" for split in tests}
-    assert len(set(multi30k.SUMS.values())) == 28 and all(len(bytes.fromhex(value)) == 32 for value in multi30k.SUMS.values())
+    assert len(set(multi30k.SUMS.values())) == 28 and all(
+        len(bytes.fromhex(value)) == 32 for value in multi30k.SUMS.values()
+    )
 
 
-@pytest.mark.skipif(not OFFICIAL.is_dir(), reason="needs the files of Multi30k beside the repository")
+@pytest.mark.skipif(
+    not OFFICIAL.is_dir(), reason="needs the files of Multi30k beside the repository"
+)
 @pytest.mark.parametrize("command", [["-m", "data_scripts.multi30k"], ["data_scripts/multi30k.py"]])
 def test_multi30k_as_a_command(tmp_path, command):
     shutil.copytree(REPOSITORY / "data_scripts", tmp_path / "data_scripts")
-    run = subprocess.run([sys.executable, *command, "--from", OFFICIAL], cwd=tmp_path, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, *command, "--from", OFFICIAL], cwd=tmp_path, capture_output=True, text=True
+    )
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout.startswith(multi30k.LICENCE) and "6 of 28 files" in run.stdout
     for name in ("raw/train.en.gz", "raw/val.de.gz", "image_splits/val.txt"):
-        assert sha256(tmp_path / "data/multi30k/data/task1" / name) == sha256(OFFICIAL / "data/task1" / name)
+        assert sha256(tmp_path / "data/multi30k/data/task1" / name) == sha256(
+            OFFICIAL / "data/task1" / name
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -650,7 +753,11 @@ def photos(count, lacking=(), corrupt=()):
     texts = {"Flickr8k.token.txt": tokens.encode(), "readme.txt": b"read me"}
     for k, split in enumerate(("train", "dev", "test")):
         texts[f"Flickr_8k.{split}Images.txt"] = "\n".join(names[k::3]).encode()
-    pictures = {name: jpeg(i)[: 60 if i in corrupt else None] for i, name in enumerate(names) if i not in lacking}
+    pictures = {
+        name: jpeg(i)[: 60 if i in corrupt else None]
+        for i, name in enumerate(names)
+        if i not in lacking
+    }
     return pictures, texts
 
 
@@ -675,8 +782,14 @@ def offered(server, tmp_path):
 
 
 def assert_flickr8k(folder, pictures, texts):
-    assert tree(folder / "Flicker8k_Dataset") == pictures and tree(folder / "Flickr8k_text") == texts
-    assert {path.name for path in folder.iterdir()} == {"Flicker8k_Dataset", "Flickr8k_text", ".checked"}
+    assert (
+        tree(folder / "Flicker8k_Dataset") == pictures and tree(folder / "Flickr8k_text") == texts
+    )
+    assert {path.name for path in folder.iterdir()} == {
+        "Flicker8k_Dataset",
+        "Flickr8k_text",
+        ".checked",
+    }
 
 
 def test_flickr8k(server, offered, tmp_path, monkeypatch, capsys):
@@ -697,7 +810,9 @@ def test_flickr8k(server, offered, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("change", ["grown", "gone", "more", "another token file"])
-def test_flickr8k_is_checked_again_when_a_file_has_changed(server, offered, tmp_path, capsys, change):
+def test_flickr8k_is_checked_again_when_a_file_has_changed(
+    server, offered, tmp_path, capsys, change
+):
     offered(101)
     flickr8k.fetch(None, tmp_path, server.address)
     picture = tmp_path / "Flicker8k_Dataset/005_photo.jpg"
@@ -733,7 +848,10 @@ def test_flickr8k_names_what_is_missing_or_does_not_open(server, offered, tmp_pa
 def test_flickr8k_with_too_many_missing_is_refused(server, offered, tmp_path, faults):
     offered(211, **faults)
     for _ in range(2):
-        with pytest.raises(ValueError, match=f"too many pictures are missing or do not open: delete {tmp_path / 'new'} and"):
+        with pytest.raises(
+            ValueError,
+            match=f"too many pictures are missing or do not open: delete {tmp_path / 'new'} and",
+        ):
             flickr8k.fetch(None, tmp_path / "new", server.address)
 
 
@@ -772,8 +890,16 @@ def test_flickr8k_from_folders_that_hold_a_part(tmp_path, capsys):
     pictures, texts = photos(13, lacking=range(2, 13))
     del texts["Flickr_8k.testImages.txt"]
     source = tmp_path / "source"
-    others = {"Flicker8k_Dataset/Thumbs.db": b"x", "__MACOSX/Flicker8k_Dataset/000_photo.jpg": b"x", "notes.txt": b"mine"}
-    files = {f"Flicker8k_Dataset/{name}": content for name, content in pictures.items()} | texts | others
+    others = {
+        "Flicker8k_Dataset/Thumbs.db": b"x",
+        "__MACOSX/Flicker8k_Dataset/000_photo.jpg": b"x",
+        "notes.txt": b"mine",
+    }
+    files = (
+        {f"Flicker8k_Dataset/{name}": content for name, content in pictures.items()}
+        | texts
+        | others
+    )
     for name, content in files.items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes(content)
@@ -782,8 +908,14 @@ def test_flickr8k_from_folders_that_hold_a_part(tmp_path, capsys):
         flickr8k.fetch(source, tmp_path / "new", "nowhere")
         assert_flickr8k(tmp_path / "new", pictures, texts)
         out = capsys.readouterr().out
-        assert out.count("no such file") == 5 and "13 pictures have captions; 11 of them are missing" in out
-        assert "without Flickr_8k.testImages.txt there is no test split" in out and "no dev split" not in out
+        assert (
+            out.count("no such file") == 5
+            and "13 pictures have captions; 11 of them are missing" in out
+        )
+        assert (
+            "without Flickr_8k.testImages.txt there is no test split" in out
+            and "no dev split" not in out
+        )
     with pytest.raises(ValueError, match="too many"):  # who wants all of it is told
         flickr8k.fetch(None, tmp_path / "new", "nowhere")
 
@@ -796,10 +928,15 @@ def test_flickr8k_from_a_folder_without_a_picture_that_opens(tmp_path):
 
 def test_flickr8k_from_a_folder_that_lacks_it(tmp_path):
     (tmp_path / "source").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"neither Flickr8k_Dataset.zip nor what is in it \(Flicker8k_Dataset\)"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"neither Flickr8k_Dataset.zip nor what is in it \(Flicker8k_Dataset\)",
+    ):
         flickr8k.fetch(tmp_path / "source", tmp_path / "new", "nowhere")
     pack(tmp_path / "source/Flickr8k_Dataset.zip", [("x.jpg", jpeg(1))])
-    with pytest.raises(FileNotFoundError, match=r"neither Flickr8k_text.zip nor what is in it \(Flickr8k_text\)"):
+    with pytest.raises(
+        FileNotFoundError, match=r"neither Flickr8k_text.zip nor what is in it \(Flickr8k_text\)"
+    ):
         flickr8k.fetch(tmp_path / "source", tmp_path / "new", "nowhere")
     pack(tmp_path / "source/Flickr8k_text.zip", [("readme.txt", b"")])
     with pytest.raises(FileNotFoundError, match="Flickr8k.token.txt: not there; delete"):

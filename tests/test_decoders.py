@@ -96,7 +96,10 @@ def test_beams_of_a_memory_stay_together_change_places_and_leave(make, memory, n
         [4, 4, 0, 0, 2, 2],
         [0, 1, 4, 5],
     ]
-    words, owner = torch.ones(B, 0, dtype=torch.long), torch.arange(B)  # what each sentence has so far, and its memory
+    words, owner = (
+        torch.ones(B, 0, dtype=torch.long),
+        torch.arange(B),
+    )  # what each sentence has so far, and its memory
     for index in map(torch.tensor, moves):
         state = decoder.start(memory) if state is None else decoder.reorder(state, index)
         words, owner = words[index], owner[index]
@@ -117,12 +120,17 @@ def test_beams_do_not_copy_the_memory(kind, memory, num_layers):
     assert len(first) == (2 if kind.startswith("lstm") else 2 * num_layers + 1)
     if kind.startswith("lstm"):
         assert first[0] is memory.tokens and first[1] is memory.mask
-    beams, moved = torch.arange(B).repeat_interleave(3), torch.arange(3 * B).unflatten(0, (B, 3)).flip(1).flatten()
+    beams, moved = (
+        torch.arange(B).repeat_interleave(3),
+        torch.arange(3 * B).unflatten(0, (B, 3)).flip(1).flatten(),
+    )
     for index in (None, beams, moved, moved):
         state = state if index is None else decoder.reorder(state, index)
         _, state = decoder.step(torch.randint(1, V, (B if index is None else 3 * B,)), state)
         assert all(one is other for one, other in zip(looked_at(state), first, strict=True))
-    state = decoder.reorder(state, torch.arange(3, 3 * B))  # the first memory is done: the others are copied once
+    state = decoder.reorder(
+        state, torch.arange(3, 3 * B)
+    )  # the first memory is done: the others are copied once
     for part, whole in zip(looked_at(state), first, strict=True):
         assert_close(part, whole[1:], rtol=0, atol=0)
     state = decoder.reorder(state, torch.tensor([0, 4, 1]))
@@ -162,7 +170,10 @@ def test_padded_places_change_nothing_wherever_they_stand(decoder, memory, token
 
 
 def test_a_memory_of_padding_is_as_good_as_none(decoder, memory, tokens):
-    padding, none = Memory(memory.tokens, memory.mask & False), Memory(memory.tokens[:, :0], memory.mask[:, :0])
+    padding, none = (
+        Memory(memory.tokens, memory.mask & False),
+        Memory(memory.tokens[:, :0], memory.mask[:, :0]),
+    )
     logits = decoder(tokens, padding)
     assert logits.isfinite().all()
     assert_close(decoder(tokens, none), logits, **CLOSE)
@@ -195,7 +206,9 @@ def test_every_real_place_is_seen_by_every_word(decoder, memory, tokens):
     memory.tokens.requires_grad_()
     logits = decoder(tokens, memory)
     for t in range(T):
-        (gradient,) = torch.autograd.grad(logits[:, t].square().sum(), memory.tokens, retain_graph=True)
+        (gradient,) = torch.autograd.grad(
+            logits[:, t].square().sum(), memory.tokens, retain_graph=True
+        )
         assert ((gradient != 0).any(-1) == memory.mask).all()
 
 
@@ -208,7 +221,12 @@ def test_the_weights_say_where_it_looked(make, memory, tokens):
         return
     logits, weights = decoder(tokens, memory, need_weights=True)
     assert_close(logits, expected, **CLOSE)
-    assert weights.shape == (B, *((1, 1) if isinstance(decoder, LSTMDecoder) else (LAYERS, H)), T, N)
+    assert weights.shape == (
+        B,
+        *((1, 1) if isinstance(decoder, LSTMDecoder) else (LAYERS, H)),
+        T,
+        N,
+    )
     assert ((weights != 0) == memory.mask[:, None, None, None]).all()
     total = weights.sum(-1)
     if decoder.fusion == "cross_attention":

@@ -32,9 +32,13 @@ B, N, D, H, V, LONGEST = 5, 7, 22, 13, 29, 17
 KINDS = {
     "lstm prefix": lambda layers: LSTMDecoder(V, D, H, layers, "prefix"),
     "lstm dot": lambda layers: LSTMDecoder(V, D, H, layers, "cross_attention"),
-    "lstm additive": lambda layers: LSTMDecoder(V, D, H, layers, "cross_attention", score="additive"),
+    "lstm additive": lambda layers: LSTMDecoder(
+        V, D, H, layers, "cross_attention", score="additive"
+    ),
     "transformer prefix": lambda layers: TransformerDecoder(V, D, 2, layers, LONGEST, "prefix"),
-    "transformer cross": lambda layers: TransformerDecoder(V, D, 2, layers, LONGEST, "cross_attention"),
+    "transformer cross": lambda layers: TransformerDecoder(
+        V, D, 2, layers, LONGEST, "cross_attention"
+    ),
 }
 DECODERS = [(kind, layers) for kind in KINDS for layers in (1, 2)]
 
@@ -43,7 +47,10 @@ def bias(decoder):
     """What is added to each word's logit, (V,), to write into."""
     if isinstance(decoder, LSTMDecoder):
         return decoder.bias
-    decoder.norm.weight[0], decoder.norm.bias[0] = 0.0, 1.0  # so the first number of each word's embedding is its bias
+    decoder.norm.weight[0], decoder.norm.bias[0] = (
+        0.0,
+        1.0,
+    )  # so the first number of each word's embedding is its bias
     return decoder.embedding.words.weight[:, 0]
 
 
@@ -63,7 +70,9 @@ def make_memory(batch_size=B, seed=1):
     """Memories of different lengths, with numbers behind their ends that nobody should see."""
     generator = torch.Generator().manual_seed(seed)
     lengths = 1 + torch.arange(batch_size) * 3 % N
-    return Memory(torch.randn(batch_size, N, D, generator=generator), torch.arange(N) < lengths.unsqueeze(1))
+    return Memory(
+        torch.randn(batch_size, N, D, generator=generator), torch.arange(N) < lengths.unsqueeze(1)
+    )
 
 
 def row(memory, i, trimmed=False):
@@ -75,7 +84,12 @@ class Counted:
     """A decoder's start, step and reorder, with the number of steps, and of the rows in each."""
 
     def __init__(self, decoder):
-        self.start, self.reorder, self.decoder, self.rows = decoder.start, decoder.reorder, decoder, []
+        self.start, self.reorder, self.decoder, self.rows = (
+            decoder.start,
+            decoder.reorder,
+            decoder,
+            [],
+        )
 
     @property
     def steps(self):
@@ -113,7 +127,9 @@ class Table:
         self.logits = torch.randn(places, vocab_size, generator=generator) * scale
 
     def start(self, memory):
-        return memory.tokens[:, 0, 0].long()  # a memory is the number of the place where its sentence begins
+        return memory.tokens[
+            :, 0, 0
+        ].long()  # a memory is the number of the place where its sentence begins
 
     def step(self, token, state):
         state = self.jump[state, token]
@@ -151,7 +167,9 @@ class Told(Table):
 
 def places(count):
     """Memories for a `Table`, each the number of a place."""
-    return Memory(torch.arange(count).view(-1, 1, 1).float(), torch.ones(count, 1, dtype=torch.bool))
+    return Memory(
+        torch.arange(count).view(-1, 1, 1).float(), torch.ones(count, 1, dtype=torch.bool)
+    )
 
 
 @torch.no_grad()
@@ -164,9 +182,13 @@ def log_prob_by_hand(decoder, memory, hypothesis, max_length):
 
 def assert_same(ours, expected):
     """The same sentences, and scores that are the same but for rounding."""
-    assert [hypothesis.tokens for hypothesis in ours] == [hypothesis.tokens for hypothesis in expected]
+    assert [hypothesis.tokens for hypothesis in ours] == [
+        hypothesis.tokens for hypothesis in expected
+    ]
     for one, other in zip(ours, expected):
-        assert (one.log_prob, one.score) == pytest.approx((other.log_prob, other.score), rel=1e-4, abs=1e-4)
+        assert (one.log_prob, one.score) == pytest.approx(
+            (other.log_prob, other.score), rel=1e-4, abs=1e-4
+        )
 
 
 def beginnings(tree):
@@ -181,12 +203,17 @@ def assert_same_tree(ours, expected):
     """The same candidates kept and finished. Their order may differ, and who is the last looked at, if two are as good."""
     assert len(ours) == len(expected)
     ours, expected = (
-        {words: node for words, node in zip(beginnings(tree), tree) if node.status != "dropped"} for tree in (ours, expected)
+        {words: node for words, node in zip(beginnings(tree), tree) if node.status != "dropped"}
+        for tree in (ours, expected)
     )
-    assert {words: node.status for words, node in ours.items()} == {words: node.status for words, node in expected.items()}
+    assert {words: node.status for words, node in ours.items()} == {
+        words: node.status for words, node in expected.items()
+    }
     for words, node in ours.items():
         other = expected[words]
-        assert (node.log_prob, node.score) == pytest.approx((other.log_prob, other.score), rel=1e-4, abs=1e-4)
+        assert (node.log_prob, node.score) == pytest.approx(
+            (other.log_prob, other.score), rel=1e-4, abs=1e-4
+        )
 
 
 @torch.no_grad()
@@ -209,7 +236,9 @@ def test_greedy_search_is_the_slow_loop(kind, num_layers):
     for seed in range(7):
         decoder, memory = make_decoder(kind, num_layers, seed), make_memory(seed=seed)
         found = greedy_search(decoder, memory, LONGEST)
-        assert [h.tokens for h in found] == [greedy_by_hand(decoder, row(memory, i), LONGEST) for i in range(B)]
+        assert [h.tokens for h in found] == [
+            greedy_by_hand(decoder, row(memory, i), LONGEST) for i in range(B)
+        ]
         lengths |= {len(h.tokens) for h in found}
     assert len(lengths) > 3 and min(lengths) < LONGEST  # sentences of many lengths were compared
 
@@ -234,7 +263,9 @@ def test_log_prob_is_that_of_the_sentence_under_teacher_forcing(kind, num_layers
         for i, hypothesis in enumerate(greedy_search(decoder, memory, LONGEST)):
             log_prob = log_prob_by_hand(decoder, row(memory, i), hypothesis, LONGEST)
             assert hypothesis.log_prob == pytest.approx(log_prob, abs=1e-4)
-            assert hypothesis.score == pytest.approx(log_prob / min(len(hypothesis.tokens) + 1, LONGEST), abs=1e-4)
+            assert hypothesis.score == pytest.approx(
+                log_prob / min(len(hypothesis.tokens) + 1, LONGEST), abs=1e-4
+            )
             ended.add(len(hypothesis.tokens) < LONGEST)
     assert True in ended
 
@@ -279,13 +310,20 @@ def test_it_needs_only_start_and_step():
     assert [h.tokens for h in found] == [[4, 5], [], [6, 6, 7, 8], [9]]
     assert len(decoder.heard) == 5
     for sentence, *heard in zip([h.tokens for h in found], *decoder.heard):
-        assert heard[: 1 + len(sentence)] == [BOS, *sentence]  # what comes after the end does not matter
+        assert heard[: 1 + len(sentence)] == [
+            BOS,
+            *sentence,
+        ]  # what comes after the end does not matter
     word = torch.tensor([9.0] + [0.0] * (V - 1)).log_softmax(-1)[0].item()
-    assert [h.log_prob for h in found] == pytest.approx([3 * word, word, 5 * word, 2 * word], abs=1e-5)
+    assert [h.log_prob for h in found] == pytest.approx(
+        [3 * word, word, 5 * word, 2 * word], abs=1e-5
+    )
 
 
 def test_an_empty_sentence_and_one_that_just_fits():
-    found = greedy_search(Recited([[EOS], [4, 5, EOS], [4, 5, 6, EOS]]), make_memory(3), max_length=3)
+    found = greedy_search(
+        Recited([[EOS], [4, 5, EOS], [4, 5, 6, EOS]]), make_memory(3), max_length=3
+    )
     assert [h.tokens for h in found] == [[], [4, 5], [4, 5, 6]]
 
 
@@ -296,7 +334,9 @@ def test_half_precision_logits_are_added_up_in_full():
             return logits.bfloat16(), state
 
     sentences = [[4, 5, 6, 7, EOS], [8, 9, EOS]]
-    full, half = (greedy_search(kind(sentences), make_memory(2), LONGEST) for kind in (Recited, Half))
+    full, half = (
+        greedy_search(kind(sentences), make_memory(2), LONGEST) for kind in (Recited, Half)
+    )
     assert [h.log_prob for h in half] == pytest.approx([h.log_prob for h in full], abs=1e-6)
 
 
@@ -306,7 +346,9 @@ def test_nothing_to_learn_from_is_kept_and_nothing_is_changed(kind, num_layers):
     before = memory.tokens.clone()
     first, second = greedy_search(decoder, memory, LONGEST), greedy_search(decoder, memory, LONGEST)
     assert first == second and torch.equal(memory.tokens, before)
-    assert isinstance(first[0].log_prob, float) and all(type(word) is int for h in first for word in h.tokens)
+    assert isinstance(first[0].log_prob, float) and all(
+        type(word) is int for h in first for word in h.tokens
+    )
 
 
 @pytest.mark.parametrize("max_length", [0, -1])
@@ -322,7 +364,9 @@ def words_after(decoder, memory):
     @torch.no_grad()
     def after(words):
         log_probs = decoder(torch.tensor([[BOS, *words]]), memory)[0, -1].log_softmax(-1).tolist()
-        return {word: log_prob for word, log_prob in enumerate(log_probs) if word not in (PAD, BOS, UNK)}
+        return {
+            word: log_prob for word, log_prob in enumerate(log_probs) if word not in (PAD, BOS, UNK)
+        }
 
     return after
 
@@ -335,12 +379,20 @@ def repeats(words, n):
 def allowed(after, words, min_length, n):
     left = dict(after(words))
     for word in list(left):
-        if word == EOS and len(words) < min_length or n > 0 and word != EOS and repeats((*words, word), n):
+        if (
+            word == EOS
+            and len(words) < min_length
+            or n > 0
+            and word != EOS
+            and repeats((*words, word), n)
+        ):
             del left[word]
     return left or {EOS: after(words)[EOS]}
 
 
-def beam_search_by_hand(after, num_beams, max_length, length_penalty=1.0, n_best=1, min_length=0, no_repeat_ngram_size=0):
+def beam_search_by_hand(
+    after, num_beams, max_length, length_penalty=1.0, n_best=1, min_length=0, no_repeat_ngram_size=0
+):
     """One memory's n best sentences by search without an early end, the number of steps needed, and the tree of these."""
     beams, found, tree, needed = [((), 0.0, -1)], [], [], None
     for length in range(1, max_length + 1):
@@ -352,7 +404,11 @@ def beam_search_by_hand(after, num_beams, max_length, length_penalty=1.0, n_best
         candidates = sorted(candidates, reverse=True)[: 2 * num_beams]
         beams = []
         for rank, (total, words, parent) in enumerate(candidates):
-            ended, score, status = words[-1] == EOS or length == max_length, total / length**length_penalty, "dropped"
+            ended, score, status = (
+                words[-1] == EOS or length == max_length,
+                total / length**length_penalty,
+                "dropped",
+            )
             if ended and rank < num_beams:
                 status = "finished"
                 found.append(Hypothesis([word for word in words if word != EOS], total, score))
@@ -361,10 +417,16 @@ def beam_search_by_hand(after, num_beams, max_length, length_penalty=1.0, n_best
                 beams.append((words, total, len(tree)))
             tree.append(Candidate(parent, words[-1], total, score, status))
         found.sort(key=lambda hypothesis: -hypothesis.score)
-        hopes = [beams[0][1] / longer**length_penalty for longer in range(length + 1, max_length + 1)] if beams else []
+        hopes = (
+            [beams[0][1] / longer**length_penalty for longer in range(length + 1, max_length + 1)]
+            if beams
+            else []
+        )
         if num_beams == 1 and candidates[0][1][-1] == EOS:  # then it is greedy search
             beams = hopes = []
-        if needed is None and not (hopes and (len(found) < n_best or max(hopes) > found[n_best - 1].score)):
+        if needed is None and not (
+            hopes and (len(found) < n_best or max(hopes) > found[n_best - 1].score)
+        ):
             needed, size = length, len(tree)
         if not beams:
             break
@@ -372,7 +434,12 @@ def beam_search_by_hand(after, num_beams, max_length, length_penalty=1.0, n_best
 
 
 PENALTIES = (-1.0, 0.0, 0.5, 1.0, 2.0)
-RULES = [{}, {"min_length": 5}, {"no_repeat_ngram_size": 1}, {"min_length": 3, "no_repeat_ngram_size": 2}]
+RULES = [
+    {},
+    {"min_length": 5},
+    {"no_repeat_ngram_size": 1},
+    {"min_length": 3, "no_repeat_ngram_size": 2},
+]
 
 
 def search(decoder, memory, num_beams=5, max_length=40, trees=None, **options):
@@ -389,21 +456,32 @@ def test_beam_search_is_the_slow_search_that_never_stops_early(kind):
     for seed, (num_beams, n_best) in enumerate([(1, 1), (2, 1), (3, 3), (5, 2)]):
         decoder, memory = make_decoder(kind, 1 + seed % 2, seed), make_memory(seed=seed)
         with torch.no_grad():
-            bias(decoder)[EOS] = 2.0 if kind.startswith("lstm") else 5.0  # so sentences end here and there
+            bias(decoder)[EOS] = (
+                2.0 if kind.startswith("lstm") else 5.0
+            )  # so sentences end here and there
         slow = [words_after(decoder, row(memory, i)) for i in range(B)]
         for rules, penalty in product(RULES, (-1.0, 0.0, 0.7, 2.0)):
             trees, counted = [], Counted(decoder)
-            ours = beam_search(counted, memory, num_beams, 7, SearchOptions(penalty, n_best, **rules), trees)
-            expected, needed, tree = zip(*(beam_search_by_hand(s, num_beams, 7, penalty, n_best, **rules) for s in slow))
+            ours = beam_search(
+                counted, memory, num_beams, 7, SearchOptions(penalty, n_best, **rules), trees
+            )
+            expected, needed, tree = zip(
+                *(beam_search_by_hand(s, num_beams, 7, penalty, n_best, **rules) for s in slow)
+            )
             assert len(ours) == len(trees) == B
             for i in range(B):
                 assert_same(ours[i], expected[i])
                 assert_same_tree(trees[i], tree[i])
             live = [sum(step < last for last in needed) for step in range(max(needed))]
-            assert counted.rows == [B, *(num_beams * count for count in live[1:])]  # who has finished leaves the batch
+            assert counted.rows == [
+                B,
+                *(num_beams * count for count in live[1:]),
+            ]  # who has finished leaves the batch
             lengths |= {len(hypothesis.tokens) for found in ours for hypothesis in found}
             steps |= set(needed)
-    assert len(lengths) > 5 and len(steps) > 5  # sentences of many lengths were compared, and many early ends
+    assert (
+        len(lengths) > 5 and len(steps) > 5
+    )  # sentences of many lengths were compared, and many early ends
 
 
 @pytest.mark.parametrize("num_beams", [1, 2, 3, 7])
@@ -412,7 +490,9 @@ def test_of_many_languages_beam_search_is_the_slow_search(num_beams):
         table, memory = Table(23, seed), places(7)
         penalty, n_best, rules = PENALTIES[seed % 5], seed % num_beams + 1, RULES[seed % 4]
         trees = []
-        ours = beam_search(table, memory, num_beams, 7, SearchOptions(penalty, n_best, **rules), trees)
+        ours = beam_search(
+            table, memory, num_beams, 7, SearchOptions(penalty, n_best, **rules), trees
+        )
         for i in range(7):
             after = words_after(table, row(memory, i))
             expected, _, tree = beam_search_by_hand(after, num_beams, 7, penalty, n_best, **rules)
@@ -450,7 +530,11 @@ def test_beams_enough_find_all_sentences_there_are(kind, min_length):
         best = beam_search(decoder, memory, 109, 4, SearchOptions(penalty, 5, min_length))
         for i, after in enumerate(slow):
             every = []
-            for words in (words for length in range(min_length, 5) for words in product((4, 5, 6), repeat=length)):
+            for words in (
+                words
+                for length in range(min_length, 5)
+                for words in product((4, 5, 6), repeat=length)
+            ):
                 written = [*words, EOS][:4]
                 log_prob = sum(after(words[:t])[word] for t, word in enumerate(written))
                 every.append(Hypothesis(list(words), log_prob, log_prob / len(written) ** penalty))
@@ -485,13 +569,17 @@ def test_beam_search_agrees_with_transformers(scale):
     lengths = set()
     for seed in range(2):
         torch.manual_seed(seed)
-        model = transformers.GPT2LMHeadModel(config).eval().double()  # only what is added up is rounded
+        model = (
+            transformers.GPT2LMHeadModel(config).eval().double()
+        )  # only what is added up is rounded
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(scale)
         prompts = torch.tensor([[word, BOS] for word in range(4, 4 + B)])
         memory = Memory(prompts, torch.ones_like(prompts, dtype=torch.bool))
-        for i, (penalty, (num_beams, n_best)) in enumerate(product(PENALTIES, ((2, 1), (3, 3), (5, 2)))):
+        for i, (penalty, (num_beams, n_best)) in enumerate(
+            product(PENALTIES, ((2, 1), (3, 3), (5, 2)))
+        ):
             min_length, n = ((0, 0), (3, 2))[(i + seed) % 2]
             theirs = model.generate(
                 prompts,
@@ -510,9 +598,14 @@ def test_beam_search_agrees_with_transformers(scale):
             )
             options = SearchOptions(penalty, n_best, min_length, n)
             ours = sum(beam_search(WithoutCache(model), memory, num_beams, 7, options), [])
-            expected = [words[: words.index(EOS)] if EOS in words else words for words in theirs.sequences[:, 2:].tolist()]
+            expected = [
+                words[: words.index(EOS)] if EOS in words else words
+                for words in theirs.sequences[:, 2:].tolist()
+            ]
             assert [hypothesis.tokens for hypothesis in ours] == expected
-            assert [hypothesis.score for hypothesis in ours] == pytest.approx(theirs.sequences_scores.tolist(), rel=1e-6)
+            assert [hypothesis.score for hypothesis in ours] == pytest.approx(
+                theirs.sequences_scores.tolist(), rel=1e-6
+            )
             lengths |= {len(words) for words in expected}
     assert len(lengths) > 2
 
@@ -524,8 +617,12 @@ def test_one_beam_is_greedy_search(kind, num_layers):
         greedy = greedy_search(decoder, memory, LONGEST)
         for penalty in PENALTIES:
             lengths = [min(len(hypothesis.tokens) + 1, LONGEST) for hypothesis in greedy]
-            expected = [h._replace(score=h.log_prob / length**penalty) for h, length in zip(greedy, lengths)]
-            for found, one in zip(beam_search(decoder, memory, 1, LONGEST, SearchOptions(penalty)), expected):
+            expected = [
+                h._replace(score=h.log_prob / length**penalty) for h, length in zip(greedy, lengths)
+            ]
+            for found, one in zip(
+                beam_search(decoder, memory, 1, LONGEST, SearchOptions(penalty)), expected
+            ):
                 assert_same(found, [one])
 
 
@@ -535,12 +632,18 @@ def test_what_beam_search_finds_is_sorted_different_and_what_the_model_says(kind
     for seed, penalty in enumerate(PENALTIES):
         decoder, memory = make_decoder(kind, 1, seed), make_memory(seed=seed)
         for i, found in enumerate(beam_search(decoder, memory, 5, 7, SearchOptions(penalty, 5))):
-            assert 1 <= len(found) <= 5 and len({tuple(hypothesis.tokens) for hypothesis in found}) == len(found)
+            assert 1 <= len(found) <= 5 and len(
+                {tuple(hypothesis.tokens) for hypothesis in found}
+            ) == len(found)
             assert found == sorted(found, key=lambda hypothesis: -hypothesis.score)
             for hypothesis in found:
                 length = min(len(hypothesis.tokens) + 1, 7)
-                assert hypothesis.log_prob == pytest.approx(log_prob_by_hand(decoder, row(memory, i), hypothesis, 7), abs=1e-4)
-                assert hypothesis.score == pytest.approx(hypothesis.log_prob / length**penalty, rel=1e-5)
+                assert hypothesis.log_prob == pytest.approx(
+                    log_prob_by_hand(decoder, row(memory, i), hypothesis, 7), abs=1e-4
+                )
+                assert hypothesis.score == pytest.approx(
+                    hypothesis.log_prob / length**penalty, rel=1e-5
+                )
                 statuses.add(len(hypothesis.tokens) == 7)
     assert statuses == {True, False}  # some were cut and some have ended
 
@@ -566,20 +669,44 @@ A, C = 4, 5  # two words
 
 
 def test_an_end_that_is_not_among_the_best_does_not_count():
-    decoder = Told({(): {A: 0.5, C: 0.3, EOS: 0.2}, **{(word,): dict.fromkeys(range(7, 27), 0.05) for word in (A, C)}})
+    decoder = Told(
+        {
+            (): {A: 0.5, C: 0.3, EOS: 0.2},
+            **{(word,): dict.fromkeys(range(7, 27), 0.05) for word in (A, C)},
+        }
+    )
     memory = make_memory(1)
     (found,) = search(decoder, memory, 2, 3, length_penalty=0, n_best=2)
     assert [len(hypothesis.tokens) for hypothesis in found] == [2, 2]
     (found,) = search(decoder, memory, 3, 3, length_penalty=0, n_best=2)
-    assert found[0] == ([], pytest.approx(math.log(0.2), abs=1e-5), pytest.approx(math.log(0.2), abs=1e-5))
+    assert found[0] == (
+        [],
+        pytest.approx(math.log(0.2), abs=1e-5),
+        pytest.approx(math.log(0.2), abs=1e-5),
+    )
 
 
 def test_an_end_takes_no_beam_away():
-    decoder, trees = Told({(): {EOS: 0.5, A: 0.3, C: 0.2}, (A,): dict.fromkeys(range(7, 27), 0.05), (C,): {EOS: 1.0}}), []
+    decoder, trees = (
+        Told(
+            {
+                (): {EOS: 0.5, A: 0.3, C: 0.2},
+                (A,): dict.fromkeys(range(7, 27), 0.05),
+                (C,): {EOS: 1.0},
+            }
+        ),
+        [],
+    )
     (found,) = search(decoder, make_memory(1), 2, 3, length_penalty=0, n_best=2, trees=trees)
     assert [hypothesis.tokens for hypothesis in found] == [[], [C]]
-    assert [hypothesis.log_prob for hypothesis in found] == pytest.approx([math.log(0.5), math.log(0.2)], abs=1e-5)
-    assert [(node.token, node.status) for node in trees[0][:3]] == [(EOS, "finished"), (A, "kept"), (C, "kept")]
+    assert [hypothesis.log_prob for hypothesis in found] == pytest.approx(
+        [math.log(0.5), math.log(0.2)], abs=1e-5
+    )
+    assert [(node.token, node.status) for node in trees[0][:3]] == [
+        (EOS, "finished"),
+        (A, "kept"),
+        (C, "kept"),
+    ]
 
 
 def test_it_goes_on_while_a_longer_sentence_may_be_better():
@@ -589,7 +716,9 @@ def test_it_goes_on_while_a_longer_sentence_may_be_better():
         counted = Counted(decoder)
         (found,) = beam_search(counted, make_memory(1), 2, 8, SearchOptions(penalty))
         assert len(found[0].tokens) == words and counted.steps == steps
-        assert found[0].log_prob == pytest.approx(math.log(0.48 * 0.9**6 if words else 0.52), abs=1e-5)
+        assert found[0].log_prob == pytest.approx(
+            math.log(0.48 * 0.9**6 if words else 0.52), abs=1e-5
+        )
 
 
 @pytest.mark.parametrize("penalty, max_length, n_best, steps", [
@@ -619,10 +748,14 @@ def test_with_the_greedy_sentence_it_is_never_worse_than_greedy(penalty, n_best,
     greedy = [best for (best,) in search(table, memory, 1, **options)]
     plain, trees, plain_trees = search(table, memory, 3, n_best=n_best, **options), [], []
     kept = search(table, memory, 3, n_best=n_best, keep_greedy=True, trees=trees, **options)
-    assert sum(found[0].score < best.score - 1e-4 for found, best in zip(plain, greedy)) > 0  # without it, now and then
+    assert (
+        sum(found[0].score < best.score - 1e-4 for found, best in zip(plain, greedy)) > 0
+    )  # without it, now and then
     for mine, found, best in zip(kept, plain, greedy):
         assert mine[0].score >= best.score - 1e-4
-        both = found if best.tokens in [hypothesis.tokens for hypothesis in found] else [*found, best]
+        both = (
+            found if best.tokens in [hypothesis.tokens for hypothesis in found] else [*found, best]
+        )
         assert_same(mine, sorted(both, key=lambda hypothesis: -hypothesis.score)[:n_best])
         assert len({tuple(hypothesis.tokens) for hypothesis in mine}) == len(mine)
     search(table, memory, 3, n_best=n_best, trees=plain_trees, **options)
@@ -652,8 +785,12 @@ def test_what_has_not_ended_is_cut(kind):
                 assert len(found) == 3
                 for hypothesis in found:
                     assert len(hypothesis.tokens) == max_length
-                    assert hypothesis.score == pytest.approx(hypothesis.log_prob / max_length**penalty, rel=1e-5)
-        assert {len(hypothesis.tokens) for hypothesis in sample(decoder, memory, max_length)} == {max_length}
+                    assert hypothesis.score == pytest.approx(
+                        hypothesis.log_prob / max_length**penalty, rel=1e-5
+                    )
+        assert {len(hypothesis.tokens) for hypothesis in sample(decoder, memory, max_length)} == {
+            max_length
+        }
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -662,7 +799,9 @@ def test_no_sentence_is_shorter_than_min_length(kind, min_length):
     decoder, memory = make_decoder(kind, 1), make_memory()
     with torch.no_grad():
         bias(decoder)[EOS] = 30.0
-    assert any(not hypothesis.tokens for found in search(decoder, memory, **MANY) for hypothesis in found)
+    assert any(
+        not hypothesis.tokens for found in search(decoder, memory, **MANY) for hypothesis in found
+    )
     for penalty in (0.0, 1.0):
         found = search(decoder, memory, **MANY, min_length=min_length, length_penalty=penalty)
         assert min(len(hypothesis.tokens) for one in found for hypothesis in one) == min_length
@@ -676,7 +815,9 @@ def test_no_n_words_stand_in_a_sentence_twice(kind, n):
         bias(decoder)[EOS] = -50.0
         bias(decoder)[[4, 5, 6, 7]] = 9.0  # it stammers
     shown = [{}, {"no_repeat_ngram_size": n}]
-    plain, blocked = ([h.tokens for f in search(decoder, memory, **MANY, **rules) for h in f] for rules in shown)
+    plain, blocked = (
+        [h.tokens for f in search(decoder, memory, **MANY, **rules) for h in f] for rules in shown
+    )
     repeated = [[words[i : i + n] for i in range(len(words) - n + 1)] for words in plain]
     assert any(ngrams.count(ngram) > 1 for ngrams in repeated for ngram in ngrams)
     for words in blocked:
@@ -690,7 +831,9 @@ def test_where_no_word_is_left_the_sentence_ends():
     for i, found in enumerate(search(table, memory, 11, n_best=11, **options)):
         assert {tuple(hypothesis.tokens) for hypothesis in found} == set(permutations((4, 5, 6)))
         for hypothesis in found:
-            assert hypothesis.log_prob == pytest.approx(log_prob_by_hand(table, row(memory, i), hypothesis, 7), abs=1e-4)
+            assert hypothesis.log_prob == pytest.approx(
+                log_prob_by_hand(table, row(memory, i), hypothesis, 7), abs=1e-4
+            )
     for (hypothesis,) in search(table, memory, 1, **options):
         assert set(hypothesis.tokens) == {4, 5, 6}
 
@@ -704,7 +847,10 @@ def test_half_precision_is_added_up_in_full_by_beams_and_samples_too():
     half, full, memory = Half(23), Table(23), places(7)
     full.logits = full.logits.bfloat16().float()
     assert search(half, memory, **MANY) == search(full, memory, **MANY)
-    draws = [sample(table, memory, LONGEST, generator=torch.Generator().manual_seed(2)) for table in (half, full)]
+    draws = [
+        sample(table, memory, LONGEST, generator=torch.Generator().manual_seed(2))
+        for table in (half, full)
+    ]
     assert draws[0] == draws[1]
 
 
@@ -713,8 +859,12 @@ def test_beams_and_samples_change_nothing_and_leave_nothing_to_learn_from(kind, 
     decoder, memory = make_decoder(kind, num_layers), make_memory()
     tokens, mask = memory.tokens.clone(), memory.mask.clone()
     for write in (
-        lambda decoder: search(decoder, memory, 3, LONGEST, n_best=2, keep_greedy=True, min_length=2),
-        lambda decoder: [sample(decoder, memory, LONGEST, 0.7, 7, 0.9, torch.Generator().manual_seed(1))],
+        lambda decoder: search(
+            decoder, memory, 3, LONGEST, n_best=2, keep_greedy=True, min_length=2
+        ),
+        lambda decoder: [
+            sample(decoder, memory, LONGEST, 0.7, 7, 0.9, torch.Generator().manual_seed(1))
+        ],
     ):
         first = write(decoder)
         assert first == write(Counted(decoder))  # who asserts that there are no gradients
@@ -773,14 +923,18 @@ def test_a_model_of_nans_is_an_error_that_names_the_memory(num_beams):
 @pytest.mark.parametrize("kind, num_layers", DECODERS)
 def test_samples_have_the_models_own_log_prob(kind, num_layers):
     ended = set()
-    for seed, options in enumerate(({}, {"temperature": 2.0}, {"temperature": 0.3, "top_k": 7}, {"top_p": 0.8})):
+    for seed, options in enumerate(
+        ({}, {"temperature": 2.0}, {"temperature": 0.3, "top_k": 7}, {"top_p": 0.8})
+    ):
         decoder, memory = make_decoder(kind, num_layers, seed), make_memory(seed=seed)
         found = sample(decoder, memory, 7, **options, generator=torch.Generator().manual_seed(seed))
         assert len(found) == B
         for i, hypothesis in enumerate(found):
             log_prob = log_prob_by_hand(decoder, row(memory, i), hypothesis, 7)
             assert hypothesis.log_prob == pytest.approx(log_prob, abs=1e-4)
-            assert hypothesis.score == pytest.approx(log_prob / min(len(hypothesis.tokens) + 1, 7), abs=1e-4)
+            assert hypothesis.score == pytest.approx(
+                log_prob / min(len(hypothesis.tokens) + 1, 7), abs=1e-4
+            )
             ended.add(len(hypothesis.tokens) < 7)
     assert ended == {True, False}
 
@@ -789,19 +943,30 @@ def test_samples_have_the_models_own_log_prob(kind, num_layers):
 def test_samples_among_one_word_are_greedy(kind):
     decoder, memory = make_decoder(kind, 1), make_memory()
     greedy = greedy_search(decoder, memory, LONGEST)
-    for options in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-5}, {"temperature": 1e-40}, {"temperature": 9.0, "top_k": 1, "top_p": 1.0}):
+    for options in (
+        {"top_k": 1},
+        {"top_p": 1e-6},
+        {"temperature": 1e-5},
+        {"temperature": 1e-40},
+        {"temperature": 9.0, "top_k": 1, "top_p": 1.0},
+    ):
         assert sample(decoder, memory, LONGEST, **options) == greedy
     assert sample(decoder, memory, LONGEST) != greedy
 
 
 def test_samples_are_repeatable_and_each_is_its_own():
-    table, memory = Table(23), Memory(*(part[:1].expand(19, 1, *part.shape[2:]) for part in places(1)))
+    table, memory = (
+        Table(23),
+        Memory(*(part[:1].expand(19, 1, *part.shape[2:]) for part in places(1))),
+    )
 
     def draw(seed):
         return sample(table, memory, 11, generator=torch.Generator().manual_seed(seed))
 
     assert draw(3) == draw(3) != draw(4)
-    assert len({tuple(hypothesis.tokens) for hypothesis in draw(3)}) > 9  # 19 sentences about the same
+    assert (
+        len({tuple(hypothesis.tokens) for hypothesis in draw(3)}) > 9
+    )  # 19 sentences about the same
     torch.manual_seed(3)
     first, second = sample(table, memory, 11), sample(table, memory, 11)
     torch.manual_seed(3)
@@ -820,20 +985,32 @@ def to_draw_from(logits, temperature, top_k, top_p):
 
 
 DRAWS = [(1.0, None, None), (0.5, None, None), (3.0, None, None), (1.0, 5, None), (2.0, 11, None)]
-DRAWS += [(1.0, None, 0.5), (1.0, None, 0.9), (2.0, None, 0.7), (0.6, None, 0.95), (1.0, 7, 0.8), (2.0, 3, 0.6), (1.0, 99, 1.0)]
+DRAWS += [
+    (1.0, None, 0.5),
+    (1.0, None, 0.9),
+    (2.0, None, 0.7),
+    (0.6, None, 0.95),
+    (1.0, 7, 0.8),
+    (2.0, 3, 0.6),
+    (1.0, 99, 1.0),
+]
 
 
 @pytest.mark.parametrize("temperature, top_k, top_p", DRAWS)
 def test_words_are_drawn_as_often_as_they_are_probable(temperature, top_k, top_p):
     count, table = 20011, Table(V, places=1, scale=0.8)
     memory = Memory(torch.zeros(count, 1, 1), torch.ones(count, 1, dtype=torch.bool))
-    sentences = sample(table, memory, 1, temperature, top_k, top_p, torch.Generator().manual_seed(1))
+    sentences = sample(
+        table, memory, 1, temperature, top_k, top_p, torch.Generator().manual_seed(1)
+    )
     drawn = Counter(hypothesis.tokens[0] if hypothesis.tokens else EOS for hypothesis in sentences)
     expected = to_draw_from(table.logits[0].tolist(), temperature, top_k, top_p)
     assert set(drawn) == set(expected)
     chi_square = sum((drawn[word] - count * p) ** 2 / (count * p) for word, p in expected.items())
     freedom = len(expected) - 1
-    assert chi_square < freedom + 4 * math.sqrt(2 * freedom)  # its mean, and four standard deviations
+    assert chi_square < freedom + 4 * math.sqrt(
+        2 * freedom
+    )  # its mean, and four standard deviations
 
 
 @pytest.mark.parametrize("temperature, top_k, top_p", DRAWS)
@@ -864,19 +1041,32 @@ def test_the_tree_holds_all_that_was_looked_at(num_beams, n_best):
                 parent = tree[node.parent] if node.parent >= 0 else None
                 assert parent is None or parent.status == "kept"
                 word = after(beginning[:-1])[node.token]
-                assert node.log_prob == pytest.approx((parent.log_prob if parent else 0.0) + word, abs=1e-4)
-                assert node.score == pytest.approx(node.log_prob / len(beginning) ** penalty, rel=1e-5)
+                assert node.log_prob == pytest.approx(
+                    (parent.log_prob if parent else 0.0) + word, abs=1e-4
+                )
+                assert node.score == pytest.approx(
+                    node.log_prob / len(beginning) ** penalty, rel=1e-5
+                )
                 steps.setdefault(len(beginning), []).append(node)
             for length, nodes in steps.items():
-                assert len(nodes) == 2 * num_beams and [n.log_prob for n in nodes] == sorted([n.log_prob for n in nodes])[::-1]
+                assert (
+                    len(nodes) == 2 * num_beams
+                    and [n.log_prob for n in nodes] == sorted([n.log_prob for n in nodes])[::-1]
+                )
                 going = [node for node in nodes if node.token != EOS and length < 7]
                 assert [node for node in nodes if node.status == "kept"] == going[:num_beams]
                 ended = [node for node in nodes[:num_beams] if node.token == EOS or length == 7]
                 assert [node for node in nodes if node.status == "finished"] == ended
-            finished = [(tokens, node) for tokens, node in zip(words, tree) if node.status == "finished"]
+            finished = [
+                (tokens, node) for tokens, node in zip(words, tree) if node.status == "finished"
+            ]
             finished = sorted(finished, key=lambda pair: -pair[1].score)[:n_best]
-            assert [[word for word in tokens if word != EOS] for tokens, _ in finished] == [h.tokens for h in found]
-            assert [node.score for _, node in finished] == pytest.approx([hypothesis.score for hypothesis in found])
+            assert [[word for word in tokens if word != EOS] for tokens, _ in finished] == [
+                h.tokens for h in found
+            ]
+            assert [node.score for _, node in finished] == pytest.approx(
+                [hypothesis.score for hypothesis in found]
+            )
         assert len(trees) == 17
 
 
@@ -887,13 +1077,19 @@ def test_a_gpu_finds_what_the_processor_finds(kind, num_layers):
     memory = Memory(memory.tokens.double(), memory.mask)
     searches = [
         lambda memory: [greedy_search(decoder, memory, LONGEST)],
-        lambda memory: search(decoder, memory, **MANY, keep_greedy=True, min_length=2, no_repeat_ngram_size=3),
-        lambda memory: [sample(decoder, memory, LONGEST, top_k=1, generator=torch.Generator(memory.mask.device))],
+        lambda memory: search(
+            decoder, memory, **MANY, keep_greedy=True, min_length=2, no_repeat_ngram_size=3
+        ),
+        lambda memory: [
+            sample(decoder, memory, LONGEST, top_k=1, generator=torch.Generator(memory.mask.device))
+        ],
     ]
     here = [search(memory) for search in searches]
     decoder.cuda()
     for search, expected in zip(searches, here):
-        for found, same in zip(search(Memory(*(part.cuda() for part in memory))), expected, strict=True):
+        for found, same in zip(
+            search(Memory(*(part.cuda() for part in memory))), expected, strict=True
+        ):
             assert_same(found, same)
 
 
@@ -934,7 +1130,11 @@ def test_generate_is_greedy_search_sentence_by_sentence(kind):
         for batch_size in (1, 2, B, 100):
             model = Given(decoder).train()
             assert generate(model, WRITTEN, given(memory), 1, LONGEST, batch_size) == expected
-            assert not model.training and max(model.batch_sizes) == min(batch_size, B) and sum(model.batch_sizes) == B
+            assert (
+                not model.training
+                and max(model.batch_sizes) == min(batch_size, B)
+                and sum(model.batch_sizes) == B
+            )
             shorter = generate(model, WRITTEN, given(memory), max_length=3, batch_size=batch_size)
             assert shorter == [sentence[:3] for sentence in expected]
     assert len(lengths) > 3 and generate(model, WRITTEN, []) == []
@@ -946,11 +1146,20 @@ def test_generate_with_beams_is_beam_search_sentence_by_sentence(kind):
     model, expected = Given(decoder), {}
     for num_beams in (1, 3):
         found = [beam_search(decoder, row(memory, i), num_beams, LONGEST)[0][0] for i in range(B)]
-        expected[num_beams] = [[f"word{word}" for word in hypothesis.tokens] for hypothesis in found]
+        expected[num_beams] = [
+            [f"word{word}" for word in hypothesis.tokens] for hypothesis in found
+        ]
         for batch_size in (1, 3, B):
-            assert generate(model, WRITTEN, given(memory), num_beams, LONGEST, batch_size) == expected[num_beams]
-        shorter = [beam_search(decoder, row(memory, i), num_beams, 3)[0][0].tokens for i in range(B)]
-        assert generate(model, WRITTEN, given(memory), num_beams, 3) == [[f"word{word}" for word in tokens] for tokens in shorter]
+            assert (
+                generate(model, WRITTEN, given(memory), num_beams, LONGEST, batch_size)
+                == expected[num_beams]
+            )
+        shorter = [
+            beam_search(decoder, row(memory, i), num_beams, 3)[0][0].tokens for i in range(B)
+        ]
+        assert generate(model, WRITTEN, given(memory), num_beams, 3) == [
+            [f"word{word}" for word in tokens] for tokens in shorter
+        ]
     assert expected[1] != expected[3]
 
 
@@ -978,7 +1187,10 @@ def test_each_example_is_read_when_its_turn_comes_and_without_gradients():
     model = Given(None)
     model.decoder = Listening(decoder)
     assert len(generate(model, WRITTEN, Reading(), max_length=1, batch_size=2)) == 3
-    assert events == ["example 0", "example 1", "step", "example 2", "step"] and torch.is_grad_enabled()
+    assert (
+        events == ["example 0", "example 1", "step", "example 2", "step"]
+        and torch.is_grad_enabled()
+    )
 
 
 class TinyModel(nn.Module):
@@ -1002,7 +1214,9 @@ class Album(DataSet):
 
     def __init__(self):
         super().__init__()
-        self.pictures = torch.randint(0, 256, (7, 3, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+        self.pictures = torch.randint(
+            0, 256, (7, 3, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(3)
+        )
         self.columns["image"] = LazyColumn(self.pictures.__getitem__, range(7))
         self.references = [[["word5"]] for _ in range(7)]
         self.texts = [["word5"] for _ in range(7)]
@@ -1037,24 +1251,48 @@ class Looked(nn.Linear):
 @pytest.mark.parametrize("rows", [1, 3, 5])
 def test_attention_maps_are_of_the_last_layer_and_of_the_places_row_by_row(rows):
     torch.manual_seed(4)
-    vocabulary, words, picture = Vocabulary(["red", "star"]), ["star", "blue", "red"], torch.zeros(3, 7, 7)
+    vocabulary, words, picture = (
+        Vocabulary(["red", "star"]),
+        ["star", "blue", "red"],
+        torch.zeros(3, 7, 7),
+    )
     model = Looked(1, 1)
-    model.weights = torch.rand(1, 2, 3, 4, rows * rows)  # (B, layers, H, T + 1, N), as a prefix: not all of the attention
+    model.weights = torch.rand(
+        1, 2, 3, 4, rows * rows
+    )  # (B, layers, H, T + 1, N), as a prefix: not all of the attention
     maps = attention_maps(model, {"target": vocabulary}, picture, words)
     assert maps.shape == (3, rows, rows) and not model.training
-    assert model.batch["target"].tolist() == [[5, UNK, 4, EOS]] and model.batch["image"].shape == (1, 3, 7, 7)
+    assert model.batch["target"].tolist() == [[5, UNK, 4, EOS]] and model.batch["image"].shape == (
+        1,
+        3,
+        7,
+        7,
+    )
     for t in range(3):
         mean = sum(model.weights[0, 1, h, t] for h in range(3))
         for n in range(rows * rows):
-            assert maps[t, n // rows, n % rows].item() == pytest.approx((mean[n] / mean.sum()).item(), abs=1e-6)
+            assert maps[t, n // rows, n % rows].item() == pytest.approx(
+                (mean[n] / mean.sum()).item(), abs=1e-6
+            )
 
 
 READ = Vocabulary([f"wort{i}" for i in range(4, 37)])
-SENTENCES = [["wort5"] * 7, ["wort9"], [f"wort{i}" for i in range(4, 15)], ["wort7", "wort8"], ["wort8", "new"], [], ["wort30"] * 3]
+SENTENCES = [
+    ["wort5"] * 7,
+    ["wort9"],
+    [f"wort{i}" for i in range(4, 15)],
+    ["wort7", "wort8"],
+    ["wort8", "new"],
+    [],
+    ["wort30"] * 3,
+]
 
 
 VOCABULARIES = {"target": WORDS, "source": READ}
-WRITERS = {"lstm": {"name": "lstm", "hidden_size": H}, "transformer": {"name": "transformer", "num_heads": 2, "num_layers": 1}}
+WRITERS = {
+    "lstm": {"name": "lstm", "hidden_size": H},
+    "transformer": {"name": "transformer", "num_heads": 2, "num_layers": 1},
+}
 
 
 def a_translator(name, **settings):
@@ -1064,7 +1302,10 @@ def a_translator(name, **settings):
     source = WRITERS[name] | {"vocab_size": len(READ), "num_layers": 1}
     if name == "transformer":
         source["max_length"] = LONGEST
-    encoders = {"image": {"name": "resnet", "depth": (1,), "width": 5, "image_size": 32}, "source": source}
+    encoders = {
+        "image": {"name": "resnet", "depth": (1,), "width": 5, "image_size": 32},
+        "source": source,
+    }
     model = build_model(ModelConfig(V, encoders, WRITERS[name] | settings, D))
     with torch.no_grad():
         for parameter in (*model.decoder.parameters(), *model.encoders["source"].parameters()):
@@ -1081,7 +1322,10 @@ def translator(request):
 
 def examples_of(pictures):
     """The sentences, with those pictures beside them that there are."""
-    return [{"source": words} | ({"image": pictures[i]} if i in pictures else {}) for i, words in enumerate(SENTENCES)]
+    return [
+        {"source": words} | ({"image": pictures[i]} if i in pictures else {})
+        for i, words in enumerate(SENTENCES)
+    ]
 
 
 class Sentences(DataSet):
@@ -1089,7 +1333,9 @@ class Sentences(DataSet):
 
     def __init__(self, pictures):
         super().__init__()
-        self.columns["image"] = LazyColumn(pictures.__getitem__, [i if i in pictures else None for i in range(len(SENTENCES))])
+        self.columns["image"] = LazyColumn(
+            pictures.__getitem__, [i if i in pictures else None for i in range(len(SENTENCES))]
+        )
         self.columns["source"] = SENTENCES
         self.references = [[] for _ in SENTENCES]
 
@@ -1108,7 +1354,10 @@ def one_by_one(model, sentences, pictures, num_beams=1):
 
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_translations_come_in_the_order_of_the_sentences_each_as_if_alone(translator, num_beams):
-    pictures = {i: torch.full((3, 32, 32), grey, dtype=torch.uint8) for i, grey in ((0, 30), (2, 250), (3, 120))}
+    pictures = {
+        i: torch.full((3, 32, 32), grey, dtype=torch.uint8)
+        for i, grey in ((0, 30), (2, 250), (3, 120))
+    }
     plain = one_by_one(translator, SENTENCES, {}, num_beams)
     shown = one_by_one(translator, SENTENCES, pictures, num_beams)
     changed = {i for i in range(7) if plain[i] != shown[i]}
@@ -1126,7 +1375,9 @@ def test_translations_come_in_the_order_of_the_sentences_each_as_if_alone(transl
     assert generate(translator, VOCABULARIES, []) == []
 
 
-def test_translations_of_a_data_set_are_made_of_sentences_of_similar_length_together(translator, monkeypatch):
+def test_translations_of_a_data_set_are_made_of_sentences_of_similar_length_together(
+    translator, monkeypatch
+):
     shapes, encode = [], translator.encode
 
     def listening(batch):
@@ -1144,15 +1395,28 @@ ALIGNED = [("lstm", {}), ("transformer", {"num_layers": 3}), ("transformer", {"f
 
 @pytest.mark.parametrize("name, settings", ALIGNED, ids=str)
 def test_the_alignment_says_where_it_looks_for_each_word(name, settings):
-    model, source, words = a_translator(name, **settings), ["wort5", "wort6", "new", "wort5", "wort7"], ["word8", "word9", "word8"]
+    model, source, words = (
+        a_translator(name, **settings),
+        ["wort5", "wort6", "new", "wort5", "wort7"],
+        ["word8", "word9", "word8"],
+    )
     found = alignment(model.train(), VOCABULARIES, source, words)
-    assert found.shape == (settings.get("num_layers", 1), 3, 5) and not model.training and not found.requires_grad
-    batch = {"source": torch.tensor([[5, 6, UNK, 5, 7, EOS]]), "target": torch.tensor([[8, 9, 8, EOS]])}
+    assert (
+        found.shape == (settings.get("num_layers", 1), 3, 5)
+        and not model.training
+        and not found.requires_grad
+    )
+    batch = {
+        "source": torch.tensor([[5, 6, UNK, 5, 7, EOS]]),
+        "target": torch.tensor([[8, 9, 8, EOS]]),
+    }
     _, weights = model(batch, need_weights=True)  # (1, layers, heads, 4, 6)
     for layer in range(len(found)):
         for t in range(3):
             for s in range(5):
-                assert found[layer, t, s].item() == pytest.approx(weights[0, layer, :, t, s].mean().item(), abs=1e-6)
+                assert found[layer, t, s].item() == pytest.approx(
+                    weights[0, layer, :, t, s].mean().item(), abs=1e-6
+                )
     assert (found.sum(-1) < 1).all() and (found > 0).all()
 
 
@@ -1161,10 +1425,14 @@ def test_the_maps_of_a_model_say_where_it_looks_in_the_picture(name, settings):
     model, words = a_translator(name, **settings), ["word8", "word9", "word8"]
     picture = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
     maps = attention_maps(model.train(), VOCABULARIES, picture, words)
-    _, weights = model({"image": picture[None], "target": torch.tensor([[8, 9, 8, EOS]])}, need_weights=True)
+    _, weights = model(
+        {"image": picture[None], "target": torch.tensor([[8, 9, 8, EOS]])}, need_weights=True
+    )
     rows = math.isqrt(weights.size(-1))
     assert maps.shape == (3, rows, rows) and not model.training and not maps.requires_grad
     for t in range(3):
         mean = weights[0, -1, :, t].mean(0)  # (N,), of the last layer
         for n in range(rows * rows):
-            assert maps[t, n // rows, n % rows].item() == pytest.approx((mean[n] / mean.sum()).item(), abs=1e-6)
+            assert maps[t, n // rows, n % rows].item() == pytest.approx(
+                (mean[n] / mean.sum()).item(), abs=1e-6
+            )

@@ -41,7 +41,12 @@ from mmscratch.training import TrainConfig, warmup_and_cosine
 from mmscratch.transformer import TransformerDecoder
 
 B, T, N, V = 5, 7, 13, 19  # sentences, their words, places in the memory, words there are
-D, H, HIDDEN, LAYERS = 22, 2, 17, 3  # widths: the memory's, in so many heads, and the LSTM's state; layers of a decoder
+D, H, HIDDEN, LAYERS = (
+    22,
+    2,
+    17,
+    3,
+)  # widths: the memory's, in so many heads, and the LSTM's state; layers of a decoder
 I, O, R, SCALE = 11, 7, 3, 1.7  # in, out, rank
 RECURRENT = partial(LSTMDecoder, V, D, HIDDEN, LAYERS)
 TRANSFORMER = partial(TransformerDecoder, V, D, H, LAYERS)
@@ -53,8 +58,14 @@ DECODERS = {
     "transformer cross": TRANSFORMER,
 }
 WRITERS = {"lstm": helpers.LSTM, "transformer": helpers.TRANSFORMER}
-BACKBONES = {"resnet": {"depth": (1, 2, 1), "width": 5}, "vgg": {"depth": 11}, "vit": {"depth": 3, "hidden_dim": 64}}
-CONFIG = TrainConfig(epochs=2, batch_size=7, warmup_fraction=0.25, evaluate_every=5, precision="float32")  # 53 captions: 16 steps
+BACKBONES = {
+    "resnet": {"depth": (1, 2, 1), "width": 5},
+    "vgg": {"depth": 11},
+    "vit": {"depth": 3, "hidden_dim": 64},
+}
+CONFIG = TrainConfig(
+    epochs=2, batch_size=7, warmup_fraction=0.25, evaluate_every=5, precision="float32"
+)  # 53 captions: 16 steps
 BACKBONE = "encoders.image.backbone"
 
 
@@ -68,9 +79,18 @@ def on_the_cpu(monkeypatch, request):
 
 @pytest.fixture
 def trainer(tmp_path):
-    def make(name="run", config=CONFIG, decoder="transformer", image=helpers.IMAGE, embed_dim=12, **changes):
+    def make(
+        name="run",
+        config=CONFIG,
+        decoder="transformer",
+        image=helpers.IMAGE,
+        embed_dim=12,
+        **changes,
+    ):
         decoder = WRITERS[decoder] | changes
-        return tiny_trainer(tmp_path / name, config, image=image, decoder=decoder, embed_dim=embed_dim)
+        return tiny_trainer(
+            tmp_path / name, config, image=image, decoder=decoder, embed_dim=embed_dim
+        )
 
     return make
 
@@ -119,7 +139,9 @@ def a_model(decoder="lstm", image=helpers.IMAGE | {"depth": (1, 1)}, **changes):
 
 @pytest.fixture(params=BACKBONES)
 def model(request, kind):
-    return a_model(kind, {"name": request.param, "image_size": 32, "num_layers": 2} | BACKBONES[request.param])
+    return a_model(
+        kind, {"name": request.param, "image_size": 32, "num_layers": 2} | BACKBONES[request.param]
+    )
 
 
 def randomized(module, std=0.1, only=""):
@@ -150,7 +172,10 @@ def frozen_names(model):
 
 def gone_on_with(steps, make):
     """Two runs that end in the same state, to the bit: one not stopped, and one stopped after so many steps."""
-    from test_training import resumed_after, states_equal  # of all tests here, those that an exercise needs do without
+    from test_training import (
+        resumed_after,
+        states_equal,
+    )  # of all tests here, those that an exercise needs do without
 
     whole, resumed = resumed_after(steps, make)
     assert states_equal(whole, resumed)
@@ -159,7 +184,9 @@ def gone_on_with(steps, make):
 
 def raises_a_line(*words):
     """A ValueError in one line that has these words in it."""
-    return pytest.raises(ValueError, match="^" + "".join(f"(?=.*{word})" for word in words) + "[^\n]*$")
+    return pytest.raises(
+        ValueError, match="^" + "".join(f"(?=.*{word})" for word in words) + "[^\n]*$"
+    )
 
 
 def best_of(run):
@@ -178,9 +205,15 @@ def best_of(run):
     [
         (BACKBONE, lambda name: name.startswith(BACKBONE + ".")),
         ("decoder.bias", lambda name: name == "decoder.bias"),
-        ("encoders.image.norm", lambda name: name in ("encoders.image.norm.weight", "encoders.image.norm.bias")),
+        (
+            "encoders.image.norm",
+            lambda name: name in ("encoders.image.norm.weight", "encoders.image.norm.bias"),
+        ),
         ("*.bias", lambda name: name.endswith(".bias")),
-        ("decoder.lstm.*_l1", lambda name: name.startswith("decoder.lstm.") and name.endswith("_l1")),
+        (
+            "decoder.lstm.*_l1",
+            lambda name: name.startswith("decoder.lstm.") and name.endswith("_l1"),
+        ),
         ("*", lambda name: True),
     ],
 )
@@ -199,7 +232,9 @@ def test_a_pattern_freezes_what_it_fits_and_nothing_else(pattern, fits):
     assert frozen_names(model) == set() and all(part.training for part in model.train().modules())
 
 
-@pytest.mark.parametrize("pattern", ["encoders.image.backb", "decoder.bia", "image", "backbone.*", "Decoder", ""])
+@pytest.mark.parametrize(
+    "pattern", ["encoders.image.backb", "decoder.bia", "image", "backbone.*", "Decoder", ""]
+)
 def test_a_pattern_that_fits_nothing_is_named_in_a_line_with_what_there_is(pattern):
     with raises_a_line(repr(pattern).replace("*", r"\*"), "decoder.lstm", BACKBONE):
         freeze(a_model(), "decoder.bias", pattern)
@@ -211,7 +246,9 @@ def test_what_is_frozen_stays_to_the_bit_while_the_rest_learns(kind, trainer):
     run.fit()
     still = {name for name in before if name.startswith(BACKBONE)}
     assert {f"{BACKBONE}.bn1.running_var", f"{BACKBONE}.bn1.num_batches_tracked"} < still
-    still |= {name for name in before if name.startswith("decoder.") and name.endswith(".bias")} - {"decoder.bias"}
+    still |= {name for name in before if name.startswith("decoder.") and name.endswith(".bias")} - {
+        "decoder.bias"
+    }
     assert differing(before, run.model.state_dict()) == before.keys() - still
 
 
@@ -221,7 +258,10 @@ def test_without_freeze_the_statistics_of_weights_that_are_not_trained_drift(tra
     before = kept(run.model)
     run.fit()
     norm, changed = f"{BACKBONE}.bn1.", differing(before, run.model.state_dict())
-    assert norm + "weight" not in changed and {norm + "running_mean", norm + "num_batches_tracked"} < changed
+    assert (
+        norm + "weight" not in changed
+        and {norm + "running_mean", norm + "num_batches_tracked"} < changed
+    )
 
 
 def test_nothing_is_dropped_in_what_is_frozen_until_it_wakes():
@@ -233,9 +273,18 @@ def test_nothing_is_dropped_in_what_is_frozen_until_it_wakes():
     freeze(model, "decoder.blocks.1")
     other = copy.deepcopy(model)
     model.load_state_dict(other.state_dict())
-    for each in (model, model.train(), model.eval().train(), other, other.train(), copy.deepcopy(model).train()):
+    for each in (
+        model,
+        model.train(),
+        model.eval().train(),
+        other,
+        other.train(),
+        copy.deepcopy(model).train(),
+    ):
         assert dropping(each) == [True, False, True]
-    unfreeze(other, "decoder.blocks.1.norm1.weight")  # it is no longer wholly frozen, but some of it is
+    unfreeze(
+        other, "decoder.blocks.1.norm1.weight"
+    )  # it is no longer wholly frozen, but some of it is
     assert dropping(other) == [True, True, True] and not other.decoder.blocks[1].linear1.training
     unfreeze(model, "decoder.blocks.1")
     assert dropping(model) == [True, True, True] and all(part.training for part in model.modules())
@@ -257,12 +306,19 @@ def test_a_frozen_model_can_be_sent_and_comes_back_frozen():
 def test_layers_have_every_parameter_once_in_the_order_in_which_they_compute(model, kind, tokens):
     called, found = [], layers(model.eval())
     where = {name: i for i, names in enumerate(found) for name in names}
-    assert sorted(name for names in found for name in names) == sorted(name for name, _ in model.named_parameters())
+    assert sorted(name for names in found for name in names) == sorted(
+        name for name, _ in model.named_parameters()
+    )
     for name, module in model.named_modules():
         if not list(module.children()) and f"{name}.weight" in where:
-            module.register_forward_pre_hook(lambda module, inputs, name=name: called.append(where[f"{name}.weight"]))
+            module.register_forward_pre_hook(
+                lambda module, inputs, name=name: called.append(where[f"{name}.weight"])
+            )
     model({"image": torch.zeros(B, 3, 32, 32, dtype=torch.uint8), "target": tokens})
-    blocks = [where[f"decoder.blocks.{i}.linear1.bias"] for i in range(LAYERS if kind == "transformer" else 0)]
+    blocks = [
+        where[f"decoder.blocks.{i}.linear1.bias"]
+        for i in range(LAYERS if kind == "transformer" else 0)
+    ]
     assert blocks == list(range(len(found) - 1 - len(blocks), len(found) - 1))
     encoder = [layer for layer in called if layer < len(found) - 1 - len(blocks)]
     assert encoder == sorted(encoder) and set(encoder) == set(range(len(found) - 1 - len(blocks)))
@@ -271,7 +327,9 @@ def test_layers_have_every_parameter_once_in_the_order_in_which_they_compute(mod
         assert (layer in encoder) == (part[0] == "encoders")
         if part[0] == "decoder":
             assert layer == (blocks[int(block[0])] if part[1] == "blocks" else len(found) - 1)
-    assert {where[f"encoders.image.{name}"] for name in ("projection.bias", "position", "norm.bias")} == {encoder[-1] - 2}
+    assert {
+        where[f"encoders.image.{name}"] for name in ("projection.bias", "position", "norm.bias")
+    } == {encoder[-1] - 2}
     assert where["encoders.image.blocks.1.self_attn.in_proj_weight"] == encoder[-1]
     for name in ("bn1.bias", "class_token", "positions"):
         assert where.get(f"{BACKBONE}.{name}", 0) == 0
@@ -283,7 +341,10 @@ def test_groups_have_every_parameter_once_with_its_decay_and_its_rate(model):
     assert len(of) == sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     for i, names in enumerate(found):
         for parameter in map(model.get_parameter, names):
-            group, vector = of[id(parameter)], parameter.numel() == max(parameter.shape)  # as the class token (1, 1, D) is
+            group, vector = (
+                of[id(parameter)],
+                parameter.numel() == max(parameter.shape),
+            )  # as the class token (1, 1, D) is
             assert group["factor"] == pytest.approx(0.7 ** (len(found) - 1 - i))
             assert group["weight_decay"] == (0.0 if vector else 0.3)
     plain = parameter_groups(model, 0.3)
@@ -297,12 +358,24 @@ def test_each_layer_learns_at_its_rate_as_torch_has_it(trainer):
     factor = {name: 0.7 ** (len(found) - 1 - i) for i, names in enumerate(found) for name in names}
     names = {id(p): name for name, p in run.model.named_parameters()}
     run.optimizer.register_step_pre_hook(
-        lambda *_: rates.append({names[id(p)]: group["lr"] for group in run.optimizer.param_groups for p in group["params"]})
+        lambda *_: rates.append(
+            {
+                names[id(p)]: group["lr"]
+                for group in run.optimizer.param_groups
+                for p in group["params"]
+            }
+        )
     )
-    one_caption_each = [{"params": [p], "weight_decay": 0.05 * (p.dim() > 1), "name": n} for n, p in reference.named_parameters()]
+    one_caption_each = [
+        {"params": [p], "weight_decay": 0.05 * (p.dim() > 1), "name": n}
+        for n, p in reference.named_parameters()
+    ]
     optimizer = torch.optim.AdamW(one_caption_each, betas=(0.9, 0.98))
     for i in range(5):
-        batch, rate = collate([run.train[j] for j in range(11)]), CONFIG.learning_rate * warmup_and_cosine(i, 16, 4)
+        batch, rate = (
+            collate([run.train[j] for j in range(11)]),
+            CONFIG.learning_rate * warmup_and_cosine(i, 16, 4),
+        )
         run._train_step(batch)
         run.step += 1
         assert rates[i] == pytest.approx({name: rate * factor[name] for name in factor})
@@ -316,11 +389,19 @@ def test_each_layer_learns_at_its_rate_as_torch_has_it(trainer):
         assert_close(run.model.state_dict(), reference.state_dict(), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("patterns", [("encoders", "decoder.*.bias"), (BACKBONE,)], ids=["some of each layer", "some layers"])
+@pytest.mark.parametrize(
+    "patterns",
+    [("encoders", "decoder.*.bias"), (BACKBONE,)],
+    ids=["some of each layer", "some layers"],
+)
 def test_thawing_goes_by_layers_from_the_output(model, patterns):
     freeze(model, *patterns)
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
-    parts = [part for names in reversed(layers(model)) if (part := {name for name in names if name in frozen})]
+    parts = [
+        part
+        for names in reversed(layers(model))
+        if (part := {name for name in names if name in frozen})
+    ]
     before = 0
     for fraction in [*range(38), 41]:  # of 37; no number of layers here divides that
         free = min(fraction * len(parts) // 37, len(parts))
@@ -337,11 +418,18 @@ def test_in_a_run_what_is_frozen_at_each_step_is_what_the_schedule_says(trainer)
     step, seen = run._train_step, []
 
     def watched(batch):
-        before, frozen = kept(run.model), set().union(*parts[len(parts) * run.step // 8 :])  # none from step 8 of 16
+        before, frozen = (
+            kept(run.model),
+            set().union(*parts[len(parts) * run.step // 8 :]),
+        )  # none from step 8 of 16
         stats = step(batch)
         changed = differing(before, run.model.state_dict())
-        assert frozen_names(run.model) == frozen == dict(run.model.named_parameters()).keys() - changed
-        assert (f"{BACKBONE}.bn1.running_mean" in changed) == (f"{BACKBONE}.bn1.weight" not in frozen)
+        assert (
+            frozen_names(run.model) == frozen == dict(run.model.named_parameters()).keys() - changed
+        )
+        assert (f"{BACKBONE}.bn1.running_mean" in changed) == (
+            f"{BACKBONE}.bn1.weight" not in frozen
+        )
         seen.append(len(frozen))
         return stats
 
@@ -398,14 +486,24 @@ def test_attention_with_lora_is_attention_with_another_matrix(cross):
     plain = random_double(MultiHeadAttention(D, H))
     ours = copy.deepcopy(plain)
     add_lora(ours, R, SCALE)
-    a, b = (nn.init.normal_(parameter, std=0.5) for parameter in ours.lora["in_proj_weight"].parameters())
+    a, b = (
+        nn.init.normal_(parameter, std=0.5)
+        for parameter in ours.lora["in_proj_weight"].parameters()
+    )
     assert a.dtype == torch.float64 and (a.shape, b.shape) == ((R, D), (3 * D, R))
-    inputs = [torch.randn(B, n, D, dtype=torch.float64, requires_grad=True) for n in ((T, N) if cross else (T,))]
+    inputs = [
+        torch.randn(B, n, D, dtype=torch.float64, requires_grad=True)
+        for n in ((T, N) if cross else (T,))
+    ]
     got = ours(*inputs)
-    expected = functional_call(plain, {"in_proj_weight": plain.in_proj_weight + SCALE * b @ a}, tuple(inputs))
+    expected = functional_call(
+        plain, {"in_proj_weight": plain.in_proj_weight + SCALE * b @ a}, tuple(inputs)
+    )
     assert_close(got, expected, rtol=1e-9, atol=1e-9)
     upstream = torch.randn_like(got)
-    got, expected = (torch.autograd.grad(output, [*inputs, a, b], upstream) for output in (got, expected))
+    got, expected = (
+        torch.autograd.grad(output, [*inputs, a, b], upstream) for output in (got, expected)
+    )
     assert_close(got, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -424,7 +522,9 @@ def test_an_lstm_with_lora_is_an_lstm_with_other_matrices(bidirectional):
     d_expected = torch.autograd.grad(expected, [x, *state.values()], upstream)
     assert_close(d_x, d_expected[0], rtol=1e-9, atol=1e-9)
     d_state = dict(zip(state, d_expected[1:]))
-    for i, (name, lora) in enumerate(ours.lora.items()):  # W' = W + s B A: dA = s Bᵀ dW', dB = s dW' Aᵀ
+    for i, (name, lora) in enumerate(
+        ours.lora.items()
+    ):  # W' = W + s B A: dA = s Bᵀ dW', dB = s dW' Aᵀ
         assert_close(d_loras[2 * i], SCALE * lora.b.T @ d_state[name], rtol=1e-9, atol=1e-9)
         assert_close(d_loras[2 * i + 1], SCALE * d_state[name] @ lora.a.T, rtol=1e-9, atol=1e-9)
 
@@ -436,10 +536,14 @@ def test_a_lora_begins_with_no_change_to_the_bit(decoder, tokens, memory):
     for lora in (module for module in decoder.modules() if isinstance(module, LoRA)):
         assert lora.scale == 2.0 and not lora.b.any() and lora.a.size(0) == lora.b.size(1) == R
         bound = lora.a.size(1) ** -0.5  # as a linear layer begins: evenly between -bound and bound
-        assert 0.7 * bound < lora.a.abs().max() <= bound and lora.a.std().item() == pytest.approx(bound / 3**0.5, rel=0.3)
+        assert 0.7 * bound < lora.a.abs().max() <= bound and lora.a.std().item() == pytest.approx(
+            bound / 3**0.5, rel=0.3
+        )
 
 
-def test_every_matrix_of_a_decoder_is_joined_by_scale_b_a_which_alone_is_trained(decoder, tokens, memory):
+def test_every_matrix_of_a_decoder_is_joined_by_scale_b_a_which_alone_is_trained(
+    decoder, tokens, memory
+):
     plain = copy.deepcopy(randomized(decoder.double(), 0.3).eval())
     adapted(decoder)
     memory = Memory(memory.tokens.double(), memory.mask)
@@ -452,8 +556,16 @@ def test_every_matrix_of_a_decoder_is_joined_by_scale_b_a_which_alone_is_trained
     assert_close(got, expected, rtol=1e-9, atol=1e-9)
     assert (plain(tokens, memory) - expected).abs().max() > 0.01
     got.square().sum().backward()
-    learning = {name for name, parameter in decoder.named_parameters() if parameter.grad is not None and parameter.grad.any()}
-    assert learning == {name for name, _ in decoder.named_parameters() if ".lora." in name} == trainable_state(decoder).keys()
+    learning = {
+        name
+        for name, parameter in decoder.named_parameters()
+        if parameter.grad is not None and parameter.grad.any()
+    }
+    assert (
+        learning
+        == {name for name, _ in decoder.named_parameters() if ".lora." in name}
+        == trainable_state(decoder).keys()
+    )
     assert frozen_names(decoder) == plain.state_dict().keys()
 
 
@@ -464,13 +576,21 @@ def test_dropout_is_for_what_goes_into_the_change_only():
     a, b = layer.lora.parameters()
     with torch.no_grad():
         a.copy_(torch.eye(R))
-        b.copy_(torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 2, 4], [1, 1, 1], [4, 2, 1], [0, 0, 0]]))
+        b.copy_(
+            torch.tensor(
+                [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 2, 4], [1, 1, 1], [4, 2, 1], [0, 0, 0]]
+            )
+        )
     x = torch.ones(count, R)
-    change = (layer(x) - linear(x)) * (1 - p) / SCALE  # (count, O): which inputs stayed, and sums of these
+    change = (
+        (layer(x) - linear(x)) * (1 - p) / SCALE
+    )  # (count, O): which inputs stayed, and sums of these
     stayed = change[:, :R].round()
     assert_close(change, stayed @ b.T, rtol=1e-4, atol=1e-4)
     assert set(stayed.unique().tolist()) == {0.0, 1.0}
-    assert_close(stayed.mean(0), torch.full((R,), 1 - p), rtol=0, atol=0.025)  # the standard deviation is 0.0046
+    assert_close(
+        stayed.mean(0), torch.full((R,), 1 - p), rtol=0, atol=0.025
+    )  # the standard deviation is 0.0046
     assert_close(layer.eval()(x), linear(x) + SCALE * x @ b.T)
     attention = adapted(MultiHeadAttention(D, H), dropout=p)
     x = torch.randn(B, T, D)
@@ -486,7 +606,9 @@ def test_nothing_is_dropped_of_the_change_of_an_lstm():
     assert torch.equal(lstm.train()(x)[0], expected)
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 3e-6), (torch.float64, 1e-13)], ids=str)
+@pytest.mark.parametrize(
+    "dtype, tolerance", [(torch.float32, 3e-6), (torch.float64, 1e-13)], ids=str
+)
 def test_a_merged_lora_computes_the_same_and_counts_once(decoder, tokens, memory, dtype, tolerance):
     plain = copy.deepcopy(decoder.to(dtype).eval())
     memory = Memory(memory.tokens.to(dtype), memory.mask)
@@ -514,16 +636,24 @@ def test_without_its_lora_a_model_is_plain_again(decoder, tokens, memory, merged
         merge_lora(decoder)
     else:
         remove_lora(decoder)
-        assert not differing(kept(decoder), kept(plain)) and torch.equal(decoder(tokens, memory), expected)
+        assert not differing(kept(decoder), kept(plain)) and torch.equal(
+            decoder(tokens, memory), expected
+        )
     assert_close(decoder(tokens, memory), expected, rtol=3e-6, atol=3e-6)
     assert [type(part) for part in decoder.modules()] == [type(part) for part in plain.modules()]
     assert str(decoder) == str(plain) and not any(part.training for part in decoder.modules())
     assert list(decoder.state_dict()) == list(plain.state_dict())
-    assert all(ours is before for ours, before in zip(decoder.parameters(), parameters, strict=True))
+    assert all(
+        ours is before for ours, before in zip(decoder.parameters(), parameters, strict=True)
+    )
     add_lora(decoder, R)  # there is place for another
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"])
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
+    ids=["copy", "pickle"],
+)
 def test_a_model_with_lora_can_be_copied_and_sent(decoder, tokens, memory, copied):
     plain = copy.deepcopy(decoder.eval())
     expected = adapted(decoder, dropout=0.3)(tokens, memory)
@@ -535,7 +665,9 @@ def test_a_model_with_lora_can_be_copied_and_sent(decoder, tokens, memory, copie
     assert not torch.equal(other(tokens, memory), expected)
     remove_lora(other)
     assert torch.equal(other(tokens, memory), plain(tokens, memory))
-    assert torch.equal(decoder(tokens, memory), expected)  # what is done to the copy is not done to it
+    assert torch.equal(
+        decoder(tokens, memory), expected
+    )  # what is done to the copy is not done to it
 
 
 def test_with_lora_words_and_beams_go_step_by_step(decoder, tokens, memory):
@@ -561,8 +693,15 @@ def test_beside_a_lora_batch_norm_is_still():
     model = a_model("transformer", helpers.IMAGE | {"num_layers": 1})
     add_lora(model, R)
     before = kept(model)
-    model.train()({"image": torch.randint(256, (B, 3, 32, 32), dtype=torch.uint8), "target": torch.randint(4, V, (B, T))})
-    assert not differing(before, kept(model)) and model.training and model.decoder.blocks[0].training
+    model.train()(
+        {
+            "image": torch.randint(256, (B, 3, 32, 32), dtype=torch.uint8),
+            "target": torch.randint(4, V, (B, T)),
+        }
+    )
+    assert (
+        not differing(before, kept(model)) and model.training and model.decoder.blocks[0].training
+    )
 
 
 def test_where_no_lora_can_be_or_is_one_already_is_told_in_a_line():
@@ -570,7 +709,10 @@ def test_where_no_lora_can_be_or_is_one_already_is_told_in_a_line():
     assert type(model[1]) is nn.Linear  # it is too thin
     with raises_a_line("has a LoRA", "remove_lora"):
         add_lora(model, R)
-    for layer in (nn.Conv2d(3, 5, 7), nn.MultiheadAttention(D, H)):  # which has a linear layer of a class of its own
+    for layer in (
+        nn.Conv2d(3, 5, 7),
+        nn.MultiheadAttention(D, H),
+    ):  # which has a linear layer of a class of its own
         with raises_a_line(type(layer).__name__, "LoRA"):
             add_lora(layer, R)
 
@@ -589,12 +731,22 @@ def a_change(std=0.1, rank=R, **changes):
 
 
 def test_only_the_change_is_kept_and_can_be_put_on_the_same_model(kind, tokens, tmp_path):
-    model, other, plain = a_change(decoder=kind), a_change(0.7, decoder=kind), a_model(decoder=kind).decoder
+    model, other, plain = (
+        a_change(decoder=kind),
+        a_change(0.7, decoder=kind),
+        a_model(decoder=kind).decoder,
+    )
     state = trainable_state(model)
-    matrices = [p for name, p in plain.named_parameters() if p.dim() == 2 and not name.startswith("embedding.")]
+    matrices = [
+        p
+        for name, p in plain.named_parameters()
+        if p.dim() == 2 and not name.startswith("embedding.")
+    ]
     count = sum(R * sum(matrix.shape) for matrix in matrices)
     assert count == sum(x.numel() for x in state.values())
-    assert trainable_parts(model)[-1] == ("LoRA", count, count) and not any(part[2] for part in trainable_parts(model)[:-1])
+    assert trainable_parts(model)[-1] == ("LoRA", count, count) and not any(
+        part[2] for part in trainable_parts(model)[:-1]
+    )
     torch.save(state, tmp_path / "change.pt")
     assert (tmp_path / "change.pt").stat().st_size < 4 * count + 1000 * len(state)
     load_trainable(other, torch.load(tmp_path / "change.pt"), fingerprint(model))
@@ -602,11 +754,15 @@ def test_only_the_change_is_kept_and_can_be_put_on_the_same_model(kind, tokens, 
     assert torch.equal(model(batch), other(batch)) and not differing(state, trainable_state(other))
 
 
-@pytest.mark.parametrize("what", [f"{BACKBONE}.bn1.running_mean", f"{BACKBONE}.bn1.num_batches_tracked", "decoder.bias"])
+@pytest.mark.parametrize(
+    "what", [f"{BACKBONE}.bn1.running_mean", f"{BACKBONE}.bn1.num_batches_tracked", "decoder.bias"]
+)
 def test_a_change_of_another_model_is_refused(what):
     model, other = a_change(), a_change(0.7)
     tensor, before = other.state_dict()[what].view(-1), kept(other)
-    tensor[0] = tensor[0] + 1 if "num" in what else torch.nextafter(tensor[0], torch.tensor(7.0))  # the last bit
+    tensor[0] = (
+        tensor[0] + 1 if "num" in what else torch.nextafter(tensor[0], torch.tensor(7.0))
+    )  # the last bit
     with raises_a_line("another model"):
         load_trainable(other, trainable_state(model), fingerprint(model))
     assert differing(before, kept(other)) == {what}
@@ -626,7 +782,10 @@ def test_a_change_that_does_not_fit_is_refused_by_name():
 def test_the_fingerprint_is_of_what_is_not_trained_whatever_its_layout():
     model = a_change()
     expected = fingerprint(model)
-    assert len(expected) == 64 and fingerprint(randomized(copy.deepcopy(model), 3.0, ".lora.")) == expected
+    assert (
+        len(expected) == 64
+        and fingerprint(randomized(copy.deepcopy(model), 3.0, ".lora.")) == expected
+    )
     assert fingerprint(copy.deepcopy(model).to(memory_format=torch.channels_last)) == expected
 
     def of(**buffers):
@@ -636,7 +795,14 @@ def test_the_fingerprint_is_of_what_is_not_trained_whatever_its_layout():
         return fingerprint(module)
 
     a, b = torch.zeros(2, 3), torch.rand(2, 3)
-    others = [{"a": b, "b": a}, {"a": a, "c": b}, {"a": a}, {"a": a.view(3, 2), "b": b}, {"a": a.int(), "b": b}, {}]
+    others = [
+        {"a": b, "b": a},
+        {"a": a, "c": b},
+        {"a": a},
+        {"a": a.view(3, 2), "b": b},
+        {"a": a.int(), "b": b},
+        {},
+    ]
     assert len({of(**buffers) for buffers in [{"a": a, "b": b}, *others]}) == 7
     assert of(b=b, a=a) == of(a=a, b=b.T.contiguous().T) == of(a=a, b=b)
 
@@ -648,7 +814,11 @@ def test_the_fingerprint_is_of_what_is_not_trained_whatever_its_layout():
 def test_a_run_begins_with_the_weights_of_another(kind, base, trainer):
     folder, model = base(decoder=kind)
     run = trainer(config=replace(CONFIG, start_from=folder), decoder=kind)
-    assert run.step == 0 and not differing(run.model.state_dict(), model.state_dict()) and not frozen_names(run.model)
+    assert (
+        run.step == 0
+        and not differing(run.model.state_dict(), model.state_dict())
+        and not frozen_names(run.model)
+    )
     with raises_a_line(folder, "of another shape: encoders.image.position"):
         trainer("wide", replace(CONFIG, start_from=folder), decoder=kind, embed_dim=14)
 
@@ -656,10 +826,22 @@ def test_a_run_begins_with_the_weights_of_another(kind, base, trainer):
 def test_words_that_both_vocabularies_have_keep_what_they_mean(kind, base, trainer):
     fresh = trainer("fresh", decoder=kind)
     ours = fresh.train.vocabularies["target"].words
-    folder, model = base(["a", "zebra", *sorted(set(ours[4:-5]) - {"a"}, key=lambda word: word[::-1]), "yak"], decoder=kind)
-    run, theirs = trainer(config=replace(CONFIG, start_from=folder), decoder=kind), load_run(folder)[1]["target"].words
-    for name in ("decoder.embedding.weight", "decoder.bias") if kind == "lstm" else ("decoder.embedding.words.weight",):
-        got, before, new = (network.get_parameter(name) for network in (run.model, model, fresh.model))
+    folder, model = base(
+        ["a", "zebra", *sorted(set(ours[4:-5]) - {"a"}, key=lambda word: word[::-1]), "yak"],
+        decoder=kind,
+    )
+    run, theirs = (
+        trainer(config=replace(CONFIG, start_from=folder), decoder=kind),
+        load_run(folder)[1]["target"].words,
+    )
+    for name in (
+        ("decoder.embedding.weight", "decoder.bias")
+        if kind == "lstm"
+        else ("decoder.embedding.words.weight",)
+    ):
+        got, before, new = (
+            network.get_parameter(name) for network in (run.model, model, fresh.model)
+        )
         for i, word in enumerate(ours):
             assert torch.equal(got[i], before[theirs.index(word)] if word in theirs else new[i])
     common = [word for word in ours if word in theirs]
@@ -675,9 +857,14 @@ def test_words_that_both_vocabularies_have_keep_what_they_mean(kind, base, train
 @pytest.mark.parametrize("positions", [67, 61])
 def test_a_run_may_have_more_or_fewer_positions_than_the_one_before(positions, base, trainer):
     folder, model = base()
-    run, name = trainer(config=replace(CONFIG, start_from=folder), max_length=positions), "decoder.embedding.positions.weight"
+    run, name = (
+        trainer(config=replace(CONFIG, start_from=folder), max_length=positions),
+        "decoder.embedding.positions.weight",
+    )
     ours, theirs = run.model.state_dict(), kept(model)
-    assert len(ours[name]) == positions and torch.equal(ours[name][:64], theirs.pop(name)[:positions])
+    assert len(ours[name]) == positions and torch.equal(
+        ours[name][:64], theirs.pop(name)[:positions]
+    )
     assert not differing(theirs, ours)
 
 
@@ -698,7 +885,11 @@ def lora_runs(request, base, trainer):
     size = {"decoder": changes.get("decoder", "transformer")}
     if changes.pop("words", False):
         words = ["yak", *reversed(trainer("words").train.vocabularies["target"].words[7:])]
-        trained = {"decoder.embedding.weight", "decoder.bias"} if changes else {"decoder.embedding.words.weight"}
+        trained = (
+            {"decoder.embedding.weight", "decoder.bias"}
+            if changes
+            else {"decoder.embedding.words.weight"}
+        )
     elif "max_length" in changes:
         words, trained = None, {"decoder.embedding.positions.weight"}
     else:
@@ -708,20 +899,35 @@ def lora_runs(request, base, trainer):
     return lambda name: trainer(name, config, **changes), model, trained
 
 
-def test_a_run_with_lora_goes_on_to_the_bit_keeps_its_change_only_and_is_loaded_as_a_plain_model(lora_runs):
+def test_a_run_with_lora_goes_on_to_the_bit_keeps_its_change_only_and_is_loaded_as_a_plain_model(
+    lora_runs,
+):
     make, model, trained = lora_runs
-    begun, same = make("begun"), {name: value for name, value in kept(model).items() if name not in trained}
+    begun, same = (
+        make("begun"),
+        {name: value for name, value in kept(model).items() if name not in trained},
+    )
     assert not differing(same, begun.model.state_dict())
-    assert 0.2 in {part.dropout for part in begun.model.modules() if isinstance(part, LoRA)}  # the model's
+    assert 0.2 in {
+        part.dropout for part in begun.model.modules() if isinstance(part, LoRA)
+    }  # the model's
     run, resumed = gone_on_with(5, make)
     assert resumed.history == run.history
     assert not differing(same, run.model.state_dict())
     for name in ("best.pt", "last.pt"):
         saved = read_checkpoint(run.folder / name)["model"]
-        assert saved.keys() == {name for name in run.model.state_dict() if ".lora." in name} | trained
-    (loaded, vocabularies, _), batch = load_run(run.folder), collate([run.train[i] for i in range(11)])
+        assert (
+            saved.keys() == {name for name in run.model.state_dict() if ".lora." in name} | trained
+        )
+    (loaded, vocabularies, _), batch = (
+        load_run(run.folder),
+        collate([run.train[i] for i in range(11)]),
+    )
     assert_close(loaded(batch), best_of(run)(batch), rtol=1e-5, atol=1e-5)
-    assert vocabularies["target"].words == run.train.vocabularies["target"].words and not loaded.training
+    assert (
+        vocabularies["target"].words == run.train.vocabularies["target"].words
+        and not loaded.training
+    )
     assert [type(part) for part in loaded.modules()] == [type(part) for part in model.modules()]
     assert differing(same, loaded.state_dict()) != set()
 
@@ -738,7 +944,10 @@ def test_a_change_of_a_change(base, trainer):
 
 def test_a_change_whose_base_is_not_what_it_was_is_refused_in_a_line(base, trainer, tmp_path):
     folder, _ = base()
-    run, path = trainer(config=replace(CONFIG, epochs=1, start_from=folder, lora=R)), tmp_path / "base" / "best.pt"
+    run, path = (
+        trainer(config=replace(CONFIG, epochs=1, start_from=folder, lora=R)),
+        tmp_path / "base" / "best.pt",
+    )
     run.fit()
     saved = read_checkpoint(path)
     saved["model"][f"{BACKBONE}.bn1.num_batches_tracked"] += 1
@@ -772,11 +981,15 @@ def test_a_frozen_backbone_is_still_on_a_gpu(precision, trainer):
     before = kept(run.model)
     run.fit()
     assert run.device.type == "cuda"
-    assert not [name for name in differing(before, run.model.state_dict()) if name.startswith(BACKBONE)]
+    assert not [
+        name for name in differing(before, run.model.state_dict()) if name.startswith(BACKBONE)
+    ]
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("changes", [{"lora": R}, {"freeze": ("encoders",), "gradual_unfreezing": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"lora": R}, {"freeze": ("encoders",), "gradual_unfreezing": 0.5}], ids=str
+)
 def test_fine_tuning_goes_on_to_the_bit_on_a_gpu(changes, base, trainer):
     config = replace(CONFIG, start_from=base()[0], **changes)
     _, resumed = gone_on_with(5, partial(trainer, config=config))

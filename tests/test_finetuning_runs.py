@@ -9,7 +9,13 @@ from helpers import IMAGE
 from torch.testing import assert_close
 
 from mmscratch.engine.runs import VERSION, read_checkpoint
-from mmscratch.finetuning import load_run, prepare_for_finetuning, save_run, vocabularies_from, vocabulary_states
+from mmscratch.finetuning import (
+    load_run,
+    prepare_for_finetuning,
+    save_run,
+    vocabularies_from,
+    vocabulary_states,
+)
 from mmscratch.model import ModelConfig, build_model, table
 from mmscratch.text import BytePairEncoding, Vocabulary
 

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = {path.relative_to(ROOT): path for folder in ("mmscratch", "chapters") for path in (ROOT / folder).rglob("*.py")}
+FILES = {
+    path.relative_to(ROOT): path
+    for folder in ("mmscratch", "chapters")
+    for path in (ROOT / folder).rglob("*.py")
+}
 FIRST = {"text", "images", "audio", "tables"}  # what comes in
 
 
@@ -27,7 +31,9 @@ def imports(path: Path) -> set[Path]:
         else:
             continue
         for name in names:
-            found |= {file for file in (name.with_suffix(".py"), name / "__init__.py") if file in FILES}
+            found |= {
+                file for file in (name.with_suffix(".py"), name / "__init__.py") if file in FILES
+            }
     return found - {path}
 
 
@@ -49,7 +55,9 @@ ALLOWED = {
 }
 
 
-@pytest.mark.parametrize("path", sorted(path for path in FILES if path.parts[0] == "mmscratch"), ids=str)
+@pytest.mark.parametrize(
+    "path", sorted(path for path in FILES if path.parts[0] == "mmscratch"), ids=str
+)
 def test_arrows_point_one_way(path):
     if path.name == "__main__.py":
         return
@@ -60,11 +68,19 @@ def test_arrows_point_one_way(path):
 def test_there_is_no_circle_between_files():
     packages = {path for path in FILES if path.name == "__init__.py"}
     graph = {path: imports(path) - packages for path in FILES}
-    assert len(list(TopologicalSorter(graph).static_order())) == len(FILES)  # CycleError names the circle
+    assert len(list(TopologicalSorter(graph).static_order())) == len(
+        FILES
+    )  # CycleError names the circle
 
 
 def test_data_import_only_what_comes_in_and_what_judges():
-    pieces = {other.stem for path in FILES if room(path) == "data" for other in imports(path) if room(other) == "pieces"}
+    pieces = {
+        other.stem
+        for path in FILES
+        if room(path) == "data"
+        for other in imports(path)
+        if room(other) == "pieces"
+    }
     assert pieces <= {"metrics"}
 
 
@@ -88,7 +104,11 @@ def test_the_command_line_is_parser_and_main():
 def test_the_readme_says_how_long_the_files_to_read_are():
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     said = dict(re.findall(r"\(mmscratch/(\w+)\.py\) \((\d+)", text))
-    pieces = [path for path in FILES if len(path.parts) == 2 and path.parts[0] == "mmscratch" and path.stem[0] != "_"]
+    pieces = [
+        path
+        for path in FILES
+        if len(path.parts) == 2 and path.parts[0] == "mmscratch" and path.stem[0] != "_"
+    ]
     assert said.keys() == {path.stem for path in pieces}
     for path in pieces:
         lines = len(FILES[path].read_text(encoding="utf-8").splitlines())

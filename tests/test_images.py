@@ -78,10 +78,16 @@ def test_every_kind_of_pixel_becomes_rgb(name, image, options, pixels, tmp_path)
 
 def png(width, height, bits, pixels, **chunks):
     """A grey PNG file by hand."""
-    chunks = {"IHDR": struct.pack(">IIB4x", width, height, bits), **chunks, "IDAT": zlib.compress(pixels), "IEND": b""}
+    chunks = {
+        "IHDR": struct.pack(">IIB4x", width, height, bits),
+        **chunks,
+        "IDAT": zlib.compress(pixels),
+        "IEND": b"",
+    }
     parts = [(name.encode() + body, len(body)) for name, body in chunks.items()]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", length) + part + struct.pack(">I", zlib.crc32(part)) for part, length in parts
+        struct.pack(">I", length) + part + struct.pack(">I", zlib.crc32(part))
+        for part, length in parts
     )
 
 
@@ -99,7 +105,9 @@ def test_cmyk_jpeg(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
 def test_of_an_animation_the_first_frame_is_taken(suffix, tmp_path):
-    first, *others = (Image.new("RGB", (5, 3), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
+    first, *others = (
+        Image.new("RGB", (5, 3), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+    )
     first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=others, duration=100)
     opened = open_image(tmp_path / f"a.{suffix}")
     assert opened.size == (5, 3)
@@ -121,7 +129,9 @@ UPRIGHT = {  # the EXIF standard: where the stored rows and columns begin -> the
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 @pytest.mark.parametrize("orientation", UPRIGHT)
 def test_exif_rotation_is_applied(orientation, suffix, tmp_path):
-    stored = np.uint8([[(0, 0, 0), (90, 90, 90), (255, 0, 0)], [(0, 255, 0), (0, 0, 255), (255, 255, 255)]])
+    stored = np.uint8(
+        [[(0, 0, 0), (90, 90, 90), (255, 0, 0)], [(0, 255, 0), (0, 0, 255), (255, 255, 255)]]
+    )
     stored = stored.repeat(16, 0).repeat(16, 1)  # JPEG keeps squares of 16
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -132,10 +142,14 @@ def test_exif_rotation_is_applied(orientation, suffix, tmp_path):
 
 
 TWO_ENTRIES = b"MM\0*\0\0\0\x08\0\x02"
-TURNED_AND_BROKEN = TWO_ENTRIES + struct.pack(">HHIHHHHIi", 0x112, 3, 1, 6, 0, 0x100, 9, 1, -6) + bytes(4)
+TURNED_AND_BROKEN = (
+    TWO_ENTRIES + struct.pack(">HHIHHHHIi", 0x112, 3, 1, 6, 0, 0x100, 9, 1, -6) + bytes(4)
+)
 
 
-@pytest.mark.parametrize("exif", [b"garbage", b"MM\0*\0\0\0", b"MM\0*\0\0\xff\xff", TURNED_AND_BROKEN])
+@pytest.mark.parametrize(
+    "exif", [b"garbage", b"MM\0*\0\0\0", b"MM\0*\0\0\xff\xff", TURNED_AND_BROKEN]
+)
 @pytest.mark.parametrize("suffix", ["png", "webp"])
 def test_broken_exif_data_does_not_spoil_the_picture(suffix, exif, tmp_path):
     Image.fromarray(NOISE).save(tmp_path / f"a.{suffix}", exif=b"Exif\0\0" + exif, lossless=True)
@@ -151,7 +165,9 @@ def test_a_truncated_file_is_refused_by_name(suffix, tmp_path):
         open_image(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", bytes(9)])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>not found</html>", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", bytes(9)]
+)
 def test_what_is_no_picture_is_refused_by_name(content, tmp_path):
     path = tmp_path / "page.jpg"
     path.write_bytes(content)
@@ -163,7 +179,9 @@ def test_what_is_no_picture_is_refused_by_name(content, tmp_path):
 def test_a_folder_or_a_missing_file_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match=re.escape(f"{tmp_path}: ")):
         open_image(tmp_path)
-    with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path / 'missing.jpg'}: no such file")):
+    with pytest.raises(
+        FileNotFoundError, match=re.escape(f"{tmp_path / 'missing.jpg'}: no such file")
+    ):
         open_image(tmp_path / "missing.jpg")
 
 
@@ -184,12 +202,16 @@ def test_the_limit_of_pixels(tmp_path, monkeypatch):
         open_image(path)
 
 
-@pytest.mark.parametrize("width, height", [(53, 37), (37, 53), (31, 31), (11, 23), (1, 1), (500, 1), (1, 500)])
+@pytest.mark.parametrize(
+    "width, height", [(53, 37), (37, 53), (31, 31), (11, 23), (1, 1), (500, 1), (1, 500)]
+)
 def test_to_tensor_is_pillows_resize_and_the_middle(width, height):
     image, size = Image.fromarray(NOISE).resize((width, height)), 31
     width, height = (int(size * side / min(width, height)) for side in (width, height))
     left, top = round((width - size) / 2), round((height - size) / 2)
-    expected = image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+    expected = image.resize((width, height), Image.Resampling.BILINEAR).crop(
+        (left, top, left + size, top + size)
+    )
     tensor = to_tensor(image, size)
     assert tensor.dtype == torch.uint8
     assert np.array_equal(tensor.permute(1, 2, 0), expected)
@@ -197,14 +219,18 @@ def test_to_tensor_is_pillows_resize_and_the_middle(width, height):
 
 @pytest.mark.parametrize("upright", [False, True])
 def test_a_panorama_shows_its_middle(upright):
-    ramp = Image.fromarray(np.linspace(0, 255, 2003).round().astype(np.uint8)[None].repeat(7, 0)).convert("RGB")
+    ramp = Image.fromarray(
+        np.linspace(0, 255, 2003).round().astype(np.uint8)[None].repeat(7, 0)
+    ).convert("RGB")
     tensor = to_tensor(ramp.transpose(Image.Transpose.TRANSPOSE) if upright else ramp, 29)
     assert tensor.shape == (3, 29, 29)
     assert (tensor.float() - 127.5).abs().max() <= 2
 
 
 def test_a_line_of_a_picture_does_not_fill_the_memory():
-    line = Image.new("RGB", (20_000_000, 1), (1, 2, 3))  # resized as a whole it would be 31 × 620,000,000
+    line = Image.new(
+        "RGB", (20_000_000, 1), (1, 2, 3)
+    )  # resized as a whole it would be 31 × 620,000,000
     assert to_tensor(line, 31)[:, 30, 30].tolist() == [1, 2, 3]
 
 
@@ -218,14 +244,19 @@ def test_normalize_is_torchvisions():
 
 EXTREMES = (0.0, 1 - 1e-7)
 AS_IT_IS = 0.5  # chance of a factor of 1 for brightness, contrast or saturation
-SQUARE = math.log(1 / 0.85) / math.log(1.18 / 0.85)  # chance of a crop that is as wide as it is high
+SQUARE = math.log(1 / 0.85) / math.log(
+    1.18 / 0.85
+)  # chance of a crop that is as wide as it is high
 WHOLE = (1 - 1e-7, SQUARE, 0.3, 0.7)  # a crop that is the picture
 
 
 def pictures(height, width):
     """(7, 3, height, width) uint8, each of another brightness, with soft shapes and some noise."""
     generator = np.random.default_rng(1)
-    soft = [Image.fromarray(generator.integers(0, 256, (5, 7, 3), np.uint8)).resize((width, height)) for _ in range(7)]
+    soft = [
+        Image.fromarray(generator.integers(0, 256, (5, 7, 3), np.uint8)).resize((width, height))
+        for _ in range(7)
+    ]
     noise = generator.integers(-20, 21, (7, height, width, 3))
     bright = np.linspace(0.4, 1.3, 7)[:, None, None, None]
     batch = (np.stack(soft) * bright + noise).clip(0, 255).astype(np.uint8)
@@ -249,9 +280,14 @@ def some_chances(count, seed=2):
 def test_the_light_of_augment_is_torchvisions(height, width):
     batch, draws = pictures(height, width), some_chances(7)
     draws[:, :4], draws[:, -1] = chance(WHOLE), 0.9
-    draws[0, 4:7], draws[6, 4:7] = EXTREMES[0], EXTREMES[1]  # the dark one darkened, the bright one brightened
+    draws[0, 4:7], draws[6, 4:7] = (
+        EXTREMES[0],
+        EXTREMES[1],
+    )  # the dark one darkened, the bright one brightened
     looks, functional = augment(batch, draws), torchvision.transforms.v2.functional
-    for picture, look, (brightness, contrast, saturation) in zip(batch, looks, 0.8 + 0.4 * draws[:, 4:7].double()):
+    for picture, look, (brightness, contrast, saturation) in zip(
+        batch, looks, 0.8 + 0.4 * draws[:, 4:7].double()
+    ):
         expected = functional.adjust_brightness(picture / 255, brightness.item())
         expected = functional.adjust_contrast(expected, contrast.item())
         expected = functional.adjust_saturation(expected, saturation.item())
@@ -261,7 +297,11 @@ def test_the_light_of_augment_is_torchvisions(height, width):
 @pytest.mark.parametrize("which", range(3))
 def test_brightness_contrast_and_saturation_go_from_0_8_to_1_2(which):
     functional = torchvision.transforms.v2.functional
-    adjust = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)[which]
+    adjust = (
+        functional.adjust_brightness,
+        functional.adjust_contrast,
+        functional.adjust_saturation,
+    )[which]
     for extreme, factor in zip(EXTREMES, (0.8, 1.2)):
         light = [AS_IT_IS] * 3
         light[which] = extreme
@@ -275,12 +315,19 @@ def test_brightness_contrast_and_saturation_go_from_0_8_to_1_2(which):
 def test_the_crop_of_augment_is_pillows(height, width):
     rows = [*itertools.product(EXTREMES, repeat=4), *some_chances(23)[:, :4].tolist()]
     for picture, (area, ratio, left, top) in zip(itertools.cycle(pictures(height, width)), rows):
-        look = augment(picture[None], chance([area, ratio, left, top, AS_IT_IS, AS_IT_IS, AS_IT_IS, 0.9]))
+        look = augment(
+            picture[None], chance([area, ratio, left, top, AS_IT_IS, AS_IT_IS, AS_IT_IS, 0.9])
+        )
         area, ratio = 0.6 + 0.4 * area, 0.85 * (1.18 / 0.85) ** ratio
-        wide, high = width * min(math.sqrt(area * ratio), 1), height * min(math.sqrt(area / ratio), 1)
+        wide, high = (
+            width * min(math.sqrt(area * ratio), 1),
+            height * min(math.sqrt(area / ratio), 1),
+        )
         x, y = left * (width - wide), top * (height - high)
         box, image = (x, y, x + wide, y + high), Image.fromarray(picture.permute(1, 2, 0).numpy())
-        expected = image.transform((width, height), Image.Transform.EXTENT, box, Image.Resampling.BILINEAR)
+        expected = image.transform(
+            (width, height), Image.Transform.EXTENT, box, Image.Resampling.BILINEAR
+        )
         assert differ(look[0], torch.from_numpy(np.array(expected)).permute(2, 0, 1)) <= 1
 
 
@@ -354,10 +401,14 @@ def test_a_gpu_augments_as_a_cpu_does():
 
 def run(code):
     repository = Path(__file__).parents[1]
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=repository, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=repository, timeout=120
+    )
 
 
-BROKEN_TORCHVISION = "raise RuntimeError('operator torchvision::nms does not exist')"  # as a build for another torch
+BROKEN_TORCHVISION = (
+    "raise RuntimeError('operator torchvision::nms does not exist')"  # as a build for another torch
+)
 
 
 def test_nothing_but_published_weights_needs_torchvision(tmp_path):
@@ -376,4 +427,6 @@ except ValueError as error:
 """)
     assert process.returncode == 0, process.stderr
     [line] = process.stdout.splitlines()
-    assert line.startswith("resnet18 needs torchvision, which cannot be imported (operator torchvision::nms does not exist)")
+    assert line.startswith(
+        "resnet18 needs torchvision, which cannot be imported (operator torchvision::nms does not exist)"
+    )

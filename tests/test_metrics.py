@@ -61,13 +61,17 @@ def random_corpus(seed):
     draw = random.Random(seed)
     words = "the a cat dog on in sat , . 猫 über".split()[: draw.choice([1, 2, 5, 11])]
     longest = draw.choice([1, 3, 7, 23])
-    hypotheses = [draw.choices(words, k=draw.randint(0, longest)) for _ in range(draw.choice([1, 2, 13]))]
+    hypotheses = [
+        draw.choices(words, k=draw.randint(0, longest)) for _ in range(draw.choice([1, 2, 13]))
+    ]
     references = []
     for hypothesis in hypotheses:
         number = 100 if seed % 50 == 7 else draw.randint(1, 5)
         refs = [draw.choices(words + ["new"], k=draw.randint(0, longest)) for _ in range(number)]
         if draw.random() < 0.3:
-            refs = [hypothesis[draw.randint(0, 2) :] + draw.choices(words, k=draw.randint(0, 2))] + refs
+            refs = [
+                hypothesis[draw.randint(0, 2) :] + draw.choices(words, k=draw.randint(0, 2))
+            ] + refs
         if draw.random() < 0.2:
             refs = [draw.choice(refs)] * len(refs)
         references.append(refs)
@@ -77,7 +81,9 @@ def random_corpus(seed):
 def sacrebleu_of(hypotheses, references, n_bootstrap=1, **options):
     """sacrebleu takes strings, and for each column of references one for every hypothesis, or None."""
     width = max(map(len, references))
-    columns = [[" ".join(refs[i]) if i < len(refs) else None for refs in references] for i in range(width)]
+    columns = [
+        [" ".join(refs[i]) if i < len(refs) else None for refs in references] for i in range(width)
+    ]
     metric = sacrebleu.BLEU(tokenize="none", force=True, **options)
     return metric.corpus_score([" ".join(h) for h in hypotheses], columns, n_bootstrap=n_bootstrap)
 
@@ -137,13 +143,20 @@ def test_bleu_by_hand(smooth_method, fractions):
     refs = [list("abxcdyfezzz")]  # all words but g, two bigrams, no trigram
     short = math.exp(1 - 11 / 7)
     geometric = [math.prod(fractions[:n]) ** (1 / n) for n in (1, 2, 3, 4)]
-    for ours in (bleu([hypothesis], [refs], smooth_method), sentence_bleu(hypothesis, refs, smooth_method)):
+    for ours in (
+        bleu([hypothesis], [refs], smooth_method),
+        sentence_bleu(hypothesis, refs, smooth_method),
+    ):
         assert (ours.sys_len, ours.ref_len, ours.bp) == (7, 11, pytest.approx(short))
         assert ours.precisions == pytest.approx([100 * fraction for fraction in fractions])
         assert ours.scores == pytest.approx([100 * short * mean for mean in geometric])
         assert ours.score == ours.scores[-1]
-    assert bleu([list("abcdefg")], [[list("bcd")]], smooth_method).bp == 1, "nothing is won by being longer"
-    assert bleu([["x"] * 7, []], [[["a"] * 7], [["a"]]], smooth_method).scores == [0] * 4, "not even a word is right"
+    assert bleu([list("abcdefg")], [[list("bcd")]], smooth_method).bp == 1, (
+        "nothing is won by being longer"
+    )
+    assert bleu([["x"] * 7, []], [[["a"] * 7], [["a"]]], smooth_method).scores == [0] * 4, (
+        "not even a word is right"
+    )
 
 
 def test_the_random_corpora_reach_every_corner():
@@ -171,15 +184,23 @@ def test_the_random_references_reach_every_corner():
         assert any(len(hypotheses) == 1 for hypotheses, _ in corpora)
         for n in (1, 2, 3):
             assert any(len(h) == n for h, _ in pairs)
-        assert any(h and not any(refs) for h, refs in pairs) and any(not h and not any(refs) for h, refs in pairs)
-        assert any(h and not all(refs) and any(refs) for h, refs in pairs), "some references are empty, some are not"
+        assert any(h and not any(refs) for h, refs in pairs) and any(
+            not h and not any(refs) for h, refs in pairs
+        )
+        assert any(h and not all(refs) and any(refs) for h, refs in pairs), (
+            "some references are empty, some are not"
+        )
         assert any(not h and all(refs) for h, refs in pairs)
         assert {1, 2, 5, 100} <= {len(refs) for _, refs in pairs}
         assert any(len(refs) > 1 and all(ref == refs[0] for ref in refs) for _, refs in pairs)
         assert any(h in refs and len(h) > 3 for h, refs in pairs)
         assert sum(clips_differ(h, refs) for h, refs in pairs) > 50
         lengths = [(len(h), list(map(len, refs))) for h, refs in pairs]
-        ties = [(h - d, h + d) for h, refs in lengths if (d := min(abs(h - ref) for ref in refs)) and {h - d, h + d} <= {*refs}]
+        ties = [
+            (h - d, h + d)
+            for h, refs in lengths
+            if (d := min(abs(h - ref) for ref in refs)) and {h - d, h + d} <= {*refs}
+        ]
         assert len(ties) > 5
 
 
@@ -197,14 +218,19 @@ def test_the_random_references_reach_every_corner():
         ("a b c d", ["a b c", "a b c d e"]),  # a tie: the shorter length counts
         ("a b c d", ["a b c d e", "a b c"]),
         ("a b c d e", ["a b c d e", "a b c d e", "a b c d e"]),
-        ("a b a b a b", ["a b x a b", "b a b a"]),  # the clip is that of one reference, not of all together
+        (
+            "a b a b a b",
+            ["a b x a b", "b a b a"],
+        ),  # the clip is that of one reference, not of all together
         ("A b c d e", ["a b c d e"]),  # capitals count
     ],
 )
 def test_bleu_agrees_with_sacrebleu_on_one_sentence(hypothesis, references, smooth_method):
     corpus = [hypothesis.split()], [[reference.split() for reference in references]]
     assert_agrees(bleu(*corpus, smooth_method), sacrebleu_of(*corpus, smooth_method=smooth_method))
-    theirs = sacrebleu.sentence_bleu(hypothesis, references, smooth_method=smooth_method, tokenize="none")
+    theirs = sacrebleu.sentence_bleu(
+        hypothesis, references, smooth_method=smooth_method, tokenize="none"
+    )
     assert_agrees(sentence_bleu(hypothesis.split(), corpus[1][0], smooth_method), theirs)
 
 
@@ -231,7 +257,9 @@ def test_bleu_refuses_another_smoothing(smooth_method):
 def coco(scorer, hypotheses, references):
     """A scorer of the COCO evaluation takes strings, in dicts: its score, and that of each hypothesis."""
     written = {i: [" ".join(h)] for i, h in enumerate(hypotheses)}
-    return scorer.compute_score({i: [" ".join(ref) for ref in refs] for i, refs in enumerate(references)}, written)
+    return scorer.compute_score(
+        {i: [" ".join(ref) for ref in refs] for i, refs in enumerate(references)}, written
+    )
 
 
 def test_bleu_agrees_with_the_coco_evaluation():
@@ -248,7 +276,9 @@ def test_rouge_l_agrees_with_the_coco_evaluation():
         corpus = random_corpus(seed)
         score, scores = coco(theirs, *corpus)
         ours = rouge_l(*corpus)
-        assert ours.scores == pytest.approx(list(scores), abs=1e-6) and ours.score == pytest.approx(score, abs=1e-6)
+        assert ours.scores == pytest.approx(list(scores), abs=1e-6) and ours.score == pytest.approx(
+            score, abs=1e-6
+        )
 
 
 def test_cider_d_agrees_with_the_coco_evaluation():
@@ -259,7 +289,9 @@ def test_cider_d_agrees_with_the_coco_evaluation():
         ours = cider_d(hypotheses, references)
         if any(any(refs) for refs in references):
             score, scores = coco(theirs, hypotheses, references)
-            assert ours.scores == pytest.approx(list(scores), abs=1e-6) and ours.score == pytest.approx(score, abs=1e-6)
+            assert ours.scores == pytest.approx(
+                list(scores), abs=1e-6
+            ) and ours.score == pytest.approx(score, abs=1e-6)
             above_0 += ours.score > 0.01
         else:  # theirs raises
             assert ours == (0, [0] * len(hypotheses))
@@ -272,7 +304,9 @@ def test_rouge_l_by_hand():
         (1 + 1.44) * 3 / 4 * 3 / 5 / (3 / 5 + 1.44 * 3 / 4)
     )
     of_two = rouge_l([list("abcd")], [[list("abcdefgh"), list("a")]]).score
-    assert of_two == pytest.approx(1), "all of the hypothesis is in the first, all of the second in the hypothesis"
+    assert of_two == pytest.approx(1), (
+        "all of the hypothesis is in the first, all of the second in the hypothesis"
+    )
     assert rouge_l([["b", "a"]], [[["a", "b"]]]).score == pytest.approx(1 / 2), "the order counts"
     assert rouge_l([[], [], ["a"]], [[[]], [["a"]], [[]]]).scores == [pytest.approx(1), 0, 0]
 
@@ -284,10 +318,14 @@ def subsequences(tokens):
 def test_rouge_l_by_brute_force():
     draw = random.Random(0)
     for _ in range(200):
-        hypothesis, *refs = (draw.choices("abcd", k=draw.randint(1, 7)) for _ in range(draw.randint(2, 4)))
+        hypothesis, *refs = (
+            draw.choices("abcd", k=draw.randint(1, 7)) for _ in range(draw.randint(2, 4))
+        )
         common = [max(map(len, subsequences(hypothesis) & subsequences(ref))) for ref in refs]
         p, r = max(common) / len(hypothesis), max(lcs / len(ref) for lcs, ref in zip(common, refs))
-        assert rouge_l([hypothesis], [refs]).score == pytest.approx(p and (1 + 1.44) * p * r / (r + 1.44 * p))
+        assert rouge_l([hypothesis], [refs]).score == pytest.approx(
+            p and (1 + 1.44) * p * r / (r + 1.44 * p)
+        )
 
 
 def all_ngrams(tokens, n):
@@ -306,19 +344,31 @@ def slow_cider_d(hypothesis, refs, counts, documents):
             g = []
             for tokens in (hypothesis, ref):
                 ngrams = all_ngrams(tokens, n)
-                g.append({w: ngrams.count(w) * math.log(documents / max(1, counts.get(w, 0))) for w in ngrams})
+                g.append(
+                    {
+                        w: ngrams.count(w) * math.log(documents / max(1, counts.get(w, 0)))
+                        for w in ngrams
+                    }
+                )
             norms = [math.sqrt(sum(value**2 for value in values.values())) for values in g]
             bigrams = [max(len(tokens) - 1, 0) for tokens in (hypothesis, ref)]
             if all(norms):
                 dot = sum(min(g[0][w], g[1][w]) * g[1][w] for w in g[0].keys() & g[1].keys())
-                total += dot / math.prod(norms) * math.exp(-((bigrams[0] - bigrams[1]) ** 2) / (2 * 6**2)) / 4
+                total += (
+                    dot
+                    / math.prod(norms)
+                    * math.exp(-((bigrams[0] - bigrams[1]) ** 2) / (2 * 6**2))
+                    / 4
+                )
     return 10 * total / len(refs)
 
 
 def test_document_frequencies_by_hand():
     counts, documents = document_frequencies([[["a", "a", "cat"], ["a", "dog"]], [["a"]], [[]]])
     assert documents == 3
-    assert [counts[tuple(words.split())] for words in ("a", "dog", "a cat", "a a cat", "cat dog")] == [2, 1, 1, 1, 0]
+    assert [
+        counts[tuple(words.split())] for words in ("a", "dog", "a cat", "a a cat", "cat dog")
+    ] == [2, 1, 1, 1, 0]
 
 
 def test_document_frequencies_by_brute_force():
@@ -327,7 +377,9 @@ def test_document_frequencies_by_brute_force():
         counts, documents = document_frequencies(references)
         inside = [set().union(*map(ngram_set, refs)) for refs in references]
         assert documents == len(references)
-        assert counts == {ngram: sum(ngram in ngrams for ngrams in inside) for ngram in set().union(*inside)}
+        assert counts == {
+            ngram: sum(ngram in ngrams for ngrams in inside) for ngram in set().union(*inside)
+        }
 
 
 def test_cider_d_takes_the_frequencies_of_other_pictures():
@@ -337,11 +389,16 @@ def test_cider_d_takes_the_frequencies_of_other_pictures():
         if seed % 50 == 7:
             references = [refs[:5] for refs in references]
         others = random_corpus(seed + 1000)[1] + random_corpus(seed + 2000)[1]
-        own, given = cider_d(hypotheses, references), cider_d(hypotheses, references, document_frequencies(others))
+        own, given = (
+            cider_d(hypotheses, references),
+            cider_d(hypotheses, references, document_frequencies(others)),
+        )
         assert cider_d(hypotheses, references, document_frequencies(references)) == own
         for corpus, ours in ((references, own), (others, given)):
             frequencies = document_frequencies(corpus)
-            expected = [slow_cider_d(h, refs, *frequencies) for h, refs in zip(hypotheses, references)]
+            expected = [
+                slow_cider_d(h, refs, *frequencies) for h, refs in zip(hypotheses, references)
+            ]
             assert ours.scores == pytest.approx(expected, abs=1e-9)
             assert ours.score == pytest.approx(sum(expected) / len(expected), abs=1e-9)
         differ += any(abs(a - b) > 0.01 for a, b in zip(own.scores, given.scores))
@@ -349,12 +406,19 @@ def test_cider_d_takes_the_frequencies_of_other_pictures():
 
 
 def test_cider_d_by_hand():
-    frequencies = DocumentFrequencies(Counter({("a",): 8, ("cat",): 2, ("dog",): 4}), 8)  # log 1, log 4, log 2
+    frequencies = DocumentFrequencies(
+        Counter({("a",): 8, ("cat",): 2, ("dog",): 4}), 8
+    )  # log 1, log 4, log 2
     score = cider_d([["a", "cat", "dog"]], [[["a", "cat"]]], frequencies).score
-    unigrams, bigrams = math.log(4) / math.hypot(math.log(4), math.log(2)), 1 / math.sqrt(2)  # that both are of no document
+    unigrams, bigrams = (
+        math.log(4) / math.hypot(math.log(4), math.log(2)),
+        1 / math.sqrt(2),
+    )  # that both are of no document
     assert score == pytest.approx(10 * (unigrams + bigrams) / 4 * math.exp(-1 / 72))
     for picture in (random_corpus(seed) for seed in range(50)):
-        assert cider_d(picture[0][:1], picture[1][:1]) == (0, [0]), "of a single picture nothing is rare"
+        assert cider_d(picture[0][:1], picture[1][:1]) == (0, [0]), (
+            "of a single picture nothing is rare"
+        )
     assert cider_d([["a"]] * 2, [[["a"]]] * 2) == (0, [0, 0]), "nor is what is in all of them"
 
 
@@ -365,10 +429,15 @@ def test_the_order_of_references_and_of_pairs_does_not_matter():
         shuffle, pairs = random.Random(seed).sample, list(range(len(hypotheses)))
         moved_pairs = shuffle(pairs, len(pairs))
         moved += moved_pairs != pairs
-        shuffled = [hypotheses[i] for i in moved_pairs], [shuffle(references[i], len(references[i])) for i in moved_pairs]
+        shuffled = (
+            [hypotheses[i] for i in moved_pairs],
+            [shuffle(references[i], len(references[i])) for i in moved_pairs],
+        )
         for smooth_method in (*SMOOTHINGS, "coco"):
             assert bleu(*shuffled, smooth_method) == bleu(hypotheses, references, smooth_method)
-        assert sentence_bleu(shuffled[0][0], shuffled[1][0]) == sentence_bleu(shuffled[0][0], references[moved_pairs[0]])
+        assert sentence_bleu(shuffled[0][0], shuffled[1][0]) == sentence_bleu(
+            shuffled[0][0], references[moved_pairs[0]]
+        )
         for metric in (rouge_l, cider_d):
             before, after = metric(hypotheses, references), metric(*shuffled)
             assert after.score == pytest.approx(before.score, abs=1e-9)
@@ -379,12 +448,17 @@ def test_the_order_of_references_and_of_pairs_does_not_matter():
 def test_what_equals_one_of_its_references_is_perfect():
     draw = random.Random(0)
     for _ in range(50):
-        numbers = [[draw.choices(range(53), k=draw.randint(4, 23)) for _ in range(draw.randint(1, 5))] for _ in range(7)]
+        numbers = [
+            [draw.choices(range(53), k=draw.randint(4, 23)) for _ in range(draw.randint(1, 5))]
+            for _ in range(7)
+        ]
         references = [[list(map(str, ref)) for ref in refs] for refs in numbers]
         hypotheses = list(map(draw.choice, references))
         for smooth_method in (*SMOOTHINGS, "coco"):
             assert bleu(hypotheses, references, smooth_method).scores == pytest.approx([100] * 4)
-            assert sentence_bleu(hypotheses[0], references[0], smooth_method).scores == pytest.approx([100] * 4)
+            assert sentence_bleu(
+                hypotheses[0], references[0], smooth_method
+            ).scores == pytest.approx([100] * 4)
         assert rouge_l(hypotheses, references).scores == pytest.approx([1] * 7)
         alone = cider_d(hypotheses, [[h] for h in hypotheses]).scores
         assert alone == pytest.approx([10] * 7)
@@ -394,10 +468,15 @@ def test_tuples_are_as_good_as_lists_and_nothing_is_changed():
     for seed in range(20):
         hypotheses, references = corpus = random_corpus(seed)
         before = deepcopy(corpus)
-        tuples = tuple(map(tuple, hypotheses)), tuple(tuple(map(tuple, refs)) for refs in references)
+        tuples = (
+            tuple(map(tuple, hypotheses)),
+            tuple(tuple(map(tuple, refs)) for refs in references),
+        )
         for smooth_method in (*SMOOTHINGS, "coco"):
             assert bleu(*tuples, smooth_method) == bleu(*corpus, smooth_method)
-        assert sentence_bleu(tuples[0][0], tuples[1][0]) == sentence_bleu(hypotheses[0], references[0])
+        assert sentence_bleu(tuples[0][0], tuples[1][0]) == sentence_bleu(
+            hypotheses[0], references[0]
+        )
         assert rouge_l(*tuples) == rouge_l(*corpus)
         frequencies = document_frequencies(random_corpus(seed + 1)[1])
         kept = deepcopy(frequencies)
@@ -419,19 +498,33 @@ def test_the_statistics_of_bleu_add_up():
         hypotheses, references = random_corpus(seed)
         statistics, whole = bleu_statistics(hypotheses, references), bleu(hypotheses, references)
         assert statistics.shape == (len(hypotheses), 10)
-        assert statistics.sum(0).tolist() == [whole.sys_len, whole.ref_len, *whole.counts, *whole.totals]
+        assert statistics.sum(0).tolist() == [
+            whole.sys_len,
+            whole.ref_len,
+            *whole.counts,
+            *whole.totals,
+        ]
         one = sentence_bleu(hypotheses[-1], references[-1])
         assert statistics[-1].tolist() == [one.sys_len, one.ref_len, *one.counts, *one.totals]
 
 
 def test_the_statistics_of_bleu_by_brute_force():
     refs = [["a"] * length for length in (5, 2, 8, 3)]
-    assert [bleu_statistics([["a"] * length], [refs])[0, 1].item() for length in (1, 4, 7)] == [2, 3, 8]
+    assert [bleu_statistics([["a"] * length], [refs])[0, 1].item() for length in (1, 4, 7)] == [
+        2,
+        3,
+        8,
+    ]
     for seed in range(60):
         hypotheses, references = random_corpus(seed)
-        for numbers, hypothesis, refs in zip(bleu_statistics(hypotheses, references).tolist(), hypotheses, references):
+        for numbers, hypothesis, refs in zip(
+            bleu_statistics(hypotheses, references).tolist(), hypotheses, references
+        ):
             length = len(hypothesis)
-            assert numbers[:2] == [length, min(map(len, refs), key=lambda other: (abs(other - length), other))]
+            assert numbers[:2] == [
+                length,
+                min(map(len, refs), key=lambda other: (abs(other - length), other)),
+            ]
             for n in (1, 2, 3, 4):
                 most = Counter()
                 for ref in refs:
@@ -444,8 +537,13 @@ def decent_corpus(count):
     """Hypotheses of 8 to 13 words, of which most are right, with two references each."""
     draw = random.Random(count)
     words = [f"w{i}" for i in range(50)]
-    references = [[draw.choices(words, k=draw.randint(8, 13)) for _ in range(2)] for _ in range(count)]
-    hypotheses = [[word if draw.random() < 0.8 else draw.choice(words) for word in refs[0]] for refs in references]
+    references = [
+        [draw.choices(words, k=draw.randint(8, 13)) for _ in range(2)] for _ in range(count)
+    ]
+    hypotheses = [
+        [word if draw.random() < 0.8 else draw.choice(words) for word in refs[0]]
+        for refs in references
+    ]
     return hypotheses, references
 
 
@@ -456,7 +554,9 @@ def test_the_confidence_of_bleu_is_sacrebleus(count, monkeypatch):
     theirs = sacrebleu_of(hypotheses, references, n_bootstrap=1000)
     for interval in (caption_scores(hypotheses, references)["BLEU-4"],
                      (0, *bootstrap(bleu_statistics(hypotheses, references), score_of))):  # fmt: skip
-        assert (interval[2] - interval[1]) / 2 == pytest.approx(theirs._ci, abs=1e-4)  # of 100; theirs are of float32
+        assert (interval[2] - interval[1]) / 2 == pytest.approx(
+            theirs._ci, abs=1e-4
+        )  # of 100; theirs are of float32
     assert (theirs._ci > 1) == (count > 1)
 
 
@@ -471,12 +571,16 @@ def test_an_interval_is_that_of_resampled_examples_scored_anew():
     draw = np.random.default_rng(7)
     drawn = [draw.integers(23, size=23) for _ in range(1000)]
     statistics = bleu_statistics(hypotheses, references)
-    scores = sorted(bleu([hypotheses[i] for i in some], [references[i] for i in some]).score for some in drawn)
+    scores = sorted(
+        bleu([hypotheses[i] for i in some], [references[i] for i in some]).score for some in drawn
+    )
     assert bootstrap(statistics, score_of, seed=7) == pytest.approx((scores[25], scores[974]))
     values = rouge_l(hypotheses, references).scores
     means = sorted(sum(values[i] for i in some) / 23 for some in drawn)
     assert bootstrap(values, seed=7) == pytest.approx((means[25], means[974]))
-    assert scores[24] < scores[25] < scores[26] and means[973] < means[974] < means[975], "the places can be told apart"
+    assert scores[24] < scores[25] < scores[26] and means[973] < means[974] < means[975], (
+        "the places can be told apart"
+    )
 
 
 def test_the_interval_is_cut_from_a_thousand_scores_of_sums():
@@ -502,7 +606,11 @@ def test_the_interval_of_a_mean_is_near_the_normal_one():
         low, high = bootstrap(values)
         assert low == pytest.approx(values.mean() - half, abs=0.15 * half)
         assert high == pytest.approx(values.mean() + half, abs=0.15 * half)
-        assert bootstrap(values.tolist()) == bootstrap(tuple(values.tolist())) == pytest.approx((low, high))
+        assert (
+            bootstrap(values.tolist())
+            == bootstrap(tuple(values.tolist()))
+            == pytest.approx((low, high))
+        )
 
 
 def test_of_many_intervals_95_in_100_hold_the_true_mean():
@@ -511,7 +619,9 @@ def test_of_many_intervals_95_in_100_hold_the_true_mean():
     for seed in range(trials):
         low, high = bootstrap(draw.normal(1, 3, 60), seed=seed)
         below, above = below + (high < 1), above + (low > 1)
-    assert 0.02 * trials < below + above < 0.09 * trials  # 0.05 give or take 0.013, and a little more, for 60 are few
+    assert (
+        0.02 * trials < below + above < 0.09 * trials
+    )  # 0.05 give or take 0.013, and a little more, for 60 are few
     assert min(below, above) > 0.006 * trials, "missed on both sides"
 
 
@@ -533,12 +643,20 @@ def test_there_is_no_interval_without_examples():
 def test_caption_scores_are_those_of_the_single_functions():
     hypotheses, references = decent_corpus(41)
     found = caption_scores(hypotheses, references)
-    expected = {f"BLEU-{n}": score for n, score in enumerate(bleu(hypotheses, references).scores, 1)}
-    expected |= {"ROUGE-L": rouge_l(hypotheses, references).score, "CIDEr-D": cider_d(hypotheses, references).score}
+    expected = {
+        f"BLEU-{n}": score for n, score in enumerate(bleu(hypotheses, references).scores, 1)
+    }
+    expected |= {
+        "ROUGE-L": rouge_l(hypotheses, references).score,
+        "CIDEr-D": cider_d(hypotheses, references).score,
+    }
     assert {name: score for name, (score, _, _) in found.items()} == pytest.approx(expected)
     assert list(found) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr-D"]
     assert all(low < score < high for score, low, high in found.values())
-    assert 40 < found["BLEU-4"].score < 90 and len({round(score, 3) for score, _, _ in found.values()}) == 6
+    assert (
+        40 < found["BLEU-4"].score < 90
+        and len({round(score, 3) for score, _, _ in found.values()}) == 6
+    )
     for name, metric in (("ROUGE-L", rouge_l), ("CIDEr-D", cider_d)):
         assert found[name][1:] == bootstrap(metric(hypotheses, references).scores)
     of_order_2 = bootstrap(bleu_statistics(hypotheses, references), lambda s: sacrebleu.BLEU.compute_bleu(
@@ -548,7 +666,13 @@ def test_caption_scores_are_those_of_the_single_functions():
 
 def test_exact_match():
     hypotheses = [["a", "cat"], ["a", "dog"], [], ["a"], ["cat", "a"]]
-    references = [[["the", "cat"], ["a", "cat"]], [["a"], ["dog"]], [["a"], []], [["a", "a"]], [["a", "cat"]]]
+    references = [
+        [["the", "cat"], ["a", "cat"]],
+        [["a"], ["dog"]],
+        [["a"], []],
+        [["a", "a"]],
+        [["a", "cat"]],
+    ]
     assert exact_match(hypotheses, references) == 2 / 5
     assert exact_match([("a", "cat")], [[["a", "cat"]]]) == 1
     assert exact_match([], []) == 0
@@ -560,16 +684,46 @@ def test_exact_match():
     [
         ([["a"], ["b"]], [[["a"]]], ValueError, "2 hypotheses but references for 1"),
         ([["a"]], [[["a"]], [["b"]]], ValueError, "1 hypotheses but references for 2"),
-        ([["a"], ["b"], ["c"]], [[["a"]], [["b"]], []], ValueError, "hypothesis 2 has no reference"),
-        ([["a"], "b c"], [[["a"]], [["b", "c"]]], TypeError, "hypothesis 1 is a string, 'b c'; a list of tokens"),
+        (
+            [["a"], ["b"], ["c"]],
+            [[["a"]], [["b"]], []],
+            ValueError,
+            "hypothesis 2 has no reference",
+        ),
+        (
+            [["a"], "b c"],
+            [[["a"]], [["b", "c"]]],
+            TypeError,
+            "hypothesis 1 is a string, 'b c'; a list of tokens",
+        ),
         ("b c", [[["b"]]] * 3, TypeError, "hypothesis 0 is a string, 'b c'; a list of tokens"),
-        (["b", "c"], [[["b", "c"]]], TypeError, "hypothesis 0 is a string, 'b'"),  # one, not a list of them
-        ([["a"], ["b"]], [[["a"]], "b"], TypeError, "references of hypothesis 1 must be a list of lists"),
+        (
+            ["b", "c"],
+            [[["b", "c"]]],
+            TypeError,
+            "hypothesis 0 is a string, 'b'",
+        ),  # one, not a list of them
+        (
+            [["a"], ["b"]],
+            [[["a"]], "b"],
+            TypeError,
+            "references of hypothesis 1 must be a list of lists",
+        ),
         ([["a"]], "a", TypeError, "the references are a string"),
         ([["a"]], [""], TypeError, "references of hypothesis 0 must be a list of lists"),
-        ([["a"], ["b", "c"]], [[["a"]], ["b", "c"]], TypeError, "hypothesis 1 "),  # one reference, not a list of them
+        (
+            [["a"], ["b", "c"]],
+            [[["a"]], ["b", "c"]],
+            TypeError,
+            "hypothesis 1 ",
+        ),  # one reference, not a list of them
         ([["a"], ["b", "c"]], [[["a"]], [["b", "c"], "b c"]], TypeError, "hypothesis 1 "),
-        ([[["a"]], [["b", "c"], ["d"]]], [["a"], ["b"]], TypeError, "hypothesis 0 .* the hypotheses come first"),
+        (
+            [[["a"]], [["b", "c"], ["d"]]],
+            [["a"], ["b"]],
+            TypeError,
+            "hypothesis 0 .* the hypotheses come first",
+        ),
         ([[], [("a",)]], [["a"], ["b"]], TypeError, "hypothesis 1 .* the hypotheses come first"),
     ],
 )
@@ -606,12 +760,20 @@ def test_truth_of_captions_by_hand():
     judged = [  # the number of a scene, a caption, and what is wrong in it
         (7, "a small blue umbrella left of a big blue telephone", []),
         (1, "a small white cat in the middle", []),
-        (10, "from left to right: a small blue sun, a big orange horse and a big black cloud", ["noun"]),
+        (
+            10,
+            "from left to right: a small blue sun, a big orange horse and a big black cloud",
+            ["noun"],
+        ),
         (3, "a small purple monkey on the left", ["place"]),
         (4, "a big blue airplane in the bottom left corner", ["colour", "size"]),
         (2, "a snowman", ["grammar"]),
         (9, "a big green mouse is left of a small white clover", ["place"]),
-        (5, "from top to bottom: a big white wheel, a big yellow heart and a small white wheel", []),
+        (
+            5,
+            "from top to bottom: a big white wheel, a big yellow heart and a small white wheel",
+            [],
+        ),
         (6, "tower tower tower", ["grammar"]),
         (8, "", ["grammar"]),
         (0, "two big white pencils", []),
@@ -621,7 +783,9 @@ def test_truth_of_captions_by_hand():
     fractions, faults = judge_captions([tokenize(sentence) for _, sentence, _ in judged], scenes)
     assert fractions == pytest.approx([100 / 5, 200 / 3, 100 / 3, 400 / 11])
     assert faults == Counter(fault for _, _, wrong in judged for fault in wrong)
-    assert judge_captions([tuple(tokenize(sentence)) for _, sentence, _ in judged], tuple(scenes)) == (fractions, faults)
+    assert judge_captions(
+        [tuple(tokenize(sentence)) for _, sentence, _ in judged], tuple(scenes)
+    ) == (fractions, faults)
 
 
 def test_truth_of_true_captions_of_others_and_of_none():
@@ -629,8 +793,13 @@ def test_truth_of_true_captions_of_others_and_of_none():
     for which in range(5):
         written = [tokenize(captions(scene)[which]) for scene in scenes]
         assert judge_captions(written, scenes) == ([100] * 4, {})
-        assert judge_captions(written[1:] + written[:1], scenes).fractions == [0] * 4  # no two neighbours are alike
-    assert judge_captions(written[1:4], scenes[1:4]) == ([100, 0, 0, 100], {})  # scenes of one thing only
+        assert (
+            judge_captions(written[1:] + written[:1], scenes).fractions == [0] * 4
+        )  # no two neighbours are alike
+    assert judge_captions(written[1:4], scenes[1:4]) == (
+        [100, 0, 0, 100],
+        {},
+    )  # scenes of one thing only
     assert judge_captions([], []) == ([0] * 4, {})
 
 
@@ -639,7 +808,11 @@ def test_truth_of_true_captions_of_others_and_of_none():
     [
         ([["a", "cat"]], ValueError, "1 captions but 2 scenes"),
         ([["a", "cat"]] * 3, ValueError, "3 captions but 2 scenes"),
-        ([["a", "cat"], "a small yellow snowman on the right"], TypeError, "hypothesis 1 .*'a small yellow snowman"),
+        (
+            [["a", "cat"], "a small yellow snowman on the right"],
+            TypeError,
+            "hypothesis 1 .*'a small yellow snowman",
+        ),
     ],
 )
 def test_truth_refuses_what_does_not_fit(written, error, words):
@@ -653,7 +826,9 @@ def random_labels(seed):
     objects, labels = random.Random(seed).choice([(1, 5), (2, 3), (17, 7), (101, 13)])
     fraction = torch.rand(labels, generator=generator)
     fraction[2] = 0.02
-    true, predicted = (torch.rand(objects, labels, generator=generator) < fraction for _ in range(2))
+    true, predicted = (
+        torch.rand(objects, labels, generator=generator) < fraction for _ in range(2)
+    )
     true[:, 0], predicted[:, 1] = False, False
     return predicted, true
 
@@ -666,9 +841,14 @@ def test_label_scores_agree_with_scikit_learn(average):
         theirs = sklearn.metrics.precision_recall_fscore_support(
             true.numpy(), predicted.numpy(), average=average, zero_division=0
         )[:3]
-        accuracy = [sklearn.metrics.accuracy_score(t.numpy(), p.numpy()) for t, p in zip(true.T, predicted.T)]
+        accuracy = [
+            sklearn.metrics.accuracy_score(t.numpy(), p.numpy())
+            for t, p in zip(true.T, predicted.T)
+        ]
         if average == "micro":
-            accuracy = sklearn.metrics.accuracy_score(true.flatten().numpy(), predicted.flatten().numpy())
+            accuracy = sklearn.metrics.accuracy_score(
+                true.flatten().numpy(), predicted.flatten().numpy()
+            )
         for score, expected in zip(ours, (accuracy, *theirs)):
             assert_close(score, torch.tensor(expected, dtype=torch.float32))
 
@@ -690,8 +870,14 @@ def test_attention_inside_a_box_is_that_of_its_pixels():
         h, w, scale = (int(torch.randint(1, 7, ())) for _ in range(3))
         size = h * w * scale
         weights = torch.rand(h, w).flatten().softmax(0).view(h, w)
-        pixels = weights.repeat_interleave(size // h, 0).repeat_interleave(size // w, 1) / (size // h) / (size // w)
-        (left, right), (top, bottom) = (sorted(torch.randint(size + 1, (2,)).tolist()) for _ in range(2))
+        pixels = (
+            weights.repeat_interleave(size // h, 0).repeat_interleave(size // w, 1)
+            / (size // h)
+            / (size // w)
+        )
+        (left, right), (top, bottom) = (
+            sorted(torch.randint(size + 1, (2,)).tolist()) for _ in range(2)
+        )
         inside, area = attention_in_box(weights, (left, top, right, bottom), size)
         assert inside == pytest.approx(pixels[top:bottom, left:right].sum().item(), abs=1e-6)
         assert area == pytest.approx((bottom - top) * (right - left) / size**2, abs=1e-6)
@@ -701,7 +887,12 @@ def test_label_scores_by_hand():
     predicted = torch.tensor([[1, 0], [1, 0], [1, 0], [0, 0]]).bool()
     true = torch.tensor([[1, 1], [0, 0], [0, 0], [1, 0]]).bool()
     scores = label_scores(predicted, true)
-    assert [s.tolist() for s in scores] == [[0.25, 0.75], [pytest.approx(1 / 3), 0], [0.5, 0], [pytest.approx(0.4), 0]]
+    assert [s.tolist() for s in scores] == [
+        [0.25, 0.75],
+        [pytest.approx(1 / 3), 0],
+        [0.5, 0],
+        [pytest.approx(0.4), 0],
+    ]
     micro = label_scores(predicted, true, "micro")
     assert [s.item() for s in micro] == pytest.approx([4 / 8, 1 / 3, 1 / 3, 1 / 3])
     never_there = label_scores(torch.tensor([[True, False]]), torch.tensor([[False, False]]))
@@ -741,11 +932,23 @@ def test_confusion_matrix_agrees_with_scikit_learn(dtype):
     for seed in range(50):
         draw = random.Random(seed)
         classes, objects = draw.choice([2, 7, 23]), draw.choice([1, 3, 101])
-        true = torch.tensor(draw.choices(range(draw.randint(1, classes)), k=objects), dtype=dtype)  # the last may be absent
+        true = torch.tensor(
+            draw.choices(range(draw.randint(1, classes)), k=objects), dtype=dtype
+        )  # the last may be absent
         predicted = torch.tensor(draw.choices(range(classes), k=objects), dtype=dtype)
-        expected = sklearn.metrics.confusion_matrix(true.numpy(), predicted.numpy(), labels=range(classes))
-        assert_close(confusion_matrix(predicted, true, classes), torch.from_numpy(expected).long(), rtol=0, atol=0)
-    assert confusion_matrix(torch.tensor([1]), torch.tensor([0]), 2).tolist() == [[0, 1], [0, 0]]  # rows are the true ones
+        expected = sklearn.metrics.confusion_matrix(
+            true.numpy(), predicted.numpy(), labels=range(classes)
+        )
+        assert_close(
+            confusion_matrix(predicted, true, classes),
+            torch.from_numpy(expected).long(),
+            rtol=0,
+            atol=0,
+        )
+    assert confusion_matrix(torch.tensor([1]), torch.tensor([0]), 2).tolist() == [
+        [0, 1],
+        [0, 0],
+    ]  # rows are the true ones
     assert confusion_matrix(true[:0], true[:0], 3).tolist() == [[0] * 3] * 3
 
 
@@ -769,10 +972,18 @@ def test_confusion_matrix_refuses_what_does_not_fit(predicted, true, words):
     "hypothesis, reference, right",
     [
         ("a red star and a blue cat", "a red star left of a blue cat", [True, True]),
-        ("a blue star and a red cat", "a red star and a blue cat", [False, False]),  # changed places
+        (
+            "a blue star and a red cat",
+            "a red star and a blue cat",
+            [False, False],
+        ),  # changed places
         ("a red star and a cat", "a red star and a blue cat", [True, False]),
         ("a blue cat", "a red star and a blue cat", [False, False]),
-        ("a scarlet star , red , red and blue", "a red star", [True]),  # another word for it; too many
+        (
+            "a scarlet star , red , red and blue",
+            "a red star",
+            [True],
+        ),  # another word for it; too many
         ("a blue blue star", "a red star and a blue cat", [False, True]),
         ("red blue", "a star", []),
         ("", "a red star", [False]),
@@ -781,12 +992,23 @@ def test_confusion_matrix_refuses_what_does_not_fit(predicted, true, words):
 )
 def test_words_right_by_hand(hypothesis, reference, right):
     meaning = {"red": "red", "scarlet": "red", "blue": "blue"}.get
-    assert aligned_accuracy([hypothesis.split()], [[reference.split(), ["blue"] * 5]], meaning) == right
+    assert (
+        aligned_accuracy([hypothesis.split()], [[reference.split(), ["blue"] * 5]], meaning)
+        == right
+    )
 
 
 def test_words_right_are_those_of_all_sentences_in_order():
-    hypotheses, references = [["red"], [], ["blue", "red"]], [[["red"]], [["blue"]], [["blue", "blue"]]]
-    assert aligned_accuracy(hypotheses, references, {"red": "red", "blue": "blue"}.get) == [True, False, True, False]
+    hypotheses, references = (
+        [["red"], [], ["blue", "red"]],
+        [[["red"]], [["blue"]], [["blue", "blue"]]],
+    )
+    assert aligned_accuracy(hypotheses, references, {"red": "red", "blue": "blue"}.get) == [
+        True,
+        False,
+        True,
+        False,
+    ]
     assert aligned_accuracy([], [], str) == []
     with pytest.raises(ValueError):
         aligned_accuracy([["red"]], [], str)

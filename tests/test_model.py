@@ -185,12 +185,22 @@ def test_the_default_config_is_a_captioner_of_64_pixels():
         V,
         256,
     )
-    assert (model.modality_dropout, model.label_smoothing, model.teacher_forcing_ratio) == (0.0, 0.0, 1.0)
+    assert (model.modality_dropout, model.label_smoothing, model.teacher_forcing_ratio) == (
+        0.0,
+        0.0,
+        1.0,
+    )
 
 
 def test_settings_of_the_loss_reach_the_model():
-    model = build_model(captioner(modality_dropout=0.3, label_smoothing=0.1, teacher_forcing_ratio=0.7))
-    assert (model.modality_dropout, model.label_smoothing, model.teacher_forcing_ratio) == (0.3, 0.1, 0.7)
+    model = build_model(
+        captioner(modality_dropout=0.3, label_smoothing=0.1, teacher_forcing_ratio=0.7)
+    )
+    assert (model.modality_dropout, model.label_smoothing, model.teacher_forcing_ratio) == (
+        0.3,
+        0.1,
+        0.7,
+    )
 
 
 WORDS_ENCODER = {"name": "lstm", "vocab_size": 29, "hidden_size": 13}
@@ -841,7 +851,9 @@ def test_learns_a_few_translations_by_heart(part):
 def test_learns_by_heart_what_only_the_pictures_tell(part):
     data = SceneTranslation("train", 0, size=32)
     alone = [scene for scene in map(Scene, range(400)) if len(scene.objects) == 1]
-    data.tell([scene for scene in alone if scene.objects[0].noun in ("star", "cat", "sun")], size=32)
+    data.tell(
+        [scene for scene in alone if scene.objects[0].noun in ("star", "cat", "sun")], size=32
+    )
     data.columns["source"] = [tokenize(mask_colours(name_object(scene))) for scene in data.scenes]
     data.references = [[tokenize(name_object(scene, 2, "de"))] for scene in data.scenes]
     sources = data.columns["source"]

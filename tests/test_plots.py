@@ -69,7 +69,11 @@ def test_chinese_without_a_font_is_printed_and_never_drawn_as_boxes(monkeypatch,
 
 
 def test_learning_curves_show_both_losses(tmp_path):
-    entries = [{"step": 1, "loss": 3.0}, {"step": 5, "loss": 2.0}, {"step": 5, "validation_loss": 2.5}]
+    entries = [
+        {"step": 1, "loss": 3.0},
+        {"step": 5, "loss": 2.0},
+        {"step": 5, "validation_loss": 2.5},
+    ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, entries)))
     axis = learning_curves(tmp_path / "metrics.jsonl").axes[0]
     training, validation = axis.lines
@@ -89,13 +93,17 @@ def test_an_attention_sheet_is_lit_where_the_weights_are():
     for picture, (row, column) in zip(lit, places):
         y, x = divmod(int(picture[..., 0].argmax()), 64)
         assert (y // 8, x // 8) == (row, column) and picture.max() == pytest.approx(1)
-        assert picture[(8 * row + 36) % 64, (8 * column + 36) % 64].max() < 0.4  # half a picture away
+        assert (
+            picture[(8 * row + 36) % 64, (8 * column + 36) % 64].max() < 0.4
+        )  # half a picture away
 
 
 @pytest.mark.parametrize("lengths", [[3], [7, 8], [16, 1, 9]])
 def test_nothing_of_an_attention_sheet_is_cut_off(lengths):
     captions = [["lightning"] * n for n in lengths]
-    figure = attention_sheet(pictures(len(lengths)), captions, [torch.rand(n, 5, 5) for n in lengths])
+    figure = attention_sheet(
+        pictures(len(lengths)), captions, [torch.rand(n, 5, 5) for n in lengths]
+    )
     figure.canvas.draw()
     boxes = [text.get_window_extent() for text in figure.texts if text.get_text()]
     boxes += [axis.images[0].get_window_extent() for axis in figure.axes]
@@ -121,18 +129,34 @@ def test_an_alignment_sheet_is_dark_where_a_word_looked():
     assert [text.get_text() for text in figure.texts] == ["a title"]
     width, height = canvas.get_width_height()
     drawn = torch.frombuffer(canvas.buffer_rgba(), dtype=torch.uint8).view(height, width, 4)[..., 0]
-    x, y = ([label.get_window_extent() for label in labels] for labels in (axis.get_xticklabels(), axis.get_yticklabels()))
-    below_and_beside = [[drawn[height - int((r.y0 + r.y1) / 2), int((c.x0 + c.x1) / 2)].item() for c in x] for r in y]  # (T, S)
+    x, y = (
+        [label.get_window_extent() for label in labels]
+        for labels in (axis.get_xticklabels(), axis.get_yticklabels())
+    )
+    below_and_beside = [
+        [drawn[height - int((r.y0 + r.y1) / 2), int((c.x0 + c.x1) / 2)].item() for c in x]
+        for r in y
+    ]  # (T, S)
     assert [row.index(min(row)) for row in below_and_beside] == looked
     darkest = [min(row) for row in below_and_beside]
     assert darkest[0] == 0 and darkest == sorted(darkest) and len(set(darkest)) == 5
     assert all(shade > 250 for row in below_and_beside for shade in sorted(row)[1:])
 
 
-@pytest.mark.parametrize("sizes, title", [([(3, 2)], "one"), ([(11, 13), (2, 3), (17, 1)], "one"), ([(5, 7), (1, 1)], "")])
+@pytest.mark.parametrize(
+    "sizes, title",
+    [([(3, 2)], "one"), ([(11, 13), (2, 3), (17, 1)], "one"), ([(5, 7), (1, 1)], "")],
+)
 def test_nothing_of_an_alignment_sheet_is_cut_off(sizes, title):
-    sources, translations = ([["schwimmwesten", *["lightning"] * (size[k] - 1)] for size in sizes] for k in (1, 0))
-    figure = alignment_sheet(sources, translations, [torch.rand(size) for size in sizes], [title] * len(sizes) if title else ())
+    sources, translations = (
+        [["schwimmwesten", *["lightning"] * (size[k] - 1)] for size in sizes] for k in (1, 0)
+    )
+    figure = alignment_sheet(
+        sources,
+        translations,
+        [torch.rand(size) for size in sizes],
+        [title] * len(sizes) if title else (),
+    )
     figure.canvas.draw()
     boxes = [text.get_window_extent() for text in figure.texts]
     for axis, (T, S) in zip(figure.axes, sizes, strict=True):
@@ -146,11 +170,15 @@ def test_nothing_of_an_alignment_sheet_is_cut_off(sizes, title):
 
 
 def test_an_alignment_sheet_needs_a_weight_for_each_pair_of_words():
-    with pytest.raises(ValueError, match=r"sentence 1: 5 words from 3 need as many weights, not \(3, 5\)"):
+    with pytest.raises(
+        ValueError, match=r"sentence 1: 5 words from 3 need as many weights, not \(3, 5\)"
+    ):
         alignment_sheet([SOURCE] * 2, [WRITTEN] * 2, [torch.rand(5, 3), torch.rand(3, 5)])
 
 
-WORDS = Vocabulary(["a", "small", "snowflake", "telephone", "orange", "above", "scissors", "clover"])
+WORDS = Vocabulary(
+    ["a", "small", "snowflake", "telephone", "orange", "above", "scissors", "clover"]
+)
 
 
 def grow(*nodes):
@@ -209,7 +237,10 @@ def real_tree(beams, max_length=9, length_penalty=1.0):
 
 def far_tree():
     """Long sentences of the longest words, with scores of many digits."""
-    return grow(*[(i - 1, "telephone", 0.5, -123.4, "kept") for i in range(17)], (16, "<eos>", 0.4, -1234.56, "finished"))
+    return grow(
+        *[(i - 1, "telephone", 0.5, -123.4, "kept") for i in range(17)],
+        (16, "<eos>", 0.4, -1234.56, "finished"),
+    )
 
 
 TREES = {
@@ -246,12 +277,22 @@ def read_tree(tree):
         assert len(below) == len(nodes)
         for node, line in zip(nodes, below):
             x, y = ends[node] = line.get_xdata()[-1], line.get_ydata()[-1]
-            over = [t for t in axis.texts if x - 1 < t.get_position()[0] < x and abs(t.get_position()[1] - y) < 0.2]
+            over = [
+                t
+                for t in axis.texts
+                if x - 1 < t.get_position()[0] < x and abs(t.get_position()[1] - y) < 0.2
+            ]
             word, probability = sorted(over, key=lambda text: text.get_position()[1])
-            score = [t for t in axis.texts if x < t.get_position()[0] < x + 0.3 and t.get_position()[1] == y]
+            score = [
+                t
+                for t in axis.texts
+                if x < t.get_position()[0] < x + 0.3 and t.get_position()[1] == y
+            ]
             found[node] = line, word, probability, *(score or [None])
     assert not lines, "a line that begins nowhere"
-    assert len(axis.texts) == 2 * len(found) + sum(score is not None for *_, score in found.values())
+    assert len(axis.texts) == 2 * len(found) + sum(
+        score is not None for *_, score in found.values()
+    )
     assert axis.yaxis_inverted()
     return found, figure
 
@@ -266,22 +307,33 @@ def test_a_search_tree_has_every_living_candidate_once_with_its_word_and_probabi
         before = tree[parent].log_prob if parent >= 0 else 0.0
         assert word.get_text() == WORDS.words[tree[node].token]
         assert probability.get_text() == f"{math.exp(tree[node].log_prob - before):.2f}"
-        assert (score and score.get_text()) == (f"{tree[node].score:.2f}" if tree[node].status == "finished" else None)
+        assert (score and score.get_text()) == (
+            f"{tree[node].score:.2f}" if tree[node].status == "finished" else None
+        )
 
 
 @pytest.mark.parametrize("name", TREES)
 def test_the_best_sentence_of_a_search_tree_is_thick_and_green_and_what_was_dropped_is_grey(name):
     tree = TREES[name]
     found, _ = read_tree(tree)
-    winner = max((i for i, candidate in enumerate(tree) if candidate.status == "finished"), key=lambda i: tree[i].score)
+    winner = max(
+        (i for i, candidate in enumerate(tree) if candidate.status == "finished"),
+        key=lambda i: tree[i].score,
+    )
     path = path_of(tree, winner)
     for node, (line, word, _, score) in found.items():
         colour = GREEN if node in path else GREY if tree[node].status == "dropped" else "black"
         assert (line.get_color(), word.get_color()) == (colour, colour)
-        assert (line.get_linewidth() > 2) == (node in path) and (line.get_linewidth() < 1) == (node not in path)
+        assert (line.get_linewidth() > 2) == (node in path) and (line.get_linewidth() < 1) == (
+            node not in path
+        )
         if score:
-            assert score.get_color() == colour and (score.get_weight() == "bold") == (node == winner)
-    best, others = ({found[node][0].get_zorder() for node in nodes} for nodes in (path, found.keys() - path))
+            assert score.get_color() == colour and (score.get_weight() == "bold") == (
+                node == winner
+            )
+    best, others = (
+        {found[node][0].get_zorder() for node in nodes} for nodes in (path, found.keys() - path)
+    )
     assert not others or min(best) > max(others), "the thick line lies above the others"
 
 
@@ -293,13 +345,19 @@ def test_a_search_tree_grows_to_the_right_and_brothers_stand_below_one_another(n
     for node, (line, word, probability, _) in found.items():
         depth = len(path_of(tree, node))
         (*_, x), (start, *_, y) = line.get_xdata(), line.get_ydata()
-        assert x == depth and all(depth - 1 < text.get_position()[0] < depth for text in (word, probability))
-        assert word.get_position()[1] < y < probability.get_position()[1], "the word is above the line, the number below"
+        assert x == depth and all(
+            depth - 1 < text.get_position()[0] < depth for text in (word, probability)
+        )
+        assert word.get_position()[1] < y < probability.get_position()[1], (
+            "the word is above the line, the number below"
+        )
         height[node], height[tree[node].parent] = y, start
         children[tree[node].parent].append(node)
     for parent, nodes in children.items():
         heights = [height[node] for node in nodes]
-        assert heights == sorted(heights) and height[parent] == pytest.approx((heights[0] + heights[-1]) / 2)
+        assert heights == sorted(heights) and height[parent] == pytest.approx(
+            (heights[0] + heights[-1]) / 2
+        )
     leaves = sorted(height[node] for node in height if not children[node])
     assert leaves == list(range(len(leaves))), "a row for each"
 
@@ -323,8 +381,20 @@ def test_the_tree_of_a_real_search_ends_in_what_it_wrote():
     for beams in (1, 3, 5):
         tree, best = real_tree(beams)
         found, _ = read_tree(tree)
-        assert {candidate.status for candidate in tree} == {"kept", "finished", "dropped"} and PAD not in best.tokens
-        [(winner, score)] = [(node, score) for node, (*_, score) in found.items() if score and score.get_weight() == "bold"]
-        assert [tree[node].token for node in path_of(tree, winner)][: len(best.tokens)] == best.tokens
+        assert {candidate.status for candidate in tree} == {
+            "kept",
+            "finished",
+            "dropped",
+        } and PAD not in best.tokens
+        [(winner, score)] = [
+            (node, score)
+            for node, (*_, score) in found.items()
+            if score and score.get_weight() == "bold"
+        ]
+        assert [tree[node].token for node in path_of(tree, winner)][
+            : len(best.tokens)
+        ] == best.tokens
         assert score.get_text() == f"{best.score:.2f}" and len(best.tokens) > 1
-    assert any(candidate.log_prob == -math.inf for candidate in TREES["real 5"]), "some candidates are not to be drawn"
+    assert any(candidate.log_prob == -math.inf for candidate in TREES["real 5"]), (
+        "some candidates are not to be drawn"
+    )

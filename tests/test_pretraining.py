@@ -35,7 +35,9 @@ from mmscratch.vision import ImageEncoder, ResNet
 @pytest.fixture(autouse=True)
 def seed(monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr("mmscratch.pretraining.pick_device", lambda: torch.device("cpu"))  # where runs repeat to the bit
+    monkeypatch.setattr(
+        "mmscratch.pretraining.pick_device", lambda: torch.device("cpu")
+    )  # where runs repeat to the bit
 
 
 def tiny():
@@ -50,7 +52,9 @@ def test_the_labels_are_the_words_of_the_scene(split):
     for n in range(53):
         scene = Scene(SPLITS[split] + n)
         words = [word for obj in scene.objects for word in (obj.noun, obj.colour, obj.size)]
-        assert [word for word, there in zip(LABELS, labels[n]) if there] == [word for word in LABELS if word in words]
+        assert [word for word, there in zip(LABELS, labels[n]) if there] == [
+            word for word in LABELS if word in words
+        ]
         assert set(words) <= set(LABELS)
         assert_close(images[n].permute(1, 2, 0).numpy(), np.array(render(scene, 37)))
 
@@ -83,7 +87,9 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit_and_another_does_not():
 
 def test_a_label_weighs_the_less_the_commoner_it_is():
     images, labels = labelled_scenes("train", 29, size=32)
-    counts = [max(sum(row), 1) for row in labels.T.tolist()]  # a label that is never there counts as one that is once
+    counts = [
+        max(sum(row), 1) for row in labels.T.tolist()
+    ]  # a label that is never there counts as one that is once
     assert min(labels.sum(0)) == 0 and len(set(counts)) > 5
     weight = torch.tensor([min(counts) / count for count in counts])
     model = tiny()
@@ -103,13 +109,20 @@ def used(images):
 
 
 def test_predictions_do_not_depend_on_their_neighbours():
-    images = torch.randint(256, (263, 3, 32, 32), dtype=torch.uint8)  # more than are predicted at once
+    images = torch.randint(
+        256, (263, 3, 32, 32), dtype=torch.uint8
+    )  # more than are predicted at once
     model = used(images[:50])
     before = copy.deepcopy(model.state_dict())
     logits = predict_logits(model.train(), images)
     assert not model.training and not logits.requires_grad and logits.shape == (263, len(LABELS))
     assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values()))
-    assert_close(logits, torch.cat([predict_logits(model.train(), cut) for cut in images.split(7)]), rtol=1e-5, atol=1e-5)
+    assert_close(
+        logits,
+        torch.cat([predict_logits(model.train(), cut) for cut in images.split(7)]),
+        rtol=1e-5,
+        atol=1e-5,
+    )
     assert_close(logits, model.eval()(normalize(images)).detach(), rtol=1e-5, atol=1e-5)
     assert (logits - model.train()(normalize(images))).abs().max() > 0.01
 
@@ -117,15 +130,22 @@ def test_predictions_do_not_depend_on_their_neighbours():
 def test_pretrained_cnn_is_trained_once(tmp_path, monkeypatch, capsys):
     path = tmp_path / "runs" / "cnn.pt"
     trained = pretrained_cnn(path, scenes=64)
-    assert capsys.readouterr().out == f"{path} is not there: a CNN is trained on 64 scenes and kept there\n"
+    assert (
+        capsys.readouterr().out
+        == f"{path} is not there: a CNN is trained on 64 scenes and kept there\n"
+    )
     assert [file.name for file in path.parent.iterdir()] == ["cnn.pt"] and not trained.training
     assert trained.bn1.num_batches_tracked == 2 * 64 // 32
 
-    monkeypatch.setattr("mmscratch.pretraining.train_classifier", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(
+        "mmscratch.pretraining.train_classifier", lambda *_: pytest.fail("trained again")
+    )
     read = pretrained_cnn(path, scenes=64)
     assert capsys.readouterr().out == f"the CNN of {path}, trained before, is used\n"
     assert not read.training
-    for (name, a), (other, b) in zip(trained.state_dict().items(), read.state_dict().items(), strict=True):
+    for (name, a), (other, b) in zip(
+        trained.state_dict().items(), read.state_dict().items(), strict=True
+    ):
         assert name == other and torch.equal(a, b)
 
 
@@ -145,7 +165,9 @@ def test_pretrained_cnn_leaves_the_random_state_alone_and_does_not_hang_on_it(tm
 def test_pretrained_cnn_refuses_a_broken_file_and_keeps_it(tmp_path, content, monkeypatch):
     path = tmp_path / "cnn.pt"
     if content == "half":
-        torch.save({"model": ResNet((1, 1, 1), num_classes=len(LABELS), width=32).state_dict()}, path)
+        torch.save(
+            {"model": ResNet((1, 1, 1), num_classes=len(LABELS), width=32).state_dict()}, path
+        )
         content = path.read_bytes()[:5000]
     path.write_bytes(content)
     monkeypatch.setattr("mmscratch.pretraining.train_classifier", lambda *_: pytest.fail("trained"))
@@ -154,7 +176,11 @@ def test_pretrained_cnn_refuses_a_broken_file_and_keeps_it(tmp_path, content, mo
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("saved", [{"model": {}}, {"model": {}, "labels": ("cat",)}, [1, 2]], ids=["none", "others", "a list"])
+@pytest.mark.parametrize(
+    "saved",
+    [{"model": {}}, {"model": {}, "labels": ("cat",)}, [1, 2]],
+    ids=["none", "others", "a list"],
+)
 def test_a_file_of_another_model_is_refused_by_name(saved, tmp_path):
     torch.save(saved, tmp_path / "cnn.pt")
     with pytest.raises(ValueError, match="cnn.pt: not a CNN that knows these labels"):
@@ -163,7 +189,9 @@ def test_a_file_of_another_model_is_refused_by_name(saved, tmp_path):
 
 def test_fewer_pictures_than_a_batch_are_refused():
     with pytest.raises(ValueError, match="7 pictures do not fill a batch of 32"):
-        train_classifier(ResNet((1,), num_classes=len(LABELS), width=5), *labelled_scenes("train", 7, 32))
+        train_classifier(
+            ResNet((1,), num_classes=len(LABELS), width=5), *labelled_scenes("train", 7, 32)
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -171,7 +199,9 @@ def test_fewer_pictures_than_a_batch_are_refused():
 
 
 def test_kept_grids_are_those_of_the_cnn_in_eval_mode():
-    images = torch.randint(256, (263, 3, 32, 32), dtype=torch.uint8)  # more than are computed at once
+    images = torch.randint(
+        256, (263, 3, 32, 32), dtype=torch.uint8
+    )  # more than are computed at once
     model = used(images[:50])
     before = copy.deepcopy(model.state_dict())
     grids = extract_features(model.train(), images)
@@ -190,9 +220,14 @@ def lesson():
     images, _ = labelled_scenes("train", PICTURES, 32)
     cnn = tiny()
     encoder = ImageEncoder(cnn, D, 32, num_layers=1)
-    sentences = [[tokenize(caption(Scene(n), which)) for which in range(1 + n % 2)] for n in range(PICTURES)]
+    sentences = [
+        [tokenize(caption(Scene(n), which)) for which in range(1 + n % 2)] for n in range(PICTURES)
+    ]
     vocabulary = Vocabulary.build(sentence for some in sentences for sentence in some)
-    targets = [[torch.tensor([*vocabulary.encode(sentence), EOS]) for sentence in some] for some in sentences]
+    targets = [
+        [torch.tensor([*vocabulary.encode(sentence), EOS]) for sentence in some]
+        for some in sentences
+    ]
     return vocabulary, encoder, extract_features(cnn, images), targets
 
 
@@ -233,9 +268,15 @@ def test_teach_overfits_a_handful_of_captions(kind):
     encoder, grids = ImageEncoder(cnn, 32, 32), extract_features(cnn, images)
     sentences = [tokenize(caption(Scene(n), n % 5)) for n in range(7)]
     vocabulary = Vocabulary.build(sentences)
-    decoder = LSTMDecoder(len(vocabulary), 32, 64) if kind == "lstm" else TransformerDecoder(len(vocabulary), 32, 2, 2)
+    decoder = (
+        LSTMDecoder(len(vocabulary), 32, 64)
+        if kind == "lstm"
+        else TransformerDecoder(len(vocabulary), 32, 2, 2)
+    )
     targets = [[torch.tensor([*vocabulary.encode(sentence), EOS])] for sentence in sentences]
-    losses = train_captioner(decoder, encoder, grids, targets, epochs=200, batch_size=7, learning_rate=5e-3)
+    losses = train_captioner(
+        decoder, encoder, grids, targets, epochs=200, batch_size=7, learning_rate=5e-3
+    )
     assert len(losses) == 200 and losses[-1] < losses[0] / 20
     found = greedy_search(decoder.eval(), encoder.eval().encode_features(grids))
     assert [vocabulary.decode(hypothesis.tokens) for hypothesis in found] == sentences
@@ -245,14 +286,22 @@ def test_teach_overfits_a_handful_of_captions(kind):
 def test_without_pictures_a_decoder_learns_the_language(kind):
     sentences = [tokenize(caption(Scene(n), n % 5)) for n in range(60)]
     vocabulary = Vocabulary.build(sentences)
-    decoder = LSTMDecoder(len(vocabulary), 32, 64) if kind == "lstm" else TransformerDecoder(len(vocabulary), 32, 2, 2)
+    decoder = (
+        LSTMDecoder(len(vocabulary), 32, 64)
+        if kind == "lstm"
+        else TransformerDecoder(len(vocabulary), 32, 2, 2)
+    )
     targets = [[torch.tensor([*vocabulary.encode(sentence), EOS])] for sentence in sentences]
-    losses = train_captioner(decoder, None, None, targets, epochs=40, batch_size=12, learning_rate=5e-3)
+    losses = train_captioner(
+        decoder, None, None, targets, epochs=40, batch_size=12, learning_rate=5e-3
+    )
     memory = Memory.empty(1, 32)
     words = torch.tensor([[BOS, *targets[0][0][:-1]]])
     log_probs = decoder.eval()(words, memory).log_softmax(-1)[0]
     assert log_probs.shape == (len(targets[0][0]), len(vocabulary)) and log_probs.isfinite().all()
-    assert len(losses) == 200 and losses[-1] < 1.5 < losses[0] / 2, "what may follow is learned, what is there cannot be"
+    assert len(losses) == 200 and losses[-1] < 1.5 < losses[0] / 2, (
+        "what may follow is learned, what is there cannot be"
+    )
     written = vocabulary.decode(greedy_search(decoder, memory)[0].tokens)
     assert {tuple(sentence[:2]) for sentence in sentences} >= {tuple(written[:2])}
 
@@ -263,7 +312,10 @@ def test_the_loss_is_that_of_the_true_next_word_and_every_word_counts_as_much(ki
     decoder, costs = new_decoder(kind, vocabulary), []
     with torch.no_grad():
         for n in range(PICTURES):
-            state, words = decoder.start(encoder.encode_features(grids[n : n + 1])), [BOS, *targets[n][0].tolist()]
+            state, words = (
+                decoder.start(encoder.encode_features(grids[n : n + 1])),
+                [BOS, *targets[n][0].tolist()],
+            )
             for word, following in zip(words, words[1:]):
                 logits, state = decoder.step(torch.tensor([word]), state)
                 costs.append(-logits.log_softmax(-1)[0, following].item())
@@ -274,14 +326,20 @@ def test_the_loss_is_that_of_the_true_next_word_and_every_word_counts_as_much(ki
 
 
 @pytest.mark.parametrize("batch_size, sizes", [(11, [11]), (4, [4, 4])])
-def test_each_epoch_shows_the_pictures_that_fill_a_batch_with_their_next_caption(batch_size, sizes, lesson):
+def test_each_epoch_shows_the_pictures_that_fill_a_batch_with_their_next_caption(
+    batch_size, sizes, lesson
+):
     _, encoder, grids, _ = lesson
-    marks = [[100 * (n + 1) + i for i in range(1 + n % 3)] for n in range(PICTURES)]  # a word for each caption
+    marks = [
+        [100 * (n + 1) + i for i in range(1 + n % 3)] for n in range(PICTURES)
+    ]  # a word for each caption
     targets = [[torch.tensor([mark] + [5] * (mark % 7) + [EOS]) for mark in some] for some in marks]
     decoder = Listening(1 + 100 * (PICTURES + 1)).eval()
     with torch.no_grad():
         memory = encoder.encode_features(grids).tokens
-    losses = train_captioner(decoder, encoder, grids, targets, epochs=4, batch_size=batch_size, learning_rate=0.0)
+    losses = train_captioner(
+        decoder, encoder, grids, targets, epochs=4, batch_size=batch_size, learning_rate=0.0
+    )
     assert len(losses) == 4 * len(sizes) and [len(tokens) for tokens in decoder.heard] == 4 * sizes
     orders = []
     for epoch in range(4):
@@ -307,12 +365,18 @@ def test_the_rate_rises_and_falls_and_gradients_are_clipped(lesson):
     def note(optimizer):
         [group] = optimizer.param_groups
         rates.append(group["lr"])
-        norms.append(math.hypot(*(p.grad.norm().item() for p in group["params"] if p.grad is not None)))
+        norms.append(
+            math.hypot(*(p.grad.norm().item() for p in group["params"] if p.grad is not None))
+        )
 
     with watched_steps(note):
-        train_captioner(decoder, encoder, grids, targets, epochs=10, batch_size=5, learning_rate=7e-3)  # 20 steps
+        train_captioner(
+            decoder, encoder, grids, targets, epochs=10, batch_size=5, learning_rate=7e-3
+        )  # 20 steps
     assert rates[:2] == pytest.approx([7e-3 * 0.5, 7e-3 * (0.5 + 0.5 * math.cos(math.pi / 20))])
-    assert rates[2:] == pytest.approx([7e-3 * (0.5 + 0.5 * math.cos(math.pi * step / 20)) for step in range(2, 20)])
+    assert rates[2:] == pytest.approx(
+        [7e-3 * (0.5 + 0.5 * math.cos(math.pi * step / 20)) for step in range(2, 20)]
+    )
     assert norms[0] == pytest.approx(1, rel=1e-4) and max(norms) < 1.0001
 
 
@@ -322,9 +386,16 @@ def test_all_learns_but_the_cnn(kind, lesson):
     decoder = new_decoder(kind, vocabulary)
     before = copy.deepcopy({"encoder": encoder, "decoder": decoder})
     train_captioner(decoder, encoder, grids, targets, epochs=2, batch_size=4)
-    kept = {name for name, value in encoder.state_dict().items() if torch.equal(value, before["encoder"].state_dict()[name])}
+    kept = {
+        name
+        for name, value in encoder.state_dict().items()
+        if torch.equal(value, before["encoder"].state_dict()[name])
+    }
     assert kept == {name for name in encoder.state_dict() if name.startswith("backbone.")}
-    assert not any(torch.equal(value, before["decoder"].state_dict()[name]) for name, value in decoder.state_dict().items())
+    assert not any(
+        torch.equal(value, before["decoder"].state_dict()[name])
+        for name, value in decoder.state_dict().items()
+    )
     assert not encoder.backbone.training
 
 
@@ -334,8 +405,19 @@ def test_a_generator_shuffles_and_torchs_own_where_none_is_given(lesson):
 
     def losses(noise, seed=None):
         torch.manual_seed(noise)
-        generator, before = None if seed is None else torch.Generator().manual_seed(seed), torch.get_rng_state()
-        found = train_captioner(copy.deepcopy(decoder), copy.deepcopy(encoder), grids, targets, 2, 3, generator=generator)
+        generator, before = (
+            None if seed is None else torch.Generator().manual_seed(seed),
+            torch.get_rng_state(),
+        )
+        found = train_captioner(
+            copy.deepcopy(decoder),
+            copy.deepcopy(encoder),
+            grids,
+            targets,
+            2,
+            3,
+            generator=generator,
+        )
         assert torch.equal(torch.get_rng_state(), before) == (seed is not None)
         return found
 

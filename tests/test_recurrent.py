@@ -45,7 +45,9 @@ def test_lstm_agrees_with_torch(num_layers, bidirectional, given_state, lengths)
     rows = num_layers * (1 + bidirectional)
     state = [torch.randn(rows, B, HIDDEN, requires_grad=True) for _ in range(2 * given_state)]
     if lengths:
-        packed = pack_padded_sequence(x, torch.tensor(lengths), batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(
+            x, torch.tensor(lengths), batch_first=True, enforce_sorted=False
+        )
         packed, expected_state = reference(packed, tuple(state) or None)
         expected, _ = pad_packed_sequence(packed, batch_first=True, total_length=T)
     else:
@@ -59,7 +61,9 @@ def test_lstm_agrees_with_torch(num_layers, bidirectional, given_state, lengths)
 
 def test_lstm_takes_many_steps_of_the_cell():
     lstm, cell = LSTM(INPUT, HIDDEN), LSTMCell(INPUT, HIDDEN)
-    cell.load_state_dict({name.removesuffix("_l0"): weight for name, weight in lstm.state_dict().items()})
+    cell.load_state_dict(
+        {name.removesuffix("_l0"): weight for name, weight in lstm.state_dict().items()}
+    )
     x = torch.randn(B, T, INPUT)
     outputs, state = lstm(x)
     step = torch.zeros(B, HIDDEN), torch.zeros(B, HIDDEN)
@@ -72,13 +76,18 @@ def test_lstm_takes_many_steps_of_the_cell():
 @pytest.mark.parametrize("lengths", [None, [4, 1, 0]], ids=["full", "lengths"])
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["forwards", "both ways"])
 def test_lstm_gradients_are_those_of_finite_differences(bidirectional, lengths):
-    lstm, lengths = LSTM(5, 2, 1, bidirectional).double(), torch.tensor(lengths) if lengths else None
+    lstm, lengths = (
+        LSTM(5, 2, 1, bidirectional).double(),
+        torch.tensor(lengths) if lengths else None,
+    )
     shapes = (3, 4, 5), (1 + bidirectional, 3, 2), (1 + bidirectional, 3, 2)
     x, *state = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
     names, weights = zip(*lstm.named_parameters())
 
     def results(x, hidden, cell, *weights):
-        output, state = torch.func.functional_call(lstm, dict(zip(names, weights)), (x, (hidden, cell), lengths))
+        output, state = torch.func.functional_call(
+            lstm, dict(zip(names, weights)), (x, (hidden, cell), lengths)
+        )
         return output, *state
 
     inputs = [part.detach().requires_grad_() for part in (x, *state, *weights)]
@@ -107,11 +116,15 @@ def test_lstm_under_autocast_is_close_to_float32(inside):
             output, (hidden, cell) = lstm(x, state, lengths)
         assert (output.dtype, cell.dtype) == (dtype, torch.float32)
         with torch.autocast("cpu", torch.bfloat16, enabled=low and inside):
-            return torch.autograd.grad(sum(part.float().square().sum() for part in (output, hidden, cell)), wanted)
+            return torch.autograd.grad(
+                sum(part.float().square().sum() for part in (output, hidden, cell)), wanted
+            )
 
     for got, expected in zip(gradients(torch.bfloat16), gradients(torch.float32)):
         assert got.dtype == torch.float32
-        assert (got - expected).norm() < 0.02 * expected.norm()  # bfloat16 keeps 8 bits: 0.004 a rounding
+        assert (
+            got - expected
+        ).norm() < 0.02 * expected.norm()  # bfloat16 keeps 8 bits: 0.004 a rounding
 
 
 def test_lstm_keeps_nothing_without_gradients():
@@ -138,7 +151,9 @@ def test_lstm_refuses_inputs_of_another_width():
 
 def test_dropout_is_between_layers_and_only_in_training():
     lstm = LSTM(HIDDEN, HIDDEN, num_layers=2, dropout=0.3).double()
-    with torch.no_grad():  # make the second layer a tiny linear map: c = i·g and h = o·c with i = o = 1/2, f = 0
+    with (
+        torch.no_grad()
+    ):  # make the second layer a tiny linear map: c = i·g and h = o·c with i = o = 1/2, f = 0
         for name in ("weight_ih_l1", "weight_hh_l1", "bias_ih_l1", "bias_hh_l1"):
             lstm.get_parameter(name).zero_()
         lstm.bias_ih_l1[HIDDEN : 2 * HIDDEN] = -1e9
@@ -150,7 +165,9 @@ def test_dropout_is_between_layers_and_only_in_training():
     kept = dropped != 0
     assert_close(dropped[kept], plain[kept] / 0.7)
     assert abs(kept.double().mean() - 0.7) < 0.02  # 15,323 draws: the standard deviation is 0.004
-    assert abs((kept[:, 1:] & kept[:, :-1]).double().mean() - 0.49) < 0.02  # each word draws its own
+    assert (
+        abs((kept[:, 1:] & kept[:, :-1]).double().mean() - 0.49) < 0.02
+    )  # each word draws its own
 
 
 def test_one_layer_has_no_dropout():
@@ -158,7 +175,9 @@ def test_one_layer_has_no_dropout():
     assert_close(lstm(x)[0], lstm(x)[0], rtol=0, atol=0)
 
 
-@pytest.fixture(params=[("prefix", "dot"), ("cross_attention", "dot"), ("cross_attention", "additive")])
+@pytest.fixture(
+    params=[("prefix", "dot"), ("cross_attention", "dot"), ("cross_attention", "additive")]
+)
 def decoder(request):
     fusion, score = request.param
     return LSTMDecoder(V, D, HIDDEN, 2, fusion, score=score)
@@ -181,7 +200,9 @@ def test_a_prefix_is_read_once_and_cross_attention_looks_again(decoder, memory, 
     logits, _ = decoder.step(tokens[:, 0], state)
     elsewhere, _ = decoder.step(tokens[:, 0], state._replace(memory=other))
     assert (elsewhere != logits).any(-1).tolist() == [decoder.fusion == "cross_attention"] * B
-    assert (decoder(tokens, other) != decoder(tokens, memory)).any(-1).all()  # all read it at the start
+    assert (
+        (decoder(tokens, other) != decoder(tokens, memory)).any(-1).all()
+    )  # all read it at the start
 
 
 @pytest.mark.parametrize("score", ["dot", "additive"])
@@ -191,7 +212,9 @@ def test_a_word_is_read_out_of_the_state_and_of_what_it_sees(score, memory, toke
     logits, state = decoder.step(tokens[:, 0], decoder.start(memory))
     hidden, mask = state.hidden[-1].unsqueeze(1), memory.mask.unsqueeze(1)  # (B, 1, H), (B, 1, N)
     if score == "dot":
-        context = scaled_dot_product_attention(decoder.query(hidden), memory.tokens, memory.tokens, mask)
+        context = scaled_dot_product_attention(
+            decoder.query(hidden), memory.tokens, memory.tokens, mask
+        )
     else:
         context, _ = decoder.additive(hidden, memory.tokens, mask)
     read = decoder.combine(torch.cat([hidden, context], dim=-1)).tanh().squeeze(1)  # (B, D)
@@ -204,7 +227,9 @@ def test_the_first_state_is_its_formula(decoder, memory):
     for b in range(B):
         mean = init_proj(memory.tokens[b][memory.mask[b]]).relu().mean(0)  # (H,)
         ours = torch.cat([state.hidden[:, b], state.cell[:, b]]).flatten()
-        assert_close(ours.sort().values, first(mean).tanh().sort().values, **CLOSE)  # which number is for what is open
+        assert_close(
+            ours.sort().values, first(mean).tanh().sort().values, **CLOSE
+        )  # which number is for what is open
 
 
 def test_a_step_goes_on_from_the_state_before(decoder, memory, tokens):
@@ -213,7 +238,9 @@ def test_a_step_goes_on_from_the_state_before(decoder, memory, tokens):
     for t in range(T):
         logits, state = decoder.step(tokens[:, t], state)
         assert_close(logits, expected[:, t], **CLOSE)
-        _, so_far = decoder.lstm(decoder.embedding(tokens[:, : t + 1]) * D**0.5, (start.hidden, start.cell))
+        _, so_far = decoder.lstm(
+            decoder.embedding(tokens[:, : t + 1]) * D**0.5, (start.hidden, start.cell)
+        )
         assert_close((state.hidden, state.cell), so_far, **CLOSE)
 
 
@@ -227,9 +254,13 @@ def test_a_sentence_is_read_out_at_once_and_where_it_looked_is_told(score, memor
     if score == "dot":
         scores = decoder.query(outputs) @ memory.tokens.transpose(1, 2) / D**0.5
     else:
-        hidden = decoder.additive.query(outputs).unsqueeze(2) + decoder.additive.key(memory.tokens).unsqueeze(1)
+        hidden = decoder.additive.query(outputs).unsqueeze(2) + decoder.additive.key(
+            memory.tokens
+        ).unsqueeze(1)
         scores = decoder.additive.score(hidden.tanh()).squeeze(-1)
-    assert_close(weights, scores.masked_fill(~memory.mask.unsqueeze(1), -torch.inf).softmax(-1), **CLOSE)
+    assert_close(
+        weights, scores.masked_fill(~memory.mask.unsqueeze(1), -torch.inf).softmax(-1), **CLOSE
+    )
     read = decoder.combine(torch.cat([outputs, weights @ memory.tokens], dim=-1)).tanh()
     assert_close(logits, read @ decoder.embedding.weight.T + decoder.bias, **CLOSE)
     assert_close(decoder(tokens, memory), logits, **CLOSE)
@@ -243,8 +274,12 @@ def test_what_is_read_out_is_dropped_and_only_in_training(decoder, memory, token
     plain = decoder.eval()(tokens, memory)[..., :D]
     assert_close(plain, torch.ones(B, T, D).tanh())
     dropped = torch.stack([decoder.train()(tokens, memory)[..., :D] for _ in range(11)])
-    assert_close(dropped[dropped != 0], torch.full_like(dropped[dropped != 0], plain[0, 0, 0].item() / 0.7))
-    assert abs((dropped == 0).double().mean() - 0.3) < 0.03  # 6,545 draws: the standard deviation is 0.006
+    assert_close(
+        dropped[dropped != 0], torch.full_like(dropped[dropped != 0], plain[0, 0, 0].item() / 0.7)
+    )
+    assert (
+        abs((dropped == 0).double().mean() - 0.3) < 0.03
+    )  # 6,545 draws: the standard deviation is 0.006
 
 
 def test_the_first_state_knows_more_than_the_mean_of_the_memory(decoder):
@@ -258,7 +293,9 @@ def test_the_first_state_knows_more_than_the_mean_of_the_memory(decoder):
 def test_forget_gates_begin_open_and_no_other(decoder):
     for layer in range(2):
         i, f, g, o = decoder.lstm.get_parameter(f"bias_ih_l{layer}").chunk(4)
-        assert (f == 3).all() and torch.cat([i, g, o, decoder.lstm.get_parameter(f"bias_hh_l{layer}")]).abs().max() < 1
+        assert (f == 3).all() and torch.cat(
+            [i, g, o, decoder.lstm.get_parameter(f"bias_hh_l{layer}")]
+        ).abs().max() < 1
 
 
 def test_an_unknown_score_is_refused():
@@ -277,15 +314,21 @@ class TorchEncoder(nn.Module):
 
     def forward(self, tokens):
         words = self.embedding(tokens) * D**0.5
-        packed = pack_padded_sequence(words, (tokens != PAD).sum(1), batch_first=True, enforce_sorted=False)
-        states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=tokens.size(1))
+        packed = pack_padded_sequence(
+            words, (tokens != PAD).sum(1), batch_first=True, enforce_sorted=False
+        )
+        states, _ = pad_packed_sequence(
+            self.lstm(packed)[0], batch_first=True, total_length=tokens.size(1)
+        )
         return self.projection(states)
 
 
 @pytest.fixture
 def sentences():
     """Of 5, 7, 1, 3 and 2 words."""
-    return torch.randint(1, V, (B, T)).masked_fill(torch.arange(T) >= torch.tensor([[5], [7], [1], [3], [2]]), PAD)
+    return torch.randint(1, V, (B, T)).masked_fill(
+        torch.arange(T) >= torch.tensor([[5], [7], [1], [3], [2]]), PAD
+    )
 
 
 @pytest.mark.parametrize("num_layers", [1, 2])
@@ -325,9 +368,13 @@ def test_encoder_drops_words_and_states_and_only_in_training():
     sentences = torch.randint(1, 997, (11, 7))
     encoder.eval()(sentences)
     assert all((x != 0).all() for x in seen)
-    assert abs(seen[0].std() - 1) < 0.02  # words of variance 1: 7,469 numbers, the standard deviation is 0.008
+    assert (
+        abs(seen[0].std() - 1) < 0.02
+    )  # words of variance 1: 7,469 numbers, the standard deviation is 0.008
     plain = seen[0]
     encoder.train()(sentences)
     for x in seen[2:]:
-        assert abs((x == 0).double().mean() - 0.3) < 0.03  # 7,469 draws or more: the standard deviation is 0.005
+        assert (
+            abs((x == 0).double().mean() - 0.3) < 0.03
+        )  # 7,469 draws or more: the standard deviation is 0.005
     assert_close(seen[2][seen[2] != 0], plain[seen[2] != 0] / 0.7)

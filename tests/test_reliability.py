@@ -38,9 +38,14 @@ def seed():
 def test_the_scale_follows_that_of_torch(name):
     weight = nn.Parameter(torch.zeros(()))
     optimizer = torch.optim.SGD([weight], lr=1.0)
-    ours, reference = GradScaler(DTYPES[name]), torch.amp.GradScaler("cpu", enabled=name == "float16")
+    ours, reference = (
+        GradScaler(DTYPES[name]),
+        torch.amp.GradScaler("cpu", enabled=name == "float16"),
+    )
     draw, scales = random.Random(0), set()
-    for step in range(7000 if name == "float16" else 70):  # 4,100 without an overflow, ten with many, one now and then
+    for step in range(
+        7000 if name == "float16" else 70
+    ):  # 4,100 without an overflow, ten with many, one now and then
         finite = draw.random() > (0.0 if step < 4100 else 0.7 if step < 4110 else 0.0003)
         weight.grad = torch.tensor(1.0 if finite else draw.choice([float("nan"), float("inf")]))
         reference.scale(weight)
@@ -54,14 +59,19 @@ def test_the_scale_follows_that_of_torch(name):
 
 @pytest.mark.parametrize("name", DTYPES)
 def test_dividing_by_the_scale_gives_the_gradients_of_the_loss(name):
-    ours, reference = GradScaler(DTYPES[name]), torch.amp.GradScaler("cpu", enabled=name == "float16")
+    ours, reference = (
+        GradScaler(DTYPES[name]),
+        torch.amp.GradScaler("cpu", enabled=name == "float16"),
+    )
     weights = [nn.Parameter(torch.randn(size)) for size in (7, 5, 3)]
     weights[1].requires_grad = False
     reference.scale(sum(w.square().sum() for w in weights)).backward()
     ours.unscale(weights)
     assert weights[1].grad is None
     for weight in (weights[0], weights[2]):
-        assert_close(weight.grad, 2 * weight.detach(), rtol=0, atol=0)  # the scale, a power of 2, has left no trace
+        assert_close(
+            weight.grad, 2 * weight.detach(), rtol=0, atol=0
+        )  # the scale, a power of 2, has left no trace
 
 
 KINDS = [signal.SIGINT, signal.SIGTERM]
@@ -97,7 +107,11 @@ LAYERS = {
     "decoder.blocks.1.linear2": (TRANSFORMER,),
     "decoder.norm": (TRANSFORMER,),
 }
-CASES = [pytest.param(layer, decoder, id=f"{layer} {decoder['name']}") for layer in LAYERS for decoder in LAYERS[layer]]
+CASES = [
+    pytest.param(layer, decoder, id=f"{layer} {decoder['name']}")
+    for layer in LAYERS
+    for decoder in LAYERS[layer]
+]
 CASES = pytest.mark.parametrize(("layer", "decoder"), CASES)
 
 
@@ -109,7 +123,9 @@ def small(decoder):
 @pytest.fixture
 def batch():
     """Five pictures with sentences of 7, 5, 3, 2 and 1 words."""
-    target = torch.randint(4, V, (5, 7)).masked_fill(torch.arange(7) >= torch.tensor([[7], [5], [3], [2], [1]]), PAD)
+    target = torch.randint(4, V, (5, 7)).masked_fill(
+        torch.arange(7) >= torch.tensor([[7], [5], [3], [2], [1]]), PAD
+    )
     return {"image": torch.randint(256, (5, 3, S, S), dtype=torch.uint8), "target": target}
 
 
@@ -140,7 +156,9 @@ def test_the_first_layer_whose_output_is_not_finite_is_named(batch, layer, decod
 @CASES
 def test_a_weight_that_is_not_finite_is_named_before_what_follows_from_it(batch, layer, decoder):
     model = small(decoder)
-    name, weight = next((name, weight) for name, weight in model.named_parameters() if name.startswith(layer))
+    name, weight = next(
+        (name, weight) for name, weight in model.named_parameters() if name.startswith(layer)
+    )
     with torch.no_grad():
         weight.view(-1)[-1] = float("nan")
     model.loss(batch)[0].backward()
@@ -150,7 +168,9 @@ def test_a_weight_that_is_not_finite_is_named_before_what_follows_from_it(batch,
 def test_a_weight_that_overflows_is_found_in_the_output(batch):
     model = small(TRANSFORMER)
     with torch.no_grad():
-        model.decoder.blocks[0].linear1.weight.fill_(3e38)  # of which there is still one that is finite
+        model.decoder.blocks[0].linear1.weight.fill_(
+            3e38
+        )  # of which there is still one that is finite
     model.loss(batch)[0].backward()
     assert first_nonfinite(model, batch) == "the output of decoder.blocks.0.linear1"
 
@@ -180,7 +200,9 @@ def test_of_several_gradients_the_one_nearest_to_the_loss_is_named(batch):
     handle = model.decoder.blocks[1].linear1.register_forward_hook(overflow)
     model.loss(batch)[0].backward()
     handle.remove()
-    assert not model.encoders["image"].backbone.conv1.weight.grad.isfinite().all()  # it has come that far
+    assert (
+        not model.encoders["image"].backbone.conv1.weight.grad.isfinite().all()
+    )  # it has come that far
     assert first_nonfinite(model, batch).startswith("the gradient of decoder.blocks.1.")
 
 
@@ -212,14 +234,18 @@ class Returns(nn.Module):
 GOOD, BAD, MASK = torch.ones(5), torch.tensor([1.0, float("inf"), 2.0]), torch.tensor([True, False])
 
 
-@pytest.mark.parametrize("output", [BAD, (GOOD, BAD), Pair(BAD, MASK), (GOOD, (GOOD, BAD))], ids=str)
+@pytest.mark.parametrize(
+    "output", [BAD, (GOOD, BAD), Pair(BAD, MASK), (GOOD, (GOOD, BAD))], ids=str
+)
 def test_in_whatever_an_output_is_wrapped_it_is_found(output):
     model = Returns(output)
     assert first_nonfinite(model, {}) == "the output of part"
     assert hooks(model) == []
 
 
-@pytest.mark.parametrize("output", [GOOD, (GOOD, None), Pair(GOOD, MASK), torch.tensor([3, 5]), None, ()], ids=str)
+@pytest.mark.parametrize(
+    "output", [GOOD, (GOOD, None), Pair(GOOD, MASK), torch.tensor([3, 5]), None, ()], ids=str
+)
 def test_what_is_finite_is_not_named(output):
     assert first_nonfinite(Returns(output), {}) == "the loss"
 
@@ -272,12 +298,17 @@ def refused(path, state):
         write_atomically(path, state)
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"{path} cannot be written: ")
-    assert caught.value.__suppress_context__ and caught.value.__cause__ is None  # what torch said is not shown
+    assert (
+        caught.value.__suppress_context__ and caught.value.__cause__ is None
+    )  # what torch said is not shown
     return line
 
 
 def test_what_is_written_can_be_read(path):
-    weights, plain = {"weight": torch.randn(5, 3), "half": torch.randn(7).bfloat16()}, [1, (2.5, None), {"a": "ä"}, True]
+    weights, plain = (
+        {"weight": torch.randn(5, 3), "half": torch.randn(7).bfloat16()},
+        [1, (2.5, None), {"a": "ä"}, True],
+    )
     write_atomically(path, {"model": weights, "plain": plain})
     state = read_checkpoint(path)
     assert_close(state["model"], weights, rtol=0, atol=0)
@@ -299,7 +330,9 @@ def test_all_of_it_is_on_the_disk_before_it_takes_the_place_of_the_old_one(path,
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize("size", [1, BIG])  # what fails is the last flush, or a write in the midst of torch.save
+@pytest.mark.parametrize(
+    "size", [1, BIG]
+)  # what fails is the last flush, or a write in the midst of torch.save
 def test_a_full_disk_keeps_the_old_checkpoint(path, size):
     path.with_name("last.pt.writing").symlink_to("/dev/full")
     line = refused(path, {"weights": torch.randn(size)})
@@ -334,7 +367,9 @@ def test_a_folder_that_cannot_be(tmp_path, below):
     assert os.listdir(tmp_path) == ["file"]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere"
+)
 def test_a_folder_that_may_not_be_written_to(path):
     path.parent.chmod(0o500)
     try:
@@ -400,12 +435,16 @@ def write_and_be_killed(path, step, moment):
 @pytest.mark.parametrize(("moment", "reached"), [
     ("in the midst of torch.save", 3), ("before it is on the disk", 3), ("before it is renamed", 3), ("after it is renamed", 4),
 ])  # fmt: skip
-def test_a_process_that_is_killed_at_that_moment_leaves_a_whole_checkpoint(tmp_path, moment, reached):
+def test_a_process_that_is_killed_at_that_moment_leaves_a_whole_checkpoint(
+    tmp_path, moment, reached
+):
     path = tmp_path / "last.pt"
     write_atomically(path, {"step": 3, "numbers": NUMBERS + 3})
     _, status = os.waitpid(write_and_be_killed(path, 4, moment), 0)
     assert status == signal.SIGKILL
-    assert path.with_name("last.pt.writing").exists() == (reached == 3)  # so it was killed while writing
+    assert path.with_name("last.pt.writing").exists() == (
+        reached == 3
+    )  # so it was killed while writing
     state = read_checkpoint(path)
     assert state["step"] == reached and torch.equal(state["numbers"], NUMBERS + reached)
     write_atomically(path, {"step": 1})
@@ -430,7 +469,10 @@ def draws():
     """From each generator, in the ways that training, and what it calls, draw."""
     numbers = []
     for device in DEVICES:
-        numbers += [*torch.randn(3, device=device).tolist(), torch.nn.Dropout()(torch.ones(53, device=device)).tolist()]
+        numbers += [
+            *torch.randn(3, device=device).tolist(),
+            torch.nn.Dropout()(torch.ones(53, device=device)).tolist(),
+        ]
     return numbers
 
 

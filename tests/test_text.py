@@ -92,7 +92,13 @@ def test_both_spellings_of_an_umlaut_are_the_same_word():
 
 @pytest.mark.parametrize(
     "text",
-    ["don't go, käthe!", "is it (really) 3.5 or 1,000?", "一只红色的猫，在左边。", "图中有a [v] star, [v]!", "50%: yes; no..."],
+    [
+        "don't go, käthe!",
+        "is it (really) 3.5 or 1,000?",
+        "一只红色的猫，在左边。",
+        "图中有a [v] star, [v]!",
+        "50%: yes; no...",
+    ],
 )
 def test_detokenize_writes_as_a_person_would(text):
     assert detokenize(tokenize(text)) == text
@@ -105,7 +111,11 @@ PIECES = ["Don't", "it’s", "T-Shirt", "ÄPFEL", "u\u0308", "ß", "Straße", "3
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.text() | st.lists(st.sampled_from(PIECES)).map("".join) | st.lists(st.sampled_from(PIECES)).map(" ".join))
+@given(
+    st.text()
+    | st.lists(st.sampled_from(PIECES)).map("".join)
+    | st.lists(st.sampled_from(PIECES)).map(" ".join)
+)
 @example("[ v ]")
 @example("3 . 5, 1 , 000")
 @example("a ' b - c ’ d")
@@ -184,8 +194,29 @@ def test_encode_then_decode_gives_the_sentence_back():
 
 MULTI30K = Path(__file__).parents[2] / "shared/multi30k/data/task1/raw"
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
-LOWEST = [["low"] * 5, ["lower"] * 2 + ["newest"] * 6, ["widest"] * 3]  # the example of Sennrich et al.
-ODD = ["", " ", "▁", "▁▁a", "a▁b", "猫", "🐱", "u\u0308", "\ud800", "\udc31", "\x00", "\n", "ﬁ", "<0xE4>", "<0x", *SPECIALS]
+LOWEST = [
+    ["low"] * 5,
+    ["lower"] * 2 + ["newest"] * 6,
+    ["widest"] * 3,
+]  # the example of Sennrich et al.
+ODD = [
+    "",
+    " ",
+    "▁",
+    "▁▁a",
+    "a▁b",
+    "猫",
+    "🐱",
+    "u\u0308",
+    "\ud800",
+    "\udc31",
+    "\x00",
+    "\n",
+    "ﬁ",
+    "<0xE4>",
+    "<0x",
+    *SPECIALS,
+]
 
 
 def spelled(encoding, tokens):
@@ -198,14 +229,20 @@ def naive_state(sentences, merges):
     seen = Counter("".join(tokens)) - Counter("▁" * len("".join(tokens)))
     characters = sorted(c for c in seen if seen[c] > 1)
     pieces, learned = ["▁", *characters], []
-    known = ["".join(c if c in characters else "\n" for c in token) for token in tokens]  # a byte parts its neighbours
+    known = [
+        "".join(c if c in characters else "\n" for c in token) for token in tokens
+    ]  # a byte parts its neighbours
     parts = [list(part) for token in known for part in f"▁{token}".split("\n")]
     while len(learned) < merges:
         counts = Counter(pair for part in parts for pair in zip(part, part[1:]))
-        frequent = [pair for pair in counts if counts[pair] > 1 and "".join(pair) not in (*SPECIALS, *BYTES)]
+        frequent = [
+            pair for pair in counts if counts[pair] > 1 and "".join(pair) not in (*SPECIALS, *BYTES)
+        ]
         if not frequent:
             break
-        best = min(frequent, key=lambda pair: (-counts[pair], pieces.index(pair[0]), pieces.index(pair[1])))
+        best = min(
+            frequent, key=lambda pair: (-counts[pair], pieces.index(pair[0]), pieces.index(pair[1]))
+        )
         learned.append(list(best))
         pieces.append("".join(best))
         for part in parts:
@@ -215,7 +252,11 @@ def naive_state(sentences, merges):
     return {"characters": "".join(characters), "merges": learned}
 
 
-TOKENS = st.text("abc", max_size=7) | st.text("aä▁", max_size=4) | st.sampled_from(["<pad>", "<pa", "d>", "d<pad>", *BYTES[:2]])
+TOKENS = (
+    st.text("abc", max_size=7)
+    | st.text("aä▁", max_size=4)
+    | st.sampled_from(["<pad>", "<pa", "d>", "d<pad>", *BYTES[:2]])
+)
 
 
 @settings(max_examples=113, deadline=None, derandomize=True)
@@ -229,15 +270,44 @@ def test_learning_is_that_of_a_learner_that_counts_everything_anew(sentences, me
 
 def test_the_example_of_the_paper():
     encoding = BytePairEncoding.learn(LOWEST, merges=10)
-    assert encoding.state()["merges"][:5] == [["e", "s"], ["es", "t"], ["▁", "l"], ["o", "w"], ["▁l", "ow"]]
+    assert encoding.state()["merges"][:5] == [
+        ["e", "s"],
+        ["es", "t"],
+        ["▁", "l"],
+        ["o", "w"],
+        ["▁l", "ow"],
+    ]
     assert spelled(encoding, ["lowest", "low"]) == ["▁low", "est", "▁low"]
-    assert encoding.words == [*SPECIALS, *BYTES, "▁", *"deilnorstw", *(a + b for a, b in encoding.state()["merges"])]
-    assert len(encoding) == 4 + 256 + 1 + 10 + 10 and encoding.encode(["猫"]) == [260, 4 + 0xE7, 4 + 0x8C, 4 + 0xAB]
+    assert encoding.words == [
+        *SPECIALS,
+        *BYTES,
+        "▁",
+        *"deilnorstw",
+        *(a + b for a, b in encoding.state()["merges"]),
+    ]
+    assert len(encoding) == 4 + 256 + 1 + 10 + 10 and encoding.encode(["猫"]) == [
+        260,
+        4 + 0xE7,
+        4 + 0x8C,
+        4 + 0xAB,
+    ]
 
 
 def test_the_merge_that_was_learned_first_goes_first_wherever_it_stands():
-    encoding = BytePairEncoding("abc", [["b", "c"], ["a", "b"], ["▁", "a"], ["c", "a"], ["bc", "a"]])
-    assert spelled(encoding, ["abc", "ab", "cab", "abca"]) == ["▁a", "bc", "▁", "ab", "▁", "c", "ab", "▁a", "bca"]
+    encoding = BytePairEncoding(
+        "abc", [["b", "c"], ["a", "b"], ["▁", "a"], ["c", "a"], ["bc", "a"]]
+    )
+    assert spelled(encoding, ["abc", "ab", "cab", "abca"]) == [
+        "▁a",
+        "bc",
+        "▁",
+        "ab",
+        "▁",
+        "c",
+        "ab",
+        "▁a",
+        "bca",
+    ]
 
 
 def assert_as_hugging_face(monkeypatch, sentences, merges, others):
@@ -249,10 +319,19 @@ def assert_as_hugging_face(monkeypatch, sentences, merges, others):
     theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
     theirs.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     first = [*SPECIALS, *BYTES, "▁"]
-    trainer = tokenizers.trainers.BpeTrainer(vocab_size=5 * merges, min_frequency=2, special_tokens=first, show_progress=False)
-    theirs.train_from_iterator((" ".join(f"▁{token}" for token in sentence) for sentence in sentences), trainer)
-    assert len(learned) == merges and learned == json.loads(theirs.to_str())["model"]["merges"][:merges]
-    model = tokenizers.models.BPE(vocab=ours.index, merges=list(map(tuple, learned)), byte_fallback=True)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=5 * merges, min_frequency=2, special_tokens=first, show_progress=False
+    )
+    theirs.train_from_iterator(
+        (" ".join(f"▁{token}" for token in sentence) for sentence in sentences), trainer
+    )
+    assert (
+        len(learned) == merges
+        and learned == json.loads(theirs.to_str())["model"]["merges"][:merges]
+    )
+    model = tokenizers.models.BPE(
+        vocab=ours.index, merges=list(map(tuple, learned)), byte_fallback=True
+    )
     for word in others:
         assert ours.encode([word]) == [piece.id for piece in model.tokenize(f"▁{word}")], word
 
@@ -260,20 +339,32 @@ def assert_as_hugging_face(monkeypatch, sentences, merges, others):
 def test_hugging_face_learns_and_writes_the_same(monkeypatch):
     draw = random.Random(0)
     words = ["".join(draw.choices("aaabcdé猫", k=draw.randint(1, 13))) for _ in range(499)]
-    sentences = [draw.choices(words[:-97], weights=range(402, 0, -1), k=draw.randint(1, 17)) for _ in range(199)]
-    assert_as_hugging_face(monkeypatch, sentences, 311, [*words, "unknown", "a🐱b", "aaaaaaaaa", "\x00é"])
+    sentences = [
+        draw.choices(words[:-97], weights=range(402, 0, -1), k=draw.randint(1, 17))
+        for _ in range(199)
+    ]
+    assert_as_hugging_face(
+        monkeypatch, sentences, 311, [*words, "unknown", "a🐱b", "aaaaaaaaa", "\x00é"]
+    )
 
 
 @pytest.mark.skipif(not MULTI30K.exists(), reason="Multi30k is not here")
 def test_hugging_face_does_the_same_with_english_and_german(monkeypatch):
-    lines = [gzip.open(MULTI30K / f"val.{language}.gz", "rt", encoding="utf-8").readlines() for language in ("en", "de")]
+    lines = [
+        gzip.open(MULTI30K / f"val.{language}.gz", "rt", encoding="utf-8").readlines()
+        for language in ("en", "de")
+    ]
     english, german = ([tokenize(line) for line in of_one] for of_one in lines)
-    assert_as_hugging_face(monkeypatch, english[7:] + german[7:], 997, {word for s in english + german for word in s})
+    assert_as_hugging_face(
+        monkeypatch, english[7:] + german[7:], 997, {word for s in english + german for word in s}
+    )
 
 
 @cache
 def learned():
-    return BytePairEncoding.learn([*LOWEST, tokenize("zwei Hunde, zwei Häuser; two dogs, two houses"), ODD, ODD[4:]])
+    return BytePairEncoding.learn(
+        [*LOWEST, tokenize("zwei Hunde, zwei Häuser; two dogs, two houses"), ODD, ODD[4:]]
+    )
 
 
 @settings(max_examples=157, deadline=None, derandomize=True)
@@ -298,34 +389,64 @@ def test_any_text_comes_back_exactly(text):
 def test_whatever_a_model_writes_is_decoded(ids):
     content = ids[: ids.index(EOS)] if EOS in ids else ids
     begins = [learned().words[i][0] == "▁" for i in content if i not in (PAD, BOS)]
-    assert len(learned().decode(ids)) == sum(begins) + (not all(begins[:1]))  # a first piece begins a token in any case
+    assert len(learned().decode(ids)) == sum(begins) + (
+        not all(begins[:1])
+    )  # a first piece begins a token in any case
 
 
 def test_bytes_that_are_no_text_become_a_sign():
     begin, cat = 260, [4 + byte for byte in "猫".encode()]
     assert learned().decode([begin, *cat, *cat[:2], begin, *cat]) == ["猫\ufffd", "猫"]
     assert learned().decode([*cat[2:], 4 + 0x41, begin, 4 + 0xFF]) == ["\ufffdA", "\ufffd"]
-    assert learned().decode([*cat[:1], begin, *cat[1:]]) == ["\ufffd", "\ufffd\ufffd"]  # no character goes over two tokens
+    assert learned().decode([*cat[:1], begin, *cat[1:]]) == [
+        "\ufffd",
+        "\ufffd\ufffd",
+    ]  # no character goes over two tokens
 
 
 def test_rare_characters_the_mark_and_what_cannot_be_printed_are_bytes():
-    encoding = BytePairEncoding.learn([["aä", "a▁", "a▁"], ["ü", "aü"], ["\n\x00\ud800\udc31\u200d"] * 2])
+    encoding = BytePairEncoding.learn(
+        [["aä", "a▁", "a▁"], ["ü", "aü"], ["\n\x00\ud800\udc31\u200d"] * 2]
+    )
     assert encoding.state()["characters"] == "aü"  # ä is there once
-    assert spelled(encoding, ["äü▁"]) == ["▁", "<0xC3>", "<0xA4>", "ü", "<0xE2>", "<0x96>", "<0x81>"]
-    assert encoding.state()["merges"] == [["▁", "a"]]  # no bytes are joined, though they are there twice
+    assert spelled(encoding, ["äü▁"]) == [
+        "▁",
+        "<0xC3>",
+        "<0xA4>",
+        "ü",
+        "<0xE2>",
+        "<0x96>",
+        "<0x81>",
+    ]
+    assert encoding.state()["merges"] == [
+        ["▁", "a"]
+    ]  # no bytes are joined, though they are there twice
 
 
 def test_names_are_all_different_whatever_is_learned():
     for word in (*SPECIALS, *BYTES):
         encoding = BytePairEncoding.learn([[f"x{word}", f"y{word}", word] * 3])
-        assert encoding.words.count(word) == 1 and len(set(encoding.words)) == len(encoding) and encoding.state()["merges"]
+        assert (
+            encoding.words.count(word) == 1
+            and len(set(encoding.words)) == len(encoding)
+            and encoding.state()["merges"]
+        )
         assert encoding.words.index(word) not in encoding.encode([word, f"x{word}"])
 
 
 def test_learning_stops_where_nothing_is_there_twice():
-    assert BytePairEncoding.learn([["ab", "ab"], ["ba"]]).state()["merges"] == [["▁", "a"], ["▁a", "b"]]
-    assert BytePairEncoding.learn([["ab", "ab"], ["ba"]], merges=1).state()["merges"] == [["▁", "a"]]
-    assert BytePairEncoding.learn([["ab"]]).words == BytePairEncoding.learn([]).words == [*SPECIALS, *BYTES, "▁"]
+    assert BytePairEncoding.learn([["ab", "ab"], ["ba"]]).state()["merges"] == [
+        ["▁", "a"],
+        ["▁a", "b"],
+    ]
+    assert BytePairEncoding.learn([["ab", "ab"], ["ba"]], merges=1).state()["merges"] == [
+        ["▁", "a"]
+    ]
+    assert (
+        BytePairEncoding.learn([["ab"]]).words
+        == BytePairEncoding.learn([]).words
+        == [*SPECIALS, *BYTES, "▁"]
+    )
 
 
 def test_the_order_of_the_sentences_does_not_matter():
@@ -342,7 +463,11 @@ def test_every_process_learns_the_same():
     printed = set()
     for hash_seed in ("1", "2"):
         env = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
-        printed.add(subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True).stdout)
+        printed.add(
+            subprocess.run(
+                [sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True
+            ).stdout
+        )
     assert len(printed) == 1 and "vw" in printed.pop()
 
 
@@ -359,17 +484,25 @@ def test_pieces_are_encoded_and_decoded_as_words_are():
 
 def test_a_worker_gets_the_same_encoding():
     copy = pickle.loads(pickle.dumps(learned()))
-    assert copy.words == learned().words and copy.encode(["lowest", *ODD]) == learned().encode(["lowest", *ODD])
+    assert copy.words == learned().words and copy.encode(["lowest", *ODD]) == learned().encode(
+        ["lowest", *ODD]
+    )
 
 
-@pytest.mark.parametrize("make", [learned, lambda: BytePairEncoding("bca"), lambda: Vocabulary.build([*SENTENCES, ODD])])
+@pytest.mark.parametrize(
+    "make", [learned, lambda: BytePairEncoding("bca"), lambda: Vocabulary.build([*SENTENCES, ODD])]
+)
 def test_a_state_makes_the_same_again(tmp_path, make):
     vocabulary = make()
     torch.save(vocabulary.state(), tmp_path / "state.pt")
     loaded = torch.load(tmp_path / "state.pt", weights_only=True)
     for state in (vocabulary.state(), loaded, json.loads(json.dumps(vocabulary.state()))):
         again = vocabulary_from(state)
-        assert type(again) is type(vocabulary) and again.words == vocabulary.words and again.state() == state
+        assert (
+            type(again) is type(vocabulary)
+            and again.words == vocabulary.words
+            and again.state() == state
+        )
         assert again.encode(["lowest", "a", *ODD]) == vocabulary.encode(["lowest", "a", *ODD])
 
 
@@ -389,7 +522,10 @@ def test_the_state_of_a_vocabulary_is_the_list_that_checkpoints_hold():
          [["<", "p"], ["<p", "a"], ["<pa", "d"], ["<pad", ">"]], [["a", "b"], ["b", "a"], ["ab", "a"], ["a", "ba"]]))],
 )  # fmt: skip
 def test_a_state_that_is_none_is_refused(state):
-    with pytest.raises(ValueError, match="vocabulary|characters|the merge of .* must join two known pieces to a new one"):
+    with pytest.raises(
+        ValueError,
+        match="vocabulary|characters|the merge of .* must join two known pieces to a new one",
+    ):
         vocabulary_from(state)
 
 
@@ -397,7 +533,9 @@ def test_a_state_that_is_none_is_refused(state):
 # The tokenizer of the COCO evaluation, against the Java program: what is expected here is what that program gave.
 
 FLICKR8K = Path(__file__).parents[2] / "shared/flickr8k/Flickr8k.token.txt"
-JAVA_GAVE = "8c370c7d1bca91b6136c39a779e3e2fbd788c15ada88b843cdd401132a9c7754"  # the SHA-256 of its tokens
+JAVA_GAVE = (
+    "8c370c7d1bca91b6136c39a779e3e2fbd788c15ada88b843cdd401132a9c7754"  # the SHA-256 of its tokens
+)
 
 # A text and its tokens, with a space between two; \u00a0 is a space that belongs to a token.
 CASES = {
@@ -476,9 +614,13 @@ def test_java_gives_the_same_for_captions_that_are_thrown_together(monkeypatch):
     tokenizer = pytest.importorskip("pycocoevalcap.tokenizer.ptbtokenizer").PTBTokenizer()
     if not shutil.which("java"):
         pytest.skip("there is no java here")
-    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Dfile.encoding=UTF-8")  # whatever the language of this computer
+    monkeypatch.setenv(
+        "JAVA_TOOL_OPTIONS", "-Dfile.encoding=UTF-8"
+    )  # whatever the language of this computer
     draw = random.Random(0)
-    pieces = [piece for text in CASES for piece in text.split()] + "a man The dog runs in of red Two people.".split()
+    pieces = [
+        piece for text in CASES for piece in text.split()
+    ] + "a man The dog runs in of red Two people.".split()
     texts = [*CASES, *(" ".join(draw.choices(pieces, k=draw.randint(1, 9))) for _ in range(700))]
     # between two captions a third, because Java lets the next caption decide about a single letter at the end
     captions = {i: [{"caption": text}, {"caption": "between"}] for i, text in enumerate(texts)}
@@ -489,7 +631,9 @@ def test_java_gives_the_same_for_captions_that_are_thrown_together(monkeypatch):
 
 @pytest.mark.skipif(not FLICKR8K.exists(), reason="Flickr8k is not here")
 def test_flickr8k_has_the_tokens_that_java_gave():
-    captions = [line.split("\t", 1)[1] for line in FLICKR8K.read_text(encoding="utf-8").splitlines()]
+    captions = [
+        line.split("\t", 1)[1] for line in FLICKR8K.read_text(encoding="utf-8").splitlines()
+    ]
     lines = "\n".join(" ".join(caption_tokenize(caption)) for caption in captions)
     assert len(captions) == 35000
     assert hashlib.sha256(lines.encode()).hexdigest() == JAVA_GAVE
@@ -497,5 +641,7 @@ def test_flickr8k_has_the_tokens_that_java_gave():
 
 @pytest.mark.parametrize("wrong", [None, b"a dog", ["a dog"], 3])
 def test_something_other_than_a_caption_is_refused(wrong):
-    with pytest.raises(TypeError, match="takes one caption, a string, not .*: call it for each caption"):
+    with pytest.raises(
+        TypeError, match="takes one caption, a string, not .*: call it for each caption"
+    ):
         caption_tokenize(wrong)

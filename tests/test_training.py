@@ -31,7 +31,9 @@ from mmscratch.reliability import write_atomically
 from mmscratch.text import PAD, UNK, BytePairEncoding, Vocabulary
 from mmscratch.training import TrainConfig, Trainer, warmup_and_cosine
 
-CONFIG = TrainConfig(epochs=2, batch_size=7, warmup_fraction=0.25, evaluate_every=5, precision="float32")  # 53 captions: 8 steps an epoch
+CONFIG = TrainConfig(
+    epochs=2, batch_size=7, warmup_fraction=0.25, evaluate_every=5, precision="float32"
+)  # 53 captions: 8 steps an epoch
 DECODERS = pytest.mark.parametrize("decoder", [LSTM, TRANSFORMER], ids=["lstm", "transformer"])
 
 
@@ -43,12 +45,17 @@ def on_the_cpu(monkeypatch, request):
 
 @pytest.fixture
 def trainer(tmp_path):
-    return lambda name="run", config=CONFIG, **changes: tiny_trainer(tmp_path / name, config, **changes)
+    return lambda name="run", config=CONFIG, **changes: tiny_trainer(
+        tmp_path / name, config, **changes
+    )
 
 
 def states_equal(a, b):
     """The same weights and the same optimizer state, to the bit."""
-    weights = all(torch.equal(x, y) for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values()))
+    weights = all(
+        torch.equal(x, y)
+        for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values())
+    )
     moments = [
         torch.equal(x, y)
         for p, q in zip(a.model.parameters(), b.model.parameters())
@@ -90,7 +97,16 @@ def resumed_after(steps, make):
     return whole, resumed
 
 
-def translator(folder, config=CONFIG, joint=False, pieces=150, backwards=False, image=IMAGE, decoder=LSTM, **settings):
+def translator(
+    folder,
+    config=CONFIG,
+    joint=False,
+    pieces=150,
+    backwards=False,
+    image=IMAGE,
+    decoder=LSTM,
+    **settings,
+):
     """A trainer of a tiny model that translates; two of three sentences have a picture."""
     training = SceneTranslation("train", 53, size=32, hidden="some")
     validation = SceneTranslation("validation", 11, size=32, hidden="some")
@@ -103,12 +119,16 @@ def translator(folder, config=CONFIG, joint=False, pieces=150, backwards=False, 
     else:
         source, target = Vocabulary.build(sources), Vocabulary.build(translations)
         source = Vocabulary(source.state()[::-1]) if backwards else source
-    examples = tuple(Examples(data, {"target": target, "source": source}) for data in (training, validation))
+    examples = tuple(
+        Examples(data, {"target": target, "source": source}) for data in (training, validation)
+    )
     if decoder["name"] == "transformer":
         decoder = decoder | {"max_length": 97}
     encoders = {"image": image, "source": decoder | {"vocab_size": len(source)}}
     settings = {"joint_vocabulary": joint, "modality_dropout": 0.3} | settings
-    return Trainer(ModelConfig(len(target), encoders, decoder, 12, **settings), config, examples, folder)
+    return Trainer(
+        ModelConfig(len(target), encoders, decoder, 12, **settings), config, examples, folder
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -116,12 +136,19 @@ def translator(folder, config=CONFIG, joint=False, pieces=150, backwards=False, 
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_parts_of_a_batch_in_which_some_have_pictures_give_the_gradient_of_the_whole(smoothing, tmp_path):
+def test_the_parts_of_a_batch_in_which_some_have_pictures_give_the_gradient_of_the_whole(
+    smoothing, tmp_path
+):
     config = replace(CONFIG, batch_size=32)
     settings = still() | {"label_smoothing": smoothing, "modality_dropout": 0.0}
-    runs = [translator(tmp_path / str(n), replace(config, accumulation_steps=n), **settings) for n in (1, 3, 32)]
+    runs = [
+        translator(tmp_path / str(n), replace(config, accumulation_steps=n), **settings)
+        for n in (1, 3, 32)
+    ]
     batch = a_batch(runs[0], 32)
-    assert batch["has_image"].float().mean() == 21 / 32 and not batch["has_image"][::3].any()  # one part has none
+    assert (
+        batch["has_image"].float().mean() == 21 / 32 and not batch["has_image"][::3].any()
+    )  # one part has none
     expected, *others = (gradients(run, batch) for run in runs)
     for got in others:
         assert_close(got, expected, rtol=1e-5, atol=1e-6)
@@ -140,9 +167,14 @@ def test_the_fraction_of_true_words_that_it_reads_is_that_of_the_settings(tmp_pa
         run.model.zero_grad()
         logits = run.model(batch, teacher_forcing_ratio=fraction)
         F.cross_entropy(logits[words], batch["target"][words]).backward()
-        assert_close(found[fraction], {name: parameter.grad for name, parameter in run.model.named_parameters()})
+        assert_close(
+            found[fraction],
+            {name: parameter.grad for name, parameter in run.model.named_parameters()},
+        )
     assert any((found[0.0][name] != gradient).any() for name, gradient in found[1.0].items())
-    assert runs[0.0]._validate() == pytest.approx(runs[1.0]._validate(), rel=1e-6)  # which reads all of them
+    assert runs[0.0]._validate() == pytest.approx(
+        runs[1.0]._validate(), rel=1e-6
+    )  # which reads all of them
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -177,13 +209,20 @@ class Toy(nn.Module):
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 32])
-@pytest.mark.parametrize("empty", [(), (0, 3, 6), (1, 4)], ids=["none empty", "first part of 3 empty", "two empty"])
-def test_any_model_s_gradient_is_that_of_its_sum_divided_by_its_count(empty, parts, trainer, monkeypatch):
+@pytest.mark.parametrize(
+    "empty", [(), (0, 3, 6), (1, 4)], ids=["none empty", "first part of 3 empty", "two empty"]
+)
+def test_any_model_s_gradient_is_that_of_its_sum_divided_by_its_count(
+    empty, parts, trainer, monkeypatch
+):
     monkeypatch.setattr("mmscratch.training.build_model", lambda config: Toy())
     run = trainer(config=replace(CONFIG, accumulation_steps=parts))
     batch = a_batch(run, 7)
     batch["target"][list(empty)] = PAD
-    of_parts = [run.model.loss({name: value[i::3] for name, value in batch.items()})[1].item() for i in range(3)]
+    of_parts = [
+        run.model.loss({name: value[i::3] for name, value in batch.items()})[1].item()
+        for i in range(3)
+    ]
     assert len(set(of_parts)) > 1  # the counts of the parts differ
     loss, count = run.model.loss(batch)
     expected = torch.autograd.grad(loss / count, list(run.model.parameters()))
@@ -206,13 +245,20 @@ def test_metrics_have_the_rate_of_what_the_model_counts(trainer, monkeypatch):
 def test_the_gradient_of_parts_is_that_of_the_whole_batch_by_words(parts, decoder, trainer):
     config = replace(CONFIG, batch_size=32)
     settings = still(decoder) | {"label_smoothing": 0.1}
-    whole, split = trainer("whole", config, **settings), trainer("split", replace(config, accumulation_steps=parts), **settings)
+    whole, split = (
+        trainer("whole", config, **settings),
+        trainer("split", replace(config, accumulation_steps=parts), **settings),
+    )
     batch = a_batch(whole, 32)
     lengths = (batch["target"] != PAD).sum(1)
-    assert len({part.sum().item() for part in lengths.tensor_split(4)}) > 1  # the parts have different numbers of words
+    assert (
+        len({part.sum().item() for part in lengths.tensor_split(4)}) > 1
+    )  # the parts have different numbers of words
     expected, got = gradients(whole, batch), gradients(split, batch)
     assert_close(got, expected, rtol=1e-5, atol=1e-6)
-    by_parts = {name: torch.zeros_like(value) for name, value in expected.items()}  # the common mistake: the mean of means
+    by_parts = {
+        name: torch.zeros_like(value) for name, value in expected.items()
+    }  # the common mistake: the mean of means
     for i in range(4):
         part = {name: value.tensor_split(4)[i] for name, value in batch.items()}
         for name, value in gradients(whole, part).items():
@@ -222,11 +268,14 @@ def test_the_gradient_of_parts_is_that_of_the_whole_batch_by_words(parts, decode
 
 @pytest.mark.parametrize("parts", [3, 32])
 def test_the_parts_of_a_batch_add_up_to_its_loss_its_words_and_its_examples(parts, trainer):
-    whole, split = trainer("whole", **still()), trainer("split", replace(CONFIG, accumulation_steps=parts), **still())
+    whole, split = (
+        trainer("whole", **still()),
+        trainer("split", replace(CONFIG, accumulation_steps=parts), **still()),
+    )
     batch = a_batch(whole, 11)
     batch["target"][3] = PAD  # a picture without words counts for nothing
     expected = whole.model.loss(batch)[0].detach()
-    firsts = batch["target"], batch["target"][::min(parts, 11)]  # the first micro-batch of each
+    firsts = batch["target"], batch["target"][:: min(parts, 11)]  # the first micro-batch of each
     for run, first in zip((whole, split), firsts):
         loss, count, examples, unit = run._gradient(batch)
         assert_close(loss, expected)
@@ -235,9 +284,14 @@ def test_the_parts_of_a_batch_add_up_to_its_loss_its_words_and_its_examples(part
 
 
 def test_accumulation_trains_the_same_model(trainer):
-    whole, split = trainer("whole", **still()), trainer("split", replace(CONFIG, accumulation_steps=3), **still())
+    whole, split = (
+        trainer("whole", **still()),
+        trainer("split", replace(CONFIG, accumulation_steps=3), **still()),
+    )
     whole.fit(), split.fit()
-    assert [loss for _, loss in split.history] == pytest.approx([loss for _, loss in whole.history], abs=1e-5)
+    assert [loss for _, loss in split.history] == pytest.approx(
+        [loss for _, loss in whole.history], abs=1e-5
+    )
 
 
 def test_a_step_is_what_torch_s_own_pieces_make_of_it(trainer):
@@ -262,27 +316,44 @@ def test_a_step_is_what_torch_s_own_pieces_make_of_it(trainer):
 
 def test_clipping_bounds_the_gradient_and_tells_its_norm_before(trainer):
     run, seen = trainer(config=replace(CONFIG, clip_norm=0.01)), []
-    run.optimizer.register_step_pre_hook(lambda *_: seen.extend(p.grad.flatten() for p in run.model.parameters()))
+    run.optimizer.register_step_pre_hook(
+        lambda *_: seen.extend(p.grad.flatten() for p in run.model.parameters())
+    )
     stats = run._train_step(a_batch(run, 7))
     assert stats.norm > 0.1 and torch.cat(seen).norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
 def test_clipping_does_not_see_the_scale_of_float16(trainer):
-    runs = [trainer(name, replace(CONFIG, precision=name, clip_norm=0.01), **still()) for name in ("float32", "float16")]
+    runs = [
+        trainer(name, replace(CONFIG, precision=name, clip_norm=0.01), **still())
+        for name in ("float32", "float16")
+    ]
     seen = []
     for run in runs:
-        run.optimizer.register_step_pre_hook(lambda *_, run=run: seen.append([p.grad.flatten() for p in run.model.parameters()]))
+        run.optimizer.register_step_pre_hook(
+            lambda *_, run=run: seen.append([p.grad.flatten() for p in run.model.parameters()])
+        )
     norms = [run._train_step(a_batch(run, 7)).norm for run in runs]
     assert norms[1] == pytest.approx(norms[0], rel=0.05)
-    assert [torch.cat(gradients).norm().item() for gradients in seen] == pytest.approx([0.01] * 2, rel=1e-3)
+    assert [torch.cat(gradients).norm().item() for gradients in seen] == pytest.approx(
+        [0.01] * 2, rel=1e-3
+    )
 
 
 def test_the_learning_rate_rises_and_falls(trainer):
-    factors = [warmup_and_cosine(step, 40, warmup_fraction=0.125) for step in range(41)]  # it rises in 5 of 40 steps
-    assert factors[:4] == [0.2, 0.4, 0.6, 0.8] and factors[20] == pytest.approx(0.5) and factors[40] == pytest.approx(0.0)
+    factors = [
+        warmup_and_cosine(step, 40, warmup_fraction=0.125) for step in range(41)
+    ]  # it rises in 5 of 40 steps
+    assert (
+        factors[:4] == [0.2, 0.4, 0.6, 0.8]
+        and factors[20] == pytest.approx(0.5)
+        and factors[40] == pytest.approx(0.0)
+    )
     assert all(a > b for a, b in zip(factors[4:], factors[5:])) and max(factors) > 0.97
     run, rates = trainer(), []
-    run.optimizer.register_step_pre_hook(lambda *_: rates.append(run.optimizer.param_groups[1]["lr"]))
+    run.optimizer.register_step_pre_hook(
+        lambda *_: rates.append(run.optimizer.param_groups[1]["lr"])
+    )
     run.fit()
     assert rates == [CONFIG.learning_rate * warmup_and_cosine(step, 16, 4) for step in range(16)]
 
@@ -294,14 +365,18 @@ def test_biases_and_norms_do_not_decay(trainer):
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             kind = isinstance(module, (nn.LayerNorm, nn.BatchNorm2d)) or "bias" in name
-            assert any(parameter is p for p in decaying["params"]) == (not kind and parameter.squeeze().dim() > 1)
+            assert any(parameter is p for p in decaying["params"]) == (
+                not kind and parameter.squeeze().dim() > 1
+            )
     assert len(decaying["params"]) + len(kept["params"]) == len(list(model.parameters()))
 
 
 def poison(trainer, steps, value=math.nan):
     """Let the gradient of one weight not be finite in these steps, counted from 0."""
     weight = trainer.model.decoder.embedding.weight
-    weight.register_hook(lambda grad: grad.index_fill(0, torch.tensor([5]), value) if poison.calls in steps else grad)
+    weight.register_hook(
+        lambda grad: grad.index_fill(0, torch.tensor([5]), value) if poison.calls in steps else grad
+    )
     step, poison.calls = trainer._train_step, -1
 
     def counting(batch):
@@ -314,16 +389,24 @@ def poison(trainer, steps, value=math.nan):
 def test_a_step_whose_gradient_is_not_finite_changes_nothing_and_is_counted(trainer):
     run = trainer()
     poison(run, {0})
-    before = {name: value.clone() for name, value in run.model.state_dict().items()}  # batch norm's statistics, too
+    before = {
+        name: value.clone() for name, value in run.model.state_dict().items()
+    }  # batch norm's statistics, too
     assert math.isnan(run._train_step(a_batch(run, 7)).norm)
     assert all(torch.equal(value, before[name]) for name, value in run.model.state_dict().items())
-    assert run.skipped == 1 and not run.optimizer.state and all(p.grad is None for p in run.model.parameters())
+    assert (
+        run.skipped == 1
+        and not run.optimizer.state
+        and all(p.grad is None for p in run.model.parameters())
+    )
 
 
 def test_the_schedule_does_not_move_with_a_skipped_step(trainer):
     run, rates = trainer(), []
     poison(run, {2, 3, 9}, math.inf)
-    run.optimizer.register_step_pre_hook(lambda *_: rates.append(run.optimizer.param_groups[0]["lr"]))
+    run.optimizer.register_step_pre_hook(
+        lambda *_: rates.append(run.optimizer.param_groups[0]["lr"])
+    )
     run.fit()
     assert run.skipped == 3 and run.step == 16
     assert rates == [CONFIG.learning_rate * warmup_and_cosine(step, 16, 4) for step in range(13)]
@@ -332,7 +415,10 @@ def test_the_schedule_does_not_move_with_a_skipped_step(trainer):
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precisions_learn_what_float32_learns(precision, trainer):
-    runs = [trainer(name, replace(CONFIG, precision=name, epochs=4), decoder=LSTM | {"dropout": 0.0}) for name in ("float32", precision)]
+    runs = [
+        trainer(name, replace(CONFIG, precision=name, epochs=4), decoder=LSTM | {"dropout": 0.0})
+        for name in ("float32", precision)
+    ]
     for run in runs:
         run.fit()
     assert runs[1].best_loss == pytest.approx(runs[0].best_loss, rel=0.03)
@@ -354,7 +440,10 @@ def test_float16_halves_a_scale_that_is_too_large_and_goes_on(trainer):
 
 
 def test_same_seed_same_model_and_another_seed_another(trainer):
-    runs = [trainer(name, config) for name, config in (("a", CONFIG), ("b", CONFIG), ("c", replace(CONFIG, seed=1)))]
+    runs = [
+        trainer(name, config)
+        for name, config in (("a", CONFIG), ("b", CONFIG), ("c", replace(CONFIG, seed=1)))
+    ]
     for run in runs:
         run.fit()
     assert states_equal(runs[0], runs[1])
@@ -383,17 +472,31 @@ def test_two_fresh_processes_with_the_same_seed_train_the_same_model(tmp_path):
     here = Path(__file__).parent
     processes = []
     for name in ("one", "other"):
-        environment = os.environ | {"PYTHONPATH": f"{here}{os.pathsep}{here.parent}", "CUDA_VISIBLE_DEVICES": ""}
-        environment |= {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": str(len(name))}  # a set has another order in each
+        environment = os.environ | {
+            "PYTHONPATH": f"{here}{os.pathsep}{here.parent}",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        environment |= {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONHASHSEED": str(len(name)),
+        }  # a set has another order in each
         command = [sys.executable, "-c", FRESH, str(tmp_path / name)]
-        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+        processes.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        )
     one, other = (process.communicate(timeout=300)[0].splitlines()[-1] for process in processes)
     assert one == other and len(one.split()[-1]) == 64 and "[[8, " in one
 
 
 def test_learns_a_few_captions_by_heart(trainer):
     config = replace(CONFIG, epochs=60, learning_rate=2e-2, evaluate_every=1000)
-    run = trainer(config=config, count=5, image=IMAGE | {"width": 8}, decoder={"name": "lstm", "hidden_size": 64}, embed_dim=64)
+    run = trainer(
+        config=config,
+        count=5,
+        image=IMAGE | {"width": 8},
+        decoder={"name": "lstm", "hidden_size": 64},
+        embed_dim=64,
+    )
     run.train.augmented = False
     run.fit()
     loss, count = run.model.train().loss(collate([run.train[i] for i in range(5)]))
@@ -407,7 +510,9 @@ def test_ctrl_c_and_going_on_give_what_an_unbroken_run_gives(trainer, steps):
     assert resumed.best_loss == whole.best_loss and resumed.history == whole.history
 
 
-@pytest.mark.parametrize("decoder, joint", [(LSTM, False), (TRANSFORMER, True)], ids=["lstm", "transformer, joint"])
+@pytest.mark.parametrize(
+    "decoder, joint", [(LSTM, False), (TRANSFORMER, True)], ids=["lstm", "transformer, joint"]
+)
 def test_a_translator_that_was_stopped_goes_on_to_the_bit(decoder, joint, tmp_path):
     settings = {"decoder": decoder, "joint": joint, "label_smoothing": 0.1}
     whole, resumed = resumed_after(3, lambda name: translator(tmp_path / name, **settings))
@@ -424,7 +529,9 @@ def test_a_run_of_other_source_words_is_refused(tmp_path):
         translator(tmp_path / "joint", joint=True, pieces=149)
     with pytest.raises(ValueError) as caught:
         translator(tmp_path / "apart", backwards=True)
-    assert "other vocabularies.source" in str(caught.value) and "vocabularies.target" not in str(caught.value)
+    assert "other vocabularies.source" in str(caught.value) and "vocabularies.target" not in str(
+        caught.value
+    )
 
 
 def test_skipped_steps_and_the_scale_survive_a_stop(trainer):
@@ -462,7 +569,12 @@ def test_a_stop_asked_for_in_the_last_validation_is_not_lost(trainer):
 
 
 def test_training_leaves_the_random_states_and_the_signal_handlers_alone(trainer):
-    before = torch.get_rng_state(), random.getstate(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    before = (
+        torch.get_rng_state(),
+        random.getstate(),
+        signal.getsignal(signal.SIGINT),
+        signal.getsignal(signal.SIGTERM),
+    )
     trainer().fit()
     assert torch.equal(torch.get_rng_state(), before[0]) and random.getstate() == before[1]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before[2:]
@@ -492,7 +604,9 @@ def test_the_validation_loss_is_that_of_each_caption_alone(trainer):
 
 def test_a_run_of_other_settings_is_refused_and_the_differences_are_listed(trainer):
     stop_after(trainer(), 3)
-    with pytest.raises(ValueError, match=r"\(decoder.hidden_size 17, there 13\): choose another --to"):
+    with pytest.raises(
+        ValueError, match=r"\(decoder.hidden_size 17, there 13\): choose another --to"
+    ):
         trainer(decoder=LSTM | {"hidden_size": 17})
     with pytest.raises(ValueError, match="encoders.image.name vit, there resnet"):
         trainer(**still())
@@ -505,11 +619,18 @@ def test_the_best_model_loads_with_its_vocabulary_and_what_it_was_trained_on(tra
     run = trainer()
     run.fit()
     model, vocabularies, saved = load_run(run.folder)
-    assert vocabularies.keys() == {"target"} and vocabularies["target"].words == run.train.vocabularies["target"].words
-    assert saved["metadata"] == {"data": "scenes"} and saved["model_config"] == asdict(run.model_config)
+    assert (
+        vocabularies.keys() == {"target"}
+        and vocabularies["target"].words == run.train.vocabularies["target"].words
+    )
+    assert saved["metadata"] == {"data": "scenes"} and saved["model_config"] == asdict(
+        run.model_config
+    )
     assert not model.training
     entries = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
-    validated = {entry["step"]: entry["validation_loss"] for entry in entries if "validation_loss" in entry}
+    validated = {
+        entry["step"]: entry["validation_loss"] for entry in entries if "validation_loss" in entry
+    }
     assert list(validated) == [5, 10, 15, 16] == [step for step, _ in run.history]
     assert min(validated.values()) == pytest.approx(run.best_loss, abs=1e-4)
 
@@ -527,7 +648,9 @@ def test_a_run_of_another_layout_is_refused_in_one_line(version, trainer):
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"{path} is of layout {version or 1}, and ") and "another --to" in line
     write_atomically(path, {"step": 1})
-    with pytest.raises(ValueError, match="last.pt is the checkpoint of something else: choose another --to"):
+    with pytest.raises(
+        ValueError, match="last.pt is the checkpoint of something else: choose another --to"
+    ):
         trainer()
 
 
@@ -535,7 +658,9 @@ def test_metrics_after_the_checkpoint_are_forgotten_when_a_run_goes_on(trainer):
     run = trainer()
     stop_after(run, 5)
     metrics = run.folder / "metrics.jsonl"
-    metrics.write_text(metrics.read_text() + '{"step": 9, "loss": 1.0}\n{"step": 1')  # a killed run leaves half a line
+    metrics.write_text(
+        metrics.read_text() + '{"step": 9, "loss": 1.0}\n{"step": 1'
+    )  # a killed run leaves half a line
     trainer().fit()
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
     assert 9 not in steps and steps == sorted(steps)
@@ -571,14 +696,23 @@ def test_nothing_is_asked_for_in_float64(trainer):
 
 
 def test_a_compiled_model_learns_the_same_and_its_checkpoint_does_not_show_it(trainer, monkeypatch):
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # traced, but no minutes of C++
+    monkeypatch.setattr(
+        torch, "compile", partial(torch.compile, backend="eager")
+    )  # traced, but no minutes of C++
     settings = still(TRANSFORMER | {"num_layers": 1})
-    runs = [trainer(f"{flag}", replace(CONFIG, compile=flag), count=11, **settings) for flag in (False, True)]
-    for run in runs:  # two batches an epoch, of 7 and of 4: it is traced once for that size, and once for any
+    runs = [
+        trainer(f"{flag}", replace(CONFIG, compile=flag), count=11, **settings)
+        for flag in (False, True)
+    ]
+    for run in (
+        runs
+    ):  # two batches an epoch, of 7 and of 4: it is traced once for that size, and once for any
         run.fit()
     assert runs[1].best_loss == pytest.approx(runs[0].best_loss, rel=1e-3)
     for name in ("last.pt", "best.pt"):
-        assert list(read_checkpoint(runs[1].folder / name)["model"]) == list(runs[0].model.state_dict())
+        assert list(read_checkpoint(runs[1].folder / name)["model"]) == list(
+            runs[0].model.state_dict()
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -598,7 +732,10 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_layer(trainer):
     step = run._train_step
     stop_after_three = []
     run._train_step = lambda batch: stop_after_three.append(1) or step(batch)
-    with pytest.raises(FloatingPointError, match=r"3 steps in a row.*output of encoders.image.backbone.layer1.0.*learning-rate") as error:
+    with pytest.raises(
+        FloatingPointError,
+        match=r"3 steps in a row.*output of encoders.image.backbone.layer1.0.*learning-rate",
+    ) as error:
         run.fit()
     assert len(stop_after_three) == 3 and "\n" not in str(error.value)
     assert not (run.folder / "last.pt").exists()
@@ -607,7 +744,9 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_layer(trainer):
 def test_gradients_that_stay_infinite_stop_the_run_later(trainer):
     run = trainer(config=replace(CONFIG, epochs=9))
     poison(run, range(99), math.inf)
-    with pytest.raises(FloatingPointError, match=r"25 steps in a row.*gradient of decoder.embedding.weight"):
+    with pytest.raises(
+        FloatingPointError, match=r"25 steps in a row.*gradient of decoder.embedding.weight"
+    ):
         run.fit()
 
 
@@ -624,7 +763,9 @@ def test_a_full_disk_stops_with_one_line_and_keeps_the_old_checkpoint(trainer, m
     run = trainer()
     (run.folder / "last.pt.writing").symlink_to("/dev/full")
     monkeypatch.setattr("mmscratch.training.SAVE_SECONDS", 0)
-    with pytest.raises(OSError, match=r"last.pt cannot be written: No space left on device; the one before is kept"):
+    with pytest.raises(
+        OSError, match=r"last.pt cannot be written: No space left on device; the one before is kept"
+    ):
         run.fit()
     assert read_checkpoint(run.folder / "last.pt")["step"] == 5
 
@@ -659,7 +800,10 @@ def test_copies_on_a_side_stream_change_nothing(trainer):
 @pytest.mark.gpu
 @DECODERS
 def test_a_model_compiled_for_a_gpu_learns_the_same(decoder, trainer):
-    runs = [trainer(f"{flag}", replace(CONFIG, compile=flag), **still(decoder)) for flag in (False, True)]
+    runs = [
+        trainer(f"{flag}", replace(CONFIG, compile=flag), **still(decoder))
+        for flag in (False, True)
+    ]
     for run in runs:
         run.fit()
     assert runs[1].best_loss == pytest.approx(runs[0].best_loss, rel=1e-2)
@@ -705,7 +849,9 @@ def train_and_be_killed(trainer, moment, chance):
             die()
 
     def step(batch):
-        trainer.saved_at = -math.inf if (trainer.step + 1) % 3 == 0 else math.inf  # when it is time to save
+        trainer.saved_at = (
+            -math.inf if (trainer.step + 1) % 3 == 0 else math.inf
+        )  # when it is time to save
         stats = take(batch)
         if (trainer.step + 1, "in the step") == (number, where):
             die()
@@ -734,7 +880,9 @@ def train_and_be_killed(trainer, moment, chance):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_killed_at_many_moments_and_gone_on_gives_the_same_to_the_bit(trainer, tmp_path, monkeypatch):
+def test_killed_at_many_moments_and_gone_on_gives_the_same_to_the_bit(
+    trainer, tmp_path, monkeypatch
+):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # a fork could not use it
     config = replace(CONFIG, accumulation_steps=2, workers=1)
     whole = trainer("whole", config)
@@ -754,7 +902,9 @@ def test_killed_at_many_moments_and_gone_on_gives_the_same_to_the_bit(trainer, t
         step = read_checkpoint(path)["step"] if path.exists() else 0
         assert step >= reached, "a checkpoint was lost"
         if moment[0]:
-            assert step == (moment[0] if moment[1] == "after it is renamed" else (moment[0] - 1) // 3 * 3)
+            assert step == (
+                moment[0] if moment[1] == "after it is renamed" else (moment[0] - 1) // 3 * 3
+            )
         reached = step
     resumed = trainer("killed", config)
     assert resumed.step == 15

@@ -11,7 +11,12 @@ from torch.testing import assert_close
 
 from mmscratch.attention import Memory, MultiHeadAttention
 from mmscratch.text import PAD
-from mmscratch.transformer import Embedding, TransformerBlock, TransformerDecoder, TransformerEncoder
+from mmscratch.transformer import (
+    Embedding,
+    TransformerBlock,
+    TransformerDecoder,
+    TransformerEncoder,
+)
 
 B, T, N, V = 5, 7, 13, 19  # sentences, their words, places in the memory, words there are
 H, D, HIDDEN, LAYERS = 2, 22, 17, 3
@@ -45,7 +50,16 @@ def padding(places):
 def torch_layer(kind, pre_norm, mlp_dim, approximate="none", norm_eps=1e-5):
     activation = partial(F.gelu, approximate=approximate)
     return random_double(
-        kind(D, H, mlp_dim, 0.0, activation, norm_first=pre_norm, batch_first=True, layer_norm_eps=norm_eps)
+        kind(
+            D,
+            H,
+            mlp_dim,
+            0.0,
+            activation,
+            norm_first=pre_norm,
+            batch_first=True,
+            layer_norm_eps=norm_eps,
+        )
     )
 
 
@@ -58,10 +72,16 @@ def assert_block_agrees_with_torch(pre_norm, cross_attention, approximate, causa
     ours.load_state_dict(reference.state_dict(), strict=True)
 
     x, memory = random(B, T, D), random(B, N, D)
-    triangle = torch.ones(T, T, dtype=torch.bool).triu(1) if causal else None  # torch's masks say what is hidden
+    triangle = (
+        torch.ones(T, T, dtype=torch.bool).triu(1) if causal else None
+    )  # torch's masks say what is hidden
     mask, memory_mask = (padding(T), padding(N)) if padded else (None, None)
     if cross_attention:
-        hidden = {"tgt_key_padding_mask": ~mask, "memory_key_padding_mask": ~memory_mask} if padded else {}
+        hidden = (
+            {"tgt_key_padding_mask": ~mask, "memory_key_padding_mask": ~memory_mask}
+            if padded
+            else {}
+        )
         expected = reference(x, memory, tgt_mask=triangle, **hidden)
         looked_at = {"memory": ours.multihead_attn.keys_values(memory)}
         looked_at |= {"memory_mask": memory_mask.unsqueeze(1)} if padded else {}
@@ -71,7 +91,9 @@ def assert_block_agrees_with_torch(pre_norm, cross_attention, approximate, causa
     output, _, weights = ours(x, mask.unsqueeze(1) if padded else None, causal, **looked_at)
     assert weights is None
     assert_close(output, expected, **CLOSE)
-    assert_same_gradients(ours, reference, [output], [expected], [x, memory] if cross_attention else [x], 1e-8)
+    assert_same_gradients(
+        ours, reference, [output], [expected], [x, memory] if cross_attention else [x], 1e-8
+    )
 
 
 @pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
@@ -105,7 +127,11 @@ def test_the_weights_of_a_block_are_those_that_torch_has(pre_norm, cross_attenti
 
 
 def test_a_block_goes_on_from_its_past(pre_norm):
-    block, x, mask = random_double(TransformerBlock(D, H, pre_norm=pre_norm)), random(B, T, D), padding(T).unsqueeze(1)
+    block, x, mask = (
+        random_double(TransformerBlock(D, H, pre_norm=pre_norm)),
+        random(B, T, D),
+        padding(T).unsqueeze(1),
+    )
     expected, seen, _ = block(x, mask, causal=True)
     assert [part.shape for part in seen] == [(B, H, T, D // H)] * 2
     for cut in range(1, T):
@@ -127,7 +153,10 @@ def test_a_block_looks_at_one_memory_for_all_its_beams(pre_norm):
 def test_block_dropout_is_in_every_branch_and_only_in_training(pre_norm):
     """What a block adds to x with all weights but one branch's at zero."""
     for branch in ("self_attn.out_proj.bias", "multihead_attn.out_proj.bias", "linear2.bias"):
-        block, x = TransformerBlock(D, H, 0.3, pre_norm, cross_attention=True), torch.zeros(997, T, D)
+        block, x = (
+            TransformerBlock(D, H, 0.3, pre_norm, cross_attention=True),
+            torch.zeros(997, T, D),
+        )
         for parameter in block.parameters():
             nn.init.zeros_(parameter)
         nn.init.ones_(block.get_parameter(branch))
@@ -137,7 +166,9 @@ def test_block_dropout_is_in_every_branch_and_only_in_training(pre_norm):
         assert (block.eval()(x, memory=memory)[0] == 1).all()
         output = block.train()(x, memory=memory)[0]
         assert_close(output[output != 0], torch.full_like(output[output != 0], 1 / 0.7))
-        assert abs((output != 0).double().mean() - 0.7) < 0.02  # 153,538 draws: the standard deviation is 0.0012
+        assert (
+            abs((output != 0).double().mean() - 0.7) < 0.02
+        )  # 153,538 draws: the standard deviation is 0.0012
 
 
 @pytest.mark.parametrize("first", [0, 3, 4])
@@ -154,7 +185,9 @@ def test_a_word_is_the_sum_of_its_vector_and_that_of_where_it_stands(first):
 @pytest.mark.parametrize("first", [5, 11])
 def test_a_text_that_runs_over_the_positions_is_refused(first):
     embedding, tokens = Embedding(V, D, 11), torch.ones(B, T, dtype=torch.long)
-    with pytest.raises(ValueError, match=f"a text of {first + T} words is longer than the 11 positions"):
+    with pytest.raises(
+        ValueError, match=f"a text of {first + T} words is longer than the 11 positions"
+    ):
         embedding(tokens, first)
 
 
@@ -184,14 +217,20 @@ def test_encoder_agrees_with_torch(encoder, sentences):
     words, positions = encoder.embedding.words.weight, encoder.embedding.positions.weight
     x, norm = words[sentences] + positions[:T], [encoder.norm.weight, encoder.norm.bias]
     if encoder.pre_norm:
-        expected = F.layer_norm(reference(x, src_key_padding_mask=sentences == PAD), (D,), *norm, eps=1e-3)
+        expected = F.layer_norm(
+            reference(x, src_key_padding_mask=sentences == PAD), (D,), *norm, eps=1e-3
+        )
     else:
-        expected = reference(F.layer_norm(x, (D,), *norm, eps=1e-3), src_key_padding_mask=sentences == PAD)
+        expected = reference(
+            F.layer_norm(x, (D,), *norm, eps=1e-3), src_key_padding_mask=sentences == PAD
+        )
     memory = encoder(sentences)
     assert memory.mask.equal(sentences != PAD)
     assert_close(memory.tokens, expected, **CLOSE)
     inputs = [words, positions, *norm]
-    assert_same_gradients(encoder.blocks, reference.layers, [memory.tokens], [expected], inputs, 1e-8)
+    assert_same_gradients(
+        encoder.blocks, reference.layers, [memory.tokens], [expected], inputs, 1e-8
+    )
 
 
 def test_padding_and_neighbours_change_nothing_of_what_is_read(encoder, sentences):
@@ -238,15 +277,24 @@ def step_by_step(decoder, tokens, memory):
 
 def test_decoder_with_cross_attention_is_torchs_decoder(memory, tokens, mlp_dim):
     decoder = random_double(TransformerDecoder(V, D, H, LAYERS, max_length=T, mlp_dim=mlp_dim))
-    reference = nn.TransformerDecoder(torch_layer(nn.TransformerDecoderLayer, True, mlp_dim or 4 * D, "tanh"), LAYERS)
+    reference = nn.TransformerDecoder(
+        torch_layer(nn.TransformerDecoderLayer, True, mlp_dim or 4 * D, "tanh"), LAYERS
+    )
     reference.layers.load_state_dict(decoder.blocks.state_dict(), strict=True)
-    words, positions, scale, shift = inputs = [*decoder.embedding.parameters(), *decoder.norm.parameters()]
+    words, positions, scale, shift = inputs = [
+        *decoder.embedding.parameters(),
+        *decoder.norm.parameters(),
+    ]
     hidden = torch.ones(T, T, dtype=torch.bool).triu(1)
-    x = reference(words[tokens] + positions, memory.tokens, hidden, memory_key_padding_mask=~memory.mask)
+    x = reference(
+        words[tokens] + positions, memory.tokens, hidden, memory_key_padding_mask=~memory.mask
+    )
     expected, logits = F.layer_norm(x, (D,), scale, shift) @ words.T, decoder(tokens, memory)
     assert_close(logits, expected, **CLOSE)
     assert_close(step_by_step(decoder, tokens, memory), expected, **CLOSE)
-    assert_same_gradients(decoder.blocks, reference.layers, [logits], [expected], [*inputs, memory.tokens], 1e-8)
+    assert_same_gradients(
+        decoder.blocks, reference.layers, [logits], [expected], [*inputs, memory.tokens], 1e-8
+    )
 
 
 @pytest.mark.parametrize("places", [N, 0], ids=["prefix", "language model"])
@@ -256,7 +304,10 @@ def test_decoder_with_a_prefix_is_torchs_encoder_with_a_mask(memory, tokens, pla
     layer = torch_layer(nn.TransformerEncoderLayer, True, mlp_dim or 4 * D, "tanh")
     reference = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
     reference.layers.load_state_dict(decoder.blocks.state_dict(), strict=True)
-    words, positions, scale, shift = inputs = [*decoder.embedding.parameters(), *decoder.norm.parameters()]
+    words, positions, scale, shift = inputs = [
+        *decoder.embedding.parameters(),
+        *decoder.norm.parameters(),
+    ]
     prefix = memory.tokens[:, :places].detach().requires_grad_()
     hidden = torch.ones(places + T, places + T, dtype=torch.bool).triu(1)
     hidden[:places, :places] = False  # the prefix sees all of itself

@@ -9,10 +9,25 @@ from torch import nn
 from torch.testing import assert_close
 
 from mmscratch.images import normalize
-from mmscratch.vision import VGG, BasicBlock, Bottleneck, ImageEncoder, ResNet, VisionTransformer, conv2d
+from mmscratch.vision import (
+    VGG,
+    BasicBlock,
+    Bottleneck,
+    ImageEncoder,
+    ResNet,
+    VisionTransformer,
+    conv2d,
+)
 from mmscratch.weights import from_torchvision_vit
 
-VIT = {"image_size": 35, "patch_size": 5, "num_layers": 2, "num_heads": 3, "hidden_dim": 33, "mlp_dim": 17}
+VIT = {
+    "image_size": 35,
+    "patch_size": 5,
+    "num_layers": 2,
+    "num_heads": 3,
+    "hidden_dim": 33,
+    "mlp_dim": 17,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +45,10 @@ def test_conv2d_agrees_with_torch(size, padding, stride, bias):
     output, expected = (f(*inputs, stride=stride, padding=padding) for f in (conv2d, F.conv2d))
     assert_close(output, expected)
     upstream = torch.randn_like(expected)
-    assert_close(torch.autograd.grad(output, inputs, upstream), torch.autograd.grad(expected, inputs, upstream))
+    assert_close(
+        torch.autograd.grad(output, inputs, upstream),
+        torch.autograd.grad(expected, inputs, upstream),
+    )
 
 
 def test_conv2d_refuses_what_does_not_fit():
@@ -38,7 +56,12 @@ def test_conv2d_refuses_what_does_not_fit():
         conv2d(torch.zeros(2, 3, 11, 13), torch.zeros(7, 5, 1, 1))
     with pytest.raises(ValueError, match="13 × 15 is smaller than the filter, 17 × 1"):
         conv2d(torch.zeros(2, 3, 11, 13), torch.zeros(7, 3, 17, 1), padding=1)
-    assert conv2d(torch.zeros(2, 3, 11, 13), torch.zeros(7, 3, 13, 15), padding=1).shape == (2, 7, 1, 1)
+    assert conv2d(torch.zeros(2, 3, 11, 13), torch.zeros(7, 3, 13, 15), padding=1).shape == (
+        2,
+        7,
+        1,
+        1,
+    )
 
 
 def assert_same_model(ours, reference, gradients=False, shape=(2, 3, 61, 67)):
@@ -63,10 +86,19 @@ def assert_same_model(ours, reference, gradients=False, shape=(2, 3, 61, 67)):
     if gradients:
         upstream = torch.randn_like(outputs[0])
         ours_grad, expected_grad = (
-            torch.autograd.grad(y, list(m.parameters()), upstream) for y, m in zip(outputs, (ours, reference))
+            torch.autograd.grad(y, list(m.parameters()), upstream)
+            for y, m in zip(outputs, (ours, reference))
         )
-        for (name, _), grad, expected in zip(ours.named_parameters(), ours_grad, expected_grad, strict=True):
-            assert_close(grad, expected, rtol=0, atol=1e-5 * expected.abs().max().item(), msg=lambda s: f"{name}: {s}")
+        for (name, _), grad, expected in zip(
+            ours.named_parameters(), ours_grad, expected_grad, strict=True
+        ):
+            assert_close(
+                grad,
+                expected,
+                rtol=0,
+                atol=1e-5 * expected.abs().max().item(),
+                msg=lambda s: f"{name}: {s}",
+            )
 
 
 def assert_same_block(block, in_channels, channels, stride):
@@ -75,8 +107,15 @@ def assert_same_block(block, in_channels, channels, stride):
     if stride > 1 or in_channels != out_channels:
         convolution = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
         shortcut = nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
-    reference = getattr(torchvision.models.resnet, block.__name__)(in_channels, channels, stride, shortcut)
-    assert_same_model(block(in_channels, channels, stride), reference, gradients=True, shape=(2, in_channels, 11, 13))
+    reference = getattr(torchvision.models.resnet, block.__name__)(
+        in_channels, channels, stride, shortcut
+    )
+    assert_same_model(
+        block(in_channels, channels, stride),
+        reference,
+        gradients=True,
+        shape=(2, in_channels, 11, 13),
+    )
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -100,8 +139,13 @@ def test_resnet_agrees_with_torchvision(depth):
 @pytest.mark.parametrize("depth", [101, 152])
 def test_deep_resnet_has_the_parameters_of_torchvision(depth):
     with torch.device("meta"):
-        ours, expected = ResNet(depth).state_dict(), torchvision.models.get_model(f"resnet{depth}").state_dict()
-    assert {name: x.shape for name, x in ours.items()} == {name: x.shape for name, x in expected.items()}
+        ours, expected = (
+            ResNet(depth).state_dict(),
+            torchvision.models.get_model(f"resnet{depth}").state_dict(),
+        )
+    assert {name: x.shape for name, x in ours.items()} == {
+        name: x.shape for name, x in expected.items()
+    }
 
 
 def test_resnet_of_a_list_of_stages_agrees_with_torchvision():
@@ -123,9 +167,14 @@ def test_vgg_agrees_with_torchvision(depth, batch_norm):
 @pytest.mark.parametrize("depth", [11, 13, 16, 19])
 def test_vgg_has_the_parameters_of_torchvision(depth, batch_norm):
     with torch.device("meta"):
-        ours, reference = VGG(depth, batch_norm), torchvision.models.get_model(f"vgg{depth}" + "_bn" * batch_norm)
+        ours, reference = (
+            VGG(depth, batch_norm),
+            torchvision.models.get_model(f"vgg{depth}" + "_bn" * batch_norm),
+        )
     ours, expected = ours.state_dict(), reference.state_dict()
-    assert {name: x.shape for name, x in ours.items()} == {name: x.shape for name, x in expected.items()}
+    assert {name: x.shape for name, x in ours.items()} == {
+        name: x.shape for name, x in expected.items()
+    }
 
 
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "batch norm"])
@@ -172,7 +221,9 @@ def test_vision_transformer_without_blocks_is_patches_and_positions():
     grid = model.features(pictures)  # (2, 33, 7, 7)
     for row in range(7):
         for column in range(7):
-            patch = pictures[:, :, 5 * row : 5 * row + 5, 5 * column : 5 * column + 5].flatten(1)  # (2, 3·5·5)
+            patch = pictures[:, :, 5 * row : 5 * row + 5, 5 * column : 5 * column + 5].flatten(
+                1
+            )  # (2, 3·5·5)
             x = patch @ model.conv_proj.weight.flatten(1).T + model.conv_proj.bias  # (2, 33)
             x = model.norm(x + model.positions[:, 1 + 7 * row + column])
             assert_close(grid[:, :, row, column], x, rtol=1e-4, atol=1e-4)
@@ -192,28 +243,40 @@ def test_vision_transformer_agrees_with_torchvision():
     upstream = torch.randn_like(expected)
     logits.backward(upstream)
     expected.backward(upstream)
-    expected = from_torchvision_vit({name: parameter.grad for name, parameter in reference.named_parameters()})
+    expected = from_torchvision_vit(
+        {name: parameter.grad for name, parameter in reference.named_parameters()}
+    )
     for name, parameter in ours.named_parameters():
         scale = expected[name].abs().max().item()
         assert scale > 0
-        assert_close(parameter.grad, expected[name], rtol=0, atol=1e-9 * scale, msg=lambda s: f"{name}: {s}")
+        assert_close(
+            parameter.grad, expected[name], rtol=0, atol=1e-9 * scale, msg=lambda s: f"{name}: {s}"
+        )
 
 
 def test_vision_transformer_has_the_parameters_of_vit_b_16():
     with torch.device("meta"):
         expected = from_torchvision_vit(torchvision.models.vit_b_16().state_dict())
-        ours = VisionTransformer(224, 16, num_layers=12, num_heads=12, hidden_dim=768, mlp_dim=3072).state_dict()
-    assert {name: x.shape for name, x in ours.items()} == {name: x.shape for name, x in expected.items()}
+        ours = VisionTransformer(
+            224, 16, num_layers=12, num_heads=12, hidden_dim=768, mlp_dim=3072
+        ).state_dict()
+    assert {name: x.shape for name, x in ours.items()} == {
+        name: x.shape for name, x in expected.items()
+    }
 
 
 def test_vision_transformer_begins_like_torchvision():
     sizes = VIT | {"hidden_dim": 192, "mlp_dim": 384}
-    reference = from_torchvision_vit(torchvision.models.VisionTransformer(**sizes, num_classes=13).state_dict())
+    reference = from_torchvision_vit(
+        torchvision.models.VisionTransformer(**sizes, num_classes=13).state_dict()
+    )
     ours = VisionTransformer(**sizes, num_classes=13).state_dict()
     for name in ("class_token", "head.weight", "head.bias", "conv_proj.bias"):
         assert_close(ours[name], reference[name], rtol=0, atol=0)  # zeros
     for name in ("conv_proj.weight", "positions", "blocks.0.self_attn.in_proj_weight"):
-        assert_close(ours[name].std(), reference[name].std(), rtol=0.1, atol=0, msg=lambda s: f"{name}: {s}")
+        assert_close(
+            ours[name].std(), reference[name].std(), rtol=0.1, atol=0, msg=lambda s: f"{name}: {s}"
+        )
 
 
 def test_vision_transformer_features_have_the_promised_shape():
@@ -231,7 +294,9 @@ def test_a_patch_is_at_its_place_and_seen_by_all():
             for column in range(5):
                 picture = blank.clone()
                 picture[:, :, 5 * row : 5 * row + 5, 5 * column : 5 * column + 5] = 1
-                changed = (model.features(picture) - model.features(blank))[0].abs().sum(0) > 0  # (5, 5)
+                changed = (model.features(picture) - model.features(blank))[0].abs().sum(
+                    0
+                ) > 0  # (5, 5)
                 assert changed[row, column] and changed.sum() == 1 + others
 
 
@@ -242,7 +307,9 @@ def test_vision_transformer_drops_in_training_only():
         assert not torch.equal(model.features(pictures), model.features(pictures))
         assert torch.equal(model.eval().features(pictures), model.features(pictures))
     assert all(block.dropout == block.self_attn.dropout == 0.5 for block in model.blocks)
-    nothing = VisionTransformer(**VIT | {"num_layers": 0}, dropout=1.0).features(pictures)  # positions are dropped, too
+    nothing = VisionTransformer(**VIT | {"num_layers": 0}, dropout=1.0).features(
+        pictures
+    )  # positions are dropped, too
     assert_close(nothing, torch.zeros_like(nothing), rtol=0, atol=0)
 
 
@@ -257,7 +324,11 @@ def test_vision_transformer_refuses_what_does_not_fit():
 
 
 def test_vision_transformer_learns_a_small_batch_by_heart():
-    model, pictures, labels = VisionTransformer(**VIT, num_classes=7), torch.randn(11, 3, 35, 35), torch.arange(11) % 7
+    model, pictures, labels = (
+        VisionTransformer(**VIT, num_classes=7),
+        torch.randn(11, 3, 35, 35),
+        torch.arange(11) % 7,
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(120):
         loss = F.cross_entropy(model(pictures), labels)
@@ -278,9 +349,15 @@ BACKBONES = {
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_image_encoder_fills_a_memory(backbone):
     backbone, size, side = BACKBONES[backbone]()
-    memory = ImageEncoder(backbone, 11, size)(torch.randint(256, (2, 3, size, size), dtype=torch.uint8))
+    memory = ImageEncoder(backbone, 11, size)(
+        torch.randint(256, (2, 3, size, size), dtype=torch.uint8)
+    )
     assert memory.tokens.shape == (2, side * side, 11)
-    assert memory.mask.shape == (2, side * side) and memory.mask.dtype == torch.bool and memory.mask.all()
+    assert (
+        memory.mask.shape == (2, side * side)
+        and memory.mask.dtype == torch.bool
+        and memory.mask.all()
+    )
 
 
 def test_image_encoder_normalises_its_pictures():
@@ -293,7 +370,9 @@ def test_image_encoder_normalises_its_pictures():
     assert_close(seen[0], torchvision.transforms.v2.functional.normalize(pictures / 255, mean, std))
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 31, 37), (2, 3, 37, 37), (2, 1, 31, 31), (3, 31, 31)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 31, 37), (2, 3, 37, 37), (2, 1, 31, 31), (3, 31, 31)], ids=str
+)
 def test_image_encoder_refuses_other_pictures(shape):
     encoder = ImageEncoder(ResNet([1], width=5), 7, 31)
     given = " × ".join(map(str, shape[1:]))

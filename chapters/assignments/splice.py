@@ -109,7 +109,10 @@ def bodies(exercise: Exercise, text: str) -> tuple[dict[str, CodeType], list]:
     with PARSING:
         parts_only = ast.Module([known[owner] for owner in sorted(memory_index)], [])
         whole = compile(parts_only, "<a version>", "exec")
-    codes, around = {}, [len(tree.body), *(len(known[owner].body) for owner in sorted(memory_index))]
+    codes, around = (
+        {},
+        [len(tree.body), *(len(known[owner].body) for owner in sorted(memory_index))],
+    )
     for part in exercise.parts:
         code, node = whole, known[part]
         for name in part.split("."):
@@ -166,7 +169,9 @@ def splice(exercise: Exercise, theirs: str) -> Spliced:
     added = [(0, node) for node in _added(our_tree, their_tree, known, taken)]
     taken += [node for _, node in added]
     _refuse(taken, [known[part] for part in exercise.parts], our_tree)
-    anchor = min(lines_of(known[owner])[0] for owner in memory_index)  # what they added stands before it
+    anchor = min(
+        lines_of(known[owner])[0] for owner in memory_index
+    )  # what they added stands before it
     end, nodes = replaced.get(anchor, (anchor, []))
     replaced[anchor] = end, [*added, *nodes]
     return _weave(lines_in(ours), lines_in(theirs), replaced)

@@ -14,7 +14,9 @@ from mmscratch.plots import GREEN, GREY, RED
 PART = 6  # pixels, the side of the part of the picture that is enlarged
 
 
-def picture_and_caption(picture: Tensor, tokens: Sequence[str], numbers: Sequence[int]) -> Figure:
+def picture_and_caption(
+    picture: Tensor, tokens: Sequence[str], numbers: Sequence[int]
+) -> Figure:
     """A picture and its caption as numbers.
 
     picture (3, H, W) is shown with a few of its pixels in three channels, each token with its
@@ -31,7 +33,9 @@ def picture_and_caption(picture: Tensor, tokens: Sequence[str], numbers: Sequenc
     for i, (token, number) in enumerate(zip(tokens, numbers, strict=True)):
         y = 1 - (i + 0.5) / len(tokens)
         box(right, (0.55, y), token, ("#dce9f7", "none"), ha="right", fontsize=9)
-        right.text(0.95, y, number, ha="right", va="center", fontsize=9, family="monospace")
+        right.text(
+            0.95, y, number, ha="right", va="center", fontsize=9, family="monospace"
+        )
     right.set_box_aspect(1.57)  # as high as the others
     titles = ("a picture", f"{PART} × {PART} of its pixels", "its caption")
     for axis, title in zip((left, middle, right), titles):
@@ -55,7 +59,9 @@ def _channels(axis: Axes, part: Tensor) -> None:
     axis.set(xlim=(-0.1, 8.5), ylim=(6.1, -2.5))
 
 
-def padding_and_mask(words: Sequence[Sequence[str]], target: Tensor, mask: Tensor) -> Figure:
+def padding_and_mask(
+    words: Sequence[Sequence[str]], target: Tensor, mask: Tensor
+) -> Figure:
     """Sentences as `words`, padded as numbers `target` (B, T), and their mask (B, T)."""
     figure = Figure(figsize=(7, 3.3), dpi=100, layout="constrained")
     upper, lower = figure.subplots(2, 1)
@@ -81,7 +87,9 @@ def _cell_with_text(axis: Axes, place: tuple, text: str, colours: tuple) -> None
     fill, colour = colours
     cell(axis, place, (1, 1), fill, edgecolor="white")
     x, y = place
-    axis.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=8, color=colour)
+    axis.text(
+        x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=8, color=colour
+    )
 
 
 def batches_as_blocks(panels: dict[str, list], names: dict[str, str]) -> Figure:

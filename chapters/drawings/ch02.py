@@ -18,7 +18,9 @@ def sliding_filter(picture: Tensor, weights: Tensor, response: Tensor) -> Figure
     middle.imshow(weights.numpy(), cmap="RdBu", vmin=-2.5, vmax=2.5)
     for i in range(3):
         for j in range(3):
-            middle.text(j, i, f"{weights[i, j]:.0f}", ha="center", va="center", fontsize=13)
+            middle.text(
+                j, i, f"{weights[i, j]:.0f}", ha="center", va="center", fontsize=13
+            )
     right.imshow(response.numpy(), cmap="RdBu", vmin=-600, vmax=600)
     titles = ("a picture", "a filter", "its feature map")
     for axis, title in zip((left, middle, right), titles):
@@ -32,7 +34,9 @@ def stride_and_padding(places: dict[tuple[int, int], int]) -> Figure:
     places: (stride, padding) -> the number of places along a side.
     """
     figure = Figure(figsize=(7, 2.5), dpi=100, layout="constrained")
-    for axis, ((stride, padding), count) in zip(figure.subplots(1, len(places)), places.items()):
+    for axis, ((stride, padding), count) in zip(
+        figure.subplots(1, len(places)), places.items()
+    ):
         picture = np.pad(np.ones((7, 7)), 1)
         extent = (-1.5, 7.5, 7.5, -1.5)
         axis.imshow(picture, cmap="Greys", vmin=-1, vmax=3, extent=extent, alpha=0.5)
@@ -50,7 +54,9 @@ def stride_and_padding(places: dict[tuple[int, int], int]) -> Figure:
 def what_filters_see(responses: dict[str, Tensor]) -> Figure:
     """Feature maps by their filters' names: "blur" in grey, others red above 0, blue below."""
     figure = Figure(figsize=(7, 2.1), dpi=100, layout="constrained")
-    for axis, (name, response) in zip(figure.subplots(1, len(responses)), responses.items()):
+    for axis, (name, response) in zip(
+        figure.subplots(1, len(responses)), responses.items()
+    ):
         most = response.abs().max()
         if name == "blur":
             axis.imshow(response.numpy(), cmap="gray", vmin=0, vmax=1)
@@ -73,7 +79,9 @@ def receptive_fields(picture: Tensor, fields: dict[str, tuple]) -> Figure:
         corner = (columns[0], rows[0])
         height = len(rows)
         width = len(columns)
-        axis.add_patch(Rectangle(corner, width, height, fill=False, color=RED, linewidth=2))
+        axis.add_patch(
+            Rectangle(corner, width, height, fill=False, color=RED, linewidth=2)
+        )
         title = f"{stage}: {grid[0]} × {grid[1]} places,\neach sees {height} × {width}"
         axis.set_title(title, fontsize=9)
         axis.set(xticks=[], yticks=[])

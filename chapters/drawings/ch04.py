@@ -35,7 +35,9 @@ def words_look_back(image, words, obj):
             axis.plot((x, columns[n]), (3.9, 1.8), **line)
         colour = BLUE if blue else GREY
         axis.plot(x, 3.9, "o", color=colour, markersize=9, zorder=3)
-        axis.annotate("", (x, 5.0), (x, 4.15), arrowprops={"arrowstyle": "->", "color": colour})
+        axis.annotate(
+            "", (x, 5.0), (x, 4.15), arrowprops={"arrowstyle": "->", "color": colour}
+        )
         axis.text(x, 5.2, word, ha="center", fontsize=9.5, color=GREEN)
         axis.text(x, 1.4, ["<bos>", *words][i], ha="center", va="center", fontsize=9.5)
     _note(axis, columns[7] + 0.28, 0.75, "the picture's 16 places, row by row")
@@ -57,8 +59,12 @@ def _cut_picture(axis, image):
     """The whole picture, with the lines along which it is cut."""
     axis.imshow(image.permute(1, 2, 0).numpy(), extent=(0.2, 3.0, 3.75, 6.55), zorder=3)
     for i in (0.7, 1.4, 2.1):
-        axis.plot((0.2 + i, 0.2 + i), (3.75, 6.55), color="white", linewidth=1, zorder=4)
-        axis.plot((0.2, 3.0), (3.75 + i, 3.75 + i), color="white", linewidth=1, zorder=4)
+        axis.plot(
+            (0.2 + i, 0.2 + i), (3.75, 6.55), color="white", linewidth=1, zorder=4
+        )
+        axis.plot(
+            (0.2, 3.0), (3.75 + i, 3.75 + i), color="white", linewidth=1, zorder=4
+        )
 
 
 def _patches(axis, image, columns):
@@ -88,10 +94,19 @@ def attention_tables(sentence, queries, keys, values, attention):
     for row, causal in enumerate((False, True), 1):
         scores, weights, results = attention(queries, keys, values, causal)
         seen = "it and those before" if causal else "all words seen"
-        _table(axes[row, 0], scores, f"scores, {seen}", (sentence, sentence), ("Blues", 6), 1)
+        _table(
+            axes[row, 0],
+            scores,
+            f"scores, {seen}",
+            (sentence, sentence),
+            ("Blues", 6),
+            1,
+        )
         _table(axes[row, 1], weights, "weights", (sentence, sentence), ("Blues", 1), 2)
         labels = (sentence, meanings)
-        _table(axes[row, 2], results, "weighted sums of values", labels, ("Greens", 1), 2)
+        _table(
+            axes[row, 2], results, "weighted sums of values", labels, ("Greens", 1), 2
+        )
     return figure
 
 
@@ -107,7 +122,15 @@ def _table(axis, rows, title, labels, colours, digits=0):
         shown[i, : len(row)] = torch.tensor(row)
         for j, x in enumerate(row):
             colour = "white" if x > 0.6 * most else "black"
-            axis.text(j, i, f"{x:.{digits}f}", ha="center", va="center", fontsize=8, color=colour)
+            axis.text(
+                j,
+                i,
+                f"{x:.{digits}f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color=colour,
+            )
     axis.imshow(shown.numpy(), cmap=cmap, vmin=0, vmax=most, aspect="auto")
     axis.set_title(title, fontsize=10)
     axis.set_xticks(range(len(column_labels)), column_labels, fontsize=8)
@@ -122,7 +145,9 @@ def who_may_look(masks):
     for axis, (name, mask) in zip(figure.subplots(1, 4), masks.items()):
         axis.pcolormesh(mask, **cells, edgecolor="white", linewidth=1.5)
         axis.set_title(name, fontsize=10)
-        axis.set(aspect="equal", xticks=[], yticks=[], xlabel="may look at", frame_on=False)
+        axis.set(
+            aspect="equal", xticks=[], yticks=[], xlabel="may look at", frame_on=False
+        )
         axis.tick_params(length=0)
         axis.invert_yaxis()
     figure.axes[0].set_ylabel("who looks")

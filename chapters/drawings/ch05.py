@@ -12,7 +12,9 @@ SIDE = 24  # of the picture
 LEFT, BOTTOM = 1, 3  # its corner
 
 
-def words_attend_to_objects(picture: Tensor, words: Sequence[str], objects: dict) -> Figure:
+def words_attend_to_objects(
+    picture: Tensor, words: Sequence[str], objects: dict
+) -> Figure:
     """A picture (3, H, W) and its caption, with lines from words to the things they name.
 
     things: index of a word -> the thing, whose `x` and `y` are from 0 to 1.
@@ -30,10 +32,20 @@ def words_attend_to_objects(picture: Tensor, words: Sequence[str], objects: dict
         x = 38 + 32 * (i % 4) / 3
         y = 22 - 7 * (i // 4)
         colour = GREEN if i in objects else "black"
-        box(axis, (x, y), word, ("white", "#cccccc"), fontsize=10, color=colour, zorder=5)
+        box(
+            axis,
+            (x, y),
+            word,
+            ("white", "#cccccc"),
+            fontsize=10,
+            color=colour,
+            zorder=5,
+        )
         if i in objects:
             thing_x = LEFT + SIDE * objects[i].x
             thing_y = top - SIDE * objects[i].y
-            axis.plot([thing_x, x], [thing_y, y], color=GREEN, lw=1.2, alpha=0.6, zorder=4)
+            axis.plot(
+                [thing_x, x], [thing_y, y], color=GREEN, lw=1.2, alpha=0.6, zorder=4
+            )
     axis.text(13, 1.4, "8 × 8 places", ha="center", va="center", fontsize=9)
     return figure

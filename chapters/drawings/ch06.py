@@ -28,7 +28,9 @@ LINES = {  # line of the loop -> its place; the place of its note, how that is a
         "and then: tell,\nvalidate, save,\nstop, go on",
     ),
 }  # fmt: skip
-PROMISE = "in parts, in processes, after a power cut: the same model after the same steps"
+PROMISE = (
+    "in parts, in processes, after a power cut: the same model after the same steps"
+)
 
 
 def five_lines() -> Figure:
@@ -40,7 +42,13 @@ def five_lines() -> Figure:
         boxes.append(box(axis, place, line, BLUE, pad=0.5, **style))
         style = {"va": "center", "fontsize": 8.5, "color": BROWN, "linespacing": 1.35}
         axis.text(*note_place, note, ha=side, **style)
-    style = {"arrowstyle": "-|>", "color": BLUE[1], "lw": 1.6, "shrinkA": 5, "shrinkB": 5}
+    style = {
+        "arrowstyle": "-|>",
+        "color": BLUE[1],
+        "lw": 1.6,
+        "shrinkA": 5,
+        "shrinkB": 5,
+    }
     for start, end in zip(boxes, boxes[1:] + boxes[:1]):
         ends = {"patchA": start.get_bbox_patch(), "patchB": end.get_bbox_patch()}
         arrow(axis, start.get_position(), end.get_position(), **ends, **style)

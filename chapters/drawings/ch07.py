@@ -62,6 +62,11 @@ def pictures_and_captions(shown: dict[str, tuple[Tensor, str]]) -> Figure:
         axis.set_title(title, fontsize=10)
         show(axis, picture, interpolation="nearest")
         axis.set_axis_off()
-        style = {"ha": "center", "va": "top", "fontsize": 8.5, "transform": axis.transAxes}
+        style = {
+            "ha": "center",
+            "va": "top",
+            "fontsize": 8.5,
+            "transform": axis.transAxes,
+        }
         axis.text(0.5, -0.04, "\n".join(wrap(caption, 32)), **style)
     return figure

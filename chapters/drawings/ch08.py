@@ -26,7 +26,9 @@ def all_sentences(table: dict[tuple, dict[str, float]]) -> Figure:
         q = table[first,][second]
         chosen = (first, second) in colours
         colour = colours.get((first, second), PALE)
-        axis.plot((1, 1.1, 2), (heights[first], y, y), color=colour, lw=3 if chosen else 1)
+        axis.plot(
+            (1, 1.1, 2), (heights[first], y, y), color=colour, lw=3 if chosen else 1
+        )
         style = {"ha": "center", "va": "bottom", "color": colour}
         axis.text(1.55, y - 0.1, f"{second}  {q:.2f}", **style)
         style = {"va": "center", "color": colour, "weight": "bold" if chosen else None}
@@ -41,7 +43,9 @@ def all_sentences(table: dict[tuple, dict[str, float]]) -> Figure:
     return figure
 
 
-def greedy_and_beams(pictures: Sequence[Tensor], found: Sequence[Sequence[tuple]]) -> Figure:
+def greedy_and_beams(
+    pictures: Sequence[Tensor], found: Sequence[Sequence[tuple]]
+) -> Figure:
     """Two pictures (3, H, W); next to each, the sentence of greedy search and those of five beams.
 
     found: for each picture a list of (log-probability, sentence, whether it is true).
@@ -63,6 +67,10 @@ def _sentence(figure: Figure, y: float, label: str, sentence: tuple) -> None:
     log_prob, text, true = sentence
     style = {"fontsize": 8.5, "va": "top"}
     figure.text(0.33, y, label, color=GREY, style="italic", **style)
-    figure.text(0.5, y, f"{log_prob:.2f}", ha="right", family="DejaVu Sans Mono", **style)
+    figure.text(
+        0.5, y, f"{log_prob:.2f}", ha="right", family="DejaVu Sans Mono", **style
+    )
     wrapped = "\n".join(wrap(text, 60))
-    figure.text(0.52, y, wrapped, color=GREEN if true else RED, linespacing=1.15, **style)
+    figure.text(
+        0.52, y, wrapped, color=GREEN if true else RED, linespacing=1.15, **style
+    )

@@ -23,7 +23,10 @@ def shared_ngrams(picture: Tensor, sentences: Sequence, shared: Sequence) -> Fig
     axis = figure.add_axes((0.01, 0.13, 0.25, 0.76))
     show(axis, picture)
     axis.set_axis_off()
-    limits = {"xlim": (0, 72.6), "ylim": (10.2, 0)}  # as wide as 72.6 letters, 10.2 lines high
+    limits = {
+        "xlim": (0, 72.6),
+        "ylim": (10.2, 0),
+    }  # as wide as 72.6 letters, 10.2 lines high
     axis = figure.add_axes((0.28, 0, 0.72, 1), **limits)
     axis.set_axis_off()
     axis.text(0, 0.7, "hypothesis", fontsize=8.5, color=GREY, va="center")
@@ -49,7 +52,10 @@ def _words(axis: Axes, y: float, words: Sequence[str], shared: Sequence[int]) ->
 
 
 def common_subsequence(
-    hypothesis: Sequence[str], reference: Sequence[str], table: Sequence[Sequence[int]], path: set
+    hypothesis: Sequence[str],
+    reference: Sequence[str],
+    table: Sequence[Sequence[int]],
+    path: set,
 ) -> Figure:
     """The table of the longest common subsequence, with its `path` of cells in green.
 

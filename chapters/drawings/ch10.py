@@ -7,7 +7,12 @@ from matplotlib.figure import Figure
 from chapters.drawings.shapes import arrow, sheet
 
 PALE, ORANGE, GREY, LIGHT = "#9ecae1", "#d94801", "#555555", "#999999"
-ROOMS = {"source": 2.5, "memory": 14.6, "attention": 22.5, "decoder": 29}  # how high each is
+ROOMS = {
+    "source": 2.5,
+    "memory": 14.6,
+    "attention": 22.5,
+    "decoder": 29,
+}  # how high each is
 
 
 def where_words_come_from(

@@ -29,7 +29,9 @@ def picture_or_sentence(
     for row in range(GRID):
         for column in range(GRID):
             x = 19 + 3.1 * len(middle)
-            part = picture[:, row * side : (row + 1) * side, column * side : (column + 1) * side]
+            part = picture[
+                :, row * side : (row + 1) * side, column * side : (column + 1) * side
+            ]
             show(axis, part, extent=(x, x + 2.8, y - 1.4, y + 1.4))
             middle.append(x + 1.4)
     for n, word in enumerate(source):
@@ -46,7 +48,9 @@ def picture_or_sentence(
     return figure
 
 
-def with_either_picture(rows: Sequence[tuple[Tensor, Tensor, Sequence[tuple]]]) -> Figure:
+def with_either_picture(
+    rows: Sequence[tuple[Tensor, Tensor, Sequence[tuple]]],
+) -> Figure:
     """A row a sentence: the right picture, another one, and next to them lines of text.
 
     rows: (right picture, other picture, lines). A line is (label, text, verdict); it is green

@@ -20,7 +20,9 @@ def show(axis: Axes, picture: Tensor, **style) -> None:
     axis.imshow(picture.permute(1, 2, 0).numpy(), **style)  # (H, W, 3)
 
 
-def box(axis: Axes, place: tuple, text: str, colours: tuple, pad: float = 0.3, **style) -> Text:
+def box(
+    axis: Axes, place: tuple, text: str, colours: tuple, pad: float = 0.3, **style
+) -> Text:
     """A text in a box with round corners, centred at `place`; `colours` of the box and its edge."""
     fill, edge = colours
     frame = {"boxstyle": f"round,pad={pad}", "facecolor": fill, "edgecolor": edge}

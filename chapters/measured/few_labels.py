@@ -45,7 +45,13 @@ METHODS = {
     "LoRA": {"learning_rate": 1e-2, "lora": 8},
 }
 # Tried with 200 pictures.
-GRADUALLY = {"gradual unfreezing": {"learning_rate": 2e-3, "freeze": ("encoders", "decoder.blocks"), "gradual_unfreezing": 0.5}}
+GRADUALLY = {
+    "gradual unfreezing": {
+        "learning_rate": 2e-3,
+        "freeze": ("encoders", "decoder.blocks"),
+        "gradual_unfreezing": 0.5,
+    }
+}
 
 
 class Drawn(SceneCaptions):
@@ -61,7 +67,11 @@ class Drawn(SceneCaptions):
         one_caption_each: bool = False,
     ):
         DataSet.__init__(self)
-        fitting = (scene for scene in map(Scene, count(first)) if unseen == any(t.noun in UNSEEN for t in scene.objects))
+        fitting = (
+            scene
+            for scene in map(Scene, count(first))
+            if unseen == any(t.noun in UNSEEN for t in scene.objects)
+        )
         self.tell(list(islice(fitting, number)), language, one_caption_each=one_caption_each)
         if inverted:
             self.columns["image"] = LazyColumn(inverted_and_noisy, self.scenes)
@@ -105,7 +115,13 @@ def test_set(task: str, number: int = 500) -> DataSet:
 
 
 def fine_tune(
-    method: dict, task: str, data: DataSet, seed: int, folder: Path, steps: int, base: Path | None = BASE
+    method: dict,
+    task: str,
+    data: DataSet,
+    seed: int,
+    folder: Path,
+    steps: int,
+    base: Path | None = BASE,
 ) -> Trainer:
     """Learn a task from labelled pictures, beginning with a base or, without one, from nothing.
 
@@ -114,9 +130,14 @@ def fine_tune(
     _, vocabularies, saved = load_run(base or BASE)
     before = vocabularies["target"]
     sentences = [tokens for references in data.references for tokens in references]
-    words = Vocabulary.build(sentences, min_freq=2 if task == "photographs" else 1).words[len(SPECIALS) :]
+    words = Vocabulary.build(sentences, min_freq=2 if task == "photographs" else 1).words[
+        len(SPECIALS) :
+    ]
     if task != "German":  # what it could say, it still can; a new language begins anew
-        words = [*before.words[len(SPECIALS) :], *(word for word in words if word not in before.index)]
+        words = [
+            *before.words[len(SPECIALS) :],
+            *(word for word in words if word not in before.index),
+        ]
     vocabulary = Vocabulary(words)
     examples = Examples(data, {"target": vocabulary})
     config = TrainConfig(
@@ -137,15 +158,23 @@ def fine_tune(
     return trainer
 
 
-def measure(model: torch.nn.Module, vocabularies: dict, task: str, data: DataSet) -> dict[str, float]:
+def measure(
+    model: torch.nn.Module, vocabularies: dict, task: str, data: DataSet
+) -> dict[str, float]:
     """The share of captions that are true, in percent; of photographs CIDEr-D and BLEU-4."""
     written = generate(model, vocabularies, data)
     if task == "photographs":
         hypotheses = [caption_tokenize(detokenize(tokens)) for tokens in written]
         references = [list(map(caption_tokenize, texts)) for texts in data.texts]
-        return {"CIDEr-D": cider_d(hypotheses, references).score, "BLEU-4": bleu(hypotheses, references).score}
+        return {
+            "CIDEr-D": cider_d(hypotheses, references).score,
+            "BLEU-4": bleu(hypotheses, references).score,
+        }
     language = TASKS[task].get("language", "en")
-    true = [judge(detokenize(tokens), scene, language).true for tokens, scene in zip(written, data.scenes)]
+    true = [
+        judge(detokenize(tokens), scene, language).true
+        for tokens, scene in zip(written, data.scenes)
+    ]
     return {"true": 100 * sum(true) / len(true)}
 
 
@@ -155,7 +184,13 @@ def one(task: str, method: str, labels: int, seed: int, longer: int = 1) -> dict
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         base = None if method == "from nothing" else BASE
         trainer = fine_tune(
-            (METHODS | GRADUALLY)[method], task, labelled(task, labels, seed), seed, Path(folder), longer * STEPS[labels], base
+            (METHODS | GRADUALLY)[method],
+            task,
+            labelled(task, labels, seed),
+            seed,
+            Path(folder),
+            longer * STEPS[labels],
+            base,
         )
     model, vocabularies = trainer.model, trainer.train.vocabularies
     found = {"task": task, "method": method, "labels": labels, "seed": seed, "longer": longer}
@@ -163,30 +198,45 @@ def one(task: str, method: str, labels: int, seed: int, longer: int = 1) -> dict
     if task != "German":
         found["old"] = measure(model, vocabularies, OLD, test_set(OLD))["true"]
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return found | {"parameters": sum(n for n, _ in sizes), "trained": sum(n for n, trained in sizes if trained)}
+    return found | {
+        "parameters": sum(n for n, _ in sizes),
+        "trained": sum(n for n, trained in sizes if trained),
+    }
 
 
 def results() -> list[dict]:
     """What has been measured."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    return (
+        [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    )
 
 
 def plan() -> list[tuple]:
     """All that is to be measured: what `one` takes."""
     drawn = [task for task in TASKS if task not in ("photographs", OLD)]
-    tasks = [(task, method, labels, seed, 1) for seed, task, labels, method in product(SEEDS, drawn, COUNTS, METHODS)]
+    tasks = [
+        (task, method, labels, seed, 1)
+        for seed, task, labels, method in product(SEEDS, drawn, COUNTS, METHODS)
+    ]
     tasks += [(task, *GRADUALLY, 200, seed, 1) for seed, task in product(SEEDS, drawn)]
     # Is it only that from nothing needs more steps? Four times as many, for it and for the best of the others with 200.
     longer = [(drawn[0], "all", 200), (drawn[1], "frozen encoder", 200), (drawn[2], "LoRA", 200)]
     longer += [(task, "from nothing", labels) for task, labels in product(drawn, (800, 1600, 3200))]
     tasks += [(*what, 0, 4) for what in longer]
-    return tasks + [("photographs", method, labels, seed, 1) for seed, labels, method in product(SEEDS, COUNTS, METHODS)]
+    return tasks + [
+        ("photographs", method, labels, seed, 1)
+        for seed, labels, method in product(SEEDS, COUNTS, METHODS)
+    ]
 
 
 def main() -> None:
     """Measure what is missing, one measurement a core at a time."""
     done = [(r["task"], r["method"], r["labels"], r["seed"], r["longer"]) for r in results()]
-    missing = [what for what in plan() if what not in done and (what[0] != "photographs" or FLICKR8K.exists())]
+    missing = [
+        what
+        for what in plan()
+        if what not in done and (what[0] != "photographs" or FLICKR8K.exists())
+    ]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         for future in as_completed([pool.submit(one, *what) for what in missing]):
             line = json.dumps(future.result())

@@ -60,7 +60,10 @@ def vocabularies(data: DataSet, byte_pairs: bool) -> dict[str, Vocabulary]:
     if byte_pairs:
         joint = BytePairEncoding.learn([*sources, *translations], MERGES)
         return {"target": joint, "source": joint}
-    return {"target": Vocabulary.build(translations, min_freq=2), "source": Vocabulary.build(sources, min_freq=2)}
+    return {
+        "target": Vocabulary.build(translations, min_freq=2),
+        "source": Vocabulary.build(sources, min_freq=2),
+    }
 
 
 def settings_of(decoder: dict, words: dict[str, Vocabulary], image: dict | None = None) -> dict:
@@ -91,7 +94,9 @@ def train(
     config = TrainConfig(**steps, precision="float32", freeze=frozen)
     trainer = Trainer(sized(settings, words, examples), config, examples, folder)
     if cnn:
-        load_matching(trainer.model.encoders["image"].backbone, cnn.state_dict())  # without its classifier
+        load_matching(
+            trainer.model.encoders["image"].backbone, cnn.state_dict()
+        )  # without its classifier
     trainer.fit()
     return trainer
 
@@ -107,7 +112,9 @@ def perplexity(model: EncoderDecoder, examples: Examples) -> float:
         batch = collate([examples[i] for i in order[first : first + 100]])
         loss, _ = model.loss(to_device(batch, device))
         total += loss.item()
-    return math.exp(total / sum(len(translation) + 1 for (translation,) in examples.data.references))
+    return math.exp(
+        total / sum(len(translation) + 1 for (translation,) in examples.data.references)
+    )
 
 
 def translator(name: str, folder: Path) -> dict:
@@ -118,49 +125,80 @@ def translator(name: str, folder: Path) -> dict:
     trainer = train(settings_of(decoder, words), words, (training, validation), steps, folder)
     seconds = time.monotonic() - start
     model, _, _ = load_run(folder)
-    greedy, beam = (generate(model, words, validation, num_beams, max_length=64) for num_beams in (1, 5))
+    greedy, beam = (
+        generate(model, words, validation, num_beams, max_length=64) for num_beams in (1, 5)
+    )
     sources = validation.columns["source"]
     score, low, high = bleu_interval(beam, validation.references)[-1]
     by_length = []
     for shortest, longest in zip(LENGTHS, LENGTHS[1:]):
         chosen = [i for i, source in enumerate(sources) if shortest <= len(source) < longest]
-        of_length = bleu([beam[i] for i in chosen], [validation.references[i] for i in chosen]).score
+        of_length = bleu(
+            [beam[i] for i in chosen], [validation.references[i] for i in chosen]
+        ).score
         by_length.append([shortest, longest - 1, len(chosen), of_length])
     looked = []
     if decoder.get("fusion") != "prefix":
         looked = [word_alignment(model, words, *pair) for pair in zip(sources, greedy) if all(pair)]
     kept = [
-        {"source": source, "written": written, "weights": (100 * weights).round().int().tolist()}  # in percent
+        {
+            "source": source,
+            "written": written,
+            "weights": (100 * weights).round().int().tolist(),
+        }  # in percent
         for source, written, weights in looked
         if last_verbs(written)
     ]
-    found = {"BLEU": score, "low": low, "high": high, "greedy": bleu(greedy, validation.references).score}
+    found = {
+        "BLEU": score,
+        "low": low,
+        "high": high,
+        "greedy": bleu(greedy, validation.references).score,
+    }
     found |= {"perplexity": perplexity(model, trainer.validation), "by length": by_length}
-    found |= {"parameters": sum(p.numel() for p in model.parameters()), "words": [len(words["target"]), len(words["source"])]}
-    found |= {"epochs": steps["epochs"], "seconds": round(seconds), "threads": torch.get_num_threads()}
+    found |= {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "words": [len(words["target"]), len(words["source"])],
+    }
+    found |= {
+        "epochs": steps["epochs"],
+        "seconds": round(seconds),
+        "threads": torch.get_num_threads(),
+    }
     found |= {
         "jumps": jumps(looked),
-        "alignments": sorted(kept, key=lambda one: len(one["source"]) + len(one["written"]))[:DRAWN],
+        "alignments": sorted(kept, key=lambda one: len(one["source"]) + len(one["written"]))[
+            :DRAWN
+        ],
     }
     examples = zip(sources[:DRAWN], (reference for (reference,) in validation.references), beam)
     return found | {"examples": [[" ".join(tokens) for tokens in example] for example in examples]}
 
 
-def word_alignment(model: EncoderDecoder, words: dict[str, Vocabulary], source: list[str], written: list[str]):
+def word_alignment(
+    model: EncoderDecoder, words: dict[str, Vocabulary], source: list[str], written: list[str]
+):
     """(source, written, where each layer looks for each word that it writes, (layers, T, S)).
 
     Where a word is of several pieces, the mean of where they look, and the sum of what its pieces in the source get.
     """
     weights = alignment(model, words, source, written)
-    for tokens, vocabulary, together in ((written, words["target"], torch.mean), (source, words["source"], torch.sum)):
+    for tokens, vocabulary, together in (
+        (written, words["target"], torch.mean),
+        (source, words["source"], torch.sum),
+    ):
         ends = list(accumulate(len(vocabulary.encode([token])) for token in tokens))
         parts = [together(weights[:, start:end], dim=1) for start, end in zip([0, *ends], ends)]
         weights = torch.stack(parts, dim=1).transpose(1, 2)  # the other axis next
     return source, written, weights
 
 
-OPENING = set("der die das dem den denen deren dessen während als wie wo um wobei dass damit wenn bevor nachdem weil".split())
-PREFIXES = set("ab an auf aus ein entlang herum herunter hinunter hoch um vor vorbei zu zurück".split())
+OPENING = set(
+    "der die das dem den denen deren dessen während als wie wo um wobei dass damit wenn bevor nachdem weil".split()
+)
+PREFIXES = set(
+    "ab an auf aus ein entlang herum herunter hinunter hoch um vor vorbei zu zurück".split()
+)
 
 
 def last_verbs(words: Sequence[str]) -> list[int]:
@@ -187,7 +225,9 @@ def jumps(looked: list[tuple]) -> list[dict]:
             at, last = weights[layer].argmax(-1).tolist(), last_verbs(written)
             for t in range(1, len(at)):
                 steps["verbs" if t in last else "others"].append(at[t] - at[t - 1])
-        found.append({kind: [len(of), sum(step < 0 for step in of), sum(of)] for kind, of in steps.items()})
+        found.append(
+            {kind: [len(of), sum(step < 0 for step in of), sum(of)] for kind, of in steps.items()}
+        )
     return found
 
 
@@ -235,7 +275,12 @@ class Hidden(Subset):
                     self.rows.append(i)
                     self.nouns.append(source[places[0]] if kind == "noun" else None)
                     masked = [MASKED if t in places else token for t, token in enumerate(source)]
-                    sources.append(["a" if pair == ("an", MASKED) else pair[0] for pair in zip(masked, [*masked[1:], ""])])
+                    sources.append(
+                        [
+                            "a" if pair == ("an", MASKED) else pair[0]
+                            for pair in zip(masked, [*masked[1:], ""])
+                        ]
+                    )
         super().__init__(data, self.rows)
         self.columns["source"] = sources
 
@@ -271,7 +316,10 @@ def helped(sees: bool, folder: Path) -> dict:
         image = {"name": "resnet", "depth": (1, 1, 1), "image_size": SIZE, "num_layers": 1}
         cnn = ResNet((1, 1, 1), num_classes=len(COLOURS) + len(NOUNS), width=32)
         train_classifier(cnn, *photograph_words(training), epochs=8)
-    data = [Hidden(pairs if sees else pairs.without("image"), list(KINDS)) for pairs in (training, validation)]
+    data = [
+        Hidden(pairs if sees else pairs.without("image"), list(KINDS))
+        for pairs in (training, validation)
+    ]
     steps = {"epochs": 8, "batch_size": 32, "learning_rate": 2e-3}
     train(settings_of(LSTM, words, image), words, data, steps, folder, cnn)
     model, _, _ = load_run(folder)
@@ -292,7 +340,11 @@ def score_hidden(kind: str, data: Hidden, written: list[list[str]]) -> dict:
     """BLEU, and how many of the hidden words are right, or of the colours where nothing is hidden."""
     if kind == "noun":
         tried = [(i, NOUNS[noun]) for i, noun in enumerate(data.nouns)]
-        tried = [(i, form) for i, form in tried if any(re.fullmatch(form, token) for token in data.references[i][0])]
+        tried = [
+            (i, form)
+            for i, form in tried
+            if any(re.fullmatch(form, token) for token in data.references[i][0])
+        ]
         right = [any(re.fullmatch(form, token) for token in written[i]) for i, form in tried]
     else:
         right = aligned_accuracy(written, data.references, colour_of)
@@ -302,14 +354,20 @@ def score_hidden(kind: str, data: Hidden, written: list[list[str]]) -> dict:
 
 def results() -> list[dict]:
     """What has been measured."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    return (
+        [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    )
 
 
 def one(name: str) -> dict:
     """One of the measurements, on one core."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        found = translator(name, Path(folder)) if name in TRANSLATORS else helped(name == WITH_PHOTOGRAPHS, Path(folder))
+        found = (
+            translator(name, Path(folder))
+            if name in TRANSLATORS
+            else helped(name == WITH_PHOTOGRAPHS, Path(folder))
+        )
     return {"name": name} | found
 
 

@@ -24,14 +24,31 @@ class SceneCaptions(DataSet):
     With `size` 0 there are no pictures.
     """
 
-    def __init__(self, split: str, count: int, language: str = "en", size: int = 64, one_caption_each: bool = False):
+    def __init__(
+        self,
+        split: str,
+        count: int,
+        language: str = "en",
+        size: int = 64,
+        one_caption_each: bool = False,
+    ):
         if split not in SPLITS:
-            raise ValueError(f"the scenes have no split {split!r}: choose one of {', '.join(SPLITS)}")
+            raise ValueError(
+                f"the scenes have no split {split!r}: choose one of {', '.join(SPLITS)}"
+            )
         super().__init__()
-        self.tell([Scene(SPLITS[split] + i) for i in range(count)], language, size, one_caption_each)
+        self.tell(
+            [Scene(SPLITS[split] + i) for i in range(count)], language, size, one_caption_each
+        )
         self.names = [f"{split} {i}" for i in range(count)]
 
-    def tell(self, scenes: Sequence[Scene], language: str = "en", size: int = 64, one_caption_each: bool = False) -> None:
+    def tell(
+        self,
+        scenes: Sequence[Scene],
+        language: str = "en",
+        size: int = 64,
+        one_caption_each: bool = False,
+    ) -> None:
         """Hold these scenes instead."""
         self.scenes = list(scenes)
         self.names = [f"scene {scene.seed}" for scene in self.scenes]
@@ -60,7 +77,14 @@ class PhotoCaptions(DataSet):
     picture, an empty caption) is named in `problems` and left out.
     """
 
-    def __init__(self, root: Path, files: Iterable[str], lines: Iterable[Line], problems: list[str], size: int):
+    def __init__(
+        self,
+        root: Path,
+        files: Iterable[str],
+        lines: Iterable[Line],
+        problems: list[str],
+        size: int,
+    ):
         super().__init__()
         self.problems = problems
         found = _captions_by_file(set(files), lines, problems)
@@ -80,7 +104,9 @@ def _key(name: str) -> str:
     return unicodedata.normalize("NFC", str(PurePosixPath(name.replace("\\", "/")))).lower()
 
 
-def _captions_by_file(files: set[str], lines: Iterable[Line], problems: list[str]) -> dict[str, list[tuple[str, list[str]]]]:
+def _captions_by_file(
+    files: set[str], lines: Iterable[Line], problems: list[str]
+) -> dict[str, list[tuple[str, list[str]]]]:
     """The captions of each file that is there, as they are and tokenized."""
     alike = defaultdict(list)
     for name in sorted(files):
@@ -90,7 +116,9 @@ def _captions_by_file(files: set[str], lines: Iterable[Line], problems: list[str
         same = alike[_key(line.name)]
         name = same[0] if len(same) == 1 else str(PurePosixPath(line.name.replace("\\", "/")))
         if len(same) > 1 and name not in found:
-            problems.append(f"{line.where}: {' and '.join(same)} differ only in upper and lower case")
+            problems.append(
+                f"{line.where}: {' and '.join(same)} differ only in upper and lower case"
+            )
         if name not in same:
             problems.append(f"{line.where}: there is no picture {line.name!r}")
             continue
@@ -118,20 +146,31 @@ class FolderCaptions(PhotoCaptions):
             raise ValueError(f"no split {split!r}: choose train, validation or test")
         if not root.is_dir():
             raise FileNotFoundError(f"{root}: no such folder")
-        tables = [root / f"captions{suffix}" for suffix in _READERS if (root / f"captions{suffix}").is_file()]
+        tables = [
+            root / f"captions{suffix}"
+            for suffix in _READERS
+            if (root / f"captions{suffix}").is_file()
+        ]
         if len(tables) != 1:
-            names = " and ".join(table.name for table in tables) or f"no captions{', captions'.join(_READERS)}"
+            names = (
+                " and ".join(table.name for table in tables)
+                or f"no captions{', captions'.join(_READERS)}"
+            )
             raise ValueError(f"{root} has {names}: exactly one captions file is needed")
         files = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
         problems: list[str] = []
         lines = list(_READERS[tables[0].suffix](tables[0], problems))
         in_a_line = {_key(line.name) for line in lines}
         pictures = sorted(name for name in files if Path(name).suffix.lower() in PICTURE_SUFFIXES)
-        problems += [f"{root / name}: has no caption" for name in pictures if _key(name) not in in_a_line]
+        problems += [
+            f"{root / name}: has no caption" for name in pictures if _key(name) not in in_a_line
+        ]
         if any(line.split for line in lines):
             problems += [f"{line.where}: the split {line.split or ''!r} is none of {', '.join(_SPLIT_NAMES)}"
                          for line in lines if (line.split or "").lower() not in _SPLIT_NAMES]  # fmt: skip
-            chosen = [line for line in lines if _SPLIT_NAMES.get((line.split or "").lower()) == split]
+            chosen = [
+                line for line in lines if _SPLIT_NAMES.get((line.split or "").lower()) == split
+            ]
         else:
             tenth = {name: ("validation", *["train"] * 4, "test", *["train"] * 4)[i % 10]
                      for i, name in enumerate(sorted(in_a_line))}  # fmt: skip
@@ -139,7 +178,13 @@ class FolderCaptions(PhotoCaptions):
         super().__init__(root, files, chosen, problems, size)
 
 
-_SPLIT_NAMES = {"train": "train", "val": "validation", "dev": "validation", "validation": "validation", "test": "test"}
+_SPLIT_NAMES = {
+    "train": "train",
+    "val": "validation",
+    "dev": "validation",
+    "validation": "validation",
+    "test": "test",
+}
 _FILE_KEYS, _CAPTION_KEYS = ("file_name", "image", "file"), ("caption", "captions", "text")
 
 
@@ -157,11 +202,17 @@ def _text_lines(path: Path, problems: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _read_table(path: Path, problems: list[str]) -> Iterator[Line]:
-    style = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {"strict": True}
+    style = (
+        {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+        if path.suffix == ".tsv"
+        else {"strict": True}
+    )
     columns = None
     for where, text in _text_lines(path, problems):
         try:
-            cells = [cell.strip() for cell in next(csv.reader([text], skipinitialspace=True, **style))]
+            cells = [
+                cell.strip() for cell in next(csv.reader([text], skipinitialspace=True, **style))
+            ]
         except csv.Error as error:
             problems.append(f"{where}: {error}")
             continue
@@ -171,8 +222,14 @@ def _read_table(path: Path, problems: list[str]) -> Iterator[Line]:
                 continue
             columns = [_FILE_KEYS[0], _CAPTION_KEYS[0]]
         if len(cells) != len(columns):
-            hint = "; a caption with a comma needs quotes around it" if len(cells) > len(columns) else ""
-            problems.append(f"{where}: {len(cells)} columns where {len(columns)} were expected{hint}")
+            hint = (
+                "; a caption with a comma needs quotes around it"
+                if len(cells) > len(columns)
+                else ""
+            )
+            problems.append(
+                f"{where}: {len(cells)} columns where {len(columns)} were expected{hint}"
+            )
             continue
         yield from _line(where, dict(zip(columns, cells)), problems)
 
@@ -186,7 +243,9 @@ def _line(where: str, entry: object, problems: list[str]) -> Iterator[Line]:
         if isinstance(name, str) and texts and all(isinstance(caption, str) for caption in texts):
             yield Line(where, name, texts, str(entry["split"]) if entry.get("split") else None)
             return
-    problems.append(f"{where}: a file name and a caption were expected, not {json.dumps(entry)[:60]}")
+    problems.append(
+        f"{where}: a file name and a caption were expected, not {json.dumps(entry)[:60]}"
+    )
 
 
 def _once_each(pairs: list[tuple[str, object]]) -> dict:
@@ -217,7 +276,12 @@ def _read_json(path: Path, problems: list[str]) -> Iterator[Line]:
         yield from _line(f"{path}, entry {number}", entry, problems)
 
 
-_READERS = {".csv": _read_table, ".tsv": _read_table, ".json": _read_json, ".jsonl": _read_json_lines}
+_READERS = {
+    ".csv": _read_table,
+    ".tsv": _read_table,
+    ".json": _read_json,
+    ".jsonl": _read_json_lines,
+}
 
 
 class Flickr8k(PhotoCaptions):
@@ -232,18 +296,25 @@ class Flickr8k(PhotoCaptions):
         if split not in _SPLIT_NAMES:
             raise ValueError(f"no split {split!r}: choose train, validation or test")
         texts = root / "Flickr8k_text" if (root / "Flickr8k_text").is_dir() else root
-        split_file = texts / f"Flickr_8k.{ {'validation': 'dev'}.get(_SPLIT_NAMES[split], _SPLIT_NAMES[split]) }Images.txt"
+        split_file = (
+            texts
+            / f"Flickr_8k.{ {'validation': 'dev'}.get(_SPLIT_NAMES[split], _SPLIT_NAMES[split]) }Images.txt"
+        )
         tokens_file, pictures = texts / "Flickr8k.token.txt", root / "Flicker8k_Dataset"
         for needed in (tokens_file, split_file, pictures):
             if not needed.exists():
-                raise FileNotFoundError(f"{needed}: not there; is {root} Flickr8k in its official layout?")
+                raise FileNotFoundError(
+                    f"{needed}: not there; is {root} Flickr8k in its official layout?"
+                )
         problems: list[str] = []
         chosen = {text.strip() for _, text in _text_lines(split_file, problems)}
         lines = []
         for where, text in _text_lines(tokens_file, problems):
             name, tab, caption = text.partition("\t")
             if not tab:
-                problems.append(f"{where}: a name, a tab and a caption were expected, not {text[:60]!r}")
+                problems.append(
+                    f"{where}: a name, a tab and a caption were expected, not {text[:60]!r}"
+                )
             elif name.rpartition("#")[0] in chosen:
                 lines.append(Line(where, name.rpartition("#")[0], [caption]))
         captioned = {line.name for line in lines}

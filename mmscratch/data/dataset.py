@@ -81,7 +81,9 @@ class Subset(DataSet):
         super().__init__()
         for modality, column in data.columns.items():
             is_lazy = isinstance(column, LazyColumn)
-            self.columns[modality] = LazyColumn(column.__getitem__, chosen) if is_lazy else [column[i] for i in chosen]
+            self.columns[modality] = (
+                LazyColumn(column.__getitem__, chosen) if is_lazy else [column[i] for i in chosen]
+            )
         self.texts = [data.texts[i] for i in chosen]
         self.references = [data.references[i] for i in chosen]
         self.names = [data.names[i] for i in chosen]

@@ -55,17 +55,27 @@ def _compare(mentions, objects, holds) -> tuple[str, ...]:
     """The faults of the mentions, one a thing, `holds` being what the sentence claims of their order or place."""
 
     def differences(mention, obj):
-        return [name for name in ("noun", "colour", "size") if getattr(mention, name) not in (None, getattr(obj, name))]
+        return [
+            name
+            for name in ("noun", "colour", "size")
+            if getattr(mention, name) not in (None, getattr(obj, name))
+        ]
 
     if len(mentions) != len(objects):
         return ("number",)
     readings = []
     for order in permutations(objects):
-        wrong = [name for mention, obj in zip(mentions, order) for name in differences(mention, obj)]
+        wrong = [
+            name for mention, obj in zip(mentions, order) for name in differences(mention, obj)
+        ]
         readings.append(wrong + [] if holds(order) else wrong + ["place"])
     best = min(readings, key=len)
     all_there = all(any(not differences(m, t) for m in mentions) for t in objects)
-    if set(best) - {"place"} and all_there and all(any(not differences(m, t) for t in objects) for m in mentions):
+    if (
+        set(best) - {"place"}
+        and all_there
+        and all(any(not differences(m, t) for t in objects) for m in mentions)
+    ):
         return ("number",)  # the right kinds of things, but not so many of each
     return tuple(dict.fromkeys(best))
 
@@ -76,7 +86,9 @@ def _read(text: str, language: str):
         match = pattern.fullmatch(text)
         if not match:
             continue
-        slots = {slot[-1]: _read_mention(phrase, language) for slot, phrase in match.groupdict().items()}
+        slots = {
+            slot[-1]: _read_mention(phrase, language) for slot, phrase in match.groupdict().items()
+        }
         if any((mention.count == 1) != (slot != "n") for slot, mention in slots.items()):
             continue
         ordered = [slots[slot] for slot in "012" if slot in slots]
@@ -93,7 +105,9 @@ def _patterns(language: str):
 
     def pattern(template, words):
         slots = {slot: _Slot(slot) for slot in "012nm"}
-        text = template.format(*(slots[slot] for slot in "012"), n=slots["n"], m=slots["m"], **words)
+        text = template.format(
+            *(slots[slot] for slot in "012"), n=slots["n"], m=slots["m"], **words
+        )
         escaped = re.escape(_normal(text, language))
         return re.compile(re.sub("slot_([012nm])", rf"(?P<slot_\1>{phrase})", escaped))
 
@@ -102,14 +116,19 @@ def _patterns(language: str):
         for template in kind:
             fields = {name for _, name, _, _ in Formatter().parse(template)}
             if "place" in fields:
-                variants = [({"place": _PLACES[language][i]}, _is_at(*divmod(i, 3))) for i in range(9)]
+                variants = [
+                    ({"place": _PLACES[language][i]}, _is_at(*divmod(i, 3))) for i in range(9)
+                ]
             elif fields & set(_AXIS_FIELDS):
                 claim = _is_spread if "beside" in fields else _is_ordered
                 axes = enumerate(_AXES[language])
                 variants = [(dict(zip(_AXIS_FIELDS, words)), claim(axis)) for axis, words in axes]
             else:
                 variants = [({}, _is_between if "1" in fields else lambda objects: True)]
-            found |= {(template, i): (pattern(template, w), template, w, claim) for i, (w, claim) in enumerate(variants)}
+            found |= {
+                (template, i): (pattern(template, w), template, w, claim)
+                for i, (w, claim) in enumerate(variants)
+            }
     return list(found.values())
 
 
@@ -133,11 +152,16 @@ def _is_between(objects):
 @cache
 def _phrase_pattern(language: str) -> str:
     """A noun phrase, read with any article and ending: what is wrong with it is found by writing it again."""
-    sizes, colours, nouns = ("|".join(sorted(words, key=len, reverse=True)) for words in _lexicon(language))
+    sizes, colours, nouns = (
+        "|".join(sorted(words, key=len, reverse=True)) for words in _lexicon(language)
+    )
     if language == "zh":
         classifiers = "|".join({noun.classifier for noun in NOUNS.values()})
         return rf"(?P<number>[一两三])(?:{classifiers})(?:(?P<colour>{colours})的)?(?P<size>{sizes})?(?P<noun>{nouns})"
-    numbers, ending = {"en": ("an?|two|three", ""), "de": ("ein(?:e[rsnm]?)?|zwei|drei", "(?:e[rsnm]?)?")}[language]
+    numbers, ending = {
+        "en": ("an?|two|three", ""),
+        "de": ("ein(?:e[rsnm]?)?|zwei|drei", "(?:e[rsnm]?)?"),
+    }[language]
     adjectives = rf"(?:(?P<size>{sizes}){ending} )?(?:(?P<colour>{colours}){ending} )?"
     return rf"(?P<number>{numbers}) {adjectives}(?P<noun>{nouns})"
 
@@ -147,7 +171,13 @@ def _read_mention(phrase: str, language: str) -> Mention:
     found = re.fullmatch(_phrase_pattern(language), phrase)
     sizes, colours, nouns = _lexicon(language)
     count = next((i for i in (2, 3) if _NUMBERS[language][i] == found["number"]), 1)
-    return Mention(language, count, sizes.get(found["size"]), colours.get(found["colour"]), nouns[found["noun"]])
+    return Mention(
+        language,
+        count,
+        sizes.get(found["size"]),
+        colours.get(found["colour"]),
+        nouns[found["noun"]],
+    )
 
 
 def _normal(text: str, language: str) -> str:
@@ -158,7 +188,9 @@ def _normal(text: str, language: str) -> str:
 class JudgeReport(NamedTuple):
     """What `judge_captions` returns."""
 
-    fractions: list[float]  # of true captions in %: of scenes with one thing, with two, with three, and of all
+    fractions: list[
+        float
+    ]  # of true captions in %: of scenes with one thing, with two, with three, and of all
     faults: Counter  # of the others: how many captions have which
 
 

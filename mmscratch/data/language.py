@@ -17,7 +17,10 @@ def named_objects(words: Sequence[str], scene: Scene) -> list[tuple[int, Object]
     These are the colour and the noun (its first word) of every phrase in the singular that fits one thing of the scene
     and no other: "a big red star" of the one star that is big and red.
     """
-    named, attributes = [], {}  # of the phrase being read: its size and colour, and where they stand
+    named, attributes = (
+        [],
+        {},
+    )  # of the phrase being read: its size and colour, and where they stand
     for i, word in enumerate(words):
         if word in ("a", "an", "two", "three"):
             attributes = {}
@@ -25,9 +28,15 @@ def named_objects(words: Sequence[str], scene: Scene) -> list[tuple[int, Object]
             attributes[word] = i
         for noun in NOUNS:
             if list(words[i : i + len(noun.split())]) == noun.split():
-                objects = [obj for obj in scene.objects if obj.noun == noun and attributes.keys() <= set(obj.attributes)]
+                objects = [
+                    obj
+                    for obj in scene.objects
+                    if obj.noun == noun and attributes.keys() <= set(obj.attributes)
+                ]
                 if len(objects) == 1:
-                    named += [(place, objects[0]) for word, place in attributes.items() if word in COLOURS] + [(i, objects[0])]
+                    named += [
+                        (place, objects[0]) for word, place in attributes.items() if word in COLOURS
+                    ] + [(i, objects[0])]
                 attributes = {}
     return named
 
@@ -81,13 +90,21 @@ _PLACES = {  # the nine cells, row by row
            "unten links", "unten in der Mitte", "unten rechts"),
     "zh": ("左上角", "上方", "右上角", "左侧", "中间", "右侧", "左下角", "下方", "右下角"),
 }  # fmt: skip
-_NUMBERS = {"en": ("", "a", "two", "three"), "de": ("", "ein", "zwei", "drei"), "zh": ("", "一", "两", "三")}
+_NUMBERS = {
+    "en": ("", "a", "two", "three"),
+    "de": ("", "ein", "zwei", "drei"),
+    "zh": ("", "一", "两", "三"),
+}
 _SIZE_WORDS = {
     "en": {"small": "small", "big": "big"},
     "de": {"small": "klein", "big": "groß"},
     "zh": {"small": "小", "big": "大"},
 }
-_WEAK = {("Affe", "acc"): "Affen", ("Affe", "dat"): "Affen", ("Herz", "dat"): "Herzen"}  # nouns with endings of their own
+_WEAK = {
+    ("Affe", "acc"): "Affen",
+    ("Affe", "dat"): "Affen",
+    ("Herz", "dat"): "Herzen",
+}  # nouns with endings of their own
 _ARTICLES = {"nom": {"m": "ein", "f": "eine", "n": "ein"}, "acc": {"m": "einen", "f": "eine", "n": "ein"},
              "dat": {"m": "einem", "f": "einer", "n": "einem"}}  # fmt: skip
 _ENDINGS = {"nom": {"m": "er", "f": "e", "n": "es"}, "acc": {"m": "en", "f": "e", "n": "es"},
@@ -110,7 +127,9 @@ class Mention(NamedTuple):
             colour = COLOURS[self.colour].chinese + "的" if self.colour else ""
             return number + noun.classifier + colour + size + noun.chinese
         if self.language == "en":
-            rest = " ".join(filter(None, (size, self.colour, self.noun if self.count == 1 else noun.plural)))
+            rest = " ".join(
+                filter(None, (size, self.colour, self.noun if self.count == 1 else noun.plural))
+            )
             return ("an" if number == "a" and rest[0] in "aeiou" else number) + " " + rest
         case, ending, name = case or "nom", "e", noun.german_plural
         if self.count == 1:
@@ -132,8 +151,16 @@ def caption(scene: Scene, which: int, language: str = "en") -> str:
     attributes = [obj.attributes for obj in objects]
     most = max(attributes, key=attributes.count)
     n, rest = attributes.count(most), [a for a in attributes if a != most]
-    kind = "alike" if n == len(attributes) > 1 else "mixed" if n > 1 else ("one", "two", "three")[len(attributes) - 1]
-    axis = 0 if _is_spread(0)(objects) else 1  # things that stand diagonally are told from left to right
+    kind = (
+        "alike"
+        if n == len(attributes) > 1
+        else "mixed"
+        if n > 1
+        else ("one", "two", "three")[len(attributes) - 1]
+    )
+    axis = (
+        0 if _is_spread(0)(objects) else 1
+    )  # things that stand diagonally are told from left to right
     words = dict(zip(_AXIS_FIELDS, _AXES[language][axis]))
     words["place"] = _PLACES[language][objects[0].row * 3 + objects[0].column]
     words |= {"n": Mention(language, n, *most), "m": rest and Mention(language, 1, *rest[0])}
@@ -146,7 +173,11 @@ def name_object(scene: Scene, leave_out: int = 2, language: str = "en") -> str:
     """The first thing of a scene by itself: "a big red star". Left out is 0 its size, 1 its colour, 2 nothing."""
     _check_language(language)
     size, colour, noun = scene.objects[0].attributes
-    return format(Mention(language, 1, None if leave_out == 0 else size, None if leave_out == 1 else colour, noun))
+    return format(
+        Mention(
+            language, 1, None if leave_out == 0 else size, None if leave_out == 1 else colour, noun
+        )
+    )
 
 
 def mask_colours(caption: str, language: str = "en") -> str:
@@ -165,7 +196,9 @@ def mask_noun(caption: str, which: int = 0, language: str = "en") -> str:
     """Hide one of the nouns, number `which`, counted on from the start when they are fewer: "a big red [v]"."""
     _check_language(language)
     nouns = "|".join(sorted(map(re.escape, _lexicon(language)[2]), key=len, reverse=True))
-    found = list(re.finditer(nouns if language == "zh" else rf"\b(?:{nouns})\b", caption, re.IGNORECASE))
+    found = list(
+        re.finditer(nouns if language == "zh" else rf"\b(?:{nouns})\b", caption, re.IGNORECASE)
+    )
     if not found:
         return caption
     start, end = found[which % len(found)].span()
@@ -180,9 +213,13 @@ def _without_an(masked: str) -> str:
 def colour_of(token: str, language: str = "en") -> str | None:
     """The English name of the colour that a token names in a language, "red" for "rotes"; None for all other words."""
     colours = _lexicon(language)[1]
-    if language == "zh":  # of which a token is one character; the first of each colour stands for nothing else
+    if (
+        language == "zh"
+    ):  # of which a token is one character; the first of each colour stands for nothing else
         return next((name for word, name in colours.items() if word[0] == token), None)
-    return colours.get(token) or colours.get(re.sub(r"e[rsnm]?$", "", token) if language == "de" else token)
+    return colours.get(token) or colours.get(
+        re.sub(r"e[rsnm]?$", "", token) if language == "de" else token
+    )
 
 
 def _is_spread(axis):
@@ -198,7 +235,10 @@ def _lexicon(language: str) -> tuple[dict[str, str], dict[str, str], dict[str, s
     elif language == "de":
         colours = {colour.german: name for name, colour in COLOURS.items()}
         weak = {nominative: form for (nominative, _), form in _WEAK.items()}
-        forms = {name: (n.german, n.german_plural, weak.get(n.german, n.german)) for name, n in NOUNS.items()}
+        forms = {
+            name: (n.german, n.german_plural, weak.get(n.german, n.german))
+            for name, n in NOUNS.items()
+        }
         nouns = {form.lower(): name for name in NOUNS for form in forms[name]}
     else:
         colours = {colour.chinese: name for name, colour in COLOURS.items()}

@@ -38,7 +38,9 @@ class Photographs:
         return torch.from_numpy(np.array(self.pictures[index]))
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"pictures": None}  # a worker process maps the file itself, and gets no copy
+        return self.__dict__ | {
+            "pictures": None
+        }  # a worker process maps the file itself, and gets no copy
 
 
 def _decode_once(paths: list[Path], size: int) -> tuple[Path, dict[int, str]]:
@@ -85,7 +87,11 @@ def _decode(paths: list[Path], size: int, file: Path) -> dict[int, str]:
     unreadable, blank = {}, torch.zeros(3, size, size, dtype=torch.uint8)
     waiting = iter(paths)
     # open_image changes Python's warning filters for a moment, which threads do one into the other: put back at the end
-    with warnings.catch_warnings(), file.open("wb") as out, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with (
+        warnings.catch_warnings(),
+        file.open("wb") as out,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
         for first in range(0, len(paths), 500):  # not all at once: they need not fit into memory
             for i, picture in enumerate(pool.map(read, islice(waiting, 500)), first):
                 if isinstance(picture, str):
@@ -93,5 +99,9 @@ def _decode(paths: list[Path], size: int, file: Path) -> dict[int, str]:
                 out.write(picture.numpy().tobytes())
             if len(paths) > 500:
                 done = min(first + 500, len(paths))
-                print(f"\rdecoding pictures, once: {done} of {len(paths)}", end="\n" if done == len(paths) else "", flush=True)
+                print(
+                    f"\rdecoding pictures, once: {done} of {len(paths)}",
+                    end="\n" if done == len(paths) else "",
+                    flush=True,
+                )
     return unreadable

@@ -29,7 +29,9 @@ def questions(scene: Scene) -> list[tuple[str, str]]:
 
     name, values = draw.choice([("noun", NOUNS), ("colour", COLOURS), ("size", SIZES)])
     counts = {value: sum(getattr(obj, name) == value for obj in objects) for value in values}
-    count = draw.choice(sorted(set(counts.values())))  # the answer first, so that "zero" is not nearly always right
+    count = draw.choice(
+        sorted(set(counts.values()))
+    )  # the answer first, so that "zero" is not nearly always right
     value = draw.choice([value for value in values if counts[value] == count])
     what = NOUNS[value].plural if name == "noun" else f"{value} things"
     asked.append((f"how many {what} are there?", ("zero", "one", "two", "three")[count]))
@@ -38,7 +40,9 @@ def questions(scene: Scene) -> list[tuple[str, str]]:
     pair = obj.noun, obj.colour
     if answer == "no":
         there = {(t.noun, t.colour) for t in objects}
-        misses = [p for p in _PAIRS[is_held_out_pair(*pair)] if p not in there]  # of its sort, or being novel would mean "yes"
+        misses = [
+            p for p in _PAIRS[is_held_out_pair(*pair)] if p not in there
+        ]  # of its sort, or being novel would mean "yes"
         pair = draw.choice([p for p in misses if p[0] == pair[0] or p[1] == pair[1]] or misses)
     phrase = Mention("en", 1, None, pair[1], pair[0])
     return [*asked, (f"is there {phrase}?", answer)]

@@ -20,7 +20,12 @@ from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-SPLITS = {"train": 0, "validation": 10**9, "test": 2 * 10**9, "compositional_test": 3 * 10**9}  # where each begins
+SPLITS = {
+    "train": 0,
+    "validation": 10**9,
+    "test": 2 * 10**9,
+    "compositional_test": 3 * 10**9,
+}  # where each begins
 
 
 class Noun(NamedTuple):
@@ -107,7 +112,10 @@ def is_held_out_pair(noun: str, colour: str) -> bool:
     return (list(NOUNS).index(noun) + list(COLOURS).index(colour)) % len(COLOURS) == 0
 
 
-_PAIRS = {novel: [(n, c) for n in NOUNS for c in COLOURS if is_held_out_pair(n, c) == novel] for novel in (False, True)}
+_PAIRS = {
+    novel: [(n, c) for n in NOUNS for c in COLOURS if is_held_out_pair(n, c) == novel]
+    for novel in (False, True)
+}
 
 
 class Scene:
@@ -134,7 +142,9 @@ class Scene:
         places = None
         while not places:
             places = _draw_places(draw, [SIZES[size] for size, _, _ in attributes])
-        self.objects = tuple(Object(noun, colour, size, *at) for (size, colour, noun), at in zip(attributes, places))
+        self.objects = tuple(
+            Object(noun, colour, size, *at) for (size, colour, noun), at in zip(attributes, places)
+        )
         self.background = tuple(draw.randint(140, 195) for _ in range(3))
 
 
@@ -143,7 +153,9 @@ def _draw_attributes(draw: random.Random, novel: bool) -> tuple[str, str, str]:
     return draw.choice(tuple(SIZES)), colour, noun
 
 
-def _draw_places(draw: random.Random, sizes: list[float]) -> list[tuple[int, int, float, float]] | None:
+def _draw_places(
+    draw: random.Random, sizes: list[float]
+) -> list[tuple[int, int, float, float]] | None:
     """A place (column, row, x, y) for each thing, or None where they overlap or three stand in no order."""
     places = []
     for cell, size in zip(draw.sample(range(9), len(sizes)), sizes):
@@ -161,8 +173,12 @@ def _draw_places(draw: random.Random, sizes: list[float]) -> list[tuple[int, int
 def _icon(noun: str, pixels: int) -> Image.Image:
     """The icon as a mask whose longer side has so many pixels."""
     path, icon = findfont("DejaVu Sans"), NOUNS[noun].icon
-    left, top, right, bottom = ImageFont.truetype(path, 200, layout_engine=ImageFont.Layout.BASIC).getbbox(icon)
-    font = ImageFont.truetype(path, 200 * pixels / max(right - left, bottom - top), layout_engine=ImageFont.Layout.BASIC)
+    left, top, right, bottom = ImageFont.truetype(
+        path, 200, layout_engine=ImageFont.Layout.BASIC
+    ).getbbox(icon)
+    font = ImageFont.truetype(
+        path, 200 * pixels / max(right - left, bottom - top), layout_engine=ImageFont.Layout.BASIC
+    )
     mask = Image.new("L", (3 * pixels, 3 * pixels))
     ImageDraw.Draw(mask).text((pixels, pixels), icon, fill=255, font=font)
     return mask.crop(mask.getbbox())
@@ -183,7 +199,9 @@ def _icon_of(obj: Object, size: int) -> Image.Image:
 def box(obj: Object, size: int = 64) -> tuple[int, int, int, int]:
     """Where the thing is in a picture of size × size pixels: left, top, right, bottom."""
     icon = _icon_of(obj, size)
-    left = min(max(round(obj.x * size - icon.width / 2), 0), size - icon.width)  # the font may round up a pixel
+    left = min(
+        max(round(obj.x * size - icon.width / 2), 0), size - icon.width
+    )  # the font may round up a pixel
     top = min(max(round(obj.y * size - icon.height / 2), 0), size - icon.height)
     return left, top, left + icon.width, top + icon.height
 
@@ -191,4 +209,6 @@ def box(obj: Object, size: int = 64) -> tuple[int, int, int, int]:
 def draw(scene: Scene, size: int = 64) -> Tensor:
     """The scene's picture (3, size, size) uint8."""
     picture = np.array(render(scene, size)).transpose(2, 0, 1)
-    return torch.from_numpy(picture.copy())  # in the order of its axes, pictures are stacked 20 times as fast
+    return torch.from_numpy(
+        picture.copy()
+    )  # in the order of its axes, pictures are stacked 20 times as fast

@@ -38,7 +38,9 @@ class SceneTranslation(SceneCaptions):
         for i, scene in enumerate(self.scenes):
             text, turn = caption(scene, i % 5, source), i // 6
             if i % 6 == 5:
-                text, translation = (name_object(scene, turn // 3 % 3, language) for language in languages)
+                text, translation = (
+                    name_object(scene, turn // 3 % 3, language) for language in languages
+                )
                 self.texts[i] = [translation]
                 self.references[i] = [words_of(translation)]
             what = HIDDEN[turn % 3] if hidden == "some" else hidden
@@ -79,7 +81,9 @@ class Multi30k(DataSet):
             columns.append([_photo_id(line) for line in read_lines(paths[-1])])
         for path, column in zip(paths, columns):
             if len(column) != len(columns[0]):
-                raise ValueError(f"{paths[0]} has {len(columns[0]):,} lines, but {path} {len(column):,}: they must be in parallel")
+                raise ValueError(
+                    f"{paths[0]} has {len(columns[0]):,} lines, but {path} {len(column):,}: they must be in parallel"
+                )
         super().__init__()
         sources = self.columns["source"] = []
         places = []  # of each pair's photograph among those that are kept, or None
@@ -89,7 +93,9 @@ class Multi30k(DataSet):
             given = words_of(text)
             written = words_of(translation)
             if not given or not written:
-                self.problems.append(f"{paths[1] if given else paths[0]}:{i}: the sentence is empty")
+                self.problems.append(
+                    f"{paths[1] if given else paths[0]}:{i}: the sentence is empty"
+                )
             else:
                 sources.append(given)
                 places.append(place)
@@ -117,8 +123,14 @@ def _plain_or_packed(folder: Path, name: str) -> Path:
     for path in (folder / name, folder / f"{name}.gz"):
         if path.exists():
             return path
-    there = sorted({path.name.removesuffix(".gz") for path in folder.glob("*.*")}) if folder.is_dir() else []
-    raise FileNotFoundError(f"{folder / name}: not there, nor as .gz; there is {', '.join(there) or 'nothing'}")
+    there = (
+        sorted({path.name.removesuffix(".gz") for path in folder.glob("*.*")})
+        if folder.is_dir()
+        else []
+    )
+    raise FileNotFoundError(
+        f"{folder / name}: not there, nor as .gz; there is {', '.join(there) or 'nothing'}"
+    )
 
 
 def _photo_id(name: str) -> str:
@@ -145,10 +157,14 @@ def read_lines(path: Path) -> list[str]:
     try:
         text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: byte {error.start:,} is not UTF-8 text; save it as UTF-8") from None
+        raise ValueError(
+            f"{path}: byte {error.start:,} is not UTF-8 text; save it as UTF-8"
+        ) from None
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: damaged, {error}; fetch it again") from None
-    lines = text.replace("\r\n", "\n").split("\n")  # not splitlines: a sentence may hold one of Unicode's other separators
+    lines = text.replace("\r\n", "\n").split(
+        "\n"
+    )  # not splitlines: a sentence may hold one of Unicode's other separators
     lines = lines if lines[-1] else lines[:-1]
     if not lines:
         raise ValueError(f"{path}: the file is empty")

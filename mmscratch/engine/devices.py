@@ -16,7 +16,9 @@ def pick_device() -> torch.device:
         if local_rank is None:
             return torch.device("cuda")
         if int(local_rank) >= torch.cuda.device_count():
-            raise ValueError(f"{torch.cuda.device_count()} GPUs are here: torchrun with --nproc_per_node of so many, at most")
+            raise ValueError(
+                f"{torch.cuda.device_count()} GPUs are here: torchrun with --nproc_per_node of so many, at most"
+            )
         torch.cuda.set_device(int(local_rank))
         return torch.device("cuda", int(local_rank))
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -60,7 +62,9 @@ def pick_precision(device: torch.device, asked: str = "auto") -> tuple[Precision
         return Precision(device, getattr(torch, asked), device.type != "mps"), "as asked"
     if device.type == "cuda":
         has_bfloat16 = torch.version.hip or torch.cuda.get_device_capability(device) >= (8, 0)
-        return Precision(device, torch.bfloat16 if has_bfloat16 else torch.float16, True), "the fastest of this GPU"
+        return Precision(
+            device, torch.bfloat16 if has_bfloat16 else torch.float16, True
+        ), "the fastest of this GPU"
     if device.type != "cpu":
         return Precision(device, torch.float32, False), f"the safe choice on {device.type}"
     found = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in cpu_flags()]
@@ -105,7 +109,9 @@ class Stopwatch:
         """The sum since this was last asked; on a GPU, of what it has passed."""
         done = [pair for pair in self.open if not self.gpu or pair[1].query()]
         self.open = self.open[len(done) :]
-        return sum(start.elapsed_time(end) / 1000 if self.gpu else end - start for start, end in done)
+        return sum(
+            start.elapsed_time(end) / 1000 if self.gpu else end - start for start, end in done
+        )
 
 
 def peak_memory(device: torch.device) -> int:
@@ -116,7 +122,9 @@ def peak_memory(device: torch.device) -> int:
         import resource  # not on Windows
     except ImportError:
         return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 @contextlib.contextmanager
@@ -125,11 +133,18 @@ def deterministic(device: torch.device):
     if device.type != "cuda":
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS may choose anew each time
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # without it, cuBLAS may choose anew each time
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     filling = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # which only finds mistakes, and takes time
+    torch.utils.deterministic.fill_uninitialized_memory = (
+        False  # which only finds mistakes, and takes time
+    )
     try:
         yield
     finally:

@@ -16,16 +16,24 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-COLLECTIVE_TIMEOUT = timedelta(seconds=55)  # how long a process waits for the others before it takes one of them for dead
+COLLECTIVE_TIMEOUT = timedelta(
+    seconds=55
+)  # how long a process waits for the others before it takes one of them for dead
 
 
 def start() -> None:
     """Join the processes that torchrun started. Only rank 0 prints, from here on."""
     if "RANK" not in os.environ or dist.is_initialized():
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=COLLECTIVE_TIMEOUT)
-    warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")  # often all are used, and that is fine
-    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # of a class token: 64 numbers
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=COLLECTIVE_TIMEOUT
+    )
+    warnings.filterwarnings(
+        "ignore", "find_unused_parameters=True was specified"
+    )  # often all are used, and that is fine
+    warnings.filterwarnings(
+        "ignore", "Grad strides do not match bucket view strides"
+    )  # of a class token: 64 numbers
     if rank() > 0:
         sys.stdout = open(os.devnull, "w")
 

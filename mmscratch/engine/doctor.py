@@ -17,18 +17,24 @@ def doctor(_: argparse.Namespace) -> int:
         problems.append("Python 3.10 or newer is needed")
     print(f"cores        {os.cpu_count()}")
     if hasattr(os, "sysconf"):
-        print(f"memory       {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB")
+        print(
+            f"memory       {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
+        )
     for name in ("torch", "numpy", "PIL", "matplotlib", "pytest"):
         try:
             print(f"{name:12} {importlib.import_module(name).__version__}")
         except Exception as error:  # whatever keeps a package from being imported
             print(f"{name:12} -")
-            problems.append(f"{name} cannot be imported ({error}): python -m pip install -r requirements.txt")
+            problems.append(
+                f"{name} cannot be imported ({error}): python -m pip install -r requirements.txt"
+            )
     try:
         print(f"{'torchvision':12} {importlib.import_module('torchvision').__version__}")
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        print(f"torchvision  cannot be imported ({reason}); only --from resnet18 and its like need it")
+        print(
+            f"torchvision  cannot be imported ({reason}); only --from resnet18 and its like need it"
+        )
     if not problems:
         problems += _device_problems()
     try:
@@ -52,5 +58,7 @@ def _device_problems() -> list[str]:
     print(f"device       {torch.cuda.get_device_name() if device.type == 'cuda' else device}")
     print(f"precision    {precision} ({why})")
     if device.type == "cpu" and shutil.which("nvidia-smi"):
-        return ["there is an NVIDIA driver, but this torch finds no GPU: see pytorch.org for one that fits it"]
+        return [
+            "there is an NVIDIA driver, but this torch finds no GPU: see pytorch.org for one that fits it"
+        ]
     return []

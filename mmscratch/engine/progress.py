@@ -23,7 +23,14 @@ class Progress:
     that report nothing.
     """
 
-    def __init__(self, path: Path | None, steps: tuple[int, int], data_time: Stopwatch, device: torch.device, unit: str):
+    def __init__(
+        self,
+        path: Path | None,
+        steps: tuple[int, int],
+        data_time: Stopwatch,
+        device: torch.device,
+        unit: str,
+    ):
         """steps: the number of the one that was done last, and of the last one; unit: of the count that `loss` returns ("words")."""
         step, last = steps
         self.path = path
@@ -40,7 +47,9 @@ class Progress:
         lines = path.read_text().splitlines() if path.exists() and step else []
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
         beside = path.with_name(path.name + ".writing")
-        beside.write_text("".join(line + "\n" for line in kept))  # not what a killed run did after its last checkpoint
+        beside.write_text(
+            "".join(line + "\n" for line in kept)
+        )  # not what a killed run did after its last checkpoint
         os.replace(beside, path)
         self.start = self.shown = self.stepped = time.perf_counter()
         self._begin()
@@ -90,7 +99,9 @@ class Progress:
             return
         self.close()
         print(f"step {step}/{self.steps}  validation loss {loss:.3f}", flush=True)
-        self._write(step=step, validation_loss=round(loss, 4) if math.isfinite(loss) else None)  # NaN is not JSON
+        self._write(
+            step=step, validation_loss=round(loss, 4) if math.isfinite(loss) else None
+        )  # NaN is not JSON
         self.logged += time.perf_counter() - self.stepped  # the time it took is not the next steps'
 
     def close(self) -> None:
@@ -100,7 +111,9 @@ class Progress:
         self.line = None
 
     def _show(self, line: str) -> None:
-        if "ipykernel" in sys.modules:  # a notebook keeps all that is printed: its line is one output that is replaced
+        if (
+            "ipykernel" in sys.modules
+        ):  # a notebook keeps all that is printed: its line is one output that is replaced
             from IPython.display import display
 
             if self.line is None:
@@ -109,7 +122,9 @@ class Progress:
                 self.line.update({"text/plain": line}, raw=True)
         elif self.renewing:
             width, self.line = shutil.get_terminal_size().columns - 1, True
-            print("\r" + line[:width].ljust(width), end="", flush=True)  # one that is longer could not be renewed
+            print(
+                "\r" + line[:width].ljust(width), end="", flush=True
+            )  # one that is longer could not be renewed
         else:
             print(line, flush=True)
 
@@ -130,21 +145,38 @@ def profiled(batches: Iterable, folder: Path) -> Iterator:
             return  # training ended, or broke off, before
         folder.mkdir(parents=True, exist_ok=True)
         profiler.export_chrome_trace(str(folder / "trace.json"))
-        kind = "CUDA" if torch.cuda.is_available() else "CPU"  # of a GPU, what it did itself; not again what called for it
+        kind = (
+            "CUDA" if torch.cuda.is_available() else "CPU"
+        )  # of a GPU, what it did itself; not again what called for it
         averages = [a for a in profiler.key_averages() if a.device_type.name == kind]
-        averages = [a for a in averages if not a.key.startswith(("ProfilerStep", "Optimizer."))]  # marks around many of them
-        columns = ["self_cpu_time_total"] if kind == "CPU" else ["self_device_time_total", "self_cuda_time_total"]  # torch 2.3
-        cost = {a.key: (next(vars(a)[column] for column in columns if column in vars(a)), a.count) for a in averages}
+        averages = [
+            a for a in averages if not a.key.startswith(("ProfilerStep", "Optimizer."))
+        ]  # marks around many of them
+        columns = (
+            ["self_cpu_time_total"]
+            if kind == "CPU"
+            else ["self_device_time_total", "self_cuda_time_total"]
+        )  # torch 2.3
+        cost = {
+            a.key: (next(vars(a)[column] for column in columns if column in vars(a)), a.count)
+            for a in averages
+        }
         every = max(sum(microseconds for microseconds, _ in cost.values()), 1)
-        print(f"\n{'the ten costliest operations of 3 steps':50} {'ms':>9} {'share':>7} {'calls':>6}")
+        print(
+            f"\n{'the ten costliest operations of 3 steps':50} {'ms':>9} {'share':>7} {'calls':>6}"
+        )
         for name, (microseconds, calls) in sorted(cost.items(), key=lambda item: -item[1][0])[:10]:
-            print(f"{name[:50]:50} {microseconds / 1000:9.1f} {100 * microseconds / every:5.1f} % {calls:6}")
+            print(
+                f"{name[:50]:50} {microseconds / 1000:9.1f} {100 * microseconds / every:5.1f} % {calls:6}"
+            )
         print(f"see {folder / 'trace.json'} in chrome://tracing or ui.perfetto.dev", flush=True)
 
     activities = [torch.profiler.ProfilerActivity.CPU]
     activities += [torch.profiler.ProfilerActivity.CUDA] * torch.cuda.is_available()
     steps = torch.profiler.schedule(wait=2, warmup=1, active=3, repeat=1)
-    with torch.profiler.profile(activities=activities, schedule=steps, on_trace_ready=report) as profiler:
+    with torch.profiler.profile(
+        activities=activities, schedule=steps, on_trace_ready=report
+    ) as profiler:
         for batch in batches:
             yield batch
             profiler.step()

@@ -14,14 +14,19 @@ def read_checkpoint(path: Path) -> dict:
     except FileNotFoundError:
         raise
     except Exception as error:  # torch raises several kinds, and advises to execute what is in it
-        reason = getattr(error, "strerror", None) or "it is damaged, or holds more than tensors and plain values"
+        reason = (
+            getattr(error, "strerror", None)
+            or "it is damaged, or holds more than tensors and plain values"
+        )
         raise ValueError(f"{path}: not a checkpoint that can be read: {reason}") from None
 
 
 def check_version(path: Path, saved: object) -> None:
     """Raise ValueError where a checkpoint is of another layout than this version of the project writes."""
     if not isinstance(saved, dict) or "model_config" not in saved:
-        raise ValueError(f"{path} is the checkpoint of something else: choose another --to, or delete it")
+        raise ValueError(
+            f"{path} is the checkpoint of something else: choose another --to, or delete it"
+        )
     version = saved.get("version", 1)
     if version != VERSION:
         raise ValueError(
@@ -35,9 +40,13 @@ def read_run(path: Path, settings: dict) -> dict:
     saved = read_checkpoint(path)
     check_version(path, saved)
     if "settings" not in saved:
-        raise ValueError(f"{path} is the checkpoint of something else: choose another --to, or delete it")
+        raise ValueError(
+            f"{path} is the checkpoint of something else: choose another --to, or delete it"
+        )
     if different := differences(settings, saved["settings"]):
-        raise ValueError(f"{path} is of another run ({'; '.join(different)}): choose another --to, or delete it")
+        raise ValueError(
+            f"{path} is of another run ({'; '.join(different)}): choose another --to, or delete it"
+        )
     return saved
 
 
@@ -57,5 +66,9 @@ def _flat(values: dict, before: str = "") -> dict:
     """{"decoder": {"name": "lstm"}} -> {"decoder.name": "lstm"}."""
     flat = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {f"{before}{name}": value}
+        flat |= (
+            _flat(value, f"{before}{name}.")
+            if isinstance(value, dict)
+            else {f"{before}{name}": value}
+        )
     return flat

@@ -35,7 +35,9 @@ def read_safetensors(path: str | Path) -> dict[str, Tensor]:
                     raise ValueError("it became shorter while it was read")
                 state[name] = data.view(dtype).view(shape)
         except ValueError as error:
-            raise ValueError(f"{path}: not a whole .safetensors file: {error}. Copy it again") from None
+            raise ValueError(
+                f"{path}: not a whole .safetensors file: {error}. Copy it again"
+            ) from None
     return state
 
 
@@ -43,8 +45,12 @@ def _read_header(file) -> list[tuple[int, int, str, torch.dtype, list[int]]]:
     """What `_read_entry` gives for the tensors in an open .safetensors file, in the order of their data, up to which it
     reads; raises ValueError if they do not fill it."""
     length, rest = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size - 8
-    if length > min(rest, MAX_HEADER_BYTES):  # `rest` is below 0 in a file that is too short for a length
-        raise ValueError(f"it is too short, or its header of {length:,} bytes longer than {MAX_HEADER_BYTES:,}")
+    if length > min(
+        rest, MAX_HEADER_BYTES
+    ):  # `rest` is below 0 in a file that is too short for a length
+        raise ValueError(
+            f"it is too short, or its header of {length:,} bytes longer than {MAX_HEADER_BYTES:,}"
+        )
     header = parse_json(file.read(length))
     text = header.pop("__metadata__", {})
     if not isinstance(text, dict) or not all(isinstance(value, str) for value in text.values()):
@@ -53,7 +59,9 @@ def _read_header(file) -> list[tuple[int, int, str, torch.dtype, list[int]]]:
     place = 0
     for begin, end, name, *_ in tensors:
         if begin != place:
-            raise ValueError(f"{name!r:.200} begins at byte {begin:,} of the data, and should at {place:,}")
+            raise ValueError(
+                f"{name!r:.200} begins at byte {begin:,} of the data, and should at {place:,}"
+            )
         place = end
     if place != rest - length:
         raise ValueError(f"its tensors take {place:,} bytes of data, and it has {rest - length:,}")
@@ -67,13 +75,19 @@ def _read_entry(name: str, entry) -> tuple[int, int, str, torch.dtype, list[int]
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"{name!r:.200} is of dtype {dtype!r:.50}; known are {', '.join(DTYPES)}")
     for numbers in (shape, offsets):
-        if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
+        if not isinstance(numbers, list) or not all(
+            type(n) is int and 0 <= n < 2**63 for n in numbers
+        ):
             raise ValueError(f"{name!r:.200} has {numbers!r:.50} for a shape or data_offsets")
     if len(offsets) != 2 or len(shape) > 64 or math.prod(n or 1 for n in shape) >= 2**63:
-        raise ValueError(f"{name!r:.200} has too large a shape, {shape!r:.50}, or not two data_offsets, {offsets!r:.50}")
+        raise ValueError(
+            f"{name!r:.200} has too large a shape, {shape!r:.50}, or not two data_offsets, {offsets!r:.50}"
+        )
     (begin, end), size = offsets, math.prod(shape) * DTYPES[dtype].itemsize
     if end - begin != size:
-        raise ValueError(f"{name!r:.200} lies from byte {begin:,} to {end:,}; {dtype} {shape!r:.50} takes {size:,} bytes")
+        raise ValueError(
+            f"{name!r:.200} lies from byte {begin:,} to {end:,}; {dtype} {shape!r:.50} takes {size:,} bytes"
+        )
     return begin, end, name, DTYPES[dtype], shape
 
 
@@ -94,5 +108,7 @@ def once_each(pairs: list[tuple[str, object]]) -> dict:
     entry = dict(pairs)
     if len(entry) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r:.200} is there twice")
+        raise ValueError(
+            f"{next(name for name in names if names.count(name) > 1)!r:.200} is there twice"
+        )
     return entry

@@ -27,7 +27,11 @@ class Captioning(Task):
     example_noun = "pictures"
     layouts = (*LAYOUTS, "scenes")
     options = {
-        "--scenes": {"type": int, "default": SCENES, "help": "drawn pictures to train on (default: %(default)s)"},
+        "--scenes": {
+            "type": int,
+            "default": SCENES,
+            "help": "drawn pictures to train on (default: %(default)s)",
+        },
     }
     verb = "caption"
     verb_help = "Write a caption for each picture."
@@ -36,13 +40,21 @@ class Captioning(Task):
         if metadata["layout"] != "scenes":
             return LAYOUTS[metadata["layout"]](metadata["data"], split, image_size)
         counts = {"train": metadata["scenes"], "validation": VALIDATION_SCENES}
-        return SceneCaptions(split, counts.get(split, TEST_SCENES), size=image_size, one_caption_each=split == "train")
+        return SceneCaptions(
+            split,
+            counts.get(split, TEST_SCENES),
+            size=image_size,
+            one_caption_each=split == "train",
+        )
 
     def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
         is_drawn = metadata["layout"] == "scenes"
         chosen = BEST | chosen
         backbone = chosen.get("backbone", {"name": "resnet"})
-        image = backbone | {"image_size": chosen.get("image_size", 64), "num_layers": 1 if is_drawn else 0}
+        image = backbone | {
+            "image_size": chosen.get("image_size", 64),
+            "num_layers": 1 if is_drawn else 0,
+        }
         decoder = DECODERS[chosen["decoder"]] | {"fusion": chosen["fusion"]}
         settings = base or {"encoders": {"image": image}, "decoder": decoder}
         if not is_drawn:  # few pictures, seen many times
@@ -54,7 +66,12 @@ class Captioning(Task):
             return {"epochs": 8, "batch_size": 64, "learning_rate": 2e-3}
         # No bucketing: the length of a scene's caption tells how many things there are, so bucketed batches would be all
         # alike, and batch norm would learn to rely on that (after 40,000 scenes: 56 % true with it, 70 without).
-        return {"batch_size": 96, "learning_rate": 3e-3, "bucket_batches": None, "evaluate_every": 500}
+        return {
+            "batch_size": 96,
+            "learning_rate": 3e-3,
+            "bucket_batches": None,
+            "evaluate_every": 500,
+        }
 
     def evaluation_split(self, metadata: Metadata) -> str:
         return "test" if metadata["layout"] == "scenes" else "validation"
@@ -66,19 +83,36 @@ class Captioning(Task):
             (one, two, three, every), faults = judge_captions(written, data.scenes)
             fractions = f"one thing {one:.0f} %, two {two:.0f} %, three {three:.0f} %"
             print(f"  true by judge        {percentage(every, len(data))}; {fractions}")
-            print(f"  wrong in the others  {', '.join(f'{fault} {n}' for fault, n in faults.most_common()) or 'nothing'}")
+            print(
+                f"  wrong in the others  {', '.join(f'{fault} {n}' for fault, n in faults.most_common()) or 'nothing'}"
+            )
         hypotheses = [caption_tokenize(detokenize(words)) for words in written]
-        print_scores(hypotheses, [[caption_tokenize(text) for text in texts] for texts in data.texts])
+        print_scores(
+            hypotheses, [[caption_tokenize(text) for text in texts] for texts in data.texts]
+        )
         captions = map(detokenize, written)
-        write_rows(run / f"captions-{split}.jsonl", picture=data.names, caption=captions, references=data.texts)
+        write_rows(
+            run / f"captions-{split}.jsonl",
+            picture=data.names,
+            caption=captions,
+            references=data.texts,
+        )
         pictures = [data[i]["image"] for i in range(min(12, len(data)))]
-        caption_sheet(pictures, written[:12], data.references[:12]).savefig(run / f"captions-{split}.png")
+        caption_sheet(pictures, written[:12], data.references[:12]).savefig(
+            run / f"captions-{split}.png"
+        )
 
     def advice(self, run: Path, data: DataSet, split: str) -> str:
         return f"Look at {run / f'captions-{split}.png'}. {self.command('PICTURE', run)}"
 
     def add_verb_options(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="picture files, or folders of them")
+        parser.add_argument(
+            "pictures",
+            type=Path,
+            nargs="+",
+            metavar="PICTURE",
+            help="picture files, or folders of them",
+        )
         super().add_verb_options(parser)
 
     def use(self, args: argparse.Namespace) -> int:

@@ -37,7 +37,9 @@ def data_metadata(task: Task, data: Path, layout: str | None) -> Metadata:
         drawn = data == Path("scenes") and not data.is_dir()
         layout = "scenes" if drawn and "scenes" in task.layouts else task.layouts[0]
     if layout not in task.layouts:
-        raise ValueError(f"{task.name} has no layout {layout}: choose one of {', '.join(task.layouts)}")
+        raise ValueError(
+            f"{task.name} has no layout {layout}: choose one of {', '.join(task.layouts)}"
+        )
     return {"data": "scenes" if layout == "scenes" else str(data.resolve()), "layout": layout}
 
 
@@ -55,7 +57,10 @@ def report(data: DataSet, split: str, folder: Path | None) -> None:
     """Say what was read and what was skipped, and keep the latter in the folder."""
     texts = sum(len(references) for references in data.references)
     columns = ", ".join(f"{data.count(modality):,} with {modality}" for modality in data.columns)
-    print(f"{split}: {len(data):,} examples with {texts:,} texts ({columns}); {len(data.problems)} problems", flush=True)
+    print(
+        f"{split}: {len(data):,} examples with {texts:,} texts ({columns}); {len(data.problems)} problems",
+        flush=True,
+    )
     if data.problems and folder:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"problems-{split}.txt"

@@ -23,10 +23,17 @@ def quickstart(args: argparse.Namespace) -> None:
     distributed.start()
     if args.scenes < 1:
         raise ValueError(f"--scenes is a number of pictures to train on, not {args.scenes}")
-    chosen = captioning.BEST | {name: getattr(args, name) for name in captioning.BEST if getattr(args, name)}
+    chosen = captioning.BEST | {
+        name: getattr(args, name) for name in captioning.BEST if getattr(args, name)
+    }
     is_best = chosen == captioning.BEST
-    args.run = args.run or Path("runs/quickstart" if is_best else f"runs/quickstart-{'-'.join(chosen.values())}")
-    print(f"drawing {args.scenes:,} scenes to train on; each is shown once, with one of its captions", flush=True)
+    args.run = args.run or Path(
+        "runs/quickstart" if is_best else f"runs/quickstart-{'-'.join(chosen.values())}"
+    )
+    print(
+        f"drawing {args.scenes:,} scenes to train on; each is shown once, with one of its captions",
+        flush=True,
+    )
     if train_run(args) is None:
         return
     folder = args.run
@@ -36,9 +43,15 @@ def quickstart(args: argparse.Namespace) -> None:
     pictures = folder / "pictures"
     pictures.mkdir(exist_ok=True)
     for i in range(8):
-        render(Scene(SPLITS["test"] + captioning.TEST_SCENES + i), 256).save(pictures / f"scene{i}.png")
-    print(f"\n{time.monotonic() - start:.0f} seconds. Look at {folder / 'captions-test.png'}, then try")
-    print(f"  python -m mmscratch caption {shlex.quote(str(pictures))} --run {shlex.quote(str(folder))}")
+        render(Scene(SPLITS["test"] + captioning.TEST_SCENES + i), 256).save(
+            pictures / f"scene{i}.png"
+        )
+    print(
+        f"\n{time.monotonic() - start:.0f} seconds. Look at {folder / 'captions-test.png'}, then try"
+    )
+    print(
+        f"  python -m mmscratch caption {shlex.quote(str(pictures))} --run {shlex.quote(str(folder))}"
+    )
 
 
 def show_attention(run: Path, data: SceneCaptions, written: list[list[str]] | None = None) -> None:
@@ -55,7 +68,9 @@ def show_attention(run: Path, data: SceneCaptions, written: list[list[str]] | No
             fractions.append(attention_in_box(maps[i][t], box(obj, size), size))
     if fractions:  # a model that has hardly learned anything may name nothing that is there
         inside, area = (100 * sum(column) / len(fractions) for column in zip(*fractions))
-        print(f"  attention            {inside:.0f} % within the thing that a noun or colour names, {area:.0f} % of the area")
+        print(
+            f"  attention            {inside:.0f} % within the thing that a noun or colour names, {area:.0f} % of the area"
+        )
     chosen = [i for i in shown if len(data.scenes[i].objects) > 1][:2]
     sheet = attention_sheet(
         [data[i]["image"] for i in chosen], [written[i] for i in chosen], [maps[i] for i in chosen]

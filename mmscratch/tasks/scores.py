@@ -18,12 +18,18 @@ def score(args: argparse.Namespace) -> None:
     columns = [read_lines(path) for path in args.references]
     for path, column in zip(args.references, columns):
         if len(column) != len(hypotheses):
-            raise ValueError(f"{args.hypotheses} has {len(hypotheses):,} lines, but {path} {len(column):,}")
+            raise ValueError(
+                f"{args.hypotheses} has {len(hypotheses):,} lines, but {path} {len(column):,}"
+            )
     references = [[split(line) for line in lines if line.strip()] for lines in zip(*columns)]
     if [] in references:
         files = ", ".join(map(str, args.references))
-        raise ValueError(f"line {references.index([]) + 1} has no reference: it is empty in {files}")
-    print(f"{args.hypotheses}, {len(hypotheses):,} sentences; in brackets, what 95 % of a thousand resamples give")
+        raise ValueError(
+            f"line {references.index([]) + 1} has no reference: it is empty in {files}"
+        )
+    print(
+        f"{args.hypotheses}, {len(hypotheses):,} sentences; in brackets, what 95 % of a thousand resamples give"
+    )
     print_scores([split(line) for line in hypotheses], references)
 
 

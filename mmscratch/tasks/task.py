@@ -74,12 +74,22 @@ class Task:
 
     def command(self, argument: str, run: Path) -> str:
         """How to call the verb."""
-        words = ["python", "-m", "mmscratch", self.verb, *([argument] if argument else []), "--run", str(run)]
+        words = [
+            "python",
+            "-m",
+            "mmscratch",
+            self.verb,
+            *([argument] if argument else []),
+            "--run",
+            str(run),
+        ]
         return f"Then try\n  {shlex.join(words)}"
 
     def add_verb_options(self, parser: argparse.ArgumentParser) -> None:
         """The arguments of the verb: those of a task of its own, and these."""
-        parser.add_argument("--run", type=Path, default=self.default_run, metavar="DIR", help="default: %(default)s")
+        parser.add_argument(
+            "--run", type=Path, default=self.default_run, metavar="DIR", help="default: %(default)s"
+        )
         add_beams(parser)
 
     def use(self, args: argparse.Namespace) -> int | None:
@@ -91,15 +101,23 @@ class Task:
         model, vocabularies, saved = load(run)
         task = saved["metadata"]["task"]
         if task != self.name:
-            raise ValueError(f"{run} is a run of the task {task}, and {self.verb} needs one of the task {self.name}")
+            raise ValueError(
+                f"{run} is a run of the task {task}, and {self.verb} needs one of the task {self.name}"
+            )
         return model, vocabularies, saved
 
 
 def load(run: Path) -> tuple:
     """`load_run`, with a word on what to do where there is none."""
     if not (run / "best.pt").exists():
-        first = "python -m mmscratch quickstart" if run == Path("runs/quickstart") else "python -m mmscratch train"
-        raise FileNotFoundError(f"{run} holds no trained model: run {first} first, or name another run")
+        first = (
+            "python -m mmscratch quickstart"
+            if run == Path("runs/quickstart")
+            else "python -m mmscratch train"
+        )
+        raise FileNotFoundError(
+            f"{run} holds no trained model: run {first} first, or name another run"
+        )
     return load_run(run)
 
 
@@ -120,4 +138,6 @@ def open_picture(path: Path, saved: dict) -> Tensor:
 
 def add_beams(parser: argparse.ArgumentParser) -> None:
     """The option of all commands that write sentences."""
-    parser.add_argument("--beams", type=int, default=1, metavar="N", help="beam width (default: 1, greedy search)")
+    parser.add_argument(
+        "--beams", type=int, default=1, metavar="N", help="beam width (default: 1, greedy search)"
+    )

@@ -15,9 +15,29 @@ from . import TASKS
 from .evaluate import data_metadata, print_heading, print_parts, report
 from .task import Metadata, Task, image_size_of, load
 
-LONGEST = 64  # words and <eos> that a Transformer has positions for, or more where the data are longer
-LEAST = {"image_size": 1, "epochs": 1, "batch_size": 1, "accumulation_steps": 1, "learning_rate": 1e-9, "workers": 0, "lora": 0}
-STEPS = ("epochs", "batch_size", "learning_rate", "accumulation_steps", "seed", "workers", "lora", "precision", "compile")
+LONGEST = (
+    64  # words and <eos> that a Transformer has positions for, or more where the data are longer
+)
+LEAST = {
+    "image_size": 1,
+    "epochs": 1,
+    "batch_size": 1,
+    "accumulation_steps": 1,
+    "learning_rate": 1e-9,
+    "workers": 0,
+    "lora": 0,
+}
+STEPS = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "accumulation_steps",
+    "seed",
+    "workers",
+    "lora",
+    "precision",
+    "compile",
+)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -31,7 +51,9 @@ def train_run(args: argparse.Namespace) -> str | None:
     """Train and measure. -> what to try with the run, in rank 0; None in other processes."""
     for name, least in LEAST.items():
         if getattr(args, name) is not None and not getattr(args, name) >= least:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(args, name)}")
+            raise ValueError(
+                f"--{name.replace('_', '-')} must be at least {least}, not {getattr(args, name)}"
+            )
     distributed.start()
     task = TASKS[args.task]
     metadata = metadata_of(task, args)
@@ -51,15 +73,22 @@ def train_run(args: argparse.Namespace) -> str | None:
     return task.advice(folder, data, split)
 
 
-def _make_trainer(task: Task, metadata: Metadata, args: argparse.Namespace, folder: Path) -> Trainer:
+def _make_trainer(
+    task: Task, metadata: Metadata, args: argparse.Namespace, folder: Path
+) -> Trainer:
     """Data, vocabularies, model and settings, as the task and the command line have them."""
     base = load_base(task, args) if args.start_from and not is_published(args.start_from) else None
     settings = task.model(metadata, model_options(args), base and base["model_config"])
     with distributed.main_process_first():  # the others find the pictures decoded
-        data = {split: task.read(metadata, split, image_size_of(settings["encoders"])) for split in ("train", "validation")}
+        data = {
+            split: task.read(metadata, split, image_size_of(settings["encoders"]))
+            for split in ("train", "validation")
+        }
     for split in data:
         report(data[split], split, folder if distributed.rank() == 0 else None)
-    vocabularies = task.vocabularies(metadata, data["train"], base and vocabularies_from(base["vocabularies"]))
+    vocabularies = task.vocabularies(
+        metadata, data["train"], base and vocabularies_from(base["vocabularies"])
+    )
     is_drawn = metadata["layout"] == "scenes"  # then no picture is shown twice
     examples = (
         Examples(data["train"], vocabularies, not is_drawn, args.seed),
@@ -72,7 +101,9 @@ def _make_trainer(task: Task, metadata: Metadata, args: argparse.Namespace, fold
     config |= {"learning_rate": 1e-2} if args.lora else {}
     config |= {name: getattr(args, name) for name in STEPS if getattr(args, name) is not None}
     config |= {"start_from": str(args.start_from or ""), "freeze": frozen}
-    trainer = Trainer(sized(settings, vocabularies, examples), TrainConfig(**config), examples, folder, metadata)
+    trainer = Trainer(
+        sized(settings, vocabularies, examples), TrainConfig(**config), examples, folder, metadata
+    )
     if not base:
         task.prepare(trainer, metadata)
     if trainer.rank == 0 and (trainer.frozen or args.start_from):
@@ -87,16 +118,24 @@ def metadata_of(task: Task, args: argparse.Namespace) -> Metadata:
     metadata = {"task": task.name, **data_metadata(task, args.data or Path("scenes"), args.layout)}
     for option in task.options:
         value = getattr(args, option.removeprefix("--").replace("-", "_"))
-        metadata[option.removeprefix("--")] = str(value.resolve()) if isinstance(value, Path) else value
+        metadata[option.removeprefix("--")] = (
+            str(value.resolve()) if isinstance(value, Path) else value
+        )
     return metadata
 
 
 def model_options(args: argparse.Namespace) -> dict:
     """What was said of the model on the command line: a published backbone, a decoder, a fusion, a size of pictures."""
-    chosen = {name: getattr(args, name) for name in ("decoder", "fusion", "image_size") if getattr(args, name) is not None}
+    chosen = {
+        name: getattr(args, name)
+        for name in ("decoder", "fusion", "image_size")
+        if getattr(args, name) is not None
+    }
     if is_published(args.start_from):
         backbone, depth = re.fullmatch(r"([a-z]+)(\d+)(?:_bn)?", str(args.start_from)).groups()
-        chosen["backbone"] = {"name": backbone, "depth": int(depth)} | ({"width": 64} if backbone == "resnet" else {})
+        chosen["backbone"] = {"name": backbone, "depth": int(depth)} | (
+            {"width": 64} if backbone == "resnet" else {}
+        )
     return chosen
 
 
@@ -118,7 +157,9 @@ def load_base(task: Task, args: argparse.Namespace) -> dict:
     for name, value in {"task": task.name, **model_options(args)}.items():
         if there[name] != value:
             option = name.replace("_", "-")
-            raise ValueError(f"--{option} is {there[name]} in {args.start_from}, and cannot become {value}")
+            raise ValueError(
+                f"--{option} is {there[name]} in {args.start_from}, and cannot become {value}"
+            )
     return saved
 
 
@@ -130,5 +171,7 @@ def sized(settings: dict, vocabularies: dict, examples: tuple[Examples, Examples
             settings["encoders"][modality]["vocab_size"] = len(words)
     for part in (*settings["encoders"].values(), settings["decoder"]):
         if part["name"] == "transformer":
-            part["max_length"] = max(part.get("max_length", LONGEST), *examples[0].lengths, *examples[1].lengths)
+            part["max_length"] = max(
+                part.get("max_length", LONGEST), *examples[0].lengths, *examples[1].lengths
+            )
     return ModelConfig(**settings)

@@ -10,4 +10,7 @@ def save(path, grey):
 
 def greys(data):
     """The grey value of each example's picture, None where it has none."""
-    return [int(data[i]["image"].float().mean()) if "image" in data[i] else None for i in range(len(data))]
+    return [
+        int(data[i]["image"].float().mean()) if "image" in data[i] else None
+        for i in range(len(data))
+    ]

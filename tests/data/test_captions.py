@@ -25,7 +25,9 @@ def read(folder):
     for split in ("train", "validation", "test"):
         data = FolderCaptions(folder, split, size=7)
         for name, references in zip(data.names, data.references):
-            found[Path(name).relative_to(folder).as_posix()] = [" ".join(tokens) for tokens in references]
+            found[Path(name).relative_to(folder).as_posix()] = [
+                " ".join(tokens) for tokens in references
+            ]
         problems.update(data.problems)
     return found, problems
 
@@ -52,14 +54,20 @@ def read(folder):
 )  # fmt: skip
 def test_captions_are_read_in_every_form(table, text, folder):
     (folder / f"captions.{table}").write_bytes(text.encode())
-    expected = {"a.png": ["a dog .", "two , dogs"], "c.png": ["ein käfer"], "sub/d.png": ['a " d "']}
+    expected = {
+        "a.png": ["a dog .", "two , dogs"],
+        "c.png": ["ein käfer"],
+        "sub/d.png": ['a " d "'],
+    }
     assert read(folder) == (expected, {f"{folder / 'b.png'}: has no caption"})
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_both_unicode_forms_of_a_name_find_the_picture(form, tmp_path):
     save(tmp_path / unicodedata.normalize("NFD", "Käthe.png"), 1)
-    (tmp_path / "captions.csv").write_text(unicodedata.normalize(form, "Käthe.png") + ",a woman", encoding="utf-8")
+    (tmp_path / "captions.csv").write_text(
+        unicodedata.normalize(form, "Käthe.png") + ",a woman", encoding="utf-8"
+    )
     found, problems = read(tmp_path)
     assert list(found.values()) == [["a woman"]] and not problems
 
@@ -71,13 +79,22 @@ def tokenized(data):
 def test_captions_are_kept_as_they_were_written_each_beside_its_tokens(folder):
     lines = ["A dog 's ear.", "none", " \t ", "Two,  DOGS!", "", "a café", "C", "a dog 's ear."]
     names = ["a.png", "missing.png", "b.png", "b.png", "sub/d.png", "a.png", "c.png", "a.png"]
-    table = [{"file_name": name, "caption": line, "split": "train"} for name, line in zip(names, lines)]
+    table = [
+        {"file_name": name, "caption": line, "split": "train"} for name, line in zip(names, lines)
+    ]
     (folder / "captions.json").write_text(json.dumps(table))
     (folder / "c.png").write_text("this is not a picture")
     data = FolderCaptions(folder, "train", 7)
     assert len(data.problems) == 4, "a missing picture, two empty captions, a corrupt picture"
     assert data.texts == [["A dog 's ear.", "a café", "a dog 's ear."], ["Two,  DOGS!"]]
-    assert data.references == tokenized(data) and data.references[0][0] == ["a", "dog", "'", "s", "ear", "."]
+    assert data.references == tokenized(data) and data.references[0][0] == [
+        "a",
+        "dog",
+        "'",
+        "s",
+        "ear",
+        ".",
+    ]
     assert [Path(name).name for name in data.names] == ["a.png", "b.png"]
 
 
@@ -124,8 +141,16 @@ def test_a_broken_line_is_named_and_the_others_are_kept(table, content, problem,
     first, last, between = {
         "csv": (b"a.png,a dog", b"c.png,a bird", b"\n"),
         "tsv": (b"a.png\ta dog", b"c.png\ta bird", b"\n"),
-        "json": (b'[{"file_name": "a.png", "caption": "a dog"}', b'{"file_name": "c.png", "caption": "a bird"}]', b","),
-        "jsonl": (b'{"file_name": "a.png", "caption": "a dog"}', b'{"file_name": "c.png", "caption": "a bird"}', b"\n"),
+        "json": (
+            b'[{"file_name": "a.png", "caption": "a dog"}',
+            b'{"file_name": "c.png", "caption": "a bird"}]',
+            b",",
+        ),
+        "jsonl": (
+            b'{"file_name": "a.png", "caption": "a dog"}',
+            b'{"file_name": "c.png", "caption": "a bird"}',
+            b"\n",
+        ),
     }[table]
     (folder / f"captions.{table}").write_bytes(between.join([first, content, last]))
     found, problems = read(folder)
@@ -137,13 +162,17 @@ def test_a_broken_line_is_named_and_the_others_are_kept(table, content, problem,
 def test_an_absolute_path_out_of_the_folder_is_not_read(folder):
     (folder / "captions.csv").write_text(f"a.png,a dog\n{folder.parent / 'secret.png'},a cat\n")
     found, problems = read(folder)
-    assert list(found) == ["a.png"] and any("captions.csv:2: there is no picture" in problem for problem in problems)
+    assert list(found) == ["a.png"] and any(
+        "captions.csv:2: there is no picture" in problem for problem in problems
+    )
 
 
 def test_a_picture_without_caption_is_named_and_other_files_are_not(folder):
     (folder / "captions.csv").write_text("a.png,a dog\nb.png,a cat\n")
     (folder / "readme.txt").write_text("mine")
-    assert read(folder)[1] == {f"{folder / name}: has no caption" for name in ("c.png", "sub/d.png")}
+    assert read(folder)[1] == {
+        f"{folder / name}: has no caption" for name in ("c.png", "sub/d.png")
+    }
 
 
 def test_names_that_differ_in_case_only_are_named(folder):
@@ -154,18 +183,32 @@ def test_names_that_differ_in_case_only_are_named(folder):
     found, problems = read(folder)
     assert found == {"a.png": ["a dog"], "A.png": ["a cat"]}
     for line in (1, 2, 3):
-        assert f"{folder / 'captions.csv'}:{line}: A.png and a.png differ only in upper and lower case" in problems
+        assert (
+            f"{folder / 'captions.csv'}:{line}: A.png and a.png differ only in upper and lower case"
+            in problems
+        )
     assert f"{folder / 'captions.csv'}:3: there is no picture 'a.PNG'" in problems
 
 
 def test_the_split_column_decides(folder):
-    lines = ["a.png,a dog,train", "b.png,a cat,Dev", "c.png,a bird,holdout", "sub/d.png,a cow,", "a.png,a pup,TRAIN"]
+    lines = [
+        "a.png,a dog,train",
+        "b.png,a cat,Dev",
+        "c.png,a bird,holdout",
+        "sub/d.png,a cow,",
+        "a.png,a pup,TRAIN",
+    ]
     (folder / "captions.csv").write_text("\n".join(["file_name,caption,split", *lines]))
-    train, validation, test = (FolderCaptions(folder, split, 7) for split in ("train", "validation", "test"))
+    train, validation, test = (
+        FolderCaptions(folder, split, 7) for split in ("train", "validation", "test")
+    )
     assert train.references == [[["a", "dog"], ["a", "pup"]]]
     assert validation.references == [[["a", "cat"]]]
     assert len(test) == 0
-    for words in ("csv:4: the split 'holdout' is none of train", "csv:5: the split '' is none of train"):
+    for words in (
+        "csv:4: the split 'holdout' is none of train",
+        "csv:5: the split '' is none of train",
+    ):
         assert any(words in problem for problem in train.problems)
 
 
@@ -227,13 +270,17 @@ def test_corrupt_pictures_are_named_and_the_others_keep_their_captions(forty):
 @pytest.fixture(params=[".", "Flickr8k_text"])
 def flickr(request, tmp_path):
     root = tmp_path / "flickr8k"
-    for i, name in enumerate(("11_a.jpg", "22_b.jpg", "33_c.jpg", "44_d.jpg", "2258277193_586949ec62.jpg")):
+    for i, name in enumerate(
+        ("11_a.jpg", "22_b.jpg", "33_c.jpg", "44_d.jpg", "2258277193_586949ec62.jpg")
+    ):
         save(root / "Flicker8k_Dataset" / name, 10 * i)
     texts = root / request.param
     texts.mkdir(exist_ok=True)
     captioned = ("11_a.jpg", "22_b.jpg", "33_c.jpg")
     lines = [f"{name}#{i}\tCaption {i} of {name[3]} .\n" for name in captioned for i in range(5)]
-    lines += [f"2258277193_586949ec62.jpg.1#{i}\tThe odd line of the real file .\n" for i in range(5)]
+    lines += [
+        f"2258277193_586949ec62.jpg.1#{i}\tThe odd line of the real file .\n" for i in range(5)
+    ]
     (texts / "Flickr8k.token.txt").write_text("".join(lines))
     (texts / "Flickr_8k.trainImages.txt").write_text("22_b.jpg\n11_a.jpg\n")
     (texts / "Flickr_8k.devImages.txt").write_text("33_c.jpg\n")
@@ -243,20 +290,32 @@ def flickr(request, tmp_path):
 
 def test_flickr8k_in_its_official_layout(flickr):
     root, texts = flickr
-    train, validation, test = (Flickr8k(root, split, 7) for split in ("train", "validation", "test"))
-    assert train.references == [[["caption", str(i), "of", letter, "."] for i in range(5)] for letter in "ab"]
+    train, validation, test = (
+        Flickr8k(root, split, 7) for split in ("train", "validation", "test")
+    )
+    assert train.references == [
+        [["caption", str(i), "of", letter, "."] for i in range(5)] for letter in "ab"
+    ]
     assert train.texts == [[f"Caption {i} of {letter} ." for i in range(5)] for letter in "ab"]
     assert greys(train) == [0, 10] and greys(validation) == [20]
     assert not train.problems and not validation.problems and len(test) == 0
     listed = texts / "Flickr_8k.testImages.txt"
-    assert test.problems == [f"{listed}: {name} has no caption" for name in ("44_d.jpg", "55_e.jpg")]
+    assert test.problems == [
+        f"{listed}: {name} has no caption" for name in ("44_d.jpg", "55_e.jpg")
+    ]
     assert Flickr8k(root, "dev", 7).names == Flickr8k(root, "val", 7).names == validation.names
 
 
 def test_flickr8k_with_faults(flickr):
     root, texts = flickr
     tokens = texts / "Flickr8k.token.txt"
-    added = [b"11_a.jpg#5 tab", b"22_b.jpg#5\ta caf\xe9", b"22_b.jpg#6\t", b"66_f.jpg#0\ta cat", b"77_g.jpg#0\ta cat"]
+    added = [
+        b"11_a.jpg#5 tab",
+        b"22_b.jpg#5\ta caf\xe9",
+        b"22_b.jpg#6\t",
+        b"66_f.jpg#0\ta cat",
+        b"77_g.jpg#0\ta cat",
+    ]
     tokens.write_bytes(tokens.read_bytes() + b"\r\n".join(added))
     chosen = ["11_a.jpg", "22_b.jpg", "33_c.jpg", "66_f.jpg", "77_g.jpg"]
     (texts / "Flickr_8k.trainImages.txt").write_bytes("\r\n".join(chosen).encode())
@@ -268,7 +327,9 @@ def test_flickr8k_with_faults(flickr):
     expected = [f"{tokens}:21: a name, a tab", f"{tokens}:22: not UTF-8", f"{tokens}:23: the caption of '22_b.jpg'",
                 f"{tokens}:24: there is no picture '66_f.jpg'", f"{root / 'Flicker8k_Dataset/33_c.jpg'}: not a picture",
                 f"{root / 'Flicker8k_Dataset/77_g.jpg'}: no such file"]  # fmt: skip
-    assert [sum(problem.startswith(words) for problem in data.problems) for words in expected] == [1] * 6
+    assert [sum(problem.startswith(words) for problem in data.problems) for words in expected] == [
+        1
+    ] * 6
     assert len(data.problems) == 6
 
 
@@ -285,10 +346,15 @@ def test_flickr8k_without_one_of_its_files_says_which(name, flickr):
 @pytest.mark.skipif(not OFFICIAL.is_dir(), reason="Flickr8k is not here")
 def test_flickr8k_has_its_official_numbers(monkeypatch):
     monkeypatch.setattr("mmscratch.data.photographs.open_image", lambda path: path.stat())
-    monkeypatch.setattr("mmscratch.data.photographs.to_tensor", lambda _, size: torch.zeros(3, size, size, dtype=torch.uint8))
+    monkeypatch.setattr(
+        "mmscratch.data.photographs.to_tensor",
+        lambda _, size: torch.zeros(3, size, size, dtype=torch.uint8),
+    )
     train, validation = (Flickr8k(OFFICIAL, split, 2) for split in ("train", "validation"))
     assert (len(train), len(validation)) == (6000, 1000)
-    assert {len(references) for data in (train, validation) for references in data.references} == {5}
+    assert {len(references) for data in (train, validation) for references in data.references} == {
+        5
+    }
     assert not set(train.names) & set(validation.names)
     assert not train.problems and not validation.problems
 

@@ -51,7 +51,9 @@ def changed(scene, which, **fields):
 
 def rearranged(scene, order):
     """The same scene with the same things, in each other's places."""
-    return with_things(scene, [Object(*obj[:3], *scene.objects[i][3:]) for obj, i in zip(scene.objects, order)])
+    return with_things(
+        scene, [Object(*obj[:3], *scene.objects[i][3:]) for obj, i in zip(scene.objects, order)]
+    )
 
 
 def looks(scene):
@@ -75,7 +77,11 @@ def test_what_the_tokenizer_does_to_a_caption_does_not_change_the_verdict(langua
         scene = Scene(seed)
         for reference in captions(scene, language):
             tokens = tokenize(reference)
-            assert judge(" ".join(tokens), scene, language) == judge(detokenize(tokens), scene, language) == TRUE
+            assert (
+                judge(" ".join(tokens), scene, language)
+                == judge(detokenize(tokens), scene, language)
+                == TRUE
+            )
 
 
 def assert_describes(scene, english, german, chinese):
@@ -132,7 +138,9 @@ def test_german_genders():
     names = {name: gender for gender in GERMAN for name in GERMAN[gender].split()}
     assert len(names) == 32
     for noun in NOUNS:
-        sentence = captions(with_things(Scene(0), [Object(noun, "red", "small", 1, 1, 0.5, 0.5)]), "de")[2]
+        sentence = captions(
+            with_things(Scene(0), [Object(noun, "red", "small", 1, 1, 0.5, 0.5)]), "de"
+        )[2]
         name = NOUNS[noun].german
         written = "Affen" if name == "Affe" else name
         assert sentence == f"es gibt {articles[names[name]]} {written} in der Mitte"
@@ -189,9 +197,13 @@ def test_claims_of_order_are_judged_as_by_other_rules():
         other = random.Random(seed).choice(others)
         english = captions(other)
         for language in LANGUAGES:
-            for which, sentence in enumerate(captions(other, language)):  # the languages say the same in the same order
+            for which, sentence in enumerate(
+                captions(other, language)
+            ):  # the languages say the same in the same order
                 true = is_true(english[which], scene.objects)
-                assert judge(sentence, scene, language) == (TRUE if true else Judgement(True, False, ("place",)))
+                assert judge(sentence, scene, language) == (
+                    TRUE if true else Judgement(True, False, ("place",))
+                )
                 verdicts[language, true] += 1
     assert min(verdicts.values()) > 500
 
@@ -212,7 +224,9 @@ def test_the_faults_of_one_thing_are_exactly_what_differs():
     for _ in range(3000):
         scene, other = draw.choice(scenes), draw.choice(scenes)
         (obj,), (said,) = scene.objects, other.objects
-        wrong = {name for name in ("noun", "colour", "size") if getattr(obj, name) != getattr(said, name)}
+        wrong = {
+            name for name in ("noun", "colour", "size") if getattr(obj, name) != getattr(said, name)
+        }
         if (obj.column, obj.row) != (said.column, said.row):
             wrong.add("place")
         language = draw.choice(LANGUAGES)
@@ -237,7 +251,10 @@ def test_one_wrong_word_is_caught_as_what_it_is(fault, language):
         if set(looks(false)) == set(looks(scene)):
             continue  # one fewer of this and one more of that: a wrong number, below
         for sentence in captions(false, language):
-            assert judge(sentence, scene, language) == Judgement(True, False, (fault,)), (seed, sentence)
+            assert judge(sentence, scene, language) == Judgement(True, False, (fault,)), (
+                seed,
+                sentence,
+            )
             checked += 1
     assert checked > 2500
 
@@ -245,7 +262,9 @@ def test_one_wrong_word_is_caught_as_what_it_is(fault, language):
 def test_a_replaced_colour_word_is_a_wrong_colour():
     for seed in range(600):
         scene = Scene(seed)
-        new = next(colour for colour in COLOURS if all(colour != obj.colour for obj in scene.objects))
+        new = next(
+            colour for colour in COLOURS if all(colour != obj.colour for obj in scene.objects)
+        )
         for language in LANGUAGES:
             sentence = random.Random(seed).choice(captions(scene, language))
             words = COLOUR_WORDS[language]
@@ -266,7 +285,10 @@ def test_a_wrong_order_or_place_is_caught_as_place(language):
         else:
             continue
         for sentence in captions(false, language):
-            assert judge(sentence, scene, language) == Judgement(True, False, ("place",)), (seed, sentence)
+            assert judge(sentence, scene, language) == Judgement(True, False, ("place",)), (
+                seed,
+                sentence,
+            )
             checked[len(scene.objects)] += 1
     assert min(checked.values()) > 500
 
@@ -279,22 +301,42 @@ def test_one_too_few_and_one_too_many_are_caught_as_number(language):
             continue
         fewer = with_things(scene, scene.objects[: seed % 2] + scene.objects[seed % 2 + 1 :])
         for sentence in captions(fewer, language):
-            assert judge(sentence, scene, language) == Judgement(True, False, ("number",)), (seed, sentence)
+            assert judge(sentence, scene, language) == Judgement(True, False, ("number",)), (
+                seed,
+                sentence,
+            )
         for sentence in captions(scene, language):
-            assert judge(sentence, fewer, language) == Judgement(True, False, ("number",)), (seed, sentence)
+            assert judge(sentence, fewer, language) == Judgement(True, False, ("number",)), (
+                seed,
+                sentence,
+            )
 
 
 def test_a_replaced_number_word_is_a_wrong_number():
-    scenes = [scene for scene in map(Scene, range(1000)) if len(set(looks(scene))) == 1 and len(scene.objects) == 2]
+    scenes = [
+        scene
+        for scene in map(Scene, range(1000))
+        if len(set(looks(scene))) == 1 and len(scene.objects) == 2
+    ]
     assert len(scenes) > 50
     for scene in scenes:
-        for language, two, three in (("en", "two", "three"), ("de", "zwei", "drei"), ("zh", "两", "三")):
+        for language, two, three in (
+            ("en", "two", "three"),
+            ("de", "zwei", "drei"),
+            ("zh", "两", "三"),
+        ):
             for sentence in captions(scene, language):
-                assert judge(sentence.replace(two, three), scene, language) == Judgement(True, False, ("number",))
+                assert judge(sentence.replace(two, three), scene, language) == Judgement(
+                    True, False, ("number",)
+                )
 
 
 def test_two_of_the_one_and_one_of_the_other_is_not_the_other_way_round():
-    scenes = [scene for scene in map(Scene, range(2000)) if len(set(looks(scene))) == 2 and len(scene.objects) == 3]
+    scenes = [
+        scene
+        for scene in map(Scene, range(2000))
+        if len(set(looks(scene))) == 2 and len(scene.objects) == 3
+    ]
     assert len(scenes) > 50
     for scene in scenes:
         common, rare = (attributes for attributes, _ in Counter(looks(scene)).most_common())
@@ -334,7 +376,10 @@ def test_every_other_german_ending_is_wrong():
 
 
 def test_german_nouns_have_their_own_endings_and_plurals():
-    heart, monkey = Object("heart", "red", "big", 0, 1, 0.2, 0.5), Object("monkey", "red", "big", 2, 1, 0.8, 0.5)
+    heart, monkey = (
+        Object("heart", "red", "big", 0, 1, 0.2, 0.5),
+        Object("monkey", "red", "big", 2, 1, 0.8, 0.5),
+    )
     scene = with_things(Scene(0), [heart, monkey])
     for good, bad in [
         ("rechts von einem großen roten Herzen ist ein großer roter Affe", "Affen"),
@@ -357,7 +402,9 @@ def test_every_other_chinese_classifier_is_wrong():
         scene, draw = Scene(seed), random.Random(seed)
         for sentence in captions(scene, "zh"):
             for match in re.finditer("[一两三]([^叶])", sentence):
-                other = draw.choice([classifier for classifier in classifiers if classifier != match[1]])
+                other = draw.choice(
+                    [classifier for classifier in classifiers if classifier != match[1]]
+                )
                 false = sentence[: match.start(1)] + other + sentence[match.end() :]
                 assert judge(false, scene, "zh") == Judgement(False, False, ("grammar",)), false
 
@@ -367,30 +414,62 @@ def test_an_only_before_a_vowel_and_plurals_only_of_many():
         scene = Scene(seed)
         for sentence in captions(scene):
             if re.search(r"\ba (small|big) ", sentence):
-                assert judge(re.sub(r"\ba ", "an ", sentence, count=1), scene) == Judgement(False, False, ("grammar",))
+                assert judge(re.sub(r"\ba ", "an ", sentence, count=1), scene) == Judgement(
+                    False, False, ("grammar",)
+                )
         noun = NOUNS[scene.objects[0].noun]
         for sentence in captions(scene):
             if noun.plural in sentence:
-                assert_bad_grammar(sentence.replace(noun.plural, scene.objects[0].noun), scene, "en")
+                assert_bad_grammar(
+                    sentence.replace(noun.plural, scene.objects[0].noun), scene, "en"
+                )
             else:
-                assert_bad_grammar(sentence.replace(scene.objects[0].noun, noun.plural), scene, "en")
+                assert_bad_grammar(
+                    sentence.replace(scene.objects[0].noun, noun.plural), scene, "en"
+                )
     scene = with_things(Scene(0), [Object("umbrella", "orange", "big", 1, 1, 0.5, 0.5)])
-    assert judge("an orange umbrella in the middle", scene) == judge("an umbrella in the middle", scene) == TRUE
-    for bad in ("a orange umbrella in the middle", "a umbrella in the middle", "an big umbrella in the middle"):
+    assert (
+        judge("an orange umbrella in the middle", scene)
+        == judge("an umbrella in the middle", scene)
+        == TRUE
+    )
+    for bad in (
+        "a orange umbrella in the middle",
+        "a umbrella in the middle",
+        "an big umbrella in the middle",
+    ):
         assert judge(bad, scene) == Judgement(False, False, ("grammar",))
 
 
 def test_bad_grammar_and_a_false_claim_are_both_named():
     scene = with_things(Scene(0), [Object("anchor", "red", "big", 1, 1, 0.5, 0.5)])
-    assert judge("eine großer roter Stern oben links", scene, "de") == (False, False, ("grammar", "noun", "place"))
-    assert judge("an small red anchor in the middle", scene, "en") == (False, False, ("grammar", "size"))
+    assert judge("eine großer roter Stern oben links", scene, "de") == (
+        False,
+        False,
+        ("grammar", "noun", "place"),
+    )
+    assert judge("an small red anchor in the middle", scene, "en") == (
+        False,
+        False,
+        ("grammar", "size"),
+    )
     assert judge("中间有一只绿色的大船锚", scene, "zh") == (False, False, ("grammar", "colour"))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_nonsense_is_bad_grammar(language):
     nonsense = Judgement(False, False, ("grammar",))
-    for sentence in ("", " ", "a", "ein", "一", ".", "<unk>", "colourless green ideas sleep furiously", "a " * 500):
+    for sentence in (
+        "",
+        " ",
+        "a",
+        "ein",
+        "一",
+        ".",
+        "<unk>",
+        "colourless green ideas sleep furiously",
+        "a " * 500,
+    ):
         assert judge(sentence, Scene(1), language) == nonsense
     for seed in range(200):
         scene = Scene(seed)
@@ -398,7 +477,9 @@ def test_nonsense_is_bad_grammar(language):
             tokens = tokenize(sentence)
             for false in (tokens[::-1], tokens * 2, [*tokens, tokens[-1]]):
                 assert judge(detokenize(false), scene, language) == nonsense, false
-            if len(set(looks(scene))) == len(scene.objects):  # "zwei rote Sterne (nebeneinander)" could lose its last
+            if len(set(looks(scene))) == len(
+                scene.objects
+            ):  # "zwei rote Sterne (nebeneinander)" could lose its last
                 assert judge(detokenize(tokens[:-1]), scene, language) == nonsense, tokens
             for other in set(LANGUAGES) - {language}:
                 assert judge(sentence, scene, other) == nonsense
@@ -409,7 +490,10 @@ def test_a_colour_may_be_left_out(language, space):
     for seed in range(300):
         scene = Scene(seed)
         for sentence in captions(scene, language):
-            assert judge(mask_colours(sentence, language).replace(MASKED + space, ""), scene, language) == TRUE
+            assert (
+                judge(mask_colours(sentence, language).replace(MASKED + space, ""), scene, language)
+                == TRUE
+            )
 
 
 @pytest.mark.parametrize("language, small, big", [("en", "small ", "big "), ("zh", "小", "大")])

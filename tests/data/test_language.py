@@ -40,12 +40,20 @@ def looks(scene):
 
 def test_words_name_the_thing_that_they_fit_and_no_other():
     looks = ("star", "red", "big"), ("lightning bolt", "blue", "small"), ("star", "red", "small")
-    star, bolt, other = objects = [Object(*attributes, i, i, 0.2, 0.2) for i, attributes in enumerate(looks)]
+    star, bolt, other = objects = [
+        Object(*attributes, i, i, 0.2, 0.2) for i, attributes in enumerate(looks)
+    ]
     scene = with_things(Scene(0), objects)
     for sentence, expected in (
-        ("a big red star is left of a small blue lightning bolt", [(2, star), (3, star), (9, bolt), (10, bolt)]),
+        (
+            "a big red star is left of a small blue lightning bolt",
+            [(2, star), (3, star), (9, bolt), (10, bolt)],
+        ),
         ("a red star and a star", []),  # either of two
-        ("two small red stars and a small red star", [(7, other), (8, other)]),  # a plural names no single thing
+        (
+            "two small red stars and a small red star",
+            [(7, other), (8, other)],
+        ),  # a plural names no single thing
         ("a big blue star above an orange bolt", []),  # neither is there
         ("a lightning bolt", [(1, bolt)]),
         ("", []),
@@ -66,7 +74,9 @@ def test_every_thing_of_a_scene_is_named_by_its_captions_where_it_is_the_only_on
 
 def test_caption_gives_one_of_the_five():
     for language in LANGUAGES:
-        assert [caption(Scene(13), which, language) for which in range(5)] == captions(Scene(13), language)
+        assert [caption(Scene(13), which, language) for which in range(5)] == captions(
+            Scene(13), language
+        )
 
 
 def test_only_the_known_languages():
@@ -94,14 +104,21 @@ def test_masked_captions_are_the_same_whatever_the_colours():
     for seed in range(500):
         scene, draw = Scene(seed), random.Random(seed)
         repaint = dict(zip(COLOURS, draw.sample(list(COLOURS), len(COLOURS))))
-        other = with_things(scene, [obj._replace(colour=repaint[obj.colour]) for obj in scene.objects])
+        other = with_things(
+            scene, [obj._replace(colour=repaint[obj.colour]) for obj in scene.objects]
+        )
         for language in LANGUAGES:
             masked = [mask_colours(sentence, language) for sentence in captions(scene, language)]
-            assert masked == [mask_colours(sentence, language) for sentence in captions(other, language)]
+            assert masked == [
+                mask_colours(sentence, language) for sentence in captions(other, language)
+            ]
 
 
 def test_masking_does_not_tell_that_the_word_begins_with_a_vowel():
-    assert mask_colours("there are an orange star and an orange king") == "there are a [v] star and a [v] king"
+    assert (
+        mask_colours("there are an orange star and an orange king")
+        == "there are a [v] star and a [v] king"
+    )
     assert mask_colours("an orange anchor and an anchor") == "a [v] anchor and an anchor"
     assert mask_colours("ein orangefarbener Stern", "de") == "ein [v] Stern"
     assert mask_colours("一颗橙色的星星", "zh") == "一颗[v]的星星"
@@ -114,7 +131,10 @@ def test_masking_does_not_tell_that_the_word_begins_with_a_vowel():
     (2, "a big orange star", "ein großer orangefarbener Stern", "一颗橙色的大星星"),
 ])  # fmt: skip
 def test_a_thing_is_named_by_itself(leave_out, en, de, zh):
-    objects = Object("star", "orange", "big", 1, 1, 0.5, 0.5), Object("cat", "red", "small", 0, 0, 0.2, 0.2)
+    objects = (
+        Object("star", "orange", "big", 1, 1, 0.5, 0.5),
+        Object("cat", "red", "small", 0, 0, 0.2, 0.2),
+    )
     scene = with_things(Scene(0), objects)
     assert [name_object(scene, leave_out, language) for language in LANGUAGES] == [en, de, zh]
     assert leave_out < 2 or name_object(scene) == en
@@ -124,10 +144,24 @@ def test_a_thing_is_named_by_itself(leave_out, en, de, zh):
 
 def test_masking_a_noun_by_hand():
     two = "a big red star is left of two pairs of scissors"
-    first, second = "a big red [v] is left of two pairs of scissors", "a big red star is left of two [v]"
-    assert [mask_noun(two, which) for which in range(4)] == [first, second, first, second] and mask_noun(two) == first
-    assert mask_noun("links von einem Herzen ist ein Zahnrad", 0, "de") == "links von einem [v] ist ein Zahnrad"
-    assert mask_noun("links von einem Herzen ist ein Zahnrad", 1, "de") == "links von einem Herzen ist ein [v]"
+    first, second = (
+        "a big red [v] is left of two pairs of scissors",
+        "a big red star is left of two [v]",
+    )
+    assert [mask_noun(two, which) for which in range(4)] == [
+        first,
+        second,
+        first,
+        second,
+    ] and mask_noun(two) == first
+    assert (
+        mask_noun("links von einem Herzen ist ein Zahnrad", 0, "de")
+        == "links von einem [v] ist ein Zahnrad"
+    )
+    assert (
+        mask_noun("links von einem Herzen ist ein Zahnrad", 1, "de")
+        == "links von einem Herzen ist ein [v]"
+    )
     assert mask_noun("一片白色的雪花", 0, "zh") == "一片白色的[v]"
     assert mask_noun("a big red thing", 1) == "a big red thing"
 
@@ -162,13 +196,23 @@ def test_the_colours_of_a_caption_are_known_by_their_tokens(language):
 
 def test_every_german_ending_of_a_colour_is_known():
     for name, stem in COLOUR_WORDS["de"].items():
-        assert {colour_of(stem + ending, "de") for ending in ("", "e", "er", "es", "en", "em")} == {name}, stem
+        assert {colour_of(stem + ending, "de") for ending in ("", "e", "er", "es", "en", "em")} == {
+            name
+        }, stem
     others = ["e", "er", "es", "en", "ein", "einer", "red", "rote-", "großer", "[v]", "erde"]
     assert [colour_of(word, "de") for word in others] == [None] * len(others)
-    assert [colour_of(word) for word in ("red", "rotes", "reds", "[v]")] == ["red", None, None, None]
+    assert [colour_of(word) for word in ("red", "rotes", "reds", "[v]")] == [
+        "red",
+        None,
+        None,
+        None,
+    ]
 
 
 def test_masking_by_hand():
     assert mask_colours("a big red star") == "a big [v] star"
-    assert mask_colours("ein roter Stern und zwei grüne Affen", "de") == "ein [v] Stern und zwei [v] Affen"
+    assert (
+        mask_colours("ein roter Stern und zwei grüne Affen", "de")
+        == "ein [v] Stern und zwei [v] Affen"
+    )
     assert mask_colours("一颗红色的大星星", "zh") == "一颗[v]的大星星"

@@ -26,10 +26,16 @@ def test_decoding_more_than_one_chunk(tmp_path, monkeypatch):
         return int(path.stem) % 251
 
     monkeypatch.setattr("mmscratch.data.photographs.open_image", fake)
-    monkeypatch.setattr("mmscratch.data.photographs.to_tensor", lambda grey, size: torch.full((3, size, size), grey).byte())
+    monkeypatch.setattr(
+        "mmscratch.data.photographs.to_tensor",
+        lambda grey, size: torch.full((3, size, size), grey).byte(),
+    )
     for i in range(509):
         (tmp_path / f"{i:04}.png").touch()
-    lines = [json.dumps({"file_name": f"{i:04}.png", "caption": f"{i}", "split": "train"}) for i in range(509)]
+    lines = [
+        json.dumps({"file_name": f"{i:04}.png", "caption": f"{i}", "split": "train"})
+        for i in range(509)
+    ]
     (tmp_path / "captions.jsonl").write_text("\n".join(lines))
     data = FolderCaptions(tmp_path, size=3)
     assert data.problems == [f"{tmp_path / '0502.png'}: broken"]
@@ -39,11 +45,16 @@ def test_decoding_more_than_one_chunk(tmp_path, monkeypatch):
 
 def test_pictures_are_decoded_once(forty, cache, monkeypatch):
     decoded = []
-    monkeypatch.setattr("mmscratch.data.photographs.open_image", lambda path: decoded.append(path.name) or open_image(path))
+    monkeypatch.setattr(
+        "mmscratch.data.photographs.open_image",
+        lambda path: decoded.append(path.name) or open_image(path),
+    )
     first = FolderCaptions(forty, size=7)
     assert len(decoded) == 40
     second = FolderCaptions(forty, size=7)
-    assert [second[i]["image"].tolist() for i in range(40)] == [first[i]["image"].tolist() for i in range(40)]
+    assert [second[i]["image"].tolist() for i in range(40)] == [
+        first[i]["image"].tolist() for i in range(40)
+    ]
     assert len(decoded) == 40
     assert second[3]["image"].shape == (3, 7, 7) and second[3]["image"].dtype == torch.uint8
     assert isinstance(second.columns["image"].make.__self__.pictures, np.memmap)
@@ -76,7 +87,9 @@ def test_pickling_leaves_the_pixels_out(forty):
 
 def test_decoding_leaves_the_warning_filters_as_they_were(forty, monkeypatch):
     waits, transpose = itertools.cycle([0.001, 0.004, 0.002]), ImageOps.exif_transpose
-    monkeypatch.setattr(ImageOps, "exif_transpose", lambda image: time.sleep(next(waits)) or transpose(image))
+    monkeypatch.setattr(
+        ImageOps, "exif_transpose", lambda image: time.sleep(next(waits)) or transpose(image)
+    )
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     before = list(warnings.filters)
     FolderCaptions(forty, size=7)

@@ -54,7 +54,10 @@ def test_answers_are_true(split):
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_yes_and_no_are_balanced(split):
-    answers = {True: Counter(), False: Counter()}  # of pairs that are held out and of those that are not
+    answers = {
+        True: Counter(),
+        False: Counter(),
+    }  # of pairs that are held out and of those that are not
     for seed in range(SPLITS[split], SPLITS[split] + 2000):
         question, answer = questions(Scene(seed))[-1]
         colour, noun = re.fullmatch(r"is there an? (\w+) (.+)\?", question).groups()
@@ -88,6 +91,10 @@ def test_the_question_alone_does_not_give_the_answer():
             guess = max(answers[question], key=answers[question].get, default=None)
             right[kind_of(question)].append(guess == answer)
     fraction = {kind: sum(hits) / len(hits) for kind, hits in right.items()}
-    assert fraction["what colour"] < 0.25 and fraction["what is"] < 0.15 and fraction["where is"] < 0.25
+    assert (
+        fraction["what colour"] < 0.25
+        and fraction["what is"] < 0.15
+        and fraction["where is"] < 0.25
+    )
     assert fraction["how many"] < 0.55 and fraction["is there"] < 0.55
     assert sum(map(sum, right.values())) / sum(map(len, right.values())) < 0.35

@@ -19,7 +19,17 @@ from mmscratch.data.language import (
     captions,
 )
 from mmscratch.data.questions import questions
-from mmscratch.data.scenes import COLOURS, NOUNS, SIZES, SPLITS, Object, Scene, box, is_held_out_pair, render
+from mmscratch.data.scenes import (
+    COLOURS,
+    NOUNS,
+    SIZES,
+    SPLITS,
+    Object,
+    Scene,
+    box,
+    is_held_out_pair,
+    render,
+)
 
 
 def with_things(scene, objects):
@@ -50,7 +60,9 @@ def test_every_icon_is_in_the_font():
 @pytest.mark.parametrize("size", SIZES)
 def test_no_two_icons_look_alike(size):
     scene = Scene(0)
-    drawn = [pixels(with_things(scene, [Object(noun, "black", size, 1, 1, 0.5, 0.5)])) for noun in NOUNS]
+    drawn = [
+        pixels(with_things(scene, [Object(noun, "black", size, 1, 1, 0.5, 0.5)])) for noun in NOUNS
+    ]
     for one, other in combinations(drawn, 2):
         assert (abs(one - other).max(-1) > 60).sum() > 20
 
@@ -58,7 +70,10 @@ def test_no_two_icons_look_alike(size):
 def test_colours_differ_from_each_other_and_from_every_background():
     colours = [np.array(colour.rgb) for colour in COLOURS.values()]
     assert min(abs(a - b).max() for a, b in combinations(colours, 2)) > 60
-    assert min(abs(colour - Scene(seed).background).max() for colour in colours for seed in range(300)) > 50
+    assert (
+        min(abs(colour - Scene(seed).background).max() for colour in colours for seed in range(300))
+        > 50
+    )
 
 
 def test_one_to_three_things_that_do_not_overlap_and_are_all_inside():
@@ -93,11 +108,16 @@ def test_the_picture_shows_each_thing_whole_in_its_colour_and_nothing_else(size)
         for obj in scene.objects:
             alone = pixels(with_things(scene, [obj]), size)
             painted = (alone != scene.background).any(-1)
-            centred = (pixels(with_things(scene, [obj._replace(x=0.5, y=0.5)]), size) != scene.background).any(-1)
+            centred = (
+                pixels(with_things(scene, [obj._replace(x=0.5, y=0.5)]), size) != scene.background
+            ).any(-1)
             assert painted.sum() == centred.sum()  # nothing is cut off at the edge
             rows, columns = np.nonzero(painted)
             radius = SIZES[obj.size] * size / 2 + 1.5
-            assert max(abs(rows + 0.5 - obj.y * size).max(), abs(columns + 0.5 - obj.x * size).max()) < radius
+            assert (
+                max(abs(rows + 0.5 - obj.y * size).max(), abs(columns + 0.5 - obj.x * size).max())
+                < radius
+            )
             assert abs(alone - COLOURS[obj.colour].rgb).max(-1).min() < 30
             expected[painted] = alone[painted]
         assert (pixels(scene, size) == expected).all()
@@ -108,11 +128,15 @@ def test_the_box_of_a_thing_holds_all_of_it_and_no_more(size):
     for seed in range(50):
         scene = Scene(seed)
         for obj in scene.objects:
-            drawn = (pixels(with_things(scene, [obj]), size) != scene.background).any(-1)  # (size, size)
+            drawn = (pixels(with_things(scene, [obj]), size) != scene.background).any(
+                -1
+            )  # (size, size)
             left, top, right, bottom = box(obj, size)
             inside = drawn[top:bottom, left:right]
             assert inside.sum() == drawn.sum()
-            assert all(edge.any() for edge in (inside[:2], inside[-2:], inside[:, :2], inside[:, -2:]))  # some edges are faint
+            assert all(
+                edge.any() for edge in (inside[:2], inside[-2:], inside[:, :2], inside[:, -2:])
+            )  # some edges are faint
 
 
 def test_the_same_number_is_the_same_scene():
@@ -121,7 +145,9 @@ def test_the_same_number_is_the_same_scene():
     for scene in scenes:
         again = Scene(scene.seed)
         assert (again.objects, again.background) == (scene.objects, scene.background)
-        assert captions(again, "de") == captions(scene, "de") and questions(again) == questions(scene)
+        assert captions(again, "de") == captions(scene, "de") and questions(again) == questions(
+            scene
+        )
     assert render(Scene(11)).tobytes() == render(Scene(11)).tobytes()
     assert len({render(scene).tobytes() for scene in scenes}) == 500
 
@@ -135,10 +161,15 @@ def test_another_process_makes_the_same_scenes():
         made = [(render(s).tobytes(), [captions(s, l) for l in LANGUAGES], questions(s)) for s in map(Scene, range(97))]
         print(hashlib.sha256(repr(made).encode()).hexdigest())
     """.replace("\n        ", "\n")
-    made = [(render(s).tobytes(), [captions(s, l) for l in LANGUAGES], questions(s)) for s in map(Scene, range(97))]
+    made = [
+        (render(s).tobytes(), [captions(s, l) for l in LANGUAGES], questions(s))
+        for s in map(Scene, range(97))
+    ]
     for hash_seed in ("1", "2"):
         env = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
-        answer = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+        answer = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        )
         assert answer.stdout.strip() == hashlib.sha256(repr(made).encode()).hexdigest()
 
 
@@ -162,9 +193,13 @@ def test_only_the_compositional_test_shows_held_out_pairs(split):
 
 
 def test_every_noun_and_every_colour_has_held_out_pairs():
-    pairs = [(noun, colour) for noun in NOUNS for colour in COLOURS if is_held_out_pair(noun, colour)]
+    pairs = [
+        (noun, colour) for noun in NOUNS for colour in COLOURS if is_held_out_pair(noun, colour)
+    ]
     assert set(Counter(noun for noun, _ in pairs).values()) == {1} and len(pairs) == 32
     assert Counter(colour for _, colour in pairs) == dict.fromkeys(COLOURS, 4)
     begin = SPLITS["compositional_test"]
-    shown = {(obj.noun, obj.colour) for seed in range(begin, begin + 500) for obj in Scene(seed).objects}
+    shown = {
+        (obj.noun, obj.colour) for seed in range(begin, begin + 500) for obj in Scene(seed).objects
+    }
     assert set(pairs) <= shown

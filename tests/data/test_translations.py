@@ -26,16 +26,28 @@ OFFICIAL_TRANSLATIONS = REPOSITORY.parent / "shared/multi30k"
 @pytest.mark.parametrize("source, target", [*itertools.permutations(LANGUAGES, 2)])
 def test_both_languages_of_a_scene_say_the_same_and_it_is_true(source, target):
     data = SceneTranslation("validation", 61, (source, target), size=0)
-    assert len(data) == len(data.columns["source"]) == len(data.references) == 61 and data.names[3] == "validation 3"
+    assert (
+        len(data) == len(data.columns["source"]) == len(data.references) == 61
+        and data.names[3] == "validation 3"
+    )
     phrases = []
     for i, (tokens, [translation]) in enumerate(zip(data.columns["source"], data.texts)):
         scene = data.scenes[i]
-        assert data.references[i] == [tokenize(translation)] and scene.seed == SceneCaptions("validation", 61).scenes[i].seed
+        assert (
+            data.references[i] == [tokenize(translation)]
+            and scene.seed == SceneCaptions("validation", 61).scenes[i].seed
+        )
         if i % 6 == 5:
-            phrases.append([k for k in range(3) if tokens == tokenize(name_object(scene, k, source))])
-            assert [k for k in range(3) if translation == name_object(scene, k, target)] == phrases[-1]
+            phrases.append(
+                [k for k in range(3) if tokens == tokenize(name_object(scene, k, source))]
+            )
+            assert [k for k in range(3) if translation == name_object(scene, k, target)] == phrases[
+                -1
+            ]
         else:
-            assert tokens == tokenize(caption(scene, i % 5, source)) and translation == caption(scene, i % 5, target)
+            assert tokens == tokenize(caption(scene, i % 5, source)) and translation == caption(
+                scene, i % 5, target
+            )
             for text, language in ((detokenize(tokens), source), (translation, target)):
                 judgement = judge(text, scene, language)
                 assert judgement.true and judgement.well_formed
@@ -44,21 +56,40 @@ def test_both_languages_of_a_scene_say_the_same_and_it_is_true(source, target):
 
 def test_the_languages_are_english_and_german_unless_others_are_asked_for():
     data = SceneTranslation("train", 7, size=0)
-    assert data.columns["source"][1] == tokenize(caption(Scene(1), 1)) and data.texts[1] == [caption(Scene(1), 1, "de")]
+    assert data.columns["source"][1] == tokenize(caption(Scene(1), 1)) and data.texts[1] == [
+        caption(Scene(1), 1, "de")
+    ]
 
 
 @pytest.mark.parametrize("source, target", [("en", "de"), ("de", "zh"), ("zh", "en")])
 def test_what_is_hidden_is_hidden_in_the_source_alone(source, target):
-    plain, colours, noun = (SceneTranslation("train", 97, (source, target), 0, hidden) for hidden in ("", "colours", "noun"))
-    assert colours.texts == noun.texts == plain.texts and colours.references == noun.references == plain.references
-    for whole, no_colour, no_noun in zip(plain.columns["source"], colours.columns["source"], noun.columns["source"]):
+    plain, colours, noun = (
+        SceneTranslation("train", 97, (source, target), 0, hidden)
+        for hidden in ("", "colours", "noun")
+    )
+    assert (
+        colours.texts == noun.texts == plain.texts
+        and colours.references == noun.references == plain.references
+    )
+    for whole, no_colour, no_noun in zip(
+        plain.columns["source"], colours.columns["source"], noun.columns["source"]
+    ):
         text, mentions = detokenize(whole), mask_colours(detokenize(whole), source).count(MASKED)
-        assert no_colour == tokenize(mask_colours(text, source)) == tokenize(mask_colours(detokenize(no_colour), source))
+        assert (
+            no_colour
+            == tokenize(mask_colours(text, source))
+            == tokenize(mask_colours(detokenize(no_colour), source))
+        )
         assert no_colour.count(MASKED) == mentions and MASKED not in whole
-        assert no_noun.count(MASKED) == 1 and no_noun in [tokenize(mask_noun(text, which, source)) for which in range(3)]
+        assert no_noun.count(MASKED) == 1 and no_noun in [
+            tokenize(mask_noun(text, which, source)) for which in range(3)
+        ]
         for tokens in (no_colour, no_noun):
             assert ("an", MASKED) not in zip(tokens, tokens[1:])
-    places = {tokenize(mask_noun(detokenize(whole), 0, source)) == masked for whole, masked in zip(plain.columns["source"], noun.columns["source"])}
+    places = {
+        tokenize(mask_noun(detokenize(whole), 0, source)) == masked
+        for whole, masked in zip(plain.columns["source"], noun.columns["source"])
+    }
     assert places == {True, False}  # not always the first noun
 
 
@@ -66,15 +97,28 @@ def test_some_is_a_third_of_each_kind_whatever_the_phrasing():
     plain, some = (SceneTranslation("train", 540, size=0, hidden=hidden) for hidden in ("", "some"))
     of_each, of_phrases = Counter(), Counter()
     for i, (whole, tokens) in enumerate(zip(plain.columns["source"], some.columns["source"])):
-        kind = "" if tokens == whole else "colours" if tokens == tokenize(mask_colours(detokenize(whole))) else "noun"
+        kind = (
+            ""
+            if tokens == whole
+            else "colours"
+            if tokens == tokenize(mask_colours(detokenize(whole)))
+            else "noun"
+        )
         if i % 6 < 5:
             of_each[i % 5, kind] += 1
         else:
-            left_out = next(k for k in range(3) if whole == tokenize(name_object(plain.scenes[i], k)))
+            left_out = next(
+                k for k in range(3) if whole == tokenize(name_object(plain.scenes[i], k))
+            )
             of_phrases[left_out, kind] += 1
-    assert of_each == {(phrasing, kind): 30 for phrasing in range(5) for kind in ("", "colours", "noun")}
+    assert of_each == {
+        (phrasing, kind): 30 for phrasing in range(5) for kind in ("", "colours", "noun")
+    }
     expected = {(left_out, kind): 10 for left_out in (0, 2) for kind in ("", "colours", "noun")}
-    assert of_phrases == expected | {(1, ""): 20, (1, "noun"): 10}  # a phrase without its colour has none to hide
+    assert of_phrases == expected | {
+        (1, ""): 20,
+        (1, "noun"): 10,
+    }  # a phrase without its colour has none to hide
     assert some.texts == plain.texts
 
 
@@ -107,10 +151,14 @@ def multi30k(root, split="train", images=None, **languages):
     """The official layout with these files, each a list of lines or the bytes; en_gz is packed."""
     raw, splits = root / "data/task1/raw", root / "data/task1/image_splits"
     for language, lines in languages.items():
-        content = lines if isinstance(lines, bytes) else "".join(f"{line}\n" for line in lines).encode()
+        content = (
+            lines if isinstance(lines, bytes) else "".join(f"{line}\n" for line in lines).encode()
+        )
         raw.mkdir(parents=True, exist_ok=True)
         packed = language.endswith("_gz")
-        (raw / f"{split}.{language.replace('_', '.')}").write_bytes(gzip.compress(content, mtime=0) if packed else content)
+        (raw / f"{split}.{language.replace('_', '.')}").write_bytes(
+            gzip.compress(content, mtime=0) if packed else content
+        )
     if images is not None:
         splits.mkdir(parents=True, exist_ok=True)
         (splits / f"{split}.txt").write_text("".join(f"{name}\n" for name in images))
@@ -125,13 +173,25 @@ def shown(tmp_path):
     return multi30k(tmp_path, en=ENGLISH, de=GERMAN, images=IMAGES)
 
 
-@pytest.mark.parametrize("start, end", [("", "\n"), ("", "\r\n"), ("\ufeff", "\n"), ("\ufeff", "\r\n")])
+@pytest.mark.parametrize(
+    "start, end", [("", "\n"), ("", "\r\n"), ("\ufeff", "\n"), ("\ufeff", "\r\n")]
+)
 @pytest.mark.parametrize("packed", ["", "_gz"], ids=["plain", "packed"])
 def test_multi30k_is_read_in_every_form(packed, start, end, tmp_path):
-    files = {"en" + packed: (start + end.join(ENGLISH) + end * (end == "\n")).encode(), "de": GERMAN}
+    files = {
+        "en" + packed: (start + end.join(ENGLISH) + end * (end == "\n")).encode(),
+        "de": GERMAN,
+    }
     data = Multi30k(multi30k(tmp_path, **files))
-    assert data.columns["source"] == [["two", "dogs", ",", "running", "."], ["a", "man's", "hat"], ["a", "café"], ["snow", "."]]
-    assert data.texts == [[text] for text in GERMAN] and data.references[3] == [["schnee", "fällt", "."]]
+    assert data.columns["source"] == [
+        ["two", "dogs", ",", "running", "."],
+        ["a", "man's", "hat"],
+        ["a", "café"],
+        ["snow", "."],
+    ]
+    assert data.texts == [[text] for text in GERMAN] and data.references[3] == [
+        ["schnee", "fällt", "."]
+    ]
     assert data.count("image") == 0 and not data.problems and len(data) == 4
     assert data.names[2] == f"{tmp_path / 'data/task1/raw/train.en'}{packed.replace('_', '.')}:3"
     assert data[1] == {"source": ["a", "man's", "hat"]}
@@ -142,7 +202,9 @@ def test_any_two_languages_of_multi30k_are_read(tmp_path):
     texts = {"cs": "pes", "fr": "Un chien.", "de": "ein Hund", "en": "a dog"}
     for source, target in itertools.permutations(texts, 2):
         data = Multi30k(tmp_path, "train", (source, target))
-        assert data.columns["source"] == [tokenize(texts[source])] and data.texts == [[texts[target]]]
+        assert data.columns["source"] == [tokenize(texts[source])] and data.texts == [
+            [texts[target]]
+        ]
     with pytest.raises(ValueError, match="'de' is the language of source and target"):
         Multi30k(tmp_path, "train", ("de", "de"))
 
@@ -184,16 +246,26 @@ def test_some_sentences_have_a_photograph(shown):
     assert with_one.texts == [[ENGLISH[1]], [ENGLISH[3]]]
     assert [with_one.name(i).rpartition(":")[2] for i in range(2)] == ["2", "4"]
     blind = data.without("image")
-    assert greys(blind) == [None] * 4 and blind.references == data.references and data.count("image") == 2
+    assert (
+        greys(blind) == [None] * 4
+        and blind.references == data.references
+        and data.count("image") == 2
+    )
 
 
 def test_empty_sentences_are_named_and_the_others_keep_their_photographs(shown):
-    multi30k(shown, en=["", "A man's hat", " \t", "Snow."], de=["Zwei Hunde.", "", "\u00a0", "Schnee."])
+    multi30k(
+        shown, en=["", "A man's hat", " \t", "Snow."], de=["Zwei Hunde.", "", "\u00a0", "Schnee."]
+    )
     data = Multi30k(shown, photographs=shown / "photographs", size=7)
     raw = shown / "data/task1/raw"
     assert data.problems == [f"{raw / 'train.en'}:1: the sentence is empty", f"{raw / 'train.de'}:2: the sentence is empty",
                              f"{raw / 'train.en'}:3: the sentence is empty"]  # fmt: skip
-    assert data.columns["source"] == [["snow", "."]] and greys(data) == [40] and data.names == [f"{raw / 'train.en'}:4"]
+    assert (
+        data.columns["source"] == [["snow", "."]]
+        and greys(data) == [40]
+        and data.names == [f"{raw / 'train.en'}:4"]
+    )
 
 
 def test_photographs_of_others_are_none(shown):
@@ -213,23 +285,35 @@ def not_to_be_read(root, **options):
 def test_files_that_are_not_in_parallel_are_named_with_their_lengths(shown):
     raw = shown / "data/task1/raw"
     multi30k(shown, de=GERMAN[:3])
-    assert f"{raw / 'train.en'} has 4 lines, but {raw / 'train.de'} 3: they must be in parallel" == not_to_be_read(shown)
+    assert (
+        f"{raw / 'train.en'} has 4 lines, but {raw / 'train.de'} 3: they must be in parallel"
+        == not_to_be_read(shown)
+    )
     multi30k(shown, de=GERMAN, images=[*IMAGES, "5.jpg"])
     photographs = shown / "photographs"
-    assert f"{shown / 'data/task1/image_splits/train.txt'} 5: they" in not_to_be_read(shown, photographs=photographs)
+    assert f"{shown / 'data/task1/image_splits/train.txt'} 5: they" in not_to_be_read(
+        shown, photographs=photographs
+    )
     assert len(Multi30k(shown)) == 4  # the list of photographs is not asked for
 
 
 def test_a_language_or_a_split_that_is_not_there_is_told_with_what_is(tmp_path):
     line = not_to_be_read(multi30k(tmp_path, en_gz=ENGLISH, de=GERMAN), languages=("en", "fr"))
-    assert f"{tmp_path / 'data/task1/raw/train.fr'}: not there, nor as .gz; there is train.de, train.en" == line
+    assert (
+        f"{tmp_path / 'data/task1/raw/train.fr'}: not there, nor as .gz; there is train.de, train.en"
+        == line
+    )
     assert "val.en: not there" in not_to_be_read(tmp_path, split="validation")
     assert not_to_be_read(tmp_path / "nowhere").endswith("there is nothing")
 
 
 def test_photographs_that_are_not_there_are_told(shown):
-    assert "nowhere: no such folder of photographs" in not_to_be_read(shown, photographs=shown / "nowhere")
-    assert f"{shown / 'data'}: no pictures in this folder" == not_to_be_read(shown, photographs=shown / "data")
+    assert "nowhere: no such folder of photographs" in not_to_be_read(
+        shown, photographs=shown / "nowhere"
+    )
+    assert f"{shown / 'data'}: no pictures in this folder" == not_to_be_read(
+        shown, photographs=shown / "data"
+    )
     (shown / "data/task1/image_splits/train.txt").unlink()
     assert "image_splits/train.txt" in not_to_be_read(shown, photographs=shown / "photographs")
 
@@ -260,19 +344,30 @@ def test_lines_that_cannot_be_read_are_told_with_their_file(name, content, says,
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=says) as caught:
         read_lines(tmp_path / name)
-    assert str(caught.value).startswith(f"{tmp_path / name}: ") and len(str(caught.value).splitlines()) == 1
+    assert (
+        str(caught.value).startswith(f"{tmp_path / name}: ")
+        and len(str(caught.value).splitlines()) == 1
+    )
 
 
 @pytest.mark.skipif(not OFFICIAL_TRANSLATIONS.is_dir(), reason="the official files are not here")
-@pytest.mark.parametrize("split, count, pictured", [("train", 29000, 6043), ("validation", 1014, 210)])
-def test_the_official_multi30k_has_as_many_sentences_and_photographs_as_it_should(split, count, pictured, monkeypatch):
+@pytest.mark.parametrize(
+    "split, count, pictured", [("train", 29000, 6043), ("validation", 1014, 210)]
+)
+def test_the_official_multi30k_has_as_many_sentences_and_photographs_as_it_should(
+    split, count, pictured, monkeypatch
+):
     paths = []
-    monkeypatch.setattr("mmscratch.data.photographs._decode_once", lambda found, size: (paths.extend(found), {}))  # that takes a while
+    monkeypatch.setattr(
+        "mmscratch.data.photographs._decode_once", lambda found, size: (paths.extend(found), {})
+    )  # that takes a while
     photographs = OFFICIAL / "Flicker8k_Dataset" if OFFICIAL.is_dir() else None
     data = Multi30k(OFFICIAL_TRANSLATIONS, split, photographs=photographs)
     assert (len(data), len(data.columns["source"]), data.problems) == (count, count, [])
     assert data.count("image") == (pictured if photographs else 0)
-    listed = read_lines(OFFICIAL_TRANSLATIONS / f"data/task1/image_splits/{split.removesuffix('idation')}.txt")
+    listed = read_lines(
+        OFFICIAL_TRANSLATIONS / f"data/task1/image_splits/{split.removesuffix('idation')}.txt"
+    )
     places = data.columns["image"].keys if photographs else []
     for name, place in zip(data.names, places):
         number = listed[int(name.rpartition(":")[2]) - 1].removesuffix(".jpg")

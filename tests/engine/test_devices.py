@@ -135,8 +135,14 @@ def test_loss_and_gradients_agree_with_those_of_float32(model, batch, name, chan
     batch = {key: value.to(device) for key, value in batch.items()}
     model = model.eval().to(device)  # without dropout
     losses, gradients = [], []
-    for precision in (Precision(device, torch.float32, False), Precision(device, DTYPES[name], channels_last)):
-        trial, scaler = copy.deepcopy(model).to(memory_format=precision.layout), GradScaler(precision.dtype)
+    for precision in (
+        Precision(device, torch.float32, False),
+        Precision(device, DTYPES[name], channels_last),
+    ):
+        trial, scaler = (
+            copy.deepcopy(model).to(memory_format=precision.layout),
+            GradScaler(precision.dtype),
+        )
         with precision.autocast():
             loss, words = trial.loss(batch)
         (loss * scaler.scale / words).backward()
@@ -155,7 +161,9 @@ def test_the_precision_that_is_asked_for_is_taken(asked):
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match='"auto", "float32", "bfloat16" or "float16", not \'float8\''):
+    with pytest.raises(
+        ValueError, match='"auto", "float32", "bfloat16" or "float16", not \'float8\''
+    ):
         pick_precision(CPU, "float8")
 
 
@@ -188,7 +196,9 @@ def cpuinfo(monkeypatch):
         (None, "float32", "no instructions for bfloat16"),  # not Linux
     ],
 )
-def test_a_cpu_computes_in_bfloat16_where_its_flags_say_that_it_can(cpuinfo, flags, expected, reason):
+def test_a_cpu_computes_in_bfloat16_where_its_flags_say_that_it_can(
+    cpuinfo, flags, expected, reason
+):
     cpuinfo(flags)
     assert cpu_flags() == set((flags or "").split())
     precision, why = pick_precision(CPU)
@@ -197,7 +207,9 @@ def test_a_cpu_computes_in_bfloat16_where_its_flags_say_that_it_can(cpuinfo, fla
 
 def test_a_processor_without_flags_computes_in_float32(monkeypatch):
     """As on ARM, where the kernel names them otherwise."""
-    monkeypatch.setattr(Path, "read_text", lambda path, **_: "processor\t: 0\nFeatures\t: fp asimd bf16\n")
+    monkeypatch.setattr(
+        Path, "read_text", lambda path, **_: "processor\t: 0\nFeatures\t: fp asimd bf16\n"
+    )
     assert cpu_flags() == set() and pick_precision(CPU)[0].dtype == torch.float32
 
 
@@ -235,7 +247,9 @@ def test_on_a_gpu_its_age_decides(monkeypatch, tf32, capability, asked, expected
     assert tf32() == (False, False) and ("TF32 off" in str(precision)) == (expected == "float32")
 
 
-@pytest.mark.parametrize(("asked", "expected"), [("auto", "float32"), ("float32", "float32"), ("float16", "float16")])
+@pytest.mark.parametrize(
+    ("asked", "expected"), [("auto", "float32"), ("float32", "float32"), ("float16", "float16")]
+)
 def test_mps_computes_in_float32_unless_asked(asked, expected):
     precision, _ = pick_precision(torch.device("mps"), asked)
     assert precision.dtype == DTYPES[expected] and not precision.channels_last
@@ -243,7 +257,9 @@ def test_mps_computes_in_float32_unless_asked(asked, expected):
 
 def test_a_stopwatch_adds_up_and_begins_anew_when_it_was_asked(monkeypatch):
     times = iter([2.0, 5.0, 11.0, 18.0, 31.0, 44.0])
-    monkeypatch.setattr("mmscratch.engine.devices.time", SimpleNamespace(perf_counter=lambda: next(times)))
+    monkeypatch.setattr(
+        "mmscratch.engine.devices.time", SimpleNamespace(perf_counter=lambda: next(times))
+    )
     watch = Stopwatch(CPU)
     assert watch.seconds() == 0
     for _ in range(2):
@@ -272,7 +288,9 @@ def test_a_stopwatch_on_a_gpu_waits_for_nobody(device):
     watch = Stopwatch(device)
     with watch:
         torch.cuda._sleep(2 * 10**9)  # so many ticks, about a second
-    assert watch.seconds() == 0 and not torch.cuda.current_stream().query()  # the GPU has not come to the second mark
+    assert (
+        watch.seconds() == 0 and not torch.cuda.current_stream().query()
+    )  # the GPU has not come to the second mark
     torch.cuda.synchronize()
     assert watch.seconds() > 0.1
 
@@ -284,7 +302,9 @@ def test_peak_memory_is_in_bytes_and_stays_when_the_memory_is_given_back():
         torch.ones(300_000_000, dtype=torch.uint8)
         found.put((before, peak_memory(CPU)))
 
-    fork = multiprocessing.get_context("fork")  # its peak begins with what its parent has now, not had once
+    fork = multiprocessing.get_context(
+        "fork"
+    )  # its peak begins with what its parent has now, not had once
     found = fork.SimpleQueue()
     process = fork.Process(target=measure)
     process.start()
@@ -311,7 +331,10 @@ def workspace(monkeypatch):
 
 
 def settings():
-    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
 
 
 def test_a_cpu_needs_nothing_to_be_repeatable(workspace):

@@ -25,7 +25,9 @@ from mmscratch.engine.runs import read_checkpoint
 from mmscratch.text import PAD, UNK
 from mmscratch.training import TrainConfig
 
-CONFIG = TrainConfig(epochs=2, batch_size=7, warmup_fraction=0.25, evaluate_every=5, precision="float32")
+CONFIG = TrainConfig(
+    epochs=2, batch_size=7, warmup_fraction=0.25, evaluate_every=5, precision="float32"
+)
 ROOT = Path(__file__).parents[2]
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
@@ -46,7 +48,10 @@ def in_processes(size, task, folder):
         with open(folder / "printed" if rank == 0 else os.devnull, "w") as sys.stdout:
             task(folder)
 
-    processes = [multiprocessing.get_context("fork").Process(target=run, args=(rank,)) for rank in range(size)]
+    processes = [
+        multiprocessing.get_context("fork").Process(target=run, args=(rank,))
+        for rank in range(size)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -96,12 +101,17 @@ def exchange(folder):
             assert (folder / "made").exists()
     assert distributed.all_gather(rank) == list(range(size))
     assert distributed.broadcast(f"of {rank}") == "of 0"
-    assert distributed.all_reduce(torch.tensor([1.0, rank])).tolist() == [size, size * (size - 1) / 2]
+    assert distributed.all_reduce(torch.tensor([1.0, rank])).tolist() == [
+        size,
+        size * (size - 1) / 2,
+    ]
 
 
 def share_of(batch):
     """The examples of this process: every size-th."""
-    return {name: value[distributed.rank() :: distributed.world_size()] for name, value in batch.items()}
+    return {
+        name: value[distributed.rank() :: distributed.world_size()] for name, value in batch.items()
+    }
 
 
 def first_32(trainer):
@@ -110,7 +120,11 @@ def first_32(trainer):
 
 def one_gradient(folder, accumulation_steps=1):
     """The gradient of the first 32 captions, of which this process has every size-th."""
-    trainer = tiny_trainer(folder / "run", replace(CONFIG, batch_size=32, accumulation_steps=accumulation_steps), **still())
+    trainer = tiny_trainer(
+        folder / "run",
+        replace(CONFIG, batch_size=32, accumulation_steps=accumulation_steps),
+        **still(),
+    )
     batch = share_of(first_32(trainer))
     stats, gradient = step_gradients(trainer, batch)
     return {"stats": tuple(stats), "own": int((batch["target"] != PAD).sum()), "gradient": gradient}
@@ -154,11 +168,16 @@ def toy_gradient(folder, accumulation_steps=1):
     """That of a model of another kind, which counts something else."""
     build, training.build_model = training.build_model, lambda config: Toy()
     try:
-        trainer = tiny_trainer(folder / "toy", replace(CONFIG, batch_size=32, accumulation_steps=accumulation_steps))
+        trainer = tiny_trainer(
+            folder / "toy", replace(CONFIG, batch_size=32, accumulation_steps=accumulation_steps)
+        )
     finally:
         training.build_model = build
     batch = share_of(first_32(trainer))
-    counts = [int(trainer.model.loss({name: value[i::3] for name, value in batch.items()})[1]) for i in range(3)]
+    counts = [
+        int(trainer.model.loss({name: value[i::3] for name, value in batch.items()})[1])
+        for i in range(3)
+    ]
     stats, gradient = step_gradients(trainer, batch)
     return {"stats": tuple(stats), "counts": counts, "gradient": gradient}
 
@@ -169,10 +188,15 @@ def test_the_sum_of_all_processes_is_divided_by_their_count(processes, tmp_path)
     model = Toy()
     loss, count = model.loss(first_32(trainer))
     gradient = torch.autograd.grad(loss / count, list(model.parameters()))
-    expected = {"stats": (loss.item(), count.item(), 32), "gradient": dict(zip(("linear.weight", "linear.bias"), gradient))}
+    expected = {
+        "stats": (loss.item(), count.item(), 32),
+        "gradient": dict(zip(("linear.weight", "linear.bias"), gradient)),
+    }
     ranks = kept(folder, "toy", size)
     counts = [count for rank in ranks for count in rank[0]["counts"]]
-    assert len(set(counts)) == 3 * size and sum(counts) == count  # no two micro-batches count the same
+    assert (
+        len(set(counts)) == 3 * size and sum(counts) == count
+    )  # no two micro-batches count the same
     for rank in ranks:
         for got in rank:
             assert_same_step(got, expected)
@@ -182,11 +206,18 @@ def fit(folder):
     """Train to the end: 53 captions in batches of 13 leave one for the last batch, and none for all ranks but one."""
     trainer = tiny_trainer(folder / "run", replace(CONFIG, batch_size=13), **still())
     validated, get = [], Examples.__getitem__
-    Examples.__getitem__ = lambda examples, index: (validated.append(index), get(examples, index))[1]
+    Examples.__getitem__ = lambda examples, index: (validated.append(index), get(examples, index))[
+        1
+    ]
     trainer._validate()
     Examples.__getitem__ = get
     trainer.fit()
-    return {"validated": validated, "weights": trainer.model.state_dict(), "best": trainer.best_loss, "steps": trainer.step}
+    return {
+        "validated": validated,
+        "weights": trainer.model.state_dict(),
+        "best": trainer.best_loss,
+        "steps": trainer.step,
+    }
 
 
 def test_a_run_of_several_processes_is_that_of_one(processes, tmp_path):
@@ -194,16 +225,26 @@ def test_a_run_of_several_processes_is_that_of_one(processes, tmp_path):
     alone = tiny_trainer(tmp_path, replace(CONFIG, batch_size=13), **still())
     alone.fit()
     ranks = kept(folder, "fit", size)
-    assert Counter(index for rank in ranks for index in rank["validated"]) == Counter(range(len(alone.validation)))
+    assert Counter(index for rank in ranks for index in rank["validated"]) == Counter(
+        range(len(alone.validation))
+    )
     for rank in ranks:
         assert rank["steps"] == 10 and rank["best"] == pytest.approx(alone.best_loss, abs=1e-5)
-        assert all(torch.equal(value, rank["weights"][name]) for name, value in ranks[0]["weights"].items())
+        assert all(
+            torch.equal(value, rank["weights"][name]) for name, value in ranks[0]["weights"].items()
+        )
     assert printed.count("step 10/10  validation loss") == 1  # only rank 0 speaks
-    assert sorted(path.name for path in (folder / "run").iterdir()) == ["best.pt", "last.pt", "metrics.jsonl"]
+    assert sorted(path.name for path in (folder / "run").iterdir()) == [
+        "best.pt",
+        "last.pt",
+        "metrics.jsonl",
+    ]
     entries = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in entries if "validation_loss" in entry] == [5, 10]
     states = read_checkpoint(folder / "run/last.pt")["rng_states"]
-    assert len(states) == size and not torch.equal(states[0]["torch"], states[1]["torch"])  # dropout differs
+    assert len(states) == size and not torch.equal(
+        states[0]["torch"], states[1]["torch"]
+    )  # dropout differs
 
 
 def fit_and_stop(folder, stop):
@@ -237,7 +278,10 @@ def test_all_stop_when_one_is_asked_to_and_resume_is_exact(processes):
 def test_another_number_of_processes_goes_on_and_says_that_it_is_not_exact(processes, capsys):
     size, folder, _ = processes
     trainer = tiny_trainer(folder / "broken", CONFIG)
-    assert trainer.step == 16 and f"saved by {size} processes, gone on with by 1" in capsys.readouterr().out
+    assert (
+        trainer.step == 16
+        and f"saved by {size} processes, gone on with by 1" in capsys.readouterr().out
+    )
 
 
 def test_parts_are_exchanged_once_a_step(tmp_path, monkeypatch):
@@ -295,7 +339,9 @@ def dying(folder):
 @needs_fork
 def test_one_process_that_dies_ends_the_others_with_a_message(tmp_path):
     start = time.monotonic()
-    assert in_processes(2, dying, tmp_path) == [7, -signal.SIGKILL] and time.monotonic() - start < 60
+    assert (
+        in_processes(2, dying, tmp_path) == [7, -signal.SIGKILL] and time.monotonic() - start < 60
+    )
     (line,) = (tmp_path / "said").read_text().splitlines()
     assert "another process of this run has ended" in line
 
@@ -303,10 +349,23 @@ def test_one_process_that_dies_ends_the_others_with_a_message(tmp_path):
 def test_the_command_line_under_torchrun(tmp_path):
     code = "import sys, mmscratch.__main__ as m, mmscratch.tasks.captioning as c; c.VALIDATION_SCENES = c.TEST_SCENES = 13; "
     code += "sys.exit(m.main(['quickstart', '--scenes', '100']))"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python"]
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "--no-python",
+    ]
     command += [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150, cwd=tmp_path)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=150, cwd=tmp_path
+    )
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     assert done.stdout.count("drawing 100 scenes") == done.stdout.count("BLEU-4") == 1
     assert (tmp_path / "runs/quickstart/captions-test.png").exists()

@@ -23,6 +23,11 @@ def test_doctor_finds_nothing_wrong_here_and_names_a_missing_package(tmp_path, m
 def test_doctor_works_without_torch(tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
     code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; from mmscratch.__main__ import main; sys.exit(main())"
-    run = subprocess.run([sys.executable, "-c", code, "doctor"], cwd=tmp_path, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code, "doctor"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert run.returncode == 2 and run.stderr == ""
-    assert "torch cannot be imported (no torch here): python -m pip install -r requirements.txt" in run.stdout
+    assert (
+        "torch cannot be imported (no torch here): python -m pip install -r requirements.txt"
+        in run.stdout
+    )

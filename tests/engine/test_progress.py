@@ -14,7 +14,15 @@ from mmscratch.engine.progress import Progress, profiled
 from mmscratch.training import Step
 
 CPU = torch.device("cpu")
-KEYS = ["step", "loss", "learning_rate", "gradient_norm", "words_per_second", "examples_per_second", "data_time"]
+KEYS = [
+    "step",
+    "loss",
+    "learning_rate",
+    "gradient_norm",
+    "words_per_second",
+    "examples_per_second",
+    "data_time",
+]
 KEYS += ["peak_memory", "skipped"]
 
 
@@ -31,9 +39,13 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # whatever imported it here, this is no notebook
+    monkeypatch.delitem(
+        sys.modules, "ipykernel", raising=False
+    )  # whatever imported it here, this is no notebook
     monkeypatch.setattr("mmscratch.engine.progress.time", Clock())
-    monkeypatch.setattr("mmscratch.engine.devices.time", sys.modules["mmscratch.engine.progress"].time)
+    monkeypatch.setattr(
+        "mmscratch.engine.devices.time", sys.modules["mmscratch.engine.progress"].time
+    )
     return sys.modules["mmscratch.engine.progress"].time
 
 
@@ -45,7 +57,9 @@ def path(tmp_path):
 @pytest.fixture
 def terminal(monkeypatch):
     stdout = SimpleNamespace(isatty=lambda: True)
-    monkeypatch.setattr("mmscratch.engine.progress.sys", SimpleNamespace(stdout=stdout, modules=sys.modules))
+    monkeypatch.setattr(
+        "mmscratch.engine.progress.sys", SimpleNamespace(stdout=stdout, modules=sys.modules)
+    )
 
 
 @pytest.fixture
@@ -102,20 +116,36 @@ def test_a_line_has_what_is_documented_and_no_more(path, clock):
     update(progress, 1)
     progress.validated(1, 3.0)
     stats, validated = lines_of(path)
-    assert list(stats) == KEYS and all(re.search(rf"\b{key}\b", Progress.__doc__) for key in KEYS[1:])
+    assert list(stats) == KEYS and all(
+        re.search(rf"\b{key}\b", Progress.__doc__) for key in KEYS[1:]
+    )
     assert validated == {"step": 1, "validation_loss": 3.0}
 
 
 def test_a_line_tells_means_since_the_line_before(path, clock, monkeypatch):
-    monkeypatch.setattr("mmscratch.engine.progress.peak_memory", lambda device: {CPU: 123_457}[device])
+    monkeypatch.setattr(
+        "mmscratch.engine.progress.peak_memory", lambda device: {CPU: 123_457}[device]
+    )
     data_time = Stopwatch(CPU)
     progress = start(path, data_time=data_time)
-    losses, words, examples, norms = [31.0, 2.0, 5.0, 13.0, 3.0], [11, 7, 2, 5, 3], [5, 3, 2, 1, 7], [0.5, 0.25, 1.5, 3.0, 2.0]
-    for step in range(5):  # of 0.75 s, a third of it waiting: a line after the second and after the fourth
+    losses, words, examples, norms = (
+        [31.0, 2.0, 5.0, 13.0, 3.0],
+        [11, 7, 2, 5, 3],
+        [5, 3, 2, 1, 7],
+        [0.5, 0.25, 1.5, 3.0, 2.0],
+    )
+    for step in range(
+        5
+    ):  # of 0.75 s, a third of it waiting: a line after the second and after the fourth
         with data_time:
             clock.now += 0.25
         clock.now += 0.5
-        stats = {"loss": losses[step], "count": words[step], "examples": examples[step], "norm": norms[step]}
+        stats = {
+            "loss": losses[step],
+            "count": words[step],
+            "examples": examples[step],
+            "norm": norms[step],
+        }
         update(progress, step + 1, 0.1 * step, step, **stats)
     lines = lines_of(path)
     assert [line["step"] for line in lines] == [2, 4]
@@ -127,7 +157,11 @@ def test_a_line_tells_means_since_the_line_before(path, clock, monkeypatch):
         assert line["examples_per_second"] == pytest.approx(sum(examples[window]) / 1.5, abs=0.1)
         assert line["data_time"] == pytest.approx(1 / 3, abs=1e-4)
         last = line["step"] - 1
-        assert (line["learning_rate"], line["peak_memory"], line["skipped"]) == (0.1 * last, 123_457, last)
+        assert (line["learning_rate"], line["peak_memory"], line["skipped"]) == (
+            0.1 * last,
+            123_457,
+            last,
+        )
 
 
 def test_what_a_model_counts_gives_its_rate_a_name(path, clock, capsys):
@@ -135,7 +169,11 @@ def test_what_a_model_counts_gives_its_rate_a_name(path, clock, capsys):
     clock.now += 2
     update(progress, 1, count=11, examples=7)
     (line,) = lines_of(path)
-    assert line["pairs_per_second"] == 5.5 and line["examples_per_second"] == 3.5 and "words_per_second" not in line
+    assert (
+        line["pairs_per_second"] == 5.5
+        and line["examples_per_second"] == 3.5
+        and "words_per_second" not in line
+    )
     assert "4 examples/s" in capsys.readouterr().out
 
 
@@ -197,8 +235,14 @@ def test_steps_before_a_validation_are_told_with_those_after_it(path, clock):
 
 
 def test_going_on_forgets_what_came_after_the_checkpoint_and_half_a_line(path, clock):
-    kept = [json.dumps({"step": step, "loss": 0.5}) for step in (1, 3, 5)] + ['{"step": 5, "validation_loss": 2.0}']
-    path.write_text("\n".join([*kept, '{"step": 6, "loss": 0.25}', '{"step": 13, "loss": 0.25}', '{"step": 5, "lo']))
+    kept = [json.dumps({"step": step, "loss": 0.5}) for step in (1, 3, 5)] + [
+        '{"step": 5, "validation_loss": 2.0}'
+    ]
+    path.write_text(
+        "\n".join(
+            [*kept, '{"step": 6, "loss": 0.25}', '{"step": 13, "loss": 0.25}', '{"step": 5, "lo']
+        )
+    )
     progress = start(path, step=5)
     assert path.read_text().splitlines() == kept
     clock.now += 1
@@ -256,12 +300,16 @@ def test_on_a_terminal_nothing_of_a_longer_line_is_left(path, clock, capsys, ter
     assert on_screen(f"\r{before}\r{after}") == [after.rstrip()]
 
 
-def test_on_a_narrow_terminal_a_line_is_no_longer_than_that(path, clock, capsys, terminal, monkeypatch):
+def test_on_a_narrow_terminal_a_line_is_no_longer_than_that(
+    path, clock, capsys, terminal, monkeypatch
+):
     monkeypatch.setenv("COLUMNS", "59")
     progress = start(path)
     clock.now += 1
     update(progress, 1)
-    assert 20 < len(capsys.readouterr().out.lstrip("\r")) < 59  # in the last column, it would go on in the next line
+    assert (
+        20 < len(capsys.readouterr().out.lstrip("\r")) < 59
+    )  # in the last column, it would go on in the next line
 
 
 def test_on_a_terminal_what_comes_between_has_lines_of_its_own(path, clock, capsys, terminal):
@@ -278,11 +326,17 @@ def test_on_a_terminal_what_comes_between_has_lines_of_its_own(path, clock, caps
     print("stopped")
     first, *lines, last = on_screen(capsys.readouterr().out.rstrip("\n"))
     assert all(lines), "an empty line"
-    assert "validation" in first and ["validation" in line for line in lines] == [False, True, True] * 2 + [False]
+    assert "validation" in first and ["validation" in line for line in lines] == [
+        False,
+        True,
+        True,
+    ] * 2 + [False]
     assert last == "stopped"
 
 
-def test_in_a_notebook_one_display_is_renewed_until_something_is_printed(path, clock, capsys, displays):
+def test_in_a_notebook_one_display_is_renewed_until_something_is_printed(
+    path, clock, capsys, displays
+):
     progress = start(path)
     progress.validated(0, 5.0)
     for step in range(1, 6):
@@ -309,10 +363,26 @@ def test_the_time_that_is_left(path, clock, capsys, terminal, first, seconds):
     assert len(shown) == len(lines_of(path))
     for line, (minutes, rest) in zip(lines_of(path), shown):
         assert int(rest) < 60
-        assert 60 * int(minutes) + int(rest) == pytest.approx(seconds * (131 - line["step"]), abs=0.51)
+        assert 60 * int(minutes) + int(rest) == pytest.approx(
+            seconds * (131 - line["step"]), abs=0.51
+        )
 
 
-OPERATIONS = ["sin", "cos", "tan", "exp", "log", "sqrt", "erf", "tanh", "sinh", "cosh", "asin", "acos", "atan"]  # one a step
+OPERATIONS = [
+    "sin",
+    "cos",
+    "tan",
+    "exp",
+    "log",
+    "sqrt",
+    "erf",
+    "tanh",
+    "sinh",
+    "cosh",
+    "asin",
+    "acos",
+    "atan",
+]  # one a step
 
 
 def steps(count, folder):
@@ -330,7 +400,9 @@ def test_the_profile_is_of_the_fourth_to_sixth_step(tmp_path, capsys, count):
     assert [name for name in OPERATIONS if f"aten::{name}" in names] == ["exp", "log", "sqrt"]
     printed = capsys.readouterr().out
     assert "trace.json" in printed
-    assert all(("aten::" + name in printed) == (name in ("exp", "log", "sqrt")) for name in OPERATIONS)
+    assert all(
+        ("aten::" + name in printed) == (name in ("exp", "log", "sqrt")) for name in OPERATIONS
+    )
 
 
 def test_the_profile_names_the_ten_costliest_operations(tmp_path, capsys):
@@ -340,17 +412,25 @@ def test_the_profile_names_the_ten_costliest_operations(tmp_path, capsys):
         optimizer.zero_grad()
         model(batch).sum().backward()
         optimizer.step()
-    rows = re.findall(r"^(\S.*?) +([\d.]+) +([\d.]+) % +(\d+)$", capsys.readouterr().out, re.MULTILINE)
+    rows = re.findall(
+        r"^(\S.*?) +([\d.]+) +([\d.]+) % +(\d+)$", capsys.readouterr().out, re.MULTILINE
+    )
     names = [name for name, *_ in rows]
     milliseconds, fractions, calls = (list(map(float, column)) for column in list(zip(*rows))[1:])
     assert len(rows) == 10 and "aten::addmm" in names
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
-    traced = sum(event["dur"] for event in events if event.get("name") == "aten::addmm") / 1000  # with what it calls
+    traced = (
+        sum(event["dur"] for event in events if event.get("name") == "aten::addmm") / 1000
+    )  # with what it calls
     assert traced / 2 < milliseconds[names.index("aten::addmm")] < traced + 0.1
     assert milliseconds == sorted(milliseconds, reverse=True) and milliseconds[0] > 0
-    assert 50 < sum(fractions) <= 100.5 and fractions[0] / fractions[1] == pytest.approx(milliseconds[0] / milliseconds[1], rel=0.2)
+    assert 50 < sum(fractions) <= 100.5 and fractions[0] / fractions[1] == pytest.approx(
+        milliseconds[0] / milliseconds[1], rel=0.2
+    )
     assert calls[names.index("aten::addmm")] == 3 * 2
-    assert not any("ProfilerStep" in name or "Optimizer" in name for name in names), "a mark, which is no operation"
+    assert not any("ProfilerStep" in name or "Optimizer" in name for name in names), (
+        "a mark, which is no operation"
+    )
 
 
 @pytest.mark.parametrize("count", range(6))

@@ -24,11 +24,15 @@ def broken(path):
         read_checkpoint(path)
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"{path}: not a checkpoint that can be read")
-    assert caught.value.__suppress_context__ and caught.value.__cause__ is None  # what torch said is not shown
+    assert (
+        caught.value.__suppress_context__ and caught.value.__cause__ is None
+    )  # what torch said is not shown
     return line
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 torn", b"\x80\x02", bytes(1009)])
+@pytest.mark.parametrize(
+    "content", [b"", b"no checkpoint", b"PK\x03\x04 torn", b"\x80\x02", bytes(1009)]
+)
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
     path = tmp_path / "best.pt"
     path.write_bytes(content)
@@ -80,7 +84,13 @@ def test_each_difference_is_told_with_both_values(path):
     found = sorted(differences(ours, theirs))
     assert len(found) == 4
     for line, (name, mine, other) in zip(
-        found, [("batch_size", "67", "31"), ("depth", "(1, 1)", "(1, 3)"), ("only here", "2.5", ""), ("only there", "", "True")]
+        found,
+        [
+            ("batch_size", "67", "31"),
+            ("depth", "(1, 1)", "(1, 3)"),
+            ("only here", "2.5", ""),
+            ("only there", "", "True"),
+        ],
     ):
         here, there = line.split(", there ")
         assert here.startswith(name) and mine in here and other in there
@@ -91,7 +101,11 @@ def test_each_difference_is_told_with_both_values(path):
 
 def test_a_long_difference_is_told_in_short():
     words = [f"word{number}" for number in range(29)]  # 200 letters
-    for ours, theirs in (({"words": words}, {"words": words[:-1]}), ({"words": words}, {}), ({}, {"words": words})):
+    for ours, theirs in (
+        ({"words": words}, {"words": words[:-1]}),
+        ({"words": words}, {}),
+        ({}, {"words": words}),
+    ):
         (line,) = differences(ours, theirs)
         assert "words" in line and len(line) < 50
 
@@ -121,13 +135,18 @@ def test_a_checkpoint_of_another_layout_is_refused_in_one_line_that_says_so(vers
         assert str(caught.value) == line
 
 
-@pytest.mark.parametrize("saved", [[1, 2], {"weight": torch.zeros(2)}, None], ids=["a list", "weights", "nothing"])
+@pytest.mark.parametrize(
+    "saved", [[1, 2], {"weight": torch.zeros(2)}, None], ids=["a list", "weights", "nothing"]
+)
 def test_a_checkpoint_of_something_else_is_refused_in_one_line(saved, path):
     write_atomically(path, saved)
     for read in (lambda: check_version(path, saved), lambda: read_run(path, {})):
         with pytest.raises(ValueError) as caught:
             read()
-        assert str(caught.value) == f"{path} is the checkpoint of something else: choose another --to, or delete it"
+        assert (
+            str(caught.value)
+            == f"{path} is the checkpoint of something else: choose another --to, or delete it"
+        )
 
 
 def test_a_best_model_alone_is_no_run_to_resume(path):
@@ -140,5 +159,7 @@ def test_a_best_model_alone_is_no_run_to_resume(path):
 
 def test_a_run_of_other_settings_is_refused_and_the_differences_are_listed(path):
     write_atomically(path, SAVED)
-    with pytest.raises(ValueError, match="last.pt is of another run .batch_size 64, there 32.: choose another --to"):
+    with pytest.raises(
+        ValueError, match="last.pt is of another run .batch_size 64, there 32.: choose another --to"
+    ):
         read_run(path, {"batch_size": 64})

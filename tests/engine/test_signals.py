@@ -36,7 +36,9 @@ def outside():
 @pytest.fixture
 def clock(monkeypatch):
     clock = SimpleNamespace(now=1009.0)
-    monkeypatch.setattr("mmscratch.engine.signals.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(
+        "mmscratch.engine.signals.time", SimpleNamespace(monotonic=lambda: clock.now)
+    )
     return clock
 
 
@@ -136,7 +138,10 @@ def line(caught):
 
 
 def test_a_real_lack_of_memory_is_explained():
-    with pytest.raises(MemoryError, match="step 17.*--accumulation-steps") as caught, translate_errors(where):
+    with (
+        pytest.raises(MemoryError, match="step 17.*--accumulation-steps") as caught,
+        translate_errors(where),
+    ):
         torch.empty(10**15)
     assert "DefaultCPUAllocator" not in line(caught)
 
@@ -144,7 +149,9 @@ def test_a_real_lack_of_memory_is_explained():
 @pytest.mark.skipif(not hasattr(torch, "OutOfMemoryError"), reason="before torch 2.5")
 def test_a_lack_of_memory_on_a_gpu_is_explained():
     with pytest.raises(MemoryError, match="step 17"), translate_errors(where):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 23.00 GiB. GPU 0 has a total capacity of 7.00 GiB")
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 23.00 GiB. GPU 0 has a total capacity of 7.00 GiB"
+        )
 
 
 @pytest.mark.gpu
@@ -154,7 +161,10 @@ def test_a_real_lack_of_memory_on_a_gpu_is_explained():
     assert "GiB" not in line(caught)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("out of memory")])
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("out of memory")],
+)
 def test_other_errors_are_left_alone(error):
     with pytest.raises(type(error)) as caught, translate_errors(never):
         raise error
@@ -179,7 +189,10 @@ DEAD = [
 @pytest.mark.parametrize("text", DEAD)
 def test_a_process_whose_others_ended_says_so_and_one_alone_does_not(monkeypatch, text):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    with pytest.raises(ConnectionError, match="another process.*step 17") as caught, translate_errors(where):
+    with (
+        pytest.raises(ConnectionError, match="another process.*step 17") as caught,
+        translate_errors(where),
+    ):
         raise RuntimeError(text)
     assert text not in line(caught)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)

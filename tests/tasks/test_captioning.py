@@ -111,14 +111,29 @@ def test_quickstart_then_caption_then_evaluate(few_scenes, tmp_path, capsys):
 
 @pytest.mark.parametrize("decoder", ["lstm", "transformer"])
 @pytest.mark.parametrize("fusion", ["prefix", "cross_attention"])
-def test_quickstart_trains_what_is_asked_for_in_a_folder_of_its_own(few_scenes, tmp_path, decoder, fusion):
+def test_quickstart_trains_what_is_asked_for_in_a_folder_of_its_own(
+    few_scenes, tmp_path, decoder, fusion
+):
     best = BEST == {"decoder": decoder, "fusion": fusion}
-    command = ["quickstart", "--scenes", "50", "--precision", "float32", "--decoder", decoder, "--fusion", fusion]
+    command = [
+        "quickstart",
+        "--scenes",
+        "50",
+        "--precision",
+        "float32",
+        "--decoder",
+        decoder,
+        "--fusion",
+        fusion,
+    ]
     assert main(command) == 0
     [run] = (tmp_path / "runs").iterdir()
     assert run.name == ("quickstart" if best else f"quickstart-{decoder}-{fusion}")
     model, _, _ = load_run(run)
-    assert (type(model.decoder).__name__.lower(), model.decoder.fusion) == (f"{decoder}decoder", fusion)
+    assert (type(model.decoder).__name__.lower(), model.decoder.fusion) == (
+        f"{decoder}decoder",
+        fusion,
+    )
     assert (run / "attention.png").exists() == ((decoder, fusion) != ("lstm", "prefix"))
 
 
@@ -128,7 +143,10 @@ def test_train_on_a_folder_names_and_skips_what_is_broken(folder, capsys):
     assert "text.jpg" in out and "captions.csv:118" in out
     assert main(["evaluate", "runs/photos"]) == 0
     again = capsys.readouterr().out
-    assert "BLEU-4" in again and again.split("BLEU-4")[1] == out.split("BLEU-4")[1].split("\n\nLook")[0] + "\n"
+    assert (
+        "BLEU-4" in again
+        and again.split("BLEU-4")[1] == out.split("BLEU-4")[1].split("\n\nLook")[0] + "\n"
+    )
     assert main(["evaluate", "runs/photos", "--data", "photos", "--split", "test"]) == 0
 
 
@@ -139,27 +157,56 @@ def test_a_corrupt_picture_among_good_ones_is_named_and_the_others_get_captions(
     exif[0x0112] = 6  # held upright
     phone.save("phone.jpg", exif=exif)
     capsys.readouterr()
-    assert main(["caption", "photos/text.jpg", "phone.jpg", "missing.jpg", "photos", "--run", "runs/photos"]) == 2
+    assert (
+        main(
+            [
+                "caption",
+                "photos/text.jpg",
+                "phone.jpg",
+                "missing.jpg",
+                "photos",
+                "--run",
+                "runs/photos",
+            ]
+        )
+        == 2
+    )
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 24 and "phone.jpg: " in out
-    assert len(err.splitlines()) == 3 and "photos/text.jpg: not a picture" in err and "missing.jpg" in err
+    assert (
+        len(err.splitlines()) == 3
+        and "photos/text.jpg: not a picture" in err
+        and "missing.jpg" in err
+    )
 
 
 def test_train_begins_with_another_run(folder, run, capsys):
     base, vocabularies, _ = load_run("run")
     words = vocabularies["target"]
     frozen = "--freeze encoders.image.backbone --freeze *.norm.*"
-    assert main(f"train --data photos --from run --epochs 1 --precision float32 {frozen}".split()) == 0
+    assert (
+        main(f"train --data photos --from run --epochs 1 --precision float32 {frozen}".split()) == 0
+    )
     table = parts(capsys.readouterr().out)
     model, vocabularies, saved = load_run("runs/photos")
     assert vocabularies["target"].words[: len(words)] == words.words
     assert saved["model_config"]["encoders"]["image"]["image_size"] == 32
     counts = {name: p.numel() for name, p in model.named_parameters()}
     frozen = {name: n for name, n in counts.items() if "backbone" in name or ".norm." in name}
-    assert table["all"] == (sum(counts.values()), pytest.approx(100 - 100 * sum(frozen.values()) / sum(counts.values()), abs=0.05))
-    assert table["encoders.image.backbone"][1] == table["encoders.image.norm"][1] == 0 and table["decoder.lstm"][1] == 100
+    assert table["all"] == (
+        sum(counts.values()),
+        pytest.approx(100 - 100 * sum(frozen.values()) / sum(counts.values()), abs=0.05),
+    )
+    assert (
+        table["encoders.image.backbone"][1] == table["encoders.image.norm"][1] == 0
+        and table["decoder.lstm"][1] == 100
+    )
     theirs = dict(base.named_parameters())
-    assert all(torch.equal(p, theirs[name]) == (name in frozen) for name, p in model.named_parameters() if "embedding" not in name)
+    assert all(
+        torch.equal(p, theirs[name]) == (name in frozen)
+        for name, p in model.named_parameters()
+        if "embedding" not in name
+    )
     assert main("train --data photos --from run --image-size 64 --to other".split()) == 2
     assert "--image-size is 32 in run, and cannot become 64" in error_of(capsys)
 
@@ -168,13 +215,25 @@ def test_a_small_change_is_kept_without_its_base_and_used_as_any_run(folder, run
     with (folder / "captions.csv").open("a") as file:
         file.write("\n01.png,a zebra")
     for _ in range(2):  # the second time all is done
-        assert main("train --data photos --from run --lora 2 --epochs 1 --precision float32".split()) == 0
+        assert (
+            main("train --data photos --from run --lora 2 --epochs 1 --precision float32".split())
+            == 0
+        )
         table = parts(capsys.readouterr().out)
-        assert table["LoRA"][1] == table["decoder.embedding"][1] == 100 and table["decoder.lstm"][1] == 0
+        assert (
+            table["LoRA"][1] == table["decoder.embedding"][1] == 100
+            and table["decoder.lstm"][1] == 0
+        )
         assert table["encoders.image.backbone"][1] == 0 and 0 < table["all"][1] < 50
-    assert {"decoder.lstm.lora.weight_hh_l0.a", "decoder.embedding.weight"} < set(load_run("runs/photos")[2]["model"])
+    assert {"decoder.lstm.lora.weight_hh_l0.a", "decoder.embedding.weight"} < set(
+        load_run("runs/photos")[2]["model"]
+    )
     assert not any("lora" in name for name in load_run("runs/photos")[0].state_dict())
-    assert main("evaluate runs/photos".split()) == main("caption photos/00.png --run runs/photos".split()) == 0
+    assert (
+        main("evaluate runs/photos".split())
+        == main("caption photos/00.png --run runs/photos".split())
+        == 0
+    )
     capsys.readouterr()
     train_tiny_captioner("other", seed=1)
     shutil.copy("other/best.pt", "run/best.pt")
@@ -186,15 +245,23 @@ def test_train_begins_with_a_cnn_of_torchvision(folder, monkeypatch, capsys):
     monkeypatch.setenv("TORCH_HOME", "hub")
     torch.manual_seed(0)
     theirs = torchvision.models.resnet18()
-    path = Path("hub/hub/checkpoints", torchvision.models.ResNet18_Weights.DEFAULT.url.rpartition("/")[2])
+    path = Path(
+        "hub/hub/checkpoints", torchvision.models.ResNet18_Weights.DEFAULT.url.rpartition("/")[2]
+    )
     path.parent.mkdir(parents=True)
     torch.save(theirs.state_dict(), path)
     size = "--epochs 1 --batch-size 200 --image-size 32 --precision float32"
-    assert main(f"train --data photos --from resnet18 --freeze encoders.image.backbone {size}".split()) == 0
+    assert (
+        main(f"train --data photos --from resnet18 --freeze encoders.image.backbone {size}".split())
+        == 0
+    )
     assert parts(capsys.readouterr().out)["encoders.image.backbone"][1] == 0
     model, _, saved = load_run("runs/photos")
     ours = model.encoders["image"].backbone.state_dict()
-    assert all(torch.equal(x, theirs.state_dict()[name]) for name, x in ours.items()) and len(ours) == 120
+    assert (
+        all(torch.equal(x, theirs.state_dict()[name]) for name, x in ours.items())
+        and len(ours) == 120
+    )
     assert main("train --data photos --from resnet18 --lora 2 --to other".split()) == 2
     assert "a LoRA is a change of a trained decoder" in error_of(capsys)
 
@@ -212,7 +279,10 @@ def test_train_begins_with_a_cnn_of_torchvision(folder, monkeypatch, capsys):
         ("train --data photos --lora 3", "say of which run (start_from, or --from)"),
         ("train --data photos --lora -1", "--lora must be at least 0"),
         ("train --data photos --from nowhere", "nowhere holds no trained model"),
-        ("train --data photos --freeze encoder", "called 'encoder'; there are encoders.image.position, encoders.image.backbone"),
+        (
+            "train --data photos --freeze encoder",
+            "called 'encoder'; there are encoders.image.position, encoders.image.backbone",
+        ),
         ("train --data photos --freeze encoders --freeze decoder", "there is nothing to train"),
         ("quickstart --scenes 0", "--scenes"),
         ("score nothing.txt nothing.txt", "nothing.txt"),
@@ -245,7 +315,10 @@ def test_evaluate_prints_every_score_of_scenes_with_its_interval(run, monkeypatc
         assert low < value < high
     one, two, three, _ = fractions
     assert f"; one thing {one:.0f} %, two {two:.0f} %, three {three:.0f} %" in out
-    assert f"wrong in the others  {', '.join(f'{fault} {n}' for fault, n in faults.most_common())}\n" in out
+    assert (
+        f"wrong in the others  {', '.join(f'{fault} {n}' for fault, n in faults.most_common())}\n"
+        in out
+    )
     whole = bleu(hypotheses, references)
     lengths = f"{whole.sys_len / 13:.1f}, closest references {whole.ref_len / 13:.1f}"
     assert f"  words a sentence     {lengths}; brevity penalty {whole.bp:.3f}\n" in out
@@ -254,7 +327,9 @@ def test_evaluate_prints_every_score_of_scenes_with_its_interval(run, monkeypatc
     written[:] = [refs[1] for refs in data.references]
     assert main(["evaluate", "run"]) == 0
     out = capsys.readouterr().out
-    assert printed(out)["true by judge"] == ["100.0"] * 3 and "wrong in the others  nothing\n" in out
+    assert (
+        printed(out)["true by judge"] == ["100.0"] * 3 and "wrong in the others  nothing\n" in out
+    )
     assert printed(out)["a reference exactly"] == ["100.0"] * 3
 
 
@@ -271,13 +346,25 @@ def test_evaluate_and_caption_search_with_as_many_beams_as_they_are_told(run, ca
         written = generate(model, vocabularies, data, beams)
         assert main(["evaluate", "run", *option]) == 0
         found = printed(capsys.readouterr().out)
-        assert found.items() >= expected([caption_tokenize(detokenize(tokens)) for tokens in written], references).items()
-        entries = [json.loads(line) for line in Path("run/captions-test.jsonl").read_text("utf-8").splitlines()]
+        assert (
+            found.items()
+            >= expected(
+                [caption_tokenize(detokenize(tokens)) for tokens in written], references
+            ).items()
+        )
+        entries = [
+            json.loads(line)
+            for line in Path("run/captions-test.jsonl").read_text("utf-8").splitlines()
+        ]
         assert [entry["caption"] for entry in entries] == list(map(detokenize, written))
         assert main(["caption", "pictures", "--run", "run", *option]) == 0
         lines = capsys.readouterr().out.splitlines()
-        each = [generate(model, vocabularies, [{"image": picture}], beams)[0] for picture in pictures]
-        assert lines == [f"{Path('pictures', f'{i}.png')}: {detokenize(tokens)}" for i, tokens in enumerate(each)]
+        each = [
+            generate(model, vocabularies, [{"image": picture}], beams)[0] for picture in pictures
+        ]
+        assert lines == [
+            f"{Path('pictures', f'{i}.png')}: {detokenize(tokens)}" for i, tokens in enumerate(each)
+        ]
         said.append((written, found, lines))
     (greedy, of_greedy, greedy_lines), (beam, of_beam, beam_lines) = said
     assert greedy != beam and of_greedy != of_beam and greedy_lines != beam_lines
@@ -292,30 +379,62 @@ def test_no_beams_get_one_line_and_2(run, capsys, command, beams):
 
 
 def test_photographs_are_scored_by_their_captions_as_they_were_written(run, monkeypatch, capsys):
-    texts = ["A dog's ear, seen from a T-shirt.", "A dog 's ear (red) , and a cat can't swim !", "Two men at 3 p.m. in snow"]
+    texts = [
+        "A dog's ear, seen from a T-shirt.",
+        "A dog 's ear (red) , and a cat can't swim !",
+        "Two men at 3 p.m. in snow",
+    ]
     Path("photos").mkdir()
     for i in range(3):
         render(Scene(i), 40).save(f"photos/{i}.png")
     table = [f"{i}.png\t{text}\tvalidation" for i, text in enumerate(texts)]
-    Path("photos/captions.tsv").write_text("\n".join(["file_name\tcaption\tsplit", *table, "9.png\tno picture\tvalidation"]))
-    written = ["a dog 's ear seen from a t-shirt", "a dog's ear (red) and a cat can't swim", "two men at 3 p.m. in snow ."]
+    Path("photos/captions.tsv").write_text(
+        "\n".join(["file_name\tcaption\tsplit", *table, "9.png\tno picture\tvalidation"])
+    )
+    written = [
+        "a dog 's ear seen from a t-shirt",
+        "a dog's ear (red) and a cat can't swim",
+        "two men at 3 p.m. in snow .",
+    ]
     tokens = [[*text.split()] for text in written]
     monkeypatch.setattr("mmscratch.tasks.captioning.generate", lambda *_: tokens)
     assert main(["evaluate", "run", "--data", "photos"]) == 0
     out = capsys.readouterr().out
-    assert "validation: 3 examples with 3 texts (3 with image); 1 problems" in out and "true by judge" not in out
+    assert (
+        "validation: 3 examples with 3 texts (3 with image); 1 problems" in out
+        and "true by judge" not in out
+    )
     found = printed(out)
-    assert found == expected([caption_tokenize(text) for text in written], [[caption_tokenize(text)] for text in texts])
+    assert found == expected(
+        [caption_tokenize(text) for text in written], [[caption_tokenize(text)] for text in texts]
+    )
     assert found["a reference exactly"] == ["100.0"] * 3 and found["BLEU-4"][0] == "100.0"
     ours = [[caption_tokenize(detokenize(tokenize(text)))] for text in texts]
-    assert expected([caption_tokenize(text) for text in written], ours) != found, "our tokens would give another score"
+    assert expected([caption_tokenize(text) for text in written], ours) != found, (
+        "our tokens would give another score"
+    )
 
 
 def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_goes_on(tmp_path):
-    command = [sys.executable, "-u", "-m", "mmscratch", "quickstart", "--scenes", "2000", "--precision", "float32"]
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "mmscratch",
+        "quickstart",
+        "--scenes",
+        "2000",
+        "--precision",
+        "float32",
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     first = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     numbers = tmp_path / "runs/quickstart/metrics.jsonl"
     while not (numbers.exists() and numbers.read_text()):  # it trains
@@ -328,5 +447,3 @@ def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_goes_on(tmp_path):
     assert (tmp_path / "runs/quickstart/last.pt").exists()
     second = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert second.returncode == 0 and "going on with runs/quickstart at step" in second.stdout
-
-

@@ -13,7 +13,12 @@ from mmscratch.tasks.scores import percentage
 from mmscratch.text import caption_tokenize, tokenize
 
 HYPOTHESES = ["A man's T-shirt (red).", "a dog, and a cat!", "", "two dogs play in the snow ."]
-REFERENCES = ["A man's red T-shirt.", "A dog and a cat.", "Nothing.", "Two dogs are playing in the snow."]
+REFERENCES = [
+    "A man's red T-shirt.",
+    "A dog and a cat.",
+    "Nothing.",
+    "Two dogs are playing in the snow.",
+]
 OTHERS = ["a shirt (red) of a man", "", " \t ", "two dogs play in the snow"]
 
 
@@ -32,35 +37,66 @@ def test_score_of_text_files(tmp_path, monkeypatch, capsys, option, split, files
     tokenizer = ["--tokenize", option] if option else []
     assert main(["score", *tokenizer, *["h.txt", "1.txt", "2.txt"][: 1 + files]]) == 0
     out = capsys.readouterr().out
-    references = [[split(one)] + [split(other)] * bool(files == 2 and other.strip()) for one, other in zip(REFERENCES, OTHERS)]
+    references = [
+        [split(one)] + [split(other)] * bool(files == 2 and other.strip())
+        for one, other in zip(REFERENCES, OTHERS)
+    ]
     hypotheses = list(map(split, HYPOTHESES))
     assert printed(out) == expected(hypotheses, references)
     whole = bleu(hypotheses, references)
-    assert f"{whole.sys_len / 4:.1f}, closest references {whole.ref_len / 4:.1f}; brevity penalty {whole.bp:.3f}\n" in out
+    assert (
+        f"{whole.sys_len / 4:.1f}, closest references {whole.ref_len / 4:.1f}; brevity penalty {whole.bp:.3f}\n"
+        in out
+    )
     assert out.startswith("h.txt, 4 sentences") and len(out.splitlines()) == 9
 
 
 def test_the_three_ways_to_tokenize_differ():
     scores = []
     for split in (caption_tokenize, tokenize, str.split):
-        scores.append(bleu(list(map(split, HYPOTHESES)), [[split(line)] for line in REFERENCES]).score)
+        scores.append(
+            bleu(list(map(split, HYPOTHESES)), [[split(line)] for line in REFERENCES]).score
+        )
     assert len({f"{score:.1f}" for score in scores}) == 3
 
 
 def test_score_reads_every_kind_of_text_file(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    lines = ["ein Käfer sitzt auf dem Blatt", "a dog\u2028in\u0085the \x0csnow \x1cand", "一只猫", "a cat sits"]
+    lines = [
+        "ein Käfer sitzt auf dem Blatt",
+        "a dog\u2028in\u0085the \x0csnow \x1cand",
+        "一只猫",
+        "a cat sits",
+    ]
     whole = "\n".join(lines).encode()
     crlf = whole.replace(b"\n", b"\r\n")
-    contents = [whole + b"\n", whole, crlf, crlf + b"\r\n", b"\xef\xbb\xbf" + whole, b"\xef\xbb\xbf" + crlf + b"\r\n"]
+    contents = [
+        whole + b"\n",
+        whole,
+        crlf,
+        crlf + b"\r\n",
+        b"\xef\xbb\xbf" + whole,
+        b"\xef\xbb\xbf" + crlf + b"\r\n",
+    ]
     contents.append(re.sub("[\x85\x0c\x1c]", " ", whole.decode()).encode())  # these end no line
     for name, content in zip("abcdefg", contents):
         Path(name).write_bytes(content)
     for tokenizer in ("caption", "none"):
-        for names in (("a", "b"), ("a", "c"), ("d", "a"), ("e", "b"), ("a", "e"), ("f", "a"), ("a", "g"), ("b", "f", "e", "d")):
+        for names in (
+            ("a", "b"),
+            ("a", "c"),
+            ("d", "a"),
+            ("e", "b"),
+            ("a", "e"),
+            ("f", "a"),
+            ("a", "g"),
+            ("b", "f", "e", "d"),
+        ):
             assert main(["score", *names, "--tokenize", tokenizer]) == 0
             found = printed(capsys.readouterr().out)
-            assert found["a reference exactly"] == ["100.0"] * 3 and found["BLEU-1"] == ["100.0"] * 3
+            assert (
+                found["a reference exactly"] == ["100.0"] * 3 and found["BLEU-1"] == ["100.0"] * 3
+            )
 
 
 @pytest.mark.parametrize(
@@ -69,13 +105,19 @@ def test_score_reads_every_kind_of_text_file(tmp_path, monkeypatch, capsys):
         ([b"a\nb\nc\n", b"a\nb\n"], "h.txt has 3 lines, but 1.txt 2"),
         ([b"a\nb\n", b"a\nb\n", b"a\nb\n\n"], "h.txt has 2 lines, but 2.txt 3"),
         ([b"a\n" * 1234, b"a"], "h.txt has 1,234 lines, but 1.txt 1"),
-        ([b"a dog\nein K\xe4fer\n", b"a\nb\n"], "h.txt: byte 11 is not UTF-8 text; save it as UTF-8"),
+        (
+            [b"a dog\nein K\xe4fer\n", b"a\nb\n"],
+            "h.txt: byte 11 is not UTF-8 text; save it as UTF-8",
+        ),
         ([b"a\n", "a cat".encode("utf-16")], "1.txt: byte 0 is not UTF-8"),
         ([b"", b""], "h.txt: the file is empty"),
         ([b"a\n", b"\xef\xbb\xbf"], "1.txt: the file is empty"),
         ([b"a\n"], "1.txt"),
         ([b"a\nb\nc\n", b"a\n\nc\n"], "line 2 has no reference: it is empty in 1.txt"),
-        ([b"a\nb\nc\n", b"a\nb\n \t\r\n", b"\n\n\n"], "line 3 has no reference: it is empty in 1.txt, 2.txt"),
+        (
+            [b"a\nb\nc\n", b"a\nb\n \t\r\n", b"\n\n\n"],
+            "line 3 has no reference: it is empty in 1.txt, 2.txt",
+        ),
         ([b"\n", b"\n"], "line 1 has no reference"),
     ],
 )

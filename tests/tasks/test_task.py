@@ -65,11 +65,18 @@ class Counting(Task):
     verb_help = "Count the ones in a row."
 
     def read(self, metadata, split, image_size):
-        return Counters({"train": 1, "validation": 2, "test": 3}[split], metadata["rows"] if split == "train" else 54)
+        return Counters(
+            {"train": 1, "validation": 2, "test": 3}[split],
+            metadata["rows"] if split == "train" else 54,
+        )
 
     def model(self, metadata, chosen, base):
         counters = {"name": "counters", "width": 17}
-        return base or {"encoders": {"counters": counters}, "decoder": {"name": "lstm", "hidden_size": 19}, "embed_dim": 23}
+        return base or {
+            "encoders": {"counters": counters},
+            "decoder": {"name": "lstm", "hidden_size": 19},
+            "embed_dim": 23,
+        }
 
     def settings(self, metadata):
         return {"epochs": 30, "batch_size": 32, "learning_rate": 1e-2, "precision": "float32"}
@@ -112,8 +119,15 @@ def test_it_is_trained_with_its_own_settings_and_measured(trained, capsys):
     assert main(["evaluate", "runs/here", "--split", "test", "--layout", "longer"]) == 0
     assert "54 rows of the test split" in capsys.readouterr().out
     model, vocabularies, saved = load_run("runs/here")
-    assert isinstance(model.encoders["counters"], CounterEncoder) and vocabularies.keys() == {"target"}
-    assert saved["metadata"] == {"task": "counting", "data": str(Path("here").resolve()), "layout": "made", "rows": 640}
+    assert isinstance(model.encoders["counters"], CounterEncoder) and vocabularies.keys() == {
+        "target"
+    }
+    assert saved["metadata"] == {
+        "task": "counting",
+        "data": str(Path("here").resolve()),
+        "layout": "made",
+        "rows": 640,
+    }
     assert saved["train_config"]["epochs"] == 30
 
 
@@ -123,10 +137,15 @@ def test_its_verb_uses_the_run(trained, capsys):
     assert main("count 0 --run runs/here --beams 2".split()) == 0
     assert capsys.readouterr().out == "zero\n"
     assert main("caption x.jpg --run runs/here".split()) == 2
-    assert "runs/here is a run of the task counting, and caption needs one of the task captioning" in error_of(capsys)
+    assert (
+        "runs/here is a run of the task counting, and caption needs one of the task captioning"
+        in error_of(capsys)
+    )
 
 
-def test_a_stopped_training_resumes_and_ends_as_one_that_was_not_stopped(trained, monkeypatch, capsys):
+def test_a_stopped_training_resumes_and_ends_as_one_that_was_not_stopped(
+    trained, monkeypatch, capsys
+):
     step = Trainer._train_step
 
     def pressing(trainer, batch):
@@ -146,7 +165,10 @@ def test_a_stopped_training_resumes_and_ends_as_one_that_was_not_stopped(trained
 
 
 def test_a_training_can_start_from_a_run_of_its_own_task_only(trained, capsys):
-    assert main("train --task counting --data here --from runs/here --epochs 1 --to runs/more".split()) == 0
+    assert (
+        main("train --task counting --data here --from runs/here --epochs 1 --to runs/more".split())
+        == 0
+    )
     assert main("train --data here --from runs/here".split()) == 2
     assert "--task is counting in runs/here, and cannot become captioning" in error_of(capsys)
 
@@ -165,7 +187,11 @@ def test_a_folder_that_is_called_scenes_is_a_folder(tmp_path, monkeypatch, capsy
     assert "exactly one captions file is needed" in error_of(capsys)
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "mmscratch/tasks").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    sorted((Path(__file__).parents[2] / "mmscratch/tasks").glob("*.py")),
+    ids=lambda path: path.stem,
+)
 def test_a_task_is_one_short_file(path):
     if path.stem in {task.__class__.__module__.rpartition(".")[2] for task in TASKS.values()}:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 120

@@ -56,7 +56,11 @@ def make_small(monkeypatch):
 def translators(tmp_path_factory):
     """A folder with the runs of three tiny translators: of scenes, of Multi30k with photographs, and of it without."""
     folder = tmp_path_factory.mktemp("translators")
-    raw, splits, shown = folder / "multi/data/task1/raw", folder / "multi/data/task1/image_splits", folder / "shown"
+    raw, splits, shown = (
+        folder / "multi/data/task1/raw",
+        folder / "multi/data/task1/image_splits",
+        folder / "shown",
+    )
     for path in (raw, splits, shown):
         path.mkdir(parents=True)
     for split, first, count in (("train", 0, 31), ("val", 100, 11), ("test_2016_flickr", 200, 5)):
@@ -70,7 +74,9 @@ def translators(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
         make_small(monkeypatch)
-        blind = f"{ON_MULTI30K} --to runs/blind --decoder lstm --fusion prefix".replace("--photographs shown ", "")
+        blind = f"{ON_MULTI30K} --to runs/blind --decoder lstm --fusion prefix".replace(
+            "--photographs shown ", ""
+        )
         stats = [quietly(command) for command in (ON_SCENES, ON_MULTI30K, blind)]
     assert [status for status, _ in stats] == [0, 0, 0]
     return folder, [out for _, out in stats]
@@ -87,7 +93,10 @@ def translating(translators, monkeypatch):
 
 def measures(out):
     """Every line of a translation's measures: way -> the numbers in it."""
-    return {way.strip(): re.findall(r"[\d.]+", rest) for way, rest in re.findall(r"^  (.{14}) BLEU (.*)$", out, re.M)}
+    return {
+        way.strip(): re.findall(r"[\d.]+", rest)
+        for way, rest in re.findall(r"^  (.{14}) BLEU (.*)$", out, re.M)
+    }
 
 
 def test_a_translator_of_scenes_is_trained_and_measured(translating, capsys):
@@ -103,14 +112,23 @@ def test_a_translator_of_scenes_is_trained_and_measured(translating, capsys):
     assert saved["model_config"]["label_smoothing"] == 0.1 and saved["train_config"]["epochs"] == 1
     for way, shown in (("with-pictures", data), ("without", data.without("image"))):
         written = generate(model, vocabularies, shown, max_length=64, batch_size=7)
-        lines = (run / f"translations-validation-{way}.jsonl").read_text("utf-8").removesuffix("\n").split("\n")
+        lines = (
+            (run / f"translations-validation-{way}.jsonl")
+            .read_text("utf-8")
+            .removesuffix("\n")
+            .split("\n")
+        )
         entries = [json.loads(line) for line in lines]
         assert [entry["translation"] for entry in entries] == list(map(detokenize, written))
         assert [tokenize(entry["source"]) for entry in entries] == data.columns["source"]
         assert [[entry["reference"]] for entry in entries] == data.texts
         numbers = measures(out)[way.replace("-", " ")]
-        assert numbers[:3] == [f"{x:.1f}" for x in caption_scores(written, data.references)["BLEU-4"]]
-        assert numbers[3:6] == fraction(sum([tokens] == refs for tokens, refs in zip(written, data.references)), 13)
+        assert numbers[:3] == [
+            f"{x:.1f}" for x in caption_scores(written, data.references)["BLEU-4"]
+        ]
+        assert numbers[3:6] == fraction(
+            sum([tokens] == refs for tokens, refs in zip(written, data.references)), 13
+        )
         assert 0 <= float(numbers[6]) <= 100 and len(numbers) == 9
     assert "python -m mmscratch translate" in out and "--run runs/scenes" in out
     assert main("evaluate runs/scenes".split()) == 0
@@ -120,7 +138,10 @@ def test_a_translator_of_scenes_is_trained_and_measured(translating, capsys):
 def test_evaluate_of_a_translator_says_which_colours_are_right(translating, monkeypatch, capsys):
     data = SceneTranslation("test", 13, ("en", "de"), 32, "some")
     right, asked = [list(refs[0]) for refs in data.references], []
-    wrong = [["blauer" if colour_of(token, "de") == "red" else token for token in tokens] for tokens in right]
+    wrong = [
+        ["blauer" if colour_of(token, "de") == "red" else token for token in tokens]
+        for tokens in right
+    ]
 
     def write(model, vocabularies, examples, num_beams, max_length):
         asked.append(num_beams)
@@ -129,11 +150,16 @@ def test_evaluate_of_a_translator_says_which_colours_are_right(translating, monk
     monkeypatch.setattr("mmscratch.tasks.translation.generate", write)
     assert main("evaluate runs/scenes --split test --beams 3".split()) == 0
     out = capsys.readouterr().out
-    colours = [colour_of(token, "de") for tokens in right for token in tokens if colour_of(token, "de")]
+    colours = [
+        colour_of(token, "de") for tokens in right for token in tokens if colour_of(token, "de")
+    ]
     found = measures(out)
     assert found["with pictures"] == ["100.0"] * 9 and asked == [3, 3]
     assert found["without"][3:6] == fraction(sum(a == b for a, b in zip(right, wrong)), 13)
-    assert found["without"][6:] == fraction(sum(colour != "red" for colour in colours), len(colours)) and "red" in colours
+    assert (
+        found["without"][6:] == fraction(sum(colour != "red" for colour in colours), len(colours))
+        and "red" in colours
+    )
     assert Path("runs/scenes/translations-test-without.jsonl").exists()
 
 
@@ -143,9 +169,14 @@ def test_translate_takes_sentences_and_lines_pictures_and_beams(translating, mon
     render(Scene(3), 80).save("scene.png")
     picture = to_tensor(open_image(Path("scene.png")), 32)
 
-    tokens = [generate(model, vocabularies, [{"source": tokenize(text)}], max_length=longest)[0] for text in sentences]
+    tokens = [
+        generate(model, vocabularies, [{"source": tokenize(text)}], max_length=longest)[0]
+        for text in sentences
+    ]
     assert main(["translate", *sentences]) == 0  # by the run of scenes
-    assert capsys.readouterr().out == "".join(" ".join(detokenize(sentence).split()) + "\n" for sentence in tokens)
+    assert capsys.readouterr().out == "".join(
+        " ".join(detokenize(sentence).split()) + "\n" for sentence in tokens
+    )
     asked = []
 
     def write(model, vocabularies, examples, num_beams, max_length):
@@ -156,14 +187,19 @@ def test_translate_takes_sentences_and_lines_pictures_and_beams(translating, mon
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{sentences[0]}\n\n  {sentences[1]} "))
     assert main(["translate", "--run", "runs/scenes", "--image", "scene.png"]) == 0
     assert capsys.readouterr().out == "also a big red star.\n\nalso a small [v] cat at the top\n"
-    assert len(asked) == 2 and all(torch.equal(shown, picture) and rest == [longest, 1] for shown, *rest in asked)
+    assert len(asked) == 2 and all(
+        torch.equal(shown, picture) and rest == [longest, 1] for shown, *rest in asked
+    )
     assert main(["translate", *sentences, "--beams", "3"]) == 0
     assert asked[2:] == [(None, longest, 3)] * 2
 
 
 def test_a_translator_of_multi30k_sees_the_photographs_that_there_are(translating, capsys):
     out = translating[1]
-    assert "train: 31 examples with 31 texts (31 with source, 15 with image); 1 problems" in out and "6_0a1b.png" in out
+    assert (
+        "train: 31 examples with 31 texts (31 with source, 15 with image); 1 problems" in out
+        and "6_0a1b.png" in out
+    )
     assert "validation: 11 examples with 11 texts (11 with source, 6 with image); 0 problems" in out
     assert "6_0a1b.png: not a picture" in Path("runs/multi/problems-train.txt").read_text()
     assert measures(out).keys() == {"with pictures", "without"} and "colours right" not in out
@@ -177,7 +213,9 @@ def test_a_translator_of_multi30k_sees_the_photographs_that_there_are(translatin
 def test_a_translator_without_pictures_says_so(translating, capsys):
     out = translating[2]
     assert "31 examples with 31 texts (31 with source); 0 problems" in out
-    assert measures(out).keys() == {""} and Path("runs/blind/translations-validation.jsonl").exists()
+    assert (
+        measures(out).keys() == {""} and Path("runs/blind/translations-validation.jsonl").exists()
+    )
     model, _, _ = load_run("runs/blind")
     assert list(model.encoders) == ["source"]
     assert (type(model.decoder).__name__, model.decoder.fusion) == ("LSTMDecoder", "prefix")
@@ -213,11 +251,23 @@ def test_a_translator_begins_with_another(translating, capsys):
     assert {fraction for name, (_, fraction) in table.items() if name.startswith("encoders")} == {0}
     assert 100 in {fraction for name, (_, fraction) in table.items() if name.startswith("decoder")}
     (base, words, _), (model, vocabularies, saved) = load_run("runs/scenes"), load_run("runs/more")
-    assert vocabularies["target"].state() == words["target"].state() and saved["model_config"]["joint_vocabulary"]
+    assert (
+        vocabularies["target"].state() == words["target"].state()
+        and saved["model_config"]["joint_vocabulary"]
+    )
     state = model.state_dict()
     frozen = [name for name in base.state_dict() if name.startswith("encoders") or "words" in name]
-    assert all(torch.equal(old := base.state_dict()[name], state[name][: len(old)] if old.dim() else state[name]) for name in frozen)
-    assert any(not torch.equal(weight, state[name]) for name, weight in base.state_dict().items() if name not in frozen)
+    assert all(
+        torch.equal(
+            old := base.state_dict()[name], state[name][: len(old)] if old.dim() else state[name]
+        )
+        for name in frozen
+    )
+    assert any(
+        not torch.equal(weight, state[name])
+        for name, weight in base.state_dict().items()
+        if name not in frozen
+    )
     assert main(f"{command} --image-size 48".split()) == 2
     assert "--image-size is 32 in runs/scenes, and cannot become 48" in error_of(capsys)
 
@@ -246,6 +296,8 @@ def test_bad_use_of_a_translator_gets_one_line_and_2(translating, trained, capsy
     Path("photos").mkdir(exist_ok=True)
     for name in ("scene.png", "photos/a.png", "photos/b.png"):
         render(Scene(3), 48).save(name)
-    Path("photos/captions.csv").write_text("file_name,caption,split\na.png,a star,train\nb.png,a cat,val")
+    Path("photos/captions.csv").write_text(
+        "file_name,caption,split\na.png,a star,train\nb.png,a cat,val"
+    )
     assert main(arguments.split()) == 2
     assert says in error_of(capsys)

@@ -18,8 +18,9 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Spaces alone do not part a text: a comma is a token, and so is every Chinese "
-                "character. There is a pattern for it above the function.",
+                "Spaces alone do not part a text: a comma is a token, and so is "
+                "every Chinese character. There is a pattern for it above the "
+                "function.",
                 old='_TOKEN.findall(unicodedata.normalize("NFC", text.lower()))',
                 new="text.lower().split()",
             ),
@@ -29,14 +30,14 @@ EXERCISES = (
                 new="text",
             ),
             Wrong(
-                "An ü can be one character of Unicode, or a u and two dots. Both look the "
-                "same and should be the same word.",
+                "An ü can be one character of Unicode, or a u and two dots. Both "
+                "look the same and should be the same word.",
                 old='unicodedata.normalize("NFC", text.lower())',
                 new="text.lower()",
             ),
             Wrong(
-                "NFD takes letters and their accents apart, and the pattern then cuts words "
-                "there. Which form joins them?",
+                "NFD takes letters and their accents apart, and the pattern then "
+                "cuts words there. Which form joins them?",
                 old='"NFC"',
                 new='"NFD"',
             ),
@@ -61,13 +62,14 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "A space between all tokens is not how people write: look at commas, brackets "
-                "and Chinese.",
+                "A space between all tokens is not how people write: look at "
+                "commas, brackets and Chinese.",
                 old='text += token if together else " " + token',
                 new='text += " " + token if text else token',
             ),
             Wrong(
-                "No space before the first token: there is nothing yet to part it from.",
+                "No space before the first token: there is nothing yet to part it "
+                "from.",
                 old="not text or (",
                 new="text and (",
             ),
@@ -77,14 +79,14 @@ EXERCISES = (
                 new="",
             ),
             Wrong(
-                "A Chinese character needs no space on either side: look at the token, and at "
-                "what stands before it.",
+                "A Chinese character needs no space on either side: look at the "
+                "token, and at what stands before it.",
                 old="or _WIDE.fullmatch(text[-1])",
                 new="",
             ),
             Wrong(
-                "A token is a sign only if all of it is: 3.5 holds a full stop and is still a "
-                "number that needs its space.",
+                "A token is a sign only if all of it is: 3.5 holds a full stop "
+                "and is still a number that needs its space.",
                 old="_NO_SPACE_BEFORE.fullmatch(token)",
                 new="_NO_SPACE_BEFORE.search(token)",
             ),
@@ -105,8 +107,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Words that are equally frequent must not stand in the order in which they "
-                "were met: it is that of the data.",
+                "Words that are equally frequent must not stand in the order in "
+                "which they were met: it is that of the data.",
                 old="key=lambda word: (-counts[word], word)",
                 new="key=lambda word: -counts[word]",
             ),
@@ -116,7 +118,8 @@ EXERCISES = (
                 new="(counts[word], word)",
             ),
             Wrong(
-                '"At least min_freq times": a word that is there exactly so often stays.',
+                '"At least min_freq times": a word that is there exactly so often '
+                "stays.",
                 old="count >= min_freq",
                 new="count > min_freq",
             ),
@@ -159,13 +162,14 @@ EXERCISES = (
                 new="self.index[token] for token in tokens if token in self.index",
             ),
             Wrong(
-                'The word "<eos>" in a text is as unknown as any other: it must not become '
-                "the special.",
+                'The word "<eos>" in a text is as unknown as any other: it must '
+                "not become the special.",
                 old="self.index.get(token, UNK)",
                 new="self.words.index(token) if token in self.words else UNK",
             ),
             Wrong(
-                "At <eos> the sentence is over; what stands behind it must not be read.",
+                "At <eos> the sentence is over; what stands behind it must not be "
+                "read.",
                 old="break",
                 new="continue",
             ),
@@ -175,8 +179,8 @@ EXERCISES = (
                 new="if i in (EOS, PAD):",
             ),
             Wrong(
-                "<pad> and <bos> are no words of the sentence. But <unk> stands for one, and "
-                "stays.",
+                "<pad> and <bos> are no words of the sentence. But <unk> stands "
+                "for one, and stays.",
                 old="(PAD, BOS)",
                 new="(PAD, BOS, UNK)",
             ),
@@ -200,18 +204,20 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "MEAN and STD are of numbers from 0 to 1, and the pictures go from 0 to 255.",
+                "MEAN and STD are of numbers from 0 to 1, and the pictures go "
+                "from 0 to 255.",
                 old=" * 255",
                 new="",
             ),
             Wrong(
-                "Which axis is that of the colours? Broadcasting begins from the right.",
+                "Which axis is that of the colours? Broadcasting begins from the "
+                "right.",
                 old=".view(3, 1, 1)",
                 new=".view(3)",
             ),
             Wrong(
-                "The mean has to be brought to the same scale as the picture, and so has the "
-                "deviation.",
+                "The mean has to be brought to the same scale as the picture, and "
+                "so has the deviation.",
                 old="(images - mean) / std",
                 new="(images / 255 - mean) / std",
             ),
@@ -255,8 +261,12 @@ EXERCISES = (
                 new='padding_value=PAD, padding_side="left"',
             ),
             Wrong(
-                "Of different lengths, the longest decides: nothing of a sentence may be cut off.",
-                old="pad_sequence(values,",
+                "Of different lengths, the longest decides: nothing of a sentence "
+                "may be cut off.",
+                old=(
+                    "pad_sequence(\n"
+                    "                values,"
+                ),
                 new="pad_sequence([value[: len(values[0])] for value in values],",
             ),
             Wrong(
@@ -282,7 +292,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Too much padding: sort each bucket by length before you cut it into batches.",
+                "Too much padding: sort each bucket by length before you cut it "
+                "into batches.",
                 old=(
                     "bucket = sorted(order[first : first + self.bucket_size], "
                     "key=self.lengths.__getitem__)"
@@ -290,8 +301,8 @@ EXERCISES = (
                 new="bucket = order[first : first + self.bucket_size]",
             ),
             Wrong(
-                "Sort within each bucket, not the whole epoch: with buckets of one batch, "
-                "nothing is bucketed.",
+                "Sort within each bucket, not the whole epoch: with buckets of "
+                "one batch, nothing is bucketed.",
                 old="range(0, len(order), self.bucket_size)",
                 new="range(0, len(order), len(order))",
                 more=(
@@ -299,32 +310,32 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "The batches of a bucket come from short to long: shuffle them too, or the "
-                "model reads by length.",
+                "The batches of a bucket come from short to long: shuffle them "
+                "too, or the model reads by length.",
                 old="torch.randperm(len(batches), generator=generator).tolist()",
                 new="range(len(batches))",
             ),
             Wrong(
-                "Another epoch, another order: the numbers that chance begins with must "
-                "depend on the epoch as well.",
+                "Another epoch, another order: the numbers that chance begins "
+                "with must depend on the epoch as well.",
                 old="_digest(self.seed, self.epoch)",
                 new="_digest(self.seed)",
             ),
             Wrong(
-                "Seed 0 in epoch 1 gives what seed 1 gives in epoch 0: a sum does not keep "
-                "two numbers apart.",
+                "Seed 0 in epoch 1 gives what seed 1 gives in epoch 0: a sum does "
+                "not keep two numbers apart.",
                 old="_digest(self.seed, self.epoch)",
                 new="_digest(self.seed + self.epoch)",
             ),
             Wrong(
-                "The order may not depend on torch's common generator, nor move it on: use "
-                "one of your own for all.",
+                "The order may not depend on torch's common generator, nor move "
+                "it on: use one of your own for all.",
                 old="torch.randperm(len(self.lengths), generator=generator)",
                 new="torch.randperm(len(self.lengths))",
             ),
             Wrong(
-                "start(epoch, skip) leaves out the first batches of what the epoch would have "
-                "been; nothing else changes.",
+                "start(epoch, skip) leaves out the first batches of what the "
+                "epoch would have been; nothing else changes.",
                 old="[self.skip :]",
                 new="",
             ),

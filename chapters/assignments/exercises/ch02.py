@@ -21,8 +21,8 @@ EXERCISES = (
                 new="(padding,) * 2",
             ),
             Wrong(
-                "What deep learning calls convolution does not turn the filter around: see "
-                "the formula.",
+                "What deep learning calls convolution does not turn the filter "
+                "around: see the formula.",
                 old="weight.flatten(1)",
                 new="weight.flip(2, 3).flatten(1)",
             ),
@@ -32,13 +32,14 @@ EXERCISES = (
                 new=".unfold(3, columns, 1)",
             ),
             Wrong(
-                "The numbers of a window and those of a filter must lie in the same order: "
-                "channel, row, column.",
+                "The numbers of a window and those of a filter must lie in the "
+                "same order: channel, row, column.",
                 old="windows.permute(0, 2, 3, 1, 4, 5)",
                 new="windows.permute(0, 2, 3, 4, 5, 1)",
             ),
             Wrong(
-                "Rows and columns of the window have changed places: a filter need not be square.",
+                "Rows and columns of the window have changed places: a filter "
+                "need not be square.",
                 old="windows.permute(0, 2, 3, 1, 4, 5)",
                 new="windows.permute(0, 2, 3, 1, 5, 4)",
             ),
@@ -67,12 +68,20 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The last ReLU comes after the sum: before it, the block could only add.",
-                old="return F.relu(y + (x if self.downsample is None else self.downsample(x)))",
-                new="return F.relu(y) + (x if self.downsample is None else self.downsample(x))",
+                "The last ReLU comes after the sum: before it, the block could "
+                "only add.",
+                old=(
+                    "return F.relu(y + (x if self.downsample is None else "
+                    "self.downsample(x)))"
+                ),
+                new=(
+                    "return F.relu(y) + (x if self.downsample is None else "
+                    "self.downsample(x))"
+                ),
             ),
             Wrong(
-                "Where is x? Without what goes around the convolutions it is no residual block.",
+                "Where is x? Without what goes around the convolutions it is no "
+                "residual block.",
                 old="y + (x if self.downsample is None else self.downsample(x))",
                 new="y",
             ),
@@ -81,7 +90,10 @@ EXERCISES = (
                 old="_conv(in_channels, channels, 3, stride)",
                 new="_conv(in_channels, channels, 3)",
                 more=(
-                    ("_conv(channels, channels, 3)", "_conv(channels, channels, 3, stride)"),
+                    (
+                        "_conv(channels, channels, 3)",
+                        "_conv(channels, channels, 3, stride)",
+                    ),
                 ),
             ),
             Wrong(
@@ -95,13 +107,14 @@ EXERCISES = (
                 new="if in_channels == out_channels",
             ),
             Wrong(
-                "The convolution of the shortcut has a batch norm behind it, as every other one.",
+                "The convolution of the shortcut has a batch norm behind it, as "
+                "every other one.",
                 old=", nn.BatchNorm2d(out_channels))",
                 new=")",
             ),
             Wrong(
-                "Where x fits as it is, it goes around unchanged: there are no weights on "
-                "that way.",
+                "Where x fits as it is, it goes around unchanged: there are no "
+                "weights on that way.",
                 old="if stride == 1 and in_channels == out_channels",
                 new="if False",
             ),
@@ -120,16 +133,20 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The stride sits on the 3×3, as in torchvision: a 1×1 with a stride passes "
-                "over three of four places.",
+                "The stride sits on the 3×3, as in torchvision: a 1×1 with a "
+                "stride passes over three of four places.",
                 old="_conv(in_channels, channels, 1)",
                 new="_conv(in_channels, channels, 1, stride)",
                 more=(
-                    ("_conv(channels, channels, 3, stride)", "_conv(channels, channels, 3)"),
+                    (
+                        "_conv(channels, channels, 3, stride)",
+                        "_conv(channels, channels, 3)",
+                    ),
                 ),
             ),
             Wrong(
-                "How many channels come out of the block? The shortcut must give as many.",
+                "How many channels come out of the block? The shortcut must give "
+                "as many.",
                 old="_shortcut(in_channels, 4 * channels, stride)",
                 new="_shortcut(in_channels, channels, stride)",
             ),
@@ -144,7 +161,8 @@ EXERCISES = (
                 new="y = F.relu(self.bn3(self.conv3(y)))",
             ),
             Wrong(
-                "Where is x? Without what goes around the convolutions it is no residual block.",
+                "Where is x? Without what goes around the convolutions it is no "
+                "residual block.",
                 old="y + (x if self.downsample is None else self.downsample(x))",
                 new="y",
             ),
@@ -166,20 +184,20 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The first stage keeps the size: before it, the 7×7 and the pooling have "
-                "halved twice.",
+                "The first stage keeps the size: before it, the 7×7 and the "
+                "pooling have halved twice.",
                 old="2 if i > 0 and j == 0 else 1",
                 new="2 if j == 0 else 1",
             ),
             Wrong(
-                "A stage halves the picture once, in its first block, and the blocks behind "
-                "keep the size.",
+                "A stage halves the picture once, in its first block, and the "
+                "blocks behind keep the size.",
                 old="2 if i > 0 and j == 0 else 1",
                 new="2 if i > 0 else 1",
             ),
             Wrong(
-                "What comes out of a Bottleneck is four times as wide, and the next block "
-                "takes it in.",
+                "What comes out of a Bottleneck is four times as wide, and the "
+                "next block takes it in.",
                 old="channels = (width << i) * block.expansion",
                 new="channels = width << i",
             ),
@@ -192,20 +210,23 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "From which depth on are the blocks bottlenecks? A list of stages is of basic "
-                "blocks.",
+                "From which depth on are the blocks bottlenecks? A list of stages "
+                "is of basic blocks.",
                 old="depth >= 50",
                 new="depth >= 102",
             ),
             Wrong(
-                "With num_classes=0 there is no classifier: it has no weights, and out come "
-                "the features.",
-                old="nn.Linear(channels, num_classes) if num_classes else nn.Identity()",
+                "With num_classes=0 there is no classifier: it has no weights, "
+                "and out come the features.",
+                old=(
+                    "nn.Linear(channels, num_classes) if num_classes else "
+                    "nn.Identity()"
+                ),
                 new="nn.Linear(channels, num_classes)",
             ),
             Wrong(
-                "torchvision's first convolution has no bias: a batch norm follows, which "
-                "takes away any mean.",
+                "torchvision's first convolution has no bias: a batch norm "
+                "follows, which takes away any mean.",
                 old="stride=2, padding=3, bias=False",
                 new="stride=2, padding=3",
             ),
@@ -226,8 +247,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The ReLU comes behind the batch norm: the other way round, the norm would "
-                "bring negative numbers back.",
+                "The ReLU comes behind the batch norm: the other way round, the "
+                "norm would bring negative numbers back.",
                 old="layers += [nn.BatchNorm2d(width)] if batch_norm else []",
                 new="layers += [nn.ReLU()]",
                 more=(
@@ -244,8 +265,8 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "A 3×3 takes one place from every side, unless it is padded; only the pooling "
-                "makes the picture smaller.",
+                "A 3×3 takes one place from every side, unless it is padded; only "
+                "the pooling makes the picture smaller.",
                 old="width, 3, padding=1",
                 new="width, 3",
             ),
@@ -274,8 +295,8 @@ EXERCISES = (
                 new="(64, 128, 256, 512, 1024)",
             ),
             Wrong(
-                "Two hidden layers of 4096, each with its ReLU and its dropout, and then the "
-                "classes.",
+                "Two hidden layers of 4096, each with its ReLU and its dropout, "
+                "and then the classes.",
                 old="nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(),",
                 new="",
             ),
@@ -304,8 +325,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Precision asks of what was said how much was true; recall, of what was true "
-                "how much was said.",
+                "Precision asks of what was said how much was true; recall, of "
+                "what was true how much was said.",
                 old="tp / found.clamp",
                 new="tp / there.clamp",
                 more=(
@@ -313,7 +334,8 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "A label that was never said, or is never there: 0 / 0 is 0 here, not NaN.",
+                "A label that was never said, or is never there: 0 / 0 is 0 here, "
+                "not NaN.",
                 old="found.clamp(min=1)",
                 new="found",
                 more=(
@@ -322,14 +344,14 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "A decision is right too where a label is rightly not found: the accuracy "
-                "counts those as well.",
+                "A decision is right too where a label is rightly not found: the "
+                "accuracy counts those as well.",
                 old="(predicted == true).float().mean(0)",
                 new="tp / len(true)",
             ),
             Wrong(
-                "micro adds up the counts of all labels before it divides; a mean of the "
-                "labels' scores is macro.",
+                "micro adds up the counts of all labels before it divides; a mean "
+                "of the labels' scores is macro.",
                 old='if average == "micro":',
                 new="if False:",
                 more=(
@@ -337,26 +359,27 @@ EXERCISES = (
                         "return LabelScores(accuracy, precision, recall, f1)",
                         (
                             "scores = LabelScores(accuracy, precision, recall, f1)\n"
-                            "    return LabelScores(*(score.mean() for score in scores)) if "
-                            "average else scores"
+                            "    return LabelScores(*(score.mean() for score in "
+                            "scores)) if average else scores"
                         ),
                     ),
                 ),
             ),
             Wrong(
-                "Without an average, each label has a score of its own: one number is what "
-                '"micro" gives.',
+                "Without an average, each label has a score of its own: one "
+                'number is what "micro" gives.',
                 old='if average == "micro":',
                 new="if True:",
             ),
             Wrong(
-                "Above the line of F1, what was rightly found counts twice: see the formula.",
+                "Above the line of F1, what was rightly found counts twice: see "
+                "the formula.",
                 old="2 * tp / (found",
                 new="tp / (found",
             ),
             Wrong(
-                "The scores are counted for each label over the things, and not for each "
-                "thing over its labels.",
+                "The scores are counted for each label over the things, and not "
+                "for each thing over its labels.",
                 old="tp = (predicted & true).sum(0)",
                 new="tp = (predicted & true).sum(-1)",
                 more=(
@@ -385,8 +408,8 @@ EXERCISES = (
                 new="predicted.long() * num_classes + true.long()",
             ),
             Wrong(
-                "A pair that occurs twice counts 2: with matrix[true, predicted] += 1 it is "
-                "written twice, and counts 1.",
+                "A pair that occurs twice counts 2: with matrix[true, predicted] "
+                "+= 1 it is written twice, and counts 1.",
                 old="torch.bincount(cells, minlength=num_classes**2)",
                 new="torch.bincount(cells, minlength=num_classes**2).clamp(max=1)",
             ),
@@ -396,7 +419,8 @@ EXERCISES = (
                 new="",
             ),
             Wrong(
-                "Numbers of 8 bits overflow when they are multiplied: make them long before.",
+                "Numbers of 8 bits overflow when they are multiplied: make them "
+                "long before.",
                 old="true.long() * num_classes + predicted.long()",
                 new="true * num_classes + predicted",
             ),

@@ -26,7 +26,8 @@ EXERCISES = (
                 new="f, i, g, o = gates",
             ),
             Wrong(
-                "Three gates are sigmoids; g is what is written into the cell, from -1 to 1.",
+                "Three gates are sigmoids; g is what is written into the cell, "
+                "from -1 to 1.",
                 old="g.tanh()",
                 new="g.sigmoid()",
             ),
@@ -36,9 +37,13 @@ EXERCISES = (
                 new="cell",
             ),
             Wrong(
-                "There are two biases, as in torch: one for the input and one for the hidden "
-                "state.",
-                old="F.linear(hidden, self.weight_hh, self.bias_hh)",
+                "There are two biases, as in torch: one for the input and one for "
+                "the hidden state.",
+                old=(
+                    "F.linear(\n"
+                    "            hidden, self.weight_hh, self.bias_hh\n"
+                    "        )"
+                ),
                 new="F.linear(hidden, self.weight_hh)",
             ),
             Wrong(
@@ -77,14 +82,18 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The LSTM that reads from the end writes its outputs from the end as well: "
-                "turn them around again.",
+                "The LSTM that reads from the end writes its outputs from the end "
+                "as well: turn them around again.",
                 old="            output = output.flip(0)",
                 new="            pass",
             ),
             Wrong(
-                "The last state must be that of the last word, not of the padding behind it.",
-                old="weight_hh, ended)",
+                "The last state must be that of the last word, not of the padding "
+                "behind it.",
+                old=(
+                    "weight_hh, ended\n"
+                    "        )"
+                ),
                 new="weight_hh, None)",
             ),
             Wrong(
@@ -93,8 +102,8 @@ EXERCISES = (
                 new="output = output",
             ),
             Wrong(
-                "Read from the end, the padding comes first: where a sentence has ended must "
-                "be turned around as well.",
+                "Read from the end, the padding comes first: where a sentence has "
+                "ended must be turned around as well.",
                 old="x.flip(0), None if live is None else ended.flip(0)",
                 new="x.flip(0), ended",
             ),
@@ -114,27 +123,30 @@ EXERCISES = (
                 new="self.dropout, True",
             ),
             Wrong(
-                "Each layer has a state of its own, and with two directions each layer has two.",
+                "Each layer has a state of its own, and with two directions each "
+                "layer has two.",
                 old="state[0][len(hiddens)], state[1][len(cells)]",
                 new="state[0][layer], state[1][layer]",
             ),
             Wrong(
-                "0 · NaN is NaN: what is behind the end must not be weighed with 0 but left "
-                "out, as torch.where does.",
+                "0 · NaN is NaN: what is behind the end must not be weighed with "
+                "0 but left out, as torch.where does.",
                 old=(
-                    "output, cell = LSTMFunction.apply(inputs, hidden, "
-                    "cell.to(weight_ih.dtype), weight_hh, ended)"
+                    "output, cell = LSTMFunction.apply(\n"
+                    "            inputs, hidden, cell.to(weight_ih.dtype), "
+                    "weight_hh, ended\n"
+                    "        )"
                 ),
                 new=(
-                    "output, keep = [], x.new_zeros(len(x), 1, 1) if ended is None else "
-                    "ended.to(x.dtype)\n"
+                    "output, keep = [], x.new_zeros(len(x), 1, 1) if ended is "
+                    "None else ended.to(x.dtype)\n"
                     "        for t in range(len(inputs)):\n"
-                    "            i, f, g, o = (inputs[t] + hidden @ weight_hh.t()).chunk(4, "
-                    "dim=-1)\n"
-                    "            cell = keep[t] * cell + (1 - keep[t]) * (f.sigmoid() * cell "
-                    "+ i.sigmoid() * g.tanh())\n"
-                    "            hidden = keep[t] * hidden + (1 - keep[t]) * (o.sigmoid() * "
-                    "cell.tanh())\n"
+                    "            i, f, g, o = (inputs[t] + hidden @ "
+                    "weight_hh.t()).chunk(4, dim=-1)\n"
+                    "            cell = keep[t] * cell + (1 - keep[t]) * "
+                    "(f.sigmoid() * cell + i.sigmoid() * g.tanh())\n"
+                    "            hidden = keep[t] * hidden + (1 - keep[t]) * "
+                    "(o.sigmoid() * cell.tanh())\n"
                     "            output.append(hidden)\n"
                     "        output = torch.stack(output)"
                 ),
@@ -157,13 +169,14 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "h' = o tanh(c'): on the way back to the cell, the slope of this tanh counts too.",
+                "h' = o tanh(c'): on the way back to the cell, the slope of this "
+                "tanh counts too.",
                 old="d_hidden * o * (1 - squashed * squashed)",
                 new="d_hidden * o",
             ),
             Wrong(
-                "What the forget gate multiplied is the cell before the step, not the one "
-                "behind it.",
+                "What the forget gate multiplied is the cell before the step, not "
+                "the one behind it.",
                 old="d_cell * cells[t] * f",
                 new="d_cell * cells[t + 1] * f",
             ),
@@ -173,8 +186,8 @@ EXERCISES = (
                 new="d_cell = d_cell",
             ),
             Wrong(
-                "The hidden state of a step goes two ways: to the output, and into the next "
-                "step. Both gradients add up.",
+                "The hidden state of a step goes two ways: to the output, and "
+                "into the next step. Both gradients add up.",
                 old="d_hidden = d_hidden + d_output[t]",
                 new="d_hidden = d_output[t]",
             ),
@@ -184,9 +197,13 @@ EXERCISES = (
                 new="kept = 0",
             ),
             Wrong(
-                "W_hh was multiplied with the hidden state before each step, not with the one "
-                "behind it.",
-                old="@ hiddens[:-1].flatten(0, 1)",
+                "W_hh was multiplied with the hidden state before each step, not "
+                "with the one behind it.",
+                old=(
+                    "@ hiddens[:-1].flatten(\n"
+                    "            0, 1\n"
+                    "        )"
+                ),
                 new="@ hiddens[1:].flatten(0, 1)",
             ),
             Wrong(
@@ -195,8 +212,8 @@ EXERCISES = (
                 new="pass",
             ),
             Wrong(
-                "A row that has ended keeps its cell: its forget gate is 1, and nothing is "
-                "written.",
+                "A row that has ended keeps its cell: its forget gate is 1, and "
+                "nothing is written.",
                 old="gates[..., width : 2 * width].masked_fill_(ended, torch.inf)",
                 new="pass",
             ),
@@ -215,7 +232,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Padding is among what is averaged: both the sum and the number must leave it out.",
+                "Padding is among what is averaged: both the sum and the number "
+                "must leave it out.",
                 old="(self.tokens * mask).sum(1) / mask.sum(1).clamp(min=1)",
                 new="self.tokens.mean(1)",
             ),
@@ -235,7 +253,8 @@ EXERCISES = (
                 new="",
             ),
             Wrong(
-                "The average is over the places, and of each number: (B, N, D) -> (B, D).",
+                "The average is over the places, and of each number: (B, N, D) -> "
+                "(B, D).",
                 old="(self.tokens * mask).sum(1)",
                 new="(self.tokens * mask).sum(-1)",
             ),
@@ -263,8 +282,8 @@ EXERCISES = (
                 new="self.init_proj(memory.tokens).relu().mean(1)",
             ),
             Wrong(
-                "The relu is for every place, before the mean: of a mean, opposites would "
-                "already have cancelled out.",
+                "The relu is for every place, before the mean: of a mean, "
+                "opposites would already have cancelled out.",
                 old="Memory(self.init_proj(memory.tokens).relu(), memory.mask).mean()",
                 new="Memory(self.init_proj(memory.tokens), memory.mask).mean().relu()",
             ),
@@ -274,9 +293,13 @@ EXERCISES = (
                 new="",
             ),
             Wrong(
-                "The layers and sentences are mixed up: view only cuts the last axis into "
-                "pieces, permute then moves them.",
-                old="first.view(first.size(0), 2, self.lstm.num_layers, -1).permute(1, 2, 0, 3)",
+                "The layers and sentences are mixed up: view only cuts the last "
+                "axis into pieces, permute then moves them.",
+                old=(
+                    "first.view(first.size(0), 2, self.lstm.num_layers, -1).permute(\n"
+                    "            1, 2, 0, 3\n"
+                    "        )"
+                ),
                 new="first.view(2, self.lstm.num_layers, first.size(0), -1)",
             ),
             Wrong(
@@ -285,14 +308,17 @@ EXERCISES = (
                 new="LSTMState(state.hidden, state.cell, state.memory)",
             ),
             Wrong(
-                "In training the words go in through _embed, which scales them: a step must "
-                "do the same.",
+                "In training the words go in through _embed, which scales them: a "
+                "step must do the same.",
                 old="self._embed(token.unsqueeze(1))",
                 new="self.embedding(token.unsqueeze(1))",
             ),
             Wrong(
                 "The LSTM's state is two things, and both must be given to it.",
-                old="(state.hidden, state.cell))  # (B, 1, H)",
+                old=(
+                    "(state.hidden, state.cell)\n"
+                    "        )  # (B, 1, H)"
+                ),
                 new="(state.hidden, torch.zeros_like(state.cell)))",
             ),
         ),
@@ -321,13 +347,14 @@ EXERCISES = (
                 new="pass",
             ),
             Wrong(
-                "The log-probability is the model's own: what may not be written keeps its "
-                "share of it.",
+                "The log-probability is the model's own: what may not be written "
+                "keeps its share of it.",
                 old="return log_probs\n",
                 new="return log_probs.log_softmax(-1)\n",
             ),
             Wrong(
-                "A sentence that has ended gains no more log-probability while the others go on.",
+                "A sentence that has ended gains no more log-probability while "
+                "the others go on.",
                 old=".masked_fill(ended, 0.0)",
                 new="",
             ),

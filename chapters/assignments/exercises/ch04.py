@@ -16,19 +16,21 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "With fewer queries than places, the queries are the last of the places: a "
-                "single one, over a cache, sees all. Yours are right only for T = N.",
+                "With fewer queries than places, the queries are the last of the "
+                "places: a single one, over a cache, sees all. Yours are right "
+                "only for T = N.",
                 old=".tril(N - T)",
                 new=".tril()",
             ),
             Wrong(
-                "Each query sees what stands before it, and nothing behind it. Print the mask "
-                "for T = N = 4: yours shows the future.",
+                "Each query sees what stands before it, and nothing behind it. "
+                "Print the mask for T = N = 4: yours shows the future.",
                 old=".tril(N - T)",
                 new=".triu(N - T)",
             ),
             Wrong(
-                "A query sees itself as well, so that the first of N = T has something to look at.",
+                "A query sees itself as well, so that the first of N = T has "
+                "something to look at.",
                 old=".tril(N - T)",
                 new=".tril(N - T - 1)",
             ),
@@ -38,7 +40,8 @@ EXERCISES = (
                 new="",
             ),
             Wrong(
-                "True stands for what may be seen. Torch's own layers have it the other way round.",
+                "True stands for what may be seen. Torch's own layers have it the "
+                "other way round.",
                 old="torch.ones(T, N, dtype=torch.bool, device=device).tril(N - T)",
                 new="~torch.ones(T, N, dtype=torch.bool, device=device).tril(N - T)",
             ),
@@ -64,20 +67,20 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The variance of a sum of D products grows with D. What brings it back to 1, "
-                "before the softmax?",
+                "The variance of a sum of D products grows with D. What brings it "
+                "back to 1, before the softmax?",
                 old=" / math.sqrt(query.size(-1))",
                 new="",
             ),
             Wrong(
-                "By what are the scores divided? By a root of the width of a query, not of "
-                "the number of places.",
+                "By what are the scores divided? By a root of the width of a "
+                "query, not of the number of places.",
                 old="math.sqrt(query.size(-1))",
                 new="math.sqrt(key.size(-2))",
             ),
             Wrong(
-                "Divide by the root of the width, not by the width: it is the standard "
-                "deviation that should become 1.",
+                "Divide by the root of the width, not by the width: it is the "
+                "standard deviation that should become 1.",
                 old="math.sqrt(query.size(-1))",
                 new="query.size(-1)",
             ),
@@ -87,26 +90,26 @@ EXERCISES = (
                 new="triangle",
             ),
             Wrong(
-                "The kernel's own triangle begins at the first place. With fewer queries than "
-                "places it is not ours: use `causal_mask` there.",
+                "The kernel's own triangle begins at the first place. With fewer "
+                "queries than places it is not ours: use `causal_mask` there.",
                 old=" and T == N and not need_weights",
                 new=" and not need_weights",
             ),
             Wrong(
-                "A mask of torch's kernel says what may be seen, as ours does: do not turn it "
-                "round.",
+                "A mask of torch's kernel says what may be seen, as ours does: do "
+                "not turn it round.",
                 old="mask = mask | fully_masked",
                 new="mask = ~mask | fully_masked",
             ),
             Wrong(
-                "A query that may see nothing: its output is zeros, and not the average of "
-                "everything.",
+                "A query that may see nothing: its output is zeros, and not the "
+                "average of everything.",
                 old="output.masked_fill(fully_masked, 0.0)",
                 new="output",
             ),
             Wrong(
-                "Dropout is for the weights that are used. Those that are returned say where "
-                "it looked, and have lost nothing.",
+                "Dropout is for the weights that are used. Those that are "
+                "returned say where it looked, and have lost nothing.",
                 old="weights = masked_softmax(scores, mask)",
                 new="weights = F.dropout(masked_softmax(scores, mask), dropout)",
                 more=(
@@ -135,14 +138,15 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "All numbers are there, but in the wrong place: an axis has to move, and a "
-                "reshape only cuts anew. Move it with permute or transpose.",
+                "All numbers are there, but in the wrong place: an axis has to "
+                "move, and a reshape only cuts anew. Move it with permute or "
+                "transpose.",
                 old="x.transpose(1, 2)",
                 new="x.reshape(len(x), self.num_heads, x.size(1), -1)",
             ),
             Wrong(
-                "A head is D/H neighbouring dimensions. Yours are H apart: in which order do "
-                "you name the two factors of D?",
+                "A head is D/H neighbouring dimensions. Yours are H apart: in "
+                "which order do you name the two factors of D?",
                 old="(self.num_heads, -1)",
                 new="(-1, self.num_heads)",
                 more=(
@@ -150,23 +154,28 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "The rows of the joint matrix are first all queries, then all keys, then all "
-                "values, and not head after head.",
-                old="query, keys, values = self.in_proj(x, slice(None)).chunk(3, dim=-1)",
+                "The rows of the joint matrix are first all queries, then all "
+                "keys, then all values, and not head after head.",
+                old=(
+                    "query, keys, values = self.in_proj(x, slice(None)).chunk(3, "
+                    "dim=-1)"
+                ),
                 new=(
-                    "joint = self.in_proj(x, slice(None)).unflatten(-1, (self.num_heads, 3, -1))\n"
-                    "        query, keys, values = joint.transpose(-3, -2).flatten(-2).unbind(-2)"
+                    "joint = self.in_proj(x, slice(None)).unflatten(-1, "
+                    "(self.num_heads, 3, -1))\n"
+                    "        query, keys, values = joint.transpose(-3, "
+                    "-2).flatten(-2).unbind(-2)"
                 ),
             ),
             Wrong(
-                "Self-attention is right. Which rows of the joint matrix make a query, if "
-                "keys and values are of a memory?",
+                "Self-attention is right. Which rows of the joint matrix make a "
+                "query, if keys and values are of a memory?",
                 old="slice(self.embed_dim))",
                 new="slice(self.embed_dim, 2 * self.embed_dim))",
             ),
             Wrong(
-                "First keys, then values, in the order in which their rows stand in the joint "
-                "matrix.",
+                "First keys, then values, in the order in which their rows stand "
+                "in the joint matrix.",
                 old="keys, values = self.in_proj(memory",
                 new="values, keys = self.in_proj(memory",
             ),
@@ -189,30 +198,32 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The heads of a word belong side by side again: (B, H, T, D/H) is not in that "
-                "order yet when you join its axes.",
+                "The heads of a word belong side by side again: (B, H, T, D/H) is "
+                "not in that order yet when you join its axes.",
                 old="output.transpose(1, 2).flatten(2)",
                 new="output.reshape(output.size(0), output.size(2), -1)",
             ),
             Wrong(
-                "Who mixes what the heads have found? One more matrix stands behind them.",
+                "Who mixes what the heads have found? One more matrix stands "
+                "behind them.",
                 old="self.out_proj(output)",
                 new="output",
             ),
             Wrong(
-                "Dropout only in training: after `eval()` the same input gives the same output.",
+                "Dropout only in training: after `eval()` the same input gives "
+                "the same output.",
                 old="self.dropout if self.training else 0.0",
                 new="self.dropout",
             ),
             Wrong(
-                "A mask of (B, T, N) is the same for all heads: where among its axes is the "
-                "one of the heads?",
+                "A mask of (B, T, N) is the same for all heads: where among its "
+                "axes is the one of the heads?",
                 old="mask.unsqueeze(-3)",
                 new="mask.unsqueeze(0)",
             ),
             Wrong(
-                "With a memory, x asks and the memory answers: queries of the one, keys and "
-                "values of the other.",
+                "With a memory, x asks and the memory answers: queries of the "
+                "one, keys and values of the other.",
                 old="query = self.queries(x)",
                 new="query = self.queries(memory)",
             ),
@@ -237,13 +248,14 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Attention does not know any order. What tells the model where a word stands?",
+                "Attention does not know any order. What tells the model where a "
+                "word stands?",
                 old=" + self.positions.weight[first:end]",
                 new="",
             ),
             Wrong(
-                "The first of these words stands at the position `first`: in a cache there "
-                "are others before it.",
+                "The first of these words stands at the position `first`: in a "
+                "cache there are others before it.",
                 old="self.positions.weight[first:end]",
                 new="self.positions.weight[: tokens.size(1)]",
             ),
@@ -253,7 +265,8 @@ EXERCISES = (
                 new="if end >= there",
             ),
             Wrong(
-                "The position of a word is its place in the sentence, and not which word it is.",
+                "The position of a word is its place in the sentence, and not "
+                "which word it is.",
                 old="self.positions.weight[first:end]",
                 new="self.positions(tokens % self.positions.num_embeddings)",
             ),
@@ -291,14 +304,15 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "With pre-norm, what is added comes of the normed x, but it is added to x as "
-                "it was: the way from the first block to the last stays free.",
+                "With pre-norm, what is added comes of the normed x, but it is "
+                "added to x as it was: the way from the first block to the last "
+                "stays free.",
                 old="self._after(norm, x + self._drop(y))",
                 new="self._after(norm, self._before(norm, x) + self._drop(y))",
             ),
             Wrong(
-                "Each norm has its own place: the first is for attention, the second for the "
-                "small network.",
+                "Each norm has its own place: the first is for attention, the "
+                "second for the small network.",
                 old="norm = self.norm3 or self.norm2",
                 new="norm = self.norm3 or self.norm1",
             ),
@@ -308,12 +322,15 @@ EXERCISES = (
                 new="return x",
             ),
             Wrong(
-                "The past stands before the new words, in the order of the text, also among "
-                "keys and values.",
+                "The past stands before the new words, in the order of the text, "
+                "also among keys and values.",
                 old="torch.cat([past[0], keys], dim=2)",
                 new="torch.cat([keys, past[0]], dim=2)",
                 more=(
-                    ("torch.cat([past[1], values], dim=2)", "torch.cat([values, past[1]], dim=2)"),
+                    (
+                        "torch.cat([past[1], values], dim=2)",
+                        "torch.cat([values, past[1]], dim=2)",
+                    ),
                 ),
             ),
             Wrong(
@@ -343,24 +360,26 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "A sentence is read in another way if its neighbour in the batch is longer: "
-                "who may look at padding?",
+                "A sentence is read in another way if its neighbour in the batch "
+                "is longer: who may look at padding?",
                 old="block(x, mask.unsqueeze(1))",
                 new="block(x)",
             ),
             Wrong(
-                "The mask (B, T) says which places may be looked at, not who may look: which "
-                "axis of (B, T, N) is that?",
+                "The mask (B, T) says which places may be looked at, not who may "
+                "look: which axis of (B, T, N) is that?",
                 old="mask.unsqueeze(1)",
                 new="mask.unsqueeze(2)",
             ),
             Wrong(
-                "A last norm is for pre-norm only: a post-norm block has one at its end already.",
+                "A last norm is for pre-norm only: a post-norm block has one at "
+                "its end already.",
                 old="self.norm(x) if self.pre_norm else x",
                 new="self.norm(x)",
             ),
             Wrong(
-                "Where does the norm stand without `pre_norm`? As in BERT, before the blocks.",
+                "Where does the norm stand without `pre_norm`? As in BERT, before "
+                "the blocks.",
                 old="x = self.norm(x)\n",
                 new="pass\n",
             ),
@@ -370,7 +389,8 @@ EXERCISES = (
                 new="block(x, mask.unsqueeze(1), True)",
             ),
             Wrong(
-                "Dropout only in training: after `eval()` the same sentence gives the same memory.",
+                "Dropout only in training: after `eval()` the same sentence gives "
+                "the same memory.",
                 old="self.training)",
                 new="True)",
             ),
@@ -397,13 +417,14 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The full forward is right, but stepping is not: the next state must hold the "
-                "keys and values of the new words, too.",
+                "The full forward is right, but stepping is not: the next state "
+                "must hold the keys and values of the new words, too.",
                 old="TransformerState(past, state.memory",
                 new="TransformerState(state.past, state.memory",
             ),
             Wrong(
-                "Stepping goes wrong at the second word: at which position does it stand?",
+                "Stepping goes wrong at the second word: at which position does "
+                "it stand?",
                 old="self.embedding(tokens, state.length)",
                 new="self.embedding(tokens)",
             ),
@@ -413,8 +434,8 @@ EXERCISES = (
                 new="state.mask, state.length), looked",
             ),
             Wrong(
-                "The mask speaks of the prefix and of all words so far, also those that are "
-                "in the cache only.",
+                "The mask speaks of the prefix and of all words so far, also "
+                "those that are in the cache only.",
                 old="F.pad(memory_mask, (0, length), value=True)",
                 new="F.pad(memory_mask, (0, tokens.size(1)), value=True)",
             ),
@@ -424,14 +445,14 @@ EXERCISES = (
                 new="mask = None",
             ),
             Wrong(
-                "The places of the prefix see one another, all of them: the picture has no "
-                "order in time.",
+                "The places of the prefix see one another, all of them: the "
+                "picture has no order in time.",
                 old="block(x, memory.mask.unsqueeze(1))",
                 new="block(x, memory.mask.unsqueeze(1), True)",
             ),
             Wrong(
-                "The keys and values of the last block are of what it norms first, as a block "
-                "does.",
+                "The keys and values of the last block are of what it norms "
+                "first, as a block does.",
                 old="keys_values(last.norm1(x))",
                 new="keys_values(x)",
             ),
@@ -457,15 +478,18 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "A beam that takes another's place takes the words along that this one has "
-                "written: they are in its cache.",
+                "A beam that takes another's place takes the words along that "
+                "this one has written: they are in its cache.",
                 old="past = _pick(state.past, index)",
                 new="past = state.past",
             ),
             Wrong(
-                "The beams of a picture share its memory, which is then not copied for each: "
-                "`memory_index` says which are needed.",
-                old='index if self.fusion == "prefix" else memory_index(index, rows, len(mask))',
+                "The beams of a picture share its memory, which is then not "
+                "copied for each: `memory_index` says which are needed.",
+                old=(
+                    'index if self.fusion == "prefix" else memory_index(index, '
+                    "rows, len(mask))"
+                ),
                 new="index",
             ),
             Wrong(
@@ -474,8 +498,8 @@ EXERCISES = (
                 new="mask = mask",
             ),
             Wrong(
-                "The mask is right, but what is it of? Keys and values of the memory have to "
-                "follow the pictures, too.",
+                "The mask is right, but what is it of? Keys and values of the "
+                "memory have to follow the pictures, too.",
                 old="memory = _pick(memory, owner)",
                 new="memory = memory",
             ),
@@ -485,8 +509,8 @@ EXERCISES = (
                 new="memory, mask, 0)",
             ),
             Wrong(
-                "How many sentences were there before? That is not the number of those that "
-                "are wanted.",
+                "How many sentences were there before? That is not the number of "
+                "those that are wanted.",
                 old="rows = len(mask) if past[0] is None else len(state.past[0][0])",
                 new="rows = len(index)",
             ),
@@ -511,38 +535,39 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "To attention, a set of patches has no order. What tells the blocks where "
-                "each patch was?",
+                "To attention, a set of patches has no order. What tells the "
+                "blocks where each patch was?",
                 old="x + self.positions",
                 new="x",
             ),
             Wrong(
-                "The class token has a position, too: the first of the 1 + N. The patches "
-                "have the others.",
+                "The class token has a position, too: the first of the 1 + N. The "
+                "patches have the others.",
                 old="x + self.positions",
                 new="x + F.pad(self.positions[:, 1:], (0, 0, 1, 0))",
             ),
             Wrong(
-                "Where does the class token stand? `forward` reads it at the first position, "
-                "and published positions expect it there.",
+                "Where does the class token stand? `forward` reads it at the "
+                "first position, and published positions expect it there.",
                 old="[class_token, patches]",
                 new="[patches, class_token]",
             ),
             Wrong(
-                "Patches are read as a page is: along the first row, then the second. Yours "
-                "go column by column.",
+                "Patches are read as a page is: along the first row, then the "
+                "second. Yours go column by column.",
                 old="patches.flatten(2).transpose(1, 2)",
                 new="patches.transpose(2, 3).flatten(2).transpose(1, 2)",
             ),
             Wrong(
-                "The shape is right, but the numbers of a patch are not those of one patch: "
-                "`conv_proj` puts D before the rows, so an axis has to move. A reshape moves "
-                "nothing.",
+                "The shape is right, but the numbers of a patch are not those of "
+                "one patch: `conv_proj` puts D before the rows, so an axis has to "
+                "move. A reshape moves nothing.",
                 old="patches.flatten(2).transpose(1, 2)",
                 new="patches.reshape(len(x), -1, self.out_channels)",
             ),
             Wrong(
-                "The class token is no patch. At which end of the sequence is it left out?",
+                "The class token is no patch. At which end of the sequence is it "
+                "left out?",
                 old="self._encode(x)[:, 1:]",
                 new="self._encode(x)[:, :-1]",
             ),
@@ -552,25 +577,26 @@ EXERCISES = (
                 new="patches.unflatten(1, (rows, rows))",
             ),
             Wrong(
-                "The blocks are pre-norm: nothing has normed their sum yet. What stands after "
-                "the last block?",
+                "The blocks are pre-norm: nothing has normed their sum yet. What "
+                "stands after the last block?",
                 old="return self.norm(x)",
                 new="return x",
             ),
             Wrong(
-                "Dropout only in training: after `eval()` the same picture gives the same "
-                "features.",
+                "Dropout only in training: after `eval()` the same picture gives "
+                "the same features.",
                 old="self.training)",
                 new="True)",
             ),
             Wrong(
-                "What is dropped is the sum of patches and positions, not the patches alone.",
+                "What is dropped is the sum of patches and positions, not the "
+                "patches alone.",
                 old="F.dropout(x + self.positions, self.dropout, self.training)",
                 new="F.dropout(x, self.dropout, self.training) + self.positions",
             ),
             Wrong(
-                "A picture of another size would meet the wrong positions: refuse it, with "
-                "`_check_size`.",
+                "A picture of another size would meet the wrong positions: refuse "
+                "it, with `_check_size`.",
                 old="_check_size(x, self.image_size)",
                 new="pass",
             ),

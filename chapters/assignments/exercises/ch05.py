@@ -17,26 +17,26 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Every hidden place must be out of the softmax before it is computed: what is "
-                "erased afterwards has had its fraction.",
+                "Every hidden place must be out of the softmax before it is "
+                "computed: what is erased afterwards has had its fraction.",
                 old="scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)",
                 new="scores = scores",
             ),
             Wrong(
-                "A score of 0 is a score like others, and often a high one. What must stand "
-                "there for a weight of 0?",
+                "A score of 0 is a score like others, and often a high one. What "
+                "must stand there for a weight of 0?",
                 old="torch.finfo(scores.dtype).min)",
                 new="0.0)",
             ),
             Wrong(
-                "Which axis sums to one? The weights of a query run over the places, the last "
-                "axis.",
+                "Which axis sums to one? The weights of a query run over the "
+                "places, the last axis.",
                 old="return scores.softmax(-1).masked_fill",
                 new="return scores.softmax(-2).masked_fill",
             ),
             Wrong(
-                "-1e9 is not in float16's range, and where nothing may be seen it is no "
-                "answer either: ask the format for its lowest number.",
+                "-1e9 is not in float16's range, and where nothing may be seen it "
+                "is no answer either: ask the format for its lowest number.",
                 old="torch.finfo(scores.dtype).min",
                 new="-1e9",
             ),
@@ -69,16 +69,20 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The score is a network with a bend in it. Without tanh the query would add "
-                "the same to all scores, and the softmax would not notice it.",
+                "The score is a network with a bend in it. Without tanh the query "
+                "would add the same to all scores, and the softmax would not "
+                "notice it.",
                 old="hidden.tanh()",
                 new="hidden",
             ),
             Wrong(
-                "tanh of the sum, not the sum of two tanhs: only in the bend do query and "
-                "memory meet.",
+                "tanh of the sum, not the sum of two tanhs: only in the bend do "
+                "query and memory meet.",
                 old="self.query(query).unsqueeze(2) + self.key(memory).unsqueeze(1)",
-                new="self.query(query).tanh().unsqueeze(2) + self.key(memory).tanh().unsqueeze(1)",
+                new=(
+                    "self.query(query).tanh().unsqueeze(2) + "
+                    "self.key(memory).tanh().unsqueeze(1)"
+                ),
                 more=(
                     ("hidden.tanh()", "hidden"),
                 ),
@@ -94,12 +98,12 @@ EXERCISES = (
                 new="",
             ),
             Wrong(
-                "The gate is for the context. The weights still say where it looked, and sum "
-                "to one.",
+                "The gate is for the context. The weights still say where it "
+                "looked, and sum to one.",
                 old="context = context * self.gate(query).sigmoid()",
                 new=(
-                    "context, weights = context * self.gate(query).sigmoid(), weights * "
-                    "self.gate(query).sigmoid()"
+                    "context, weights = context * self.gate(query).sigmoid(), "
+                    "weights * self.gate(query).sigmoid()"
                 ),
             ),
             Wrong(
@@ -124,7 +128,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "What the model looked at behind the end of a caption counts for nothing.",
+                "What the model looked at behind the end of a caption counts for "
+                "nothing.",
                 old="(weights * words.unsqueeze(-1))",
                 new="weights",
             ),
@@ -139,19 +144,20 @@ EXERCISES = (
                 new=".mean()",
             ),
             Wrong(
-                "The mean over the batch, so that the penalty does not depend on its size.",
+                "The mean over the batch, so that the penalty does not depend on "
+                "its size.",
                 old=".sum(1).mean()",
                 new=".sum()",
             ),
             Wrong(
-                "The sum over the words stands within the square: a place may be looked at in "
-                "parts.",
+                "The sum over the words stands within the square: a place may be "
+                "looked at in parts.",
                 old="(1 - looked).square() * places",
                 new="((1 - weights).square() * words.unsqueeze(-1)).sum(1) * places",
             ),
             Wrong(
-                "Over a caption, each place: which axis of (B, T, N) is summed, so that (B, "
-                "N) is left?",
+                "Over a caption, each place: which axis of (B, T, N) is summed, "
+                "so that (B, N) is left?",
                 old="words.unsqueeze(-1)).sum(1)",
                 new="words.unsqueeze(-1)).sum(2)",
             ),
@@ -183,12 +189,17 @@ EXERCISES = (
                 new="self.combine(outputs)",
             ),
             Wrong(
-                "Each place has one vector, but some of them are padding: who tells the attention?",
-                old="tokens, tokens, mask, need_weights)",
+                "Each place has one vector, but some of them are padding: who "
+                "tells the attention?",
+                old=(
+                    "tokens, tokens, mask, need_weights\n"
+                    "        )"
+                ),
                 new="tokens, tokens, None, need_weights)",
             ),
             Wrong(
-                "Words have a bias of their own: some are frequent whatever is to be seen.",
+                "Words have a bias of their own: some are frequent whatever is to "
+                "be seen.",
                 old="self.embedding.weight, self.bias)",
                 new="self.embedding.weight)",
             ),
@@ -198,8 +209,8 @@ EXERCISES = (
                 new="self.dropout, True)",
             ),
             Wrong(
-                "Weights are (B, 1, 1, T, N), as of one layer and one head: the new axes "
-                "stand before those of words and places.",
+                "Weights are (B, 1, 1, T, N), as of one layer and one head: the "
+                "new axes stand before those of words and places.",
                 old="weights[:, None, None]",
                 new="weights[..., None, None]",
             ),
@@ -221,19 +232,20 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The block looks at the memory through its own attention, `multihead_attn`, "
-                "and not once more through `self_attn`.",
+                "The block looks at the memory through its own attention, "
+                "`multihead_attn`, and not once more through `self_attn`.",
                 old="query = self.multihead_attn.queries(y)",
                 new="query = self.self_attn.queries(y)",
             ),
             Wrong(
-                "Words know no padding, but a memory does: its mask must reach the attention.",
+                "Words know no padding, but a memory does: its mask must reach "
+                "the attention.",
                 old="query, *memory, memory_mask, need_weights=need_weights",
                 new="query, *memory, need_weights=need_weights",
             ),
             Wrong(
-                "Three branches, three norms: the second is for the memory, the third for the "
-                "small network.",
+                "Three branches, three norms: the second is for the memory, the "
+                "third for the small network.",
                 old="norm = self.norm3 or self.norm2",
                 new="norm = self.norm2",
             ),
@@ -253,8 +265,8 @@ EXERCISES = (
                 new="query, *memory, memory_mask, True, need_weights",
             ),
             Wrong(
-                "There may be more sentences than memories: the beams of a picture. Let them "
-                "ask as words of one sentence do.",
+                "There may be more sentences than memories: the beams of a "
+                "picture. Let them ask as words of one sentence do.",
                 old="y = y.reshape(len(memory[0]), -1, y.size(-1))",
                 new="y = y",
             ),
@@ -275,22 +287,32 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Each block has its own keys and values of the memory: it has its own matrices.",
-                old="[block.multihead_attn.keys_values(memory.tokens) for block in self.blocks]",
-                new="[self.blocks[0].multihead_attn.keys_values(memory.tokens)] * len(self.blocks)",
+                "Each block has its own keys and values of the memory: it has its "
+                "own matrices.",
+                old=(
+                    "[block.multihead_attn.keys_values(memory.tokens) for block "
+                    "in self.blocks]"
+                ),
+                new=(
+                    "[self.blocks[0].multihead_attn.keys_values(memory.tokens)] * "
+                    "len(self.blocks)"
+                ),
             ),
             Wrong(
-                "It is the cross-attention that will look at these keys: whose matrices make them?",
+                "It is the cross-attention that will look at these keys: whose "
+                "matrices make them?",
                 old="block.multihead_attn.keys_values(memory.tokens)",
                 new="block.self_attn.keys_values(memory.tokens)",
             ),
             Wrong(
-                "The memory comes normed from its encoder: the norms of a block are for the words.",
+                "The memory comes normed from its encoder: the norms of a block "
+                "are for the words.",
                 old="keys_values(memory.tokens) for",
                 new="keys_values(block.norm2(memory.tokens)) for",
             ),
             Wrong(
-                "No word has been written yet: the length is 0, whatever there is to look at.",
+                "No word has been written yet: the length is 0, whatever there is "
+                "to look at.",
                 old="memory.mask, 0)",
                 new="memory.mask, memory.tokens.size(1))",
             ),
@@ -330,20 +352,20 @@ EXERCISES = (
                 new="(edges.clamp(low, high).diff() * positions / size).ceil()",
             ),
             Wrong(
-                "What comes first is a sum of weights, which are shares already; only the "
-                "area is a mean.",
+                "What comes first is a sum of weights, which are shares already; "
+                "only the area is a mean.",
                 old="(weights * inside).sum().item()",
                 new="(weights * inside).mean().item()",
             ),
             Wrong(
-                "The share of the picture: of all its pixels, and not how many places the box "
-                "touches.",
+                "The share of the picture: of all its pixels, and not how many "
+                "places the box touches.",
                 old="inside.mean().item()",
                 new="(inside > 0).float().mean().item()",
             ),
             Wrong(
-                "Box and picture are in pixels, weights in places: how many pixels does a "
-                "place have?",
+                "Box and picture are in pixels, weights in places: how many "
+                "pixels does a place have?",
                 old="torch.linspace(0, size, positions + 1",
                 new="torch.linspace(0, positions, positions + 1",
             ),

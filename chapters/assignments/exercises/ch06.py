@@ -16,17 +16,18 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Where is the warm-up? The first steps go with the full rate, when Adam knows "
-                "nothing yet.",
+                "Where is the warm-up? The first steps go with the full rate, "
+                "when Adam knows nothing yet.",
                 old=(
-                    "min((step + 1) / (warmup_fraction * steps), 0.5 + 0.5 * math.cos(math.pi "
-                    "* step / steps))"
+                    "min((step + 1) / (warmup_fraction * steps), 0.5 + 0.5 * "
+                    "math.cos(math.pi * step / steps))"
                 ),
                 new="0.5 + 0.5 * math.cos(math.pi * step / steps)",
             ),
             Wrong(
-                "`warmup_fraction` is not a number of steps but a fraction of all steps.",
-                old="warmup * (step + 1) / steps",
+                "`warmup_fraction` is not a number of steps but a fraction of all "
+                "steps.",
+                old="(step + 1) / (warmup_fraction * steps)",
                 new="(step + 1) / warmup_fraction",
             ),
             Wrong(
@@ -61,37 +62,41 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Padding counts for nothing: a longer neighbour in the batch must not change "
-                "the loss.",
-                old="ignore_index=PAD, ",
+                "Padding counts for nothing: a longer neighbour in the batch must "
+                "not change the loss.",
+                old="ignore_index=PAD,",
                 new="",
             ),
             Wrong(
-                "Return the sum over the words, not their mean: the caller divides once all "
-                "parts of a batch are added up.",
-                old='reduction="sum", ',
+                "Return the sum over the words, not their mean: the caller "
+                "divides once all parts of a batch are added up.",
+                old='reduction="sum",',
                 new="",
             ),
             Wrong(
-                "Half precision is enough for the layers, but not for a sum over thousands of "
-                "words: convert the logits to float32 first.",
+                "Half precision is enough for the layers, but not for a sum over "
+                "thousands of words: convert the logits to float32 first.",
                 old="teacher_forcing_ratio=teacher_forcing_ratio).float()",
                 new="teacher_forcing_ratio=teacher_forcing_ratio)",
             ),
             Wrong(
-                "With label smoothing, part of the loss is the mean over the whole vocabulary.",
-                old=", label_smoothing=smoothing",
+                "With label smoothing, part of the loss is the mean over the "
+                "whole vocabulary.",
+                old=(
+                    ",\n"
+                    "            label_smoothing=smoothing"
+                ),
                 new="",
             ),
             Wrong(
-                "Validation measures the true words only: smooth the labels in training, not "
-                "in eval mode.",
+                "Validation measures the true words only: smooth the labels in "
+                "training, not in eval mode.",
                 old="self.label_smoothing if self.training else 0.0",
                 new="self.label_smoothing",
             ),
             Wrong(
-                "In training, `teacher_forcing_ratio` decides how many of the true words the "
-                "decoder reads: pass it on.",
+                "In training, `teacher_forcing_ratio` decides how many of the "
+                "true words the decoder reads: pass it on.",
                 old="self(batch, teacher_forcing_ratio=teacher_forcing_ratio)",
                 new="self(batch, teacher_forcing_ratio=1.0)",
             ),
@@ -142,8 +147,8 @@ EXERCISES = (
                 new="self.good_steps > 2000",
             ),
             Wrong(
-                "The loss was multiplied by the scale, and every gradient with it: undo that "
-                "before use.",
+                "The loss was multiplied by the scale, and every gradient with "
+                "it: undo that before use.",
                 old="parameter.grad /= self.scale",
                 new="pass",
             ),
@@ -170,31 +175,32 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The mean of the micro-batches' means is not the mean over all words: they "
-                "have different numbers of words.",
+                "The mean of the micro-batches' means is not the mean over all "
+                "words: they have different numbers of words.",
                 old="self.processes / unit).backward()",
                 new="self.processes / part_count / micro_batches).backward()",
             ),
             Wrong(
-                "Divide by a number of words, not by the number of micro-batches: the loss is "
-                "a sum over words.",
+                "Divide by a number of words, not by the number of micro-batches: "
+                "the loss is a sum over words.",
                 old="self.processes / unit).backward()",
                 new="self.processes / micro_batches).backward()",
             ),
             Wrong(
-                "Divide the loss of each micro-batch by the same number: `unit` is the count "
-                "of the first one.",
+                "Divide the loss of each micro-batch by the same number: `unit` "
+                "is the count of the first one.",
                 old="if unit is None:",
                 new="if True:",
             ),
             Wrong(
-                "Each example belongs in exactly one micro-batch: together they are the batch.",
+                "Each example belongs in exactly one micro-batch: together they "
+                "are the batch.",
                 old="value[i::micro_batches]",
                 new="value[: len(value) // micro_batches]",
             ),
             Wrong(
-                "In float16 small gradients become 0: multiply the loss by the scale before "
-                "you go backward.",
+                "In float16 small gradients become 0: multiply the loss by the "
+                "scale before you go backward.",
                 old="part * self.scaler.scale * self.processes",
                 new="part * self.processes",
             ),
@@ -209,8 +215,8 @@ EXERCISES = (
                 new="count = part_count",
             ),
             Wrong(
-                "The loss is only reported: without detach() it holds on to the graph of "
-                "every micro-batch.",
+                "The loss is only reported: without detach() it holds on to the "
+                "graph of every micro-batch.",
                 old="loss += part.detach()",
                 new="loss = loss + part",
             ),
@@ -235,18 +241,22 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Clear the gradients after each step, or the next ones are added to them.",
+                "Clear the gradients after each step, or the next ones are added "
+                "to them.",
                 old="self.optimizer.zero_grad()",
                 new="pass",
             ),
             Wrong(
                 "Clip the gradient: a single batch can throw the weights far away.",
-                old="nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)",
+                old=(
+                    "nn.utils.clip_grad_norm_(self.model.parameters(), "
+                    "self.config.clip_norm)"
+                ),
                 new="nn.utils.clip_grad_norm_(self.model.parameters(), math.inf)",
             ),
             Wrong(
-                "First divide the gradients by the scale, then clip: otherwise you clip "
-                "65,536 times their norm.",
+                "First divide the gradients by the scale, then clip: otherwise "
+                "you clip 65,536 times their norm.",
                 old="        self.scaler.unscale(self.model.parameters())\n",
                 new="",
                 more=(
@@ -260,8 +270,8 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "With micro-batches, the gradient was divided by the words of the first one "
-                "only. How many are there in all?",
+                "With micro-batches, the gradient was divided by the words of the "
+                "first one only. How many are there in all?",
                 old="self._rescale(unit / count)",
                 new="pass",
             ),
@@ -271,23 +281,26 @@ EXERCISES = (
                 new="is_finite = True",
             ),
             Wrong(
-                "A skipped step has changed something already: batch norm has seen the batch.",
+                "A skipped step has changed something already: batch norm has "
+                "seen the batch.",
                 old="                buffer.copy_(before)\n",
                 new="                pass\n",
             ),
             Wrong(
-                "The schedule counts the steps that were made, not those that were skipped.",
+                "The schedule counts the steps that were made, not those that "
+                "were skipped.",
                 old="self.step - self.skipped, self.steps",
                 new="self.step, self.steps",
             ),
             Wrong(
-                "After each step, the scaler must learn whether the gradient was finite.",
+                "After each step, the scaler must learn whether the gradient was "
+                "finite.",
                 old="self.scaler.update(is_finite)",
                 new="pass",
             ),
             Wrong(
-                "The schedule has to reach the optimizer: each of its groups holds a learning "
-                "rate.",
+                "The schedule has to reach the optimizer: each of its groups "
+                "holds a learning rate.",
                 old='group["lr"] =',
                 new='group["rate"] =',
             ),
@@ -311,8 +324,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Whoever writes into the file itself has lost the old one before the new one "
-                "is whole: write beside it, then rename.",
+                "Whoever writes into the file itself has lost the old one before "
+                "the new one is whole: write beside it, then rename.",
                 old='path.with_name(path.name + ".writing")',
                 new="path",
                 more=(
@@ -320,13 +333,17 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "A rename may reach the disk before what was written: what would be there "
-                "after a power cut?",
-                old="            os.fsync(file.fileno())  # on the disk, before the name is\n",
+                "A rename may reach the disk before what was written: what would "
+                "be there after a power cut?",
+                old=(
+                    "            os.fsync(file.fileno())  # on the disk, before "
+                    "the name is\n"
+                ),
                 new="",
             ),
             Wrong(
-                "First on the disk, then the name: yours has the new name before it is safe.",
+                "First on the disk, then the name: yours has the new name before "
+                "it is safe.",
                 old="os.fsync(file.fileno())",
                 new="os.replace(beside, path), os.fsync(file.fileno())",
                 more=(
@@ -340,8 +357,8 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "Ctrl-C is no failed write, and a mistake in the program is none either: let "
-                "them through as they are.",
+                "Ctrl-C is no failed write, and a mistake in the program is none "
+                "either: let them through as they are.",
                 old="except (OSError, RuntimeError) as error",
                 new="except BaseException as error",
             ),
@@ -356,8 +373,8 @@ EXERCISES = (
                 new="pass",
             ),
             Wrong(
-                "Torch makes a RuntimeError of a write that failed: to whoever calls, that is "
-                "an OSError as well.",
+                "Torch makes a RuntimeError of a write that failed: to whoever "
+                "calls, that is an OSError as well.",
                 old="except (OSError, RuntimeError) as error",
                 new="except OSError as error",
             ),
@@ -384,40 +401,44 @@ EXERCISES = (
                 new="batches[i]",
             ),
             Wrong(
-                "A process for which nothing is left must still have a batch, or the others "
-                "wait for it forever: an example without target words.",
+                "A process for which nothing is left must still have a batch, or "
+                "the others wait for it forever: an example without target words.",
                 old="or [(batches[i][0], None)]",
                 new="",
             ),
             Wrong(
-                "A process for which nothing is left gets an example that counts for nothing: "
-                "its epoch is None.",
+                "A process for which nothing is left gets an example that counts "
+                "for nothing: its epoch is None.",
                 old="[(batches[i][0], None)]",
                 new="[(batches[i][0], self.epoch)]",
             ),
             Wrong(
-                "Processes wait for one another, so their shares should take equally long: "
-                "deal the sorted sentences out in turn, not in blocks.",
+                "Processes wait for one another, so their shares should take "
+                "equally long: deal the sorted sentences out in turn, not in blocks.",
                 old="batches[i][self.rank :: self.world_size]",
                 new=(
-                    "batches[i][self.rank * len(batches[i]) // self.world_size : (self.rank + "
-                    "1) * len(batches[i]) // self.world_size]"
+                    "batches[i][self.rank * len(batches[i]) // self.world_size : "
+                    "(self.rank + 1) * len(batches[i]) // self.world_size]"
                 ),
             ),
             Wrong(
-                "All processes must draw the same order, or their shares overlap: the seed "
-                "must not know the rank.",
+                "All processes must draw the same order, or their shares overlap: "
+                "the seed must not know the rank.",
                 old="_digest(self.seed, self.epoch)",
                 new="_digest(self.seed + self.rank, self.epoch)",
             ),
             Wrong(
-                "Who goes on in the midst of an epoch leaves out batches, and not examples.",
+                "Who goes on in the midst of an epoch leaves out batches, and not "
+                "examples.",
                 old="shuffled[self.skip :]",
                 new="shuffled",
                 more=(
                     (
                         "(len(self.lengths), generator=generator).tolist()",
-                        "(len(self.lengths), generator=generator).tolist()[self.skip :]",
+                        (
+                            "(len(self.lengths), "
+                            "generator=generator).tolist()[self.skip :]"
+                        ),
                     ),
                 ),
             ),
@@ -443,17 +464,17 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "A NaN spreads: everything behind the first one has it as well. Which of what "
-                "you found came first?",
+                "A NaN spreads: everything behind the first one has it as well. "
+                "Which of what you found came first?",
                 old='return next(iter(found), "the loss")',
                 new='return found[-1] if found else "the loss"',
             ),
             Wrong(
-                "Gradients are computed from the loss back to the input: the first that is "
-                "wrong is the nearest to the loss.",
+                "Gradients are computed from the loss back to the input: the "
+                "first that is wrong is the nearest to the loss.",
                 old=(
-                    "    gradients.reverse()  # as they are computed: from the loss back to "
-                    "the input\n"
+                    "    gradients.reverse()  # as they are computed: from the "
+                    "loss back to the input\n"
                 ),
                 new="",
             ),
@@ -463,23 +484,33 @@ EXERCISES = (
                 new="not output.isnan().any()",
             ),
             Wrong(
-                "An output may be a tuple, and in it there may be tuples: look into them.",
+                "An output may be a tuple, and in it there may be tuples: look "
+                "into them.",
                 old="return all(map(finite, output))",
                 new="return finite(output[0]) if output else True",
             ),
             Wrong(
-                "The hooks stay on the model when it is done, or when it fails: each must go.",
+                "The hooks stay on the model when it is done, or when it fails: "
+                "each must go.",
                 old="            handle.remove()\n",
                 new="            pass\n",
             ),
             Wrong(
                 "What is frozen has no gradient at all.",
-                old=" if weight.grad is not None]",
+                old=(
+                    "if weight.grad is not None\n"
+                    "    ]"
+                ),
                 new="]",
             ),
             Wrong(
-                "A weight that is not finite spoils what follows: name it before the outputs.",
-                old="in model.named_parameters() if not weight.isfinite().all()]",
+                "A weight that is not finite spoils what follows: name it before "
+                "the outputs.",
+                old=(
+                    "in model.named_parameters()\n"
+                    "        if not weight.isfinite().all()\n"
+                    "    ]"
+                ),
                 new="in ()]",
             ),
         ),

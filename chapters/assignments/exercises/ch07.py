@@ -6,7 +6,13 @@ EXERCISES = (
     Exercise(
         chapter=7,
         module="finetuning",
-        parts=("freeze", "unfreeze", "_matches_pattern", "_set_frozen_modes", "_stay_in_eval"),
+        parts=(
+            "freeze",
+            "unfreeze",
+            "_matches_pattern",
+            "_set_frozen_modes",
+            "_stay_in_eval",
+        ),
         title="what is frozen is really still",
         points=15,
         minutes=75,
@@ -26,25 +32,27 @@ EXERCISES = (
                 new='pattern + "*"',
             ),
             Wrong(
-                "A pattern that fits nothing is a slip of the pen: raise ValueError, and name it.",
+                "A pattern that fits nothing is a slip of the pen: raise "
+                "ValueError, and name it.",
                 old="if not fitting:",
                 new="if False:",
             ),
             Wrong(
-                "Without a gradient a weight stands still, but batch norm still counts and "
-                "dropout still drops. In which mode must a frozen part be, and what keeps it "
-                "there when `model.train()` is called?",
+                "Without a gradient a weight stands still, but batch norm still "
+                "counts and dropout still drops. In which mode must a frozen part "
+                "be, and what keeps it there when `model.train()` is called?",
                 old="module.train = partial(_stay_in_eval, module)",
                 new="pass",
             ),
             Wrong(
-                "A part is still only if all of its parameters are frozen: one that is frozen "
-                "by half goes on training.",
+                "A part is still only if all of its parameters are frozen: one "
+                "that is frozen by half goes on training.",
                 old="any(p.requires_grad for p in parameters)",
                 new="all(p.requires_grad for p in parameters)",
             ),
             Wrong(
-                "A module without any parameter is not frozen: `any` of nothing is False.",
+                "A module without any parameter is not frozen: `any` of nothing "
+                "is False.",
                 old="if parameters and not any",
                 new="if not any",
             ),
@@ -54,13 +62,14 @@ EXERCISES = (
                 new="pass",
             ),
             Wrong(
-                "A lambda cannot be pickled, and a frozen model goes to other processes too.",
+                "A lambda cannot be pickled, and a frozen model goes to other "
+                "processes too.",
                 old="partial(_stay_in_eval, module)",
                 new="lambda mode=True: module",
             ),
             Wrong(
-                "Freezing changes the mode of what is frozen only: the rest stays in the mode "
-                "in which the model was.",
+                "Freezing changes the mode of what is frozen only: the rest stays "
+                "in the mode in which the model was.",
                 old="model.train(model.training)",
                 new="model.train()",
             ),
@@ -79,8 +88,9 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The order in which a model names its parameters is not the order in which it "
-                "computes: what stands before the blocks and what behind them must be sorted.",
+                "The order in which a model names its parameters is not the order "
+                "in which it computes: what stands before the blocks and what "
+                "behind them must be sorted.",
                 old="for depth in sorted(found)",
                 new="for depth in found",
             ),
@@ -91,18 +101,21 @@ EXERCISES = (
             ),
             Wrong(
                 "A CNN or ViT comes before all else of its encoder.",
-                old='0 if ".backbone." in name else 1 if name.startswith("encoders.") else 2',
+                old=(
+                    '0 if ".backbone." in name else 1 if '
+                    'name.startswith("encoders.") else 2'
+                ),
                 new='1 if name.startswith("encoders.") else 2',
             ),
             Wrong(
-                "Of the backbone and the decoder, the last norm or the output stands behind "
-                "the blocks, not before them.",
+                "Of the backbone and the decoder, the last norm or the output "
+                "stands behind the blocks, not before them.",
                 old="2 if behind else 0",
                 new="0",
             ),
             Wrong(
-                "The decoder's embedding is its output too: with all that has no number "
-                "there, it is the last layer.",
+                "The decoder's embedding is its output too: with all that has no "
+                "number there, it is the last layer.",
                 old="behind = part == 2 or ",
                 new="behind = ",
             ),
@@ -121,8 +134,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The layer next to the output learns fastest, at factor 1. From which end do "
-                "you count?",
+                "The layer next to the output learns fastest, at factor 1. From "
+                "which end do you count?",
                 old="enumerate(reversed(layers(model)))",
                 new="enumerate(layers(model))",
             ),
@@ -132,17 +145,20 @@ EXERCISES = (
                 new="weight_decay",
             ),
             Wrong(
-                "A class token (1, 1, D) has three axes and is a single vector all the same.",
+                "A class token (1, 1, D) has three axes and is a single vector "
+                "all the same.",
                 old="parameter.squeeze().dim()",
                 new="parameter.dim()",
             ),
             Wrong(
-                "Here a parameter is in two groups, and an optimizer would move it twice.",
+                "Here a parameter is in two groups, and an optimizer would move "
+                "it twice.",
                 old=") == decays:",
                 new=") >= decays:",
             ),
             Wrong(
-                "Each layer is slower than the next by the same factor: a power, not a product.",
+                "Each layer is slower than the next by the same factor: a power, "
+                "not a product.",
                 old="layer_decay ** depth[name]",
                 new="layer_decay * depth[name]",
             ),
@@ -166,7 +182,8 @@ EXERCISES = (
                 new="for names in chosen if names",
             ),
             Wrong(
-                "The share is of the layers in which something is frozen; the others do not count.",
+                "The share is of the layers in which something is frozen; the "
+                "others do not count.",
                 old="[names for names in reversed(chosen) if names]",
                 new="[names for names in reversed(chosen)]",
             ),
@@ -176,13 +193,14 @@ EXERCISES = (
                 new="round(fraction * len(chosen))",
             ),
             Wrong(
-                "The answer is whether this call has changed anything; what was free before "
-                "is no change.",
+                "The answer is whether this call has changed anything; what was "
+                "free before is no change.",
                 old="return change",
                 new="return bool(free)",
             ),
             Wrong(
-                "A layer that is freed must also wake from its eval mode: `unfreeze` does both.",
+                "A layer that is freed must also wake from its eval mode: "
+                "`unfreeze` does both.",
                 old="unfreeze(model, *free)",
                 new="[model.get_parameter(name).requires_grad_(True) for name in free]",
             ),
@@ -214,8 +232,8 @@ EXERCISES = (
                 new="return self.b @",
             ),
             Wrong(
-                "`rows` chooses rows of the product, so of B: an attention that needs the "
-                "queries alone asks for these.",
+                "`rows` chooses rows of the product, so of B: an attention that "
+                "needs the queries alone asks for these.",
                 old="self.b[rows]",
                 new="self.b",
             ),
@@ -223,7 +241,8 @@ EXERCISES = (
                 "Dropout is for what goes into A, not for what is added.",
                 old=(
                     "x = F.dropout(x, self.dropout, self.training)\n"
-                    "        return self.scale * F.linear(F.linear(x, self.a), self.b[rows])"
+                    "        return self.scale * F.linear(F.linear(x, self.a), "
+                    "self.b[rows])"
                 ),
                 new=(
                     "return F.dropout(self.scale * F.linear(F.linear(x, self.a), "
@@ -236,7 +255,8 @@ EXERCISES = (
                 new="self.dropout, True",
             ),
             Wrong(
-                "`scale` is what the paper calls α / r: the division by the rank is done.",
+                "`scale` is what the paper calls α / r: the division by the rank "
+                "is done.",
                 old="self.scale * F.linear(",
                 new="self.scale / len(self.a) * F.linear(",
             ),
@@ -264,39 +284,42 @@ EXERCISES = (
                 new='self.lora["weight"](x)',
             ),
             Wrong(
-                "The change, like W, is multiplied with the layer's input x, not with its output.",
+                "The change, like W, is multiplied with the layer's input x, not "
+                "with its output.",
                 old='super().forward(x) + self.lora["weight"](x)',
                 new='self.lora["weight"](super().forward(x)) + super().forward(x)',
             ),
             Wrong(
-                "Attention may ask for some rows only, as for the queries: the change must be "
-                "of the same rows.",
+                "Attention may ask for some rows only, as for the queries: the "
+                "change must be of the same rows.",
                 old='self.lora["in_proj_weight"](x, rows)',
                 new='self.lora["in_proj_weight"](x)',
             ),
             Wrong(
-                "In training, dropout acts on the x that goes into A. If B A is added to W "
-                "first, there is nowhere to drop it.",
+                "In training, dropout acts on the x that goes into A. If B A is "
+                "added to W first, there is nowhere to drop it.",
                 old='super().in_proj(x, rows) + self.lora["in_proj_weight"](x, rows)',
                 new=(
                     "F.linear(x, (self.in_proj_weight + "
-                    'self.lora["in_proj_weight"].matrix())[rows], self.in_proj_bias[rows])'
+                    'self.lora["in_proj_weight"].matrix())[rows], '
+                    "self.in_proj_bias[rows])"
                 ),
             ),
             Wrong(
-                "An LSTM asks for its matrix at each call, and W itself must not change: a "
-                "sum in place adds the change again and again.",
+                "An LSTM asks for its matrix at each call, and W itself must not "
+                "change: a sum in place adds the change again and again.",
                 old="super().weight(name) + self.lora[name].matrix()",
                 new="super().weight(name).data.add_(self.lora[name].matrix().detach())",
             ),
             Wrong(
-                "Each of the LSTM's matrices has a LoRA of its own, known by the matrix's name.",
+                "Each of the LSTM's matrices has a LoRA of its own, known by the "
+                "matrix's name.",
                 old="self.lora[name].matrix()",
                 new="next(iter(self.lora.values())).matrix()",
             ),
             Wrong(
-                "The LSTM calls `weight` for every matrix that it uses: what this returns "
-                "must include the change.",
+                "The LSTM calls `weight` for every matrix that it uses: what this "
+                "returns must include the change.",
                 old="super().weight(name) + self.lora[name].matrix()",
                 new="super().weight(name)",
             ),
@@ -316,19 +339,20 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "`weight = weight + …` gives the name to a new tensor, and the layer's weight "
-                "stays as it was.",
+                "`weight = weight + …` gives the name to a new tensor, and the "
+                "layer's weight stays as it was.",
                 old="weight += lora.matrix()",
                 new="weight = weight + lora.matrix()",
             ),
             Wrong(
-                "The weight holds the change now. If the LoRA stays, its change counts twice.",
+                "The weight holds the change now. If the LoRA stays, its change "
+                "counts twice.",
                 old="    remove_lora(model)",
                 new="    pass",
             ),
             Wrong(
-                "Merging is no step for autograd: without `torch.no_grad` the weight becomes "
-                "part of A's and B's graph.",
+                "Merging is no step for autograd: without `torch.no_grad` the "
+                "weight becomes part of A's and B's graph.",
                 old="@torch.no_grad()\n",
                 new="",
             ),
@@ -338,7 +362,8 @@ EXERCISES = (
                 new="weight += lora.scale * lora.matrix()",
             ),
             Wrong(
-                "A layer may have several matrices, as an LSTM does: merge the change of each.",
+                "A layer may have several matrices, as an LSTM does: merge the "
+                "change of each.",
                 old="in layer.lora.items():",
                 new="in list(layer.lora.items())[:1]:",
             ),
@@ -348,18 +373,19 @@ EXERCISES = (
                 new="pass",
             ),
             Wrong(
-                "Without its LoRA the layer must be of its plain class: the other one looks "
-                "for `layer.lora`.",
+                "Without its LoRA the layer must be of its plain class: the other "
+                "one looks for `layer.lora`.",
                 old="layer.__class__ = _PLAIN_CLASS[type(layer)]",
                 new="pass",
             ),
             Wrong(
-                "W was never changed, so there is nothing to subtract: take the LoRA away, "
-                "and W is what it was.",
+                "W was never changed, so there is nothing to subtract: take the "
+                "LoRA away, and W is what it was.",
                 old="        del layer.lora\n",
                 new=(
                     "        for name, lora in layer.lora.items():\n"
-                    "            layer.get_parameter(name).data -= lora.matrix().detach()\n"
+                    "            layer.get_parameter(name).data -= "
+                    "lora.matrix().detach()\n"
                     "        del layer.lora\n"
                 ),
             ),
@@ -378,21 +404,21 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "`strict=False` forgives names, but not shapes: leave out what is of another "
-                "shape.",
+                "`strict=False` forgives names, but not shapes: leave out what is "
+                "of another shape.",
                 old="for name in common if state[name].shape == ours[name].shape}",
                 new="for name in common}",
             ),
             Wrong(
-                '"Missing" is what the model has and the state dict has not, and "unexpected" '
-                "the other way round.",
+                '"Missing" is what the model has and the state dict has not, and '
+                '"unexpected" the other way round.',
                 old=(
-                    "[name for name in ours if name not in state], [name for name in state if "
-                    "name not in ours]"
+                    "[name for name in ours if name not in state],\n"
+                    "        [name for name in state if name not in ours]"
                 ),
                 new=(
-                    "[name for name in state if name not in ours], [name for name in ours if "
-                    "name not in state]"
+                    "[name for name in state if name not in ours], [name for name "
+                    "in ours if name not in state]"
                 ),
             ),
             Wrong(
@@ -401,8 +427,8 @@ EXERCISES = (
                 new="for name in ours if name not in fitting]",
             ),
             Wrong(
-                "Say which shape is theirs and which is ours: first the state dict's, then "
-                "the model's.",
+                "Say which shape is theirs and which is ours: first the state "
+                "dict's, then the model's.",
                 old="tuple(state[name].shape)}, here {tuple(ours[name].shape)}",
                 new="tuple(ours[name].shape)}, here {tuple(state[name].shape)}",
             ),
@@ -421,8 +447,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "A word has another number in each vocabulary: which number belongs to which "
-                "tensor?",
+                "A word has another number in each vocabulary: which number "
+                "belongs to which tensor?",
                 old="(i, index[word])",
                 new="(index[word], index[word])",
             ),

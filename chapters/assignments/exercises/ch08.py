@@ -19,7 +19,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "A low temperature makes the probable more probable. Is it a factor or a divisor?",
+                "A low temperature makes the probable more probable. Is it a "
+                "factor or a divisor?",
                 old=") / temperature  #",
                 new=") * temperature  #",
             ),
@@ -33,14 +34,17 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "The word that crosses the line belongs to the nucleus: what counts is the "
-                "probability of the words before it.",
+                "The word that crosses the line belongs to the nucleus: what "
+                "counts is the probability of the words before it.",
                 old="probabilities.cumsum(-1) - probabilities",
                 new="probabilities.cumsum(-1)",
             ),
             Wrong(
                 "What was drawn is a place in the sorted list, and not yet a word.",
-                old="words.gather(1, probabilities.multinomial(1, generator=generator))",
+                old=(
+                    "words.gather(1, probabilities.multinomial(1, "
+                    "generator=generator))"
+                ),
                 new="probabilities.multinomial(1, generator=generator)",
             ),
             Wrong(
@@ -49,10 +53,13 @@ EXERCISES = (
                 new="logits[:, top_k + 1 :]",
             ),
             Wrong(
-                "top_p is the share of what temperature and top_k have left, not of the "
-                "model's own probabilities.",
+                "top_p is the share of what temperature and top_k have left, not "
+                "of the model's own probabilities.",
                 old="before = probabilities.cumsum(-1) - probabilities",
-                new="own = log_probs.softmax(-1).gather(1, words); before = own.cumsum(-1) - own",
+                new=(
+                    "own = log_probs.softmax(-1).gather(1, words); before = "
+                    "own.cumsum(-1) - own"
+                ),
             ),
             Wrong(
                 "Draw with the generator that was given: else nobody can repeat it.",
@@ -60,8 +67,8 @@ EXERCISES = (
                 new="(1)",
             ),
             Wrong(
-                "A temperature of 0 or below, or of infinity, makes no sense: raise "
-                "ValueError, and say so.",
+                "A temperature of 0 or below, or of infinity, makes no sense: "
+                "raise ValueError, and say so.",
                 old="if not 0 < temperature < math.inf:",
                 new="if temperature < 0:",
             ),
@@ -81,7 +88,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The first axis of the state is the layers: the sentences are the second.",
+                "The first axis of the state is the layers: the sentences are the "
+                "second.",
                 old="state.hidden.index_select(1, index)",
                 new="state.hidden.index_select(0, index)",
             ),
@@ -91,20 +99,30 @@ EXERCISES = (
                 new="state.cell",
             ),
             Wrong(
-                "Who changes places takes along what it looks at: `memory_index` says which "
-                "memories.",
-                old="else Memory(*(part.index_select(0, owner) for part in state.memory))",
+                "Who changes places takes along what it looks at: `memory_index` "
+                "says which memories.",
+                old=(
+                    "else Memory(*(part.index_select(0, owner) for part in "
+                    "state.memory))"
+                ),
                 new="else state.memory",
             ),
             Wrong(
-                "Beams of one picture share its memory: where `memory_index` says None, "
-                "nothing of it is to be copied.",
-                old="state.memory if owner is None else",
-                new="Memory(*(part.clone() for part in state.memory)) if owner is None else",
+                "Beams of one picture share its memory: where `memory_index` says "
+                "None, nothing of it is to be copied.",
+                old=(
+                    "state.memory\n"
+                    "            if owner is None\n"
+                    "            else"
+                ),
+                new=(
+                    "Memory(*(part.clone() for part in state.memory)) if owner is "
+                    "None else"
+                ),
             ),
             Wrong(
-                "`memory_index` must know how many sentences there are now: that is an axis "
-                "of the hidden state.",
+                "`memory_index` must know how many sentences there are now: that "
+                "is an axis of the hidden state.",
                 old="state.hidden.size(1)",
                 new="len(index)",
             ),
@@ -131,14 +149,14 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "When beams change places, their states must too: each goes on from the state "
-                "of its own beginning.",
+                "When beams change places, their states must too: each goes on "
+                "from the state of its own beginning.",
                 old="candidates.beam.gather(1, place)",
                 new="torch.arange(place.size(1)).clamp(max=K - 1).expand_as(place)",
             ),
             Wrong(
-                "When beams change places, their words must too: whose beginning does each "
-                "candidate continue?",
+                "When beams change places, their words must too: whose beginning "
+                "does each candidate continue?",
                 old="_pick(beams.words, beam)",
                 new=(
                     "_pick(beams.words, torch.arange(beam.size(1)).clamp(max=K - "
@@ -146,26 +164,27 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "Look at twice as many candidates as there are beams: else each <eos> takes "
-                "one beam away.",
+                "Look at twice as many candidates as there are beams: else each "
+                "<eos> takes one beam away.",
                 old="min(2 * num_beams, K * V)",
                 new="min(num_beams, K * V)",
             ),
             Wrong(
-                "An <eos> is a sentence found only if it is among the first num_beams candidates.",
+                "An <eos> is a sentence found only if it is among the first "
+                "num_beams candidates.",
                 old="ended & among_first &",
                 new="ended &",
             ),
             Wrong(
-                "That enough sentences were found is not the end: a beginning may still "
-                "become better than these.",
+                "That enough sentences were found is not the end: a beginning may "
+                "still become better than these.",
                 old="going = bound > beams.best_scores[:, -1]",
                 new="going = beams.best_scores[:, -1] == -torch.inf",
             ),
             Wrong(
-                "The bound: a beginning can keep its log-probability and become longer. At "
-                "which length would its score be highest, for a penalty above 0, and for one "
-                "of 0 or below?",
+                "The bound: a beginning can keep its log-probability and become "
+                "longer. At which length would its score be highest, for a "
+                "penalty above 0, and for one of 0 or below?",
                 old="best_length = max_length if length_penalty > 0 else length + 1",
                 new="best_length = length",
             ),
@@ -206,19 +225,20 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "n words that were written are enough for the next word to repeat: what of a "
-                "word twice in a row, with n = 1?",
+                "n words that were written are enough for the next word to "
+                "repeat: what of a word twice in a row, with n = 1?",
                 old="if 0 < n <= words.size(-1):",
                 new="if 0 < n < words.size(-1):",
             ),
             Wrong(
-                "A word is forbidden if all of the n - 1 words before it are those of an "
-                "earlier place.",
+                "A word is forbidden if all of the n - 1 words before it are "
+                "those of an earlier place.",
                 old="== last).all(-1)",
                 new="== last).any(-1)",
             ),
             Wrong(
-                "A sentence that is too short must not end, whether words may be repeated or not.",
+                "A sentence that is too short must not end, whether words may be "
+                "repeated or not.",
                 old="if not too_short and n == 0:",
                 new="if n == 0:",
             ),
@@ -228,7 +248,8 @@ EXERCISES = (
                 new="nothing_left = torch.zeros_like(eos, dtype=torch.bool)",
             ),
             Wrong(
-                "Where only <eos> is left it keeps the probability that the model gave it.",
+                "Where only <eos> is left it keeps the probability that the model "
+                "gave it.",
                 old="torch.where(nothing_left, eos, ",
                 new="torch.where(nothing_left, 0.0, ",
             ),

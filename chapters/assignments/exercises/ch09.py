@@ -26,7 +26,8 @@ EXERCISES = (
                 new="sorted(h) in map(sorted, refs)",
             ),
             Wrong(
-                'A set forgets the order, and how often a word is there: ["a"] is not ["a", "a"].',
+                'A set forgets the order, and how often a word is there: ["a"] is '
+                'not ["a", "a"].',
                 old="list(h) in map(list, refs)",
                 new="set(h) in map(set, refs)",
             ),
@@ -57,24 +58,28 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Five words hold three n-grams of three. Count at both ends: the last n-gram "
-                "ends with the last word.",
+                "Five words hold three n-grams of three. Count at both ends: the "
+                "last n-gram ends with the last word.",
                 old="zip(*[tokens[i:] for i in range(n)])",
                 new="zip(*[tokens[i:-1] for i in range(n)])",
             ),
             Wrong(
-                "At the end too few words are left: what is shorter than n is no n-gram.",
+                "At the end too few words are left: what is shorter than n is no "
+                "n-gram.",
                 old="zip(*[tokens[i:] for i in range(n)])",
                 new="(tuple(tokens[i : i + n]) for i in range(len(tokens)))",
             ),
             Wrong(
                 "n-grams overlap: one begins at each word.",
                 old="zip(*[tokens[i:] for i in range(n)])",
-                new="(tuple(tokens[i : i + n]) for i in range(0, len(tokens) - n + 1, n))",
+                new=(
+                    "(tuple(tokens[i : i + n]) for i in range(0, len(tokens) - n "
+                    "+ 1, n))"
+                ),
             ),
             Wrong(
-                "They are counted and kept in sets, which takes something that cannot change: "
-                "a tuple, not a list.",
+                "They are counted and kept in sets, which takes something that "
+                "cannot change: a tuple, not a list.",
                 old="zip(*[tokens[i:] for i in range(n)])",
                 new="map(list, zip(*[tokens[i:] for i in range(n)]))",
             ),
@@ -100,14 +105,14 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                'Is it clipped? "the the the" has one word right, not three, if a reference '
-                'has "the" only once.',
+                'Is it clipped? "the the the" has one word right, not three, if a '
+                'reference has "the" only once.',
                 old="min(count, most[ngram])",
                 new="count if most[ngram] else 0",
             ),
             Wrong(
-                "It is clipped by the one reference that has most of it, not by all of them "
-                "together.",
+                "It is clipped by the one reference that has most of it, not by "
+                "all of them together.",
                 old="if ngram in most and count > most[ngram]:",
                 new="if ngram in most:",
                 more=(
@@ -115,19 +120,20 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "What is rightly written twice counts twice, if a reference has it twice. "
-                "Does a set stand where a count should?",
+                "What is rightly written twice counts twice, if a reference has "
+                "it twice. Does a set stand where a count should?",
                 old="min(count, most[ngram])",
                 new="min(1, most[ngram])",
             ),
             Wrong(
-                "Two references may be equally close in length. Then the shorter one counts.",
+                "Two references may be equally close in length. Then the shorter "
+                "one counts.",
                 old="min((abs(len(ref) - length), len(ref)) for ref in refs)[1]",
                 new="-min((abs(len(ref) - length), -len(ref)) for ref in refs)[1]",
             ),
             Wrong(
-                "The reference length that counts is the closest to the hypothesis', not the "
-                "smallest.",
+                "The reference length that counts is the closest to the "
+                "hypothesis', not the smallest.",
                 old="min((abs(len(ref) - length), len(ref)) for ref in refs)[1]",
                 new="min(len(ref) for ref in refs)",
             ),
@@ -142,8 +148,8 @@ EXERCISES = (
                 new="[length - n + 1 for",
             ),
             Wrong(
-                "How many n-grams has a sentence of five words, for n = 1? The totals are off "
-                "by one.",
+                "How many n-grams has a sentence of five words, for n = 1? The "
+                "totals are off by one.",
                 old="[max(length - n + 1, 0) for",
                 new="[max(length - n, 0) for",
             ),
@@ -167,8 +173,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Who writes little, and only what is sure, scores too high. What does the "
-                "formula say of a short hypothesis?",
+                "Who writes little, and only what is sure, scores too high. What "
+                "does the formula say of a short hypothesis?",
                 old="math.exp(1 - ref_len / sys_len)",
                 new="1.0",
                 more=(
@@ -176,8 +182,8 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "Brevity punishes who is shorter. It rewards nobody for being longer: bp is "
-                "at most 1.",
+                "Brevity punishes who is shorter. It rewards nobody for being "
+                "longer: bp is at most 1.",
                 old="bp = 1.0",
                 new="bp = math.exp(1 - ref_len / max(sys_len, 1))",
             ),
@@ -187,17 +193,20 @@ EXERCISES = (
                 new="math.exp(1 - sys_len / ref_len)",
             ),
             Wrong(
-                "The mean of the precisions is the geometric one: a mean of their logarithms.",
+                "The mean of the precisions is the geometric one: a mean of their "
+                "logarithms.",
                 old="math.exp(log_mean)",
                 new="sum(known) / len(known)",
             ),
             Wrong(
-                "The logarithms are added up, but a mean divides by how many there are.",
+                "The logarithms are added up, but a mean divides by how many "
+                "there are.",
                 old="for precision in known) / len(known)",
                 new="for precision in known)",
             ),
             Wrong(
-                '"exp" takes 1/2 for the first count that is 0, 1/4 for the next, and so on.',
+                '"exp" takes 1/2 for the first count that is 0, 1/4 for the next, '
+                "and so on.",
                 old="halved /= 2",
                 new="halved = 0.5",
             ),
@@ -210,24 +219,25 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "A corpus is not the mean of its sentences: counts and lengths are added up "
-                "over all of them, and divided once.",
+                "A corpus is not the mean of its sentences: counts and lengths "
+                "are added up over all of them, and divided once.",
                 old="statistics = bleu_statistics(hypotheses, references).sum(0)",
                 new="statistics = bleu_statistics(hypotheses, references)",
                 more=(
                     (
                         "return _bleu(statistics.tolist(), smooth_method)\n",
                         (
-                            "each = [_bleu(row, smooth_method) for row in statistics.tolist()]\n"
-                            "    return each[0]._replace(score=sum(one.score for one in each) / "
-                            "len(each))\n"
+                            "each = [_bleu(row, smooth_method) for row in "
+                            "statistics.tolist()]\n"
+                            "    return each[0]._replace(score=sum(one.score for one "
+                            "in each) / len(each))\n"
                         ),
                     ),
                 ),
             ),
             Wrong(
-                "A sentence of two words has no trigrams to get wrong. In sentence_bleu, what "
-                "cannot be counted is left out.",
+                "A sentence of two words has no trigrams to get wrong. In "
+                "sentence_bleu, what cannot be counted is left out.",
                 old=", effective_order=True",
                 new="",
             ),
@@ -247,37 +257,38 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The shared words must stand in the same order, but not side by side: a gap "
-                "does not begin anew from 0.",
+                "The shared words must stand in the same order, but not side by "
+                "side: a gap does not begin anew from 0.",
                 old="max(row[j], above[j + 1])",
                 new="0",
             ),
             Wrong(
-                "A word that fits adds 1 to the cell diagonally above. From the one directly "
-                "above, a word of b could be used twice.",
+                "A word that fits adds 1 to the cell diagonally above. From the "
+                "one directly above, a word of b could be used twice.",
                 old="above[j] + 1 if",
                 new="above[j + 1] + 1 if",
             ),
             Wrong(
-                "A word that fits adds 1 to the cell diagonally above. From the one on the "
-                "left, a word of a could be used twice.",
+                "A word that fits adds 1 to the cell diagonally above. From the "
+                "one on the left, a word of a could be used twice.",
                 old="above[j] + 1 if",
                 new="row[j] + 1 if",
             ),
             Wrong(
-                "Where the words differ, either may be left out: look above as well as to the "
-                "left.",
+                "Where the words differ, either may be left out: look above as "
+                "well as to the left.",
                 old="max(row[j], above[j + 1])",
                 new="row[j]",
             ),
             Wrong(
-                "Where the words differ, either may be left out: look to the left as well as "
-                "above.",
+                "Where the words differ, either may be left out: look to the left "
+                "as well as above.",
                 old="max(row[j], above[j + 1])",
                 new="above[j + 1]",
             ),
             Wrong(
-                "How many words both have is not enough: they must come in the same order.",
+                "How many words both have is not enough: they must come in the "
+                "same order.",
                 old="return row[-1]",
                 new="return sum((Counter(a) & Counter(b)).values())",
             ),
@@ -298,8 +309,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Recall weighs more than precision. Which of the two does β² stand beside, "
-                "below the line?",
+                "Recall weighs more than precision. Which of the two does β² "
+                "stand beside, below the line?",
                 old="(r + 1.2**2 * p)",
                 new="(p + 1.2**2 * r)",
             ),
@@ -314,7 +325,8 @@ EXERCISES = (
                 new="(1 + 1.2) * p * r / (r + 1.2 * p)",
             ),
             Wrong(
-                "The best precision and the best recall may come from different references.",
+                "The best precision and the best recall may come from different "
+                "references.",
                 old="p = max(p, lcs / max(len(hypothesis), 1))",
                 new="r = r if p >= lcs / max(len(hypothesis), 1) else 0.0",
                 more=(
@@ -333,12 +345,14 @@ EXERCISES = (
                 new="p += lcs / max(len(hypothesis), 1) / len(refs)",
             ),
             Wrong(
-                "If nothing is shared, p and r are both 0, and the formula divides by 0.",
+                "If nothing is shared, p and r are both 0, and the formula "
+                "divides by 0.",
                 old="if p:",
                 new="if True:",
             ),
             Wrong(
-                "Two sentences without words are equal. What does the docstring say of them?",
+                "Two sentences without words are equal. What does the docstring "
+                "say of them?",
                 old="if hypothesis or ref:",
                 new="if True:",
             ),
@@ -372,11 +386,15 @@ EXERCISES = (
                 old="ngrams = set()",
                 new="ngrams = []",
                 more=(
-                    ("ngrams.update(_ngrams(ref, n))", "ngrams.extend(set(_ngrams(ref, n)))"),
+                    (
+                        "ngrams.update(_ngrams(ref, n))",
+                        "ngrams.extend(set(_ngrams(ref, n)))",
+                    ),
                 ),
             ),
             Wrong(
-                "An n-gram may stand in any of a picture's references, not only in the first.",
+                "An n-gram may stand in any of a picture's references, not only "
+                "in the first.",
                 old="for ref in refs:",
                 new="for ref in refs[:1]:",
             ),
@@ -407,18 +425,21 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The D: what is written more often than the reference has it must not count "
-                "more. Where is min in your sum?",
+                "The D: what is written more often than the reference has it must "
+                "not count more. Where is min in your sum?",
                 old="min(g_h[ngram], g_r[ngram])",
                 new="g_h[ngram]",
             ),
             Wrong(
-                "What stands in no reference at all is the rarest of all, not worthless: the "
-                "formula has max(1, frequency).",
+                "What stands in no reference at all is the rarest of all, not "
+                "worthless: the formula has max(1, frequency).",
                 old="{ngram: rarity.get(ngram, rarest)",
                 new="{ngram: rarity.get(ngram, 0.0)",
                 more=(
-                    ("count * rarity.get(ngram, rarest)", "count * rarity.get(ngram, 0.0)"),
+                    (
+                        "count * rarity.get(ngram, rarest)",
+                        "count * rarity.get(ngram, 0.0)",
+                    ),
                 ),
             ),
             Wrong(
@@ -432,7 +453,8 @@ EXERCISES = (
                 new="(len(g_h) * len(g_r)) ** 0.5",
             ),
             Wrong(
-                "A difference in length should cost something: the factor exp(…) is missing.",
+                "A difference in length should cost something: the factor exp(…) "
+                "is missing.",
                 old="total += gaussian * similarity",
                 new="total += similarity",
             ),
@@ -455,8 +477,8 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "Frequencies that are given come first; those of the references stand in only "
-                "if there are none.",
+                "Frequencies that are given come first; those of the references "
+                "stand in only if there are none.",
                 old="frequencies or document_frequencies(references)",
                 new="document_frequencies(references)",
             ),
@@ -477,8 +499,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Drawn with repetition: some examples come twice and others never. If each "
-                "comes once, all sums are the same.",
+                "Drawn with repetition: some examples come twice and others "
+                "never. If each comes once, all sums are the same.",
                 old="draw.integers(N, size=N)",
                 new="draw.permutation(N)",
             ),
@@ -488,8 +510,8 @@ EXERCISES = (
                 new="scores[50].tolist(), scores[-51]",
             ),
             Wrong(
-                "The lowest and the highest of all depend on chance alone: 2.5 % are cut off "
-                "at each end.",
+                "The lowest and the highest of all depend on chance alone: 2.5 % "
+                "are cut off at each end.",
                 old="scores[25].tolist(), scores[-26]",
                 new="scores[0].tolist(), scores[-1]",
             ),
@@ -499,8 +521,8 @@ EXERCISES = (
                 new="].mean(0)",
             ),
             Wrong(
-                "As many as there are examples are drawn each time: with fewer, the interval "
-                "is too wide.",
+                "As many as there are examples are drawn each time: with fewer, "
+                "the interval is too wide.",
                 old="draw.integers(N, size=N)",
                 new="draw.integers(N, size=(N + 1) // 2)",
             ),
@@ -510,7 +532,8 @@ EXERCISES = (
                 new="np.array(scores)",
             ),
             Wrong(
-                "If `score` makes several, each is put in order by itself, over the 1,000 draws.",
+                "If `score` makes several, each is put in order by itself, over "
+                "the 1,000 draws.",
                 old=", axis=0)",
                 new=", axis=-1)",
             ),
@@ -534,8 +557,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "What counts as punctuation is in a list. It has single signs only, so some "
-                "signs stay as words.",
+                "What counts as punctuation is in a list. It has single signs "
+                "only, so some signs stay as words.",
                 old="if token not in _PUNCTUATION:",
                 new="if any(map(str.isalnum, token)):",
             ),
@@ -545,8 +568,8 @@ EXERCISES = (
                 new="if token:",
             ),
             Wrong(
-                'Small letters only after the split: the pattern tells "Miss." from "miss." '
-                "by them.",
+                'Small letters only after the split: the pattern tells "Miss." '
+                'from "miss." by them.',
                 old="_PTB_TOKEN.findall(text)",
                 new="_PTB_TOKEN.findall(text.lower())",
             ),
@@ -556,20 +579,23 @@ EXERCISES = (
                 new="token = str(token)",
             ),
             Wrong(
-                "Before the text is split, some of it is read as something else: &amp; is "
-                "only another way to write &.",
+                "Before the text is split, some of it is read as something else: "
+                "&amp; is only another way to write &.",
                 old="_READ_AS.items()",
                 new="{}.items()",
             ),
             Wrong(
-                "Some tokens are written in another way than they stood there: ½ is 1/2, and "
-                "’s is 's.",
+                "Some tokens are written in another way than they stood there: ½ "
+                "is 1/2, and ’s is 's.",
                 old="_WRITTEN_AS.get(token, token)",
                 new="token",
             ),
             Wrong(
                 "A bracket has a name of letters, in the middle of a token too.",
-                old='.replace("(", "-lrb-").replace(")", "-rrb-")',
+                old=(
+                    '.replace("(", "-lrb-")\n'
+                    '                .replace(")", "-rrb-")'
+                ),
                 new="",
             ),
             Wrong(

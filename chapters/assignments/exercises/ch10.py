@@ -38,16 +38,20 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "Of pairs that are equally frequent, the one of the older pieces comes first.",
+                "Of pairs that are equally frequent, the one of the older pieces "
+                "comes first.",
                 old="(-pair_counts[pair], pair))",
                 new="(-pair_counts[pair], (-pair[0], -pair[1])))",
                 more=(
-                    ("count, pair = heappop(heap)", "count, (a, b) = heappop(heap); pair = -a, -b"),
+                    (
+                        "count, pair = heappop(heap)",
+                        "count, (a, b) = heappop(heap); pair = -a, -b",
+                    ),
                 ),
             ),
             Wrong(
-                "A merge changes the counts of the neighbours too: take the old pairs of the "
-                "word away, and count the new ones.",
+                "A merge changes the counts of the neighbours too: take the old "
+                "pairs of the word away, and count the new ones.",
                 old="                    count_pairs(k, -1)\n",
                 new="                    pair_counts[pair] = 0\n",
             ),
@@ -57,7 +61,8 @@ EXERCISES = (
                 new="if pair_counts[pair] > 0:",
             ),
             Wrong(
-                "A character that is there once gets no number, and is written as bytes.",
+                "A character that is there once gets no number, and is written as "
+                "bytes.",
                 old="if characters[c] > 1 and",
                 new="if characters[c] > 0 and",
             ),
@@ -67,8 +72,8 @@ EXERCISES = (
                 new='Counter("".join(counts))',
             ),
             Wrong(
-                "An entry of the heap is as old as its count: if the count has changed since, "
-                "it is no longer true.",
+                "An entry of the heap is as old as its count: if the count has "
+                "changed since, it is no longer true.",
                 old="if -count == pair_counts[pair] and",
                 new="if",
             ),
@@ -92,12 +97,14 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The merge that was learned first goes first, wherever in the word it stands.",
+                "The merge that was learned first goes first, wherever in the "
+                "word it stands.",
                 old="min(pairs, key=self.merges.get)",
                 new="pairs[0]",
             ),
             Wrong(
-                "What was joined can be joined again, until no pair is left that was learned.",
+                "What was joined can be joined again, until no pair is left that "
+                "was learned.",
                 old="while pairs :=",
                 new="if pairs :=",
             ),
@@ -107,13 +114,14 @@ EXERCISES = (
                 new="ids = []",
             ),
             Wrong(
-                "An unknown character is the bytes of its UTF-8, of which there may be up to four.",
+                "An unknown character is the bytes of its UTF-8, of which there "
+                "may be up to four.",
                 old='byte for byte in c.encode("utf-8", "surrogatepass")',
                 new="byte for byte in [ord(c) % 256]",
             ),
             Wrong(
-                'A "▁" within a token is written as bytes: as a piece it would begin another '
-                "token.",
+                'A "▁" within a token is written as bytes: as a piece it would '
+                "begin another token.",
                 old="known = c in self.index and c != START",
                 new="known = c in self.index",
             ),
@@ -141,18 +149,20 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "A character may be several bytes: collect the bytes of a token, and read "
-                "them together.",
+                "A character may be several bytes: collect the bytes of a token, "
+                "and read them together.",
                 old="bytes([i - FIRST_BYTE])",
                 new="chr(i - FIRST_BYTE).encode()",
             ),
             Wrong(
-                "A model may begin with any piece: the first one begins a token in any case.",
+                "A model may begin with any piece: the first one begins a token "
+                "in any case.",
                 old=" or not tokens",
                 new="",
             ),
             Wrong(
-                'A model may write bytes that are no UTF-8: then "\\ufffd" stands for them.',
+                'A model may write bytes that are no UTF-8: then "\\ufffd" stands '
+                "for them.",
                 old='return text.decode("utf-8", "replace")',
                 new="raise",
             ),
@@ -189,14 +199,14 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Who reads from the end meets the padding first: the LSTM must know where "
-                "each sentence ends.",
+                "Who reads from the end meets the padding first: the LSTM must "
+                "know where each sentence ends.",
                 old=", lengths=mask.sum(1)",
                 new="",
             ),
             Wrong(
-                "The embedding's numbers are small, of variance 1/D: bring the words to "
-                "variance 1.",
+                "The embedding's numbers are small, of variance 1/D: bring the "
+                "words to variance 1.",
                 old=" * self.embedding.embedding_dim**0.5",
                 new="",
             ),
@@ -235,8 +245,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The decoder sees the word that it is to write: shift the target by one, and "
-                "begin with <bos>.",
+                "The decoder sees the word that it is to write: shift the target "
+                "by one, and begin with <bos>.",
                 old="torch.cat([bos, target[:, :-1]], dim=1)",
                 new="target",
             ),
@@ -254,11 +264,15 @@ EXERCISES = (
                 "The coin is thrown anew for each word.",
                 old="for true in target.unbind(1):  # (B,)\n",
                 new=(
-                    "coin = torch.rand(len(target)); numbers = iter(target.unbind(1))\n"
+                    "coin = torch.rand(len(target)); numbers = "
+                    "iter(target.unbind(1))\n"
                     "        for true in numbers:\n"
                 ),
                 more=(
-                    ("torch.rand(len(true), device=true.device) < teacher", "coin < teacher"),
+                    (
+                        "torch.rand(len(true), device=true.device) < teacher",
+                        "coin < teacher",
+                    ),
                 ),
             ),
             Wrong(

@@ -17,18 +17,18 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Side by side means more places, not longer vectors: along which axis do the "
-                "places lie?",
+                "Side by side means more places, not longer vectors: along which "
+                "axis do the places lie?",
                 old="torch.cat([m.tokens for m in memories], 1)",
                 new="torch.cat([m.tokens for m in memories], -1)",
             ),
             Wrong(
-                "The masks go side by side as well: padding of one memory must stay padding "
-                "in both.",
+                "The masks go side by side as well: padding of one memory must "
+                "stay padding in both.",
                 old="torch.cat([m.mask for m in memories], 1)",
                 new=(
-                    "torch.ones(memories[0].mask.size(0), sum(m.mask.size(1) for m in "
-                    "memories)).bool()"
+                    "torch.ones(memories[0].mask.size(0), sum(m.mask.size(1) for "
+                    "m in memories)).bool()"
                 ),
             ),
             Wrong(
@@ -73,66 +73,65 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "A batch need not have all that the model could read: what it lacks is not "
-                "encoded.",
+                "A batch need not have all that the model could read: what it "
+                "lacks is not encoded.",
                 old="[name for name in self.encoders if name in batch]",
                 new="list(self.encoders)",
             ),
             Wrong(
-                "An equal footing: the vectors of one modality are longer than those of the "
-                "other, and would win every softmax.",
-                old="if len(self.encoders) > 1:  #",
-                new="if False:  #",
+                "An equal footing: the vectors of one modality are longer than "
+                "those of the other, and would win every softmax.",
+                old="if len(self.encoders) > 1:",
+                new="if False:",
             ),
             Wrong(
-                "A sentence must look the same to the decoder whether a picture is beside it "
-                "or not: what decides is how many modalities the model has, not how many this "
-                "batch has.",
-                old="if len(self.encoders) > 1:  #",
-                new="if len(given) > 1:  #",
+                "A sentence must look the same to the decoder whether a picture "
+                "is beside it or not: what decides is how many modalities the "
+                "model has, not how many this batch has.",
+                old="if len(self.encoders) > 1:",
+                new="if len(given) > 1:",
             ),
             Wrong(
-                "A model of one modality has nothing to bring to the same length: leave its "
-                "memory as the encoder gave it.",
-                old="if len(self.encoders) > 1:  #",
-                new="if True:  #",
+                "A model of one modality has nothing to bring to the same length: "
+                "leave its memory as the encoder gave it.",
+                old="if len(self.encoders) > 1:",
+                new="if True:",
             ),
             Wrong(
-                "Each vector by itself is brought to the same length, not all of a sentence "
-                "together.",
+                "Each vector by itself is brought to the same length, not all of "
+                "a sentence together.",
                 old="m.tokens.shape[-1:]",
                 new="m.tokens.shape[1:]",
             ),
             Wrong(
-                "Who lacks a picture is told by has_image in the batch, if it is there.",
+                "Who lacks a picture is told by has_image in the batch, if it is "
+                "there.",
                 old='batch.get(f"has_{name}")',
                 new="None",
             ),
             Wrong(
-                "Modalities are dropped in training only; a model that is in use should see "
-                "all that there is.",
+                "Modalities are dropped in training only; a model that is in use "
+                "should see all that there is.",
                 old="self.training and ",
                 new="",
             ),
             Wrong(
-                "Where only one is given there is nothing to choose from, and no coin to toss.",
+                "Where only one is given there is nothing to choose from, and no "
+                "coin to toss.",
                 old=" and len(given) > 1",
                 new="",
             ),
             Wrong(
-                "With modality_dropout, in training, a share of the examples should lack one "
-                "of its modalities.",
+                "With modality_dropout, in training, a share of the examples "
+                "should lack one of its modalities.",
                 old="if self.training and",
                 new="if False and",
             ),
             Wrong(
-                "Where sequences are padded, their encoder cannot know where each one ends: "
-                "pass it the lengths as well.",
-                old=(
-                    '[batch[name], batch[f"{name}_lengths"]] if f"{name}_lengths" in batch '
-                    "else [batch[name]]"
-                ),
-                new="[batch[name]]",
+                "Where sequences are padded, their encoder cannot know where each "
+                "one ends: pass it the lengths as well.",
+                old='inputs.append(batch[f"{name}_lengths"])',
+                new="pass",
             ),
         ),
     ),
@@ -154,54 +153,56 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Masked afterwards is too late: the blank pictures went through batch norm, "
-                "and changed the others.",
+                "Masked afterwards is too late: the blank pictures went through "
+                "batch norm, and changed the others.",
                 old="B = len(there)",
                 new=(
                     "if there.any():\n"
                     "        every = encoder(*inputs)\n"
-                    "        return Memory(every.tokens, every.mask & there[:, None])\n"
+                    "        return Memory(every.tokens, every.mask & there[:, "
+                    "None])\n"
                     "    B = len(there)"
                 ),
             ),
             Wrong(
-                "Zeros are not nothing: a place of zeros still gets a share of the attention. "
-                "What must its mask say?",
+                "Zeros are not nothing: a place of zeros still gets a share of "
+                "the attention. What must its mask say?",
                 old="mask.index_copy(0, rows, some.mask)",
                 new="torch.ones_like(mask)",
             ),
             Wrong(
-                "Each memory belongs in the row of its own example, not in the first rows "
-                "that are free.",
+                "Each memory belongs in the row of its own example, not in the "
+                "first rows that are free.",
                 old="tokens.index_copy(0, rows, some.tokens)",
                 new="torch.cat([some.tokens, tokens[len(rows) :]])",
             ),
             Wrong(
-                "If nobody has a picture, the encoder still needs a gradient, of 0: processes "
-                "that train together wait for it.",
+                "If nobody has a picture, the encoder still needs a gradient, of "
+                "0: processes that train together wait for it.",
                 old="0 * some.tokens.expand(B, -1, -1)",
                 new="some.tokens.new_zeros(B, *some.tokens.shape[1:])",
             ),
             Wrong(
-                "What is computed only for its gradient of 0 is no picture that batch norm "
-                "should learn of.",
+                "What is computed only for its gradient of 0 is no picture that "
+                "batch norm should learn of.",
                 old="encoder.eval()(*(values[:1] for values in inputs))",
                 new="encoder(*(values[:1] for values in inputs))",
             ),
             Wrong(
-                "The lengths belong to the examples: pick the rows of every input, not only "
-                "of the first.",
+                "The lengths belong to the examples: pick the rows of every "
+                "input, not only of the first.",
                 old="encoder(*(values[rows] for values in inputs))",
                 new="encoder(inputs[0][rows], *inputs[1:])",
             ),
             Wrong(
-                "The encoder must be left as it was found: in training if it was in training.",
+                "The encoder must be left as it was found: in training if it was "
+                "in training.",
                 old="encoder.train(training)",
                 new="encoder.eval()",
             ),
             Wrong(
-                "The encoder must be left as it was found: one that was not in training must "
-                "not be afterwards.",
+                "The encoder must be left as it was found: one that was not in "
+                "training must not be afterwards.",
                 old="encoder.train(training)",
                 new="encoder.train()",
             ),
@@ -220,7 +221,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "With a coin for each modality, some examples lose both. One of them must be left.",
+                "With a coin for each modality, some examples lose both. One of "
+                "them must be left.",
                 old="(chosen != i)",
                 new="(torch.rand(B, device=device) >= fraction / len(there))",
             ),
@@ -235,15 +237,23 @@ EXERCISES = (
                 new="torch.rand(1, device=device)",
             ),
             Wrong(
-                "`fraction` of the examples lack something. With two modalities, each is "
-                "lacking in half of those.",
+                "`fraction` of the examples lack something. With two modalities, "
+                "each is lacking in half of those.",
                 old=" * len(there) / fraction",
                 new=" / fraction",
             ),
             Wrong(
-                "Each modality should be left out as often as another. Is it always the same one?",
-                old="(torch.rand(B, device=device) * len(there) / fraction).floor()",
-                new="torch.where(torch.rand(B, device=device) < fraction, 0, len(there))",
+                "Each modality should be left out as often as another. Is it "
+                "always the same one?",
+                old=(
+                    "(\n"
+                    "        torch.rand(B, device=device) * len(there) / fraction\n"
+                    "    ).floor()"
+                ),
+                new=(
+                    "torch.where(torch.rand(B, device=device) < fraction, 0, "
+                    "len(there))"
+                ),
             ),
             Wrong(
                 "Who lacks a picture to begin with does not get one by a coin.",
@@ -273,18 +283,20 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                '"an [v] star" tells that the hidden word begins with a vowel, and so that it '
-                'is "orange".',
+                '"an [v] star" tells that the hidden word begins with a vowel, '
+                'and so that it is "orange".',
                 old="return _without_an(re.sub(pattern, MASKED, caption))",
                 new="return re.sub(pattern, MASKED, caption)",
             ),
             Wrong(
-                'Only an "an" right before what is hidden must change: "an anchor" stays.',
+                'Only an "an" right before what is hidden must change: "an '
+                'anchor" stays.',
                 old=" (?={re.escape(MASKED)})",
                 new=" ",
             ),
             Wrong(
-                "In German a colour has endings: what is left of them would tell the gender twice.",
+                "In German a colour has endings: what is left of them would tell "
+                "the gender twice.",
                 old="(e[rsnm]?)?\\b",
                 new="",
             ),
@@ -325,7 +337,8 @@ EXERCISES = (
                 new="",
             ),
             Wrong(
-                "If `which` is larger than the number of nouns, it is counted on from the start.",
+                "If `which` is larger than the number of nouns, it is counted on "
+                "from the start.",
                 old="which % len(found)",
                 new="which",
             ),
@@ -338,12 +351,14 @@ EXERCISES = (
                 new="",
             ),
             Wrong(
-                "The same noun may stand there twice, and only one of them is to be hidden.",
+                "The same noun may stand there twice, and only one of them is to "
+                "be hidden.",
                 old="caption[:start] + MASKED + caption[end:]",
                 new="caption.replace(caption[start:end], MASKED)",
             ),
             Wrong(
-                '"an [v]" tells that the noun begins with a vowel. There is a function for that.',
+                '"an [v]" tells that the noun begins with a vowel. There is a '
+                "function for that.",
                 old="_without_an(caption[:start] + MASKED + caption[end:])",
                 new="caption[:start] + MASKED + caption[end:]",
             ),
@@ -353,7 +368,8 @@ EXERCISES = (
                 new="found[-1 - which % len(found)]",
             ),
             Wrong(
-                "Some nouns are the beginning of others. The pattern must not stop amid a word.",
+                "Some nouns are the beginning of others. The pattern must not "
+                "stop amid a word.",
                 old='rf"\\b(?:{nouns})\\b"',
                 new="nouns",
                 more=(
@@ -376,7 +392,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "A German colour may end like an ending by itself: look for the whole word first.",
+                "A German colour may end like an ending by itself: look for the "
+                "whole word first.",
                 old="colours.get(token) or ",
                 new="",
             ),
@@ -391,14 +408,14 @@ EXERCISES = (
                 new='re.sub(r"(e[rsnm]?|s)$", "", token)',
             ),
             Wrong(
-                "To the tokenizer each Chinese character is a token, so the whole word never "
-                "comes.",
+                "To the tokenizer each Chinese character is a token, so the whole "
+                "word never comes.",
                 old="word[0] == token",
                 new="word == token",
             ),
             Wrong(
-                "The character 色 stands in every Chinese colour: which of a word's characters "
-                "tells the colour?",
+                "The character 色 stands in every Chinese colour: which of a "
+                "word's characters tells the colour?",
                 old="word[0] == token",
                 new="token in word",
             ),
@@ -406,8 +423,8 @@ EXERCISES = (
                 "A word that only begins like a colour is none.",
                 old="colours.get(token) or colours",
                 new=(
-                    "next((colours[word] for word in colours if token.startswith(word)), "
-                    "None) or colours"
+                    "next((colours[word] for word in colours if "
+                    "token.startswith(word)), None) or colours"
                 ),
             ),
         ),
@@ -426,25 +443,26 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Two colours that have changed places are both wrong: the n-th is compared "
-                "with the n-th.",
+                "Two colours that have changed places are both wrong: the n-th is "
+                "compared with the n-th.",
                 old="right.append(name == other)",
                 new="right.append(name is not None and name in written)",
             ),
             Wrong(
-                "A word that the hypothesis lacks is wrong. It must not drop out of the list.",
+                "A word that the hypothesis lacks is wrong. It must not drop out "
+                "of the list.",
                 old="in zip_longest(",
                 new="in zip(",
             ),
             Wrong(
-                "The words of the reference are asked for; what the hypothesis has beyond "
-                "them is not counted.",
+                "The words of the reference are asked for; what the hypothesis "
+                "has beyond them is not counted.",
                 old="written[: len(wanted)]",
                 new="written",
             ),
             Wrong(
-                'Names are compared, not words: "scarlet" for "red" is right, if both mean '
-                "the same.",
+                'Names are compared, not words: "scarlet" for "red" is right, if '
+                "both mean the same.",
                 old="[meaning(token) for token in hypothesis",
                 new="[token for token in hypothesis",
                 more=(
@@ -461,7 +479,10 @@ EXERCISES = (
                 old="right.append(name == other)",
                 new="right.append(written == wanted)",
                 more=(
-                    ("zip_longest(wanted, written[: len(wanted)])", "[*zip(wanted, wanted)][:1]"),
+                    (
+                        "zip_longest(wanted, written[: len(wanted)])",
+                        "[*zip(wanted, wanted)][:1]",
+                    ),
                 ),
             ),
         ),
