@@ -1,0 +1,57 @@
+"""The preparation that several chapters share. Chapter 3 shows it."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmscratch.data.language import caption, captions
+from mmscratch.data.scenes import SPLITS, Scene
+from mmscratch.decoding import greedy_search
+from mmscratch.pretraining import labelled_scenes
+from mmscratch.text import EOS, Vocabulary, tokenize
+
+
+class HeldOut(NamedTuple):
+    """Scenes that no model is trained on."""
+
+    images: Tensor  # (N, 3, 64, 64) uint8
+    labels: Tensor  # (N, L) bool: which words are true of the scene
+    scenes: list[Scene]
+    references: list[list[list[str]]]  # five tokenized captions per scene
+
+
+def held_out_scenes(split: str, count: int) -> HeldOut:
+    """The first `count` scenes of the split "validation" or "test"."""
+    images, labels = labelled_scenes(split, count)
+    scenes = [Scene(SPLITS[split] + i) for i in range(count)]
+    references = [[tokenize(c) for c in captions(scene)] for scene in scenes]
+    return HeldOut(images, labels, scenes, references)
+
+
+def training_captions(count: int, per_scene: int = 5) -> tuple[Vocabulary, list[list[Tensor]]]:
+    """Captions of the first `count` training scenes, as `train_captioner` takes them.
+
+    per_scene: 5 for all captions of a scene; 1 for one of the five, a different one from scene to
+    scene.
+    Returns the vocabulary, and for each scene a list of captions: token ids (T,) ending in <eos>.
+    """
+    sentences = []  # for each scene, its tokenized captions
+    for i in range(count):
+        texts = captions(Scene(i)) if per_scene == 5 else [caption(Scene(i), i % 5)]
+        sentences.append([tokenize(text) for text in texts])
+    vocabulary = Vocabulary.build(tokens for texts in sentences for tokens in texts)
+    targets = []
+    for texts in sentences:
+        targets.append([torch.tensor([*vocabulary.encode(tokens), EOS]) for tokens in texts])
+    return vocabulary, targets
+
+
+def describe(encoder, decoder, vocabulary: Vocabulary, features: Tensor) -> list[list[str]]:
+    """A caption, as tokens, for each image whose CNN features (N, C, h, w) are given."""
+    written = []
+    for batch in features.float().split(200):  # (200, C, h, w)
+        memory = encoder.encode_features(batch)
+        for hypothesis in greedy_search(decoder, memory, max_length=30):
+            written.append(vocabulary.decode(hypothesis.tokens))
+    return written
