@@ -1,4 +1,4 @@
-"""Grade a folder of submissions: a table, a report a submission, and which test the class fails. See chapters/README.md."""
+"""Grade a folder of submissions: a table, a report a submission, and which test the class fails. See chapters/instructors.md."""
 
 import ast
 import csv
