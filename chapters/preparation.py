@@ -32,7 +32,7 @@ def held_out_scenes(split: str, count: int) -> HeldOut:
 def training_captions(count: int, per_scene: int = 5) -> tuple[Vocabulary, list[list[Tensor]]]:
     """The vocabulary, and the captions of the first `count` training scenes, for `train_captioner`.
 
-    per_scene: 5 for all captions of a scene; 1 for one of them, a different one from scene to scene.
+    per_scene: 5 for all captions of a scene; 1 for one of the five, varying from scene to scene.
     Each scene has a list of captions, each a tensor of token ids (T,) that ends in <eos>.
     """
     sentences = []  # for each scene, its tokenized captions
