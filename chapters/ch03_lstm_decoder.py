@@ -233,7 +233,7 @@ show(train_captioner)
 
 # %%
 def train(forget_bias, epochs):
-    """Train a Show-and-Tell model: its encoder, its decoder, and the loss of every step."""
+    """Train a Show-and-Tell model: encoder, decoder, and the loss of every step."""
     torch.manual_seed(0)
     encoder = ImageEncoder(cnn, embed_dim=256, image_size=64)
     decoder = LSTMDecoder(len(vocabulary), 256, hidden_size=256, fusion="prefix")

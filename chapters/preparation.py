@@ -29,11 +29,12 @@ def held_out_scenes(split: str, count: int) -> HeldOut:
     return HeldOut(images, labels, scenes, references)
 
 
-def training_captions(count: int, per_scene: int = 5) -> tuple[Vocabulary, list[list[Tensor]]]:
-    """The vocabulary, and the captions of the first `count` training scenes, for `train_captioner`.
+def training_captions(count: int, per_scene: int = 5) -> tuple[Vocabulary, list]:
+    """The vocabulary and the captions of the first `count` training scenes.
 
-    per_scene: 5 for all captions of a scene; 1 for one of the five, varying from scene to scene.
-    Each scene has a list of captions, each a tensor of token ids (T,) that ends in <eos>.
+    per_scene: 5 for all captions of a scene; 1 for one of them, varying from scene to
+    scene. Each scene has a list of captions, each a tensor of token ids (T,) that ends
+    in <eos>.
     """
     sentences = []  # for each scene, its tokenized captions
     for i in range(count):
@@ -42,13 +43,14 @@ def training_captions(count: int, per_scene: int = 5) -> tuple[Vocabulary, list[
     vocabulary = Vocabulary.build(tokens for texts in sentences for tokens in texts)
     targets = []
     for texts in sentences:
-        targets.append([torch.tensor([*vocabulary.encode(tokens), EOS]) for tokens in texts])
+        encoded = [[*vocabulary.encode(tokens), EOS] for tokens in texts]
+        targets.append([torch.tensor(ids) for ids in encoded])
     return vocabulary, targets
 
 
 @torch.no_grad()
-def describe(encoder, decoder, vocabulary: Vocabulary, features: Tensor) -> list[list[str]]:
-    """Generate a caption, as tokens, for each image, from its CNN features (N, C, h, w)."""
+def describe(encoder, decoder, vocabulary, features: Tensor) -> list[list[str]]:
+    """Generate a caption, as tokens, for each image; features (N, C, h, w) are the CNN's."""
     generated = []
     for batch in features.float().split(200):  # (200, C, h, w)
         memory = encoder.encode_features(batch)
