@@ -50,7 +50,7 @@ def training_captions(count: int, per_scene: int = 5) -> tuple[Vocabulary, list]
 
 @torch.no_grad()
 def describe(encoder, decoder, vocabulary, features: Tensor) -> list[list[str]]:
-    """Generate a caption, as tokens, for each image; features (N, C, h, w) are the CNN's."""
+    """Generate a caption, as tokens, for each image with CNN features (N, C, h, w)."""
     generated = []
     for batch in features.float().split(200):  # (200, C, h, w)
         memory = encoder.encode_features(batch)

@@ -120,7 +120,7 @@ EXAMPLES = {  # drawing -> what it is called with
         [[1, 0, 2, 0]] * 5,
         some_attention,
     ),
-    "ch04.who_may_look": (
+    "ch04.attention_masks": (
         {name: torch.ones(9, 9).tril() for name in ("all", "causal", "local", "picture, words")},
     ),
     "ch05.words_attend_to_objects": (
