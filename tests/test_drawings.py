@@ -9,6 +9,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
 from chapters import drawings
 from chapters.__main__ import book
@@ -85,6 +86,7 @@ def some_attention(queries, keys, values, causal):
 
 EXAMPLES = {  # drawing -> what it is called with
     "ch01.picture_and_caption": (PICTURE, WORDS[:6], range(4, 10)),
+    "ch01.preprocessing": (Image.new("RGB", (60, 40)), PICTURE, PICTURE.float()),
     "ch01.padding_and_mask": (
         [[*"abcd", "<eos>"], ["a", "<eos>"], ["e", "b", "<eos>"]],
         torch.tensor([[5, 6, 7, 8, 2], [5, 2, 0, 0, 0], [9, 6, 2, 0, 0]]),
@@ -95,7 +97,7 @@ EXAMPLES = {  # drawing -> what it is called with
             "scene captions, not bucketed": [[(7, "red"), (3, "blue")], [(5, "blue")]],
             "scene captions, bucketed": [[(7, "red"), (5, "blue")], [(3, "blue")]],
         },
-        {"red": "one thing", "blue": "two"},
+        {"red": "one object", "blue": "two"},
     ),
     "ch02.sliding_filter": (PICTURE, torch.arange(9.0).view(3, 3), torch.zeros(62, 62)),
     "ch02.stride_and_padding": ({(1, 0): 5, (1, 1): 7, (2, 0): 3, (2, 1): 4},),
