@@ -9,10 +9,12 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor
 
-from chapters.drawings.shapes import box, cell, show
+from chapters.drawings.shapes import box, cell, centred, panels, show
 from mmscratch.plots import GREEN, GREY, RED
 
 PART = 6  # pixels, the side of the enlarged part of the picture
+ROW = 7  # of its upper left corner
+COLUMN = 8
 COLOURS = ("red", "green", "blue")
 PALE = "#d5d5d5"
 
@@ -25,19 +27,18 @@ def picture_and_caption(
     picture (3, H, W) is shown with a few of its pixels in three channels, each token with its
     number.
     """
-    figure = Figure(figsize=(7, 3), dpi=100, layout="constrained")
-    axes = figure.subplots(1, 3, width_ratios=(1.1, 1.1, 0.7))
+    figure, axes = panels((7, 3), 1, 3, width_ratios=(1.1, 1.1, 0.7))
     titles = ("a picture", f"{PART} × {PART} of its pixels", "its caption")
     for axis, title in zip(axes, titles):
         axis.set_title(title, fontsize=9)
         axis.set_axis_off()
     left, middle, right = axes
-    row, column = 7, 8  # the upper left corner of the enlarged part
     show(left, picture)
-    corner = (column - 0.5, row - 0.5)
     style = {"fill": False, "edgecolor": "black", "linewidth": 1.5}
-    left.add_patch(Rectangle(corner, PART, PART, **style))
-    _channels(middle, picture[:, row : row + PART, column : column + PART])
+    left.add_patch(Rectangle((COLUMN - 0.5, ROW - 0.5), PART, PART, **style))
+    rows = slice(ROW, ROW + PART)
+    columns = slice(COLUMN, COLUMN + PART)
+    _channels(middle, picture[:, rows, columns])
     style = {"ha": "right", "va": "center", "fontsize": 9}
     for i, (token, number) in enumerate(zip(tokens, numbers, strict=True)):
         y = 1 - (i + 0.5) / len(tokens)
@@ -55,11 +56,11 @@ def _channels(axis: Axes, part: Tensor) -> None:
         cmap = LinearSegmentedColormap.from_list("", ["black", colour])
         style = {"cmap": cmap, "vmin": 0, "vmax": 255, "zorder": -channel}
         axis.imshow(part[channel].numpy(), extent=extent, **style)
-    style = {"ha": "center", "va": "center", "fontsize": 7, "color": "white"}
     for i, values in enumerate(part[0].tolist()):
         for j, value in enumerate(values):
-            axis.text(j + 0.5, i + 0.5, value, **style)
-    axis.set(xlim=(-0.1, 8.5), ylim=(6.1, -2.5))
+            centred(axis, j + 0.5, i + 0.5, value, fontsize=7, color="white")
+    axis.set_xlim(-0.1, 8.5)
+    axis.set_ylim(6.1, -2.5)
 
 
 def preprocessing(photograph: Image.Image, small: Tensor, normal: Tensor) -> Figure:
@@ -69,14 +70,16 @@ def preprocessing(photograph: Image.Image, small: Tensor, normal: Tensor) -> Fig
     axes = upper.subplots(1, 5)
     axes[0].imshow(photograph)
     show(axes[1], small)
+    style = {"cmap": "RdBu_r", "vmin": -2.5, "vmax": 2.5}
     for axis, channel in zip(axes[2:], normal):
-        image = axis.imshow(channel.numpy(), cmap="RdBu_r", vmin=-2.5, vmax=2.5)
+        image = axis.imshow(channel.numpy(), **style)
     names = [f"{photograph.width} × {photograph.height}", "64 × 64"]
     names += [f"{colour}, normalised" for colour in COLOURS]
     for axis, name in zip(axes, names):
         axis.set_xlabel(name, fontsize=8)
         axis.set(xticks=[], yticks=[])
-    upper.colorbar(image, ax=axes[4], shrink=0.7).ax.tick_params(labelsize=7)
+    bar = upper.colorbar(image, ax=axes[4], shrink=0.7)
+    bar.ax.tick_params(labelsize=7)
     left, right = lower.subplots(1, 2)
     _histograms(left, small.float(), "before")
     _histograms(right, normal, "after normalising")
@@ -96,13 +99,12 @@ def padding_and_mask(
     words: Sequence[Sequence[str]], target: Tensor, mask: Tensor
 ) -> Figure:
     """Sentences as `words`, padded as numbers `target` (B, T), and their mask (B, T)."""
-    figure = Figure(figsize=(7, 3.3), dpi=100, layout="constrained")
-    axes = figure.subplots(2, 1)
+    figure, axes = panels((7, 3.3), 2, 1)
     titles = ("target (4, T)", "mask (4, T): True = may be attended to")
+    B, T = target.shape
     for axis, title in zip(axes, titles):
-        axis.set(xlim=(0, target.size(1)), ylim=(len(target), 0), xticks=[], yticks=[])
         axis.set_title(title, fontsize=9)
-        axis.spines[:].set_visible(False)
+        _empty(axis, T, B)
     upper, lower = axes
     for row, numbers in enumerate(target.tolist()):
         for column, number in enumerate(numbers):
@@ -122,25 +124,30 @@ def _cell_with_text(axis: Axes, corner: tuple, text: str, colours: tuple) -> Non
     fill, colour = colours
     cell(axis, corner, (1, 1), fill, edgecolor="white")
     x, y = corner
-    style = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
-    axis.text(x + 0.5, y + 0.5, text, **style)
+    centred(axis, x + 0.5, y + 0.5, text, fontsize=8, color=colour)
 
 
-def batches_as_blocks(panels: dict[str, list], names: dict[str, str]) -> Figure:
+def _empty(axis: Axes, width: int, height: int) -> None:
+    """An axis of width × height cells, without ticks and frame; row 0 is at the top."""
+    axis.set_xlim(0, width)
+    axis.set_ylim(height, 0)
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+
+
+def batches_as_blocks(groups: dict[str, list], names: dict[str, str]) -> Figure:
     """Batches next to each other, one row per sentence, padding in grey.
 
-    panels: title -> batches, each a list of (length, colour), one per sentence.
+    groups: title -> batches, each a list of (length, colour), one per sentence.
     names: colour -> its meaning.
     """
-    figure = Figure(figsize=(7, 5), dpi=100, layout="constrained")
-    axes = figure.subplots(len(panels), 1)
+    figure, axes = panels((7, 5), len(groups), 1)
     widths = []
-    for axis, (title, batches) in zip(axes, panels.items()):
+    for axis, (title, batches) in zip(axes, groups.items()):
         widths.append(_blocks(axis, batches))
         axis.set_title(title, fontsize=9, loc="left")
     for axis in axes:
-        axis.set(xlim=(0, max(widths)), ylim=(64, 0), xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
+        _empty(axis, max(widths), 64)
     handles = [Rectangle((0, 0), 1, 1, facecolor=colour) for colour in names]
     style = {"loc": "outside lower center", "ncols": 3, "fontsize": 8, "frameon": False}
     figure.legend(handles, list(names.values()), **style)

@@ -1,5 +1,6 @@
 """The parts of a drawing: an empty sheet; pictures, boxes, arrows and cells to put on it."""
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -13,6 +14,14 @@ def sheet(size: tuple, xlim: tuple, ylim: tuple) -> tuple[Figure, Axes]:
     axis = figure.add_axes((0, 0, 1, 1), xlim=xlim, ylim=ylim)
     axis.set_axis_off()
     return figure, axis
+
+
+def panels(
+    size: tuple, rows: int, columns: int, **options
+) -> tuple[Figure, np.ndarray]:
+    """A figure of `size` inches and its axes, (rows, columns) or one row or column."""
+    figure = Figure(figsize=size, dpi=100, layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def show(axis: Axes, picture: Tensor, **style) -> None:
@@ -35,6 +44,11 @@ def box(
     style = {"ha": "center", "va": "center"} | style
     x, y = centre
     return axis.text(x, y, text, bbox=frame, **style)
+
+
+def centred(axis: Axes, x: float, y: float, text: str, **style) -> None:
+    """Write a text with its centre at (x, y)."""
+    axis.text(x, y, text, ha="center", va="center", **style)
 
 
 def arrow(axis: Axes, start: tuple, end: tuple, **style) -> None:
