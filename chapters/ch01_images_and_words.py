@@ -3,9 +3,10 @@
 #
 # **Adds** a tokenizer, a vocabulary, image preprocessing and batches bucketed by length. **Takes** 0.2 min on two cores.
 #
-# A network computes with numbers, and neither a picture nor a sentence is one. This chapter turns both into tables of
-# numbers, and puts many of them into one table, a batch. Nothing is learned yet. But no network can recover what is
-# lost here, so we measure what each step keeps and what it costs.
+# A network computes with numbers, and neither a picture nor a sentence is one. This chapter turns
+# both into tables of numbers, and puts many of them into one table, a batch. Nothing is learned
+# yet. But no network can recover information that is lost here, so we measure what each step keeps
+# and what it costs.
 
 # %%
 import gzip
@@ -35,13 +36,13 @@ chapter = Chapter(1)
 # %% [markdown]
 # ## The idea
 #
-# A **tensor** is a table of numbers with any number of axes. A picture becomes a tensor of shape $(3, H, W)$: three
-# **channels**, one each for red, green and blue light, with $H$ rows of $W$ numbers from 0 (none) to 255 (full). The
-# three numbers at one row and column are a **pixel**.
+# A **tensor** is a table of numbers with any number of axes. A picture becomes a tensor of shape
+# $(3, H, W)$: three **channels**, one each for red, green and blue light, with $H$ rows of $W$
+# numbers from 0 (none) to 255 (full). The three numbers at one row and column are a **pixel**.
 #
-# A sentence is cut into **tokens**, which are words and punctuation marks. A **vocabulary** is a list of all tokens that
-# we want to know, and a token's number is its index in that list. So a sentence of $T$ tokens becomes a tensor of shape
-# $(T)$.
+# A sentence is cut into **tokens**, which are words and punctuation marks. A **vocabulary** is a
+# list of all tokens that we want to know, and a token's number is its index in that list. So a
+# sentence of $T$ tokens becomes a tensor of shape $(T)$.
 #
 # Below is one of this book's own pictures, a scene drawn by a program, with one of its captions.
 
@@ -64,14 +65,16 @@ chapter.draw(figure, "a picture and its caption as numbers")
 # %% [markdown]
 # ## By hand
 #
-# **A picture.** From each number $x$ we subtract the mean $\mu_c$ of its channel $c$, and divide by the standard
-# deviation $\sigma_c$ of that channel, which says how far the numbers lie from the mean:
+# **A picture.** From each number $x$ we subtract the mean $\mu_c$ of its channel $c$, and divide by
+# the standard deviation $\sigma_c$ of that channel, which says how far the numbers lie from the
+# mean:
 #
 # $$z = \frac{x / 255 - \mu_c}{\sigma_c}$$
 #
-# This is called **normalising**. The numbers then lie around 0, about 1 away from it, which makes a network learn
-# faster (LeCun et al. 1998). The $\mu_c$ and $\sigma_c$ are those of the photographs of ImageNet (Deng et al. 2009):
-# most weights that you can download were trained with them, and only work on pictures normalised in the same way.
+# This is called **normalising**. The numbers then lie around 0, about 1 away from it, which makes a
+# network learn faster (LeCun et al. 1998). The $\mu_c$ and $\sigma_c$ are those of the photographs
+# of ImageNet (Deng et al. 2009): most weights that you can download were trained with them, and
+# only work on pictures normalised in the same way.
 
 
 # %%
@@ -92,8 +95,9 @@ after = [round(z, 3) for z in normalized[:, 0, 0].tolist()]
 print(f"the first pixel: {before} -> {after}")
 
 # %% [markdown]
-# **A sentence.** We go through its characters. A letter or a digit joins the current word, anything else ends it.
-# Chinese puts no spaces between its words, so each of its characters becomes a token of its own.
+# **A sentence.** We go through its characters. A letter or a digit joins the current word, anything
+# else ends it. Chinese puts no spaces between its words, so each of its characters becomes a token
+# of its own.
 
 
 # %%
@@ -118,9 +122,9 @@ for language in LANGUAGES:
     print(tokenize_by_hand(captions(scene, language)[1]))
 
 # %% [markdown]
-# **A vocabulary.** We count, and keep the tokens that occur often enough. All others share one number, that of
-# `<unk>`, the unknown token. The first four numbers are reserved for special tokens: `<pad>` 0, `<bos>` 1 and `<eos>` 2
-# (the beginning and the end of a sentence), `<unk>` 3.
+# **A vocabulary.** We count, and keep the tokens that occur often enough. All others share one
+# number, that of `<unk>`, the unknown token. The first four numbers are reserved for special
+# tokens: `<pad>` 0, `<bos>` 1 and `<eos>` 2 (the beginning and the end of a sentence), `<unk>` 3.
 
 
 # %%
@@ -141,10 +145,11 @@ few = [["a", "red", "star"], ["a", "red", "moon"], ["a", "star"]]
 print(vocabulary_by_hand(few, min_freq=2))
 
 # %% [markdown]
-# **A batch.** A network works on many examples at once, a **batch**, because one large computation takes less time than
-# many small ones (measured below). A tensor has no ragged edge, so sentences shorter than the longest are filled up with
-# `<pad>`. That is **padding**. A **mask** marks what is padding: a tensor of the same shape with `True` where there is a
-# real token. In this book a mask always means one thing: **True = may be attended to.**
+# **A batch.** A network works on many examples at once, a **batch**, because one large computation
+# takes less time than many small ones (measured below). A tensor has no ragged edge, so sentences
+# shorter than the longest are filled up with `<pad>`. That is **padding**. So that it is not taken
+# for words, a **mask** goes with it: a tensor of the same shape with `True` at each real token. In
+# this book a mask always means one thing: **True = may be attended to.**
 
 
 # %%
@@ -183,23 +188,25 @@ print(f"one by one takes {slow / fast:.0f} times as long as all at once")
 # %% [markdown]
 # ## The piece
 #
-# The library does the same, without loops over single numbers. Its `tokenize` is one regular expression, `_TOKEN`,
-# which you find just above it in its file; it also knows apostrophes (`don't`), hyphens (`t-shirt`) and numbers (`3.5`).
+# The library does the same, without loops over single numbers. Its `tokenize` is one regular
+# expression, `_TOKEN`, which you find just above it in its file; it also knows apostrophes
+# (`don't`), hyphens (`t-shirt`) and numbers (`3.5`).
 
 # %%
 show(normalize)
 show(tokenize)
 
 # %% [markdown]
-# A `Vocabulary` counts, keeps and looks up. `decode` goes the way back: it stops at `<eos>`, and leaves out `<pad>` and
-# `<bos>`.
+# A `Vocabulary` counts, keeps and looks up. `decode` goes the way back: it stops at `<eos>`, and
+# leaves out `<pad>` and `<bos>`.
 
 # %%
 show(Vocabulary)
 
 # %% [markdown]
-# A data set gives each example as a dict, here a picture and a caption. `Examples` turns the words into numbers and
-# appends `<eos>`. `collate` makes a batch: it stacks pictures, which all have one shape, and pads sentences.
+# A data set gives each example as a dict, here a picture and a caption. `Examples` turns the words
+# into numbers and appends `<eos>`. `collate` makes a batch: it stacks pictures, which all have one
+# shape, and pads sentences.
 
 # %%
 show(Examples)
@@ -228,11 +235,12 @@ for language in LANGUAGES:
 print("by hand and in the library: the same")
 
 # %% [markdown]
-# The last piece is new, and has no slow version. Padding is wasted work, so a batch should hold sentences of similar
-# length: a **bucket**. But batches must also differ from one pass over the data (an **epoch**) to the next. So the
-# sampler shuffles, cuts the order into buckets of 50 batches, sorts each bucket by length, cuts it into batches, and
-# shuffles those. (`rank` and `world_size` are for several processes that train together: each takes its part of every
-# batch. Here there is one process.)
+# The last piece is new, and has no slow version. Padding is wasted work, so a batch should hold
+# sentences of similar length: a **bucket**. But batches must also differ from one pass over the
+# data (an **epoch**) to the next. So the sampler shuffles, cuts the order into buckets of 50
+# batches, sorts each bucket by length, cuts it into batches, and shuffles those. (`rank` and
+# `world_size` are for several processes that train together: each takes its part of every batch.
+# Here there is one process.)
 
 # %%
 show(BucketSampler.__iter__)
@@ -240,8 +248,9 @@ show(BucketSampler.__iter__)
 # %% [markdown]
 # ## Use it
 #
-# **Three languages.** `detokenize` gives the sentences back, in lower case. Capitals are lost: `Rot` and `rot` should
-# be one token, and the price is that German nouns and English names lose their mark.
+# **Three languages.** `detokenize` gives the sentences back, in lower case. Capitals are lost:
+# `Rot` and `rot` should be one token, and the price is that German nouns and English names lose the
+# capital that marks them.
 
 # %%
 for language in LANGUAGES:
@@ -253,9 +262,10 @@ for language in LANGUAGES:
         print("    " + " | ".join(tokens))
 
 # %% [markdown]
-# **Natural text.** Scene captions come from a small grammar. We compare them with text that people wrote: the English
-# side of Multi30k (Elliott et al. 2016), descriptions of photographs, if it is on this disk, and otherwise the
-# documentation that comes with Python. Some of it is **held out**: not used to build anything, only to measure.
+# **Natural text.** Scene captions come from a small grammar. We compare them with text that people
+# wrote: the English side of Multi30k (Elliott et al. 2016), descriptions of photographs, if it is
+# on this disk, and otherwise the documentation that comes with Python. Some of it is **held out**:
+# not used to build anything, only to measure.
 
 
 # %%
@@ -301,8 +311,8 @@ for name, text in (("scene captions", scene_text), ("natural text", natural)):
     print(f"{agree:.1%} of them are simple enough for the loop")
 
 # %% [markdown]
-# **What becomes `<unk>`.** A vocabulary with `min_freq=5` leaves out every token that occurs fewer than five times.
-# Here are held-out sentences after `encode` and `decode`.
+# **What becomes `<unk>`.** A vocabulary with `min_freq=5` leaves out every token that occurs fewer
+# than five times. Here are held-out sentences after `encode` and `decode`.
 
 # %%
 frequent = Vocabulary.build(natural, min_freq=5)
@@ -316,9 +326,10 @@ for tokens in with_unknown[:3]:
 # %% [markdown]
 # ## Look
 #
-# **Preprocessing.** The shorter side of a real photograph (it comes with matplotlib) is resized to 64 pixels and its
-# centre is cut out, then it is normalised. A normalised picture has numbers below 0 and above 1, which no screen can
-# show, so each channel is drawn by itself, blue below 0 and red above.
+# **Preprocessing.** The shorter side of a real photograph (it comes with matplotlib) is resized to
+# 64 pixels and its centre is cut out, then it is normalised. A normalised picture has numbers below
+# 0 and above 1, which no screen can show, so each channel is drawn by itself, blue below 0 and red
+# above.
 
 # %%
 show(to_tensor)
@@ -344,12 +355,12 @@ for name, images in (("photograph", small[None]), ("500 scenes", many)):
         print(f"{name} {when:6}  red, green, blue: {', '.join(pairs)}")
 
 # %% [markdown]
-# Each line gives mean ± standard deviation. Normalising shifts and stretches a histogram; it does not change its shape:
-# undone and rounded, every number was back at its old value (the `assert`). And it does not bring *these* pictures to
-# exactly 0 ± 1, because the constants are ImageNet's.
+# Each line gives mean ± standard deviation. Normalising shifts and stretches a histogram; it does
+# not change its shape: undone and rounded, every number returned to its old value (the `assert`).
+# And it does not bring *these* pictures to exactly 0 ± 1, because the constants are ImageNet's.
 #
-# **Padding and its mask.** Four captions, filled up to the longest: above, the words and their numbers; below, the
-# mask.
+# **Padding and its mask.** Four captions, filled up to the longest: above, the words and their
+# numbers; below, the mask.
 
 # %%
 sentences = [*captions(data.scenes[24])[:3], captions(scene)[0]]
@@ -362,9 +373,10 @@ mask = target != PAD  # (4, T)
 chapter.draw(drawings.padding_and_mask(words, target, mask), "padding and its mask")
 
 # %% [markdown]
-# What the mask is for: we give every token a vector of random numbers, and average the vectors of the first caption,
-# once alone, once in the batch above, where it is padded. Attention (chapter 5) is such an average, with weights; here
-# the token `a` asks, and we look at how much of its weight goes to the padding.
+# What the mask is for: we give every token a vector of random numbers, and average the vectors of
+# the first caption, once alone, once in the batch above, where it is padded. Attention (chapter 5)
+# is such an average, with weights; here the token `a` asks, and we look at how much of its weight
+# goes to the padding.
 
 # %%
 generator = torch.Generator().manual_seed(0)
@@ -386,9 +398,10 @@ for name, seen in (("with the mask", mask[:1, None]), ("without it", None)):
     print(f"attention {name} puts {on_padding:.6f} of its weight on padding")
 
 # %% [markdown]
-# **Zipf's law.** Sort the tokens of a text by their frequency. Zipf (1949) found that the token of rank $r$ occurs
-# about $1/r$ times as often as the first. With both axes logarithmic that is a straight line. As a control, we add the
-# natural text with all its letters and spaces shuffled: the same letters, but no language.
+# **Zipf's law.** Sort the tokens of a text by their frequency. Zipf (1949) found that the token of
+# rank $r$ occurs about $1/r$ times as often as the first. With both axes logarithmic that is a
+# straight line. As a control, we add the natural text with all its letters and spaces shuffled: the
+# same letters, but no language.
 
 # %%
 letters = list(" ".join(" ".join(tokens) for tokens in natural))
@@ -436,15 +449,18 @@ for name, counts in frequencies.items():
     print(f"{'':17} rank × fraction: {', '.join(products)}")
 
 # %% [markdown]
-# Where the law holds, rank × fraction of the text stays the same along a row (ranks 1, 10, 100, 1000 and 5000, as far
-# as they exist). In Multi30k it is between 0.11 and 0.16 at the first three ranks, and falls to 0.03 at rank 5000. The
-# grammar of the scenes has too few words for a law: its line ends at rank 111. And the control warns us: the shuffled
-# letters, which say nothing, lie between 0.05 and 0.09 at the same ranks from 10 to 5000, closer to $1/r$ than the
-# language does. Miller (1957) explains why random typing does that. So such a line is no sign of language. But the
-# figure does show that many tokens of a natural text are rare: of the 10,337 of Multi30k, 42 % occur once.
+# Where the law holds, rank × fraction of the text stays the same along a row (ranks 1, 10, 100,
+# 1000 and 5000, as far as they exist). In Multi30k it is between 0.11 and 0.16 at the first three
+# ranks, and falls to 0.03 at rank 5000. The grammar of the scenes has too few words for a law: its
+# line ends at rank 111. And the control warns us: the shuffled letters, which say nothing, lie
+# between 0.05 and 0.09 at the same ranks from 10 to 5000, closer to $1/r$ than the language does.
+# Miller (1957) explains why random typing does that. So such a line is no sign of language. But the
+# figure does show that many tokens of a natural text are rare: of the 10,337 of Multi30k, 42 %
+# occur once.
 #
-# **Buckets.** Each block is a batch of 64 sentences, one per row; grey is padding. In the scene captions the colour
-# says how many objects are in the picture. Within a batch the order does not matter; the sampler leaves it sorted.
+# **Buckets.** Each block is a batch of 64 sentences, one per row; grey is padding. In the scene
+# captions the colour says how many objects are in the picture. Within a batch the order does not
+# matter; the sampler leaves it sorted.
 
 
 # %%
@@ -491,8 +507,9 @@ chapter.draw(figure, "eight batches with and without buckets")
 # %% [markdown]
 # ## What to notice
 #
-# **1. A vocabulary must be measured on text that it has not seen.** The fraction of `<unk>` in the text from which a
-# vocabulary was built says little: with `min_freq=1` it is zero whatever the text.
+# **1. A vocabulary must be measured on text that it has not seen.** The fraction of `<unk>` in the
+# text from which a vocabulary was built says little: with `min_freq=1` it is zero whatever the
+# text.
 
 
 # %%
@@ -514,16 +531,17 @@ for name, (text, held_out) in parts.items():
         print(f"{name:14} {min_freq:9} {len(built):7,} {here:11.2%} {unseen:14.2%}")
 
 # %% [markdown]
-# With Multi30k, `min_freq=5` leaves 3,276 of 10,341 tokens (four are special), and 3.59 % of the held-out text is
-# `<unk>` instead of 1.29 %. Keeping all tokens may still be the worse choice: the text itself then has no `<unk>`, so a
-# network would never see that token in training, but would meet it later. As `min_freq` grows, the two columns come
-# together: tokens left out for being rare are as rare in new text. Each of the 111 tokens of the scene captions occurs
-# 50 times or more, so no choice matters, and the held-out captions hold no `<unk>`. (Counting has no seed; this is one
+# With Multi30k, `min_freq=5` leaves 3,276 of 10,341 tokens (four are special), and 3.59 % of the
+# held-out text is `<unk>` instead of 1.29 %. Keeping all tokens may still be the worse choice: the
+# text itself then has no `<unk>`, so a network would never see that token in training, but would
+# meet it later. As `min_freq` grows, the two columns come together: tokens left out for being rare
+# are as rare in new text. Each of the 111 tokens of the scene captions occurs 50 times or more, so
+# no choice matters, and the held-out captions hold no `<unk>`. (Counting has no seed; this is one
 # text with one held-out part.)
 #
-# **2. Buckets save padding, and it is the sorting that saves it.** As a control, the sentences of the bucketed batches
-# are dealt again: as many batches, of the same sizes, with the same sentences, but at random. Each number is the mean
-# of three seeds, with the lowest and the highest.
+# **2. Buckets save padding, and it is the sorting that saves it.** As a control, the sentences of
+# the bucketed batches are dealt again: as many batches, of the same sizes, with the same sentences,
+# but at random. Each number is the mean of three seeds, with the lowest and the highest.
 
 
 # %%
@@ -567,12 +585,13 @@ for how in ways:
     print(f"{how:22} {cells[0]:26} {cells[1]}")
 
 # %% [markdown]
-# With Multi30k, 48.0 % of an unbucketed batch is padding, and 2.9 % of a bucketed one. Dealt again it is 47.7 %: so the
-# saving comes from who is with whom, not from which sentences there are. Sorting everything instead of pools of 50
-# batches would save another 2.6 of 100 positions, and 1.5 in the scene captions.
+# With Multi30k, 48.0 % of an unbucketed batch is padding, and 2.9 % of a bucketed one. Dealt again
+# it is 47.7 %: so the saving comes from how the sentences are grouped, not from which sentences
+# they are. Sorting everything instead of pools of 50 batches would save another 2.6 of 100
+# positions, and 1.5 in the scene captions.
 #
-# **3. Buckets are not free.** The sentences of a batch are now alike in length, and so in everything that goes with
-# length. In a scene that is the number of objects.
+# **3. Buckets are not free.** The sentences of a batch are now alike in length, and so in
+# everything that goes with length. In a scene that is the number of objects.
 
 # %%
 half = len(objects) // 2
@@ -604,17 +623,19 @@ for how in ways:
     print(f"({min(deviations):.2f} to {max(deviations):.2f})  {spread(uniform)}")
 
 # %% [markdown]
-# The length alone gives the number of objects in 71.4 % of the scenes, against 33.3 % for the most common number. So
-# every fifth bucketed batch (20.1 %) holds only scenes with the same number of objects; unbucketed, or dealt again,
-# none does, and the standard deviation within a batch is 0.82 instead of 0.46 (each the mean of three seeds).
+# The length alone gives the number of objects in 71.4 % of the scenes, against 33.3 % for the most
+# common number. So every fifth bucketed batch (20.1 %) holds only scenes with the same number of
+# objects; unbucketed, or dealt again, none does, and the standard deviation within a batch is 0.82
+# instead of 0.46 (each the mean of three seeds).
 #
-# Batch normalisation (Ioffe & Szegedy 2015; chapter 2) takes its averages over the batch, so a network's output for one
-# picture depends on the others, and it can come to rely on their being alike. This chapter trains nothing, so it has
-# not shown the harm; the comment at `bucket_batches` in `mmscratch/tasks/captioning.py` says what was measured there,
-# and why `quickstart` does not bucket.
+# Batch normalisation (Ioffe & Szegedy 2015; chapter 2) takes its averages over the batch, so a
+# network's output for one picture depends on the others, and it can come to rely on their being
+# alike. This chapter trains nothing, so it has not shown the harm; the comment at `bucket_batches`
+# in `mmscratch/tasks/captioning.py` says what was measured there, and why `quickstart` does not
+# bucket.
 #
-# **4. The same seed gives the same batches**, whatever the rest of the program has drawn at random. Another epoch or
-# another seed gives others, and each holds every sentence once.
+# **4. The same seed gives the same batches**, whatever the rest of the program has drawn at random.
+# Another epoch or another seed gives others, and each holds every sentence once.
 
 # %%
 first = list(BucketSampler(scene_lengths, 64, seed=0))
@@ -635,8 +656,8 @@ print(f"batches of the first that come again in the second: {len(alike)}")
 # %% [markdown]
 # ## Your turn
 #
-# Write these yourself, from their docstrings. `python -m chapters.assignments start 1 --to work` writes the stubs, and
-# `check 1 --from work` tests your code, with a hint where something is wrong.
+# Write these yourself, from their docstrings. `python -m chapters.assignments start 1 --to work`
+# writes the stubs, and `check 1 --from work` tests your code, with a hint where something is wrong.
 #
 # 1. `tokenize`: the pattern is given; what must happen to the text first? 1 point, 5 minutes.
 # 2. `detokenize`: where do people write no space? 3 points, 15 minutes.

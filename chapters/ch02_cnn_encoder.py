@@ -3,10 +3,10 @@
 #
 # **Adds** convolution, VGG, ResNet, and an encoder that knows what is in a picture. **Takes** 2.3 min on two cores.
 #
-# A picture of 64 × 64 pixels is 12,288 numbers, and no single one of them says "star". This chapter turns them into
-# features that do. The tool is the **convolution**: a small filter that slides over the picture and asks the same
-# question everywhere. Networks made of convolutions are called CNNs. We build one, and train it to say what is in our
-# pictures.
+# A picture of 64 × 64 pixels is 12,288 numbers, and no single one of them says "star". This chapter
+# turns them into features that do. The tool is the **convolution**: a small filter that slides over
+# the picture and asks the same question everywhere. Networks made of convolutions are called CNNs.
+# We build one, and train it to say what is in our pictures.
 
 # %%
 import time
@@ -38,15 +38,15 @@ chapter = Chapter(2)
 # %% [markdown]
 # ## The idea
 #
-# Lay a **filter** (also called kernel), here 3 × 3 numbers, on the picture. Multiply each number by the pixel below
-# it, add up, and write the sum down. Move the filter by one pixel, and do it again. The sums form a new picture, the
-# **feature map**:
+# Lay a **filter** (also called kernel), here 3 × 3 numbers, on the picture. Multiply each number by
+# the pixel below it, add up, and write the sum down. Move the filter by one pixel, and do it again.
+# The sums form a new picture, the **feature map**:
 #
 # $$y_{o,i,j} = b_o + \sum_{c,u,v} w_{o,c,u,v}\; x_{c,\,i+u,\,j+v}$$
 #
-# $c$ counts the input channels (red, green, blue), $o$ the output channels, one for each filter; $u$ and $v$ run over
-# the filter. The same few weights work everywhere in the picture. So a star is found wherever it is, and 27 weights do
-# what would take millions if every pixel had its own.
+# $c$ counts the input channels (red, green, blue), $o$ the output channels, one for each filter;
+# $u$ and $v$ run over the filter. The same few weights work everywhere in the picture. So a star is
+# found wherever it is, and 27 weights do what would take millions if every pixel had its own.
 
 # %%
 # Sobel: bright on the right, dark on the left
@@ -59,13 +59,13 @@ figure = drawings.sliding_filter(picture, edge, response)
 chapter.draw(figure, "a filter slides over a picture")
 
 # %% [markdown]
-# Blue is where it gets brighter from left to right, red where it gets darker. Nobody designs such filters any more:
-# they are learned. But first, how they are computed.
+# Blue is where it gets brighter from left to right, red where it gets darker. Nobody designs such
+# filters any more: they are learned. But first, how a convolution is computed.
 #
 # ## By hand
 #
-# The formula, as loops. `stride` is how far the filter moves at a time, `padding` how many rows and columns of zeros are
-# added around the picture.
+# The formula, as loops. `stride` is how far the filter moves at a time, `padding` how many rows and
+# columns of zeros are added around the picture.
 
 
 # %%
@@ -87,9 +87,9 @@ def convolve(x, weight, bias, stride=1, padding=0):
 
 
 # %% [markdown]
-# The same sums are one matrix product. `unfold` lays out all windows, one per row; the filters are the columns of the
-# other matrix. This is how convolution got onto fast hardware. And `F.conv2d` is torch's own. Do all three agree, and
-# how long do they take?
+# The same sums are one matrix product. `unfold` lays out all windows, one per row; the filters are
+# the columns of the other matrix. This is how convolution got onto fast hardware. And `F.conv2d` is
+# torch's own. Do all three agree, and how long do they take?
 
 # %%
 x = torch.randn(3, 31, 37)
@@ -119,9 +119,9 @@ for way in (loops, one_matrix_product, torch_conv2d):
     print(f"{way.__name__:20} {milliseconds:9.2f} ms   shape {tuple(result.shape)}")
 
 # %% [markdown]
-# **Stride and padding.** A side of $n$ pixels becomes $\lfloor (n + 2p - k)/s \rfloor + 1$ positions, for a filter of
-# size $k$, stride $s$ and padding $p$. Each red dot is a position where a 3 × 3 filter is centred, on a picture of 7 × 7
-# with its padding in grey.
+# **Stride and padding.** A side of $n$ pixels becomes $\lfloor (n + 2p - k)/s \rfloor + 1$
+# positions, for a filter of size $k$, stride $s$ and padding $p$. Each red dot is a position where
+# a 3 × 3 filter is centred, on a picture of 7 × 7 with its padding in grey.
 
 # %%
 positions = {}  # (stride, padding) -> positions along a side
@@ -134,7 +134,8 @@ for stride, padding in ((1, 0), (1, 1), (2, 0), (2, 1)):
 chapter.draw(drawings.stride_and_padding(positions), "stride and padding")
 
 # %% [markdown]
-# **What filters see.** Four filters designed by hand. A filter whose weights add up to zero is blind to uniform areas.
+# **What filters see.** Four filters designed by hand. A filter whose weights add up to zero is
+# blind to uniform areas.
 
 # %%
 blur = torch.ones(3, 9, 9) / 243
@@ -163,30 +164,31 @@ chapter.draw(drawings.what_filters_see(responses), "what four filters see")
 show(conv2d)
 
 # %% [markdown]
-# A CNN stacks convolutions with a non-linearity between them: without it, two convolutions are only another convolution.
-# **VGG** (2014) is just that, with a **pooling** step now and then that keeps the largest of each 2 × 2 values.
-# **ResNet** (2015) adds one thing: each block adds its input to its output, `x + …`, the **residual connection**.
+# A CNN stacks convolutions with a non-linearity between them: without it, two convolutions are only
+# another convolution. **VGG** (2014) is just that, with a **pooling** step now and then that keeps
+# the largest of each 2 × 2 values. **ResNet** (2015) adds one thing: each block adds its input to
+# its output, `x + …`, the **residual connection**.
 
 # %%
 show(BasicBlock)
 
 # %% [markdown]
-# A ResNet is a first convolution, stages of such blocks, and a linear layer on the mean of the last grid. Each stage is
-# twice as wide as the one before, and half as high.
+# A ResNet is a first convolution, stages of such blocks, and a linear layer on the mean of the last
+# grid. Each stage is twice as wide as the one before, and half as high.
 
 # %%
 show(ResNet)
 
 # %% [markdown]
-# VGG is a stack of stages, too, without the shortcuts. Its first linear layer has separate weights for each position of
-# the grid.
+# VGG is a stack of stages, too, without the shortcuts. Its first linear layer has separate weights
+# for each position of the grid.
 
 # %%
 show(VGG)
 
 # %% [markdown]
-# Both name their parameters as torchvision does, so weights trained there load here. The check below loads random
-# weights; with a network connection, the published ones load with the same line,
+# Both name their parameters as torchvision does, so weights trained there load here. The check
+# below loads random weights; with a network connection, the published ones load with the same line,
 # `ResNet(18).load_state_dict(models.resnet18(weights="DEFAULT").state_dict())`.
 
 # %%
@@ -210,8 +212,9 @@ for name, (ours, theirs) in pairs.items():
 del pairs, ours, theirs
 
 # %% [markdown]
-# **The receptive field** of a position is the part of the picture that can change it. It grows with every layer. It can
-# be measured: take one position in the middle of the grid, and use its gradient to find the pixels it depends on.
+# **The receptive field** of a position is the part of the picture that can change it. It grows with
+# every layer. It can be measured: take one position in the middle of the grid, and use its gradient
+# to find the pixels it depends on.
 
 # %%
 network = ResNet((1, 1, 1), width=8).eval()
@@ -237,14 +240,16 @@ figure = drawings.receptive_fields(picture, fields)
 chapter.draw(figure, "the receptive field grows")
 
 # %% [markdown]
-# With a stride in most stages, a few layers are enough to see all of an icon. The measured box can be a little smaller
-# than the field that follows from the filter sizes, since no gradient passes through an inactive ReLU.
+# With a stride in most stages, a few layers are enough to see all of an icon. The measured box can
+# be a little smaller than the field that follows from the filter sizes, since no gradient passes
+# through an inactive ReLU.
 #
 # ### Why residuals
 #
-# Deeper should be better, or at least no worse: the added layers could copy their input. But a plain stack has trouble
-# learning to copy. The two networks below have the same convolutions, batch norm and width; one adds the shortcut. Each
-# has 32 convolutions after the first, and is trained on the same scenes in the same order.
+# Deeper should be better, or at least no worse: the added layers could copy their input. But a
+# plain stack has trouble learning to copy. The two networks below have the same convolutions, batch
+# norm and width; one adds the shortcut. Each has 32 convolutions after the first, and is trained on
+# the same scenes in the same order.
 
 
 # %%
@@ -309,21 +314,23 @@ axis.grid(alpha=0.3)
 chapter.draw(figure, "a plain and a residual net of the same depth")
 
 # %% [markdown]
-# The loss that both reach here, about 0.17, is the plateau at which a network knows how common each label is, and
-# little else. The residual network is below 0.2 in less than half as many steps as the plain one, with either seed: its
-# gradients reach the first layers by the shortcuts, past all the others. On ImageNet, He et al. found that a plain
-# network of 34 layers ends with a higher training error than one of 18, and a residual one does not.
+# The loss that both reach here, about 0.17, is the plateau at which a network knows how common each
+# label is, and little else. The residual network is below 0.2 in less than half as many steps as
+# the plain one, with either seed: its gradients reach the first layers by the shortcuts, past all
+# the others. On ImageNet, He et al. found that a plain network of 34 layers ends with a higher
+# training error than one of 18, and a residual one does not.
 #
 # ## Train it
 #
-# What should an encoder know before anyone asks it for a sentence? **What is in the picture**: which of 32 nouns, 8
-# colours and 2 sizes. A picture has many of these labels, so each label is a yes-or-no question of its own, and the
-# loss is the **binary cross-entropy**
+# What should an encoder know before anyone asks it for a sentence? **What is in the picture**:
+# which of 32 nouns, 8 colours and 2 sizes. A picture has many of these labels, so each label is a
+# yes-or-no question of its own, and the loss is the **binary cross-entropy**
 #
 # $$-\big(t \log \sigma(z) + (1-t) \log(1-\sigma(z))\big)$$
 #
-# with $t$ = 1 if the label applies, else 0, $z$ the network's output for it (its **logit**), and $\sigma$ the sigmoid.
-# Training first on a task with plenty of data, for use in another, is **pre-training**. This is all of it:
+# with $t$ = 1 if the label applies, else 0, $z$ the network's output for it (its **logit**), and
+# $\sigma$ the sigmoid. Training first on a task with plenty of data, for use in another, is
+# **pre-training**. This is all of it:
 
 # %%
 show(train_classifier)
@@ -343,9 +350,9 @@ for kind, part in kinds.items():
     print(f"{precision:9.1f}  {recall:6.1f}  {f1:5.1f}")
 
 # %% [markdown]
-# **Precision**: of the labels the network predicts, the fraction that is right. **Recall**: of the labels that apply,
-# the fraction that it predicts. **F1** is their harmonic mean, $2PR/(P+R)$. **Accuracy**: the fraction of all yes-or-no
-# answers that is right.
+# **Precision**: of the labels the network predicts, the fraction that is right. **Recall**: of the
+# labels that apply, the fraction that it predicts. **F1** is their harmonic mean, $2PR/(P+R)$.
+# **Accuracy**: the fraction of all yes-or-no answers that is right.
 #
 # ## Look
 
@@ -369,10 +376,10 @@ axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
 chapter.draw(figure, "accuracy precision recall and F1 of each noun")
 
 # %% [markdown]
-# **Which noun for which?** In a picture with one noun, the noun with the largest logit is always right, as the first
-# line below says. So look at all pictures: a noun in the picture counts as predicted if its logit is above 0, and
-# otherwise as confused with the absent noun with the largest logit. Rows are the true nouns, columns the predicted
-# ones; the diagonal is right.
+# **Which noun for which?** In a picture with one noun, the noun with the largest logit is always
+# right, as the first line below says. So look at all pictures: a noun in the picture counts as
+# predicted if its logit is above 0, and otherwise as confused with the absent noun with the largest
+# logit. Rows are the true nouns, columns the predicted ones; the diagonal is right.
 
 # %%
 true_nouns = test_labels[:, :32]  # (N, 32)
@@ -406,8 +413,8 @@ figure.colorbar(image, ax=axis, shrink=0.6, label="% of the row")
 chapter.draw(figure, "confusion of the nouns")
 
 # %% [markdown]
-# **The filters of the first layer**, which are small colour pictures of 7 × 7, and the responses of some of them to one
-# scene.
+# **The filters of the first layer**, which are small colour pictures of 7 × 7, and the responses of
+# some of them to one scene.
 
 # %%
 filters = cnn.conv1.weight.detach().cpu()  # (32, 3, 7, 7)
@@ -435,9 +442,9 @@ chapter.draw(figure, "filters of the first layer")
 # %% [markdown]
 # ## What to notice
 #
-# Each number needs something to compare it with. Here are three controls that could expose it: a network that always
-# says **no** to every noun; our network's answers **shuffled**, each given to another picture; and nouns in colours that
-# they **never had in training**.
+# Each number needs something to compare it with. Here are three controls that could expose it: a
+# network that always says **no** to every noun; our network's answers **shuffled**, each given to
+# another picture; and nouns in colours that they **never had in training**.
 
 # %%
 answers = logits[:, :32] > 0  # (N, 32)
@@ -456,23 +463,25 @@ for name, (predicted, target) in cases.items():
     print(f"{name:24}{accuracy:10.1f}{precision:11.1f}{recall:8.1f}{f1:7.1f}")
 
 # %% [markdown]
-# **Accuracy fools.** "Always no" is right in 94 of 100 answers and knows nothing: most nouns are absent from most
-# pictures. Its F1 is 0. With labels this rare, look at precision and recall. **Shuffled**, the same answers fall to
-# an F1 of about 6: so the network responds to the pictures, not to how common each noun is. **New colours** cost about 3
-# points of F1: a red anchor, never seen in red, is mostly still an anchor. But there is a cost, so the noun has not been
-# learned quite apart from its colour.
+# **Accuracy fools.** "Always no" is right in 94 of 100 answers and knows nothing: most nouns are
+# absent from most pictures. Its F1 is 0. With labels this rare, look at precision and recall.
+# **Shuffled**, the same answers fall to an F1 of about 6: so the network responds to the pictures,
+# not to how common each noun is. **New colours** cost about 3 points of F1: a red anchor, never
+# seen in red, is mostly still an anchor. But there is a cost, so the noun has not been learned
+# quite apart from its colour.
 #
-# Recall is lower than precision nearly everywhere: the network would rather miss an object than invent one. All figures
-# are of one training run with one seed.
+# Recall is lower than precision nearly everywhere: the network would rather miss an object than
+# invent one. All figures are of one training run with one seed.
 #
-# One thing does not show here: the weights in the loss matter. With all labels weighted equally (without `weight` in
-# `train_classifier`, all else the same) the nouns ended at an F1 of 62, and the colours at 100: the network learned the
-# easy part, and features that distinguish colours say little about shapes.
+# One thing does not show here: the weights in the loss matter. With all labels weighted equally
+# (without `weight` in `train_classifier`, all else the same) the nouns ended at an F1 of 62, and
+# the colours at 100: the network learned the easy part, and features that distinguish colours say
+# little about shapes.
 #
 # ## Your turn
 #
-# Write these yourself, from their docstrings. `python -m chapters.assignments start 2 --to work` writes the stubs, and
-# `check 2 --from work` tests your code, with a hint where something is wrong.
+# Write these yourself, from their docstrings. `python -m chapters.assignments start 2 --to work`
+# writes the stubs, and `check 2 --from work` tests your code, with a hint where something is wrong.
 #
 # 1. `conv2d`: with `unfold` and one matrix product. 20 points, 120 minutes.
 # 2. `BasicBlock.forward`: with `__init__` and `_shortcut`; where do stride and last ReLU belong? 8 points, 40 minutes.
@@ -494,8 +503,9 @@ chapter.finish()
 # %% [markdown]
 # ## Sources
 #
-# LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to document recognition" · Simonyan and
-# Zisserman 2014, "Very deep convolutional networks for large-scale image recognition" (VGG) · He, Zhang, Ren and Sun
-# 2015, "Deep residual learning for image recognition" (ResNet; section 1 shows plain nets that get worse with depth)
-# · Ioffe and Szegedy 2015, "Batch normalization" · Loshchilov and Hutter 2017, "Decoupled weight decay
-# regularization" (AdamW) · torchvision.models, whose state dicts load here.
+# LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to document recognition"
+# · Simonyan and Zisserman 2014, "Very deep convolutional networks for large-scale image
+# recognition" (VGG) · He, Zhang, Ren and Sun 2015, "Deep residual learning for image recognition"
+# (ResNet; section 1 shows plain nets that get worse with depth) · Ioffe and Szegedy 2015, "Batch
+# normalization" · Loshchilov and Hutter 2017, "Decoupled weight decay regularization" (AdamW) ·
+# torchvision.models, whose state dicts load here.

@@ -4,10 +4,10 @@
 # **Adds** the LSTM, a decoder made of it, teacher forcing, and captions from one image vector. **Takes** 2.5 min on
 # two cores.
 #
-# A sentence is written word by word, and each word depends on those before it. A **recurrent network** reads and
-# writes that way: it carries a **state**, a vector of numbers, from word to word. Give it a picture as its first
-# state, and it writes about the picture. That is Show and Tell (Vinyals et al. 2015), the model that this chapter
-# builds and takes apart.
+# A sentence is written word by word, and each word depends on those before it. A **recurrent
+# network** reads and writes that way: it carries a **state**, a vector of numbers, from word to
+# word. Give it a picture as its first state, and it writes about the picture. That is Show and Tell
+# (Vinyals et al. 2015), the model that this chapter builds and takes apart.
 
 # %%
 from collections import Counter
@@ -51,14 +51,16 @@ figure = drawings.vector_becomes_sentence(images[example], words)
 chapter.draw(figure, "a vector becomes a sentence")
 
 # %% [markdown]
-# The picture goes in once, at the start; from then on the state must remember it. Below each step is the word it
-# reads, above it the word it should write: always the next one. `<bos>` begins a sentence, `<eos>` ends it.
+# The picture goes in once, at the start; from then on the state must remember it. Below each step
+# is the word it reads, above it the word it should write: always the next one. `<bos>` begins a
+# sentence, `<eos>` ends it.
 #
 # ## By hand
 #
-# The **long short-term memory** (LSTM) keeps two vectors: the **cell** $c$, its memory, and the **hidden state** $h$,
-# which is its output. Three **gates**, numbers between 0 and 1, decide how much of the cell to keep ($f$, forget
-# gate), how much new content to let in ($i$, input gate), and how much to output ($o$, output gate).
+# The **long short-term memory** (LSTM) keeps two vectors: the **cell** $c$, its memory, and the
+# **hidden state** $h$, which is its output. Three **gates**, numbers between 0 and 1, decide how
+# much of the cell to keep ($f$, forget gate), how much new content to let in ($i$, input gate), and
+# how much to output ($o$, output gate).
 #
 # $$c' = \sigma(f) \odot c + \sigma(i) \odot \tanh(g) \qquad h' = \sigma(o) \odot \tanh(c')$$
 #
@@ -94,14 +96,15 @@ def lstm_step(x, hidden, cell, weight_ih, weight_hh, bias):
 show(LSTMCell)
 
 # %% [markdown]
-# `LSTM` is the cell in a loop: over layers, over directions, and, in `_run`, over the words. The words' contribution to
-# the gates does not depend on the state, so one matrix product computes it for all steps before the loop starts.
+# `LSTM` is the cell in a loop: over layers, over directions, and, in `_run`, over the words. The
+# words' contribution to the gates does not depend on the state, so one matrix product computes it
+# for all steps before the loop starts.
 
 # %%
 show(LSTM)
 
 # %% [markdown]
-# All agree: our loops over numbers, `LSTM`, and PyTorch's own, which takes the same weights.
+# All three agree: our loops over numbers, `LSTM`, and PyTorch's own, which takes the same weights.
 
 # %%
 with torch.no_grad():
@@ -128,10 +131,11 @@ print("by hand, ours and torch.nn.LSTM agree to 1e-6")
 # %% [markdown]
 # ### Why gates: the vanishing gradient
 #
-# To learn that the first state matters for word 20, the **gradient** (how much the result changes with the state) has
-# to come back through 20 steps. A **plain RNN**, $h' = \tanh(Wx + Uh)$, multiplies it by $U$ at each step. The cell
-# of an LSTM only multiplies it by the forget gate. How large is the gradient of the last state with respect to the
-# first, by the number of steps between them? A forget gate with bias 0 is half open; with bias 3 it keeps 95 %.
+# To learn that the first state matters for word 20, the **gradient** (how much the result changes
+# with the state) has to come back through 20 steps. A **plain RNN**, $h' = \tanh(Wx + Uh)$,
+# multiplies it by $U$ at each step. The cell of an LSTM only multiplies it by the forget gate. How
+# large is the gradient of the last state with respect to the first, by the number of steps between
+# them? A forget gate with bias 0 is half open; with bias 3 it keeps 95 %.
 
 
 # %%
@@ -186,15 +190,16 @@ axis.grid(alpha=0.3)
 chapter.draw(figure, "the gradient of the first state")
 
 # %% [markdown]
-# The plain RNN forgets by powers of ten, and so does an LSTM whose forget gates are half open: $0.5^{20}$ is a
-# millionth. It is the **open** forget gate that carries the gradient. Keep that in mind for the picture, which must
-# survive until the last word.
+# The plain RNN forgets by powers of ten, and so does an LSTM whose forget gates are half open:
+# $0.5^{20}$ is a millionth. It is the **open** forget gate that carries the gradient. Keep that in
+# mind for the picture, which must survive until the last word.
 #
 # ### The decoder
 #
-# The first state is computed from the picture (`start`); each step reads a word and gives each word of the vocabulary a
-# score, its logit (`step`). In training all words are known, so `forward` runs over the whole sentence at once. Here is
-# the whole class. With `fusion="prefix"`, as in this chapter, `_attend` is never called; chapter 5 is about it.
+# The first state is computed from the picture (`start`); each step reads a word and gives each word
+# of the vocabulary a score, its logit (`step`). In training all words are known, so `forward` runs
+# over the whole sentence at once. Here is the whole class. With `fusion="prefix"`, as in this
+# chapter, `_attend` is never called; chapter 5 is about it.
 
 # %%
 show(LSTMDecoder)
@@ -202,9 +207,10 @@ show(LSTMDecoder)
 # %% [markdown]
 # ## Train it
 #
-# The picture's features come from chapter 2's CNN, which knows what is in a picture. It is **frozen**: its weights do
-# not change. So its 4 × 4 grid is computed only once for each picture. Its 16 vectors, each with its position added,
-# are averaged to **one vector**, from which the first state is computed.
+# The picture's features come from chapter 2's CNN, which knows what is in a picture. It is
+# **frozen**: its weights do not change. So its 4 × 4 grid is computed only once for each picture.
+# Its 16 vectors, each with its position added, are averaged to **one vector**, from which the first
+# state is computed.
 #
 # The captions become numbers as in chapter 1. The next chapters prepare them in the same way:
 
@@ -223,9 +229,9 @@ train_features = extract_features(cnn, train_images)  # (N, 128, 4, 4)
 test_features = extract_features(cnn, images)
 
 # %% [markdown]
-# **Teacher forcing**: in training the decoder reads the true words, not its own, and learns to predict the next one.
-# All steps of a sentence are then trained at once. The loss is the cross-entropy of the true next word; padding does
-# not count.
+# **Teacher forcing**: in training the decoder reads the true words, not its own, and learns to
+# predict the next one. All steps of a sentence are then trained at once. The loss is the
+# cross-entropy of the true next word; padding does not count.
 
 # %%
 show(train_captioner)
@@ -270,8 +276,8 @@ axis.grid(alpha=0.3)
 chapter.draw(figure, "learning with open and half open forget gates")
 
 # %% [markdown]
-# `describe` writes a caption for each picture, greedily: always the most probable next word (chapter 8 searches
-# better).
+# `describe` writes a caption for each picture, greedily: always the most probable next word
+# (chapter 8 searches better).
 
 # %%
 show(describe)
@@ -282,11 +288,11 @@ sheet = caption_sheet(list(images[:8]), generated[:8], references[:8])
 chapter.draw(sheet, "captions from one vector")
 
 # %% [markdown]
-# A green caption equals one of the references, word for word; a red one does not, and the nearest reference is below
-# it. Not every red caption is false: the judge will decide.
+# A green caption equals one of the references, word for word; a red one does not, and the nearest
+# reference is below it. Not every red caption is false: the judge will decide.
 #
-# **The gates over a caption.** The decoder reads its own caption again; each column is a word, each row one of 24
-# units of the state.
+# **The gates over a caption.** The decoder reads its own caption again; each column is a word, each
+# row one of 24 units of the state.
 
 # %%
 cell = LSTMCell(256, 256).to(device)
@@ -322,9 +328,9 @@ figure.colorbar(image, ax=figure.axes, shrink=0.8, label="open")
 chapter.draw(figure, "the gates over a caption")
 
 # %% [markdown]
-# **Teacher forcing against free running.** When the decoder reads the true words, how often does one of the five
-# references continue with the word it predicts? And when it runs free, reading its own words, how often is everything
-# it has written so far the beginning of one of the references?
+# **Teacher forcing against free running.** When the decoder reads the true words, how often does
+# one of the five references continue with the word it predicts? And when it runs free, reading its
+# own words, how often is everything it has written so far the beginning of one of the references?
 
 
 # %%
@@ -379,9 +385,10 @@ print(f"running free, {captions_right:.1f} % of captions")
 # %% [markdown]
 # ## What to notice
 #
-# A caption is **true** if the judge, which knows the scene, finds every noun, colour, size and place in it right and
-# nothing missing. There are three controls: the same model with another picture's vector; the same with half open
-# forget gates; and the most common training caption for every picture.
+# A caption is **true** if the judge, which knows the scene, finds every noun, colour, size and
+# place in it right and nothing missing. There are three controls: the same model with another
+# picture's vector; the same with half open forget gates; and the most common training caption for
+# every picture.
 
 # %%
 counts = Counter(tuple(ids.tolist()) for captions in targets for ids in captions)
@@ -420,30 +427,33 @@ axis.legend()
 chapter.draw(figure, "what one vector loses")
 
 # %% [markdown]
-# **It is the picture that speaks**: with another picture's vector, no caption is true, although each is a good
-# sentence. So the sentence itself proves nothing, and neither does a low loss: most words of a caption are grammar.
+# **It is the picture that speaks**: with another picture's vector, no caption is true, although
+# each is a good sentence. So the sentence itself proves nothing, and neither does a low loss: most
+# words of a caption are grammar.
 #
-# **The forget gate decides.** With its bias at 0, the same decoder, on the same features in the same order, has
-# learned to write sentences, and hardly any of them is true (0.1 %): by the time a noun is due, the picture has been
-# halved at four or five words. With the bias at 3, 33.6 % are true. The library's decoder therefore starts with 3.
-# But open gates alone are not enough either: with a CNN that starts from random weights, `python -m mmscratch quickstart
-# --fusion prefix` trains on 100,000 scenes, and no caption is true. It takes both: open gates and pre-training.
+# **The forget gate decides.** With its bias at 0, the same decoder, on the same features in the
+# same order, has learned to write sentences, and hardly any of them is true (0.1 %): by the time a
+# noun is due, the picture has been halved at four or five words. With the bias at 3, 33.6 % are
+# true. The library's decoder therefore starts with 3. But open gates alone are not enough either:
+# with a CNN that starts from random weights, `python -m mmscratch quickstart --fusion prefix`
+# trains on 100,000 scenes, and no caption is true. It takes both: open gates and pre-training.
 #
-# **One vector is not enough.** 64.4 % of the captions of one object are true, 33.7 % of two, 3.0 % of three. The nouns,
-# colours and places of all objects share one vector of 256 numbers, and every word draws on the same one. The most
-# common fault is the place. The alternative is to look at the picture again for each word: chapter 5.
+# **One vector is not enough.** 64.4 % of the captions of one object are true, 33.7 % of two, 3.0 %
+# of three. The nouns, colours and places of all objects share one vector of 256 numbers, and every
+# word draws on the same one. The most common fault is the place. The alternative is to look at the
+# picture again for each word: chapter 5.
 #
-# **Teacher forcing flatters.** Given the true words, nine words in ten are right; running free, three captions in ten:
-# after one wrong word, everything that follows builds on it. A per-word score under teacher forcing says little about
-# what a model writes.
+# **Teacher forcing flatters.** Given the true words, nine words in ten are right; running free,
+# three captions in ten: after one wrong word, everything that follows builds on it. A per-word
+# score under teacher forcing says little about what a model writes.
 #
-# The gradient was measured with five seeds, everything else with one seed and 1,000 pictures that the model had never
-# seen.
+# The gradient was measured with five seeds, everything else with one seed and 1,000 pictures that
+# the model had never seen.
 #
 # ## Your turn
 #
-# Write these yourself, from their docstrings. `python -m chapters.assignments start 3 --to work` writes the stubs, and
-# `check 3 --from work` tests your code, with a hint where something is wrong.
+# Write these yourself, from their docstrings. `python -m chapters.assignments start 3 --to work`
+# writes the stubs, and `check 3 --from work` tests your code, with a hint where something is wrong.
 #
 # 1. `LSTMCell.forward`: five lines; the order of the gates is i, f, g, o. 5 points, 30 minutes.
 # 2. `LSTM.forward`: with `_run`; what comes after a sentence's end must change nothing. 20 points, 100 minutes.
@@ -465,9 +475,10 @@ chapter.finish()
 # %% [markdown]
 # ## Sources
 #
-# Hochreiter and Schmidhuber 1997, "Long short-term memory" · Gers, Schmidhuber and Cummins 2000, "Learning to forget"
-# (the forget gate) · Bengio, Simard and Frasconi 1994, "Learning long-term dependencies with gradient descent is
-# difficult" · Jozefowicz, Zaremba and Sutskever 2015, "An empirical exploration of recurrent network architectures"
-# (a forget bias that is not 0) · Vinyals, Toshev, Bengio and Erhan 2015, "Show and tell" · Williams and Zipser 1989,
-# "A learning algorithm for continually running fully recurrent neural networks" (teacher forcing) · Bengio et al.
-# 2015, "Scheduled sampling".
+# Hochreiter and Schmidhuber 1997, "Long short-term memory" · Gers, Schmidhuber and Cummins 2000,
+# "Learning to forget" (the forget gate) · Bengio, Simard and Frasconi 1994, "Learning long-term
+# dependencies with gradient descent is difficult" · Jozefowicz, Zaremba and Sutskever 2015, "An
+# empirical exploration of recurrent network architectures" (a forget bias that is not 0) · Vinyals,
+# Toshev, Bengio and Erhan 2015, "Show and tell" · Williams and Zipser 1989, "A learning algorithm
+# for continually running fully recurrent neural networks" (teacher forcing) · Bengio et al. 2015,
+# "Scheduled sampling".

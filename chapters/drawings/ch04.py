@@ -151,6 +151,7 @@ def attention_masks(masks):
         axis.invert_yaxis()
     axes[0].set_ylabel("who looks")
     labels = ("picture", "words")
-    axes[3].set_xticks((2, 6.5), labels)
-    axes[3].set_yticks((2, 6.5), labels, rotation=90, va="center")
+    middles = (2, 6.5)
+    axes[3].set_xticks(middles, labels)
+    axes[3].set_yticks(middles, labels, rotation=90, va="center")
     return figure
