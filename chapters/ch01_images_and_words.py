@@ -667,7 +667,7 @@ print(f"batches of the first that come again in the second: {len(alike)}")
 # 6. `collate`: how long is a batch? 3 points, 15 minutes.
 # 7. `BucketSampler.__iter__`: for one process; the shards of several are chapter 6's. 8 points, 40 minutes.
 #
-# And three open questions:
+# And three questions left open:
 #
 # 1. How does the padding depend on the size of the pool? Draw the fraction of padding for pools of 1, 2, 5, … 500
 #    batches. Where does a larger pool stop being worth it, and what would be lost by sorting everything?

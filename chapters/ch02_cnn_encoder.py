@@ -491,7 +491,7 @@ for name, (predicted, target) in cases.items():
 # 6. `label_scores`: and what is the precision of a label that was never predicted? 10 points, 50 minutes.
 # 7. `confusion_matrix`: without a loop. 4 points, 20 minutes.
 #
-# And three open questions:
+# And three questions left open:
 #
 # 1. How would you find out whether the network tells a moon from a sun by its outline or by its area?
 # 2. What happens to the receptive field, and to F1, if the first stride becomes 1?

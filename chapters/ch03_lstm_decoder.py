@@ -462,7 +462,7 @@ chapter.draw(figure, "what one vector loses")
 # 5. `LSTMDecoder.start`: and `step`; stepping must give what the full forward gives. 10 points, 60 minutes.
 # 6. `greedy_search`: with `_word_by_word` and `_log_probs`; a batch, until its last sentence has ended. 12 points, 60 minutes.
 #
-# And three open questions:
+# And three questions left open:
 #
 # 1. Does the first word differ between seeds, and why?
 # 2. What changes if the picture is the first word instead of the first state, as in Vinyals et al.?

@@ -804,7 +804,7 @@ for name, network in networks.items():
 # 9. `TransformerDecoder.reorder`: in a beam search, who continues whose words? 8 points, 40 minutes.
 # 10. `VisionTransformer._encode`: with `features`; patches, class token, positions. 6 points, 30 minutes.
 #
-# And three open questions:
+# And three questions left open:
 #
 # 1. Which heads can be set to 0 without anyone noticing?
 # 2. Does the decoder still know the order of its words if it is trained without positions, from the causal mask alone?
