@@ -57,13 +57,20 @@ each_chapter = pytest.mark.parametrize("entry", book(), ids=lambda entry: entry.
 
 
 def python(*arguments, cwd=ROOT, **environment):
-    """Run Python, without the variables that a notebook or shell around the tests has set."""
-    env = os.environ | environment
-    for name in {"JPY_SESSION_NAME", "MMSCRATCH_FAST", "PYTHONPATH"} - set(environment):
-        env.pop(name, None)
+    """Run Python without the variables that a notebook or a shell may have set."""
+    kept = dict(os.environ)
+    for name in ("JPY_SESSION_NAME", "MMSCRATCH_FAST", "PYTHONPATH"):
+        kept.pop(name, None)
     command = [sys.executable, *map(str, arguments)]
-    options = {"capture_output": True, "text": True, "encoding": "utf-8", "timeout": 120}
-    return subprocess.run(command, cwd=cwd, env=env, **options)
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+    )
 
 
 # ----------------------------------------------------------------------------------------------
@@ -82,7 +89,7 @@ def test_list_has_every_chapter(entry, listing):
     assert line[4:].startswith(f"{entry.title}  ") and line.endswith(f"  {entry.adds}")
 
 
-def test_unknown_chapter_is_an_error():
+def test_an_unknown_chapter_is_an_error():
     run = python("-m", "chapters", "99")
     numbers = ", ".join(str(entry.number) for entry in book())
     assert run.returncode == 2 and run.stdout == ""
@@ -247,12 +254,14 @@ def test_notebook_matches_the_chapter(entry):
 
 
 def run_fast(entry, root):
-    """The notebook of a chapter, executed again in a copy of the repository."""
-    ignore = shutil.ignore_patterns(".ipynb_checkpoints", "*.pyc.*")
+    """The notebook of a chapter, run again in a copy of the repository."""
     for name in ("chapters", "mmscratch"):
-        shutil.copytree(ROOT / name, root / name, ignore=ignore)
-    path = root / "chapters" / entry.path.with_suffix(".ipynb").name
-    notebook = nbformat.read(path, as_version=4)
+        shutil.copytree(
+            ROOT / name, root / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints", "*.pyc.*")
+        )
+    notebook = nbformat.read(
+        root / "chapters" / entry.path.with_suffix(".ipynb").name, as_version=4
+    )
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -315,7 +324,7 @@ def test_notebook_has_the_cells_of_the_chapter(tiny):
     assert notebooks.differences(tiny) == []
 
 
-def test_missing_notebook_is_detected(tiny):
+def test_a_missing_notebook_is_reported(tiny):
     assert notebooks.differences(tiny) == ["ch41_tiny.ipynb is missing"]
 
 
@@ -377,7 +386,7 @@ def print_on(name, text):
         "home",
     ],
 )
-def test_changed_notebook_is_detected(tiny, change, words):
+def test_a_changed_notebook_is_reported(tiny, change, words):
     notebook = executed(tiny)
     change(notebook)
     write(tiny, notebook)
@@ -385,14 +394,14 @@ def test_changed_notebook_is_detected(tiny, change, words):
     assert words in difference
 
 
-def test_changed_chapter_is_detected(tiny):
+def test_a_changed_chapter_is_reported(tiny):
     write(tiny, executed(tiny))
     tiny.path.write_text(TINY.replace("6 * 7", "6 * 8"), encoding="utf-8")
     assert notebooks.differences(tiny) == ["ch41_tiny.ipynb: cell 2 is not that of ch41_tiny.py"]
 
 
 @pytest.mark.notebook
-def test_build_executes_and_is_reproducible(tiny):
+def test_build_executes_and_is_deterministic(tiny):
     root = tiny.path.parents[1]
     (root / "pixel.png").write_bytes(notebooks.base64.b64decode(PIXEL))
     built = []
@@ -432,8 +441,8 @@ def test_first_cell_finds_the_repository_of_the_notebook(tiny, tmp_path_factory)
     assert (run.returncode, run.stdout.splitlines(), run.stderr) == (0, [str(root)] * 2, "")
 
 
-def test_first_cell_outside_the_repository(tmp_path):
-    (tmp_path / "mmscratch").mkdir()  # a folder with the package's name is not enough
+def test_the_first_cell_outside_the_repository_is_an_error(tmp_path):
+    (tmp_path / "mmscratch").mkdir()  # only the name is that of the package
     run = python("-c", notebooks.FIRST_CELL + AFTER, cwd=tmp_path)
     assert run.returncode == 1 and run.stdout == ""
     assert run.stderr == (
@@ -442,7 +451,7 @@ def test_first_cell_outside_the_repository(tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["torch", "torchvision", "numpy", "PIL", "matplotlib"])
-def test_first_cell_says_how_to_install_missing_packages(tiny, missing):
+def test_the_first_cell_says_how_to_install_missing_packages(tiny, missing):
     root = tiny.path.parents[1].resolve()
     before = "import importlib.util as u; f = u.find_spec; "
     before += f"u.find_spec = lambda n: None if n == '{missing}' else f(n)\n"
@@ -489,7 +498,7 @@ def test_show_in_a_notebook_links_to_the_source(monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_piece_changed_since_it_was_shown_is_detected(tiny, monkeypatch):
+def test_an_outdated_piece_is_reported(tiny, monkeypatch):
     shown = []
     monkeypatch.setattr(chapter, "NOTEBOOK", True)
     monkeypatch.setattr("IPython.display.display", shown.append)
