@@ -1,4 +1,4 @@
-"""The drawings of the chapters: each is called by its own chapter, and nothing in it is cut off."""
+"""The drawings: each is called by its own chapter, and nothing in it is cut off."""
 
 import ast
 import importlib
@@ -9,6 +9,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
 from chapters import drawings
 from chapters.__main__ import book
@@ -39,7 +40,7 @@ ALL = [f"{name}.{drawing}" for name in MODULES for drawing in functions(name)]
 
 
 def imported_and_called(path):
-    """The modules of drawings that a chapter imports, and the names that it takes from them."""
+    """The modules of drawings that a chapter imports, and the names it uses from them."""
     imported, called = set(), set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module == "chapters.drawings":
@@ -51,7 +52,7 @@ def imported_and_called(path):
 
 
 @pytest.mark.parametrize("entry", book(), ids=lambda entry: entry.path.stem)
-def test_a_chapter_calls_all_of_its_own_drawings_and_no_others(entry):
+def test_chapter_calls_all_of_its_own_drawings_and_no_others(entry):
     name = f"ch{entry.number:02}"
     imported, called = imported_and_called(entry.path)
     if name in MODULES:
@@ -79,12 +80,13 @@ TEXT = " ".join(WORDS)
 
 
 def some_attention(queries, keys, values, causal):
-    """Scores, weights and results of five words, some numbers."""
+    """Made-up scores, weights and outputs of five words."""
     return [[0.5] * 5] * 5, [[0.2] * 5] * 5, [[0.75] * 4] * 5
 
 
-EXAMPLES = {  # drawing -> what it is called with
+EXAMPLES = {  # drawing -> its arguments
     "ch01.picture_and_caption": (PICTURE, WORDS[:6], range(4, 10)),
+    "ch01.preprocessing": (Image.new("RGB", (60, 40)), PICTURE, PICTURE.float()),
     "ch01.padding_and_mask": (
         [[*"abcd", "<eos>"], ["a", "<eos>"], ["e", "b", "<eos>"]],
         torch.tensor([[5, 6, 7, 8, 2], [5, 2, 0, 0, 0], [9, 6, 2, 0, 0]]),
@@ -95,7 +97,7 @@ EXAMPLES = {  # drawing -> what it is called with
             "scene captions, not bucketed": [[(7, "red"), (3, "blue")], [(5, "blue")]],
             "scene captions, bucketed": [[(7, "red"), (5, "blue")], [(3, "blue")]],
         },
-        {"red": "one thing", "blue": "two"},
+        {"red": "one object", "blue": "two"},
     ),
     "ch02.sliding_filter": (PICTURE, torch.arange(9.0).view(3, 3), torch.zeros(62, 62)),
     "ch02.stride_and_padding": ({(1, 0): 5, (1, 1): 7, (2, 0): 3, (2, 1): 4},),
@@ -120,7 +122,7 @@ EXAMPLES = {  # drawing -> what it is called with
         [[1, 0, 2, 0]] * 5,
         some_attention,
     ),
-    "ch04.who_may_look": (
+    "ch04.attention_masks": (
         {name: torch.ones(9, 9).tril() for name in ("all", "causal", "local", "picture, words")},
     ),
     "ch05.words_attend_to_objects": (
@@ -182,8 +184,8 @@ EXAMPLES = {  # drawing -> what it is called with
 
 
 def cut_off(figure):
-    """Does anything that is drawn reach over the edge of the figure?"""
-    figure.draw_without_rendering()  # which lays it out
+    """Does anything reach over the edge of the figure?"""
+    figure.draw_without_rendering()  # computes the layout
     drawn = figure.get_tightbbox()  # inches
     width, height = figure.get_size_inches()
     return min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) < -0.01
@@ -191,7 +193,7 @@ def cut_off(figure):
 
 @pytest.mark.parametrize("drawing", ALL)
 def test_nothing_in_a_drawing_is_cut_off(drawing):
-    assert drawing in EXAMPLES, "add an example of what it is called with to EXAMPLES"
+    assert drawing in EXAMPLES, "add an example of its arguments to EXAMPLES"
     name, function = drawing.split(".")
     figure = functions(name)[function](*EXAMPLES[drawing])
     assert isinstance(figure, Figure)
@@ -200,7 +202,7 @@ def test_nothing_in_a_drawing_is_cut_off(drawing):
 
 
 @pytest.mark.parametrize("x, found", [(0.5, False), (0.99, True), (-0.1, True)])
-def test_a_text_over_the_edge_is_found(x, found):
+def test_text_over_the_edge_is_detected(x, found):
     figure = Figure(figsize=(2, 1))
     figure.text(x, 0.5, "word", va="center", fontsize=9)
     assert cut_off(figure) == found
