@@ -34,7 +34,8 @@ def where_words_come_from(
         if word in origins:
             axis.plot((x, source_x[origins[word]]), (27.4, 17.8), **style)
     axis.bar(43.4, 3, 68, 6.4, color="white", ec=LIGHT)
-    axis.text(43.4, 7.8, "encoder: each word sees all others", fontsize=9, **middle)
+    text = "encoder: each word sees all others"
+    axis.text(43.4, 7.8, text, fontsize=9, backgroundcolor="white", zorder=4, **middle)
     for name, y in HEIGHTS.items():
         axis.text(1, y, name, va="center", fontsize=9, style="italic")
     return figure
