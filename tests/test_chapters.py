@@ -57,12 +57,10 @@ each_chapter = pytest.mark.parametrize("entry", book(), ids=lambda entry: entry.
 
 
 def python(*arguments, cwd=ROOT, **environment):
-    """Run Python; what the tests' own notebook or shell has set is not passed on."""
-    kept = {
-        k: v
-        for k, v in os.environ.items()
-        if k not in ("JPY_SESSION_NAME", "MMSCRATCH_FAST", "PYTHONPATH")
-    }
+    """Run Python without the variables that a notebook or a shell may have set."""
+    kept = dict(os.environ)
+    for name in ("JPY_SESSION_NAME", "MMSCRATCH_FAST", "PYTHONPATH"):
+        kept.pop(name, None)
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(
         command,
@@ -91,7 +89,7 @@ def test_the_list_has_every_chapter(entry, listing):
     assert line[4:].startswith(f"{entry.title}  ") and line.endswith(f"  {entry.adds}")
 
 
-def test_a_chapter_that_is_not_there():
+def test_an_unknown_chapter_is_an_error():
     run = python("-m", "chapters", "99")
     numbers = ", ".join(str(entry.number) for entry in book())
     assert run.returncode == 2 and run.stdout == ""
@@ -147,7 +145,7 @@ def test_all_that_chapter_7_asks_is_measured():
     assert all(r["trained"] <= 0.05 * r["parameters"] for r in loras)
 
 
-def test_multi30k_was_measured():
+def test_all_of_multi30k_is_measured():
     names = [*multi30k.TRANSLATORS, multi30k.WITH_PHOTOGRAPHS, multi30k.TEXT_ALONE]
     assert sorted(row["name"] for row in multi30k.results()) == sorted(names)
 
@@ -161,7 +159,7 @@ class Sentences(DataSet):
         )
 
 
-def test_colours_and_one_noun_of_multi30k_are_hidden():
+def test_hidden_masks_all_colours_or_one_noun():
     sentences = Sentences("an orange dog and a red ball", "it rains", "a man sits")
     hidden = multi30k.Hidden(sentences, ["nothing", "colours", "noun"])
     assert [" ".join(source) for source in hidden.columns["source"]] == [
@@ -175,7 +173,7 @@ def test_colours_and_one_noun_of_multi30k_are_hidden():
 @pytest.mark.parametrize("token, colour", [
     ("roten", "rot"), ("dunkelblauer", "blau"), ("orangefarbene", "orange"), ("rosa", "rosa"), ("rote", "rot"), ("brot", None),
 ])  # fmt: skip
-def test_the_german_words_for_colours(token, colour):
+def test_german_colour_words_with_any_ending(token, colour):
     assert multi30k.colour_of(token) == colour
 
 
@@ -184,22 +182,21 @@ def test_the_german_words_for_colours(token, colour):
     ("leute warten darauf , die straße zu überqueren", ["überqueren"]), ("ein hund läuft im gras .", []),
     ("ein mann , eine frau und ein hund .", []),
 ])  # fmt: skip
-def test_verbs_that_german_puts_last(sentence, verbs):
+def test_last_verbs_of_german_clauses(sentence, verbs):
     words = sentence.split()
     assert [words[t] for t in multi30k.last_verbs(words)] == verbs
 
 
-def test_attention_that_jumps_back():
+def test_jumps_counts_backward_moves_of_attention():
     written = "leute warten , die straße zu überqueren".split()
     weights = torch.nn.functional.one_hot(torch.tensor([0, 2, 1, 5, 6, 3, 4]), 7).float()[None]
-    # of the verb one step, forward by 1; of the others five: +2, -1, +4, +1 and -3
+    # the verb moves once, forward by 1; the others five times: +2, -1, +4, +1 and -3
     assert multi30k.jumps([([], written, weights)]) == [{"verbs": [1, 0, 1], "others": [5, 2, 3]}]
 
 
-def test_attention_to_pieces_is_that_to_their_words():
-    encoding = BytePairEncoding.learn(
-        [["ab", "ab", "cd"]], 1
-    )  # "▁" "ab", or the like: several pieces a word
+def test_word_alignment_combines_the_pieces_of_a_word():
+    # One merge, so "▁" "ab" or the like: several pieces per word.
+    encoding = BytePairEncoding.learn([["ab", "ab", "cd"]], 1)
     part = {"name": "transformer", "num_heads": 2, "num_layers": 2}
     encoders = {"source": part | {"vocab_size": len(encoding)}}
     model = build_model(
@@ -262,7 +259,7 @@ def test_the_notebook_is_that_of_the_chapter(entry):
 
 
 def run_fast(entry, root):
-    """The notebook of a chapter, run anew in a copy of the repository."""
+    """The notebook of a chapter, run again in a copy of the repository."""
     for name in ("chapters", "mmscratch"):
         shutil.copytree(
             ROOT / name, root / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints", "*.pyc.*")
@@ -325,16 +322,14 @@ def executed(entry):
 def test_a_notebook_has_the_cells_of_the_chapter(tiny):
     notebook = notebooks.make(tiny)
     assert [cell.cell_type for cell in notebook.cells] == ["code", "markdown", "code", "markdown"]
-    assert (
-        notebook.cells[0].source == notebooks.FIRST_CELL
-        and notebook.cells[3].source == "## The idea"
-    )
+    assert notebook.cells[0].source == notebooks.FIRST_CELL
+    assert notebook.cells[3].source == "## The idea"
     assert notebook == notebooks.make(tiny)
     write(tiny, executed(tiny))
     assert notebooks.differences(tiny) == []
 
 
-def test_a_notebook_that_is_missing(tiny):
+def test_a_missing_notebook_is_reported(tiny):
     assert notebooks.differences(tiny) == ["ch41_tiny.ipynb is missing"]
 
 
@@ -350,18 +345,18 @@ def print_on(name, text):
     [
         (
             lambda n: n.cells[2].update(source="print(43)"),
-            "ch41_tiny.ipynb: cell 2 is not that of ch41_tiny.py",
+            "ch41_tiny.ipynb: cell 2 differs from ch41_tiny.py",
         ),
         (
             lambda n: n.cells[0].update(source="import os"),
-            "ch41_tiny.ipynb: cell 0 is not that of ch41_tiny.py",
+            "ch41_tiny.ipynb: cell 0 differs from ch41_tiny.py",
         ),
-        (lambda n: n.cells.pop(), "ch41_tiny.ipynb: cell 3 is not that of ch41_tiny.py"),
+        (lambda n: n.cells.pop(), "ch41_tiny.ipynb: cell 3 differs from ch41_tiny.py"),
         (
             lambda n: n.cells[3].update(
                 n.cells[3].source and nbformat.v4.new_raw_cell("## The idea")
             ),
-            "cell 3 is not",
+            "cell 3 differs",
         ),
         (lambda n: n.cells[2].update(execution_count=None), "not executed"),
         (lambda n: n.cells[2].update(outputs=[]), "shows no picture"),
@@ -396,7 +391,7 @@ def print_on(name, text):
         "home",
     ],
 )
-def test_a_notebook_that_was_changed_is_found_out(tiny, change, words):
+def test_a_changed_notebook_is_reported(tiny, change, words):
     notebook = executed(tiny)
     change(notebook)
     write(tiny, notebook)
@@ -404,14 +399,14 @@ def test_a_notebook_that_was_changed_is_found_out(tiny, change, words):
     assert words in difference
 
 
-def test_a_chapter_that_was_changed_is_found_out(tiny):
+def test_a_changed_chapter_is_reported(tiny):
     write(tiny, executed(tiny))
     tiny.path.write_text(TINY.replace("6 * 7", "6 * 8"), encoding="utf-8")
-    assert notebooks.differences(tiny) == ["ch41_tiny.ipynb: cell 2 is not that of ch41_tiny.py"]
+    assert notebooks.differences(tiny) == ["ch41_tiny.ipynb: cell 2 differs from ch41_tiny.py"]
 
 
 @pytest.mark.notebook
-def test_build_executes_and_keeps_the_same_notebook_each_time(tiny):
+def test_build_executes_and_is_deterministic(tiny):
     root = tiny.path.parents[1]
     (root / "pixel.png").write_bytes(notebooks.base64.b64decode(PIXEL))
     built = []
@@ -451,25 +446,23 @@ def test_the_first_cell_finds_the_repository_of_the_notebook(tiny, tmp_path_fact
     assert (run.returncode, run.stdout.splitlines(), run.stderr) == (0, [str(root)] * 2, "")
 
 
-def test_the_first_cell_elsewhere(tmp_path):
+def test_the_first_cell_outside_the_repository_is_an_error(tmp_path):
     (tmp_path / "mmscratch").mkdir()  # only the name is that of the package
     run = python("-c", notebooks.FIRST_CELL + AFTER, cwd=tmp_path)
     assert run.returncode == 1 and run.stdout == ""
     assert run.stderr == (
-        f"Open this notebook where it lies, in chapters/ of the repository: {tmp_path.resolve()} is not inside it.\n"
+        "Open this notebook from chapters/ in the repository: "
+        f"{tmp_path.resolve()} is not inside it.\n"
     )
 
 
 @pytest.mark.parametrize("missing", ["torch", "torchvision", "numpy", "PIL", "matplotlib"])
-def test_the_first_cell_says_how_to_install_what_is_missing(tiny, missing):
+def test_the_first_cell_says_how_to_install_missing_packages(tiny, missing):
     root = tiny.path.parents[1].resolve()
     before = f"import importlib.util as u; f = u.find_spec; u.find_spec = lambda n: None if n == '{missing}' else f(n)\n"
     run = python("-c", before + notebooks.FIRST_CELL, cwd=root / "chapters")
-    assert (
-        run.returncode == 1
-        and run.stderr.startswith("A package is missing. ")
-        and run.stderr.count("\n") == 1
-    )
+    assert run.returncode == 1
+    assert run.stderr.startswith("A package is missing. ") and run.stderr.count("\n") == 1
     assert f'"{sys.executable}" -m pip install -r "{root / "requirements.txt"}"' in run.stderr
 
 
@@ -512,7 +505,7 @@ def test_show_in_a_notebook_links_to_the_source(monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_a_piece_that_was_changed_since_it_was_shown_is_found_out(tiny, monkeypatch):
+def test_an_outdated_piece_is_reported(tiny, monkeypatch):
     shown = []
     monkeypatch.setattr(chapter, "NOTEBOOK", True)
     monkeypatch.setattr("IPython.display.display", shown.append)
