@@ -3,11 +3,12 @@
 #
 # **Adds** BLEU, ROUGE-L, CIDEr-D, confidence intervals, and what they miss. **Takes** 1.4 min on two cores.
 #
-# "A big yellow skull is left of a small red cow." Another person says: "a small red cow is right of a big yellow skull".
-# Both are right. So how good is a model's caption? Most papers count how many of its **words and phrases** appear in
-# captions that people wrote. Such a score is cheap, and everyone knows it. In this chapter we count by hand, then with
-# the library, and then ask a question that is hard to answer for photographs: does the score prefer captions that are
-# **true**? For icon scenes, `judge` knows.
+# "A big yellow skull is left of a small red cow." Another person says: "a small red cow is right of
+# a big yellow skull". Both are right. So how good is a model's caption? Most papers count how many
+# of its **words and phrases** appear in captions that people wrote. Such a score is cheap, and
+# everyone knows it. In this chapter we count by hand, then with the library, and then ask a
+# question that is hard to answer for photographs: does the score prefer captions that are **true**?
+# For icon scenes, `judge` knows.
 
 # %%
 import math
@@ -60,8 +61,9 @@ BLUE, ORANGE, GREEN, GREY = "#2171b5", "#fd8d3c", "#238b45", "#8c8c8c"
 # %% [markdown]
 # ## The idea
 #
-# A **hypothesis** is a sentence that a model wrote; **references** are sentences that people wrote about the same picture.
-# An **n-gram** is n consecutive words. `held_out_scenes` (chapter 3) gives test pictures with five captions each.
+# A **hypothesis** is a sentence that a model wrote; **references** are sentences that people wrote
+# about the same picture. An **n-gram** is n consecutive words. `held_out_scenes` (chapter 3) gives
+# test pictures with five captions each.
 
 # %%
 count = chapter.choose(1000, fast=60)
@@ -96,12 +98,13 @@ figure = drawings.shared_ngrams(test.images[47], [hypothesis, *references], shar
 chapter.draw(figure, "which words of a hypothesis appear in its references")
 
 # %% [markdown]
-# The greener a word, the longer the n-gram that both sides share. One word is wrong, "sun", and so the caption is false.
-# Yet it is nearly all green. Keep that in mind.
+# The greener a word, the longer the n-gram that both sides share. One word is wrong, "sun", and so
+# the caption is false. Yet it is nearly all green. Keep that in mind.
 #
 # ## By hand
 #
-# **Precision**: how many of the hypothesis' n-grams appear in a reference? We add two hypotheses that should score badly.
+# **Precision**: how many of the hypothesis' n-grams appear in a reference? We add two hypotheses
+# that should score badly.
 
 
 # %%
@@ -132,20 +135,22 @@ for text in EXAMPLES:
         print(line)
 
 # %% [markdown]
-# **Clipping.** "a a a …" has only right words: 11 of 11. But no reference says "a" more than twice. So a word counts at
-# most as often as in the reference that uses it most, and 2 of 11 are left.
+# **Clipping.** "a a a …" has only right words: 11 of 11. But no reference says "a" more than twice.
+# So a word counts at most as often as in the reference that uses it most, and 2 of 11 are left.
 #
-# **Brevity.** "a big yellow skull" makes no mistake, but says only half. We could ask which fraction of the *references'*
-# n-grams it has (recall). But there are five references, and nobody can say all of them at once. So BLEU compares lengths
-# instead: a hypothesis that is shorter than the reference closest in length pays for it.
+# **Brevity.** "a big yellow skull" makes no mistake, but says only half. We could ask which
+# fraction of the *references'* n-grams it has (recall). But there are five references, and nobody
+# can say all of them at once. So BLEU compares lengths instead: a hypothesis that is shorter than
+# the reference closest in length pays for it.
 #
 # $$\text{BLEU-4} = 100 \cdot \underbrace{e^{\min(0,\; 1 - r/h)}}_{\text{brevity}} \cdot \sqrt[4]{p_1\, p_2\, p_3\, p_4}
 # \qquad r, h: \text{length of reference and hypothesis}$$
 #
-# **The geometric mean** of the four, not the arithmetic one: $p_4$ is usually much smaller than $p_1$, but in a product
-# losing half of $p_4$ costs as much as losing half of $p_1$. If one of them is 0, BLEU is 0. In a single sentence that
-# happens often; the library then smooths (`smooth_method`). BLEU was made for a corpus: all counts and lengths are **added
-# up first**, then divided once.
+# **The geometric mean** of the four, not the arithmetic one: $p_4$ is usually much smaller than
+# $p_1$, but in a product losing half of $p_4$ costs as much as losing half of $p_1$. If one of them
+# is 0, BLEU is 0. In a single sentence that happens often; the library then smooths
+# (`smooth_method`). BLEU was made for a corpus: all counts and lengths are **added up first**, then
+# divided once.
 
 
 # %%
@@ -180,9 +185,10 @@ for text in ("there is a big yellow sun left of a small red cow", "a big yellow 
     print(f"{text:50} lengths {sums[0]} and {sums[1]}, BLEU-4 {bleu_of(sums):.1f}")
 
 # %% [markdown]
-# **ROUGE-L** wants the words in the same order, but not next to each other: it is based on the longest common subsequence
-# (LCS). A table finds it. Cell (i, j) holds the LCS of the first i words of one and the first j words of the other: if the
-# two words are equal, one more than the cell diagonally above, else the larger of the cells to the left and above.
+# **ROUGE-L** wants the words in the same order, but not next to each other: it is based on the
+# longest common subsequence (LCS). A table finds it. Cell (i, j) holds the LCS of the first i words
+# of one and the first j words of the other: if the two words are equal, one more than the cell
+# diagonally above, else the larger of the cells to the left and above.
 
 
 # %%
@@ -230,10 +236,11 @@ print(
 )
 
 # %% [markdown]
-# **CIDEr-D** asks what is worth saying. "a" is in the references of every picture, "big yellow skull" in those of few. So
-# the weight of an n-gram is the logarithm of *all pictures / pictures whose references have it*, and a caption becomes a
-# vector of such weights. The score is its mean cosine with the references' vectors, times 10, times a factor that falls
-# with the difference in length.
+# **CIDEr-D** asks what is worth saying. "a" is in the references of every picture, "big yellow
+# skull" in those of few. So the weight of an n-gram is the logarithm of *all pictures / pictures
+# whose references have it*, and a caption becomes a vector of such weights. The score is its mean
+# cosine with the references' vectors, times 10, times a factor that falls with the difference in
+# length.
 
 # %%
 frequencies = document_frequencies(test.references)
@@ -286,8 +293,8 @@ show(bleu_statistics)
 show(rouge_l)
 
 # %% [markdown]
-# Do the library and our own code agree on all captions? From here on, each test picture has four references. The fifth
-# caption is held out: it is **true, and worded differently**.
+# Do the library and our own code agree on all captions? From here on, each test picture has four
+# references. The fifth caption is held out: it is **true, and worded differently**.
 
 # %%
 true_captions = []
@@ -310,15 +317,17 @@ assert np.allclose(cider_d(true_captions, four_references).scores, by_hand)
 print(f"by hand and library agree on {count:,} captions: BLEU, ROUGE-L and CIDEr-D")
 
 # %% [markdown]
-# That could still be the same error twice. So the tests compare `bleu` with sacrebleu, and all three with pycocoevalcap,
-# which papers on captioning use: on random corpora they agree to a millionth of the scale. No Java needed.
+# That could still be the same error twice. So the tests compare `bleu` with sacrebleu, and all
+# three with pycocoevalcap, which papers on captioning use: on random corpora they agree to a
+# millionth of the scale. No Java needed.
 #
 # ## Use it
 #
-# **The corpus, not the mean of its sentences.** Two systems describe the same pictures. The first writes the held-out
-# caption, but for pictures of three objects it writes **another picture's**: few captions are bad, and they are very bad.
-# The second has **one wrong colour** in each caption of one or two objects: many captions are bad, each a little. Which
-# system is better? To make a wrong colour we replace one word, and keep a caption in which `judge` finds just this error.
+# **The corpus, not the mean of its sentences.** Two systems describe the same pictures. The first
+# writes the held-out caption, but for pictures of three objects it writes **another picture's**:
+# few captions are bad, and they are very bad. The second has **one wrong colour** in each caption
+# of one or two objects: many captions are bad, each a little. Which system is better? To make a
+# wrong colour we replace one word, and keep a caption in which `judge` finds just this error.
 
 # %%
 ONE_WORD = [noun for noun in NOUNS if " " not in noun]
@@ -384,10 +393,12 @@ for name, texts in systems.items():
     print(f"{name:30} {corpus:11.1f} {mean(scores):19.1f} {true:5.1f} %")
 
 # %% [markdown]
-# **What counts as a word?** People write "A big red star." Models write what their tokenizer left. Here is one system, with
-# a wrong colour in three captions of ten, scored against references as people write them. Its captions never change. What
-# changes is whether capitals, commas and full stops are kept, and how the text is split into words: at spaces, by our
-# `tokenize`, to which a comma is a word, or by `caption_tokenize`, which drops all punctuation as the COCO evaluation does.
+# **What counts as a word?** People write "A big red star." Models write what their tokenizer left.
+# Here is one system, with a wrong colour in three captions of ten, scored against references as
+# people write them. Its captions never change. What changes is whether capitals, commas and full
+# stops are kept, and how the text is split into words: at spaces, by our `tokenize`, to which a
+# comma is a word, or by `caption_tokenize`, which drops all punctuation as the COCO evaluation
+# does.
 
 
 # %%
@@ -438,11 +449,13 @@ for name, split in TOKENIZERS.items():
     print(line)
 
 # %% [markdown]
-# **How certain is a score?** Other pictures would have given another one. The **bootstrap** asks how different: from N
-# pictures, draw N, some twice, some never; score them; do it 1,000 times; the middle 95 % of the scores are the interval.
-# Here are two systems, with a wrong colour in 30 % and in 40 % of their captions. How many pictures does it take to see
-# which is better? We try three criteria: the two systems' intervals do not overlap; the interval of the **difference**, with
-# the same pictures drawn for both (**paired**), is above 0; and the same for the fraction of true captions.
+# **How certain is a score?** Other pictures would have given another one. The **bootstrap** asks
+# how different: from N pictures, draw N, some twice, some never; score them; do it 1,000 times; the
+# middle 95 % of the scores are the interval. Here are two systems, with a wrong colour in 30 % and
+# in 40 % of their captions. How many pictures does it take to see which is better? We try three
+# criteria: the two systems' intervals do not overlap; the interval of the **difference**, with the
+# same pictures drawn for both (**paired**), is above 0; and the same for the fraction of true
+# captions.
 
 # %%
 pool = [Scene(SPLITS["test"] + i) for i in range(chapter.choose(6400, fast=100))]
@@ -538,11 +551,12 @@ chapter.draw(figure, "how many pictures until two systems can be told apart")
 # %% [markdown]
 # ## Look
 #
-# **True, or just similar?** For each test picture we take the held-out caption, which is true and worded differently, and
-# one of its four references with **one word replaced**, which is false. Both are scored against the same four references.
-# How often does the true one score higher? A tie counts one half, so a coin would get 50 %. `judge` gets 100 %, by
-# construction. On the right is the control: now the false one is the held-out caption itself with one word replaced, so
-# both are **worded alike**.
+# **True, or just similar?** For each test picture we take the held-out caption, which is true and
+# worded differently, and one of its four references with **one word replaced**, which is false.
+# Both are scored against the same four references. How often does the true one score higher? A tie
+# counts one half, so a coin would get 50 %. `judge` gets 100 %, by construction. On the right is
+# the control: now the false one is the held-out caption itself with one word replaced, so both are
+# **worded alike**.
 
 
 # %%
@@ -636,7 +650,8 @@ for name, text in (("true", true_captions[i]), ("false", false)):
     print(f"{name:5} {', '.join(scores)}: {detokenize(text)}")
 
 # %% [markdown]
-# And as a paper would print it: two **systems**. All captions of the first are true, all captions of the second are false.
+# And as a paper would print it: two **systems**. All captions of the first are true, all captions
+# of the second are false.
 
 # %%
 choices = [[] for _ in scenes]  # for each scene, its false captions
@@ -657,10 +672,11 @@ for name, texts in corpora.items():
     print(f"{name:28} {true:5.1f} % true; {', '.join(scores)}")
 
 # %% [markdown]
-# **BLEU under teacher forcing.** In training, a decoder is given the true previous words (chapter 3). Its most probable word
-# at each position comes for free, all at once, and the result looks like a caption. So some repositories score it as if it
-# were one. Here is a decoder as in chapter 5, an LSTM that attends to the picture. It is **forced** with one of the five
-# captions, and then it writes on its own, **free**. We train it five times from scratch, on 1,000 to 16,000 captions.
+# **BLEU under teacher forcing.** In training, a decoder is given the true previous words (chapter
+# 3). Its most probable word at each position comes for free, all at once, and the result looks like
+# a caption. So some repositories score it as if it were one. Here is a decoder as in chapter 5, an
+# LSTM that attends to the picture. It is **forced** with one of the five captions, and then it
+# writes on its own, **free**. We train it five times from scratch, on 1,000 to 16,000 captions.
 
 # %%
 device = pick_device()
@@ -786,8 +802,9 @@ for (mode, key), (label, _) in BARS.items():
 # %% [markdown]
 # ## What to notice
 #
-# First, what could have fooled us: a false caption is as long as a reference, while a true one often is not. So here are all
-# pairs, and only those of the same length. The intervals resample pictures, not pairs, since a picture has several pairs.
+# First, what could have fooled us: a false caption is as long as a reference, while a true one
+# often is not. So here are all pairs, and only those of the same length. The intervals resample
+# pictures, not pairs, since a picture has several pairs.
 
 
 # %%
@@ -813,68 +830,82 @@ for metric in METRICS:
             f"({low:.1f} to {high:.1f}) of {number:.0f} pairs, {name}"
         )
 # %% [markdown]
-# **BLEU does not know what is true.** It scores the true caption higher in 50.3 % of the pairs: a coin toss. ROUGE-L does so
-# in 38.2 %, worse than a coin: a wrong word costs it one word, a different order costs it many. CIDEr-D reaches 83.0 %,
-# because rare words weigh more. That also tells us what it misses: "big" weighs 0.42 and "cow" 3.06, and it detects 90.9 %
-# of the wrong nouns, but 71.6 % of the wrong sizes. Exact match sees neither: 50 %, by construction.
+# **BLEU does not know what is true.** It scores the true caption higher in 50.3 % of the pairs: a
+# coin toss. ROUGE-L does so in 38.2 %, worse than a coin: a wrong word costs it one word, a
+# different order costs it many. CIDEr-D reaches 83.0 %, because rare words weigh more. That also
+# tells us what it misses: "big" weighs 0.42 and "cow" 3.06, and it detects 90.9 % of the wrong
+# nouns, but 71.6 % of the wrong sizes. Exact match sees neither: 50 %, by construction.
 #
-# **So the liar wins.** A system whose every caption is false has BLEU 79.2; one whose every caption is true, 73.6. Their
-# intervals do not overlap, so more pictures would not help. ROUGE-L makes the same mistake; CIDEr-D does not.
+# **So the liar wins.** A system whose every caption is false has BLEU 79.2; one whose every caption
+# is true, 73.6. Their intervals do not overlap, so more pictures would not help. ROUGE-L makes the
+# same mistake; CIDEr-D does not.
 #
-# **What the controls say.** Are the metrics blind to the word? No: if both captions are worded alike, the true one scores
-# higher in 95 to 100 % of the pairs. Is it the length? No: among pairs of the same length, BLEU gets 49.5 %, ROUGE-L 23.4 %.
-# It is the wording. BLEU can compare two systems that phrase things alike, but not two that do not. Callison-Burch et al.
-# (2006) saw it with human judges: BLEU underrated a rule-based translator, whose wording was its own. And mind what was
-# compared: our false captions copy a reference except for one word. On photographs no model copies that well, so take the
-# direction from here, not the percentages. But a model that has learned the phrases, and not yet the picture, makes exactly
-# this kind of error.
+# **What the controls say.** Are the metrics blind to the word? No: if both captions are worded
+# alike, the true one scores higher in 95 to 100 % of the pairs. Is it the length? No: among pairs
+# of the same length, BLEU gets 49.5 %, ROUGE-L 23.4 %. It is the wording. BLEU can compare two
+# systems that phrase things alike, but not two that do not. Callison-Burch et al. (2006) saw it
+# with human judges: BLEU underrated a rule-based translator, whose wording was its own. And mind
+# what was compared: our false captions copy a reference except for one word. On photographs no
+# model copies that well, so take the direction from here, not the percentages. But a model that has
+# learned the phrases, and not yet the picture, makes exactly this kind of error.
 #
-# **Add up first.** Corpus BLEU prefers the system with many small errors, 59.3 to 52.9; the mean over sentences prefers the
-# one with few large errors, 55.1 to 52.7. Captions of three objects are 30 % of the captions, but 43 % of the words. The
-# mean of sentence scores is not BLEU. ROUGE-L and CIDEr-D *are* means, by definition.
+# **Add up first.** Corpus BLEU prefers the system with many small errors, 59.3 to 52.9; the mean
+# over sentences prefers the one with few large errors, 55.1 to 52.7. Captions of three objects are
+# 30 % of the captions, but 43 % of the words. The mean of sentence scores is not BLEU. ROUGE-L and
+# CIDEr-D *are* means, by definition.
 #
-# **Name your tokenizer.** The same captions have a BLEU of 56.5 to 69.0, depending on how they are split and on whether
-# capitals and commas are kept. A full stop on both sides is a free point, on one side an error. `caption_tokenize` gives
-# 67.4 each time. Scores of two papers can be compared only if both tokenize alike (Post 2018).
+# **Name your tokenizer.** The same captions have a BLEU of 56.5 to 69.0, depending on how they are
+# split and on whether capitals and commas are kept. A full stop on both sides is a free point, on
+# one side an error. `caption_tokenize` gives 67.4 each time. Scores of two papers can be compared
+# only if both tokenize alike (Post 2018).
 #
-# **Four times the pictures, half the width**: 9.7 BLEU at 25 pictures, 4.9 at 100, 2.5 at 400. The better system writes 70 %
-# true captions instead of 60 %, and has 2.3 BLEU more. With 400 pictures the paired difference shows it on all 16 test sets;
-# the two intervals are apart on less than a third of them. So draw the same pictures for both systems (Koehn 2004). Truth
-# needs about as many pictures as BLEU here, where all errors are of one kind.
+# **Four times the pictures, half the width**: 9.7 BLEU at 25 pictures, 4.9 at 100, 2.5 at 400. The
+# better system writes 70 % true captions instead of 60 %, and has 2.3 BLEU more. With 400 pictures
+# the paired difference shows it on all 16 test sets; the two intervals are apart on less than a
+# third of them. So draw the same pictures for both systems (Koehn 2004). Truth needs about as many
+# pictures as BLEU here, where all errors are of one kind.
 #
-# **A score under teacher forcing is not a score of the model**, which reads the reference while it is tested. Against the
-# caption that is fed in, the same decoder has BLEU 75 forced and 52 free; with **another picture**, still 21 forced and 8
-# free, because the true previous words say much about the next. And the right length comes for free. But nobody would want
-# the text. "a is a big black pencil in the bottom left corner" is right at every position but the first: the model guessed
-# "a", and "there" was fed in. It is not a sentence, and neither are 87.1 % of the forced texts. Of the forced texts 8 % are
-# true, of the free ones 55 %. Nor can we subtract a constant: after 1,000 captions free is higher by 1.5, later forced is, by
-# 1.6 to 5.7. A well-known tutorial, which warns about this, reports 24.29 forced and 29.98 free, with the same weights. Here
-# both rise together; but to follow a training run there is the loss, and to score a model, let it write.
+# **A score under teacher forcing is not a score of the model**, which reads the reference while it
+# is tested. Against the caption that is fed in, the same decoder has BLEU 75 forced and 52 free;
+# with **another picture**, still 21 forced and 8 free, because the true previous words say much
+# about the next. And the right length comes for free. But nobody would want the text. "a is a big
+# black pencil in the bottom left corner" is right at every position but the first: the model
+# guessed "a", and "there" was fed in. It is not a sentence, and neither are 87.1 % of the forced
+# texts. Of the forced texts 8 % are true, of the free ones 55 %. Nor can we subtract a constant:
+# after 1,000 captions free is higher by 1.5, later forced is, by 1.6 to 5.7. A well-known tutorial,
+# which warns about this, reports 24.29 forced and 29.98 free, with the same weights. Here both rise
+# together; but to follow a training run there is the loss, and to score a model, let it write.
 #
 # All of this is one seed, on test scenes that no model had seen.
 #
 # ## Your turn
 #
-# Write these yourself, from their docstrings. `python -m chapters.assignments start 9 --to work` creates the stubs, and
-# `check 9 --from work` says what is right, and gives a hint where something is not.
+# Write these yourself, from their docstrings. `python -m chapters.assignments start 9 --to work`
+# creates the stubs, and `check 9 --from work` says what is right, and gives a hint where something
+# is not.
 #
 # 1. `exact_match`: a warm-up. What if there are no hypotheses? 1 point, 5 minutes.
 # 2. `_ngrams`: one line; everything below counts what it returns. 1 point, 5 minutes.
-# 3. `bleu_statistics`: do you clip by each reference, or by all of them together? 10 points, 50 minutes.
+# 3. `bleu_statistics`: do you clip by each reference, or by all of them together? 10 points, 50
+#    minutes.
 # 4. `bleu`: with `_bleu` and `sentence_bleu`; start without smoothing. 12 points, 60 minutes.
-# 5. `_longest_common_subsequence`: the table, of which one row at a time is enough. 5 points, 25 minutes.
+# 5. `_longest_common_subsequence`: the table, of which one row at a time is enough. 5 points, 25
+#    minutes.
 # 6. `rouge_l`: must precision and recall come from the same reference? 4 points, 20 minutes.
 # 7. `document_frequencies`: how often does a picture count? 3 points, 15 minutes.
 # 8. `cider_d`: what if an n-gram is in no reference? 18 points, 90 minutes.
 # 9. `bootstrap`: for a mean, and for a score of sums. 5 points, 25 minutes.
-# 10. `caption_tokenize`: the patterns are given; what do papers count as a word? 4 points, 20 minutes.
+# 10. `caption_tokenize`: the patterns are given; what do papers count as a word? 4 points, 20
+#     minutes.
 #
 # And three questions without an answer here:
 #
-# 1. With one reference instead of four, or with fifty, how often does BLEU score the true caption higher?
-# 2. `judge` allows leaving out a colour: how does each metric score a caption that is true and says less?
-# 3. Can you think of a score, from the words alone, that detects more than CIDEr-D does, and then of a false caption that
-#    fools it (Anderson et al. 2016)?
+# 1. With one reference instead of four, or with fifty, how often does BLEU score the true caption
+#    higher?
+# 2. `judge` allows leaving out a colour: how does each metric score a caption that is true and says
+#    less?
+# 3. Can you think of a score, from the words alone, that detects more than CIDEr-D does, and then
+#    of a false caption that fools it (Anderson et al. 2016)?
 
 # %%
 chapter.finish()
@@ -882,11 +913,13 @@ chapter.finish()
 # %% [markdown]
 # ## Sources
 #
-# Papineni et al. 2002, "BLEU: a method for automatic evaluation of machine translation" · Chen and Cherry 2014, "A
-# systematic comparison of smoothing techniques for sentence-level BLEU" · Lin 2004, "ROUGE: a package for automatic
-# evaluation of summaries" · Vedantam, Zitnick and Parikh 2015, "CIDEr: consensus-based image description evaluation" · Chen
-# et al. 2015, "Microsoft COCO captions: data collection and evaluation server" · Post 2018, "A call for clarity in reporting
-# BLEU scores" (sacrebleu) · Efron 1979, "Bootstrap methods: another look at the jackknife" · Koehn 2004, "Statistical
-# significance tests for machine translation evaluation" · Callison-Burch, Osborne and Koehn 2006, "Re-evaluating the role of
-# BLEU in machine translation research" · Anderson et al. 2016, "SPICE: semantic propositional image caption evaluation" ·
-# Vinodababu 2018, "a PyTorch tutorial to image captioning" (24.29 and 29.98, in its README).
+# Papineni et al. 2002, "BLEU: a method for automatic evaluation of machine translation" · Chen and
+# Cherry 2014, "A systematic comparison of smoothing techniques for sentence-level BLEU" · Lin 2004,
+# "ROUGE: a package for automatic evaluation of summaries" · Vedantam, Zitnick and Parikh 2015,
+# "CIDEr: consensus-based image description evaluation" · Chen et al. 2015, "Microsoft COCO
+# captions: data collection and evaluation server" · Post 2018, "A call for clarity in reporting
+# BLEU scores" (sacrebleu) · Efron 1979, "Bootstrap methods: another look at the jackknife" · Koehn
+# 2004, "Statistical significance tests for machine translation evaluation" · Callison-Burch,
+# Osborne and Koehn 2006, "Re-evaluating the role of BLEU in machine translation research" ·
+# Anderson et al. 2016, "SPICE: semantic propositional image caption evaluation" · Vinodababu 2018,
+# "a PyTorch tutorial to image captioning" (24.29 and 29.98, in its README).

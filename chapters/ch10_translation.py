@@ -3,11 +3,13 @@
 #
 # **Adds** byte pair encoding, sentence encoders, and a teacher forcing ratio. **Takes** 3.5 min on two cores.
 #
-# So far the memory held a picture. Now it holds a **sentence**: the model reads English and writes German. Attention was
-# invented for translation, and this chapter follows the field's path: an LSTM that squeezes the sentence into one vector
-# (Sutskever et al. 2014), an LSTM that attends to all words (Bahdanau et al. 2015), and the Transformer (Vaswani et al.
-# 2017). Here they learn in seconds, from captions of our scenes, which a program wrote. On **Multi30k**, 29,000 sentences
-# about photographs that people translated, they were trained for hours beforehand, and we look at what came out.
+# So far the memory held a picture. Now it holds a **sentence**: the model reads English and writes
+# German. Attention was invented for translation, and this chapter follows the field's path: an LSTM
+# that squeezes the sentence into one vector (Sutskever et al. 2014), an LSTM that attends to all
+# words (Bahdanau et al. 2015), and the Transformer (Vaswani et al. 2017). Here they learn in
+# seconds, from captions of our scenes, which a program wrote. On **Multi30k**, 29,000 sentences
+# about photographs that people translated, they were trained for hours beforehand, and we look at
+# what came out.
 
 # %%
 import contextlib
@@ -60,20 +62,23 @@ figure = drawings.where_words_come_from(ENGLISH, GERMAN, ORIGINS)
 chapter.draw(figure, "a translation looks for the origin of each word")
 
 # %% [markdown]
-# The decoder is the one of chapters 3 to 5, unchanged: it writes while attending to a memory, and does not ask what the
-# memory holds. **All that is new is an encoder of sentences.** It makes one vector for each source word, and these vectors
-# are the memory. The lines are what we hope for. English has its verb "cross" in the middle; German puts "überqueren"
-# **last**. Nobody teaches the model that: it gets pairs of sentences, and no lines. Whether it finds out can be drawn, and
+# The decoder is the one of chapters 3 to 5, unchanged: it writes while attending to a memory, and
+# does not ask what the memory holds. **All that is new is an encoder of sentences.** It makes one
+# vector for each source word, and these vectors are the memory. The lines are what we hope for.
+# English has its verb "cross" in the middle; German puts "überqueren" **last**. Nobody teaches the
+# model that: it gets pairs of sentences, and no lines. Whether it finds out can be drawn, and
 # counted.
 #
-# Language needs two more pieces. Words that never occurred in training need a spelling: **byte pairs**. And a model that
-# writes long sentences should perhaps practise on its own words: a **teacher forcing ratio**.
+# Language needs two more pieces. Words that never occurred in training need a spelling: **byte
+# pairs**. And a model that writes long sentences should perhaps practise on its own words: a
+# **teacher forcing ratio**.
 #
 # ## By hand
 #
-# **Byte pairs** (Sennrich et al. 2016). Start with letters. Find the most frequent pair of neighbours, merge it into one
-# piece, and repeat. Here is the paper's own corpus: low 5 times, lower 2, newest 6, widest 3 times. A "▁" marks the start of
-# a word. Among equally frequent pairs, we take the one with the oldest pieces.
+# **Byte pairs** (Sennrich et al. 2016). Start with letters. Find the most frequent pair of
+# neighbours, merge it into one piece, and repeat. Here is the paper's own corpus: low 5 times,
+# lower 2, newest 6, widest 3 times. A "▁" marks the start of a word. Among equally frequent pairs,
+# we take the one with the oldest pieces.
 
 # %%
 CORPUS = {"low": 5, "lower": 2, "newest": 6, "widest": 3}
@@ -138,9 +143,10 @@ for word in ("lowest", "wider", "slow"):
     print(f"{word}: {' '.join(pieces)}")
 
 # %% [markdown]
-# "lowest" never occurred, and is written with two pieces that mean something. **No word is unknown.** A character that did
-# not occur at least twice, such as 猫, is written as the bytes of its UTF-8, of which there are 256. A vocabulary of words
-# turns both into `<unk>`, and that cannot be undone.
+# "lowest" never occurred, and is written with two pieces that mean something. **No word is
+# unknown.** A character that did not occur at least twice, such as 猫, is written as the bytes of
+# its UTF-8, of which there are 256. A vocabulary of words turns both into `<unk>`, and that cannot
+# be undone.
 
 # %%
 words = Vocabulary.build(corpus)
@@ -153,15 +159,16 @@ for token in ("lowest", "猫"):
     assert encoding.decode(piece_ids) == [token] and UNK not in piece_ids
 
 # %% [markdown]
-# **Perplexity** is the loss on a scale that we can picture. A model that gives the true words the probabilities
-# $p_1 \dots p_T$ is as uncertain, on average, as if it chose each word from this many equally likely ones:
+# **Perplexity** is the loss on a scale that we can picture. A model that gives the true words the
+# probabilities $p_1 \dots p_T$ is as uncertain, on average, as if it chose each word from this many
+# equally likely ones:
 #
 # $$\text{perplexity} = \Big(\prod_t p_t\Big)^{-1/T} = \exp\Big(-\frac1T \sum_t \log p_t\Big)$$
 #
-# With byte pairs a word's probability is the product of its pieces' probabilities. So divide by the number of **words**, not
-# of pieces: otherwise a vocabulary of letters would look best. Note what perplexity does not measure: before each word, the
-# model is given the true previous words. BLEU (chapter 9) judges what the model writes on its own. Both are in the tables
-# below.
+# With byte pairs a word's probability is the product of its pieces' probabilities. So divide by the
+# number of **words**, not of pieces: otherwise a vocabulary of letters would look best. Note what
+# perplexity does not measure: before each word, the model is given the true previous words. BLEU
+# (chapter 9) judges what the model writes on its own. Both are in the tables below.
 
 # %%
 part = {"name": "lstm", "hidden_size": 8}
@@ -180,10 +187,11 @@ assert math.isclose(perplexity, math.exp(loss / count), rel_tol=1e-4)
 print(f"a model that has learned nothing: perplexity {perplexity:.1f}, of 11 words")
 
 # %% [markdown]
-# **A teacher forcing ratio.** In training the decoder is always given the true previous word (chapter 3). When it writes, it
-# continues from its own words, right or wrong, and it never learned to recover. **Scheduled sampling** (Bengio et al. 2015)
-# exposes it to them: before each word, a coin decides whether the decoder is given the true previous word or its own. A
-# ratio of 1 is teacher forcing; with 0 it runs free. As a loop, for one sentence:
+# **A teacher forcing ratio.** In training the decoder is always given the true previous word
+# (chapter 3). When it writes, it continues from its own words, right or wrong, and it never learned
+# to recover. **Scheduled sampling** (Bengio et al. 2015) exposes it to them: before each word, a
+# coin decides whether the decoder is given the true previous word or its own. A ratio of 1 is
+# teacher forcing; with 0 it runs free. As a loop, for one sentence:
 
 
 # %%
@@ -213,22 +221,23 @@ with torch.no_grad():
 print("by hand and library agree; with a ratio of 1, steps and one forward pass agree")
 
 # %% [markdown]
-# At a ratio of 1 all words are known in advance, and all positions are computed **at once**. Below 1 each word must wait for
-# the one before. We measure below what that costs.
+# At a ratio of 1 all words are known in advance, and all positions are computed **at once**. Below
+# 1 each word must wait for the one before. We measure below what that costs.
 #
 # ## The piece
 #
-# `learn` finds the same merges as the loop above, but does not recount all pairs for each merge: it keeps the counts,
-# updates those of the words that the merge changed, and takes the most frequent pair from a heap. `encode` and `decode` have
-# the same interface as a `Vocabulary`, so the rest of the library need not know which of the two it has.
+# `learn` finds the same merges as the loop above, but does not recount all pairs for each merge: it
+# keeps the counts, updates those of the words that the merge changed, and takes the most frequent
+# pair from a heap. `encode` and `decode` have the same interface as a `Vocabulary`, so the rest of
+# the library need not know which of the two it has.
 
 # %%
 show(BytePairEncoding)
 
 # %% [markdown]
-# The encoders. `LSTMEncoder` reads in **both directions**, so that the vector of a word depends on the words before it and
-# on those after it. In the `TransformerEncoder` each word attends to all others (chapter 4, without the causal mask).
-# Neither may see padding.
+# The encoders. `LSTMEncoder` reads in **both directions**, so that the vector of a word depends on
+# the words before it and on those after it. In the `TransformerEncoder` each word attends to all
+# others (chapter 4, without the causal mask). Neither may see padding.
 
 # %%
 show(LSTMEncoder)
@@ -263,9 +272,10 @@ with torch.no_grad():
 print("the encoder is two LSTMs, one reading backwards; padding changes nothing")
 
 # %% [markdown]
-# A `ModelConfig` holds one dict of settings for each modality that the model reads, "image" or "source" or both (chapter
-# 11), and one for the decoder. Each names its class in the registry `ENCODERS` or `DECODERS`; the rest of the dict goes to
-# the constructor. A new encoder needs a class and a line in `ENCODERS`.
+# A `ModelConfig` holds one dict of settings for each modality that the model reads, "image" or
+# "source" or both (chapter 11), and one for the decoder. Each names its class in the registry
+# `ENCODERS` or `DECODERS`; the rest of the dict goes to the constructor. A new encoder needs a
+# class and a line in `ENCODERS`.
 
 # %%
 show(ModelConfig)
@@ -273,7 +283,8 @@ show(build_model)
 print("encoders:", ", ".join(ENCODERS))
 
 # %% [markdown]
-# `EncoderDecoder` concatenates what the encoders return into one memory, and passes it to the decoder.
+# `EncoderDecoder` concatenates what the encoders return into one memory, and passes it to the
+# decoder.
 
 # %%
 show(EncoderDecoder)
@@ -281,11 +292,11 @@ show(EncoderDecoder)
 # %% [markdown]
 # ## Train it
 #
-# English to German, captions of scenes. Four models: one vector or attention, LSTM or Transformer. **One vector** is
-# `fusion="prefix"` of the LSTM: the mean of the memory becomes its initial state, and after that it never sees the source
-# again. The Transformer's prefix is something else, because it stays visible: the source precedes the words, as one text.
-# All models see the same sentences in the same order. A comparison on one small budget says who learns sooner, not who ends
-# higher.
+# English to German, captions of scenes. Four models: one vector or attention, LSTM or Transformer.
+# **One vector** is `fusion="prefix"` of the LSTM: the mean of the memory becomes its initial state,
+# and after that it never sees the source again. The Transformer's prefix is something else, because
+# it stays visible: the source precedes the words, as one text. All models see the same sentences in
+# the same order. A comparison on one small budget says who learns sooner, not who ends higher.
 
 # %%
 training = SceneTranslation("train", chapter.choose(4000, fast=128), size=0)
@@ -401,9 +412,10 @@ for name in MODELS:
     print_row(name, rows[name], trainer.steps, seconds)
 
 # %% [markdown]
-# "Exact" is the percentage of sentences that equal the reference word for word, with greedy search; "of new" is the same
-# among the sentences that do not occur in training. **The control**: how much is due to grammar alone? We score each
-# translation against the reference of another sentence of the same form.
+# "Exact" is the percentage of sentences that equal the reference word for word, with greedy search;
+# "of new" is the same among the sentences that do not occur in training. **The control**: how much
+# is due to grammar alone? We score each translation against the reference of another sentence of
+# the same form.
 
 # %%
 # The form of a caption repeats after 5 and after 6 sentences, so after 30 it is the same.
@@ -413,8 +425,8 @@ for name, row in rows.items():
     print(f"{name:28} BLEU against the translation of another sentence: {score:5.1f}")
 
 # %% [markdown]
-# **A teacher forcing ratio.** As in Bengio et al., first only the true words, then fewer of them: the LSTM with attention
-# trains for one more epoch, and so does its control, with a ratio of 1.
+# **A teacher forcing ratio.** As in Bengio et al., first only the true words, then fewer of them:
+# the LSTM with attention trains for one more epoch, and so does its control, with a ratio of 1.
 
 # %%
 print(f"{'':28} {HEAD}")
@@ -438,8 +450,8 @@ for ratio in (0.75, 0.5):
     print(f"exact with a ratio of {ratio} against 1: {gain}")
 
 # %% [markdown]
-# **Words or byte pairs**, with one vocabulary for both languages. On scenes no word is unknown: this is the control for
-# Multi30k below.
+# **Words or byte pairs**, with one vocabulary for both languages. On scenes no word is unknown:
+# this is the control for Multi30k below.
 
 # %%
 joint = BytePairEncoding.learn([*sources, *translations], 300)
@@ -458,9 +470,9 @@ print(
 print(f"for example: {' '.join(example)}")
 
 # %% [markdown]
-# **Multi30k** takes hours. `python -m chapters.measured.multi30k` measured it with the same `Trainer`, and `multi30k.jsonl`
-# in `chapters/measured` holds the results. The vocabularies of words hold those that occur twice in training. The Transformer
-# is the tiny one of Wu et al. 2021.
+# **Multi30k** takes hours. `python -m chapters.measured.multi30k` measured it with the same
+# `Trainer`, and `multi30k.jsonl` in `chapters/measured` holds the results. The vocabularies of
+# words hold those that occur twice in training. The Transformer is the tiny one of Wu et al. 2021.
 
 # %%
 results = {row["name"]: row for row in multi30k.results()}
@@ -483,7 +495,8 @@ for name in multi30k.TRANSLATORS:
     )
 
 # %% [markdown]
-# How many words of Multi30k does a vocabulary of words not know? If the files are on the disk, we can count at once.
+# How many words of Multi30k does a vocabulary of words not know? If the files are on the disk, we
+# can count at once.
 
 
 # %%
@@ -561,8 +574,9 @@ figure.legend(lines.values(), lines, loc="outside lower center", **style)
 chapter.draw(figure, "BLEU by sentence length")
 
 # %% [markdown]
-# **Where does it look?** Each row is a German word that the model writes, each column a word of the source; the darker a
-# cell, the more attention. Scenes first. The Transformer has two layers; we show the last one, averaged over its heads.
+# **Where does it look?** Each row is a German word that the model writes, each column a word of the
+# source; the darker a cell, the more attention. Scenes first. The Transformer has two layers; we
+# show the last one, averaged over its heads.
 
 # %%
 LOOKING = ("LSTM, attention", "Transformer, attention")
@@ -581,8 +595,9 @@ sheet = alignment_sheet([source] * 2, [target] * 2, maps, LOOKING)
 chapter.draw(sheet, "where the words of a scene come from")
 
 # %% [markdown]
-# One picture proves little. In all phrases like "a small purple monkey" we know which word comes from which, so here is the
-# mean over many. In German the endings of "ein kleiner violetter Affe" depend on the noun, which comes last.
+# One picture proves little. In all phrases like "a small purple monkey" we know which word comes
+# from which, so here is the mean over many. In German the endings of "ein kleiner violetter Affe"
+# depend on the noun, which comes last.
 
 
 # %%
@@ -638,11 +653,12 @@ for name, (weights, count) in attention.items():
         print(f"  {word:48}{percents}")
 
 # %% [markdown]
-# **Does it find out that German puts the verb last?** Now Multi30k's validation sentences, as the models themselves
-# translate them. A program finds verbs at the end of a clause (`multi30k.last_verbs`): the last word of a clause that starts,
-# after a comma, with a word such as "der", "während" or "um", and the prefix that German splits off and puts last ("bauen …
-# auf"). If such a verb attends to the English verb, the attention must jump **back** there; for other words it mostly moves
-# forward.
+# **Does it find out that German puts the verb last?** Now Multi30k's validation sentences, as the
+# models themselves translate them. A program finds verbs at the end of a clause
+# (`multi30k.last_verbs`): the last word of a clause that starts, after a comma, with a word such as
+# "der", "während" or "um", and the prefix that German splits off and puts last ("bauen … auf"). If
+# such a verb attends to the English verb, the attention must jump **back** there; for other words
+# it mostly moves forward.
 
 # %%
 ALIGNED = ("LSTM, attention", "Transformer, byte pairs")
@@ -662,8 +678,9 @@ for name in ALIGNED:
     best[name] = verbs_back.index(max(verbs_back))
 
 # %% [markdown]
-# The figures show, for each model, the two shortest sentences that have such a verb, whether it looks at the right word or
-# not; for the Transformer, in the layer whose verbs look back most often.
+# The figures show, for each model, the two shortest sentences that have such a verb, whether it
+# looks at the right word or not; for the Transformer, in the layer whose verbs look back most
+# often.
 
 # %%
 for name in ALIGNED:
@@ -720,66 +737,82 @@ for name, row in measured.items():
     print(f"five beams against greedy, {name}: {difference:+.1f} BLEU")
 
 # %% [markdown]
-# **Attention gains 32 BLEU on Multi30k**, from 2.3 to 34.4, with the same words, the same six epochs and about as many
-# parameters. The LSTM with one vector has not begun to read: whatever the source, it writes the same sentence about a man in
-# a blue shirt. It has learned German, as its perplexity shows, and nothing else. It is the same on scenes: 0.1 % of its
-# sentences are exact, with attention nearly all. Longer training would help it (in the literature it comes to life), but it
-# starts far behind. And it is not grammar that it lacks: scored against the translation of another sentence, all four models
-# have a BLEU of 6 to 8 on scenes, because captions of one form are similar. A BLEU score says something only next to such a
-# control.
+# **Attention gains 32 BLEU on Multi30k**, from 2.3 to 34.4, with the same words, the same six
+# epochs and about as many parameters. The LSTM with one vector has not begun to read: whatever the
+# source, it writes the same sentence about a man in a blue shirt. It has learned German, as its
+# perplexity shows, and nothing else. It is the same on scenes: 0.1 % of its sentences are exact,
+# with attention nearly all. Longer training would help it (in the literature it comes to life), but
+# it starts far behind. And it is not grammar that it lacks: scored against the translation of
+# another sentence, all four models have a BLEU of 6 to 8 on scenes, because captions of one form
+# are similar. A BLEU score says something only next to such a control.
 #
-# **The Transformer needs more steps.** On scenes, after 315, it is far behind the LSTM with attention; on Multi30k, after
-# 4,848, it is ahead with fewer parameters, 37.5 against 34.4. That is not due to the byte pairs, which gain the LSTM nothing.
-# But it had 16 epochs and the LSTM 6, and this table cannot say how much of the lead comes from that.
+# **The Transformer needs more steps.** On scenes, after 315, it is far behind the LSTM with
+# attention; on Multi30k, after 4,848, it is ahead with fewer parameters, 37.5 against 34.4. That is
+# not due to the byte pairs, which gain the LSTM nothing. But it had 16 epochs and the LSTM 6, and
+# this table cannot say how much of the lead comes from that.
 #
-# **Long sentences** are harder for all. With attention, BLEU on Multi30k falls from 40 to 28 for the LSTM and from 47 to 28
-# for the Transformer, from the shortest class to the longest. (One vector gets a little better: its one sentence is long.)
+# **Long sentences** are harder for all. With attention, BLEU on Multi30k falls from 40 to 28 for
+# the LSTM and from 47 to 28 for the Transformer, from the shortest class to the longest. (One
+# vector gets a little better: its one sentence is long.)
 #
-# **The verb.** The LSTM looks back for 54 % of 371 German verbs at the end of a clause, and for 8 % of all other words. So it
-# did find out, from pairs of sentences alone. In "jungen treten bei kampfsport an" the verb is in two pieces, "treten … an",
-# and both look at "competing". The Transformer's third layer looks back for 58 % of its verbs and 13 % of the others. That
-# layer is the best of four, chosen by this very count, which flatters it. A program found the verbs by a rule that is mostly
-# right: of 45 that we read in references nearly all were verbs; of 60 in the models' own sentences about one in six was not.
+# **The verb.** The LSTM looks back for 54 % of 371 German verbs at the end of a clause, and for 8 %
+# of all other words. So it did find out, from pairs of sentences alone. In "jungen treten bei
+# kampfsport an" the verb is in two pieces, "treten … an", and both look at "competing". The
+# Transformer's third layer looks back for 58 % of its verbs and 13 % of the others. That layer is
+# the best of four, chosen by this very count, which flatters it. A program found the verbs by a
+# rule that is mostly right: of 45 that we read in references nearly all were verbs; of 60 in the
+# models' own sentences about one in six was not.
 #
-# **The endings.** Does "ein" look at the noun, with whose gender it must agree? Not here: 92 % of the LSTM's attention goes to
-# "a". Its encoder reads in both directions, so the vector of "a" already knows the noun.
+# **The endings.** Does "ein" look at the noun, with whose gender it must agree? Not here: 92 % of
+# the LSTM's attention goes to "a". Its encoder reads in both directions, so the vector of "a"
+# already knows the noun.
 #
-# **Words or byte pairs.** In Multi30k a vocabulary of words does not know 4.4 % of the German validation words, and 401 of
-# 1,014 sentences contain one and so cannot be right. Byte pairs can write all of them, if not always well: "eiswerk". The same
-# LSTM gains nothing from them after six epochs: 33.6 against 34.4, and each is within the other's interval. They do save a
-# fifth of its parameters. On scenes, where nothing is unknown, their sentences are longer, and after the same number of steps
-# fewer are exact.
+# **Words or byte pairs.** In Multi30k a vocabulary of words does not know 4.4 % of the German
+# validation words, and 401 of 1,014 sentences contain one and so cannot be right. Byte pairs can
+# write all of them, if not always well: "eiswerk". The same LSTM gains nothing from them after six
+# epochs: 33.6 against 34.4, and each is within the other's interval. They do save a fifth of its
+# parameters. On scenes, where nothing is unknown, their sentences are longer, and after the same
+# number of steps fewer are exact.
 #
-# **The teacher forcing ratio** took 7 seconds instead of 6, and after the same number of steps it makes no difference that
-# these thousand sentences could show. So it did not help here; there was little to mend. This is one seed, and no schedule;
-# Bengio et al. lower the ratio slowly.
+# **The teacher forcing ratio** took 7 seconds instead of 6, and after the same number of steps it
+# makes no difference that these thousand sentences could show. So it did not help here; there was
+# little to mend. This is one seed, and no schedule; Bengio et al. lower the ratio slowly.
 #
-# **Perplexity and BLEU** do not always agree. The Transformer's perplexity, 9.7 a word, is worse than the LSTM's 5.8, and
-# its BLEU better; with byte pairs the LSTM's own is 15.8. A model of words is never asked for a rare word, only for `<unk>`,
-# which is easy to predict and worth nothing in a translation. **Beams** gain 1.2 to 2.9 BLEU over greedy search on Multi30k
-# with attention, at no cost in training, and little or nothing on scenes, where the next word is rarely in doubt.
+# **Perplexity and BLEU** do not always agree. The Transformer's perplexity, 9.7 a word, is worse
+# than the LSTM's 5.8, and its BLEU better; with byte pairs the LSTM's own is 15.8. A model of words
+# is never asked for a rare word, only for `<unk>`, which is easy to predict and worth nothing in a
+# translation. **Beams** gain 1.2 to 2.9 BLEU over greedy search on Multi30k with attention, at no
+# cost in training, and little or nothing on scenes, where the next word is rarely in doubt.
 #
-# All models were trained once. The intervals speak of other sentences, never of another training run.
+# All models were trained once. The intervals speak of other sentences, never of another training
+# run.
 #
 # ## Your turn
 #
-# Write these yourself, from their docstrings. `python -m chapters.assignments start 10 --to work` creates the stubs, and
-# `check 10 --from work` says what is right, and gives a hint where something is not.
+# Write these yourself, from their docstrings. `python -m chapters.assignments start 10 --to work`
+# creates the stubs, and `check 10 --from work` says what is right, and gives a hint where something
+# is not.
 #
-# 1. `BytePairEncoding.learn`: first as slowly as by hand, then with counts that are kept. Ties by age. 25 points, 120 minutes.
-# 2. `BytePairEncoding.encode`: the merges in the order in which they were learned; new characters as bytes. 8 points, 40 minutes.
-# 3. `BytePairEncoding.decode`: must return every token, 🙂 too, and read whatever a model writes. 6 points, 30 minutes.
-# 4. `LSTMEncoder.forward`: padding must not change anything, in either direction. 4 points, 20 minutes.
-# 5. `EncoderDecoder.forward`: with `teacher_forcing_ratio`, each sentence of a batch has its own coin. 10 points, 50 minutes.
+# 1. `BytePairEncoding.learn`: first as slowly as by hand, then with counts that are kept. Ties by
+#    age. 25 points, 120 minutes.
+# 2. `BytePairEncoding.encode`: the merges in the order in which they were learned; new characters
+#    as bytes. 8 points, 40 minutes.
+# 3. `BytePairEncoding.decode`: must return every token, 🙂 too, and read whatever a model writes. 6
+#    points, 30 minutes.
+# 4. `LSTMEncoder.forward`: padding must not change anything, in either direction. 4 points, 20
+#    minutes.
+# 5. `EncoderDecoder.forward`: with `teacher_forcing_ratio`, each sentence of a batch has its own
+#    coin. 10 points, 50 minutes.
 #
 # And three questions without an answer here:
 #
-# 1. **Reverse the source.** Sutskever et al. fed it backwards and gained nearly five BLEU with one vector. Does it help the
-#    LSTM with one vector here, and the one with attention? (`source[::-1]` in a data set of your own.)
-# 2. **The other direction**, German to English: `SceneTranslation("train", 4000, "de", "en", size=0)`. Which is easier, and is
-#    that due to the language or to the number of its endings?
-# 3. The attention to a verb is a table of numbers that somebody could have drawn by hand. If you force the model to look
-#    elsewhere, does it write another verb?
+# 1. **Reverse the source.** Sutskever et al. fed it backwards and gained nearly five BLEU with one
+#    vector. Does it help the LSTM with one vector here, and the one with attention? (`source[::-1]`
+#    in a data set of your own.)
+# 2. **The other direction**, German to English: `SceneTranslation("train", 4000, "de", "en",
+#    size=0)`. Which is easier, and is that due to the language or to the number of its endings?
+# 3. The attention to a verb is a table of numbers that somebody could have drawn by hand. If you
+#    force the model to look elsewhere, does it write another verb?
 
 # %%
 chapter.finish()
@@ -787,10 +820,12 @@ chapter.finish()
 # %% [markdown]
 # ## Sources
 #
-# Sutskever, Vinyals and Le 2014, "Sequence to sequence learning with neural networks" (one vector) · Bahdanau, Cho and
-# Bengio 2015, "Neural machine translation by jointly learning to align and translate" · Luong, Pham and Manning 2015,
-# "Effective approaches to attention-based neural machine translation" · Vaswani et al. 2017, "Attention is all you need" ·
-# Sennrich, Haddow and Birch 2016, "Neural machine translation of rare words with subword units" · Bengio, Vinyals, Jaitly
-# and Shazeer 2015, "Scheduled sampling for sequence prediction with recurrent neural networks" · Elliott, Frank, Sima'an and
-# Specia 2016, "Multi30K: multilingual English-German image descriptions" · Wu et al. 2021, "Good for misconceived reasons: an
-# empirical revisiting on the need for visual context in multimodal machine translation" (the small Transformer for Multi30k)
+# Sutskever, Vinyals and Le 2014, "Sequence to sequence learning with neural networks" (one vector)
+# · Bahdanau, Cho and Bengio 2015, "Neural machine translation by jointly learning to align and
+# translate" · Luong, Pham and Manning 2015, "Effective approaches to attention-based neural machine
+# translation" · Vaswani et al. 2017, "Attention is all you need" · Sennrich, Haddow and Birch 2016,
+# "Neural machine translation of rare words with subword units" · Bengio, Vinyals, Jaitly and
+# Shazeer 2015, "Scheduled sampling for sequence prediction with recurrent neural networks" ·
+# Elliott, Frank, Sima'an and Specia 2016, "Multi30K: multilingual English-German image
+# descriptions" · Wu et al. 2021, "Good for misconceived reasons: an empirical revisiting on the
+# need for visual context in multimodal machine translation" (the small Transformer for Multi30k)

@@ -3,10 +3,10 @@
 #
 # **Adds** a picture next to the sentence, in one memory, and one model that works with or without the picture. **Takes** 3.8 min on two cores.
 #
-# Chapter 10 translated sentences, and no picture was needed. When does one help? A translator who reads "a star" has all she
-# needs; one whose page has a stain where the colour was has to look. So this chapter hides words of the source: all of its
-# colours, or one of its nouns, or none. And it tests the same model three times: with the right picture, with a wrong one,
-# and with none.
+# Chapter 10 translated sentences, and no picture was needed. When does one help? A translator who
+# reads "a star" has all she needs; one whose page has a stain where the colour was has to look. So
+# this chapter hides words of the source: all of its colours, or one of its nouns, or none. And it
+# tests the same model three times: with the right picture, with a wrong one, and with none.
 
 # %%
 import shutil
@@ -67,18 +67,19 @@ figure = drawings.picture_or_sentence(picture, source, target, positions)
 chapter.draw(figure, "each word looks at the picture or at the sentence")
 
 # %% [markdown]
-# The memory holds the positions of the picture, $p_1 \dots p_P$, followed by the words of the sentence, $s_1 \dots s_S$. The
-# decoder does not know which is which. For each word that it writes, its attention chooses among all of them, with **one**
-# softmax over both:
+# The memory holds the positions of the picture, $p_1 \dots p_P$, followed by the words of the
+# sentence, $s_1 \dots s_S$. The decoder does not know which is which. For each word that it writes,
+# its attention chooses among all of them, with **one** softmax over both:
 #
 # $$c = \sum_{n=1}^{P} \alpha_n\, p_n + \sum_{n=1}^{S} \alpha_{P+n}\, s_n \qquad \sum_{n=1}^{P+S} \alpha_n = 1$$
 #
-# So picture and sentence compete for every word. That is what we hope for: "eine" and "wolke" come from the sentence, and the
-# colour, which the sentence hides, from the picture.
+# So picture and sentence compete for every word. That is what we hope for: "eine" and "wolke" come
+# from the sentence, and the colour, which the sentence hides, from the picture.
 #
 # ## By hand
 #
-# Four positions of a picture, three words, each a vector of five numbers, and the query of the word to be written next.
+# Four positions of a picture, three words, each a vector of five numbers, and the query of the word
+# to be written next.
 
 
 # %%
@@ -104,8 +105,9 @@ to_sentence = 100 * weights[P:].sum()
 print(f"attention: picture {to_picture:.0f} %, sentence {to_sentence:.0f} %")
 
 # %% [markdown]
-# Now we take the picture away. A black picture will not do, and neither will zeros in its place: a position of zeros has a
-# score of 0, and $e^0$ is 1, so it still takes some of the attention. It has to be **masked**: no weight at all.
+# Now we take the picture away. A black picture will not do, and neither will zeros in its place: a
+# position of zeros has a score of 0, and $e^0$ is 1, so it still takes some of the attention. It
+# has to be **masked**: no weight at all.
 
 # %%
 zeros, weights = attend(query, [*torch.zeros(P, D), *sentence])
@@ -114,9 +116,10 @@ print(f"zeros in place of the picture: they get {to_zeros:.0f} % of the attentio
 assert not torch.allclose(zeros, text, atol=1e-3)
 
 # %% [markdown]
-# **Modality dropout**: in training, a random fraction of the examples has its picture dropped, and the same fraction its
-# sentence, newly drawn in each step. So one model learns to look, and to work without looking; and with nothing but the
-# picture, it must look. Here is a batch of six, some of which have lost their picture.
+# **Modality dropout**: in training, a random fraction of the examples has its picture dropped, and
+# the same fraction its sentence, newly drawn in each step. So one model learns to look, and to work
+# without looking; and with nothing but the picture, it must look. Here is a batch of six, some of
+# which have lost their picture.
 
 # %%
 B = 6
@@ -144,14 +147,16 @@ show(pieces._drop_modality)
 show(pieces._encode_present)
 
 # %% [markdown]
-# `fuse` is two concatenations: that is all that fusion takes here. `_drop_modality` tosses the coins, and `_encode_present`
-# gives examples without a picture a memory whose mask is False at each of its positions.
+# `fuse` is two concatenations: that is all that fusion takes here. `_drop_modality` tosses the
+# coins, and `_encode_present` gives examples without a picture a memory whose mask is False at each
+# of its positions.
 #
-# **An equal footing.** `encode` has one more line, and we learned the hard way that it is needed: `layer_norm` brings all
-# vectors to the same length. At first a picture means nothing to the decoder, while the words help at once. So it learns to
-# look away; and where the picture's vectors are longer than those of the words, their scores are soon so low that the softmax
-# leaves them nothing. Then no gradient comes through any more, and the model is blind for good. The same length for all, and
-# examples that have nothing but their picture, keep that door open. (See "your turn".)
+# **An equal footing.** `encode` has one more line, and we learned the hard way that it is needed:
+# `layer_norm` brings all vectors to the same length. At first a picture means nothing to the
+# decoder, while the words help at once. So it learns to look away; and where the picture's vectors
+# are longer than those of the words, their scores are soon so low that the softmax leaves them
+# nothing. Then no gradient comes through any more, and the model is blind for good. The same length
+# for all, and examples that have nothing but their picture, keep that door open. (See "your turn".)
 
 # %%
 mask = torch.tensor(has_image)[:, None].expand(B, P)  # (B, P)
@@ -170,8 +175,8 @@ for b in range(B):
 print("by hand and library agree; a masked picture gets exactly no attention")
 
 # %% [markdown]
-# The same in a whole model: a sentence without a picture is translated as if there were no such thing as a picture, whatever
-# the tensor holds in its place.
+# The same in a whole model: a sentence without a picture is translated as if there were no such
+# thing as a picture, whatever the tensor holds in its place.
 
 # %%
 DECODERS = (
@@ -217,19 +222,21 @@ counts = [f"{genders.count(gender)} are {gender}" for gender in "mfn"]
 print(f"nouns that can be red: {len(genders)} of {len(NOUNS)}; {', '.join(counts)}")
 
 # %% [markdown]
-# Three traps. **The article:** "an [v] star" would reveal that the colour starts with a vowel, and only "orange" does; so
-# "an" becomes "a" before a hidden word. **The gender:** in German, the endings of "ein kleiner orangefarbener [v]" reveal
-# that the noun is masculine: a masked noun is not wholly hidden. With German as the source, a guesser would be right on 3
-# nouns of 28, one for each gender, and with English on 1. So we translate from English, and the endings become the model's
-# burden: when it writes "ein" or "eine", it must already know which noun will come. **What never happens:** one colour of
-# each noun never occurs in training (`is_held_out_pair`), so a model that reads the noun has 7 colours to guess from, not 8,
-# and for a colour there are 28 nouns, not 32. The **chance level is 1 of 7 for a colour and 1 of 28 for a noun**, 14.3 and
-# 3.6 %.
+# Three traps. **The article:** "an [v] star" would reveal that the colour starts with a vowel, and
+# only "orange" does; so "an" becomes "a" before a hidden word. **The gender:** in German, the
+# endings of "ein kleiner orangefarbener [v]" reveal that the noun is masculine: a masked noun is
+# not wholly hidden. With German as the source, a guesser would be right on 3 nouns of 28, one for
+# each gender, and with English on 1. So we translate from English, and the endings become the
+# model's burden: when it writes "ein" or "eine", it must already know which noun will come. **What
+# never happens:** one colour of each noun never occurs in training (`is_held_out_pair`), so a model
+# that reads the noun has 7 colours to guess from, not 8, and for a colour there are 28 nouns, not
+# 32. The **chance level is 1 of 7 for a colour and 1 of 28 for a noun**, 14.3 and 3.6 %.
 #
-# Now the translator, an LSTM with attention. In a third of its training sentences nothing is hidden, in a third all colours,
-# and in a third one noun. The picture goes through chapter 2's CNN, frozen; its positions and the words meet in one memory.
-# Three examples of ten lose their picture, or the picture loses its sentence. A second model, the **control**, knows of no
-# pictures and learns from the same sentences: the hidden words that it gets right can be guessed.
+# Now the translator, an LSTM with attention. In a third of its training sentences nothing is
+# hidden, in a third all colours, and in a third one noun. The picture goes through chapter 2's CNN,
+# frozen; its positions and the words meet in one memory. Three examples of ten lose their picture,
+# or the picture loses its sentence. A second model, the **control**, knows of no pictures and
+# learns from the same sentences: the hidden words that it gets right can be guessed.
 
 # %%
 count = chapter.choose(28_000, fast=64)
@@ -277,13 +284,14 @@ text_alone = fit({"source": TEXT_ENCODER}, {"batch_size": 96}, without_images, "
 # %% [markdown]
 # ## Look
 #
-# 1,000 new sentences, three times: with nothing hidden, with all colours hidden, with one noun hidden. Each is translated
-# with the right picture, with another sentence's picture, and with none; and by the model that learned from text alone. We
-# count how many hidden words are right: the n-th colour of the translation is compared with the n-th of the reference, and
-# among the nouns the one that was hidden. With nothing hidden, we count the colours.
+# 1,000 new sentences, three times: with nothing hidden, with all colours hidden, with one noun
+# hidden. Each is translated with the right picture, with another sentence's picture, and with none;
+# and by the model that learned from text alone. We count how many hidden words are right: the n-th
+# colour of the translation is compared with the n-th of the reference, and among the nouns the one
+# that was hidden. With nothing hidden, we count the colours.
 #
-# `generate` writes for a whole data set. It sorts by source length, so that a batch holds little padding. If only some
-# examples of a batch have a picture, `collate` marks which.
+# `generate` writes for a whole data set. It sorts by source length, so that a batch holds little
+# padding. If only some examples of a batch have a picture, `collate` marks which.
 
 # %%
 show(generate)
@@ -405,8 +413,8 @@ for kind, data in tests.items():
     print(f"{kind:8} {', '.join(exact)}")
 
 # %% [markdown]
-# Translations of the first scenes of two objects: on the left the right picture, next to it the other one. Green is exactly
-# the reference, word for word.
+# Translations of the first scenes of two objects: on the left the right picture, next to it the
+# other one. Green is exactly the reference, word for word.
 
 # %%
 two_objects = []
@@ -426,9 +434,10 @@ figure = drawings.with_either_picture(rows)
 chapter.draw(figure, "translations with the right picture and with another")
 
 # %% [markdown]
-# **Where does it look?** Picture and words share one softmax, so we can ask how much of the attention goes to the picture: for
-# words that the sentence hides, and for words that it says. The model reads the references. A decoder that looked at random
-# would look at the picture more often than not, since the picture has 16 positions: that is the dotted line.
+# **Where does it look?** Picture and words share one softmax, so we can ask how much of the
+# attention goes to the picture: for words that the sentence hides, and for words that it says. The
+# model reads the references. A decoder that looked at random would look at the picture more often
+# than not, since the picture has 16 positions: that is the dotted line.
 
 
 # %%
@@ -499,10 +508,11 @@ for word, fraction in zip(target, to_picture.tolist()):
 print(f"to the picture: {', '.join(parts)}")
 
 # %% [markdown]
-# **Real sentences, real photographs.** These are the sentences of Multi30k whose photographs are in Flickr8k: 6,043 for
-# training and 210 for evaluation. The same three kinds: nothing hidden, all colours hidden, one noun hidden (of 36 frequent
-# ones). The CNN was first trained to predict which of these colours and nouns the English sentences of the training
-# photographs contain, and then frozen. `python -m chapters.measured.multi30k` measured it, once, in about an hour.
+# **Real sentences, real photographs.** These are the sentences of Multi30k whose photographs are in
+# Flickr8k: 6,043 for training and 210 for evaluation. The same three kinds: nothing hidden, all
+# colours hidden, one noun hidden (of 36 frequent ones). The CNN was first trained to predict which
+# of these colours and nouns the English sentences of the training photographs contain, and then
+# frozen. `python -m chapters.measured.multi30k` measured it, once, in about an hour.
 
 # %%
 PHOTOGRAPHS = {  # way -> which model, and which photographs it sees
@@ -529,45 +539,56 @@ print_table(photographs)
 # %% [markdown]
 # ## What to notice
 #
-# **Where the sentence hides something, the picture helps.** With all colours hidden, 83.3 % of them are right with the right
-# picture, 12.5 % with another and 13.3 % with none; the control that never saw a picture guesses 14.1 %, and chance is
-# 14.3 %. For the hidden nouns it is 78.8, 3.6, 4.4 and 2.4 %, and chance is 3.6 %. That another picture is no better than none
-# is the proof that the model reads the picture: a better score with pictures alone might come from more parameters, or from
-# longer training.
+# **Where the sentence hides something, the picture helps.** With all colours hidden, 83.3 % of them
+# are right with the right picture, 12.5 % with another and 13.3 % with none; the control that never
+# saw a picture guesses 14.1 %, and chance is 14.3 %. For the hidden nouns it is 78.8, 3.6, 4.4 and
+# 2.4 %, and chance is 3.6 %. That another picture is no better than none is the proof that the
+# model reads the picture: a better score with pictures alone might come from more parameters, or
+# from longer training.
 #
-# **More training helps.** The CNN's feature map has 4 × 4 positions, and the colours of nearby objects share one. A model of
-# twice the width, trained on 100,000 sentences instead of 28,000 (`python -m mmscratch train --task translation --data
-# scenes`), gets 91.5 % of the same hidden colours right with the right picture, and 12.8 % with another.
+# **More training helps.** The CNN's feature map has 4 × 4 positions, and the colours of nearby
+# objects share one. A model of twice the width, trained on 100,000 sentences instead of 28,000
+# (`python -m mmscratch train --task translation --data scenes`), gets 91.5 % of the same hidden
+# colours right with the right picture, and 12.8 % with another.
 #
-# **Where it hides nothing, the picture does not help.** BLEU is 100.0 with the right picture and with none, and 99.9 for text
-# alone. With another picture it is 98.8: it can disturb a little. The model has learned to leave the picture alone: 5 % of its
-# attention goes to the picture for a colour that the sentence says, and 98 % for one that it hides.
+# **Where it hides nothing, the picture does not help.** BLEU is 100.0 with the right picture and
+# with none, and 99.9 for text alone. With another picture it is 98.8: it can disturb a little. The
+# model has learned to leave the picture alone: 5 % of its attention goes to the picture for a
+# colour that the sentence says, and 98 % for one that it hides.
 #
-# **Modality dropout does what it should:** without a picture the model is as good as one that never had any.
+# **Modality dropout does what it should:** without a picture the model is as good as one that never
+# had any.
 #
-# **On real sentences the photograph does not help here.** With the colours hidden, 20 of 72 are right with the right
-# photograph, 19 with another, 17 with none and 15 from text alone: differences due to chance. For the hidden nouns it is 82,
-# 82, 82 and 83 of 176, and BLEU says the same. With nothing hidden, the model that was trained with photographs is 2 BLEU
-# better than the other; but it is so with any photograph and with none, so it is not what it sees. The intervals are wide, and
+# **On real sentences the photograph does not help here.** With the colours hidden, 20 of 72 are
+# right with the right photograph, 19 with another, 17 with none and 15 from text alone: differences
+# due to chance. For the hidden nouns it is 82, 82, 82 and 83 of 176, and BLEU says the same. With
+# nothing hidden, the model that was trained with photographs is 2 BLEU better than the other; but
+# it is so with any photograph and with none, so it is not what it sees. The intervals are wide, and
 # each model was trained once.
 #
-# Is the model blind, or is there nothing to see? The scenes show that the same code can read a picture. But 6,043 photographs
-# at 64 pixels teach a CNN little; a man's shirt has a few pixels; and "black" or "white" is a good guess for a dog without
-# looking. Caglayan et al. 2019 hid the same kinds of words, with a CNN that had seen a million photographs, and there the
-# right picture did help. When you read of a gain, ask for the other picture, for none, and for a second training run.
+# Is the model blind, or is there nothing to see? The scenes show that the same code can read a
+# picture. But 6,043 photographs at 64 pixels teach a CNN little; a man's shirt has a few pixels;
+# and "black" or "white" is a good guess for a dog without looking. Caglayan et al. 2019 hid the
+# same kinds of words, with a CNN that had seen a million photographs, and there the right picture
+# did help. When you read of a gain, ask for the other picture, for none, and for a second training
+# run.
 #
-# We did not try words with two meanings ("a bat") or genders that English leaves open ("a cook"), where a picture should help
-# without anybody hiding anything.
+# We did not try words with two meanings ("a bat") or genders that English leaves open ("a cook"),
+# where a picture should help without anybody hiding anything.
 #
 # ## Your turn
 #
-# Write these yourself, from their docstrings. `python -m chapters.assignments start 11 --to work` creates the stubs, and
-# `check 11 --from work` says what is right, and gives a hint where something is not.
+# Write these yourself, from their docstrings. `python -m chapters.assignments start 11 --to work`
+# creates the stubs, and `check 11 --from work` says what is right, and gives a hint where something
+# is not.
 #
 # 1. `fuse`: along which axis do two memories meet? 2 points, 10 minutes.
-# 2. `EncoderDecoder.encode`: for any number of modalities, and for those that a batch lacks. 8 points, 40 minutes.
-# 3. `_encode_present`: and if no example has a picture, a gradient that is 0, and not None. 10 points, 50 minutes.
-# 4. `_drop_modality`: a coin for each example, but never drop its only modality. 5 points, 25 minutes.
+# 2. `EncoderDecoder.encode`: for any number of modalities, and for those that a batch lacks. 8
+#    points, 40 minutes.
+# 3. `_encode_present`: and if no example has a picture, a gradient that is 0, and not None. 10
+#    points, 50 minutes.
+# 4. `_drop_modality`: a coin for each example, but never drop its only modality. 5 points, 25
+#    minutes.
 # 5. `mask_colours`: with `_without_an`; what would "an" give away? 4 points, 20 minutes.
 # 6. `mask_noun`: one of them, in three languages. 4 points, 20 minutes.
 # 7. `colour_of`: which colour is "rotes", and which character of 红色 says it? 2 points, 10 minutes.
@@ -575,10 +596,12 @@ print_table(photographs)
 #
 # And three questions without an answer here:
 #
-# 1. **Blind for good?** Take `layer_norm` out of `encode`, let `_drop_modality` never drop a sentence, and train again. How
-#    much of its attention does the model give to the picture, and how many hidden colours are right? Which of the two was it?
-# 2. **A picture that contradicts**: "a red star" next to a picture of a blue one. Which does the model believe, and is it so
-#    for colours only? (In training they never disagreed, so it has never had to choose.)
+# 1. **Blind for good?** Take `layer_norm` out of `encode`, let `_drop_modality` never drop a
+#    sentence, and train again. How much of its attention does the model give to the picture, and
+#    how many hidden colours are right? Which of the two was it?
+# 2. **A picture that contradicts**: "a red star" next to a picture of a blue one. Which does the
+#    model believe, and is it so for colours only? (In training they never disagreed, so it has
+#    never had to choose.)
 # 3. A translator asks back when the text is unclear. How would a model know that it should look?
 
 # %%
@@ -587,10 +610,12 @@ chapter.finish()
 # %% [markdown]
 # ## Sources
 #
-# Elliott, Frank, Sima'an and Specia 2016, "Multi30K: multilingual English-German image descriptions" · Libovický and Helcl
-# 2017, "Attention strategies for multi-source sequence-to-sequence learning" (one softmax over both, which they call flat, or
-# one for each) · Elliott 2018, "Adversarial evaluation of multimodal machine translation" (shuffled pictures) · Caglayan,
-# Madhyastha, Specia and Barrault 2019, "Probing the need for visual context in multimodal machine translation" (colours and
-# nouns masked) · Wu, Kong, Bi, Li and Kao 2021, "Good for misconceived reasons: an empirical revisiting on the need for visual
-# context in multimodal machine translation" · Neverova, Wolf, Taylor and Nebout 2016, "ModDrop: adaptive multi-modal gesture
+# Elliott, Frank, Sima'an and Specia 2016, "Multi30K: multilingual English-German image
+# descriptions" · Libovický and Helcl 2017, "Attention strategies for multi-source
+# sequence-to-sequence learning" (one softmax over both, which they call flat, or one for each) ·
+# Elliott 2018, "Adversarial evaluation of multimodal machine translation" (shuffled pictures) ·
+# Caglayan, Madhyastha, Specia and Barrault 2019, "Probing the need for visual context in multimodal
+# machine translation" (colours and nouns masked) · Wu, Kong, Bi, Li and Kao 2021, "Good for
+# misconceived reasons: an empirical revisiting on the need for visual context in multimodal machine
+# translation" · Neverova, Wolf, Taylor and Nebout 2016, "ModDrop: adaptive multi-modal gesture
 # recognition" (modality dropout).
