@@ -138,10 +138,10 @@ for text in EXAMPLES:
 # **Clipping.** "a a a …" has only right words: 11 of 11. But no reference says "a" more than twice.
 # So a word counts at most as often as in the reference that uses it most, and 2 of 11 are left.
 #
-# **Brevity.** "a big yellow skull" makes no mistake, but says only half. We could ask which
-# fraction of the *references'* n-grams it has (recall). But there are five references, and nobody
-# can say all of them at once. So BLEU compares lengths instead: a hypothesis that is shorter than
-# the reference closest in length pays for it.
+# **Brevity.** "a big yellow skull" makes no mistake, but says only half. We could ask what fraction
+# of the *references'* n-grams it has (recall). But there are five references, and nobody can say
+# all of them at once. So BLEU compares lengths instead: a hypothesis that is shorter than the
+# reference closest in length pays for it.
 #
 # $$\text{BLEU-4} = 100 \cdot \underbrace{e^{\min(0,\; 1 - r/h)}}_{\text{brevity}} \cdot \sqrt[4]{p_1\, p_2\, p_3\, p_4}
 # \qquad r, h: \text{length of reference and hypothesis}$$
@@ -881,8 +881,8 @@ for metric in METRICS:
 # ## Your turn
 #
 # Write these yourself, from their docstrings. `python -m chapters.assignments start 9 --to work`
-# creates the stubs, and `check 9 --from work` says what is right, and gives a hint where something
-# is not.
+# creates the stubs, and `check 9 --from work` tests your code, with a hint where something is
+# wrong.
 #
 # 1. `exact_match`: a warm-up. What if there are no hypotheses? 1 point, 5 minutes.
 # 2. `_ngrams`: one line; everything below counts what it returns. 1 point, 5 minutes.

@@ -790,8 +790,8 @@ for name, row in measured.items():
 # ## Your turn
 #
 # Write these yourself, from their docstrings. `python -m chapters.assignments start 10 --to work`
-# creates the stubs, and `check 10 --from work` says what is right, and gives a hint where something
-# is not.
+# creates the stubs, and `check 10 --from work` tests your code, with a hint where something is
+# wrong.
 #
 # 1. `BytePairEncoding.learn`: first as slowly as by hand, then with counts that are kept. Ties by
 #    age. 25 points, 120 minutes.

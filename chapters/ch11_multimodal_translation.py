@@ -116,10 +116,10 @@ print(f"zeros in place of the picture: they get {to_zeros:.0f} % of the attentio
 assert not torch.allclose(zeros, text, atol=1e-3)
 
 # %% [markdown]
-# **Modality dropout**: in training, a random fraction of the examples has its picture dropped, and
-# the same fraction its sentence, newly drawn in each step. So one model learns to look, and to work
-# without looking; and with nothing but the picture, it must look. Here is a batch of six, some of
-# which have lost their picture.
+# **Modality dropout**: in training, a random fraction of the examples loses its picture, and an
+# equal fraction its sentence, drawn again in each step. So one model learns to look, and to do
+# without; and given nothing but the picture, it must look. Here is a batch of six, some of them
+# without their picture.
 
 # %%
 B = 6
@@ -175,8 +175,8 @@ for b in range(B):
 print("by hand and library agree; a masked picture gets exactly no attention")
 
 # %% [markdown]
-# The same in a whole model: a sentence without a picture is translated as if there were no such
-# thing as a picture, whatever the tensor holds in its place.
+# The same in a whole model: a sentence without a picture is translated as if pictures did not
+# exist, whatever the tensor holds in its place.
 
 # %%
 DECODERS = (
@@ -229,14 +229,14 @@ print(f"nouns that can be red: {len(genders)} of {len(NOUNS)}; {', '.join(counts
 # each gender, and with English on 1. So we translate from English, and the endings become the
 # model's burden: when it writes "ein" or "eine", it must already know which noun will come. **What
 # never happens:** one colour of each noun never occurs in training (`is_held_out_pair`), so a model
-# that reads the noun has 7 colours to guess from, not 8, and for a colour there are 28 nouns, not
-# 32. The **chance level is 1 of 7 for a colour and 1 of 28 for a noun**, 14.3 and 3.6 %.
+# that reads the noun has 7 colours to guess from, not 8, and for a colour 28 nouns, not 32. The
+# **chance level is 1 of 7 for a colour and 1 of 28 for a noun**, 14.3 and 3.6 %.
 #
 # Now the translator, an LSTM with attention. In a third of its training sentences nothing is
 # hidden, in a third all colours, and in a third one noun. The picture goes through chapter 2's CNN,
-# frozen; its positions and the words meet in one memory. Three examples of ten lose their picture,
-# or the picture loses its sentence. A second model, the **control**, knows of no pictures and
-# learns from the same sentences: the hidden words that it gets right can be guessed.
+# frozen; its positions and the words meet in one memory. Three examples of ten lose one of the two,
+# the picture or the sentence. A second model, the **control**, has no pictures and learns from the
+# same sentences: the hidden words that it gets right can be guessed.
 
 # %%
 count = chapter.choose(28_000, fast=64)
@@ -579,8 +579,8 @@ print_table(photographs)
 # ## Your turn
 #
 # Write these yourself, from their docstrings. `python -m chapters.assignments start 11 --to work`
-# creates the stubs, and `check 11 --from work` says what is right, and gives a hint where something
-# is not.
+# creates the stubs, and `check 11 --from work` tests your code, with a hint where something is
+# wrong.
 #
 # 1. `fuse`: along which axis do two memories meet? 2 points, 10 minutes.
 # 2. `EncoderDecoder.encode`: for any number of modalities, and for those that a batch lacks. 8
