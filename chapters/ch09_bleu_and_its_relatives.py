@@ -829,6 +829,7 @@ for metric in METRICS:
             f"{metric:8} true one higher in {won / number:.1f} % "
             f"({low:.1f} to {high:.1f}) of {number:.0f} pairs, {name}"
         )
+
 # %% [markdown]
 # **BLEU does not know what is true.** It scores the true caption higher in 50.3 % of the pairs: a
 # coin toss. ROUGE-L does so in 38.2 %, worse than a coin: a wrong word costs it one word, a
