@@ -141,7 +141,7 @@ def test_all_that_chapter_7_asks_is_measured():
     assert all(r["trained"] <= 0.05 * r["parameters"] for r in loras)
 
 
-def test_multi30k_was_measured():
+def test_all_of_multi30k_is_measured():
     names = [*multi30k.TRANSLATORS, multi30k.WITH_PHOTOGRAPHS, multi30k.TEXT_ALONE]
     assert sorted(row["name"] for row in multi30k.results()) == sorted(names)
 
@@ -155,7 +155,7 @@ class Sentences(DataSet):
         )
 
 
-def test_colours_and_one_noun_of_multi30k_are_hidden():
+def test_hidden_masks_all_colours_or_one_noun():
     sentences = Sentences("an orange dog and a red ball", "it rains", "a man sits")
     hidden = multi30k.Hidden(sentences, ["nothing", "colours", "noun"])
     assert [" ".join(source) for source in hidden.columns["source"]] == [
@@ -169,7 +169,7 @@ def test_colours_and_one_noun_of_multi30k_are_hidden():
 @pytest.mark.parametrize("token, colour", [
     ("roten", "rot"), ("dunkelblauer", "blau"), ("orangefarbene", "orange"), ("rosa", "rosa"), ("rote", "rot"), ("brot", None),
 ])  # fmt: skip
-def test_the_german_words_for_colours(token, colour):
+def test_german_colour_words_with_any_ending(token, colour):
     assert multi30k.colour_of(token) == colour
 
 
@@ -178,22 +178,21 @@ def test_the_german_words_for_colours(token, colour):
     ("leute warten darauf , die straße zu überqueren", ["überqueren"]), ("ein hund läuft im gras .", []),
     ("ein mann , eine frau und ein hund .", []),
 ])  # fmt: skip
-def test_verbs_that_german_puts_last(sentence, verbs):
+def test_last_verbs_of_german_clauses(sentence, verbs):
     words = sentence.split()
     assert [words[t] for t in multi30k.last_verbs(words)] == verbs
 
 
-def test_attention_that_jumps_back():
+def test_jumps_counts_backward_moves_of_attention():
     written = "leute warten , die straße zu überqueren".split()
     weights = torch.nn.functional.one_hot(torch.tensor([0, 2, 1, 5, 6, 3, 4]), 7).float()[None]
-    # of the verb one step, forward by 1; of the others five: +2, -1, +4, +1 and -3
+    # the verb moves once, forward by 1; the others five times: +2, -1, +4, +1 and -3
     assert multi30k.jumps([([], written, weights)]) == [{"verbs": [1, 0, 1], "others": [5, 2, 3]}]
 
 
-def test_attention_to_pieces_is_that_to_their_words():
-    encoding = BytePairEncoding.learn(
-        [["ab", "ab", "cd"]], 1
-    )  # "▁" "ab", or the like: several pieces a word
+def test_word_alignment_combines_the_pieces_of_a_word():
+    # One merge, so "▁" "ab" or the like: several pieces per word.
+    encoding = BytePairEncoding.learn([["ab", "ab", "cd"]], 1)
     part = {"name": "transformer", "num_heads": 2, "num_layers": 2}
     encoders = {"source": part | {"vocab_size": len(encoding)}}
     model = build_model(
@@ -340,18 +339,18 @@ def print_on(name, text):
     [
         (
             lambda n: n.cells[2].update(source="print(43)"),
-            "ch41_tiny.ipynb: cell 2 is not that of ch41_tiny.py",
+            "ch41_tiny.ipynb: cell 2 differs from ch41_tiny.py",
         ),
         (
             lambda n: n.cells[0].update(source="import os"),
-            "ch41_tiny.ipynb: cell 0 is not that of ch41_tiny.py",
+            "ch41_tiny.ipynb: cell 0 differs from ch41_tiny.py",
         ),
-        (lambda n: n.cells.pop(), "ch41_tiny.ipynb: cell 3 is not that of ch41_tiny.py"),
+        (lambda n: n.cells.pop(), "ch41_tiny.ipynb: cell 3 differs from ch41_tiny.py"),
         (
             lambda n: n.cells[3].update(
                 n.cells[3].source and nbformat.v4.new_raw_cell("## The idea")
             ),
-            "cell 3 is not",
+            "cell 3 differs",
         ),
         (lambda n: n.cells[2].update(execution_count=None), "not executed"),
         (lambda n: n.cells[2].update(outputs=[]), "shows no picture"),
@@ -397,7 +396,7 @@ def test_a_changed_notebook_is_reported(tiny, change, words):
 def test_a_changed_chapter_is_reported(tiny):
     write(tiny, executed(tiny))
     tiny.path.write_text(TINY.replace("6 * 7", "6 * 8"), encoding="utf-8")
-    assert notebooks.differences(tiny) == ["ch41_tiny.ipynb: cell 2 is not that of ch41_tiny.py"]
+    assert notebooks.differences(tiny) == ["ch41_tiny.ipynb: cell 2 differs from ch41_tiny.py"]
 
 
 @pytest.mark.notebook
@@ -446,7 +445,8 @@ def test_the_first_cell_outside_the_repository_is_an_error(tmp_path):
     run = python("-c", notebooks.FIRST_CELL + AFTER, cwd=tmp_path)
     assert run.returncode == 1 and run.stdout == ""
     assert run.stderr == (
-        f"Open this notebook where it lies, in chapters/ of the repository: {tmp_path.resolve()} is not inside it.\n"
+        "Open this notebook from chapters/ in the repository: "
+        f"{tmp_path.resolve()} is not inside it.\n"
     )
 
 

@@ -177,6 +177,14 @@ EXAMPLES = {  # drawing -> its arguments
         ["eine", "rote", "wolke"],
         (16, 5, 18),
     ),
+    "ch11.words_and_bleu": (
+        {
+            (kind, "no picture"): SimpleNamespace(right=(9, 8, 12), bleu=(99, 95, 100))
+            for kind in ("nothing", "colours", "noun")
+        },
+        {"no picture": "blue"},
+        {"colours": 14.3},
+    ),
     "ch11.with_either_picture": (
         [(PICTURE, PICTURE, [("given", TEXT, None), *[("another picture", TEXT, False)] * 4])] * 4,
     ),
