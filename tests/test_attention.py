@@ -73,7 +73,7 @@ def test_agrees_with_torch(lead, mask_shape, need_weights):
 
 
 @pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
-def test_agrees_with_the_formula_word_for_word(need_weights):
+def test_agrees_with_the_formula_query_by_query(need_weights):
     query, key, value = random_inputs(B)
     mask = torch.rand(B, T, N) < 0.3  # rows of all False among them
     output = scaled_dot_product_attention(query, key, value, mask, need_weights)
@@ -96,7 +96,7 @@ def test_both_paths_agree_in_float32():
     assert_close(scaled_dot_product_attention(*inputs, mask), textbook, **CLOSE)
 
 
-def test_the_weights_sum_to_one_or_to_nothing():
+def test_weights_sum_to_one_or_are_zero():
     query, key, value = random_inputs(B, H)
     mask = torch.rand(B, 1, T, N) < 0.2
     output, weights = scaled_dot_product_attention(query, key, value, mask, need_weights=True)
@@ -109,7 +109,7 @@ def test_the_weights_sum_to_one_or_to_nothing():
 
 @pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
 @pytest.mark.parametrize("mask_shape", [(N,), (B, 1, N), (B, T, N)])
-def test_who_may_see_nothing_gets_zeros_and_finite_gradients(mask_shape, need_weights):
+def test_fully_masked_rows_are_zero_with_finite_gradients(mask_shape, need_weights):
     query, key, value = random_inputs(B)
     mask = random_mask(*mask_shape)
     mask.view(-1, N)[-1] = False
@@ -127,7 +127,7 @@ def test_who_may_see_nothing_gets_zeros_and_finite_gradients(mask_shape, need_we
 
 
 @pytest.mark.parametrize("places", range(1, 8))
-def test_the_causal_mask_shows_what_stands_before(places):
+def test_causal_mask_shows_each_query_itself_and_earlier_positions(places):
     for queries in range(1, places + 1):
         mask = causal_mask(queries, places)
         assert mask.dtype == torch.bool and mask.tolist() == triangle(queries, places).tolist()
@@ -139,7 +139,7 @@ def test_the_causal_mask_shows_what_stands_before(places):
 @pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
 @pytest.mark.parametrize("mask_shape", [None, (N,), (B, 1, N), (B, 1, 1, N), (B, H, -1, N)])
 @pytest.mark.parametrize("queries", [1, T, N])
-def test_causal_attention_sees_the_triangle_and_the_mask_besides(queries, mask_shape, need_weights):
+def test_causal_attention_combines_triangle_and_mask(queries, mask_shape, need_weights):
     lead = (B, H) if mask_shape and len(mask_shape) == 4 else (B,)
     inputs = random_inputs(*lead, queries=queries)
     mask = mask_shape and random_mask(*(queries if size == -1 else size for size in mask_shape))
@@ -159,7 +159,7 @@ def test_causal_attention_sees_the_triangle_and_the_mask_besides(queries, mask_s
 
 
 @pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
-def test_who_sees_nothing_of_the_triangle_gets_zeros_and_finite_gradients(need_weights):
+def test_rows_masked_by_triangle_and_mask_together_are_zero(need_weights):
     inputs = random_inputs(B)
     mask = torch.arange(N) >= torch.tensor(
         [[[0]], [[4]]]
@@ -174,7 +174,7 @@ def test_who_sees_nothing_of_the_triangle_gets_zeros_and_finite_gradients(need_w
 
 @pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
 @pytest.mark.parametrize("mask", [None, torch.arange(N) != 3], ids=["all", "masked"])
-def test_dropout_drops_weights_and_only_as_asked(mask, need_weights):
+def test_dropout_drops_weights_with_the_given_probability(mask, need_weights):
     query, key, value = (
         torch.randn(997, T, D),
         torch.randn(N, D).expand(997, N, D),
@@ -199,7 +199,7 @@ def test_dropout_drops_weights_and_only_as_asked(mask, need_weights):
         assert_close(looked, weights)  # where it would look, not what was dropped of it
 
 
-def test_masked_softmax_is_the_softmax_of_what_may_be_seen():
+def test_masked_softmax_is_the_softmax_over_unmasked_scores():
     scores, mask = torch.randn(B, T, N, dtype=torch.float64) * 9, torch.rand(B, T, N) < 0.4
     mask[0, 0], mask[1, 1] = False, True
     scores[~mask] = 1e300  # whatever stands where nobody looks
@@ -218,7 +218,7 @@ def test_masked_softmax_is_the_softmax_of_what_may_be_seen():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_masked_softmax_of_nothing_is_zero_with_finite_gradients(dtype):
+def test_masked_softmax_of_a_fully_masked_row_is_zero_with_finite_gradients(dtype):
     scores = (torch.randn(T, N) * 99).to(dtype).requires_grad_()
     mask = random_mask(T, N)
     mask[1] = False
@@ -253,7 +253,7 @@ def additive_attention_by_hand(attention, query, memory, mask):
 
 @pytest.mark.parametrize("gate", [False, True], ids=["no gate", "gate"])
 @pytest.mark.parametrize("mask_shape", [None, (B, 1, N), (T, N), (B, T, N)])
-def test_additive_attention_is_its_formula(mask_shape, gate):
+def test_additive_attention_matches_its_formula(mask_shape, gate):
     attention = random_double(AdditiveAttention(D, E, 17, gate))
     query, memory = (
         torch.randn(B, *size, dtype=torch.float64, requires_grad=True) for size in ((T, D), (N, E))
@@ -269,7 +269,7 @@ def test_additive_attention_is_its_formula(mask_shape, gate):
     assert_same_gradients(attention, attention, results, expected, [query, memory], 1e-6)
 
 
-def test_additive_attention_to_nothing_is_zero_with_finite_gradients():
+def test_additive_attention_to_a_fully_masked_memory_is_zero():
     attention = AdditiveAttention(D, E, 17, gate=True)
     query, memory = (
         torch.randn(B, T, D, requires_grad=True),
@@ -290,7 +290,7 @@ def looked():
     return torch.rand(B, T, N, dtype=torch.float64, requires_grad=True), words, places
 
 
-def test_the_penalty_is_its_formula(looked):
+def test_penalty_matches_its_formula(looked):
     weights, words, places = looked
     expected = 0
     for b in range(B):
@@ -301,7 +301,7 @@ def test_the_penalty_is_its_formula(looked):
     assert torch.autograd.gradcheck(doubly_stochastic_penalty, looked)
 
 
-def test_padded_words_and_places_are_not_penalised(looked):
+def test_padding_is_not_penalised(looked):
     weights, words, places = looked
     real = words.unsqueeze(2) & places.unsqueeze(1)  # (B, T, N)
     other = torch.where(real, weights, torch.randn_like(weights))
@@ -310,7 +310,7 @@ def test_padded_words_and_places_are_not_penalised(looked):
     )
 
 
-def test_there_is_no_penalty_where_every_place_is_looked_at_once():
+def test_penalty_is_zero_if_each_position_gets_a_total_weight_of_one():
     once = torch.stack([torch.eye(N)[torch.randperm(N)], torch.full((N, N), 1 / N)])
     every = torch.ones(B, N, dtype=torch.bool)
     assert doubly_stochastic_penalty(once, every, every) < 1e-12
@@ -365,7 +365,7 @@ def test_multi_head_attention_agrees_with_torch(
     assert_same_gradients(ours, reference, results, expected, inputs, 1e-6)
 
 
-def test_padding_is_torchs_key_padding_mask(two_attentions):
+def test_mask_agrees_with_torchs_key_padding_mask(two_attentions):
     ours, reference = two_attentions
     x, memory, mask = (
         torch.randn(B, T, WIDTH).double(),
@@ -376,7 +376,7 @@ def test_padding_is_torchs_key_padding_mask(two_attentions):
     assert_close(ours(x, memory, mask.unsqueeze(1)), expected, **CLOSE)
 
 
-def test_keys_and_values_can_be_computed_before(two_attentions):
+def test_keys_and_values_can_be_computed_in_advance(two_attentions):
     attention, _ = two_attentions
     x, memory, mask = (
         torch.randn(B, T, WIDTH).double(),
@@ -396,7 +396,7 @@ def test_keys_and_values_can_be_computed_before(two_attentions):
 
 
 @pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
-def test_heads_that_see_nothing_give_zeros(need_weights):
+def test_multi_head_attention_of_fully_masked_rows_is_zero(need_weights):
     attention, x = MultiHeadAttention(WIDTH, H), torch.randn(B, T, WIDTH, requires_grad=True)
     mask = random_mask(B, T, T)
     mask[1, 2] = False
@@ -422,12 +422,12 @@ def test_multi_head_attention_drops_weights_only_in_training(need_weights):
     assert_close(attend(attention.eval()), attend(plain), rtol=0, atol=0)
 
 
-def test_heads_that_cannot_share_are_refused():
+def test_indivisible_number_of_heads_is_refused():
     with pytest.raises(ValueError, match="7 heads cannot share 33 dimensions"):
         MultiHeadAttention(WIDTH, 7)
 
 
-def test_the_mean_of_a_memory_leaves_padding_out():
+def test_mean_of_a_memory_ignores_padding():
     tokens, mask = torch.randn(3, N, D), torch.arange(N) < torch.tensor([[4], [7], [0]])
     mean = Memory(tokens, mask).mean()
     assert_close(mean, torch.stack([tokens[0, :4].mean(0), tokens[1].mean(0), torch.zeros(D)]))
@@ -460,7 +460,7 @@ def owners_by_hand(index, rows, memories):
     ([0, 2, 1, 3], 4, 2, [0, 1, 0, 1]),  # in turn: groups of 1
     ([0, 0, 0], 1, 1, None),
 ])  # fmt: skip
-def test_owners_names_each_memory_once_where_beams_stay_together(index, rows, memories, expected):
+def test_memory_index_names_each_memory_once_if_beams_stay_together(index, rows, memories, expected):
     answer = memory_index(torch.tensor(index), rows, memories)
     assert (
         (answer if answer is None else answer.tolist())
@@ -469,7 +469,7 @@ def test_owners_names_each_memory_once_where_beams_stay_together(index, rows, me
     )
 
 
-def test_owners_gives_every_sentence_its_own_memory():
+def test_memory_index_gives_each_sentence_its_memory():
     chance, kinds = random.Random(0), set()
     for _ in range(997):
         memories, beams, wanted = chance.randint(1, 5), chance.randint(1, 3), chance.randint(1, 3)

@@ -52,7 +52,7 @@ def tokens():
 
 
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
-def test_stepping_gives_what_the_full_forward_gives(make, memory, tokens, num_layers):
+def test_stepping_equals_the_full_forward(make, memory, tokens, num_layers):
     decoder = make(num_layers=num_layers)
     expected, state = decoder(tokens, memory), decoder.start(memory)
     assert expected.shape == (B, T, V)
@@ -62,7 +62,7 @@ def test_stepping_gives_what_the_full_forward_gives(make, memory, tokens, num_la
 
 
 @pytest.mark.parametrize("index", [[3, 0, 3, 1, 4, 2, 0], [4, 2], [1, 1, 1, 1, 1]])
-def test_beams_change_places(decoder, memory, tokens, index):
+def test_reorder_moves_words_and_memory(decoder, memory, tokens, index):
     index = torch.tensor(index)
     expected = decoder(tokens[index], Memory(*(part[index] for part in memory)))
     for moved_at in range(T):
@@ -83,7 +83,7 @@ def looked_at(state):
 
 
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_beams_of_a_memory_stay_together_change_places_and_leave(make, memory, num_layers):
+def test_beams_of_a_memory_can_be_reordered_and_removed(make, memory, num_layers):
     decoder, state = make(num_layers=num_layers), None
     moves = [
         list(range(B)),
@@ -113,7 +113,7 @@ def test_beams_of_a_memory_stay_together_change_places_and_leave(make, memory, n
 
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("kind", [kind for kind in DECODERS if "prefix" not in kind])
-def test_beams_do_not_copy_the_memory(kind, memory, num_layers):
+def test_beams_share_the_memory_without_copies(kind, memory, num_layers):
     decoder = DECODERS[kind](num_layers=num_layers)
     state = decoder.start(memory)
     first = looked_at(state)
@@ -138,7 +138,7 @@ def test_beams_do_not_copy_the_memory(kind, memory, num_layers):
         assert_close(part, whole[[1, 2, 1]], rtol=0, atol=0)
 
 
-def test_a_state_can_be_returned_to(decoder, memory, tokens):
+def test_states_are_not_modified_by_later_steps(decoder, memory, tokens):
     states, written = [decoder.start(memory)], []
     for t in range(T):
         logits, state = decoder.step(tokens[:, t], states[-1])
@@ -151,7 +151,7 @@ def test_a_state_can_be_returned_to(decoder, memory, tokens):
         assert_close(logits, written[t], rtol=0, atol=0)
 
 
-def test_padded_places_change_nothing_wherever_they_stand(decoder, memory, tokens):
+def test_padded_positions_have_no_effect_anywhere(decoder, memory, tokens):
     expected = decoder(tokens, memory)
     noise = memory.tokens.masked_fill(~memory.mask.unsqueeze(-1), 1e3)
     mixed = torch.rand(B, N).argsort(1)  # (B, N): the places have no order
@@ -169,7 +169,7 @@ def test_padded_places_change_nothing_wherever_they_stand(decoder, memory, token
             assert_close(logits, expected[:, t], **CLOSE)
 
 
-def test_a_memory_of_padding_is_as_good_as_none(decoder, memory, tokens):
+def test_memory_of_padding_equals_an_empty_memory(decoder, memory, tokens):
     padding, none = (
         Memory(memory.tokens, memory.mask & False),
         Memory(memory.tokens[:, :0], memory.mask[:, :0]),
@@ -180,7 +180,7 @@ def test_a_memory_of_padding_is_as_good_as_none(decoder, memory, tokens):
     assert_close(decoder.step(tokens[:, 0], decoder.start(none))[0], logits[:, 0], **CLOSE)
 
 
-def test_neighbours_in_the_batch_change_nothing(decoder, memory, tokens):
+def test_logits_do_not_depend_on_the_rest_of_the_batch(decoder, memory, tokens):
     together = decoder(tokens, memory)
     for b in range(B):
         real = memory.mask[b].sum()
@@ -188,7 +188,7 @@ def test_neighbours_in_the_batch_change_nothing(decoder, memory, tokens):
         assert_close(decoder(tokens[b : b + 1], alone), together[b : b + 1], **CLOSE)
 
 
-def test_padding_behind_the_words_changes_nothing(decoder, memory, tokens):
+def test_padding_after_the_words_has_no_effect(decoder, memory, tokens):
     assert_close(decoder(F.pad(tokens, (0, 4)), memory)[:, :T], decoder(tokens, memory), **CLOSE)
 
 
@@ -202,7 +202,7 @@ def test_later_words_do_not_influence_earlier_logits(decoder, memory, tokens):
         assert (after[:, t:] != before[:, t:]).any(-1).all()
 
 
-def test_every_real_place_is_seen_by_every_word(decoder, memory, tokens):
+def test_every_word_depends_on_every_real_position(decoder, memory, tokens):
     memory.tokens.requires_grad_()
     logits = decoder(tokens, memory)
     for t in range(T):
@@ -212,7 +212,7 @@ def test_every_real_place_is_seen_by_every_word(decoder, memory, tokens):
         assert ((gradient != 0).any(-1) == memory.mask).all()
 
 
-def test_the_weights_say_where_it_looked(make, memory, tokens):
+def test_attention_weights_cover_the_real_positions(make, memory, tokens):
     decoder = make(num_layers=LAYERS)
     expected = decoder(tokens, memory)
     if isinstance(decoder, LSTMDecoder) and decoder.fusion == "prefix":
@@ -243,12 +243,12 @@ def test_dropout_is_only_in_training(make, memory, tokens):
 
 
 @pytest.mark.parametrize("make", [LSTM, TRANSFORMER])
-def test_an_unknown_fusion_is_refused(make):
+def test_unknown_fusion_is_refused(make):
     with pytest.raises(ValueError, match='"prefix" or "cross_attention", not \'concat\''):
         make(num_layers=1, fusion="concat")
 
 
-def test_learns_by_heart_what_to_write_about_each_memory(make, memory, tokens):
+def test_decoder_memorizes_one_sentence_per_memory(make, memory, tokens):
     decoder = make(num_layers=1)
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=1e-2)
     bos = torch.ones(B, 1, dtype=torch.long)

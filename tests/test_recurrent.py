@@ -59,7 +59,7 @@ def test_lstm_agrees_with_torch(num_layers, bidirectional, given_state, lengths)
     assert_same_gradients(ours, reference, results, expected_results, [x, *state])
 
 
-def test_lstm_takes_many_steps_of_the_cell():
+def test_lstm_repeats_the_cell():
     lstm, cell = LSTM(INPUT, HIDDEN), LSTMCell(INPUT, HIDDEN)
     cell.load_state_dict(
         {name.removesuffix("_l0"): weight for name, weight in lstm.state_dict().items()}
@@ -75,7 +75,7 @@ def test_lstm_takes_many_steps_of_the_cell():
 
 @pytest.mark.parametrize("lengths", [None, [4, 1, 0]], ids=["full", "lengths"])
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["forwards", "both ways"])
-def test_lstm_gradients_are_those_of_finite_differences(bidirectional, lengths):
+def test_lstm_gradients_agree_with_finite_differences(bidirectional, lengths):
     lstm, lengths = (
         LSTM(5, 2, 1, bidirectional).double(),
         torch.tensor(lengths) if lengths else None,
@@ -94,7 +94,7 @@ def test_lstm_gradients_are_those_of_finite_differences(bidirectional, lengths):
     assert torch.autograd.gradcheck(results, inputs)
 
 
-def test_lstm_step_by_step_gives_what_it_gives_at_once():
+def test_lstm_step_by_step_equals_the_whole_sequence():
     lstm, x = LSTM(INPUT, HIDDEN, 2), torch.randn(B, T, INPUT)
     expected, expected_state = lstm(x)
     outputs, state = [], None
@@ -127,7 +127,7 @@ def test_lstm_under_autocast_is_close_to_float32(inside):
         ).norm() < 0.02 * expected.norm()  # bfloat16 keeps 8 bits: 0.004 a rounding
 
 
-def test_lstm_keeps_nothing_without_gradients():
+def test_lstm_without_gradients_saves_no_graph():
     lstm, x = LSTM(INPUT, HIDDEN), torch.randn(B, T, INPUT)
     expected = lstm(x)
     with torch.no_grad():
@@ -136,7 +136,7 @@ def test_lstm_keeps_nothing_without_gradients():
     assert not output.requires_grad and output.grad_fn is None
 
 
-def test_what_stands_behind_the_end_may_be_anything():
+def test_steps_after_the_end_have_no_effect():
     lstm, x = LSTM(INPUT, HIDDEN, 2, bidirectional=True), torch.randn(B, T, INPUT)
     lengths = torch.tensor([5, 7, 1, 3, 2])
     behind = torch.arange(T) >= lengths.unsqueeze(1)
@@ -194,7 +194,7 @@ def tokens():
     return torch.randint(1, V, (B, T))
 
 
-def test_a_prefix_is_read_once_and_cross_attention_looks_again(decoder, memory, tokens):
+def test_only_cross_attention_reads_the_memory_at_each_step(decoder, memory, tokens):
     other = Memory(torch.randn_like(memory.tokens), memory.mask)
     state = decoder.start(memory)
     logits, _ = decoder.step(tokens[:, 0], state)
@@ -206,7 +206,7 @@ def test_a_prefix_is_read_once_and_cross_attention_looks_again(decoder, memory, 
 
 
 @pytest.mark.parametrize("score", ["dot", "additive"])
-def test_a_word_is_read_out_of_the_state_and_of_what_it_sees(score, memory, tokens):
+def test_logits_are_computed_from_state_and_context(score, memory, tokens):
     decoder = LSTMDecoder(V, D, HIDDEN, 2, score=score)
     nn.init.normal_(decoder.bias)
     logits, state = decoder.step(tokens[:, 0], decoder.start(memory))
@@ -221,7 +221,7 @@ def test_a_word_is_read_out_of_the_state_and_of_what_it_sees(score, memory, toke
     assert_close(logits, read @ decoder.embedding.weight.T + decoder.bias, **CLOSE)
 
 
-def test_the_first_state_is_its_formula(decoder, memory):
+def test_initial_state_matches_its_formula(decoder, memory):
     state, first, init_proj = decoder.start(memory), decoder.init_state, decoder.init_proj
     assert state.hidden.shape == state.cell.shape == (2, B, HIDDEN) and state.memory is memory
     for b in range(B):
@@ -232,7 +232,7 @@ def test_the_first_state_is_its_formula(decoder, memory):
         )  # which number is for what is open
 
 
-def test_a_step_goes_on_from_the_state_before(decoder, memory, tokens):
+def test_step_continues_from_the_previous_state(decoder, memory, tokens):
     expected, start = decoder(tokens, memory), decoder.start(memory)
     state = start
     for t in range(T):
@@ -245,7 +245,7 @@ def test_a_step_goes_on_from_the_state_before(decoder, memory, tokens):
 
 
 @pytest.mark.parametrize("score", ["dot", "additive"])
-def test_a_sentence_is_read_out_at_once_and_where_it_looked_is_told(score, memory, tokens):
+def test_logits_and_attention_weights_of_a_whole_sentence(score, memory, tokens):
     decoder = LSTMDecoder(V, D, HIDDEN, 2, score=score)
     logits, looked = decoder(tokens, memory, need_weights=True)
     assert looked.shape == (B, 1, 1, T, N)  # of one layer and one head
@@ -266,7 +266,7 @@ def test_a_sentence_is_read_out_at_once_and_where_it_looked_is_told(score, memor
     assert_close(decoder(tokens, memory), logits, **CLOSE)
 
 
-def test_what_is_read_out_is_dropped_and_only_in_training(decoder, memory, tokens):
+def test_dropout_before_the_output_layer_is_only_in_training(decoder, memory, tokens):
     decoder.dropout = decoder.lstm.dropout = 0.3
     with torch.no_grad():
         decoder.combine.weight.zero_(), decoder.combine.bias.fill_(1.0)
@@ -282,7 +282,7 @@ def test_what_is_read_out_is_dropped_and_only_in_training(decoder, memory, token
     )  # 6,545 draws: the standard deviation is 0.006
 
 
-def test_the_first_state_knows_more_than_the_mean_of_the_memory(decoder):
+def test_initial_state_depends_on_more_than_the_mean_of_the_memory(decoder):
     tokens, mask = torch.randn(B, 1, D), torch.ones(B, 2, dtype=torch.bool)
     opposites, nothing = torch.cat([tokens, -tokens], dim=1), torch.zeros(B, 2, D)
     states = [decoder.start(Memory(tokens, mask)) for tokens in (opposites, nothing)]
@@ -290,7 +290,7 @@ def test_the_first_state_knows_more_than_the_mean_of_the_memory(decoder):
         assert (ours - other).abs().amax(-1).min() > 1e-3
 
 
-def test_forget_gates_begin_open_and_no_other(decoder):
+def test_only_forget_gates_start_open(decoder):
     for layer in range(2):
         i, f, g, o = decoder.lstm.get_parameter(f"bias_ih_l{layer}").chunk(4)
         assert (f == 3).all() and torch.cat(
@@ -298,7 +298,7 @@ def test_forget_gates_begin_open_and_no_other(decoder):
         ).abs().max() < 1
 
 
-def test_an_unknown_score_is_refused():
+def test_unknown_score_is_refused():
     with pytest.raises(ValueError, match='"dot" or "additive", not \'cosine\''):
         LSTMDecoder(V, D, HIDDEN, score="cosine")
 
@@ -342,7 +342,7 @@ def test_encoder_agrees_with_torch_on_packed_sequences(num_layers, sentences):
     assert_same_gradients(ours, reference, [memory.tokens], [expected], [])
 
 
-def test_padding_and_neighbours_change_nothing_of_what_is_read(sentences):
+def test_encoding_ignores_padding_and_other_sentences(sentences):
     encoder = LSTMEncoder(V, D, HIDDEN, 2)
     together, longer = encoder(sentences), encoder(F.pad(sentences, (0, 4)))
     assert longer.mask.shape == (B, T + 4) and not longer.mask[:, T:].any()
@@ -353,7 +353,7 @@ def test_padding_and_neighbours_change_nothing_of_what_is_read(sentences):
         assert_close(alone.tokens[0], together.tokens[b][together.mask[b]], **CLOSE)
 
 
-def test_each_word_is_read_from_both_sides(sentences):
+def test_each_word_depends_on_both_sides(sentences):
     encoder, sentences = LSTMEncoder(V, D, HIDDEN), sentences[1:2]
     for t in range(T):
         other = sentences.clone()
@@ -361,7 +361,7 @@ def test_each_word_is_read_from_both_sides(sentences):
         assert (encoder(other).tokens != encoder(sentences).tokens).any(-1).all()
 
 
-def test_encoder_drops_words_and_states_and_only_in_training():
+def test_encoder_dropout_on_words_and_states_is_only_in_training():
     encoder, seen = LSTMEncoder(997, 97, 89, dropout=0.3), []
     for part in (encoder.lstm, encoder.projection):
         part.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))

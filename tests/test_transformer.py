@@ -111,7 +111,7 @@ def test_block_with_cross_attention_agrees_with_torch(pre_norm, approximate, cau
 
 
 @pytest.mark.parametrize("cross_attention", [False, True], ids=["self", "cross"])
-def test_the_weights_of_a_block_are_those_that_torch_has(pre_norm, cross_attention):
+def test_attention_weights_of_a_block_agree_with_torch(pre_norm, cross_attention):
     kind = nn.TransformerDecoderLayer if cross_attention else nn.TransformerEncoderLayer
     reference, asked = torch_layer(kind, pre_norm, 4 * D), []
     attention = reference.multihead_attn if cross_attention else reference.self_attn
@@ -126,7 +126,7 @@ def test_the_weights_of_a_block_are_those_that_torch_has(pre_norm, cross_attenti
     assert_close((output, weights), (expected_output, expected), **CLOSE)
 
 
-def test_a_block_goes_on_from_its_past(pre_norm):
+def test_block_continues_from_cached_keys_and_values(pre_norm):
     block, x, mask = (
         random_double(TransformerBlock(D, H, pre_norm=pre_norm)),
         random(B, T, D),
@@ -141,7 +141,7 @@ def test_a_block_goes_on_from_its_past(pre_norm):
         assert_close(both, seen, **CLOSE)
 
 
-def test_a_block_looks_at_one_memory_for_all_its_beams(pre_norm):
+def test_beams_of_a_block_share_one_memory(pre_norm):
     block = random_double(TransformerBlock(D, H, pre_norm=pre_norm, cross_attention=True))
     x, mask = random(3 * B, T, D), padding(N).unsqueeze(1)  # three beams of each
     keys_values = block.multihead_attn.keys_values(random(B, N, D))
@@ -172,7 +172,7 @@ def test_block_dropout_is_in_every_branch_and_only_in_training(pre_norm):
 
 
 @pytest.mark.parametrize("first", [0, 3, 4])
-def test_a_word_is_the_sum_of_its_vector_and_that_of_where_it_stands(first):
+def test_embedding_is_the_sum_of_word_and_position(first):
     embedding, tokens = random_double(Embedding(V, D, 11)), torch.randint(V, (B, T))
     output = embedding(tokens, first)
     assert output.shape == (B, T, D)
@@ -183,7 +183,7 @@ def test_a_word_is_the_sum_of_its_vector_and_that_of_where_it_stands(first):
 
 
 @pytest.mark.parametrize("first", [5, 11])
-def test_a_text_that_runs_over_the_positions_is_refused(first):
+def test_text_beyond_the_last_position_is_refused(first):
     embedding, tokens = Embedding(V, D, 11), torch.ones(B, T, dtype=torch.long)
     with pytest.raises(
         ValueError, match=f"a text of {first + T} words is longer than the 11 positions"
@@ -233,7 +233,7 @@ def test_encoder_agrees_with_torch(encoder, sentences):
     )
 
 
-def test_padding_and_neighbours_change_nothing_of_what_is_read(encoder, sentences):
+def test_encoding_ignores_padding_and_other_sentences(encoder, sentences):
     encoder, _ = encoder
     together, longer = encoder(sentences), encoder(F.pad(sentences, (0, 4)))
     assert longer.mask.shape == (B, 11) and not longer.mask[:, T:].any()
@@ -275,7 +275,7 @@ def step_by_step(decoder, tokens, memory):
     return torch.stack(logits, dim=1)
 
 
-def test_decoder_with_cross_attention_is_torchs_decoder(memory, tokens, mlp_dim):
+def test_decoder_with_cross_attention_agrees_with_torch(memory, tokens, mlp_dim):
     decoder = random_double(TransformerDecoder(V, D, H, LAYERS, max_length=T, mlp_dim=mlp_dim))
     reference = nn.TransformerDecoder(
         torch_layer(nn.TransformerDecoderLayer, True, mlp_dim or 4 * D, "tanh"), LAYERS
@@ -298,7 +298,7 @@ def test_decoder_with_cross_attention_is_torchs_decoder(memory, tokens, mlp_dim)
 
 
 @pytest.mark.parametrize("places", [N, 0], ids=["prefix", "language model"])
-def test_decoder_with_a_prefix_is_torchs_encoder_with_a_mask(memory, tokens, places, mlp_dim):
+def test_decoder_with_a_prefix_agrees_with_torchs_masked_encoder(memory, tokens, places, mlp_dim):
     shape = {"max_length": T, "fusion": "prefix", "mlp_dim": mlp_dim}
     decoder = random_double(TransformerDecoder(V, D, H, LAYERS, **shape))
     layer = torch_layer(nn.TransformerEncoderLayer, True, mlp_dim or 4 * D, "tanh")
@@ -321,7 +321,7 @@ def test_decoder_with_a_prefix_is_torchs_encoder_with_a_mask(memory, tokens, pla
     assert_same_gradients(decoder.blocks, reference.layers, [logits], [expected], inputs, 1e-8)
 
 
-def test_the_memory_is_projected_once(decoder, fusion, memory, tokens, monkeypatch):
+def test_memory_is_projected_once(decoder, fusion, memory, tokens, monkeypatch):
     projected = {"project": [], "keys_values": []}
     for name, widths in projected.items():
 
@@ -340,7 +340,7 @@ def test_the_memory_is_projected_once(decoder, fusion, memory, tokens, monkeypat
         assert projected == {"project": words, "keys_values": before}
 
 
-def test_the_weights_are_those_of_the_layers_in_order(decoder, memory, tokens):
+def test_attention_weights_are_those_of_the_layers_in_order(decoder, memory, tokens):
     of_layer = []
     for block in decoder.blocks:
         block.register_forward_hook(lambda module, inputs, outputs: of_layer.append(outputs[2]))
@@ -350,7 +350,7 @@ def test_the_weights_are_those_of_the_layers_in_order(decoder, memory, tokens):
         assert_close(expected.sum(-1), torch.ones(B, H, T).double())
 
 
-def test_the_embedding_is_also_the_output(decoder, memory):
+def test_embedding_is_tied_to_the_output(decoder, memory):
     vocabularies = [name for name, parameter in decoder.named_parameters() if V in parameter.shape]
     assert vocabularies == ["embedding.words.weight"]
     tokens, word = torch.randint(1, V - 1, (B, T)), V - 1  # sentences without that word
@@ -365,7 +365,7 @@ def test_the_embedding_is_also_the_output(decoder, memory):
     assert changed[:, 3:].any(-1).all() and not changed[:, :3].any()
 
 
-def test_a_text_longer_than_the_positions_is_refused(decoder, memory, tokens):
+def test_decoder_refuses_text_beyond_the_last_position(decoder, memory, tokens):
     message = "a text of 8 words is longer than the 7 positions"
     with pytest.raises(ValueError, match=message):
         decoder(F.pad(tokens, (1, 0), value=1), memory)

@@ -74,9 +74,9 @@ EXERCISES = (
         difficulty="hard",
         tests=(
             "test_lstm_agrees_with_torch",
-            "test_lstm_takes_many_steps_of_the_cell",
-            "test_lstm_step_by_step_gives_what_it_gives_at_once",
-            "test_what_stands_behind_the_end_may_be_anything",
+            "test_lstm_repeats_the_cell",
+            "test_lstm_step_by_step_equals_the_whole_sequence",
+            "test_steps_after_the_end_have_no_effect",
             "test_dropout_is_between_layers_and_only_in_training",
             "test_one_layer_has_no_dropout",
         ),
@@ -163,9 +163,9 @@ EXERCISES = (
         difficulty="hard",
         tests=(
             "test_lstm_agrees_with_torch",
-            "test_lstm_takes_many_steps_of_the_cell",
+            "test_lstm_repeats_the_cell",
             "test_lstm_under_autocast_is_close_to_float32",
-            "test_lstm_keeps_nothing_without_gradients",
+            "test_lstm_without_gradients_saves_no_graph",
         ),
         wrong=(
             Wrong(
@@ -228,7 +228,7 @@ EXERCISES = (
         minutes=10,
         difficulty="easy",
         tests=(
-            "test_the_mean_of_a_memory_leaves_padding_out",
+            "test_mean_of_a_memory_ignores_padding",
         ),
         wrong=(
             Wrong(
@@ -269,11 +269,11 @@ EXERCISES = (
         minutes=60,
         difficulty="medium",
         tests=(
-            "test_the_first_state_is_its_formula",
-            "test_a_step_goes_on_from_the_state_before",
-            "test_the_first_state_knows_more_than_the_mean_of_the_memory",
-            "test_a_prefix_is_read_once_and_cross_attention_looks_again",
-            "test_a_word_is_read_out_of_the_state_and_of_what_it_sees",
+            "test_initial_state_matches_its_formula",
+            "test_step_continues_from_the_previous_state",
+            "test_initial_state_depends_on_more_than_the_mean_of_the_memory",
+            "test_only_cross_attention_reads_the_memory_at_each_step",
+            "test_logits_are_computed_from_state_and_context",
         ),
         wrong=(
             Wrong(

@@ -12,7 +12,7 @@ EXERCISES = (
         minutes=10,
         difficulty="easy",
         tests=(
-            "test_the_causal_mask_shows_what_stands_before",
+            "test_causal_mask_shows_each_query_itself_and_earlier_positions",
         ),
         wrong=(
             Wrong(
@@ -57,13 +57,13 @@ EXERCISES = (
         difficulty="medium",
         tests=(
             "test_agrees_with_torch",
-            "test_agrees_with_the_formula_word_for_word",
+            "test_agrees_with_the_formula_query_by_query",
             "test_both_paths_agree_in_float32",
-            "test_the_weights_sum_to_one_or_to_nothing",
-            "test_who_may_see_nothing_gets_zeros_and_finite_gradients",
-            "test_causal_attention_sees_the_triangle_and_the_mask_besides",
-            "test_who_sees_nothing_of_the_triangle_gets_zeros_and_finite_gradients",
-            "test_dropout_drops_weights_and_only_as_asked",
+            "test_weights_sum_to_one_or_are_zero",
+            "test_fully_masked_rows_are_zero_with_finite_gradients",
+            "test_causal_attention_combines_triangle_and_mask",
+            "test_rows_masked_by_triangle_and_mask_together_are_zero",
+            "test_dropout_drops_weights_with_the_given_probability",
         ),
         wrong=(
             Wrong(
@@ -133,8 +133,8 @@ EXERCISES = (
         difficulty="medium",
         tests=(
             "test_multi_head_attention_agrees_with_torch",
-            "test_padding_is_torchs_key_padding_mask",
-            "test_keys_and_values_can_be_computed_before",
+            "test_mask_agrees_with_torchs_key_padding_mask",
+            "test_keys_and_values_can_be_computed_in_advance",
         ),
         wrong=(
             Wrong(
@@ -191,9 +191,9 @@ EXERCISES = (
         difficulty="medium",
         tests=(
             "test_multi_head_attention_agrees_with_torch",
-            "test_padding_is_torchs_key_padding_mask",
-            "test_keys_and_values_can_be_computed_before",
-            "test_heads_that_see_nothing_give_zeros",
+            "test_mask_agrees_with_torchs_key_padding_mask",
+            "test_keys_and_values_can_be_computed_in_advance",
+            "test_multi_head_attention_of_fully_masked_rows_is_zero",
             "test_multi_head_attention_drops_weights_only_in_training",
         ),
         wrong=(
@@ -243,8 +243,8 @@ EXERCISES = (
         minutes=10,
         difficulty="easy",
         tests=(
-            "test_a_word_is_the_sum_of_its_vector_and_that_of_where_it_stands",
-            "test_a_text_that_runs_over_the_positions_is_refused",
+            "test_embedding_is_the_sum_of_word_and_position",
+            "test_text_beyond_the_last_position_is_refused",
         ),
         wrong=(
             Wrong(
@@ -287,7 +287,7 @@ EXERCISES = (
         difficulty="medium",
         tests=(
             "test_block_agrees_with_torch",
-            "test_a_block_goes_on_from_its_past",
+            "test_block_continues_from_cached_keys_and_values",
         ),
         wrong=(
             Wrong(
@@ -355,7 +355,7 @@ EXERCISES = (
         difficulty="easy",
         tests=(
             "test_encoder_agrees_with_torch",
-            "test_padding_and_neighbours_change_nothing_of_what_is_read",
+            "test_encoding_ignores_padding_and_other_sentences",
             "test_encoder_dropout_is_only_in_training",
         ),
         wrong=(
@@ -409,11 +409,11 @@ EXERCISES = (
         minutes=90,
         difficulty="hard",
         tests=(
-            "test_decoder_with_a_prefix_is_torchs_encoder_with_a_mask",
-            "test_the_memory_is_projected_once[prefix]",
-            "test_the_weights_are_those_of_the_layers_in_order[prefix]",
-            "test_the_embedding_is_also_the_output[prefix]",
-            "test_a_text_longer_than_the_positions_is_refused[prefix]",
+            "test_decoder_with_a_prefix_agrees_with_torchs_masked_encoder",
+            "test_memory_is_projected_once[prefix]",
+            "test_attention_weights_are_those_of_the_layers_in_order[prefix]",
+            "test_embedding_is_tied_to_the_output[prefix]",
+            "test_decoder_refuses_text_beyond_the_last_position[prefix]",
         ),
         wrong=(
             Wrong(
@@ -472,9 +472,9 @@ EXERCISES = (
         minutes=40,
         difficulty="hard",
         tests=(
-            "test_beams_of_a_memory_stay_together_change_places_and_leave",
-            "test_beams_do_not_copy_the_memory",
-            "test_a_state_can_be_returned_to",
+            "test_beams_of_a_memory_can_be_reordered_and_removed",
+            "test_beams_share_the_memory_without_copies",
+            "test_states_are_not_modified_by_later_steps",
         ),
         wrong=(
             Wrong(

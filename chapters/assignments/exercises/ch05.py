@@ -12,8 +12,8 @@ EXERCISES = (
         minutes=30,
         difficulty="easy",
         tests=(
-            "test_masked_softmax_is_the_softmax_of_what_may_be_seen",
-            "test_masked_softmax_of_nothing_is_zero_with_finite_gradients",
+            "test_masked_softmax_is_the_softmax_over_unmasked_scores",
+            "test_masked_softmax_of_a_fully_masked_row_is_zero_with_finite_gradients",
         ),
         wrong=(
             Wrong(
@@ -64,8 +64,8 @@ EXERCISES = (
         minutes=50,
         difficulty="medium",
         tests=(
-            "test_additive_attention_is_its_formula",
-            "test_additive_attention_to_nothing_is_zero_with_finite_gradients",
+            "test_additive_attention_matches_its_formula",
+            "test_additive_attention_to_a_fully_masked_memory_is_zero",
         ),
         wrong=(
             Wrong(
@@ -122,9 +122,9 @@ EXERCISES = (
         minutes=20,
         difficulty="easy",
         tests=(
-            "test_the_penalty_is_its_formula",
-            "test_padded_words_and_places_are_not_penalised",
-            "test_there_is_no_penalty_where_every_place_is_looked_at_once",
+            "test_penalty_matches_its_formula",
+            "test_padding_is_not_penalised",
+            "test_penalty_is_zero_if_each_position_gets_a_total_weight_of_one",
         ),
         wrong=(
             Wrong(
@@ -172,10 +172,10 @@ EXERCISES = (
         minutes=60,
         difficulty="medium",
         tests=(
-            "test_a_word_is_read_out_of_the_state_and_of_what_it_sees",
-            "test_a_prefix_is_read_once_and_cross_attention_looks_again",
-            "test_a_sentence_is_read_out_at_once_and_where_it_looked_is_told",
-            "test_what_is_read_out_is_dropped_and_only_in_training",
+            "test_logits_are_computed_from_state_and_context",
+            "test_only_cross_attention_reads_the_memory_at_each_step",
+            "test_logits_and_attention_weights_of_a_whole_sentence",
+            "test_dropout_before_the_output_layer_is_only_in_training",
         ),
         wrong=(
             Wrong(
@@ -226,9 +226,9 @@ EXERCISES = (
         difficulty="medium",
         tests=(
             "test_block_with_cross_attention_agrees_with_torch",
-            "test_the_weights_of_a_block_are_those_that_torch_has",
+            "test_attention_weights_of_a_block_agree_with_torch",
             "test_block_dropout_is_in_every_branch_and_only_in_training",
-            "test_a_block_looks_at_one_memory_for_all_its_beams",
+            "test_beams_of_a_block_share_one_memory",
         ),
         wrong=(
             Wrong(
@@ -281,9 +281,9 @@ EXERCISES = (
         minutes=25,
         difficulty="medium",
         tests=(
-            "test_decoder_with_cross_attention_is_torchs_decoder",
-            "test_the_memory_is_projected_once[cross_attention]",
-            "test_decoder_with_a_prefix_is_torchs_encoder_with_a_mask",
+            "test_decoder_with_cross_attention_agrees_with_torch",
+            "test_memory_is_projected_once[cross_attention]",
+            "test_decoder_with_a_prefix_agrees_with_torchs_masked_encoder",
         ),
         wrong=(
             Wrong(

@@ -83,8 +83,8 @@ EXERCISES = (
         minutes=15,
         difficulty="easy",
         tests=(
-            "test_beams_change_places",
-            "test_beams_do_not_copy_the_memory",
+            "test_reorder_moves_words_and_memory",
+            "test_beams_share_the_memory_without_copies",
         ),
         wrong=(
             Wrong(

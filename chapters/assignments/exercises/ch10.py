@@ -193,9 +193,9 @@ EXERCISES = (
         difficulty="easy",
         tests=(
             "test_encoder_agrees_with_torch_on_packed_sequences",
-            "test_padding_and_neighbours_change_nothing_of_what_is_read",
-            "test_each_word_is_read_from_both_sides",
-            "test_encoder_drops_words_and_states_and_only_in_training",
+            "test_encoding_ignores_padding_and_other_sentences",
+            "test_each_word_depends_on_both_sides",
+            "test_encoder_dropout_on_words_and_states_is_only_in_training",
         ),
         wrong=(
             Wrong(
