@@ -129,6 +129,7 @@ class LSTMFunction(torch.autograd.Function):
             d_g = d_cell * i * (1 - g * g)
             d_o = d_hidden * tanh_cell * o * (1 - o)
             d_gates[t] = torch.cat([d_i, d_f, d_g, d_o], dim=-1)  # (B, 4H)
+            # a row past its end has copied h: it hands on the gradient
             d_copied = 0 if ended is None else ended[t] * d_hidden
             d_hidden = d_gates[t] @ weight + d_copied
             d_cell = d_cell * f
@@ -252,7 +253,7 @@ class LSTMEncoder(nn.Module):
 
     The vector of a word is a projection of two hidden states: that of an LSTM that has read from
     the start up to the word, and that of one that has read from the end back to it. Padding has no
-    effect.
+    effect. Word vectors are scaled to variance 1; dropout is applied to them and to the states.
     Source: Schuster & Paliwal 1997; as the encoder of a translation, Bahdanau et al. 2015.
     """
 
@@ -405,7 +406,9 @@ class LSTMDecoder(nn.Module):
     def _compute_logits(
         self, outputs: Tensor, memory: Memory, need_weights: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Hidden states (B, T, H) -> logits (B, T, V); with `need_weights`, weights as well."""
+        """Hidden states (B, T, H) -> logits (B, T, V), with `need_weights` also weights
+        (B, 1, 1, T, N): the class's formula, with dropout after the tanh.
+        """
         weights = None
         if self.fusion == "cross_attention":
             context, weights = self._attend(outputs, memory, need_weights)
@@ -414,7 +417,7 @@ class LSTMDecoder(nn.Module):
         outputs = F.dropout(outputs, self.dropout, self.training)
         logits = F.linear(outputs, self.embedding.weight, self.bias)  # (B, T, V)
         if need_weights:
-            return logits, weights[:, None, None]  # weights (B, 1, 1, T, N)
+            return logits, weights[:, None, None]
         return logits
 
     def _attend(

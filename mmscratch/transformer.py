@@ -72,6 +72,8 @@ class TransformerBlock(nn.Module):
         memory: the keys and values for cross-attention (`self.multihead_attn.keys_values`).
         need_weights: return weights (B, H, T, N), those of the cross-attention if there is one;
             None otherwise.
+
+        In training, dropout is applied to the output of each branch before it is added.
         """
         cross_attention = self.multihead_attn is not None
         mlp_norm = self.norm3 if cross_attention else self.norm2
@@ -123,7 +125,7 @@ class TransformerBlock(nn.Module):
         return F.dropout(y, self.dropout, self.training), weights
 
     def _mlp(self, x: Tensor) -> Tensor:
-        """W₂ gelu(W₁ x), for each position by itself."""
+        """W₂ gelu(W₁ x) for each position by itself, then dropout: (B, T, D) -> (B, T, D)."""
         hidden = F.gelu(self.linear1(x), approximate=self.approximate)  # (B, T, mlp_dim)
         y = self.linear2(hidden)  # (B, T, D)
         return F.dropout(y, self.dropout, self.training)
@@ -152,7 +154,7 @@ class TransformerEncoder(nn.Module):
     """Encode sentences: tokens (B, T), padded with 0 -> Memory (B, T, D).
 
     Each word attends to all words, but not to padding. With `pre_norm` a last norm follows the
-    blocks; without, as in BERT, it comes before them. The parameters are those of the block.
+    blocks; without, as in BERT, it comes before them. Dropout comes right before the blocks.
     Source: Devlin et al. 2018; BERT's weights load through `weights.load_folder`.
     """
 
