@@ -207,7 +207,7 @@ class MultiHeadAttention(nn.Module):
         return (output, weights) if need_weights else output
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, T, D) -> its queries, keys and values, each (B, H, T, D/H), by one product."""
+        """x (B, T, D) -> its queries, keys and values, each (B, H, T, D/H), in one product."""
         B, T, D = x.shape
         q, k, v = self.in_proj(x, slice(0, 3 * D)).chunk(3, dim=-1)  # each (B, T, D)
         q = q.view(B, T, self.num_heads, self.head_dim).transpose(1, 2)  # (B, H, T, D/H)

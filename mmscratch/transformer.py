@@ -307,8 +307,8 @@ class TransformerDecoder(nn.Module):
         mask = state.mask
         needed = index
         if self.fusion == "cross_attention":
-            first = state.past[0]  # None before the first word
-            rows = len(mask) if first is None else len(first[0])
+            first_layer = state.past[0]  # None before the first word
+            rows = len(mask) if first_layer is None else len(first_layer[0])
             needed = memory_index(index, rows, len(mask))
         if needed is not None:
             memory = _reorder_cache(memory, needed)

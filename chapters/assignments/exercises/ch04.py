@@ -557,7 +557,7 @@ EXERCISES = (
             Wrong(
                 "How many sentences were there before reordering? That is not the "
                 "length of `index`.",
-                old="rows = len(mask) if first is None else len(first[0])",
+                old="rows = len(mask) if first_layer is None else len(first_layer[0])",
                 new="rows = len(index)",
             ),
         ),
