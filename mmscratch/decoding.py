@@ -467,7 +467,7 @@ def generate(
 
 
 def _by_length(examples: Sequence[dict]) -> list[int]:
-    """Indices of the examples, short sources of a data set first, so that batches need less padding."""
+    """Indices of the examples, short sources of a data set first, to have less padding in a batch."""
     columns = getattr(examples, "columns", {})  # a list of dicts has no columns
     if "source" not in columns:
         return list(range(len(examples)))

@@ -129,7 +129,7 @@ def test_a_sentence_shorter_than_an_n_gram_has_a_bleu_of_its_own_and_none_as_a_c
 
 
 @pytest.mark.parametrize(
-    "smooth_method, shares",
+    "smooth_method, fractions",
     [
         ("exp", [6 / 7, 2 / 6, 0.5 / 5, 0.25 / 4]),
         ("floor", [6 / 7, 2 / 6, 0.1 / 5, 0.1 / 4]),
@@ -955,8 +955,8 @@ def test_confusion_matrix_agrees_with_scikit_learn(dtype):
 @pytest.mark.parametrize(
     "predicted, true, words",
     [
-        ([0, 5, 1], [0, 1, 2], "predicted has a class 5, but 5 classes are 0 to 4"),
-        ([0, 1, 2], [0, -1, 2], "true has a class -1"),
+        ([0, 5, 1], [0, 1, 2], "predicted has class 5, but 5 classes are 0 to 4"),
+        ([0, 1, 2], [0, -1, 2], "true has class -1"),
         ([0, 1, 2], [0, 1], r"\(3,\) and \(2,\)"),
         ([[0, 1]], [[0, 1]], r"\(1, 2\)"),
         ([0.0, 1.0], [0, 1], "predicted must be integers.*float32"),
