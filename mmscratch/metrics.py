@@ -1,4 +1,4 @@
-"""Metrics of sentences, labels and attention: BLEU, ROUGE-L, CIDEr-D, F1 … and how sure they are."""
+"""Metrics of sentences, with confidence intervals; of labels; and of attention."""
 
 import math
 from collections import Counter
@@ -37,9 +37,9 @@ def bleu(
 
         BLEU-N = 100 · bp · exp(1/N Σₙ log pₙ),   bp = min(1, exp(1 - ref_len / sys_len))
 
-    pₙ = counts / totals is the fraction of the hypotheses' n-grams that occur in a reference. Each
-    n-gram counts at most as often as in the one reference that has most of it. ref_len is the sum,
-    over hypotheses, of the reference length closest to theirs (the shorter on a tie).
+    pₙ = counts / totals is the fraction of the hypotheses' n-grams that occur in a reference. An
+    n-gram counts at most as often as in the one reference that has most of it. ref_len adds up, for
+    each hypothesis, the reference length closest to its own (the shorter on a tie).
 
     hypotheses: a list of tokens for each sentence.
     references: any number of lists of tokens for each hypothesis.
@@ -87,7 +87,7 @@ def bleu_statistics(
     for row, hypothesis, refs in zip(statistics, hypotheses, references):
         length = len(hypothesis)
         distances = [(abs(len(ref) - length), len(ref)) for ref in refs]
-        _, ref_len = min(distances)  # the shorter one on a tie
+        _, ref_len = min(distances)  # the shorter on a tie
         row[0] = length
         row[1] = ref_len
         row[6:] = [max(length - n + 1, 0) for n in range(1, 5)]
@@ -150,7 +150,7 @@ def _bleu(statistics: list[int], smooth_method: str, effective_order: bool = Fal
 
 
 def _ngrams(tokens: Tokens, n: int) -> Iterator[tuple[str, ...]]:
-    """Yield every n consecutive tokens, as a tuple; repeated ones repeatedly."""
+    """Yield all n-grams of the tokens in order, as tuples; repeated ones are yielded again."""
     return zip(*[tokens[i:] for i in range(n)])
 
 
@@ -411,7 +411,7 @@ def aligned_accuracy(
     """Check certain words, say colours: is each one in the first reference also in the hypothesis?
 
     The n-th such word of the reference is right if the n-th one of the hypothesis has the same
-    name. So of two swapped colours neither is right. Further words of the hypothesis do not count.
+    name. So of two swapped colours neither is right. Extra words of the hypothesis do not count.
 
     hypotheses: a list of tokens for each sentence.
     references: any number of lists of tokens for each hypothesis; only the first is used.
@@ -463,7 +463,7 @@ def label_scores(predicted: Tensor, true: Tensor, average: str | None = None) ->
         raise ValueError(f'average must be None or "micro", not {average!r}')
     if (predicted.dtype, true.dtype) != (torch.bool, torch.bool):
         types = f"{predicted.dtype} and {true.dtype}"
-        raise ValueError(f"predicted and true must be bool, not {types}: for logits, logits > 0")
+        raise ValueError(f"predicted and true must be bool, not {types}; pass logits > 0")
     if predicted.dim() != 2 or predicted.shape != true.shape or predicted.numel() == 0:
         shapes = f"{tuple(predicted.shape)} and {tuple(true.shape)}"
         raise ValueError(f"predicted and true need the same non-empty shape (N, L), not {shapes}")

@@ -231,7 +231,7 @@ def greedy_by_hand(decoder, memory, max_length):
 
 
 @pytest.mark.parametrize("kind, num_layers", DECODERS)
-def test_greedy_search_is_the_slow_loop(kind, num_layers):
+def test_greedy_search_equals_a_loop_over_the_whole_prefix(kind, num_layers):
     lengths = set()
     for seed in range(7):
         decoder, memory = make_decoder(kind, num_layers, seed), make_memory(seed=seed)
@@ -244,7 +244,7 @@ def test_greedy_search_is_the_slow_loop(kind, num_layers):
 
 
 @pytest.mark.parametrize("kind, num_layers", DECODERS)
-def test_a_sentence_does_not_depend_on_its_batch(kind, num_layers):
+def test_greedy_search_does_not_depend_on_the_batch(kind, num_layers):
     for seed in range(7):
         decoder, memory = make_decoder(kind, num_layers, seed), make_memory(seed=seed)
         together = greedy_search(decoder, memory, LONGEST)
@@ -256,7 +256,7 @@ def test_a_sentence_does_not_depend_on_its_batch(kind, num_layers):
 
 
 @pytest.mark.parametrize("kind, num_layers", DECODERS)
-def test_log_prob_is_that_of_the_sentence_under_teacher_forcing(kind, num_layers):
+def test_log_prob_equals_that_under_teacher_forcing(kind, num_layers):
     ended = set()
     for seed in range(7):
         decoder, memory = make_decoder(kind, num_layers, seed), make_memory(seed=seed)
@@ -271,7 +271,7 @@ def test_log_prob_is_that_of_the_sentence_under_teacher_forcing(kind, num_layers
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_specials_are_never_written(kind):
+def test_greedy_search_never_generates_special_tokens(kind):
     decoder = make_decoder(kind, 1)
     with torch.no_grad():
         bias(decoder)[[PAD, BOS, UNK]] = 50.0
@@ -281,7 +281,7 @@ def test_the_specials_are_never_written(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_max_length_cuts(kind):
+def test_max_length_cuts_sentences(kind):
     decoder, memory = make_decoder(kind, 1), make_memory()
     with torch.no_grad():
         bias(decoder)[EOS] = -50.0
@@ -294,7 +294,7 @@ def test_max_length_cuts(kind):
     assert all(len(h.tokens) == LONGEST for h in longer)
 
 
-def test_it_stops_when_all_have_ended():
+def test_greedy_search_stops_when_all_sentences_have_ended():
     stopped_early = 0
     for seed in range(7):
         decoder, memory = Counted(make_decoder("lstm prefix", 1, seed)), make_memory(seed=seed)
@@ -304,7 +304,7 @@ def test_it_stops_when_all_have_ended():
     assert stopped_early > 0
 
 
-def test_it_needs_only_start_and_step():
+def test_greedy_search_needs_only_start_and_step():
     decoder = Recited([[4, 5, EOS], [EOS, 4, 4], [6, 6, 7, 8, EOS], [9, EOS, 5]])
     found = greedy_search(decoder, make_memory(4), LONGEST)
     assert [h.tokens for h in found] == [[4, 5], [], [6, 6, 7, 8], [9]]
@@ -320,14 +320,14 @@ def test_it_needs_only_start_and_step():
     )
 
 
-def test_an_empty_sentence_and_one_that_just_fits():
+def test_empty_sentences_and_sentences_of_max_length():
     found = greedy_search(
         Recited([[EOS], [4, 5, EOS], [4, 5, 6, EOS]]), make_memory(3), max_length=3
     )
     assert [h.tokens for h in found] == [[], [4, 5], [4, 5, 6]]
 
 
-def test_half_precision_logits_are_added_up_in_full():
+def test_half_precision_logits_are_summed_in_float32():
     class Half(Recited):
         def step(self, token, state):
             logits, state = super().step(token, state)
@@ -341,7 +341,7 @@ def test_half_precision_logits_are_added_up_in_full():
 
 
 @pytest.mark.parametrize("kind, num_layers", DECODERS)
-def test_nothing_to_learn_from_is_kept_and_nothing_is_changed(kind, num_layers):
+def test_greedy_search_keeps_no_gradients_and_changes_nothing(kind, num_layers):
     decoder, memory = make_decoder(kind, num_layers), make_memory()
     before = memory.tokens.clone()
     first, second = greedy_search(decoder, memory, LONGEST), greedy_search(decoder, memory, LONGEST)
@@ -352,7 +352,7 @@ def test_nothing_to_learn_from_is_kept_and_nothing_is_changed(kind, num_layers):
 
 
 @pytest.mark.parametrize("max_length", [0, -1])
-def test_no_words_at_all_are_refused(max_length):
+def test_max_length_below_1_raises(max_length):
     with pytest.raises(ValueError, match="max_length"):
         greedy_search(make_decoder("lstm prefix", 1), make_memory(), max_length)
 
@@ -451,7 +451,7 @@ MANY = {"num_beams": 7, "n_best": 7, "max_length": LONGEST}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_beam_search_is_the_slow_search_that_never_stops_early(kind):
+def test_beam_search_equals_a_search_without_early_stopping(kind):
     lengths, steps = set(), set()
     for seed, (num_beams, n_best) in enumerate([(1, 1), (2, 1), (3, 3), (5, 2)]):
         decoder, memory = make_decoder(kind, 1 + seed % 2, seed), make_memory(seed=seed)
@@ -485,7 +485,7 @@ def test_beam_search_is_the_slow_search_that_never_stops_early(kind):
 
 
 @pytest.mark.parametrize("num_beams", [1, 2, 3, 7])
-def test_of_many_languages_beam_search_is_the_slow_search(num_beams):
+def test_beam_search_equals_a_slow_search_on_random_tables(num_beams):
     for seed in range(11):
         table, memory = Table(23, seed), places(7)
         penalty, n_best, rules = PENALTIES[seed % 5], seed % num_beams + 1, RULES[seed % 4]
@@ -521,7 +521,7 @@ def tiny(kind):
 
 @pytest.mark.parametrize("min_length", [0, 2])
 @pytest.mark.parametrize("kind", TINY)
-def test_beams_enough_find_all_sentences_there_are(kind, min_length):
+def test_enough_beams_find_every_sentence(kind, min_length):
     decoder, memory = tiny(kind)
     slow = [words_after(decoder, row(memory, i)) for i in range(3)]
     for penalty in PENALTIES:
@@ -627,7 +627,7 @@ def test_one_beam_is_greedy_search(kind, num_layers):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_beam_search_finds_is_sorted_different_and_what_the_model_says(kind):
+def test_hypotheses_are_sorted_distinct_and_scored_by_the_model(kind):
     statuses = set()
     for seed, penalty in enumerate(PENALTIES):
         decoder, memory = make_decoder(kind, 1, seed), make_memory(seed=seed)
@@ -649,7 +649,7 @@ def test_what_beam_search_finds_is_sorted_different_and_what_the_model_says(kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_beam_search_does_not_depend_on_its_batch(kind):
+def test_beam_search_does_not_depend_on_the_batch(kind):
     for seed in range(3):
         decoder, memory = make_decoder(kind, 1 + seed % 2, seed), make_memory(seed=seed)
         options = SearchOptions((0.0, 1.0, -1.0)[seed], n_best=2)
@@ -668,7 +668,7 @@ def test_a_beam_search_does_not_depend_on_its_batch(kind):
 A, C = 4, 5  # two words
 
 
-def test_an_end_that_is_not_among_the_best_does_not_count():
+def test_eos_outside_the_first_num_beams_finishes_nothing():
     decoder = Told(
         {
             (): {A: 0.5, C: 0.3, EOS: 0.2},
@@ -686,7 +686,7 @@ def test_an_end_that_is_not_among_the_best_does_not_count():
     )
 
 
-def test_an_end_takes_no_beam_away():
+def test_a_finished_hypothesis_takes_no_beam_away():
     decoder, trees = (
         Told(
             {
@@ -709,7 +709,7 @@ def test_an_end_takes_no_beam_away():
     ]
 
 
-def test_it_goes_on_while_a_longer_sentence_may_be_better():
+def test_search_continues_while_a_longer_sentence_may_win():
     sure = {(A,) * t: {A: 0.9, EOS: 0.1} for t in range(1, 7)} | {(A,) * 7: {EOS: 1.0}}
     decoder = Told({(): {A: 0.48, EOS: 0.52}, **sure})
     for penalty, steps, words in ((1.0, 8, 7), (0.0, 1, 0), (-1.0, 1, 0)):
@@ -730,7 +730,7 @@ def test_it_goes_on_while_a_longer_sentence_may_be_better():
     (0.0, 13, 3, 3),
     (-1.0, 13, 2, 2),
 ])  # fmt: skip
-def test_it_stops_as_soon_as_nothing_better_can_come(penalty, max_length, n_best, steps):
+def test_search_stops_when_no_beam_can_improve(penalty, max_length, n_best, steps):
     longer = {(A,) * t: {A: 0.4, EOS: 0.6} for t in range(1, 29)}
     counted = Counted(Told({(): {EOS: 0.9, A: 0.1}, **longer}))
     after = words_after(counted.decoder, make_memory(1))
@@ -742,7 +742,7 @@ def test_it_stops_as_soon_as_nothing_better_can_come(penalty, max_length, n_best
 
 @pytest.mark.parametrize("rules", [RULES[0], RULES[3]], ids=str)
 @pytest.mark.parametrize("penalty, n_best", [(-1.0, 1), (0.0, 3), (1.0, 2)])
-def test_with_the_greedy_sentence_it_is_never_worse_than_greedy(penalty, n_best, rules):
+def test_keep_greedy_is_never_worse_than_greedy(penalty, n_best, rules):
     table, memory = Table(13), places(499)
     options = {"max_length": 7, "length_penalty": penalty, **rules}
     greedy = [best for (best,) in search(table, memory, 1, **options)]
@@ -763,7 +763,7 @@ def test_with_the_greedy_sentence_it_is_never_worse_than_greedy(penalty, n_best,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_beam_search_and_sampling_never_write_the_specials(kind):
+def test_beam_search_and_sampling_never_generate_special_tokens(kind):
     decoder, memory = make_decoder(kind, 1), make_memory()
     with torch.no_grad():
         bias(decoder)[[PAD, BOS, UNK]] = 50.0
@@ -775,7 +775,7 @@ def test_beam_search_and_sampling_never_write_the_specials(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_has_not_ended_is_cut(kind):
+def test_unfinished_sentences_are_cut_at_max_length(kind):
     decoder, memory = make_decoder(kind, 1), make_memory()
     with torch.no_grad():
         bias(decoder)[EOS] = -50.0
@@ -809,7 +809,7 @@ def test_no_sentence_is_shorter_than_min_length(kind, min_length):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_no_n_words_stand_in_a_sentence_twice(kind, n):
+def test_no_ngram_occurs_twice(kind, n):
     decoder, memory = make_decoder(kind, 1), make_memory()
     with torch.no_grad():
         bias(decoder)[EOS] = -50.0
@@ -825,7 +825,7 @@ def test_no_n_words_stand_in_a_sentence_twice(kind, n):
         assert len(words) == LONGEST and len(set(ngrams)) == len(ngrams)
 
 
-def test_where_no_word_is_left_the_sentence_ends():
+def test_a_sentence_ends_where_every_word_is_forbidden():
     options = {"max_length": 7, "min_length": 5, "no_repeat_ngram_size": 1, "length_penalty": 0.0}
     table, memory = Table(7), places(3)
     for i, found in enumerate(search(table, memory, 11, n_best=11, **options)):
@@ -838,7 +838,7 @@ def test_where_no_word_is_left_the_sentence_ends():
         assert set(hypothesis.tokens) == {4, 5, 6}
 
 
-def test_half_precision_is_added_up_in_full_by_beams_and_samples_too():
+def test_beam_search_and_sampling_sum_in_float32():
     class Half(Table):
         def step(self, token, state):
             logits, state = super().step(token, state)
@@ -855,7 +855,7 @@ def test_half_precision_is_added_up_in_full_by_beams_and_samples_too():
 
 
 @pytest.mark.parametrize("kind, num_layers", DECODERS)
-def test_beams_and_samples_change_nothing_and_leave_nothing_to_learn_from(kind, num_layers):
+def test_beam_search_and_sampling_keep_no_gradients_and_change_nothing(kind, num_layers):
     decoder, memory = make_decoder(kind, num_layers), make_memory()
     tokens, mask = memory.tokens.clone(), memory.mask.clone()
     for write in (
@@ -884,7 +884,7 @@ def test_beams_and_samples_change_nothing_and_leave_nothing_to_learn_from(kind, 
     ("min_length", {"max_length": 3, "min_length": 4}),
     ("min_length", {"min_length": -1}),
 ])  # fmt: skip
-def test_beams_that_make_no_sense_are_refused(name, options):
+def test_invalid_search_settings_raise(name, options):
     with pytest.raises(ValueError, match=name):
         search(Table(7), places(2), **options)
 
@@ -902,13 +902,13 @@ def test_beams_that_make_no_sense_are_refused(name, options):
     ("top_p", {"top_p": math.nan}),
     ("max_length", {"max_length": 0}),
 ])  # fmt: skip
-def test_samples_that_make_no_sense_are_refused(name, options):
+def test_invalid_sampling_settings_raise(name, options):
     with pytest.raises(ValueError, match=name):
         sample(Table(7), places(2), **options)
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
-def test_a_model_of_nans_is_an_error_that_names_the_memory(num_beams):
+def test_nan_logits_raise_and_name_the_memory(num_beams):
     table, memory = Table(23), places(5)
     for rules in ({}, {"keep_greedy": True}, {"min_length": 2, "no_repeat_ngram_size": 2}):
         assert len(search(table, memory, num_beams, 7, **rules)) == 5
@@ -921,7 +921,7 @@ def test_a_model_of_nans_is_an_error_that_names_the_memory(num_beams):
 
 
 @pytest.mark.parametrize("kind, num_layers", DECODERS)
-def test_samples_have_the_models_own_log_prob(kind, num_layers):
+def test_samples_have_the_log_prob_of_the_model(kind, num_layers):
     ended = set()
     for seed, options in enumerate(
         ({}, {"temperature": 2.0}, {"temperature": 0.3, "top_k": 7}, {"top_p": 0.8})
@@ -940,7 +940,7 @@ def test_samples_have_the_models_own_log_prob(kind, num_layers):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_samples_among_one_word_are_greedy(kind):
+def test_sampling_from_a_single_word_is_greedy(kind):
     decoder, memory = make_decoder(kind, 1), make_memory()
     greedy = greedy_search(decoder, memory, LONGEST)
     for options in (
@@ -954,7 +954,7 @@ def test_samples_among_one_word_are_greedy(kind):
     assert sample(decoder, memory, LONGEST) != greedy
 
 
-def test_samples_are_repeatable_and_each_is_its_own():
+def test_samples_are_repeatable_and_independent():
     table, memory = (
         Table(23),
         Memory(*(part[:1].expand(19, 1, *part.shape[2:]) for part in places(1))),
@@ -997,7 +997,7 @@ DRAWS += [
 
 
 @pytest.mark.parametrize("temperature, top_k, top_p", DRAWS)
-def test_words_are_drawn_as_often_as_they_are_probable(temperature, top_k, top_p):
+def test_words_are_sampled_as_often_as_they_are_probable(temperature, top_k, top_p):
     count, table = 20011, Table(V, places=1, scale=0.8)
     memory = Memory(torch.zeros(count, 1, 1), torch.ones(count, 1, dtype=torch.bool))
     sentences = sample(
@@ -1014,7 +1014,7 @@ def test_words_are_drawn_as_often_as_they_are_probable(temperature, top_k, top_p
 
 
 @pytest.mark.parametrize("temperature, top_k, top_p", DRAWS)
-def test_who_may_be_drawn_is_as_in_transformers(temperature, top_k, top_p):
+def test_top_k_and_top_p_agree_with_transformers(temperature, top_k, top_p):
     transformers = pytest.importorskip("transformers")
     logits = Table(V).logits[:101]
     expected = logits.clone()
@@ -1030,7 +1030,7 @@ def test_who_may_be_drawn_is_as_in_transformers(temperature, top_k, top_p):
 
 
 @pytest.mark.parametrize("num_beams, n_best", [(1, 1), (2, 1), (3, 3), (5, 2)])
-def test_the_tree_holds_all_that_was_looked_at(num_beams, n_best):
+def test_the_tree_holds_every_candidate(num_beams, n_best):
     for penalty in PENALTIES:
         table, memory, trees = Table(23), places(17), []
         results = beam_search(table, memory, num_beams, 7, SearchOptions(penalty, n_best), trees)
@@ -1072,7 +1072,7 @@ def test_the_tree_holds_all_that_was_looked_at(num_beams, n_best):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind, num_layers", DECODERS)
-def test_a_gpu_finds_what_the_processor_finds(kind, num_layers):
+def test_searches_on_gpu_agree_with_cpu(kind, num_layers):
     decoder, memory = make_decoder(kind, num_layers).double(), make_memory()
     memory = Memory(memory.tokens.double(), memory.mask)
     searches = [
@@ -1120,7 +1120,7 @@ def given(memory):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_generate_is_greedy_search_sentence_by_sentence(kind):
+def test_generate_agrees_with_greedy_search_one_by_one(kind):
     lengths = set()
     for seed in range(7):
         decoder, memory = make_decoder(kind, 1, seed), make_memory(seed=seed)
@@ -1141,7 +1141,7 @@ def test_generate_is_greedy_search_sentence_by_sentence(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_generate_with_beams_is_beam_search_sentence_by_sentence(kind):
+def test_generate_with_beams_agrees_with_beam_search_one_by_one(kind):
     decoder, memory = make_decoder(kind, 1), make_memory()
     model, expected = Given(decoder), {}
     for num_beams in (1, 3):
@@ -1163,7 +1163,7 @@ def test_generate_with_beams_is_beam_search_sentence_by_sentence(kind):
     assert expected[1] != expected[3]
 
 
-def test_each_example_is_read_when_its_turn_comes_and_without_gradients():
+def test_examples_are_read_lazily_and_without_gradients():
     decoder, events = make_decoder("lstm prefix", 1), []
 
     class Listening(Counted):
@@ -1224,7 +1224,7 @@ class Album(DataSet):
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
-def test_captions_are_written_in_batches_of_a_data_set_or_of_a_list(num_beams):
+def test_generate_takes_a_data_set_or_a_list_in_batches(num_beams):
     album, model = Album(), TinyModel().train()
     written = generate(model, WRITTEN, album, num_beams, LONGEST, batch_size=3)
     assert not model.training and model.batch_sizes == [3, 3, 1]
@@ -1249,7 +1249,7 @@ class Looked(nn.Linear):
 
 
 @pytest.mark.parametrize("rows", [1, 3, 5])
-def test_attention_maps_are_of_the_last_layer_and_of_the_places_row_by_row(rows):
+def test_attention_maps_are_those_of_the_last_layer_row_by_row(rows):
     torch.manual_seed(4)
     vocabulary, words, picture = (
         Vocabulary(["red", "star"]),
@@ -1353,7 +1353,7 @@ def one_by_one(model, sentences, pictures, num_beams=1):
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
-def test_translations_come_in_the_order_of_the_sentences_each_as_if_alone(translator, num_beams):
+def test_translations_keep_their_order_and_do_not_depend_on_the_batch(translator, num_beams):
     pictures = {
         i: torch.full((3, 32, 32), grey, dtype=torch.uint8)
         for i, grey in ((0, 30), (2, 250), (3, 120))
@@ -1375,7 +1375,7 @@ def test_translations_come_in_the_order_of_the_sentences_each_as_if_alone(transl
     assert generate(translator, VOCABULARIES, []) == []
 
 
-def test_translations_of_a_data_set_are_made_of_sentences_of_similar_length_together(
+def test_generate_batches_sources_of_similar_length(
     translator, monkeypatch
 ):
     shapes, encode = [], translator.encode
@@ -1394,7 +1394,7 @@ ALIGNED = [("lstm", {}), ("transformer", {"num_layers": 3}), ("transformer", {"f
 
 
 @pytest.mark.parametrize("name, settings", ALIGNED, ids=str)
-def test_the_alignment_says_where_it_looks_for_each_word(name, settings):
+def test_alignment_is_the_mean_attention_of_the_heads(name, settings):
     model, source, words = (
         a_translator(name, **settings),
         ["wort5", "wort6", "new", "wort5", "wort7"],
@@ -1421,7 +1421,7 @@ def test_the_alignment_says_where_it_looks_for_each_word(name, settings):
 
 
 @pytest.mark.parametrize("name, settings", ALIGNED, ids=str)
-def test_the_maps_of_a_model_say_where_it_looks_in_the_picture(name, settings):
+def test_attention_maps_of_a_model_are_its_normalized_attention(name, settings):
     model, words = a_translator(name, **settings), ["word8", "word9", "word8"]
     picture = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
     maps = attention_maps(model.train(), VOCABULARIES, picture, words)

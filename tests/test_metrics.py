@@ -106,7 +106,7 @@ def test_bleu_agrees_with_sacrebleu_on_random_corpora(smooth_method):
 
 
 @pytest.mark.parametrize("smooth_method", SMOOTHINGS)
-def test_the_scores_of_bleu_are_those_of_every_order(smooth_method):
+def test_bleu_scores_of_every_order_agree_with_sacrebleu(smooth_method):
     for seed in range(150):
         hypotheses, references = random_corpus(seed)
         options = [{"smooth_method": smooth_method, "max_ngram_order": n} for n in (1, 2, 3, 4)]
@@ -123,7 +123,7 @@ def test_sentence_bleu_agrees_with_sacrebleu(smooth_method):
         assert_agrees(sentence_bleu(hypothesis, refs, smooth_method), theirs)
 
 
-def test_a_sentence_shorter_than_an_n_gram_has_a_bleu_of_its_own_and_none_as_a_corpus():
+def test_only_sentence_bleu_leaves_out_ngrams_longer_than_the_sentence():
     assert sentence_bleu(["a", "cat"], [["a", "cat"]]).scores == pytest.approx([100] * 4)
     assert bleu([["a", "cat"]], [[["a", "cat"]]]).scores == pytest.approx([100, 100, 0, 0])
 
@@ -159,7 +159,7 @@ def test_bleu_by_hand(smooth_method, fractions):
     )
 
 
-def test_the_random_corpora_reach_every_corner():
+def test_random_corpora_cover_the_corner_cases():
     scores = [bleu(*random_corpus(seed), "none") for seed in range(400)]
     assert any(s.sys_len == 0 for s in scores) and any(s.ref_len == 0 < s.sys_len for s in scores)
     assert any(s.bp == 1 for s in scores) and any(0 < s.bp < 1 for s in scores)
@@ -177,7 +177,7 @@ def clips_differ(hypothesis, refs):
     return any(most[word] < count <= together[word] for word, count in Counter(hypothesis).items())
 
 
-def test_the_random_references_reach_every_corner():
+def test_random_references_cover_the_corner_cases():
     for first in (0, 150):  # within those of the shortest test, and again beyond
         corpora = [random_corpus(seed) for seed in range(first, first + 150)]
         pairs = [pair for corpus in corpora for pair in zip(*corpus)]
@@ -234,7 +234,7 @@ def test_bleu_agrees_with_sacrebleu_on_one_sentence(hypothesis, references, smoo
     assert_agrees(sentence_bleu(hypothesis.split(), corpus[1][0], smooth_method), theirs)
 
 
-def test_bleu_of_a_corpus_is_not_the_mean_over_sentences():
+def test_corpus_bleu_is_not_the_mean_over_sentences():
     hypotheses, references = [list("abcdefg"), list("hijk")], [[list("abcdefg")], [list("hxyz")]]
     alone = [bleu([h], [r]).score for h, r in zip(hypotheses, references)]
     assert abs(bleu(hypotheses, references).score - sum(alone) / 2) > 1
@@ -246,7 +246,7 @@ def test_bleu_is_not_symmetric():
 
 
 @pytest.mark.parametrize("smooth_method", ["floo", "add_k", "Exp", "", None])
-def test_bleu_refuses_another_smoothing(smooth_method):
+def test_unknown_smooth_method_raises(smooth_method):
     for tokens in (["a"], []):
         with pytest.raises(ValueError, match=f'"coco" or "none", not {smooth_method!r}'):
             bleu([tokens], [[["a"]]], smooth_method=smooth_method)
@@ -422,7 +422,7 @@ def test_cider_d_by_hand():
     assert cider_d([["a"]] * 2, [[["a"]]] * 2) == (0, [0, 0]), "nor is what is in all of them"
 
 
-def test_the_order_of_references_and_of_pairs_does_not_matter():
+def test_metrics_do_not_depend_on_the_order_of_references_and_pairs():
     moved = 0
     for seed in range(100):
         hypotheses, references = random_corpus(seed)
@@ -445,7 +445,7 @@ def test_the_order_of_references_and_of_pairs_does_not_matter():
     assert moved > 20
 
 
-def test_what_equals_one_of_its_references_is_perfect():
+def test_hypotheses_equal_to_a_reference_are_perfect():
     draw = random.Random(0)
     for _ in range(50):
         numbers = [
@@ -464,7 +464,7 @@ def test_what_equals_one_of_its_references_is_perfect():
         assert alone == pytest.approx([10] * 7)
 
 
-def test_tuples_are_as_good_as_lists_and_nothing_is_changed():
+def test_tuples_work_like_lists_and_inputs_are_unchanged():
     for seed in range(20):
         hypotheses, references = corpus = random_corpus(seed)
         before = deepcopy(corpus)
@@ -493,7 +493,7 @@ def test_tuples_are_as_good_as_lists_and_nothing_is_changed():
     assert statistics.sum(0).tolist() == sums
 
 
-def test_the_statistics_of_bleu_add_up():
+def test_bleu_statistics_add_up():
     for seed in range(50):
         hypotheses, references = random_corpus(seed)
         statistics, whole = bleu_statistics(hypotheses, references), bleu(hypotheses, references)
@@ -508,7 +508,7 @@ def test_the_statistics_of_bleu_add_up():
         assert statistics[-1].tolist() == [one.sys_len, one.ref_len, *one.counts, *one.totals]
 
 
-def test_the_statistics_of_bleu_by_brute_force():
+def test_bleu_statistics_by_brute_force():
     refs = [["a"] * length for length in (5, 2, 8, 3)]
     assert [bleu_statistics([["a"] * length], [refs])[0, 1].item() for length in (1, 4, 7)] == [
         2,
@@ -548,7 +548,7 @@ def decent_corpus(count):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 47])
-def test_the_confidence_of_bleu_is_sacrebleus(count, monkeypatch):
+def test_the_interval_of_bleu_agrees_with_sacrebleu(count, monkeypatch):
     monkeypatch.delenv("SACREBLEU_SEED", raising=False)  # its default is ours
     hypotheses, references = decent_corpus(count)
     theirs = sacrebleu_of(hypotheses, references, n_bootstrap=1000)
@@ -566,7 +566,7 @@ def score_of(sums):
     return sacrebleu.BLEU.compute_bleu(sums[2:6], sums[6:], *sums[:2], smooth_method="exp").score
 
 
-def test_an_interval_is_that_of_resampled_examples_scored_anew():
+def test_an_interval_is_that_of_rescored_resampled_examples():
     hypotheses, references = decent_corpus(23)
     draw = np.random.default_rng(7)
     drawn = [draw.integers(23, size=23) for _ in range(1000)]
@@ -583,7 +583,7 @@ def test_an_interval_is_that_of_resampled_examples_scored_anew():
     )
 
 
-def test_the_interval_is_cut_from_a_thousand_scores_of_sums():
+def test_the_interval_comes_from_1000_scores_of_resampled_sums():
     statistics = np.stack([np.arange(37) % 7, np.ones(37)], axis=1)
     drawn = []
 
@@ -599,7 +599,7 @@ def test_the_interval_is_cut_from_a_thousand_scores_of_sums():
         assert ordered[24] <= low[i] <= ordered[25] and ordered[974] <= high[i] <= ordered[975]
 
 
-def test_the_interval_of_a_mean_is_near_the_normal_one():
+def test_the_interval_of_a_mean_is_close_to_the_normal_one():
     draw = np.random.default_rng(3)
     for values in (draw.normal(5, 2, 4000), draw.exponential(3, 4000), draw.random(4000) < 0.3):
         half = 1.96 * values.std() / math.sqrt(4000)
@@ -613,7 +613,7 @@ def test_the_interval_of_a_mean_is_near_the_normal_one():
         )
 
 
-def test_of_many_intervals_95_in_100_hold_the_true_mean():
+def test_95_percent_of_intervals_contain_the_true_mean():
     draw = np.random.default_rng(11)
     below, above, trials = 0, 0, 300
     for seed in range(trials):
@@ -632,7 +632,7 @@ def test_the_same_seed_gives_the_same_interval():
     assert bootstrap([3.0]) == (3, 3) and bootstrap([2, 2, 2]) == (2, 2)
 
 
-def test_there_is_no_interval_without_examples():
+def test_an_interval_without_examples_raises():
     for empty in ([], np.zeros((0, 10))):
         with pytest.raises(ValueError, match="at least one example"):
             bootstrap(empty)
@@ -640,7 +640,7 @@ def test_there_is_no_interval_without_examples():
         caption_scores([], [])
 
 
-def test_caption_scores_are_those_of_the_single_functions():
+def test_caption_scores_agree_with_the_single_metrics():
     hypotheses, references = decent_corpus(41)
     found = caption_scores(hypotheses, references)
     expected = {
@@ -727,7 +727,7 @@ def test_exact_match():
         ([[], [("a",)]], [["a"], ["b"]], TypeError, "hypothesis 1 .* the hypotheses come first"),
     ],
 )
-def test_wrong_use_is_refused(metric, hypotheses, references, error, words):
+def test_strings_and_mismatched_lists_raise(metric, hypotheses, references, error, words):
     with pytest.raises(error, match=words):
         metric(hypotheses, references)
     if metric is cider_d:
@@ -746,17 +746,17 @@ def test_wrong_use_is_refused(metric, hypotheses, references, error, words):
         ([["a", "b"]], ["a", "b"], TypeError, "the hypotheses come first"),
     ],
 )
-def test_wrong_use_of_sentence_bleu_is_refused(hypothesis, references, error, words):
+def test_strings_and_missing_references_of_sentence_bleu_raise(hypothesis, references, error, words):
     with pytest.raises(error, match=words):
         sentence_bleu(hypothesis, references)
 
 
-def test_a_message_shows_the_beginning_of_a_long_string_only():
+def test_error_messages_shorten_long_strings():
     with pytest.raises(TypeError, match=re.escape(f"{'word ' * 8!r};")):
         bleu(["word " * 1000], [[["word"]]])
 
 
-def test_truth_of_captions_by_hand():
+def test_judge_captions_by_hand():
     judged = [  # the number of a scene, a caption, and what is wrong in it
         (7, "a small blue umbrella left of a big blue telephone", []),
         (1, "a small white cat in the middle", []),
@@ -788,7 +788,7 @@ def test_truth_of_captions_by_hand():
     ) == (fractions, faults)
 
 
-def test_truth_of_true_captions_of_others_and_of_none():
+def test_judge_captions_of_true_swapped_and_no_captions():
     scenes = [Scene(number) for number in range(103)]
     for which in range(5):
         written = [tokenize(captions(scene)[which]) for scene in scenes]
@@ -815,7 +815,7 @@ def test_truth_of_true_captions_of_others_and_of_none():
         ),
     ],
 )
-def test_truth_refuses_what_does_not_fit(written, error, words):
+def test_judge_captions_of_mismatched_inputs_raises(written, error, words):
     with pytest.raises(error, match=words):
         judge_captions(written, [Scene(1), Scene(2)])
 
@@ -853,7 +853,7 @@ def test_label_scores_agree_with_scikit_learn(average):
             assert_close(score, torch.tensor(expected, dtype=torch.float32))
 
 
-def test_the_random_labels_reach_every_corner():
+def test_random_labels_cover_the_corner_cases():
     drawn = [random_labels(seed) for seed in range(100)]
     assert any((~p & ~t).all(0).any() for p, t in drawn), "f1 is 0 / 0"
     assert any((~p.any(0) & t.any(0)).any() for p, t in drawn), "precision is 0 / 0, recall is not"
@@ -864,7 +864,7 @@ def test_the_random_labels_reach_every_corner():
     assert ((means - micro)[:, 1:].abs().amax(1) > 0.01).sum() > 50
 
 
-def test_attention_inside_a_box_is_that_of_its_pixels():
+def test_attention_in_box_is_that_of_its_pixels():
     torch.manual_seed(0)
     for _ in range(50):
         h, w, scale = (int(torch.randint(1, 7, ())) for _ in range(3))
@@ -912,7 +912,7 @@ def test_label_scores_by_hand():
         (torch.ones(5, 0).bool(), torch.ones(5, 0).bool(), "micro", r"\(5, 0\)"),
     ],
 )
-def test_label_scores_refuse_what_does_not_fit(predicted, true, average, words):
+def test_label_scores_of_invalid_inputs_raise(predicted, true, average, words):
     with pytest.raises(ValueError, match=words):
         label_scores(predicted, true, average)
 
@@ -963,7 +963,7 @@ def test_confusion_matrix_agrees_with_scikit_learn(dtype):
         ([0, 1], [False, True], "true must be integers.*bool"),
     ],
 )
-def test_confusion_matrix_refuses_what_does_not_fit(predicted, true, words):
+def test_confusion_matrix_of_invalid_inputs_raises(predicted, true, words):
     with pytest.raises(ValueError, match=words):
         confusion_matrix(torch.tensor(predicted), torch.tensor(true), 5)
 
@@ -990,7 +990,7 @@ def test_confusion_matrix_refuses_what_does_not_fit(predicted, true, words):
         ("", "", []),
     ],
 )
-def test_words_right_by_hand(hypothesis, reference, right):
+def test_aligned_accuracy_by_hand(hypothesis, reference, right):
     meaning = {"red": "red", "scarlet": "red", "blue": "blue"}.get
     assert (
         aligned_accuracy([hypothesis.split()], [[reference.split(), ["blue"] * 5]], meaning)
@@ -998,7 +998,7 @@ def test_words_right_by_hand(hypothesis, reference, right):
     )
 
 
-def test_words_right_are_those_of_all_sentences_in_order():
+def test_aligned_accuracy_of_several_sentences_in_order():
     hypotheses, references = (
         [["red"], [], ["blue", "red"]],
         [[["red"]], [["blue"]], [["blue", "blue"]]],

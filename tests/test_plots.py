@@ -30,7 +30,7 @@ def pictures(n):
     return list(torch.randint(0, 256, (n, 3, 31, 31), dtype=torch.uint8))
 
 
-def test_right_captions_are_green_wrong_ones_red_with_the_nearest_reference_in_grey():
+def test_right_captions_are_green_and_wrong_ones_red_with_the_closest_reference_in_grey():
     references = [[["a", "red", "star"]], [["a", "big", "cat"], ["the", "blue", "anchor", "sinks"]]]
     written = [["a", "red", "star"], ["the", "red", "anchor", "sinks"]]
     right, wrong, nearest = caption_sheet(pictures(2), written, references).texts
@@ -40,7 +40,7 @@ def test_right_captions_are_green_wrong_ones_red_with_the_nearest_reference_in_g
 
 
 @pytest.mark.parametrize("n", [1, 3, 5, 12])
-def test_nothing_is_cut_off_and_nothing_overlaps(n):
+def test_caption_sheet_cuts_nothing_off_and_overlaps_nothing(n):
     long = "there is a very long caption that goes on and on until it needs five lines to be written out in full".split()
     figure = caption_sheet(pictures(n), [long] * n, [[long[::-1]]] * n)
     figure.canvas.draw()
@@ -52,7 +52,7 @@ def test_nothing_is_cut_off_and_nothing_overlaps(n):
         assert not any(box.overlaps(other) for other in boxes[:i])
 
 
-def test_pictures_stand_upright_in_true_colours():
+def test_pictures_are_upright_in_true_colours():
     picture = torch.zeros(3, 4, 6, dtype=torch.uint8)
     picture[0, 0, :] = 255  # the first row is red
     shown = caption_sheet([picture], [["x"]]).axes[0].images[0]
@@ -61,7 +61,7 @@ def test_pictures_stand_upright_in_true_colours():
     assert shown.origin == "upper"
 
 
-def test_chinese_without_a_font_is_printed_and_never_drawn_as_boxes(monkeypatch, capsys):
+def test_chinese_without_a_font_is_printed_instead_of_drawn_as_boxes(monkeypatch, capsys):
     monkeypatch.setattr(plots, "_chinese_fonts", list)
     (text,) = caption_sheet(pictures(1), [list("一颗红色的大星星")]).texts
     assert text.get_text() == "(1)"
@@ -82,7 +82,7 @@ def test_learning_curves_show_both_losses(tmp_path):
     assert axis.get_xlabel() and axis.get_ylabel()
 
 
-def test_an_attention_sheet_is_lit_where_the_weights_are():
+def test_attention_sheet_is_bright_where_the_weights_are_large():
     words, maps = "a red star above".split(), torch.zeros(4, 8, 8)
     for t, place in enumerate(places := [(0, 0), (7, 0), (2, 5), (6, 6)]):
         maps[t][place] = 0.9
@@ -99,7 +99,7 @@ def test_an_attention_sheet_is_lit_where_the_weights_are():
 
 
 @pytest.mark.parametrize("lengths", [[3], [7, 8], [16, 1, 9]])
-def test_nothing_of_an_attention_sheet_is_cut_off(lengths):
+def test_attention_sheet_cuts_nothing_off_and_overlaps_nothing(lengths):
     captions = [["lightning"] * n for n in lengths]
     figure = attention_sheet(
         pictures(len(lengths)), captions, [torch.rand(n, 5, 5) for n in lengths]
@@ -116,7 +116,7 @@ def test_nothing_of_an_attention_sheet_is_cut_off(lengths):
 SOURCE, WRITTEN = "a horse jumps".split(), "ein pferd springt hoch .".split()
 
 
-def test_an_alignment_sheet_is_dark_where_a_word_looked():
+def test_alignment_sheet_is_dark_where_the_weights_are_large():
     looked = [2, 0, 1, 2, 0]
     weights = torch.zeros(5, 3)
     weights[range(5), looked] = torch.tensor([1.0, 0.9, 0.8, 0.7, 0.6])
@@ -147,7 +147,7 @@ def test_an_alignment_sheet_is_dark_where_a_word_looked():
     "sizes, title",
     [([(3, 2)], "one"), ([(11, 13), (2, 3), (17, 1)], "one"), ([(5, 7), (1, 1)], "")],
 )
-def test_nothing_of_an_alignment_sheet_is_cut_off(sizes, title):
+def test_alignment_sheet_cuts_nothing_off_and_overlaps_nothing(sizes, title):
     sources, translations = (
         [["schwimmwesten", *["lightning"] * (size[k] - 1)] for size in sizes] for k in (1, 0)
     )
@@ -169,7 +169,7 @@ def test_nothing_of_an_alignment_sheet_is_cut_off(sizes, title):
         assert not any(box.overlaps(other) for other in boxes[:i])
 
 
-def test_an_alignment_sheet_needs_a_weight_for_each_pair_of_words():
+def test_alignment_sheet_needs_a_weight_for_each_pair_of_words():
     with pytest.raises(
         ValueError, match=r"sentence 1: 5 words from 3 need as many weights, not \(3, 5\)"
     ):
@@ -298,7 +298,7 @@ def read_tree(tree):
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_a_search_tree_has_every_living_candidate_once_with_its_word_and_probability(name):
+def test_search_tree_draws_every_possible_candidate_once_with_word_and_probability(name):
     tree = TREES[name]
     found, _ = read_tree(tree)
     assert sorted(found) == living(tree)
@@ -313,7 +313,7 @@ def test_a_search_tree_has_every_living_candidate_once_with_its_word_and_probabi
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_the_best_sentence_of_a_search_tree_is_thick_and_green_and_what_was_dropped_is_grey(name):
+def test_search_tree_draws_the_best_path_thick_and_green_and_dropped_candidates_grey(name):
     tree = TREES[name]
     found, _ = read_tree(tree)
     winner = max(
@@ -338,7 +338,7 @@ def test_the_best_sentence_of_a_search_tree_is_thick_and_green_and_what_was_drop
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_a_search_tree_grows_to_the_right_and_brothers_stand_below_one_another(name):
+def test_search_tree_grows_to_the_right_with_siblings_below_one_another(name):
     tree = TREES[name]
     found, _ = read_tree(tree)
     height, children = {}, defaultdict(list)
@@ -363,7 +363,7 @@ def test_a_search_tree_grows_to_the_right_and_brothers_stand_below_one_another(n
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_nothing_of_a_search_tree_overlaps_or_is_cut_off(name):
+def test_search_tree_cuts_nothing_off_and_overlaps_nothing(name):
     found, figure = read_tree(TREES[name])
     figure.canvas.draw()
     [axis] = figure.axes
@@ -377,7 +377,7 @@ def test_nothing_of_a_search_tree_overlaps_or_is_cut_off(name):
         assert pixels[1, 0] <= box.x0 and box.x1 <= pixels[-1, 0], "a word lies on its own line"
 
 
-def test_the_tree_of_a_real_search_ends_in_what_it_wrote():
+def test_search_tree_of_a_real_search_ends_in_its_best_hypothesis():
     for beams in (1, 3, 5):
         tree, best = real_tree(beams)
         found, _ = read_tree(tree)
