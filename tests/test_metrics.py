@@ -171,9 +171,11 @@ def test_random_corpora_cover_the_corner_cases():
 
 def clips_differ(hypothesis, refs):
     """A word is written more often than in any reference, but not more often than in all together."""
-    most, together = Counter(), Counter()
+    most = Counter()
+    together = Counter()
     for ref in refs:
-        most, together = most | Counter(ref), together + Counter(ref)
+        most = most | Counter(ref)
+        together = together + Counter(ref)
     return any(most[word] < count <= together[word] for word, count in Counter(hypothesis).items())
 
 
@@ -235,13 +237,15 @@ def test_bleu_agrees_with_sacrebleu_on_one_sentence(hypothesis, references, smoo
 
 
 def test_corpus_bleu_is_not_the_mean_over_sentences():
-    hypotheses, references = [list("abcdefg"), list("hijk")], [[list("abcdefg")], [list("hxyz")]]
+    hypotheses = [list("abcdefg"), list("hijk")]
+    references = [[list("abcdefg")], [list("hxyz")]]
     alone = [bleu([h], [r]).score for h, r in zip(hypotheses, references)]
     assert abs(bleu(hypotheses, references).score - sum(alone) / 2) > 1
 
 
 def test_bleu_is_not_symmetric():
-    short, long = ["a b c d e".split()], ["a b c d e f g h".split()]
+    short = ["a b c d e".split()]
+    long = ["a b c d e f g h".split()]
     assert bleu(short, [long]).bp < 1 == bleu(long, [short]).bp
 
 
@@ -322,7 +326,8 @@ def test_rouge_l_by_brute_force():
             draw.choices("abcd", k=draw.randint(1, 7)) for _ in range(draw.randint(2, 4))
         )
         common = [max(map(len, subsequences(hypothesis) & subsequences(ref))) for ref in refs]
-        p, r = max(common) / len(hypothesis), max(lcs / len(ref) for lcs, ref in zip(common, refs))
+        p = max(common) / len(hypothesis)
+        r = max(lcs / len(ref) for lcs, ref in zip(common, refs))
         assert rouge_l([hypothesis], [refs]).score == pytest.approx(
             p and (1 + 1.44) * p * r / (r + 1.44 * p)
         )
@@ -389,10 +394,8 @@ def test_cider_d_takes_the_frequencies_of_other_pictures():
         if seed % 50 == 7:
             references = [refs[:5] for refs in references]
         others = random_corpus(seed + 1000)[1] + random_corpus(seed + 2000)[1]
-        own, given = (
-            cider_d(hypotheses, references),
-            cider_d(hypotheses, references, document_frequencies(others)),
-        )
+        own = cider_d(hypotheses, references)
+        given = cider_d(hypotheses, references, document_frequencies(others))
         assert cider_d(hypotheses, references, document_frequencies(references)) == own
         for corpus, ours in ((references, own), (others, given)):
             frequencies = document_frequencies(corpus)
@@ -410,10 +413,8 @@ def test_cider_d_by_hand():
         Counter({("a",): 8, ("cat",): 2, ("dog",): 4}), 8
     )  # log 1, log 4, log 2
     score = cider_d([["a", "cat", "dog"]], [[["a", "cat"]]], frequencies).score
-    unigrams, bigrams = (
-        math.log(4) / math.hypot(math.log(4), math.log(2)),
-        1 / math.sqrt(2),
-    )  # that both are of no document
+    unigrams = math.log(4) / math.hypot(math.log(4), math.log(2))
+    bigrams = 1 / math.sqrt(2)  # that both are of no document
     assert score == pytest.approx(10 * (unigrams + bigrams) / 4 * math.exp(-1 / 72))
     for picture in (random_corpus(seed) for seed in range(50)):
         assert cider_d(picture[0][:1], picture[1][:1]) == (0, [0]), (
@@ -426,7 +427,8 @@ def test_metrics_do_not_depend_on_the_order_of_references_and_pairs():
     moved = 0
     for seed in range(100):
         hypotheses, references = random_corpus(seed)
-        shuffle, pairs = random.Random(seed).sample, list(range(len(hypotheses)))
+        shuffle = random.Random(seed).sample
+        pairs = list(range(len(hypotheses)))
         moved_pairs = shuffle(pairs, len(pairs))
         moved += moved_pairs != pairs
         shuffled = (
@@ -439,7 +441,8 @@ def test_metrics_do_not_depend_on_the_order_of_references_and_pairs():
             shuffled[0][0], references[moved_pairs[0]]
         )
         for metric in (rouge_l, cider_d):
-            before, after = metric(hypotheses, references), metric(*shuffled)
+            before = metric(hypotheses, references)
+            after = metric(*shuffled)
             assert after.score == pytest.approx(before.score, abs=1e-9)
             assert after.scores == pytest.approx([before.scores[i] for i in moved_pairs], abs=1e-9)
     assert moved > 20
@@ -496,7 +499,8 @@ def test_tuples_work_like_lists_and_inputs_are_unchanged():
 def test_bleu_statistics_add_up():
     for seed in range(50):
         hypotheses, references = random_corpus(seed)
-        statistics, whole = bleu_statistics(hypotheses, references), bleu(hypotheses, references)
+        statistics = bleu_statistics(hypotheses, references)
+        whole = bleu(hypotheses, references)
         assert statistics.shape == (len(hypotheses), 10)
         assert statistics.sum(0).tolist() == [
             whole.sys_len,
@@ -593,7 +597,8 @@ def test_the_interval_comes_from_1000_scores_of_resampled_sums():
 
     low, high = bootstrap(statistics, scores)
     assert len(drawn) == 1000 and {count for _, count in drawn} == {37}, "37 of the 37 are drawn"
-    means, sums = sorted(total / 37 for total, _ in drawn), sorted(-total for total, _ in drawn)
+    means = sorted(total / 37 for total, _ in drawn)
+    sums = sorted(-total for total, _ in drawn)
     assert len(set(means)) > 20, "some come twice, so others never"
     for i, ordered in enumerate((means, sums)):
         assert ordered[24] <= low[i] <= ordered[25] and ordered[974] <= high[i] <= ordered[975]
@@ -618,7 +623,8 @@ def test_95_percent_of_intervals_contain_the_true_mean():
     below, above, trials = 0, 0, 300
     for seed in range(trials):
         low, high = bootstrap(draw.normal(1, 3, 60), seed=seed)
-        below, above = below + (high < 1), above + (low > 1)
+        below = below + (high < 1)
+        above = above + (low > 1)
     assert (
         0.02 * trials < below + above < 0.09 * trials
     )  # 0.05 give or take 0.013, and a little more, for 60 are few
@@ -746,7 +752,9 @@ def test_strings_and_mismatched_lists_raise(metric, hypotheses, references, erro
         ([["a", "b"]], ["a", "b"], TypeError, "the hypotheses come first"),
     ],
 )
-def test_strings_and_missing_references_of_sentence_bleu_raise(hypothesis, references, error, words):
+def test_strings_and_missing_references_of_sentence_bleu_raise(
+    hypothesis, references, error, words
+):
     with pytest.raises(error, match=words):
         sentence_bleu(hypothesis, references)
 
@@ -931,7 +939,8 @@ def test_confusion_matrix_counts_every_pair(dtype):
 def test_confusion_matrix_agrees_with_scikit_learn(dtype):
     for seed in range(50):
         draw = random.Random(seed)
-        classes, objects = draw.choice([2, 7, 23]), draw.choice([1, 3, 101])
+        classes = draw.choice([2, 7, 23])
+        objects = draw.choice([1, 3, 101])
         true = torch.tensor(
             draw.choices(range(draw.randint(1, classes)), k=objects), dtype=dtype
         )  # the last may be absent
@@ -999,10 +1008,8 @@ def test_aligned_accuracy_by_hand(hypothesis, reference, right):
 
 
 def test_aligned_accuracy_of_several_sentences_in_order():
-    hypotheses, references = (
-        [["red"], [], ["blue", "red"]],
-        [[["red"]], [["blue"]], [["blue", "blue"]]],
-    )
+    hypotheses = [["red"], [], ["blue", "red"]]
+    references = [[["red"]], [["blue"]], [["blue", "blue"]]]
     assert aligned_accuracy(hypotheses, references, {"red": "red", "blue": "blue"}.get) == [
         True,
         False,

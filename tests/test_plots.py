@@ -83,7 +83,8 @@ def test_learning_curves_show_both_losses(tmp_path):
 
 
 def test_attention_sheet_is_bright_where_the_weights_are_large():
-    words, maps = "a red star above".split(), torch.zeros(4, 8, 8)
+    words = "a red star above".split()
+    maps = torch.zeros(4, 8, 8)
     for t, place in enumerate(places := [(0, 0), (7, 0), (2, 5), (6, 6)]):
         maps[t][place] = 0.9
     figure = attention_sheet([torch.full((3, 64, 64), 255, dtype=torch.uint8)], [words], [maps])
@@ -113,7 +114,8 @@ def test_attention_sheet_cuts_nothing_off_and_overlaps_nothing(lengths):
         assert not any(box.overlaps(other) for other in boxes[:i])
 
 
-SOURCE, WRITTEN = "a horse jumps".split(), "ein pferd springt hoch .".split()
+SOURCE = "a horse jumps".split()
+WRITTEN = "ein pferd springt hoch .".split()
 
 
 def test_alignment_sheet_is_dark_where_the_weights_are_large():
@@ -230,7 +232,8 @@ def real_tree(beams, max_length=9, length_penalty=1.0):
         for parameter in decoder.parameters():
             parameter.mul_(3)
         decoder.bias[EOS] = 0.5
-        memory, trees = Memory(torch.randn(1, 7, 22), torch.ones(1, 7).bool()), []
+        memory = Memory(torch.randn(1, 7, 22), torch.ones(1, 7).bool())
+        trees = []
     [[best]] = beam_search(decoder, memory, beams, max_length, SearchOptions(length_penalty), trees)
     return trees[0], best
 
@@ -268,7 +271,8 @@ def read_tree(tree):
     lines = defaultdict(list)  # by where they begin
     for line in axis.lines:
         lines[line.get_xdata()[0], line.get_ydata()[0]].append(line)
-    found, [root] = {}, {start for start in lines if start[0] == min(x for x, _ in lines)}
+    found = {}
+    [root] = {start for start in lines if start[0] == min(x for x, _ in lines)}
     assert root[0] == 0 and len(axis.lines) == len(living(tree))
     ends = {-1: root}
     for parent in [-1, *living(tree)]:
@@ -341,17 +345,20 @@ def test_search_tree_draws_the_best_path_thick_and_green_and_dropped_candidates_
 def test_search_tree_grows_to_the_right_with_siblings_below_one_another(name):
     tree = TREES[name]
     found, _ = read_tree(tree)
-    height, children = {}, defaultdict(list)
+    height = {}
+    children = defaultdict(list)
     for node, (line, word, probability, _) in found.items():
         depth = len(path_of(tree, node))
-        (*_, x), (start, *_, y) = line.get_xdata(), line.get_ydata()
+        (*_, x) = line.get_xdata()
+        (start, *_, y) = line.get_ydata()
         assert x == depth and all(
             depth - 1 < text.get_position()[0] < depth for text in (word, probability)
         )
         assert word.get_position()[1] < y < probability.get_position()[1], (
             "the word is above the line, the number below"
         )
-        height[node], height[tree[node].parent] = y, start
+        height[node] = y
+        height[tree[node].parent] = start
         children[tree[node].parent].append(node)
     for parent, nodes in children.items():
         heights = [height[node] for node in nodes]
@@ -372,7 +379,8 @@ def test_search_tree_cuts_nothing_off_and_overlaps_nothing(name):
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
         assert not any(box.overlaps(other) for other in texts[:i]), axis.texts[i]
     for line, word, *_ in found.values():
-        pixels, box = axis.transData.transform(line.get_path().vertices), word.get_window_extent()
+        pixels = axis.transData.transform(line.get_path().vertices)
+        box = word.get_window_extent()
         assert (pixels >= 0).all() and (pixels <= figure.bbox.size).all()
         assert pixels[1, 0] <= box.x0 and box.x1 <= pixels[-1, 0], "a word lies on its own line"
 
