@@ -1,5 +1,5 @@
-"""Greedy search, sampling and beam search against slow loops over the whole prefix, an exhaustive search and transformers;
-what they need from a decoder; `generate` and attention maps."""
+"""Greedy search, sampling and beam search against slow loops over the whole prefix, exhaustive search
+and transformers; what they need from a decoder; `generate` and attention maps."""
 
 import math
 from collections import Counter
@@ -54,7 +54,7 @@ def bias(decoder):
 
 
 def make_decoder(kind, num_layers, seed=0):
-    """A random decoder whose sentences end now and then, and to which special tokens are probable."""
+    """A random decoder with sentences of many lengths, to which special tokens are probable."""
     torch.manual_seed(seed)
     decoder = KINDS[kind](num_layers).eval()
     with torch.no_grad():
@@ -100,7 +100,7 @@ class Counted:
 
 
 class Recited:
-    """Not even a module: generates a given sentence for each row, whatever its inputs. Its state is a count."""
+    """Not even a module: generates a given sentence for each row. Its state counts the steps."""
 
     def __init__(self, sentences):
         self.sentences = sentences
@@ -118,7 +118,7 @@ class Recited:
 
 
 class Table:
-    """Not even a module: a random state machine. A state and a token give the next state, which gives the logits."""
+    """Not even a module: a random state machine. State and token give the next state, and that logits."""
 
     def __init__(self, vocab_size, seed=0, scale=2.0, num_states=1009):
         generator = torch.Generator().manual_seed(seed)
@@ -145,7 +145,7 @@ class Table:
 
 
 class PrefixTable(Table):
-    """A language given as {prefix: {next word: its probability}}; any other prefix is followed by <eos>."""
+    """A language given as {prefix: {next word: probability}}; after any other prefix, <eos>."""
 
     def __init__(self, language):
         prefixes = list(language)
@@ -194,7 +194,7 @@ def prefixes(tree):
 
 
 def assert_same_tree(ours, expected):
-    """The same candidates kept and finished, in any order. Of two equally good ones either may be the last considered."""
+    """The same candidates kept and finished. Their order may differ, and the last one among equals."""
     assert len(ours) == len(expected)
     ours, expected = (
         {words: node for words, node in zip(prefixes(tree), tree) if node.status != "dropped"}
@@ -349,7 +349,7 @@ def test_max_length_below_1_raises(max_length):
 
 
 def words_after(decoder, memory):
-    """A function from a prefix to {next word: its log-probability}, special tokens except <eos> left out."""
+    """A function from a prefix to {next word: log-probability}, without <pad>, <bos> and <unk>."""
 
     @cache
     @torch.no_grad()
@@ -379,7 +379,7 @@ def allowed(after, words, min_length, n):
 def beam_search_by_hand(
     after, num_beams, max_length, length_penalty=1.0, n_best=1, min_length=0, no_repeat_ngram_size=0
 ):
-    """One memory's n best sentences by search without early stopping, the number of steps needed, and the tree of these."""
+    """(n best sentences of one memory, number of steps needed, their tree), without early stopping."""
     beams = [((), 0.0, -1)]  # (words, log-probability, node)
     found = []
     tree = []
@@ -527,7 +527,7 @@ def test_enough_beams_find_every_sentence(kind, min_length):
 
 
 class WithoutCache:
-    """A language model of transformers as a decoder. Its memory is a prompt, its state all words so far."""
+    """A language model of transformers as a decoder: memory is a prompt, state all words so far."""
 
     def __init__(self, model):
         self.model = model
@@ -730,9 +730,8 @@ def test_beam_search_and_sampling_never_generate_special_tokens(kind):
     sampled = [sample(decoder, memory, LONGEST, temperature) for temperature in (0.5, 100.0)]
     for hypothesis in sum(search(decoder, memory, **MANY) + sampled, []):
         assert not {PAD, BOS, EOS, UNK} & set(hypothesis.tokens)
-        assert (
-            hypothesis.log_prob < -10
-        )  # special tokens keep the probability that the model gives them
+        # special tokens keep the probability that the model gives them
+        assert hypothesis.log_prob < -10
 
 
 @pytest.mark.parametrize("kind", KINDS)
