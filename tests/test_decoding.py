@@ -1,5 +1,5 @@
-"""Greedy search, sampling and beam search against slow loops over the whole prefix, exhaustive search
-and transformers; what they need from a decoder; `generate` and attention maps."""
+"""Greedy search, sampling and beam search against slow loops, exhaustive search and transformers;
+what they need from a decoder; `generate` and attention maps."""
 
 import math
 from collections import Counter
@@ -118,7 +118,7 @@ class Recited:
 
 
 class Table:
-    """Not even a module: a random state machine. State and token give the next state, and that logits."""
+    """Not even a module: a random automaton. State and token give the next state and its logits."""
 
     def __init__(self, vocab_size, seed=0, scale=2.0, num_states=1009):
         generator = torch.Generator().manual_seed(seed)
@@ -194,7 +194,7 @@ def prefixes(tree):
 
 
 def assert_same_tree(ours, expected):
-    """The same candidates kept and finished. Their order may differ, and the last one among equals."""
+    """The same candidates kept and finished. Their order may differ, and the last of equals."""
     assert len(ours) == len(expected)
     ours, expected = (
         {words: node for words, node in zip(prefixes(tree), tree) if node.status != "dropped"}
@@ -379,7 +379,7 @@ def allowed(after, words, min_length, n):
 def beam_search_by_hand(
     after, num_beams, max_length, length_penalty=1.0, n_best=1, min_length=0, no_repeat_ngram_size=0
 ):
-    """(n best sentences of one memory, number of steps needed, their tree), without early stopping."""
+    """(n best sentences for one memory, steps needed, tree of these), without early stopping."""
     beams = [((), 0.0, -1)]  # (words, log-probability, node)
     found = []
     tree = []
