@@ -33,7 +33,7 @@ class Hypothesis(NamedTuple):
 def greedy_search(decoder: nn.Module, memory: Memory, max_length: int = 40) -> list[Hypothesis]:
     """Choose the most probable next word until <eos> or `max_length`: one hypothesis per memory.
 
-    <pad>, <bos> and <unk> are never written. The batch runs until its last sentence has ended.
+    <pad>, <bos> and <unk> are never generated. The batch runs until its last sentence has ended.
     Put the model into eval mode first.
     """
     return _word_by_word(decoder, memory, max_length, lambda log_probs: log_probs.argmax(-1))
@@ -91,7 +91,7 @@ def _word_by_word(
     max_length: int,
     choose: Callable[[Tensor], Tensor],
 ) -> list[Hypothesis]:
-    """One hypothesis per memory; `choose` maps the next words' log_probs (B, V) to words (B,)."""
+    """Generate one hypothesis per memory; `choose` picks words (B,) by their log_probs (B, V)."""
     if max_length < 1:
         raise ValueError(f"max_length must be at least 1, not {max_length}")
     state = decoder.start(memory)
@@ -153,7 +153,7 @@ class SearchOptions(NamedTuple):
     no_repeat_ngram_size: no n-gram of this size occurs twice in a sentence; 0 allows repetition.
     keep_greedy: the greedy hypothesis competes too, so the best is never worse than greedy search.
 
-    Where these rules forbid every word, <eos> is written.
+    Where these rules forbid every word, the sentence ends.
     """
 
     length_penalty: float = 1.0
@@ -178,8 +178,8 @@ def beam_search(
 
     Beams are the most probable partial hypotheses. Each step extends every beam by every word. Of
     the 2 · num_beams most probable candidates, an <eos> among the first num_beams finishes a
-    hypothesis, and the first num_beams without <eos> are the next beams. It ends when no beam can
-    still make it into the `n_best`.
+    hypothesis, and the first num_beams without <eos> are the next beams. The search ends when no
+    beam can still make it into the `n_best`.
 
     decoder: needs only `start`, `step` and `reorder`; put the model into eval mode first.
     memory: B memories, searched in parallel.
@@ -191,7 +191,7 @@ def beam_search(
     Agrees with transformers' generate(early_stopping="never"). Source: Graves 2012, Wu et al. 2016.
     """
     _check_search(num_beams, max_length, options)
-    finished = [[] for _ in range(len(memory.tokens))]
+    found = [[] for _ in range(len(memory.tokens))]
     steps = []
     beams = _first_beams(memory, options.n_best)
     token = torch.full_like(beams.memory_index, BOS)  # (B,)
@@ -199,22 +199,22 @@ def beam_search(
     for _ in range(max_length):
         logits, state = decoder.step(token, state)  # (B · K, V)
         candidates = _expand(beams, logits, num_beams, max_length, options)
-        _collect(finished, beams, candidates, options.length_penalty)
+        _collect(found, beams, candidates, options.length_penalty)
         beams, rows = _keep(beams, candidates, num_beams)
         if trees is not None:
             steps.append((candidates, beams))
         active = _can_improve(beams, candidates, max_length, options.length_penalty)  # (B,)
         if not active.any():
             break
-        beams = _Beams(*(part[active] for part in beams))
+        beams = _Beams(*(part[active] for part in beams))  # finished memories leave the batch
         token = beams.tokens[:, :, -1].flatten()  # (B · K,)
         state = decoder.reorder(state, rows[active].flatten())
-    _check_finished(finished)
+    _check_found(found)
     if trees is not None:
         trees += _trees(steps)
     if options.keep_greedy:
-        _add_greedy(finished, decoder, memory, max_length, options)
-    return [_best(hypotheses, options.n_best) for hypotheses in finished]
+        _add_greedy(found, decoder, memory, max_length, options)
+    return [_best(hypotheses, options.n_best) for hypotheses in found]
 
 
 class _Beams(NamedTuple):
@@ -279,16 +279,16 @@ def _expand(
 
 
 def _collect(
-    finished: list[list[Hypothesis]], beams: _Beams, candidates: _Candidates, length_penalty: float
+    found: list[list[Hypothesis]], beams: _Beams, candidates: _Candidates, length_penalty: float
 ) -> None:
-    """Append the candidates that finish a hypothesis to the list of their memory."""
-    mask = candidates.finished  # (B, 2K)
-    memory_index = beams.memory_index.unsqueeze(1).expand_as(mask)  # (B, 2K)
-    indices = memory_index[mask].tolist()
-    rows = candidates.tokens[mask].tolist()
-    log_probs = candidates.log_prob[mask].tolist()
+    """Append the finished hypotheses among the candidates to found[i], for memory i."""
+    finished = candidates.finished  # (B, 2K)
+    memory_index = beams.memory_index.unsqueeze(1).expand_as(finished)  # (B, 2K)
+    indices = memory_index[finished].tolist()
+    rows = candidates.tokens[finished].tolist()
+    log_probs = candidates.log_prob[finished].tolist()
     for i, tokens, log_prob in zip(indices, rows, log_probs):
-        finished[i].append(_hypothesis(tokens, log_prob, length_penalty))
+        found[i].append(_hypothesis(tokens, log_prob, length_penalty))
 
 
 def _keep(beams: _Beams, candidates: _Candidates, num_beams: int) -> tuple[_Beams, Tensor]:
@@ -337,19 +337,17 @@ def _check_search(num_beams: int, max_length: int, options: SearchOptions) -> No
     if num_beams < 1:
         raise ValueError(f"num_beams must be at least 1, not {num_beams}")
     if not 1 <= n_best <= num_beams:
-        raise ValueError(f"n_best must be from 1 to num_beams ({num_beams}), not {n_best}")
+        raise ValueError(f"n_best must be 1 to num_beams ({num_beams}), not {n_best}")
     if max_length < 1:
         raise ValueError(f"max_length must be at least 1, not {max_length}")
     if not 0 <= min_length <= max_length:
-        raise ValueError(
-            f"min_length must be from 0 to max_length ({max_length}), not {min_length}"
-        )
+        raise ValueError(f"min_length must be 0 to max_length ({max_length}), not {min_length}")
 
 
-def _check_finished(finished: list[list[Hypothesis]]) -> None:
+def _check_found(found: list[list[Hypothesis]]) -> None:
     """Raise FloatingPointError for a memory without a hypothesis: no word had a probability."""
-    if not all(finished):
-        i = finished.index([])
+    if not all(found):
+        i = found.index([])
         hint = "are there NaNs in the model?"
         raise FloatingPointError(f"memory {i}: no next word has a probability; {hint}")
 
@@ -360,16 +358,16 @@ def _best(hypotheses: list[Hypothesis], n_best: int) -> list[Hypothesis]:
 
 
 def _add_greedy(
-    finished: list[list[Hypothesis]],
+    found: list[list[Hypothesis]],
     decoder: nn.Module,
     memory: Memory,
     max_length: int,
     options: SearchOptions,
 ) -> None:
-    """Append each memory's greedy hypothesis to its list, unless the search has found it too."""
+    """Append the greedy hypothesis of memory i to found[i], unless it is already there."""
     options = options._replace(n_best=1, keep_greedy=False)
     greedy = beam_search(decoder, memory, 1, max_length, options)
-    for hypotheses, (best,) in zip(finished, greedy):
+    for hypotheses, (best,) in zip(found, greedy):
         if best.tokens not in [hypothesis.tokens for hypothesis in hypotheses]:
             hypotheses.append(best)
 
@@ -467,7 +465,7 @@ def generate(
 
 
 def _by_length(examples: Sequence[dict]) -> list[int]:
-    """Indices of the examples, short sources of a data set first, to have less padding in a batch."""
+    """Indices of the examples, short sources of a data set first, for batches with less padding."""
     columns = getattr(examples, "columns", {})  # a list of dicts has no columns
     if "source" not in columns:
         return list(range(len(examples)))
