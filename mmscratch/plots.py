@@ -264,11 +264,12 @@ def search_tree(tree: Sequence[Candidate], vocabulary: Vocabulary) -> Figure:
         xs = (x - 1, x - 0.92, x - 0.92, x)
         axis.plot(xs, (start, start, y, y), color=colour, solid_capstyle="butt", **line)
 
-        word = {"color": colour, "fontsize": 9, "family": _fonts()}
-        axis.text(x - 0.46, y - 0.08, words[node], ha="center", va="bottom", **word)
+        middle = x - 0.46
+        style = {"color": colour, "fontsize": 9, "family": _fonts()}
+        axis.text(middle, y - 0.08, words[node], ha="center", va="bottom", **style)
         before = tree[candidate.parent].log_prob if candidate.parent >= 0 else 0.0
         probability = f"{math.exp(candidate.log_prob - before):.2f}"
-        axis.text(x - 0.46, y + 0.09, probability, color=GREY, ha="center", va="top", fontsize=6.5)
+        axis.text(middle, y + 0.09, probability, color=GREY, ha="center", va="top", fontsize=6.5)
         if candidate.status == "finished":
             weight = "bold" if node in best_path else None
             score = f"{candidate.score:.2f}"
