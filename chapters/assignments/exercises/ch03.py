@@ -328,59 +328,61 @@ EXERCISES = (
         minutes=60,
         difficulty="medium",
         tests=(
-            "test_it_needs_only_start_and_step",
-            "test_an_empty_sentence_and_one_that_just_fits",
-            "test_it_stops_when_all_have_ended",
-            "test_max_length_cuts",
-            "test_the_specials_are_never_written",
-            "test_half_precision_logits_are_added_up_in_full",
-            "test_nothing_to_learn_from_is_kept_and_nothing_is_changed",
+            "test_greedy_search_needs_only_start_and_step",
+            "test_empty_sentences_and_sentences_of_max_length",
+            "test_greedy_search_stops_when_all_sentences_have_ended",
+            "test_max_length_cuts_sentences",
+            "test_greedy_search_never_generates_special_tokens",
+            "test_half_precision_logits_are_summed_in_float32",
+            "test_greedy_search_keeps_no_gradients_and_changes_nothing",
         ),
         wrong=(
             Wrong(
-                "<pad>, <bos> and <unk> are never written, however probable.",
+                "<pad>, <bos> and <unk> are never generated, however probable they "
+                "are.",
                 old="log_probs[:, [PAD, BOS, UNK]] = -torch.inf",
                 new="pass",
             ),
             Wrong(
-                "The log-probability is the model's own: what may not be written "
-                "keeps its share of it.",
+                "The log-probability is the model's own: forbidden tokens keep their "
+                "probability, which is not redistributed.",
                 old="return log_probs\n",
                 new="return log_probs.log_softmax(-1)\n",
             ),
             Wrong(
-                "A sentence that has ended gains no more log-probability while "
-                "the others go on.",
+                "A sentence that has ended adds no more log-probability while the "
+                "others continue.",
                 old=".masked_fill(ended, 0.0)",
                 new="",
             ),
             Wrong(
-                "Go on until the last sentence has ended, not the first.",
+                "Continue until the last sentence has ended, not the first.",
                 old="ended.all()",
                 new="ended.any()",
             ),
             Wrong(
-                "When all have ended, stop: no step is needed any more.",
+                "When all sentences have ended, stop: no further step is needed.",
                 old="if ended.all():",
                 new="if False:",
             ),
             Wrong(
-                "What does the decoder hear before its first word?",
+                "Which token does the decoder get before the first word?",
                 old="BOS, device",
                 new="EOS, device",
             ),
             Wrong(
-                "Each step begins with the state that the step before has left.",
+                "Each step starts from the state that the previous step returned.",
                 old="logits, state = decoder.step",
                 new="logits, _ = decoder.step",
             ),
             Wrong(
-                "Small numbers are added up: half precision is too coarse for that.",
+                "Sum log-probabilities in float32: half precision is too coarse.",
                 old="logits.float().log_softmax(-1)",
                 new="logits.log_softmax(-1)",
             ),
             Wrong(
-                "Nothing is learned here: without gradients there is nothing to keep.",
+                "Nothing is learned here: without gradients, no graph needs to be "
+                "stored.",
                 old="@torch.no_grad()\n",
                 new="",
             ),

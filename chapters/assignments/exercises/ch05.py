@@ -331,12 +331,12 @@ EXERCISES = (
         chapter=5,
         module="metrics",
         parts=("attention_in_box",),
-        title="how much of the look falls on the thing",
+        title="how much attention falls on an object",
         points=7,
         minutes=35,
         difficulty="medium",
         tests=(
-            "test_attention_inside_a_box_is_that_of_its_pixels",
+            "test_attention_in_box_is_that_of_its_pixels",
         ),
         wrong=(
             Wrong(
@@ -351,25 +351,25 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "A place that is only partly within the box counts for just that part.",
+                "A position only partly inside the box counts only for that part.",
                 old="edges.clamp(low, high).diff() * positions / size",
                 new="(edges.clamp(low, high).diff() * positions / size).ceil()",
             ),
             Wrong(
-                "What comes first is a sum of weights, which are shares already; "
-                "only the area is a mean.",
+                "The weights already sum to 1, so the attention is a sum; only the "
+                "area is a mean.",
                 old="(weights * inside).sum().item()",
                 new="(weights * inside).mean().item()",
             ),
             Wrong(
-                "The share of the picture: of all its pixels, and not how many "
-                "places the box touches.",
+                "The area is a fraction of the picture's pixels, not of the positions "
+                "that the box touches.",
                 old="inside.mean().item()",
                 new="(inside > 0).float().mean().item()",
             ),
             Wrong(
-                "Box and picture are in pixels, weights in places: how many "
-                "pixels does a place have?",
+                "The box is in pixels, the weights are per position: how many pixels "
+                "does a position cover?",
                 old="torch.linspace(0, size, positions + 1",
                 new="torch.linspace(0, positions, positions + 1",
             ),
