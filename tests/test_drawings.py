@@ -129,6 +129,12 @@ EXAMPLES = {  # drawing -> what it is called with
         {5: SimpleNamespace(x=0.2, y=0.3), 11: SimpleNamespace(x=0.9, y=0.8)},
     ),
     "ch06.five_lines": (),
+    "ch06.fetching_and_computing": (
+        [
+            ("no worker", [((0.9, 0.95), (1.0, 1.1)), ((1.1, 1.2), (1.2, 1.3))]),
+            ("1 worker", [((0.8, 0.9), (1.0, 1.1)), ((0.9, 1.0), (1.1, 1.6))]),
+        ],
+    ),
     "ch07.what_each_method_trains": (
         ("stem", "stage 1", "projection", "encoder block", "decoder block 1", "words, in and out"),
         {
