@@ -13,6 +13,7 @@ from matplotlib.text import Text
 from chapters import drawings
 from chapters.__main__ import book
 from chapters.chapter import ROOT
+from mmscratch.plots import caption_sheet
 
 MODULES = sorted(path.stem for path in (ROOT / "chapters" / "drawings").glob("ch*.py"))
 
@@ -136,18 +137,19 @@ EXAMPLES = {  # drawing -> what it is called with
         ],
     ),
     "ch07.what_each_method_trains": (
-        ("stem", "stage 1", "projection", "encoder block", "decoder block 1", "words, in and out"),
+        ("stem", "stage 1", "projection", "encoder block", "decoder block 1", "embeddings, in, out"),
         {
-            "from nothing": {},
+            "from scratch": {},
             "frozen encoder": {"freeze": "encoder"},
             "all": {},
-            "falling rates": {"layer_decay": 0.7},
+            "layer-wise decay": {"layer_decay": 0.7},
             "LoRA": {"lora": 8},
         },
     ),
     "ch07.pictures_and_captions": (
         {"what the base knows": (PICTURE, TEXT), "noisy": (PICTURE, TEXT), "new": (PICTURE, TEXT)},
     ),
+    "ch07.label_rows": (caption_sheet([PICTURE] * 8, [WORDS] * 8), ["German: LoRA"] * 2),
     "ch08.all_sentences": (
         {
             (): {"a": 0.6, "two": 0.4},
