@@ -518,13 +518,11 @@ WAYS = {
 }
 samples = {}  # way -> five lists, each with a hypothesis per picture
 for way, options in WAYS.items():
-    generator = torch.Generator(device).manual_seed(0)
+    options = options | {"generator": torch.Generator(device).manual_seed(0)}
     samples[way] = [[] for _ in range(5)]
     for hypotheses in samples[way]:
         for memory in memories:
-            hypotheses += sample(
-                decoder, memory, max_length, **options, generator=generator
-            )
+            hypotheses += sample(decoder, memory, max_length, **options)
 
 # %%
 print(f"{'five samples per picture':24} true, %   BLEU-4   different   log P")
