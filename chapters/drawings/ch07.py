@@ -8,7 +8,7 @@ from torch import Tensor
 
 from chapters.drawings.shapes import sheet, show
 
-FROZEN = 4  # layers, the first ones, of a frozen encoder
+FROZEN = 4  # first layers in a frozen encoder
 ORANGE, BLUE, GREY = "#fdd0a2", "#2171b5", "#d4d4d4"
 LEGEND = (  # x, colour, text
     (16, ORANGE, "random at first, trained"),
@@ -20,27 +20,28 @@ CENTRED = {"ha": "center", "va": "center"}
 
 
 def what_each_method_trains(layers: Sequence[str], methods: dict[str, dict]) -> Figure:
-    """The layers, the picture below and the words above, coloured by what each method trains.
+    """The layers, from the picture at the bottom to the words, coloured by what each method trains.
 
     methods: name -> its settings, of which "freeze", "lora" and "layer_decay" are shown.
     """
     figure, axis = sheet((8, 4.3), (0, 80), (0, 43))
-    for row, layer in enumerate(layers):
-        y = 4 + 3.8 * row
-        later = len(layers) - 1 - row  # layers between this one and the output
+    heights = [4 + 3.8 * row for row in range(len(layers))]
+    for layer, y in zip(layers, heights):
         axis.text(14.5, y + 1.4, layer, ha="right", va="center", fontsize=9)
-        for column, (name, method) in enumerate(methods.items()):
-            x = 16 + 12.8 * column
+    for column, (name, method) in enumerate(methods.items()):
+        x = 16 + 12.8 * column
+        axis.text(x + 4.5, 39.6, name, fontsize=9, weight="bold", **CENTRED)
+        for row, y in enumerate(heights):
+            later = len(layers) - 1 - row  # layers between this one and the output
             factor = method.get("layer_decay", 1.0) ** later
-            axis.bar(x, 2.8, 9, y, color=(_colour(name, method, row), factor), **EDGE)
+            fill = (_colour(name, method, row), factor)
+            axis.bar(x, 2.8, 9, y, color=fill, **EDGE)
             if factor < 1:
-                style = CENTRED | {"color": "black" if factor < 0.6 else "white"}
-                axis.text(x + 4.5, y + 1.4, f"× {factor:.2f}", fontsize=8, **style)
-            if "lora" in method and layer.startswith("decoder"):
+                colour = "black" if factor < 0.6 else "white"
+                style = {"fontsize": 8, "color": colour} | CENTRED
+                axis.text(x + 4.5, y + 1.4, f"× {factor:.2f}", **style)
+            if "lora" in method and layers[row].startswith("decoder"):
                 axis.bar(x + 9.4, 2.8, 1.2, y, color=BLUE, **EDGE)
-    for column, name in enumerate(methods):
-        x = 20.5 + 12.8 * column
-        axis.text(x, 39.6, name, fontsize=9, weight="bold", **CENTRED)
     for x, colour, text in LEGEND:
         axis.bar(x, 1.5, 1.8, 0.8, color=colour, **EDGE)
         axis.text(x + 2.5, 1.5, text, va="center", fontsize=8.5)
@@ -50,8 +51,11 @@ def what_each_method_trains(layers: Sequence[str], methods: dict[str, dict]) -> 
 def _colour(name: str, method: dict, row: int) -> str:
     if name == "from scratch":
         return ORANGE
-    frozen = "lora" in method or ("freeze" in method and row < FROZEN)
-    return GREY if frozen else BLUE
+    if "lora" in method:
+        return GREY
+    if "freeze" in method and row < FROZEN:
+        return GREY
+    return BLUE
 
 
 def pictures_and_captions(shown: dict[str, tuple[Tensor, str]]) -> Figure:
