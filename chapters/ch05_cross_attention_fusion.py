@@ -133,16 +133,19 @@ show(AdditiveAttention)
 mask = torch.ones(1, 1, N, dtype=torch.bool)  # nothing is padding
 query = (W @ h).view(1, 1, D)
 keys = memory.unsqueeze(0)  # (1, N, D)
-fused = scaled_dot_product_attention(query, keys, keys, mask, need_weights=True)
-assert torch.allclose(fused[0][0, 0], context, atol=1e-5)
-assert torch.allclose(fused[1][0, 0], weights, atol=1e-5)
+contexts, all_weights = scaled_dot_product_attention(
+    query, keys, keys, mask, need_weights=True
+)
+assert torch.allclose(contexts[0, 0], context, atol=1e-5)
+assert torch.allclose(all_weights[0, 0], weights, atol=1e-5)
 print("dot product: our attention and the library's agree")
 
 # %%
 additive = AdditiveAttention(H, D, 7)
 v = additive.score.weight[0]
-W_q, b = additive.query.weight, additive.query.bias
+W_q = additive.query.weight
 U = additive.key.weight
+b = additive.query.bias  # the formula above leaves it out
 
 
 def additive_score(h, m):
@@ -150,10 +153,10 @@ def additive_score(h, m):
 
 
 with torch.no_grad():
-    by_hand = attend(h, memory, additive_score)
-    theirs = additive(h.view(1, 1, H), keys, mask)
-assert torch.allclose(theirs[0][0, 0], by_hand[0], atol=1e-5)
-assert torch.allclose(theirs[1][0, 0], by_hand[1], atol=1e-5)
+    context, weights = attend(h, memory, additive_score)
+    contexts, all_weights = additive(h.view(1, 1, H), keys, mask)
+assert torch.allclose(contexts[0, 0], context, atol=1e-5)
+assert torch.allclose(all_weights[0, 0], weights, atol=1e-5)
 print("additive: our attention and the library's agree")
 
 # %% [markdown]
@@ -228,8 +231,10 @@ device = pick_device()
 cnn_scenes = chapter.choose(30_000, fast=640)
 cnn = pretrained_cnn(folder(2, chapter.fast) / "cnn.pt", cnn_scenes)
 block = cnn.layer3[0]
-block.conv1.stride = block.downsample[0].stride = (1, 1)
-block.conv2.dilation = block.conv2.padding = (2, 2)
+block.conv1.stride = (1, 1)
+block.downsample[0].stride = (1, 1)
+block.conv2.dilation = (2, 2)
+block.conv2.padding = (2, 2)
 
 # %% [markdown]
 # One caption for each of 8,000 scenes, prepared as in chapter 3. The grids are computed once, and kept in bfloat16: half

@@ -128,6 +128,7 @@ class History(NamedTuple):
 
 # %%
 def plain_loop(trainer, steps, loss_function=mean_loss):
+    """Train for `steps` steps."""
     model = trainer.model.train()
     optimizer = trainer.optimizer
     rate = partial(warmup_and_cosine, steps=trainer.steps, warmup_fraction=0.05)
@@ -626,16 +627,25 @@ class Timed(Examples):
         return example | {"fetched": fetched}
 
 
+class Timing(NamedTuple):
+    """When a batch was fetched, and when the loop computed with it."""
+
+    fetch_start: float
+    fetch_end: float
+    start: float
+    end: float
+
+
 # %%
 def watch(workers, examples):
-    """Train without the first five steps, when a worker still wakes up.
+    """Train -> the timing of each step, and the fraction of time spent waiting.
 
-    -> for each step (start, end) of fetching and of computing; the fraction of time waiting
+    Without the first five steps: a worker needs some time to start.
     """
     model = new_trainer().model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     prefetcher = Prefetcher(new_loader(examples, workers), torch.device("cpu"))
-    rows = []
+    timings = []
     for number, batch in enumerate(prefetcher.batches(0)):
         start = time.monotonic()
         fetched = batch.pop("fetched")
@@ -644,11 +654,11 @@ def watch(workers, examples):
         mean_loss(model, batch).backward()
         optimizer.step()
         optimizer.zero_grad()
-        fetching = (fetched.min().item(), fetched.max().item())
-        rows.append((fetching, (start, time.monotonic())))
-    rows = rows[5:]
-    total = rows[-1][1][1] - rows[0][1][0]
-    return rows, prefetcher.data_time.seconds() / total
+        fetch_start, fetch_end = fetched.min().item(), fetched.max().item()
+        timings.append(Timing(fetch_start, fetch_end, start, time.monotonic()))
+    timings = timings[5:]
+    total = timings[-1].end - timings[0].start
+    return timings, prefetcher.data_time.seconds() / total
 
 
 # %%
@@ -676,13 +686,13 @@ timelines = []
 for threads in (1, cores):
     for workers in (0, worker):
         torch.set_num_threads(threads)
-        rows, waiting = watch(workers, timed)
-        step = 1000 * (rows[-1][1][1] - rows[0][1][0]) / len(rows)
-        computing = 1000 * mean(end - start for _, (start, end) in rows)
+        timings, waiting = watch(workers, timed)
+        step = 1000 * (timings[-1].end - timings[0].start) / len(timings)
+        computing = 1000 * mean(timing.end - timing.start for timing in timings)
         title = f"{workers or 'no'} worker: {step:.0f} ms a step, "
         title += f"of which {computing:.0f} compute; waiting {100 * waiting:.0f} %"
         print(f"{threads} threads compute, {title}")
-        timelines.append((title, rows))
+        timelines.append((title, timings))
 figure = drawings.fetching_and_computing(timelines[:2])
 chapter.draw(figure, "fetching and computing in turn and at once")
 

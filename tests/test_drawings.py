@@ -132,8 +132,8 @@ EXAMPLES = {  # drawing -> what it is called with
     "ch06.five_lines": (),
     "ch06.fetching_and_computing": (
         [
-            ("no worker", [((0.9, 0.95), (1.0, 1.1)), ((1.1, 1.2), (1.2, 1.3))]),
-            ("1 worker", [((0.8, 0.9), (1.0, 1.1)), ((0.9, 1.0), (1.1, 1.6))]),
+            ("no worker", [(0.9, 0.95, 1.0, 1.1), (1.1, 1.2, 1.2, 1.3)]),
+            ("1 worker", [(0.8, 0.9, 1.0, 1.1), (0.9, 1.0, 1.1, 1.6)]),
         ],
     ),
     "ch07.what_each_method_trains": (

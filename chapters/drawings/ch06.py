@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from chapters.drawings.shapes import arrow, box, sheet
@@ -57,16 +58,17 @@ def five_lines() -> Figure:
 def fetching_and_computing(timelines: Sequence[tuple]) -> Figure:
     """Two timelines of half a second: when each batch was fetched, and when it was computed.
 
-    timelines: for each (title, rows); a row is one batch: (start, end) of fetching and of
-    computing, in seconds.
+    timelines: for each its title and its batches: (start and end of fetching, start and end of
+    computing), in seconds.
     """
     figure = Figure(figsize=(7.6, 3.4), dpi=100, layout="constrained")
     axes = figure.subplots(2, 1, sharex=True)
-    for axis, (title, rows) in zip(axes, timelines):
-        begin = rows[0][1][0]
-        for number, (fetching, computing) in enumerate(rows):
-            _bar(axis, 1, fetching, begin, number, ORANGES)
-            _bar(axis, 0, computing, begin, number, BLUES)
+    for axis, (title, batches) in zip(axes, timelines):
+        begin = batches[0][2]
+        for number, times in enumerate(batches):
+            fetch_start, fetch_end, start, end = (1000 * (t - begin) for t in times)
+            _bar(axis, 1, (fetch_start, fetch_end), number, ORANGES)
+            _bar(axis, 0, (start, end), number, BLUES)
         axis.set_yticks((0, 1), ("computing", "fetching"))
         axis.set(xlim=(0, 500), ylim=(-0.5, 1.5))
         axis.set_title(title, fontsize=9.5)
@@ -74,10 +76,9 @@ def fetching_and_computing(timelines: Sequence[tuple]) -> Figure:
     return figure
 
 
-def _bar(axis, y: int, span: tuple, begin: float, number: int, colours: tuple) -> None:
+def _bar(axis: Axes, y: int, span: tuple, number: int, colours: tuple) -> None:
     """A bar from the start to the end of `span`, with the number of its batch."""
-    start = 1000 * (span[0] - begin)
-    end = 1000 * (span[1] - begin)
+    start, end = span
     axis.barh(y, end - start, left=start, height=0.66, color=colours[number % 2])
     middle = (start + end) / 2
     if 0 < middle < 500:
