@@ -406,7 +406,7 @@ right.legend(fontsize=7.5)
 for axis in (left, right):
     axis.set_xticks(range(4), SIZES)
     axis.set(xlabel="captions a step")
-chapter.draw(figure, "what a batch size costs and brings")
+chapter.draw(figure, "what a batch size costs and gains")
 
 # %% [markdown]
 # In a batch of 64 a picture costs 1.0 ms, alone 10.1 ms: a large computation uses the machine better. But with the same
@@ -536,7 +536,7 @@ right.legend(fontsize=7.5, loc="upper left")
 for axis in (left, right):
     axis.set_xticks(range(len(PARTS)), PARTS)
     axis.set(xlabel="micro-batches")
-chapter.draw(figure, "accumulation in memory and in truth")
+chapter.draw(figure, "accumulation saves memory and keeps the gradient")
 
 # %% [markdown]
 # In 4 micro-batches the memory is a quarter, and the gradient is the same except for rounding if the sums are divided by
@@ -694,7 +694,7 @@ for threads in (1, cores):
         print(f"{threads} threads compute, {title}")
         timelines.append((title, timings))
 figure = drawings.fetching_and_computing(timelines[:2])
-chapter.draw(figure, "fetching and computing in turn and at once")
+chapter.draw(figure, "fetching and computing one after the other and at once")
 
 # %% [markdown]
 # The worker fetches batch 3 while batch 1 computes, and the waiting falls from 28 to 5 %, a step from 96 to 57 ms. But it
@@ -749,7 +749,7 @@ def read_steps(name):
 
 
 def quickstart(name, *torchrun, kill_at=None):
-    """Run to the end, or kill it after step `kill_at`; what it printed."""
+    """Run to the end, or kill it after step `kill_at` -> its output."""
     scenes = chapter.choose(24 * 96, fast=32)
     script = [sys.executable, "-c", DRIVER, str(scenes), str(chapter.folder / name)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -758,10 +758,10 @@ def quickstart(name, *torchrun, kill_at=None):
         while len(read_steps(name)) < kill_at and process.poll() is None:
             time.sleep(0.05)
         process.kill()
-    printed, errors = process.communicate()
+    output, errors = process.communicate()
     if process.returncode and not kill_at:
         raise RuntimeError(errors)
-    return printed
+    return output
 
 
 # %%

@@ -268,7 +268,7 @@ print("our LoRA and the library's agree: next to the weight, merged, and removed
 
 # %%
 COMPARED = ("LoRA", "frozen encoder", "all")
-table = {}  # part -> for each method, what it trains
+table = {}  # part -> {method: trained parameters}
 for name in COMPARED:
     method = METHODS[name]
     model = build_model(settings)
@@ -493,9 +493,9 @@ figure = Figure(figsize=(8.2, 6.6), dpi=100)
 margins = {"left": 0.075, "right": 0.985, "bottom": 0.075, "top": 0.9}
 figure.subplots_adjust(hspace=0.24, wspace=0.22, **margins)
 highest = max([10, *(r["true"] for r in results if "true" in r)])
-for place, task in enumerate(TASKS, 1):
-    axis = figure.add_subplot(2, 2, place, title=task, xscale="log", xlim=(44, 3700))
-    axis.set_xlabel("labelled pictures" if place > 2 else "")
+for panel, task in enumerate(TASKS, 1):
+    axis = figure.add_subplot(2, 2, panel, title=task, xscale="log", xlim=(44, 3700))
+    axis.set_xlabel("labelled pictures" if panel > 2 else "")
     axis.set_ylabel("CIDEr-D" if task == "photographs" else "% true")
     missing = len(METHODS) * len(COUNTS) * len(SEEDS)
     for method, marker in zip(METHODS, "sv^Do"):

@@ -192,11 +192,11 @@ def walk(table, words):
     return " → ".join(steps)
 
 
-def lost(i):
+def loss_of_two_beams(i):
     return greedy[i][0] - two[i][0]
 
 
-i = max(worse, key=lost)
+i = max(worse, key=loss_of_two_beams)
 table = tables[i]
 print(f"in table {i}: greedy search    {walk(table, greedy[i][1])}")
 print(f"              two beams        {walk(table, two[i][1])}")
@@ -286,6 +286,7 @@ no_picture = Memory(torch.zeros(1, 1, 1), torch.ones(1, 1, dtype=torch.bool))
 def library(table, num_beams, length, **options):
     decoder = TableDecoder(table)
     options = SearchOptions(length_penalty=0.0, **options)
+    # one memory, and one sentence for it
     [[best]] = beam_search(decoder, no_picture, num_beams, length, options)
     return tuple(decoder.vocabulary.decode(best.tokens))
 
@@ -686,7 +687,7 @@ for axis in (left, middle, right):
     axis.set_xticks(range(len(PENALTIES)), [f"{p:g}" for p in PENALTIES], fontsize=8)
     axis.set(xlabel="length penalty", ylim=(0, None))
     axis.grid(alpha=0.3)
-chapter.draw(figure, "the length penalty and what it does")
+chapter.draw(figure, "length truth and BLEU by length penalty")
 
 # %% [markdown]
 # **Why more beams can be worse.** The search finds what the model believes. If the model believes something silly, a bad

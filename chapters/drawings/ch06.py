@@ -9,7 +9,7 @@ from chapters.drawings.shapes import arrow, box, sheet
 
 BLUE = ("#eaf3fb", "#4292c6")
 BROWN = "#b3510a"
-LINES = {  # line of the loop -> its place; place, alignment and text of its note
+LINES = {  # line of the loop -> its position; position, alignment and text of its note
     "for batch in loader:": (
         (38, 31), (38, 36), "center",
         "fetched and copied during the step before;\neach process takes its shard",
@@ -44,10 +44,10 @@ def five_lines() -> Figure:
     """The five lines of a training loop in a circle, each with what the chapter adds to it."""
     figure, axis = sheet((7.6, 3.9), (0, 76), (0, 39))
     boxes = []
-    for line, (place, note_place, side, note) in LINES.items():
+    for line, (position, note_position, side, note) in LINES.items():
         style = {"fontsize": 9, "family": "DejaVu Sans Mono"}
-        boxes.append(box(axis, place, line, BLUE, pad=0.5, **style))
-        axis.text(*note_place, note, ha=side, **WORDS)
+        boxes.append(box(axis, position, line, BLUE, pad=0.5, **style))
+        axis.text(*note_position, note, ha=side, **WORDS)
     for start, end in zip(boxes, boxes[1:] + boxes[:1]):
         ends = {"patchA": start.get_bbox_patch(), "patchB": end.get_bbox_patch()}
         arrow(axis, start.get_position(), end.get_position(), **ends, **ARROW)
