@@ -4,10 +4,11 @@
 # **Adds** attention over the picture for every word, for both decoders, and a look at where they look. **Takes** 3.8 min
 # on two cores.
 #
-# In chapter 3 one vector had to hold the whole picture, from the first word to the last. People who describe a picture
-# look at it again and again: at the star while they say "star". **Cross-attention** lets the decoder do that. For each
-# word it asks the picture a question, and the answer is a **weighted sum** of the vectors of the picture's grid cells. The
-# weights can be drawn, and then we see where the model looks.
+# In chapter 3 one vector had to hold the whole picture, from the first word to the last. People who
+# describe a picture look at it again and again: at the star while they say "star".
+# **Cross-attention** lets the decoder do that. For each word it asks the picture a question, and
+# the answer is a **weighted sum** of the vectors of the picture's grid cells. The weights can be
+# drawn, and then we see where the model looks.
 
 # %%
 import time
@@ -56,19 +57,21 @@ figure = drawings.words_attend_to_objects(images[example], words, objects)
 chapter.draw(figure, "each word looks where its object is")
 
 # %% [markdown]
-# That is what we hope for: each green word names an object, and the model looks at the object as it says the word. Nobody
-# will tell it to. It gets pictures and captions only, and has to find out by itself where to look.
+# That is what we hope for: each green word names an object, and the model looks at the object as it
+# says the word. Nobody will tell it to. It gets pictures and captions only, and has to find out by
+# itself where to look.
 #
 # ## By hand
 #
-# The decoder's state at a word is a vector $h$; each grid cell of the picture is a vector $m_n$. A **score** says how well
-# cell $n$ answers the word. The softmax turns the scores into weights $\alpha_n$ that sum to 1, and the weighted sum of
-# the cells is the **context** $c$:
+# The decoder's state at a word is a vector $h$; each grid cell of the picture is a vector $m_n$. A
+# **score** says how well cell $n$ answers the word. The softmax turns the scores into weights
+# $\alpha_n$ that sum to 1, and the weighted sum of the cells is the **context** $c$:
 #
 # $$\alpha_n = \frac{e^{\text{score}(h,\, m_n)}}{\sum_k e^{\text{score}(h,\, m_k)}} \qquad c = \sum_n \alpha_n\, m_n$$
 #
-# Two scores are in use: the scaled dot product of chapter 4, $(W h)^\top m_n / \sqrt D$ (Luong et al. 2015), and a small
-# network, $v^\top \tanh(W h + U m_n)$, called **additive** (Bahdanau et al. 2015).
+# Two scores are in use: the scaled dot product of chapter 4, $(W h)^\top m_n / \sqrt D$ (Luong et
+# al. 2015), and a small network, $v^\top \tanh(W h + U m_n)$, called **additive** (Bahdanau et al.
+# 2015).
 
 
 # %%
@@ -103,9 +106,9 @@ for n in range(N):
 print(f"their weighted sum: {rounded(context)}")
 
 # %% [markdown]
-# **Fusion** comes next: picture and text meet in one vector, $\tanh(W_h h + W_c c)$, from which the next word is
-# predicted. Written out it is a **weighted sum of image and text vectors**: one matrix for the text, another for the grid
-# cells, and new weights for each word:
+# **Fusion** comes next: picture and text meet in one vector, $\tanh(W_h h + W_c c)$, from which the
+# next word is predicted. Written out it is a **weighted sum of image and text vectors**: one matrix
+# for the text, another for the grid cells, and new weights for each word:
 #
 # $$\tanh\Big(W_h\, h + \sum_n \alpha_n\, W_c\, m_n\Big)$$
 
@@ -160,20 +163,22 @@ assert torch.allclose(all_weights[0, 0], weights, atol=1e-5)
 print("additive: our attention and the library's agree")
 
 # %% [markdown]
-# The LSTM decoder first takes its step, and then attends with its new state. So in training, when all words are known,
-# the LSTM runs over the sentence first, and then all words attend **at once**. The Transformer decoder attends in each of
-# its blocks, between self-attention and the feed-forward network (`TransformerBlock`, chapter 4).
+# The LSTM decoder first takes its step, and then attends with its new state. So in training, when
+# all words are known, the LSTM runs over the sentence first, and then all words attend **at once**.
+# The Transformer decoder attends in each of its blocks, between self-attention and the feed-forward
+# network (`TransformerBlock`, chapter 4).
 
 # %%
 show(LSTMDecoder._attend)
 show(LSTMDecoder._compute_logits)
 
 # %% [markdown]
-# **Show, Attend and Tell** (Xu et al. 2015), the model that made attention popular for captioning, does it the other way
-# round: **attend first, then step**, with the context as an input of the step. So what the model saw enters its state. The
-# price: each word has to wait for the step before it, even in training. The model also has a **gate**, a number between 0
-# and 1 by which a word says how much the picture matters now. (Its third part, a penalty for cells that it never looks at,
-# is `attention.doubly_stochastic_penalty`.)
+# **Show, Attend and Tell** (Xu et al. 2015), the model that made attention popular for captioning,
+# does it the other way round: **attend first, then step**, with the context as an input of the
+# step. So what the model saw enters its state. The price: each step has to wait for the one before
+# it, even in training. The model also has a **gate**, a number between 0 and 1 by which a word says
+# how much the picture matters now. (Its third part, a penalty for cells that it never looks at, is
+# `attention.doubly_stochastic_penalty`.)
 
 
 # %%
@@ -210,21 +215,23 @@ class AttendFirst(LSTMDecoder):
 # %% [markdown]
 # ## Train it
 #
-# We train both decoders, each with the picture as a **prefix** (the LSTM sees it in its first state only, the Transformer
-# as the first positions of its sequence) and with **cross-attention**. All see the same pictures and the same captions in
-# the same order, for the same number of steps. Three seeds each show what is chance.
+# We train both decoders, each with the picture as a **prefix** (the LSTM sees it in its first state
+# only, the Transformer as the first positions of its sequence) and with **cross-attention**. All
+# see the same pictures and the same captions in the same order, for the same number of steps. Three
+# seeds each show how much is chance.
 #
-# All that a decoder sees of a picture is a `Memory`. `ImageEncoder` makes one from the CNN's grid: each cell is projected
-# to the decoder's width, and a learned vector is added that says where the cell is.
+# All that a decoder sees of a picture is a `Memory`. `ImageEncoder` makes one from the CNN's grid:
+# each cell is projected to the decoder's width, and a learned vector is added that says where the
+# cell is.
 
 # %%
 show(Memory)
 show(ImageEncoder)
 
 # %% [markdown]
-# The features come from the CNN of chapter 2, frozen. Its last grid has 4 × 4 cells, which is coarse for looking. So we
-# set the stride of its last stage to 1 and spread the filters to match ("à trous", with holes): the same weights, and
-# twice as many rows and columns.
+# The features come from the CNN of chapter 2, frozen. Its last grid has 4 × 4 cells, which is
+# coarse for attention. So we set the stride of its last stage to 1 and spread the filters to match
+# ("à trous", with holes): the same weights, and twice as many rows and columns.
 
 # %%
 device = pick_device()
@@ -237,8 +244,8 @@ block.conv2.dilation = (2, 2)
 block.conv2.padding = (2, 2)
 
 # %% [markdown]
-# One caption for each of 8,000 scenes, prepared as in chapter 3. The grids are computed once, and kept in bfloat16: half
-# the bytes.
+# One caption for each of 8,000 scenes, prepared as in chapter 3. The grids are computed once, and
+# kept in bfloat16: half the bytes.
 
 # %%
 count = chapter.choose(8_000, fast=64)
@@ -277,7 +284,8 @@ def train(name, seed):
 
 
 # %% [markdown]
-# The judge reads 1,000 captions of each model (`describe`, as in chapter 3) and counts the true ones.
+# The judge reads 1,000 captions of each model (`describe`, as in chapter 3) and counts the true
+# ones.
 
 # %%
 COMPARED = list(DECODERS)[:4]  # with several seeds; the others with one
@@ -317,10 +325,10 @@ axis.legend(fontsize=8)
 chapter.draw(figure, "looking once against looking for every word")
 
 # %% [markdown]
-# **Where does it look?** Below, each decoder reads its own caption, and for each word the picture is bright where the
-# decoder looked. First the LSTM, then the Transformer (the attention of its last block, mean of the four heads). The
-# library's `attention_sheet` enlarges each map to the size of the picture, and shows its largest weight at full
-# brightness.
+# **Where does it look?** Below, each decoder reads its own caption, and for each word the picture
+# is bright where the decoder looked. First the LSTM, then the Transformer (the attention of its
+# last block, mean of the four heads). The library's `attention_sheet` enlarges each map to the size
+# of the picture, and shows its largest weight at full brightness.
 
 # %%
 show(attention_sheet)
@@ -340,7 +348,8 @@ def attention_maps(name, grid, words):
 
 
 # %% [markdown]
-# We show a scene whose first reference names four times an object, and that both models describe truly (if there is one).
+# We show the first scene that both models describe truly and whose first reference has four words
+# that name an object (if there is such a scene).
 
 # %%
 ATTENDING = ("LSTM, cross-attention", "Transformer, cross-attention")
@@ -361,10 +370,11 @@ for name in ATTENDING:
 
 
 # %% [markdown]
-# **A number for it.** The scene knows where each object is, so we can measure how much of the attention lies within the
-# object that a word names. We do so for colours and nouns, over all test pictures. Next to it is the fraction of the
-# picture that these objects cover: a model that looks anywhere would reach that. And the **control**: the same words and
-# the same objects, but the model gets **another picture**.
+# **A number for it.** The scene knows where each object is, so we can measure how much of the
+# attention lies within the object that a word names. We do so for colours and nouns, over all test
+# pictures. Next to it is the fraction of the picture that these objects cover: a model that looks
+# at random would reach that. And the **control**: the same words and the same objects, but the
+# model gets **another picture**.
 
 
 # %%
@@ -419,7 +429,8 @@ chapter.draw(figure, "attention within the object that the word names")
 # %% [markdown]
 # ## What to notice
 #
-# First the most important control: the same models, but each caption is written from another picture.
+# First the most important control: the same models, but each caption is written from another
+# picture.
 
 # %%
 for name in COMPARED:
@@ -428,42 +439,51 @@ for name in COMPARED:
     print(f"{name:28} with another picture: {true:.1f} % true")
 
 # %% [markdown]
-# **Looking again pays for the LSTM; for the Transformer it is not certain.** With the same captions in the same order,
-# three seeds each, the LSTM with cross-attention writes 29 to 35 % true captions, and with the picture as a prefix none:
-# 8,000 captions are not enough for it to learn what a single vector holds; chapter 3 showed it 60,000. The Transformer
-# writes 42 to 44 % with cross-attention, and 35 to 44 % with a prefix. The mean is 4 points higher (42.9 against 38.8),
-# but the ranges overlap, and the best of the six runs has a prefix: three seeds do not decide it. Both see the same 64
-# grid cells. The Transformer attends to a prefix, too, but with the same heads that read the words, and one softmax has
-# to serve both. A comparison on one budget says who learns sooner, not who ends higher.
+# **Looking again pays for the LSTM; for the Transformer it is not certain.** With the same captions
+# in the same order, three seeds each, the LSTM with cross-attention writes 29 to 35 % true
+# captions, and with the picture as a prefix none: 8,000 captions are not enough for it to learn
+# what a single vector holds; chapter 3 showed it 60,000. The Transformer writes 42 to 44 % with
+# cross-attention, and 35 to 44 % with a prefix. The mean is 4 points higher (42.9 against 38.8),
+# but the ranges overlap, and the best of the six runs has a prefix: three seeds do not decide it.
+# Both see the same 64 grid cells. The Transformer attends to a prefix, too, but with the same heads
+# that read the words, and one softmax has to serve both. A comparison on one budget says who learns
+# sooner, not who ends higher.
 #
-# **The maps show where the model reads, not where the information comes from.** For "anchor" the LSTM looks at the anchor
-# and close to it: a third of its attention to nouns lies within 7 % of the picture. With another picture 7.5 % of the
-# attention does, as if it looked anywhere. But for "white" and "yellow" it looks most at the same place, between the two
-# objects. By the arithmetic of chapter 2, a cell of this grid has seen 99 pixels around it, which is the whole picture;
-# that there is something white can be read from many cells. A picture of attention is no explanation by itself.
+# **The maps show where the model reads, not where the information comes from.** For "anchor" the
+# LSTM looks at the anchor and close to it: a third of its attention to nouns lies within 7 % of the
+# picture. With another picture 7.5 % of the attention does, as if it looked at random. But for
+# "white" and "yellow" it looks mostly at one and the same spot, between the two objects. By the
+# arithmetic of chapter 2, a cell of this grid has seen 99 pixels around it, which is the whole
+# picture; that there is something white can be read from many cells. A picture of attention is no
+# explanation by itself.
 #
-# **When CNN and decoder learn together**, objects stay in their places. `python -m mmscratch quickstart` trains CNN and
-# LSTM from random weights on 100,000 scenes: 97.9 % true, and 58 % of the attention within the 7 % of the picture that
-# the word names. It draws maps like those above, in `attention.png`.
+# **When CNN and decoder learn together**, objects stay in their places.
+# `python -m mmscratch quickstart` trains CNN and LSTM from random weights on 100,000 scenes: 97.9 %
+# true, and 58 % of the attention within the 7 % of the picture that the word names. It draws maps
+# like those above, in `attention.png`.
 #
-# **Additive or dot product, attend first or last?** One seed each: 30.5 % true with the additive score, 28.7 to 34.9 with
-# the dot product; 19.6 with the order of Show, Attend and Tell, at more than twice the time per step. On this budget
-# neither is better, so the library's LSTM defaults to the dot product and to "step, then attend", and the other order
-# stays in this chapter.
+# **Additive or dot product, attend first or last?** One seed each: 30.5 % true with the additive
+# score, 28.7 to 34.9 with the dot product; 19.6 with the order of Show, Attend and Tell, at more
+# than twice the time per step. On this budget neither is better, so the library's LSTM defaults to
+# the dot product and to "step, then attend", and the other order stays in this chapter.
 #
-# **The words do come from the picture**: with another picture, none of the four writes a single true caption. All of this
-# was measured on 1,000 scenes that no model had seen.
+# **The words do come from the picture**: with another picture, none of the four writes a single
+# true caption. All of this was measured on 1,000 scenes that no model had seen.
 #
 # ## Your turn
 #
-# Write these yourself, from their docstrings. `python -m chapters.assignments start 5 --to work` creates the stubs, and
-# `check 5 --from work` says which of them are right, and gives a hint for those that are not.
+# Write these yourself, from their docstrings. `python -m chapters.assignments start 5 --to work`
+# creates the stubs, and `check 5 --from work` says which of them are right, and gives a hint for
+# those that are not.
 #
 # 1. `masked_softmax`: a fully masked row must give zeros. 6 points, 30 minutes.
-# 2. `AdditiveAttention.forward`: where do query and memory meet? And the gate. 10 points, 50 minutes.
+# 2. `AdditiveAttention.forward`: where do query and memory meet? And the gate. 10 points, 50
+#    minutes.
 # 3. `doubly_stochastic_penalty`: padding must not count. 4 points, 20 minutes.
-# 4. `LSTMDecoder._attend`: and `_compute_logits`; all words of a sentence attend at once. 11 points, 60 minutes.
-# 5. `TransformerBlock.forward`: yours of chapter 4, which now attends to a memory as well. 11 points, 60 minutes.
+# 4. `LSTMDecoder._attend`: and `_compute_logits`; all words of a sentence attend at once. 11
+#    points, 60 minutes.
+# 5. `TransformerBlock.forward`: yours of chapter 4, which now attends to a memory as well. 11
+#    points, 60 minutes.
 # 6. `TransformerDecoder.start`: the memory's keys and values, computed once. 5 points, 25 minutes.
 # 7. `attention_in_box`: a box in pixels, a map of grid cells. 7 points, 35 minutes.
 #
@@ -471,8 +491,8 @@ for name in COMPARED:
 #
 # 1. What does the model look at for "left" and "above"?
 # 2. What do the four heads of the Transformer look at, one by one?
-# 3. If attention on an object is what makes its word right, then moving that attention should make the word wrong: does
-#    it (Jain and Wallace 2019, Wiegreffe and Pinter 2019)?
+# 3. If attention on an object is what makes its word right, then moving that attention should make
+#    the word wrong: does it (Jain and Wallace 2019, Wiegreffe and Pinter 2019)?
 
 # %%
 chapter.finish()
@@ -480,8 +500,9 @@ chapter.finish()
 # %% [markdown]
 # ## Sources
 #
-# Bahdanau, Cho and Bengio 2015, "Neural machine translation by jointly learning to align and translate" · Luong, Pham and
-# Manning 2015, "Effective approaches to attention-based neural machine translation" · Xu et al. 2015, "Show, attend and
-# tell" · Vaswani et al. 2017, "Attention is all you need" · Chen et al. 2015, "Semantic image segmentation with deep
-# convolutional nets and fully connected CRFs" (filters with holes) · Jain and Wallace 2019, "Attention is not
-# explanation" · Wiegreffe and Pinter 2019, "Attention is not not explanation".
+# Bahdanau, Cho and Bengio 2015, "Neural machine translation by jointly learning to align and
+# translate" · Luong, Pham and Manning 2015, "Effective approaches to attention-based neural machine
+# translation" · Xu et al. 2015, "Show, attend and tell" · Vaswani et al. 2017, "Attention is all
+# you need" · Chen et al. 2015, "Semantic image segmentation with deep convolutional nets and fully
+# connected CRFs" (filters with holes) · Jain and Wallace 2019, "Attention is not explanation" ·
+# Wiegreffe and Pinter 2019, "Attention is not not explanation".
