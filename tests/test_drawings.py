@@ -14,6 +14,7 @@ from PIL import Image
 from chapters import drawings
 from chapters.__main__ import book
 from chapters.chapter import ROOT
+from mmscratch.plots import caption_sheet
 
 MODULES = sorted(path.stem for path in (ROOT / "chapters" / "drawings").glob("ch*.py"))
 
@@ -131,19 +132,26 @@ EXAMPLES = {  # drawing -> its arguments
         {5: SimpleNamespace(x=0.2, y=0.3), 11: SimpleNamespace(x=0.9, y=0.8)},
     ),
     "ch06.five_lines": (),
+    "ch06.fetching_and_computing": (
+        [
+            ("no worker", [(0.9, 0.95, 1.0, 1.1), (1.1, 1.2, 1.2, 1.3)]),
+            ("1 worker", [(0.8, 0.9, 1.0, 1.1), (0.9, 1.0, 1.1, 1.6)]),
+        ],
+    ),
     "ch07.what_each_method_trains": (
-        ("stem", "stage 1", "projection", "encoder block", "decoder block 1", "words, in and out"),
+        ("stem", "stage 1", "projection", "encoder block", "decoder block 1", "embeddings, in, out"),
         {
-            "from nothing": {},
+            "from scratch": {},
             "frozen encoder": {"freeze": "encoder"},
             "all": {},
-            "falling rates": {"layer_decay": 0.7},
+            "layer-wise decay": {"layer_decay": 0.7},
             "LoRA": {"lora": 8},
         },
     ),
     "ch07.pictures_and_captions": (
         {"what the base knows": (PICTURE, TEXT), "noisy": (PICTURE, TEXT), "new": (PICTURE, TEXT)},
     ),
+    "ch07.label_rows": (caption_sheet([PICTURE] * 8, [WORDS] * 8), ["German: LoRA"] * 2),
     "ch08.all_sentences": (
         {
             (): {"a": 0.6, "two": 0.4},
