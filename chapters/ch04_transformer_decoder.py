@@ -273,6 +273,7 @@ chapter.draw(figure, "causal masks and the mask of a prefix")
 # numbers. One more matrix mixes the outputs of the heads.
 
 # %%
+show(MultiHeadAttention.project)
 show(MultiHeadAttention.forward)
 show(MultiHeadAttention.attend)
 
@@ -325,6 +326,7 @@ with torch.no_grad():
 
 # %%
 show(TransformerBlock.forward)
+show(TransformerBlock._self_attention)
 
 # %% [markdown]
 # ### The decoder and its cache
@@ -795,7 +797,7 @@ for name, network in networks.items():
 #
 # 1. `causal_mask`: one line; mind T < N. 2 points, 10 minutes.
 # 2. `scaled_dot_product_attention`: and a query that may look at nothing? 10 points, 60 minutes.
-# 3. `MultiHeadAttention.project`: and its kin; which axis becomes the heads? 6 points, 30 minutes.
+# 3. `MultiHeadAttention.project`: with `queries` and `keys_values`; which axis becomes the heads? 6 points, 30 minutes.
 # 4. `MultiHeadAttention.forward`: with `attend`; the way back from the heads, and who may see whom. 9 points, 45 minutes.
 # 5. `Embedding.forward`: what distinguishes two equal words? 2 points, 10 minutes.
 # 6. `TransformerBlock.forward`: pre-norm, post-norm, and with a past. Cross-attention can wait. 14 points, 75 minutes.

@@ -224,7 +224,7 @@ def _build(config: dict) -> tuple[nn.Module, Callable[[State], State]]:
     if not isinstance(norm_eps, float):
         raise ValueError(f'"layer_norm_eps" is {norm_eps!r:.50}, not a number such as 1e-12')
     if kind == "gpt2":
-        return TransformerDecoder(*sizes, fusion="prefix", approximate="tanh"), from_gpt2
+        return TransformerDecoder(*sizes, fusion="prefix"), from_gpt2
     return TransformerEncoder(*sizes, pre_norm=False, norm_eps=norm_eps), from_bert
 
 

@@ -262,9 +262,7 @@ def step_by_step(decoder, tokens, memory):
 
 @pytest.mark.parametrize("approximate", ["none", "tanh"])
 def test_decoder_with_cross_attention_agrees_with_torch(memory, tokens, mlp_dim, approximate):
-    shape = {"max_length": T, "mlp_dim": mlp_dim}
-    if approximate == "tanh":  # the default is "none"
-        shape["approximate"] = "tanh"
+    shape = {"max_length": T, "mlp_dim": mlp_dim, "approximate": approximate}
     decoder = random_double(TransformerDecoder(V, D, H, LAYERS, **shape))
     layer = torch_layer(nn.TransformerDecoderLayer, True, mlp_dim or 4 * D, approximate)
     reference = nn.TransformerDecoder(layer, LAYERS)
@@ -288,7 +286,7 @@ def test_decoder_with_a_prefix_agrees_with_torchs_masked_encoder(
     memory, tokens, prefix_length, mlp_dim
 ):
     N = prefix_length
-    shape = {"max_length": T, "fusion": "prefix", "mlp_dim": mlp_dim, "approximate": "tanh"}
+    shape = {"max_length": T, "fusion": "prefix", "mlp_dim": mlp_dim}
     decoder = random_double(TransformerDecoder(V, D, H, LAYERS, **shape))
     layer = torch_layer(nn.TransformerEncoderLayer, True, mlp_dim or 4 * D, "tanh")
     reference = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
