@@ -21,7 +21,7 @@ from .text import EOS, PAD
 class Examples(Dataset):
     """The examples of a data set as tensors, one for each pair of an example and its reference.
 
-        {"image": (3, S, S) uint8, "source": (S,) words and <eos>, "target": (T,) words and <eos>, …}
+        {"image": (3, S, S) uint8, "source": (N,) words, <eos>, "target": (T,) words, <eos>, …}
 
     A modality that an example lacks is not in its dict. `vocabularies` turn words into numbers:
     vocabularies["target"] those of the references, vocabularies[modality] those of an input text.
@@ -87,7 +87,10 @@ def numericalize(example: dict, vocabularies: dict) -> dict[str, Tensor]:
 
 
 def augmentation_draws(seed: int, epoch: int, index: int, may_flip: bool) -> Tensor:
-    """Eight numbers in [0, 1) for `images.augment`; the last is 1, not mirrored, unless `may_flip`."""
+    """Eight numbers in [0, 1) that decide how `images.augment` shows an example.
+
+    Without `may_flip` the last one is 1: not mirrored.
+    """
     draws = np.frombuffer(_digest(seed, epoch, index), "<u4") >> 8  # eight numbers of 24 bits
     if not may_flip:
         draws[-1] = 2**24

@@ -61,7 +61,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def to_tensor(image: Image.Image, size: int) -> Tensor:
     """Resize the shorter side to `size` and crop the centre: (3, size, size) uint8."""
     width, height = image.size
-    # Of a very long picture, resize the middle only: all of 1 × 60,000 pixels would fill the memory.
+    # Resize only the middle of a very long picture: all of 1 × 60,000 pixels would fill the memory.
     spare = (max(width, height) - 8 * min(width, height)) // 2
     if spare > 0 and width > height:
         image = image.crop((spare, 0, width - spare, height))

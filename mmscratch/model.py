@@ -119,7 +119,7 @@ class EncoderDecoder(nn.Module):
         need_weights: bool = False,
         teacher_forcing_ratio: float = 1.0,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Teacher forcing: logits (B, T, V), at t for batch["target"][:, t] given the words before t.
+        """Logits (B, T, V), those at t for batch["target"][:, t] given the words before: teacher forcing.
 
         With `need_weights`, also the attention weights (B, layers, H, T, N).
 

@@ -67,7 +67,7 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """The block of ResNet-50 and deeper: 1×1 to fewer channels, 3×3, 1×1 to four times as many.
 
-    The stride is in the 3×3, as in torchvision ("ResNet v1.5"); in He et al. it is in the first 1×1.
+    The stride is in the 3×3, as in torchvision ("ResNet v1.5"); He et al. have it in the first 1×1.
     """
 
     expansion = 4
@@ -103,7 +103,8 @@ class ResNet(nn.Module):
     stage, such as [1, 1, 1]. Each stage has twice the channels of the one before, and from the
     second on half the height and width. `width` is the number of channels of the first stage. With
     `num_classes=None` there is no classifier.
-    Source: He et al. 2015, "Deep residual learning"; torchvision.models.resnet, whose state dicts load.
+    Source: He et al. 2015, "Deep residual learning"; the state dicts of torchvision.models.resnet
+    load.
     """
 
     STAGES = {
