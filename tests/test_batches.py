@@ -102,7 +102,7 @@ def test_collate_pads_to_the_longest_of_the_batch():
         assert batch["audio"][i].tolist() == [0.5] * (n * 3) + [0.0] * (33 - n * 3)
 
 
-def test_collate_says_how_long_sequences_of_numbers_are_where_that_differs():
+def test_collate_returns_lengths_of_padded_sequences():
     def batch(*lengths):
         return collate(
             [
@@ -119,7 +119,7 @@ def test_collate_says_how_long_sequences_of_numbers_are_where_that_differs():
     assert equal["sound"].shape == (2, 3, 5) and equal.keys() == {"sound", "target"}
 
 
-def test_collate_says_who_has_what_where_only_some_do():
+def test_collate_marks_missing_modalities():
     image, sound, row = (
         torch.full((3, 5, 7), 9).byte(),
         torch.ones(4, 2),
@@ -157,7 +157,7 @@ def test_collate_says_who_has_what_where_only_some_do():
     assert torch.equal(batch["row"], row.expand(4, 3))
 
 
-def test_collate_does_not_mind_in_which_order_examples_name_what_they_have():
+def test_collate_ignores_the_order_of_keys():
     one, other = (
         {"image": torch.ones(3, 2, 2), "target": torch.tensor([5, 2])},
         {"target": torch.tensor([2])},
@@ -202,14 +202,14 @@ def test_the_order_depends_on_seed_and_epoch_only():
 
 
 @pytest.mark.parametrize("skip", [0, 1, 37, 63, 64])
-def test_start_goes_on_where_another_stopped(skip):
+def test_start_skips_the_first_batches(skip):
     first, second = (BucketSampler(LENGTHS, 16, seed=5) for _ in range(2))
     first.start(2)
     second.start(2, skip)
     assert list(second) == list(first)[skip:]
 
 
-def test_sentences_of_similar_length_come_together():
+def test_batches_hold_sentences_of_similar_length():
     def padding(batches):
         wasted = sum(max(batch) * len(batch) - sum(batch) for batch in batches)
         return wasted / sum(max(batch) * len(batch) for batch in batches)
@@ -231,7 +231,7 @@ def test_sentences_of_similar_length_come_together():
 @pytest.mark.parametrize(
     "count, batch_size", [(101, 16), (97, 16), (1013, 30), (3, 16), (1, 16), (2, 1), (11, 4)]
 )
-def test_processes_share_each_batch(count, batch_size, processes):
+def test_processes_split_each_batch(count, batch_size, processes):
     settings = {
         "lengths": LENGTHS[:count],
         "batch_size": batch_size,
@@ -257,7 +257,7 @@ def test_processes_share_each_batch(count, batch_size, processes):
 
 
 @pytest.mark.parametrize("processes", [2, 3, 5])
-def test_the_shares_of_a_batch_are_of_similar_length(processes):
+def test_shards_of_a_batch_have_similar_lengths(processes):
     settings = {"lengths": LENGTHS[:990], "batch_size": 30, "bucket_batches": 3}
     fractions = [sampled(0, **settings, shard=(rank, processes)) for rank in range(processes)]
     differences = []
@@ -287,7 +287,7 @@ def test_an_item_is_a_picture_and_one_of_its_captions():
     assert [pairs.name(i) for i in range(3)] == ["picture 0", "picture 0", "picture 2"]
 
 
-def test_a_visit_of_none_is_a_picture_without_words(pairs):
+def test_epoch_none_gives_a_picture_without_words(pairs):
     example = pairs[5, None]
     assert example["target"].tolist() == [PAD]
     assert list(example) == list(pairs[5, 1]) and torch.equal(example["image"], pairs[5]["image"])
@@ -349,7 +349,7 @@ def test_augmentation_is_uniform(pairs):
         ("一只猫", True),
     ],
 )
-def test_a_caption_that_speaks_of_sides_is_never_mirrored(caption, may_be_mirrored):
+def test_captions_that_mention_a_side_are_never_mirrored(caption, may_be_mirrored):
     pairs, others = (
         Examples(Pictures([words]), {"target": Vocabulary([])}, True) for words in (caption, "word")
     )
@@ -365,7 +365,7 @@ def test_a_caption_that_speaks_of_sides_is_never_mirrored(caption, may_be_mirror
     assert torch.equal(looks[..., 0].mean((1, 2)) > looks[..., -1].mean((1, 2)), mirror < 0.5)
 
 
-def test_a_loader_gives_the_sampler_s_batches(pairs):
+def test_loader_yields_the_batches_of_its_sampler(pairs):
     loader = loader_of(pairs, 8, seed=7)
     sampler = BucketSampler(pairs.lengths, 8, seed=7)
     sampler.start(3, skip=1)
@@ -377,7 +377,7 @@ def test_a_loader_gives_the_sampler_s_batches(pairs):
 
 
 @pytest.mark.parametrize("processes", [2, 3, 7])
-def test_the_loaders_of_all_processes_give_each_caption_once(processes, pairs):
+def test_all_processes_together_load_each_caption_once(processes, pairs):
     loaders = [loader_of(pairs, 8, seed=7, shard=(rank, processes)) for rank in range(processes)]
     batches = [list(loader) for loader in loaders]
     assert [*map(len, batches)] == [*map(len, loaders)] == [5] * processes
@@ -392,7 +392,7 @@ def test_the_loaders_of_all_processes_give_each_caption_once(processes, pairs):
     assert blanks == max(processes - 37 % 8, 0)  # of the batch of 5
 
 
-def test_to_device_augments_what_has_draws_for_it(pairs):
+def test_to_device_augments_pictures_that_have_draws(pairs):
     batch = collate([pairs[i, 2] for i in range(5)])
     before = dict(batch)
     moved = to_device(batch, CPU)
@@ -431,7 +431,7 @@ def expected(pairs, epoch, skip=0):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_a_feed_gives_the_sampler_s_batches_augmented(workers, pairs):
+def test_prefetcher_yields_the_augmented_batches(workers, pairs):
     prefetcher = a_feed_of(Pictures, workers)
     for epoch, skip, prefetches in (
         (0, 0, 0),
@@ -446,7 +446,7 @@ def test_a_feed_gives_the_sampler_s_batches_augmented(workers, pairs):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_of_an_epoch_left_early_nothing_is_left(workers, pairs):
+def test_an_epoch_left_early_leaves_no_batch_behind(workers, pairs):
     prefetcher = a_feed_of(Pictures, workers)
     for _ in fed(prefetcher, 0, prefetches=1):
         break
@@ -476,7 +476,7 @@ def test_prefetch_fetches_one_batch_ahead(monkeypatch):
 
 
 @pytest.mark.parametrize("prefetches", [0, 1])
-def test_waiting_is_the_time_that_reading_took(prefetches, monkeypatch):
+def test_data_time_is_the_time_spent_reading(prefetches, monkeypatch):
     now = [1000.0]  # a clock that only this test moves
 
     def picture(data, index):
@@ -559,7 +559,7 @@ def test_a_worker_that_dies_is_reported_in_one_line(kind, workers):
     )
 
 
-def test_a_spawned_worker_changes_nothing_and_is_watched_as_well():
+def test_spawned_workers_give_the_same_batches_and_are_watched():
     prefetcher = a_feed_of(KillingLater, 1, "spawn")
     assert same(fed(prefetcher, 0), expected(captioned(), 0))
     assert re.fullmatch(
@@ -568,7 +568,7 @@ def test_a_spawned_worker_changes_nothing_and_is_watched_as_well():
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_worker_that_dies_while_the_model_computes_is_reported_as_well(workers):
+def test_a_worker_that_dies_while_the_model_computes_is_reported(workers):
     prefetcher = a_feed_of(Killing, workers)
     says = r"^the data worker of process \d+ was killed \(Killed\)$"
     with pytest.raises(ChildProcessError, match=says), prefetcher.worker_errors():
@@ -577,14 +577,14 @@ def test_a_worker_that_dies_while_the_model_computes_is_reported_as_well(workers
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_a_worker_fails_of_is_said_in_one_line(workers):
+def test_worker_errors_are_reported_in_one_line(workers):
     assert (
         complaint(a_feed_of(Broken, workers))
         == "a data worker failed: ValueError: picture 11: broken"
     )
 
 
-def test_without_workers_what_cannot_be_read_is_said_as_well():
+def test_errors_without_workers_are_raised_unchanged():
     with pytest.raises(ValueError, match="^picture 11: broken$"):
         list(fed(a_feed_of(Broken, 0), 0))
 
@@ -606,13 +606,13 @@ def test_ctrl_c_does_not_end_a_worker(workers):
     assert same(fed(a_feed_of(Interrupting, workers), 0), expected(captioned(), 0))
 
 
-def test_pinned_memory_where_there_is_cuda(pairs, monkeypatch):
+def test_memory_is_pinned_with_cuda(pairs, monkeypatch):
     for there in (True, False):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
         assert loader_of(pairs, 8).pin_memory == there
 
 
-def test_pairs_can_be_sent_to_another_process(pairs):
+def test_examples_can_be_pickled(pairs):
     for dataset in (pairs, loader_of(pairs, 8, workers=2).dataset):
         again = pickle.loads(pickle.dumps(dataset))
         assert same([again[3, 1]], [pairs[3, 1]])
@@ -627,7 +627,7 @@ def compute(device):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_side_stream_changes_nothing(workers, pairs):
+def test_copies_on_a_side_stream_give_the_same_batches(workers, pairs):
     prefetcher = Prefetcher(loader_of(pairs, 8, seed=7, workers=workers), torch.device("cuda"))
     for epoch, skip, prefetches in ((0, 0, 0), (1, 2, 1), (2, 0, 2)):
         copies = []
@@ -649,7 +649,7 @@ def test_the_side_stream_changes_nothing(workers, pairs):
 
 
 @pytest.mark.gpu
-def test_a_feed_s_memory_on_the_gpu_is_flat(pairs):
+def test_prefetcher_gpu_memory_is_flat(pairs):
     prefetcher, used = Prefetcher(loader_of(pairs, 8), torch.device("cuda")), []
     for epoch in range(40):  # of 5 batches
         for _ in fed(prefetcher, epoch, prefetches=1):
@@ -713,7 +713,7 @@ def test_pairs_of_a_translation_have_the_words_of_both_languages():
     ([True, False, True], {"target", "source", "image", "has_image", "augmentation", "has_augmentation"}),
     ([False, False, False], {"target", "source"}),
 ])  # fmt: skip
-def test_has_image_is_there_where_some_lack_one_and_image_where_some_have_one(pictured, names):
+def test_has_image_is_in_the_batch_if_some_lack_a_picture(pictured, names):
     pairs = translations(pictured, augmented=True)
     for i in range(3):
         seen = {"image", "augmentation"} if pictured is None or pictured[i] else set()
@@ -737,7 +737,7 @@ def test_has_image_is_there_where_some_lack_one_and_image_where_some_have_one(pi
         )
 
 
-def test_words_become_numbers_where_there_is_a_vocabulary_for_them():
+def test_numericalize_converts_modalities_with_a_vocabulary():
     picture = torch.zeros(3, 2, 2)
     example = numericalize(
         {"source": ["two", "one"], "image": picture}, {"target": TARGET, "source": SOURCE}
@@ -750,7 +750,7 @@ def test_words_become_numbers_where_there_is_a_vocabulary_for_them():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_loader_gives_each_sentence_with_its_own_picture(workers):
+def test_loader_keeps_sentence_and_picture_together(workers):
     words = [
         (" ".join(["one"] * (1 + i % 3)), " ".join(["eins"] * (1 + 5 * i % 7))) for i in range(23)
     ]
@@ -775,7 +775,7 @@ def test_a_loader_gives_each_sentence_with_its_own_picture(workers):
 @pytest.mark.parametrize("source, target", [
     ("a cat on the left", "eine Katze links"), ("a cat", "eine Katze auf der rechten Seite"), ("a cat on the left", "un chat"),
 ])  # fmt: skip
-def test_no_mirrored_picture_beside_a_sentence_that_names_a_side(source, target):
+def test_pictures_are_not_mirrored_if_a_sentence_mentions_a_side(source, target):
     pairs = translations(None, [(source, target), ("a cat", "eine Katze")], augmented=True)
     mirrored = [
         [pairs[i, visit]["augmentation"][-1] < 0.5 for visit in range(29)] for i in range(2)

@@ -58,14 +58,14 @@ ALLOWED = {
 @pytest.mark.parametrize(
     "path", sorted(path for path in FILES if path.parts[0] == "mmscratch"), ids=str
 )
-def test_arrows_point_one_way(path):
+def test_imports_point_one_way(path):
     if path.name == "__main__.py":
         return
     for other in imports(path):
         assert room(other) in ALLOWED[room(path)], f"{path} imports {other}"
 
 
-def test_there_is_no_circle_between_files():
+def test_there_are_no_circular_imports():
     packages = {path for path in FILES if path.name == "__init__.py"}
     graph = {path: imports(path) - packages for path in FILES}
     assert len(list(TopologicalSorter(graph).static_order())) == len(
@@ -73,7 +73,7 @@ def test_there_is_no_circle_between_files():
     )  # CycleError names the circle
 
 
-def test_data_import_only_what_comes_in_and_what_judges():
+def test_data_imports_no_pieces_but_metrics():
     pieces = {
         other.stem
         for path in FILES

@@ -69,7 +69,7 @@ DEEP_AS_GREY = [(round(value / 257),) * 3 for value in DEEP[0].tolist()]
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-def test_every_kind_of_pixel_becomes_rgb(name, image, options, pixels, tmp_path):
+def test_every_pixel_format_becomes_rgb(name, image, options, pixels, tmp_path):
     image.save(tmp_path / name, **options)
     opened = open_image(tmp_path / name)
     assert opened.mode == "RGB"
@@ -104,7 +104,7 @@ def test_cmyk_jpeg(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
-def test_of_an_animation_the_first_frame_is_taken(suffix, tmp_path):
+def test_the_first_frame_of_an_animation_is_read(suffix, tmp_path):
     first, *others = (
         Image.new("RGB", (5, 3), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))
     )
@@ -168,7 +168,7 @@ def test_a_truncated_file_is_refused_by_name(suffix, tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"<html>not found</html>", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", bytes(9)]
 )
-def test_what_is_no_picture_is_refused_by_name(content, tmp_path):
+def test_files_that_are_not_pictures_are_refused_by_name(content, tmp_path):
     path = tmp_path / "page.jpg"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=re.escape(f"{path}: ")) as error:
@@ -205,7 +205,7 @@ def test_the_limit_of_pixels(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "width, height", [(53, 37), (37, 53), (31, 31), (11, 23), (1, 1), (500, 1), (1, 500)]
 )
-def test_to_tensor_is_pillows_resize_and_the_middle(width, height):
+def test_to_tensor_resizes_and_crops_the_centre(width, height):
     image, size = Image.fromarray(NOISE).resize((width, height)), 31
     width, height = (int(size * side / min(width, height)) for side in (width, height))
     left, top = round((width - size) / 2), round((height - size) / 2)
@@ -227,14 +227,14 @@ def test_a_panorama_shows_its_middle(upright):
     assert (tensor.float() - 127.5).abs().max() <= 2
 
 
-def test_a_line_of_a_picture_does_not_fill_the_memory():
+def test_a_picture_one_pixel_high_does_not_fill_the_memory():
     line = Image.new(
         "RGB", (20_000_000, 1), (1, 2, 3)
     )  # resized as a whole it would be 31 × 620,000,000
     assert to_tensor(line, 31)[:, 30, 30].tolist() == [1, 2, 3]
 
 
-def test_normalize_is_torchvisions():
+def test_normalize_agrees_with_torchvision():
     batch = torch.from_numpy(NOISE).permute(2, 0, 1)[None].repeat(2, 1, 1, 1)  # (B, 3, H, W)
     expected = torchvision.transforms.Normalize(MEAN, STD)(batch / 255)
     torch.testing.assert_close(normalize(batch), expected)
@@ -277,7 +277,7 @@ def some_chances(count, seed=2):
 
 
 @pytest.mark.parametrize("height, width", [(41, 41), (37, 53)])
-def test_the_light_of_augment_is_torchvisions(height, width):
+def test_colour_jitter_agrees_with_torchvision(height, width):
     batch, draws = pictures(height, width), some_chances(7)
     draws[:, :4], draws[:, -1] = chance(WHOLE), 0.9
     draws[0, 4:7], draws[6, 4:7] = (
@@ -312,7 +312,7 @@ def test_brightness_contrast_and_saturation_go_from_0_8_to_1_2(which):
 
 
 @pytest.mark.parametrize("height, width", [(41, 41), (37, 53)])
-def test_the_crop_of_augment_is_pillows(height, width):
+def test_crop_agrees_with_pillow(height, width):
     rows = [*itertools.product(EXTREMES, repeat=4), *some_chances(23)[:, :4].tolist()]
     for picture, (area, ratio, left, top) in zip(itertools.cycle(pictures(height, width)), rows):
         look = augment(
@@ -331,7 +331,7 @@ def test_the_crop_of_augment_is_pillows(height, width):
         assert differ(look[0], torch.from_numpy(np.array(expected)).permute(2, 0, 1)) <= 1
 
 
-def test_the_mirror_is_the_unmirrored_look_turned_around():
+def test_a_mirrored_picture_is_the_flipped_one():
     batch, draws = pictures(37, 53), some_chances(7)
     draws[:, -1] = 0.5
     unmirrored = augment(batch, draws)
@@ -343,7 +343,7 @@ def test_the_mirror_is_the_unmirrored_look_turned_around():
         assert torch.equal(augment(batch, draws), unmirrored.flip(-1))
 
 
-def test_the_chances_alone_decide_the_look():
+def test_augment_depends_on_its_draws_only():
     batch, draws = pictures(41, 41), some_chances(7)
     state, looks = torch.get_rng_state(), augment(batch, draws)
     torch.manual_seed(3)
@@ -355,7 +355,7 @@ def test_the_chances_alone_decide_the_look():
         assert all(differ(*pair) > 3 for pair in zip(augment(batch, others), looks))
 
 
-def test_a_look_does_not_depend_on_its_neighbours():
+def test_augment_treats_each_picture_independently():
     batch, draws = pictures(41, 41), some_chances(7)
     looks = augment(batch, draws)
     for i in range(7):
@@ -363,7 +363,7 @@ def test_a_look_does_not_depend_on_its_neighbours():
     assert differ(augment(batch.flip(0), draws.flip(0)).flip(0), looks) <= 1
 
 
-def test_augment_leaves_its_pictures_as_they_are():
+def test_augment_does_not_change_its_inputs():
     batch, draws = pictures(41, 41), some_chances(7)
     before = batch.clone(), draws.clone()
     augment(batch, draws)
@@ -371,7 +371,7 @@ def test_augment_leaves_its_pictures_as_they_are():
 
 
 @pytest.mark.parametrize("height, width", [(41, 41), (37, 53), (1, 1), (2, 61)])
-def test_the_most_extreme_chances_stay_within_the_picture(height, width):
+def test_extreme_draws_stay_within_the_picture(height, width):
     draws = chance(*itertools.product(EXTREMES, repeat=8))  # (256, 8)
     looks = augment(torch.full((256, 3, height, width), 150, dtype=torch.uint8), draws)
     assert looks.dtype == torch.uint8 and looks.shape == (256, 3, height, width)
@@ -411,7 +411,7 @@ BROKEN_TORCHVISION = (
 )
 
 
-def test_nothing_but_published_weights_needs_torchvision(tmp_path):
+def test_only_published_weights_need_torchvision(tmp_path):
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision/__init__.py").write_text(BROKEN_TORCHVISION)
     process = run(f"""

@@ -76,7 +76,7 @@ def batch():
     return {"image": torch.randint(256, (5, 3, S, S), dtype=torch.uint8), "target": target}
 
 
-def test_fuse_lays_memories_side_by_side():
+def test_fuse_concatenates_memories():
     memories = [
         Memory(torch.randn(2, places, 5), torch.rand(2, places) < 0.5) for places in (3, 7, 1)
     ]
@@ -109,12 +109,12 @@ def test_a_missing_modality_is_not_fused(model, batch):
     assert not torch.equal(model(batch), model({name: batch[name] for name in ("image", "target")}))
 
 
-def test_a_batch_with_none_of_the_modalities_is_refused(translator, batch):
+def test_a_batch_without_any_modality_is_refused(translator, batch):
     with pytest.raises(ValueError, match="none of: image, source; it has: target"):
         translator.encode({"target": batch["target"]})
 
 
-def test_the_logits_at_t_know_the_words_before_t_and_no_others(model, batch):
+def test_logits_depend_on_earlier_words_only(model, batch):
     model.eval()
     before = model(batch)
     assert before.shape == (5, 7, V)
@@ -126,7 +126,7 @@ def test_the_logits_at_t_know_the_words_before_t_and_no_others(model, batch):
         assert (after[:, t + 1 :] != before[:, t + 1 :]).any(-1).all()
 
 
-def test_the_first_word_comes_after_bos(model, batch):
+def test_the_first_word_follows_bos(model, batch):
     model.eval()
     bos = torch.full((5,), 1)
     logits, _ = model.decoder.step(bos, model.decoder.start(model.encode(batch)))
@@ -220,7 +220,7 @@ LSTM_WRITER = {"name": "lstm", "hidden_size": 13}
     ({"image": {"name": "vit", "image_size": 37}}, LSTM_WRITER, False, "37 pixels a side cannot be cut into patches of 8"),
 ], ids=["image", "no image name", "decoder", "no decoder name", "image setting", "decoder setting", "setting missing",
         "no encoder", "joint", "patches"])  # fmt: skip
-def test_a_model_that_cannot_be_is_refused_in_one_line(encoders, decoder, joint, message):
+def test_invalid_configs_are_refused_in_one_line(encoders, decoder, joint, message):
     with pytest.raises(ValueError, match=message) as caught:
         build_model(ModelConfig(V, encoders, decoder, D, joint_vocabulary=joint))
     assert len(str(caught.value).splitlines()) == 1
@@ -232,7 +232,7 @@ def test_a_model_that_cannot_be_is_refused_in_one_line(encoders, decoder, joint,
     ({"name": "vgg", "depth": (1, 1)}, "no VGG of depth"),
     ({"name": "resnet", "depth": 7}, "no ResNet of depth 7"),
 ], ids=str)  # fmt: skip
-def test_an_image_encoder_that_cannot_be_is_refused_in_one_line(image, message):
+def test_invalid_image_encoders_are_refused_in_one_line(image, message):
     with pytest.raises(ValueError, match=message) as caught:
         build_model(captioner(image=image))
     assert len(str(caught.value).splitlines()) == 1
@@ -275,7 +275,7 @@ def loudness(monkeypatch):
     monkeypatch.setitem(ENCODERS, "loudness", Loudness)
 
 
-def test_a_new_encoder_is_a_class_and_a_line_and_is_trained(loudness):
+def test_a_new_encoder_takes_a_class_and_a_line(loudness):
     sounds = [torch.full((3,), 0.5), torch.full((3,), -1.0), torch.full((3,), 2.0)]
     batch = collate(
         [
@@ -293,7 +293,7 @@ def test_a_new_encoder_is_a_class_and_a_line_and_is_trained(loudness):
     assert torch.equal(model(batch).argmax(-1), batch["target"])
 
 
-def test_a_new_decoder_is_a_class_and_a_line(monkeypatch, batch):
+def test_a_new_decoder_takes_a_class_and_a_line(monkeypatch, batch):
     class Deaf(LSTMDecoder):
         pass
 
@@ -321,7 +321,7 @@ def sounding(lengths, **model):
     return build_model(ModelConfig(V, encoders, LSTM_WRITER, D, **model)), collate(examples)
 
 
-def test_lengths_reach_the_encoder_of_what_is_padded(loudness):
+def test_lengths_of_padded_inputs_reach_the_encoder(loudness):
     model, batch = sounding([7, 3, 5])
     memory = model.eval().encode(batch)
     [(sounds, lengths)] = model.encoders["sound"].heard
@@ -335,7 +335,7 @@ def test_lengths_reach_the_encoder_of_what_is_padded(loudness):
         assert_close(model(alone), logits[b : b + 1], rtol=1e-5, atol=1e-5)
 
 
-def test_only_the_rows_that_have_a_sound_reach_its_encoder_and_so_do_their_lengths(loudness):
+def test_only_rows_with_a_sound_reach_its_encoder(loudness):
     model, batch = sounding([None, 3, None, 6, 2])
     assert batch["has_sound"].tolist() == [False, True, False, True, True]
     memory = model.eval().encode(batch)
@@ -356,7 +356,7 @@ def test_sounds_of_one_length_need_no_lengths(loudness):
 
 
 @pytest.mark.parametrize("writer", WRITERS, ids=parts)
-def test_learns_a_small_batch_by_heart(writer):
+def test_captioner_overfits_a_small_batch(writer):
     scenes = SceneCaptions("train", 11, size=32, one_caption_each=True)
     vocabulary = Vocabulary.build(caption for captions in scenes.references for caption in captions)
     examples = Examples(scenes, {"target": vocabulary})
@@ -391,7 +391,7 @@ def mean_loss(model, batch):
     return total / count
 
 
-def test_padding_does_not_matter_to_the_loss(model, batch):
+def test_padding_does_not_change_the_loss(model, batch):
     model.eval()
     loss, count = model.loss(batch)
     assert count == 7 + 5 + 3 + 2 + 1
@@ -405,7 +405,7 @@ def test_padding_does_not_matter_to_the_loss(model, batch):
     assert [words.item() for _, words in alone] == [7, 5, 3, 2, 1]
 
 
-def test_the_loss_is_the_sum_over_the_words_of_minus_log_probability(model, batch):
+def test_loss_is_the_summed_negative_log_likelihood(model, batch):
     model.eval()
     loss, _ = model.loss(batch)
     probabilities, expected = model(batch).softmax(-1), 0
@@ -429,7 +429,7 @@ class Answering(EncoderDecoder):
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
-def test_the_loss_is_the_cross_entropy_in_float32_and_smoothed_in_training_only(
+def test_loss_is_in_float32_and_smoothed_in_training_only(
     smoothing, training
 ):
     logits, target = torch.randn(5, 7, 29, requires_grad=True), torch.randint(5, (5, 7))
@@ -451,7 +451,7 @@ def test_the_loss_is_the_cross_entropy_in_float32_and_smoothed_in_training_only(
 @pytest.mark.parametrize("scale", [1, 1e4], ids=["logits of 1", "logits of 10,000"])
 @pytest.mark.parametrize("real", [13, 9, 0], ids=["all words", "some padding", "all padding"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
-def test_the_loss_is_that_of_the_formula_and_pads_count_in_neither_term(smoothing, real, scale):
+def test_smoothed_loss_follows_the_formula_and_ignores_padding(smoothing, real, scale):
     logits = (scale * torch.randn(1, 13, 29)).bfloat16().float().requires_grad_()
     target = torch.randint(1, 29, (13,)).masked_fill(torch.randperm(13) >= real, PAD)
     model = Answering(logits, label_smoothing=smoothing)
@@ -468,7 +468,7 @@ def test_the_loss_is_that_of_the_formula_and_pads_count_in_neither_term(smoothin
     assert not gradient[0, target == PAD].any() and gradient.isfinite().all()
 
 
-def test_teacher_forcing_and_smoothing_are_those_of_training_and_validation_has_neither(batch):
+def test_smoothing_and_scheduled_sampling_are_for_training_only(batch):
     model = build_model(
         captioner(
             label_smoothing=0.2,
@@ -583,7 +583,7 @@ def test_build_model_makes_a_translator(part, image, beside):
     assert_close(again.eval()(beside), model.eval()(beside), rtol=0, atol=0)
 
 
-def test_the_order_of_the_encoders_is_that_of_the_config_wherever_its_weights_are_drawn(beside):
+def test_text_encoders_come_last_in_any_config(beside):
     config = translator_config(TRANSLATORS[1])
     turned = replace(config, encoders=dict(reversed(config.encoders.items())))
     assert list(build_model(config).encoders) == ["image", "source"]
@@ -591,7 +591,7 @@ def test_the_order_of_the_encoders_is_that_of_the_config_wherever_its_weights_ar
 
 
 @pytest.mark.parametrize("given", [("source",), ("image", "source")], ids=" and ".join)
-def test_a_translator_writes_step_by_step_what_it_writes_at_once(translator, beside, given):
+def test_decoding_step_by_step_equals_forward(translator, beside, given):
     expected = translator(only(beside, "target", *given))
     assert expected.shape == (5, 7, V)
     state, token = (
@@ -605,7 +605,7 @@ def test_a_translator_writes_step_by_step_what_it_writes_at_once(translator, bes
 
 
 @pytest.mark.parametrize("part", TRANSLATORS, ids=parts)
-def test_a_joint_vocabulary_is_one_table_and_stays_one(part, beside):
+def test_a_joint_vocabulary_shares_one_embedding(part, beside):
     config = translator_config(part, (W, W), joint_vocabulary=True)
     joint, apart = build_model(config), build_model(replace(config, joint_vocabulary=False))
     sizes = [sum(parameter.numel() for parameter in model.parameters()) for model in (apart, joint)]
@@ -634,7 +634,7 @@ def test_a_joint_vocabulary_is_one_table_and_stays_one(part, beside):
     assert_close(table(joint.decoder).weight.grad, both, rtol=1e-5, atol=1e-5)
 
 
-def test_no_picture_is_as_good_as_none_that_is_there(translator, beside):
+def test_absent_pictures_equal_no_picture_modality(translator, beside):
     expected = translator.decoder(
         torch.cat([torch.full((5, 1), BOS), beside["target"][:, :-1]], dim=1),
         evened(translator.encoders["source"](beside["source"])),
@@ -648,7 +648,7 @@ def test_no_picture_is_as_good_as_none_that_is_there(translator, beside):
     )
 
 
-def test_of_some_pictures_each_sentence_sees_its_own_or_none(translator, beside):
+def test_each_sentence_sees_its_own_picture_or_none(translator, beside):
     together = translator(beside | {"has_image": has(0, 3)})
     for b in range(5):
         alone = {name: value[b : b + 1] for name, value in beside.items()}
@@ -660,7 +660,7 @@ def test_of_some_pictures_each_sentence_sees_its_own_or_none(translator, beside)
     )
 
 
-def test_those_without_a_picture_see_nothing_of_what_stands_in_its_place(translator, beside):
+def test_pixels_of_absent_pictures_have_no_effect(translator, beside):
     translator.train()
     pixels, batch = beside["image"].float().requires_grad_(), beside | {"has_image": has(1, 2, 4)}
     before, other = translator(batch | {"image": pixels}), pixels.detach().clone()
@@ -673,7 +673,7 @@ def test_those_without_a_picture_see_nothing_of_what_stands_in_its_place(transla
 
 
 @pytest.mark.parametrize("there", [(0, 3), ()], ids=["of two", "of none"])
-def test_batch_norm_learns_of_the_pictures_that_are_there(beside, there):
+def test_batch_norm_counts_present_pictures_only(beside, there):
     model = build_model(translator_config(TRANSLATORS[1])).train()
     other = deepcopy(model)
     model(beside | {"has_image": has(*there)})
@@ -683,7 +683,7 @@ def test_batch_norm_learns_of_the_pictures_that_are_there(beside, there):
     assert all(part.training for part in model.modules()), "as it was"
 
 
-def test_without_any_picture_the_gradient_of_what_sees_is_0_and_not_none(translator, beside):
+def test_without_any_picture_the_image_gradient_is_zero_not_none(translator, beside):
     logits = translator.train()(beside | {"has_image": has()})
     logits.logsumexp(-1).sum().backward()
     assert logits.isfinite().all()
@@ -702,7 +702,7 @@ def forgetful(beside):
     return model, {"image": torch.randint(4, V, (997, 3)), "source": torch.randint(4, W, (997, 5))}
 
 
-def test_in_training_some_lack_the_picture_and_as_many_the_sentence_but_none_both(forgetful):
+def test_modality_dropout_drops_each_equally_often_and_never_both(forgetful):
     model, batch = forgetful
     mask = model.encode(batch).mask
     image, source = mask[:, 0], mask[:, 3]
@@ -725,7 +725,7 @@ def test_in_training_some_lack_the_picture_and_as_many_the_sentence_but_none_bot
     assert model.eval().encode(batch).mask.all()
 
 
-def test_several_modalities_are_fused_with_vectors_of_one_length(forgetful):
+def test_fused_modalities_have_vectors_of_one_length(forgetful):
     model, batch = forgetful
     model.eval().encoders["image"].weight.data.mul_(71.0)
     tokens = model.encode(batch).tokens
@@ -741,7 +741,7 @@ def test_several_modalities_are_fused_with_vectors_of_one_length(forgetful):
     )
 
 
-def test_a_picture_that_stands_alone_is_never_dropped(forgetful):
+def test_the_only_modality_is_never_dropped(forgetful):
     model, batch = forgetful
     assert (
         model.encode(only(batch, "image")).mask.all()
@@ -749,7 +749,7 @@ def test_a_picture_that_stands_alone_is_never_dropped(forgetful):
     )
 
 
-def test_without_modality_dropout_nothing_is_drawn(forgetful):
+def test_without_modality_dropout_no_random_numbers_are_drawn(forgetful):
     model, batch = forgetful
     state = torch.get_rng_state()
     model.eval().encode(batch)
@@ -759,13 +759,13 @@ def test_without_modality_dropout_nothing_is_drawn(forgetful):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_told_every_word_it_writes_word_by_word_what_it_writes_at_once(translator, beside):
+def test_full_teacher_forcing_word_by_word_equals_forward(translator, beside):
     expected = translator(beside)
     assert_close(translator(beside, teacher_forcing_ratio=1.0), expected, rtol=0, atol=0)
     assert_close(translator(beside, teacher_forcing_ratio=1 - 1e-9), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_told_no_word_it_goes_on_from_what_it_finds_most_probable(translator, beside):
+def test_without_teacher_forcing_it_reads_its_own_predictions(translator, beside):
     logits = translator(beside, teacher_forcing_ratio=0.0)
     assert logits.shape == (5, 7, V) and (logits.argmax(-1) != beside["target"]).any()
     state, token = translator.decoder.start(translator.encode(beside)), torch.full((5,), BOS)
@@ -775,7 +775,7 @@ def test_told_no_word_it_goes_on_from_what_it_finds_most_probable(translator, be
         token = expected.argmax(-1)
 
 
-def test_told_some_words_the_others_are_its_own(translator, beside, monkeypatch):
+def test_scheduled_sampling_mixes_true_words_and_predictions(translator, beside, monkeypatch):
     stats, step = [], translator.decoder.step
 
     def listening(token, state):
@@ -805,7 +805,7 @@ def test_told_some_words_the_others_are_its_own(translator, beside, monkeypatch)
     assert 0 < rows.min() < rows.max()  # each word of each sentence is drawn by itself
 
 
-def test_gradients_flow_when_it_goes_on_from_its_own_words(translator, beside):
+def test_gradients_flow_without_teacher_forcing(translator, beside):
     translator(beside, teacher_forcing_ratio=0.0).logsumexp(-1).sum().backward()
     for gradient in gradients_of(translator):
         assert gradient.isfinite().all() and (gradient != 0).any()
@@ -837,7 +837,7 @@ def whole_batch(data):
 
 
 @pytest.mark.parametrize("part", TRANSLATORS, ids=parts)
-def test_learns_a_few_translations_by_heart(part):
+def test_translator_overfits_a_few_sentences(part):
     batch, config = whole_batch(SceneTranslation("train", 11, size=0))
     assert set(batch) == {"target", "source"}
     model = build_model(config(part))
@@ -848,7 +848,7 @@ def test_learns_a_few_translations_by_heart(part):
 
 
 @pytest.mark.parametrize("part", [TRANSLATORS[0], TRANSLATORS[3]], ids=parts)
-def test_learns_by_heart_what_only_the_pictures_tell(part):
+def test_translator_learns_colours_that_only_pictures_show(part):
     data = SceneTranslation("train", 0, size=32)
     alone = [scene for scene in map(Scene, range(400)) if len(scene.objects) == 1]
     data.tell(

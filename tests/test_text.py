@@ -83,7 +83,7 @@ def test_tokenize(text, tokens):
     assert tokenize(text) == tokens
 
 
-def test_both_spellings_of_an_umlaut_are_the_same_word():
+def test_composed_and_decomposed_umlauts_are_the_same_word():
     text = "Fünf Äpfel über Käthes Größe, naïve Señorita"
     composed, decomposed = unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)
     assert composed != decomposed
@@ -100,7 +100,7 @@ def test_both_spellings_of_an_umlaut_are_the_same_word():
         "50%: yes; no...",
     ],
 )
-def test_detokenize_writes_as_a_person_would(text):
+def test_detokenize_spaces_tokens_as_people_do(text):
     assert detokenize(tokenize(text)) == text
 
 
@@ -120,17 +120,17 @@ PIECES = ["Don't", "it’s", "T-Shirt", "ÄPFEL", "u\u0308", "ß", "Straße", "3
 @example("3 . 5, 1 , 000")
 @example("a ' b - c ’ d")
 @example("= \u0338 ( \u0301 。 \u3099 か \u3099")
-def test_what_is_joined_is_split_again_in_the_same_way(text):
+def test_tokenize_inverts_detokenize(text):
     tokens = tokenize(text)
     assert tokenize(detokenize(tokens)) == tokens
 
 
-def test_tokens_hold_all_of_the_text_but_spaces():
+def test_tokens_contain_the_whole_text_except_spaces():
     text = "Ein großer Hund; (zwei) 猫! 3.5%, <eos> [v]"
     assert "".join(tokenize(text)) == text.lower().replace(" ", "")
 
 
-def test_the_specials_come_first():
+def test_specials_come_first():
     assert (PAD, BOS, EOS, UNK) == (0, 1, 2, 3)
     vocabulary = Vocabulary(["a", "b"])
     assert vocabulary.words == ["<pad>", "<bos>", "<eos>", "<unk>", "a", "b"]
@@ -138,18 +138,18 @@ def test_the_specials_come_first():
     assert vocabulary.encode(["b", "a"]) == [5, 4]
 
 
-def test_build_orders_by_frequency_then_by_spelling():
+def test_build_sorts_by_frequency_then_alphabetically():
     assert Vocabulary.build(SENTENCES).words[4:] == ["a", "cat", "dog", "and", "bird", "or"]
     assert Vocabulary.build(SENTENCES[::-1]).words == Vocabulary.build(SENTENCES).words
 
 
-def test_build_keeps_what_is_frequent_enough():
+def test_build_drops_words_below_min_freq():
     assert Vocabulary.build(SENTENCES, min_freq=2).words[4:] == ["a", "cat", "dog"]
     assert Vocabulary.build(SENTENCES, min_freq=5).words[4:] == ["a"]
     assert Vocabulary.build(SENTENCES, min_freq=7).words == list(SPECIALS)
 
 
-def test_an_unknown_word_is_unk():
+def test_unknown_words_become_unk():
     vocabulary = Vocabulary.build(SENTENCES, min_freq=2)
     ids = vocabulary.encode(["a", "zebra", "dog", "bird"])
     assert ids == [4, UNK, 6, UNK]
@@ -157,7 +157,7 @@ def test_an_unknown_word_is_unk():
 
 
 @pytest.mark.parametrize("special", SPECIALS)
-def test_a_special_in_a_text_is_only_a_word(special):
+def test_specials_in_text_are_ordinary_words(special):
     vocabulary = Vocabulary.build([*SENTENCES, ["a", special, "dog"], tokenize(f"a {special} dog")])
     assert vocabulary.words.count(special) == 1
     assert vocabulary.encode(["a", special, "dog"])[1] == UNK
@@ -166,7 +166,7 @@ def test_a_special_in_a_text_is_only_a_word(special):
         Vocabulary(["a", special])
 
 
-def test_a_word_twice_is_refused():
+def test_duplicate_words_are_refused():
     with pytest.raises(ValueError, match="different"):
         Vocabulary(["a", "b", "a"])
 
@@ -183,7 +183,7 @@ def test_decode_stops_at_the_first_eos():
     assert vocabulary.decode([5, 4, 5]) == ["b", "a", "b"]
 
 
-def test_encode_then_decode_gives_the_sentence_back():
+def test_decode_inverts_encode():
     vocabulary = Vocabulary.build(SENTENCES)
     for sentence in SENTENCES:
         assert vocabulary.decode([BOS, *vocabulary.encode(sentence), EOS, PAD]) == sentence
@@ -264,11 +264,11 @@ TOKENS = (
 @example([["aaaaa", "aaaa", "aaa", "aaaaaaaaaaa"]], 23)
 @example([["ab", "cd"] * 3, ["ba", "dc"] * 3, ["abcd", "dcba"]], 23)
 @example([["x<pad>y", "<pad>", "<0x00><0x00>"] * 2], 23)
-def test_learning_is_that_of_a_learner_that_counts_everything_anew(sentences, merges):
+def test_learning_agrees_with_a_naive_implementation(sentences, merges):
     assert BytePairEncoding.learn(sentences, merges).state() == naive_state(sentences, merges)
 
 
-def test_the_example_of_the_paper():
+def test_bpe_example_of_the_paper():
     encoding = BytePairEncoding.learn(LOWEST, merges=10)
     assert encoding.state()["merges"][:5] == [
         ["e", "s"],
@@ -293,7 +293,7 @@ def test_the_example_of_the_paper():
     ]
 
 
-def test_the_merge_that_was_learned_first_goes_first_wherever_it_stands():
+def test_merges_are_applied_in_the_order_they_were_learned():
     encoding = BytePairEncoding(
         "abc", [["b", "c"], ["a", "b"], ["▁", "a"], ["c", "a"], ["bc", "a"]]
     )
@@ -336,7 +336,7 @@ def assert_as_hugging_face(monkeypatch, sentences, merges, others):
         assert ours.encode([word]) == [piece.id for piece in model.tokenize(f"▁{word}")], word
 
 
-def test_hugging_face_learns_and_writes_the_same(monkeypatch):
+def test_bpe_agrees_with_hugging_face(monkeypatch):
     draw = random.Random(0)
     words = ["".join(draw.choices("aaabcdé猫", k=draw.randint(1, 13))) for _ in range(499)]
     sentences = [
@@ -349,7 +349,7 @@ def test_hugging_face_learns_and_writes_the_same(monkeypatch):
 
 
 @pytest.mark.skipif(not MULTI30K.exists(), reason="Multi30k is not here")
-def test_hugging_face_does_the_same_with_english_and_german(monkeypatch):
+def test_bpe_agrees_with_hugging_face_on_english_and_german(monkeypatch):
     lines = [
         gzip.open(MULTI30K / f"val.{language}.gz", "rt", encoding="utf-8").readlines()
         for language in ("en", "de")
@@ -372,7 +372,7 @@ def learned():
 @example([])
 @example(["lower", *ODD, "".join(ODD), "<eos>"])
 @example(["\ud800\udc00", "\udc00\ud800a\udc31\ud800"])
-def test_any_tokens_come_back_exactly(tokens):
+def test_any_tokens_survive_encoding_and_decoding(tokens):
     ids = learned().encode(tokens)
     assert learned().decode([BOS, *ids, EOS, PAD]) == tokens and min(ids, default=4) > UNK
     assert learned().encode(tokens) == ids  # also of tokens that were encoded before
@@ -380,13 +380,13 @@ def test_any_tokens_come_back_exactly(tokens):
 
 @settings(max_examples=83, deadline=None, derandomize=True)
 @given(st.text(st.characters() | st.sampled_from(" ▁<>")))
-def test_any_text_comes_back_exactly(text):
+def test_any_text_survives_encoding_and_decoding(text):
     assert " ".join(learned().decode(learned().encode(text.split(" ")))) == text
 
 
 @settings(max_examples=97, deadline=None, derandomize=True)
 @given(st.lists(st.integers(0, 331) | st.integers(4, 261)))
-def test_whatever_a_model_writes_is_decoded(ids):
+def test_any_generated_ids_can_be_decoded(ids):
     content = ids[: ids.index(EOS)] if EOS in ids else ids
     begins = [learned().words[i][0] == "▁" for i in content if i not in (PAD, BOS)]
     assert len(learned().decode(ids)) == sum(begins) + (
@@ -394,7 +394,7 @@ def test_whatever_a_model_writes_is_decoded(ids):
     )  # a first piece begins a token in any case
 
 
-def test_bytes_that_are_no_text_become_a_sign():
+def test_invalid_utf8_becomes_the_replacement_character():
     begin, cat = 260, [4 + byte for byte in "猫".encode()]
     assert learned().decode([begin, *cat, *cat[:2], begin, *cat]) == ["猫\ufffd", "猫"]
     assert learned().decode([*cat[2:], 4 + 0x41, begin, 4 + 0xFF]) == ["\ufffdA", "\ufffd"]
@@ -404,7 +404,7 @@ def test_bytes_that_are_no_text_become_a_sign():
     ]  # no character goes over two tokens
 
 
-def test_rare_characters_the_mark_and_what_cannot_be_printed_are_bytes():
+def test_rare_and_unprintable_characters_become_bytes():
     encoding = BytePairEncoding.learn(
         [["aä", "a▁", "a▁"], ["ü", "aü"], ["\n\x00\ud800\udc31\u200d"] * 2]
     )
@@ -423,7 +423,7 @@ def test_rare_characters_the_mark_and_what_cannot_be_printed_are_bytes():
     ]  # no bytes are joined, though they are there twice
 
 
-def test_names_are_all_different_whatever_is_learned():
+def test_pieces_have_distinct_names():
     for word in (*SPECIALS, *BYTES):
         encoding = BytePairEncoding.learn([[f"x{word}", f"y{word}", word] * 3])
         assert (
@@ -434,7 +434,7 @@ def test_names_are_all_different_whatever_is_learned():
         assert encoding.words.index(word) not in encoding.encode([word, f"x{word}"])
 
 
-def test_learning_stops_where_nothing_is_there_twice():
+def test_learning_stops_when_no_pair_occurs_twice():
     assert BytePairEncoding.learn([["ab", "ab"], ["ba"]]).state()["merges"] == [
         ["▁", "a"],
         ["▁a", "b"],
@@ -449,7 +449,7 @@ def test_learning_stops_where_nothing_is_there_twice():
     )
 
 
-def test_the_order_of_the_sentences_does_not_matter():
+def test_learning_ignores_the_order_of_sentences():
     sentences = [[f"{a}{b}{c}"] for a in "xyz" for b in "uvw" for c in "rst"] * 3
     expected = BytePairEncoding.learn(sentences).state()
     assert len(expected["merges"]) > 30
@@ -458,7 +458,7 @@ def test_the_order_of_the_sentences_does_not_matter():
         assert BytePairEncoding.learn(sentences).state() == expected
 
 
-def test_every_process_learns_the_same():
+def test_learning_does_not_depend_on_the_hash_seed():
     code = "from mmscratch.text import *; print(BytePairEncoding.learn([[*'zyxwvu'], ['uvw', 'xyz'] * 2] * 3).words[261:])"
     printed = set()
     for hash_seed in ("1", "2"):
@@ -471,7 +471,7 @@ def test_every_process_learns_the_same():
     assert len(printed) == 1 and "vw" in printed.pop()
 
 
-def test_pieces_are_encoded_and_decoded_as_words_are():
+def test_bpe_has_the_interface_of_a_vocabulary():
     with pytest.raises(TypeError, match="tokenize"):
         learned().encode("lower")
     lower, hunde = learned().encode(["lower"]), learned().encode(["hunde"])
@@ -482,7 +482,7 @@ def test_pieces_are_encoded_and_decoded_as_words_are():
     assert UNK not in learned().encode(["lower"])  # what was remembered is not handed out
 
 
-def test_a_worker_gets_the_same_encoding():
+def test_bpe_can_be_pickled():
     copy = pickle.loads(pickle.dumps(learned()))
     assert copy.words == learned().words and copy.encode(["lowest", *ODD]) == learned().encode(
         ["lowest", *ODD]
@@ -492,7 +492,7 @@ def test_a_worker_gets_the_same_encoding():
 @pytest.mark.parametrize(
     "make", [learned, lambda: BytePairEncoding("bca"), lambda: Vocabulary.build([*SENTENCES, ODD])]
 )
-def test_a_state_makes_the_same_again(tmp_path, make):
+def test_vocabulary_from_restores_a_state(tmp_path, make):
     vocabulary = make()
     torch.save(vocabulary.state(), tmp_path / "state.pt")
     loaded = torch.load(tmp_path / "state.pt", weights_only=True)
@@ -506,7 +506,7 @@ def test_a_state_makes_the_same_again(tmp_path, make):
         assert again.encode(["lowest", "a", *ODD]) == vocabulary.encode(["lowest", "a", *ODD])
 
 
-def test_the_state_of_a_vocabulary_is_the_list_that_checkpoints_hold():
+def test_the_state_of_a_vocabulary_is_a_list_of_words():
     assert Vocabulary(["b", "a"]).state() == ["b", "a"]
 
 
@@ -521,7 +521,7 @@ def test_the_state_of_a_vocabulary_is_the_list_that_checkpoints_hold():
          [["a", "b"], ["a", "b"]], [["<0xE4>", "<0xE5>"]], [["a", "<eos>"]], [["<pad>", "a"]],
          [["<", "p"], ["<p", "a"], ["<pa", "d"], ["<pad", ">"]], [["a", "b"], ["b", "a"], ["ab", "a"], ["a", "ba"]]))],
 )  # fmt: skip
-def test_a_state_that_is_none_is_refused(state):
+def test_invalid_states_are_refused(state):
     with pytest.raises(
         ValueError,
         match="vocabulary|characters|the merge of .* must join two known pieces to a new one",
@@ -606,11 +606,11 @@ CASES = {
 
 
 @pytest.mark.parametrize("text", CASES)
-def test_tokens_are_those_of_the_java_program(text):
+def test_caption_tokenize_agrees_with_java(text):
     assert caption_tokenize(text) == CASES[text].split(" ") * (text.strip() != "")
 
 
-def test_java_gives_the_same_for_captions_that_are_thrown_together(monkeypatch):
+def test_caption_tokenize_agrees_with_java_on_random_captions(monkeypatch):
     tokenizer = pytest.importorskip("pycocoevalcap.tokenizer.ptbtokenizer").PTBTokenizer()
     if not shutil.which("java"):
         pytest.skip("there is no java here")
@@ -630,7 +630,7 @@ def test_java_gives_the_same_for_captions_that_are_thrown_together(monkeypatch):
 
 
 @pytest.mark.skipif(not FLICKR8K.exists(), reason="Flickr8k is not here")
-def test_flickr8k_has_the_tokens_that_java_gave():
+def test_caption_tokenize_agrees_with_java_on_flickr8k():
     captions = [
         line.split("\t", 1)[1] for line in FLICKR8K.read_text(encoding="utf-8").splitlines()
     ]
@@ -640,7 +640,7 @@ def test_flickr8k_has_the_tokens_that_java_gave():
 
 
 @pytest.mark.parametrize("wrong", [None, b"a dog", ["a dog"], 3])
-def test_something_other_than_a_caption_is_refused(wrong):
+def test_caption_tokenize_refuses_anything_but_a_string(wrong):
     with pytest.raises(
         TypeError, match="takes one caption, a string, not .*: call it for each caption"
     ):

@@ -51,7 +51,7 @@ def test_conv2d_agrees_with_torch(size, padding, stride, bias):
     )
 
 
-def test_conv2d_refuses_what_does_not_fit():
+def test_conv2d_refuses_mismatched_shapes():
     with pytest.raises(ValueError, match="3 channels.* expect 5"):
         conv2d(torch.zeros(2, 3, 11, 13), torch.zeros(7, 5, 1, 1))
     with pytest.raises(ValueError, match="13 × 15 is smaller than the filter, 17 × 1"):
@@ -189,19 +189,19 @@ def test_vgg_features_agree_with_torchvision(batch_norm):
 
 
 @pytest.mark.parametrize("model", [ResNet, VGG])
-def test_an_unknown_depth_is_refused(model):
+def test_unknown_depths_are_refused(model):
     with pytest.raises(ValueError, match=f"no {model.__name__} of depth 17: choose one of 1.*, "):
         model(17)
 
 
-def test_resnet_features_have_the_promised_shape():
+def test_resnet_features_have_the_documented_shape():
     model = ResNet([1, 2, 1], width=5)
     assert model.out_channels == 20
     assert model.features(torch.zeros(2, 3, 61, 67)).shape == (2, 20, 4, 5)
     assert ResNet(50, width=3).out_channels == 3 * 8 * 4
 
 
-def test_without_classes_there_is_no_classifier():
+def test_no_classifier_without_num_classes():
     resnet, vgg = ResNet([1], num_classes=None, width=5), VGG(11, num_classes=None)
     vit = VisionTransformer(**VIT, num_classes=None)
     names = [name for model in (resnet, vgg, vit) for name in model.state_dict()]
@@ -265,7 +265,7 @@ def test_vision_transformer_has_the_parameters_of_vit_b_16():
     }
 
 
-def test_vision_transformer_begins_like_torchvision():
+def test_vision_transformer_is_initialised_like_torchvision():
     sizes = VIT | {"hidden_dim": 192, "mlp_dim": 384}
     reference = from_torchvision_vit(
         torchvision.models.VisionTransformer(**sizes, num_classes=13).state_dict()
@@ -279,14 +279,14 @@ def test_vision_transformer_begins_like_torchvision():
         )
 
 
-def test_vision_transformer_features_have_the_promised_shape():
+def test_vision_transformer_features_have_the_documented_shape():
     model = VisionTransformer(**VIT)
     assert model.out_channels == 33
     assert model.features(torch.zeros(2, 3, 35, 35)).shape == (2, 33, 7, 7)
     assert model(torch.zeros(2, 3, 35, 35)).shape == (2, 1000)
 
 
-def test_a_patch_is_at_its_place_and_seen_by_all():
+def test_patches_keep_their_place_and_attend_to_all():
     for num_layers, others in ((0, 0), (1, 5 * 5 - 1)):  # without a block, nobody looks at anybody
         model = VisionTransformer(**VIT | {"image_size": 25, "num_layers": num_layers})
         blank = torch.zeros(1, 3, 25, 25)
@@ -300,7 +300,7 @@ def test_a_patch_is_at_its_place_and_seen_by_all():
                 assert changed[row, column] and changed.sum() == 1 + others
 
 
-def test_vision_transformer_drops_in_training_only():
+def test_vision_transformer_applies_dropout_in_training_only():
     pictures = torch.randn(2, 3, 35, 35)
     for num_layers in (0, 2):
         model = VisionTransformer(**VIT | {"num_layers": num_layers}, dropout=0.5)
@@ -313,7 +313,7 @@ def test_vision_transformer_drops_in_training_only():
     assert_close(nothing, torch.zeros_like(nothing), rtol=0, atol=0)
 
 
-def test_vision_transformer_refuses_what_does_not_fit():
+def test_vision_transformer_refuses_wrong_sizes():
     with pytest.raises(ValueError, match="37 pixels a side cannot be cut into patches of 5"):
         VisionTransformer(**VIT | {"image_size": 37})
     for shape in [(2, 3, 35, 40), (2, 3, 40, 40), (2, 1, 35, 35), (3, 35, 35)]:
@@ -323,7 +323,7 @@ def test_vision_transformer_refuses_what_does_not_fit():
                 method(torch.zeros(shape))
 
 
-def test_vision_transformer_learns_a_small_batch_by_heart():
+def test_vision_transformer_overfits_a_small_batch():
     model, pictures, labels = (
         VisionTransformer(**VIT, num_classes=7),
         torch.randn(11, 3, 35, 35),
@@ -381,7 +381,7 @@ def test_image_encoder_refuses_other_pictures(shape):
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_grids_that_were_kept_give_the_same_memory(backbone):
+def test_cached_features_give_the_same_memory(backbone):
     backbone, size, _ = BACKBONES[backbone]()
     encoder = ImageEncoder(backbone, 11, size).eval()
     pictures = torch.randint(256, (3, 3, size, size), dtype=torch.uint8)
@@ -398,7 +398,7 @@ class Patches(nn.Module):
         return F.avg_pool2d(x, 8)
 
 
-def test_the_places_of_the_grid_are_row_by_row():
+def test_grid_positions_are_row_by_row():
     encoder = ImageEncoder(Patches(), 7, 40)  # 5 × 5 places
     blank = torch.zeros(1, 3, 40, 40, dtype=torch.uint8)
     for row in range(5):
@@ -410,7 +410,7 @@ def test_the_places_of_the_grid_are_row_by_row():
 
 
 @pytest.mark.parametrize("num_layers", [0, 1, 2])
-def test_in_the_blocks_the_places_look_at_one_another(num_layers):
+def test_positions_attend_to_one_another_in_the_blocks(num_layers):
     encoder = ImageEncoder(Patches(), 7, 40, num_layers)  # 5 × 5 places
     pictures = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
     pictures[1, 0, :8, :8] = 255  # they differ in the first place
@@ -419,7 +419,7 @@ def test_in_the_blocks_the_places_look_at_one_another(num_layers):
     assert len(encoder.blocks) == num_layers
 
 
-def test_every_place_knows_where_it_is():
+def test_every_position_has_its_own_vector():
     encoder = ImageEncoder(ResNet([1], width=5), 7, 31)
     nn.init.zeros_(encoder.projection.weight)  # whatever is in the picture
     tokens = encoder(torch.zeros(1, 3, 31, 31, dtype=torch.uint8)).tokens[0]

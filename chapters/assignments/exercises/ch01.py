@@ -13,8 +13,8 @@ EXERCISES = (
         difficulty="easy",
         tests=(
             "test_tokenize",
-            "test_both_spellings_of_an_umlaut_are_the_same_word",
-            "test_tokens_hold_all_of_the_text_but_spaces",
+            "test_composed_and_decomposed_umlauts_are_the_same_word",
+            "test_tokens_contain_the_whole_text_except_spaces",
         ),
         wrong=(
             Wrong(
@@ -57,8 +57,8 @@ EXERCISES = (
         minutes=15,
         difficulty="easy",
         tests=(
-            "test_detokenize_writes_as_a_person_would",
-            "test_what_is_joined_is_split_again_in_the_same_way",
+            "test_detokenize_spaces_tokens_as_people_do",
+            "test_tokenize_inverts_detokenize",
         ),
         wrong=(
             Wrong(
@@ -101,9 +101,9 @@ EXERCISES = (
         minutes=10,
         difficulty="easy",
         tests=(
-            "test_build_orders_by_frequency_then_by_spelling",
-            "test_build_keeps_what_is_frequent_enough",
-            "test_a_special_in_a_text_is_only_a_word",
+            "test_build_sorts_by_frequency_then_alphabetically",
+            "test_build_drops_words_below_min_freq",
+            "test_specials_in_text_are_ordinary_words",
         ),
         wrong=(
             Wrong(
@@ -144,11 +144,11 @@ EXERCISES = (
         minutes=10,
         difficulty="easy",
         tests=(
-            "test_the_specials_come_first",
-            "test_an_unknown_word_is_unk",
-            "test_a_special_in_a_text_is_only_a_word",
+            "test_specials_come_first",
+            "test_unknown_words_become_unk",
+            "test_specials_in_text_are_ordinary_words",
             "test_decode_stops_at_the_first_eos",
-            "test_encode_then_decode_gives_the_sentence_back",
+            "test_decode_inverts_encode",
         ),
         wrong=(
             Wrong(
@@ -200,7 +200,7 @@ EXERCISES = (
         minutes=5,
         difficulty="easy",
         tests=(
-            "test_normalize_is_torchvisions",
+            "test_normalize_agrees_with_torchvision",
         ),
         wrong=(
             Wrong(
@@ -287,8 +287,8 @@ EXERCISES = (
         tests=(
             "test_each_example_comes_exactly_once_an_epoch",
             "test_the_order_depends_on_seed_and_epoch_only",
-            "test_start_goes_on_where_another_stopped",
-            "test_sentences_of_similar_length_come_together",
+            "test_start_skips_the_first_batches",
+            "test_batches_hold_sentences_of_similar_length",
         ),
         wrong=(
             Wrong(

@@ -179,8 +179,8 @@ EXERCISES = (
         tests=(
             "test_deep_resnet_has_the_parameters_of_torchvision",
             "test_resnet_of_a_list_of_stages_agrees_with_torchvision",
-            "test_resnet_features_have_the_promised_shape",
-            "test_without_classes_there_is_no_classifier",
+            "test_resnet_features_have_the_documented_shape",
+            "test_no_classifier_without_num_classes",
         ),
         wrong=(
             Wrong(
@@ -243,7 +243,7 @@ EXERCISES = (
         tests=(
             "test_vgg_has_the_parameters_of_torchvision",
             "test_vgg_features_agree_with_torchvision",
-            "test_without_classes_there_is_no_classifier",
+            "test_no_classifier_without_num_classes",
         ),
         wrong=(
             Wrong(

@@ -528,10 +528,10 @@ EXERCISES = (
         tests=(
             "test_vision_transformer_without_blocks_is_patches_and_positions",
             "test_vision_transformer_agrees_with_torchvision",
-            "test_vision_transformer_features_have_the_promised_shape",
-            "test_a_patch_is_at_its_place_and_seen_by_all",
-            "test_vision_transformer_drops_in_training_only",
-            "test_vision_transformer_refuses_what_does_not_fit",
+            "test_vision_transformer_features_have_the_documented_shape",
+            "test_patches_keep_their_place_and_attend_to_all",
+            "test_vision_transformer_applies_dropout_in_training_only",
+            "test_vision_transformer_refuses_wrong_sizes",
         ),
         wrong=(
             Wrong(

@@ -56,9 +56,9 @@ EXERCISES = (
         minutes=20,
         difficulty="easy",
         tests=(
-            "test_padding_does_not_matter_to_the_loss",
-            "test_the_loss_is_that_of_the_formula_and_pads_count_in_neither_term",
-            "test_the_loss_is_the_cross_entropy_in_float32_and_smoothed_in_training_only",
+            "test_padding_does_not_change_the_loss",
+            "test_smoothed_loss_follows_the_formula_and_ignores_padding",
+            "test_loss_is_in_float32_and_smoothed_in_training_only",
         ),
         wrong=(
             Wrong(
@@ -389,10 +389,10 @@ EXERCISES = (
         minutes=40,
         difficulty="medium",
         tests=(
-            "test_processes_share_each_batch",
-            "test_the_shares_of_a_batch_are_of_similar_length",
-            "test_the_loaders_of_all_processes_give_each_caption_once",
-            "test_start_goes_on_where_another_stopped",
+            "test_processes_split_each_batch",
+            "test_shards_of_a_batch_have_similar_lengths",
+            "test_all_processes_together_load_each_caption_once",
+            "test_start_skips_the_first_batches",
         ),
         wrong=(
             Wrong(

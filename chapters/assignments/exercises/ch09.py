@@ -553,7 +553,7 @@ EXERCISES = (
         minutes=20,
         difficulty="medium",
         tests=(
-            "test_tokens_are_those_of_the_java_program",
+            "test_caption_tokenize_agrees_with_java",
         ),
         wrong=(
             Wrong(

@@ -12,13 +12,13 @@ EXERCISES = (
         minutes=120,
         difficulty="hard",
         tests=(
-            "test_the_example_of_the_paper",
-            "test_learning_stops_where_nothing_is_there_twice",
-            "test_the_order_of_the_sentences_does_not_matter",
-            "test_names_are_all_different_whatever_is_learned",
-            "test_rare_characters_the_mark_and_what_cannot_be_printed_are_bytes",
-            "test_learning_is_that_of_a_learner_that_counts_everything_anew",
-            "test_hugging_face_learns_and_writes_the_same",
+            "test_bpe_example_of_the_paper",
+            "test_learning_stops_when_no_pair_occurs_twice",
+            "test_learning_ignores_the_order_of_sentences",
+            "test_pieces_have_distinct_names",
+            "test_rare_and_unprintable_characters_become_bytes",
+            "test_learning_agrees_with_a_naive_implementation",
+            "test_bpe_agrees_with_hugging_face",
         ),
         wrong=(
             Wrong(
@@ -88,12 +88,12 @@ EXERCISES = (
         minutes=40,
         difficulty="medium",
         tests=(
-            "test_the_example_of_the_paper",
-            "test_rare_characters_the_mark_and_what_cannot_be_printed_are_bytes",
-            "test_pieces_are_encoded_and_decoded_as_words_are",
-            "test_any_tokens_come_back_exactly",
-            "test_the_merge_that_was_learned_first_goes_first_wherever_it_stands",
-            "test_hugging_face_learns_and_writes_the_same",
+            "test_bpe_example_of_the_paper",
+            "test_rare_and_unprintable_characters_become_bytes",
+            "test_bpe_has_the_interface_of_a_vocabulary",
+            "test_any_tokens_survive_encoding_and_decoding",
+            "test_merges_are_applied_in_the_order_they_were_learned",
+            "test_bpe_agrees_with_hugging_face",
         ),
         wrong=(
             Wrong(
@@ -141,11 +141,11 @@ EXERCISES = (
         minutes=30,
         difficulty="medium",
         tests=(
-            "test_bytes_that_are_no_text_become_a_sign",
-            "test_pieces_are_encoded_and_decoded_as_words_are",
-            "test_any_tokens_come_back_exactly",
-            "test_any_text_comes_back_exactly",
-            "test_whatever_a_model_writes_is_decoded",
+            "test_invalid_utf8_becomes_the_replacement_character",
+            "test_bpe_has_the_interface_of_a_vocabulary",
+            "test_any_tokens_survive_encoding_and_decoding",
+            "test_any_text_survives_encoding_and_decoding",
+            "test_any_generated_ids_can_be_decoded",
         ),
         wrong=(
             Wrong(
@@ -236,12 +236,12 @@ EXERCISES = (
         minutes=50,
         difficulty="medium",
         tests=(
-            "test_the_logits_at_t_know_the_words_before_t_and_no_others",
-            "test_the_first_word_comes_after_bos",
-            "test_told_every_word_it_writes_word_by_word_what_it_writes_at_once",
-            "test_told_no_word_it_goes_on_from_what_it_finds_most_probable",
-            "test_told_some_words_the_others_are_its_own",
-            "test_gradients_flow_when_it_goes_on_from_its_own_words",
+            "test_logits_depend_on_earlier_words_only",
+            "test_the_first_word_follows_bos",
+            "test_full_teacher_forcing_word_by_word_equals_forward",
+            "test_without_teacher_forcing_it_reads_its_own_predictions",
+            "test_scheduled_sampling_mixes_true_words_and_predictions",
+            "test_gradients_flow_without_teacher_forcing",
         ),
         wrong=(
             Wrong(

@@ -12,8 +12,8 @@ EXERCISES = (
         minutes=10,
         difficulty="easy",
         tests=(
-            "test_fuse_lays_memories_side_by_side",
-            "test_several_modalities_are_fused_with_vectors_of_one_length",
+            "test_fuse_concatenates_memories",
+            "test_fused_modalities_have_vectors_of_one_length",
         ),
         wrong=(
             Wrong(
@@ -64,12 +64,12 @@ EXERCISES = (
         difficulty="medium",
         tests=(
             "test_a_missing_modality_is_not_fused",
-            "test_several_modalities_are_fused_with_vectors_of_one_length",
-            "test_a_picture_that_stands_alone_is_never_dropped",
-            "test_without_modality_dropout_nothing_is_drawn",
-            "test_of_some_pictures_each_sentence_sees_its_own_or_none",
-            "test_in_training_some_lack_the_picture_and_as_many_the_sentence_but_none_both",
-            "test_lengths_reach_the_encoder_of_what_is_padded",
+            "test_fused_modalities_have_vectors_of_one_length",
+            "test_the_only_modality_is_never_dropped",
+            "test_without_modality_dropout_no_random_numbers_are_drawn",
+            "test_each_sentence_sees_its_own_picture_or_none",
+            "test_modality_dropout_drops_each_equally_often_and_never_both",
+            "test_lengths_of_padded_inputs_reach_the_encoder",
         ),
         wrong=(
             Wrong(
@@ -144,12 +144,12 @@ EXERCISES = (
         minutes=50,
         difficulty="hard",
         tests=(
-            "test_of_some_pictures_each_sentence_sees_its_own_or_none",
-            "test_batch_norm_learns_of_the_pictures_that_are_there",
-            "test_those_without_a_picture_see_nothing_of_what_stands_in_its_place",
-            "test_no_picture_is_as_good_as_none_that_is_there",
-            "test_without_any_picture_the_gradient_of_what_sees_is_0_and_not_none",
-            "test_only_the_rows_that_have_a_sound_reach_its_encoder_and_so_do_their_lengths",
+            "test_each_sentence_sees_its_own_picture_or_none",
+            "test_batch_norm_counts_present_pictures_only",
+            "test_pixels_of_absent_pictures_have_no_effect",
+            "test_absent_pictures_equal_no_picture_modality",
+            "test_without_any_picture_the_image_gradient_is_zero_not_none",
+            "test_only_rows_with_a_sound_reach_its_encoder",
         ),
         wrong=(
             Wrong(
@@ -217,7 +217,7 @@ EXERCISES = (
         minutes=25,
         difficulty="medium",
         tests=(
-            "test_in_training_some_lack_the_picture_and_as_many_the_sentence_but_none_both",
+            "test_modality_dropout_drops_each_equally_often_and_never_both",
         ),
         wrong=(
             Wrong(
