@@ -314,7 +314,7 @@ def test_vision_transformer_applies_dropout_in_training_only():
 
 
 def test_vision_transformer_refuses_wrong_sizes():
-    with pytest.raises(ValueError, match="37 pixels a side cannot be cut into patches of 5"):
+    with pytest.raises(ValueError, match="image_size 37 is not a multiple of patch_size 5"):
         VisionTransformer(**VIT | {"image_size": 37})
     for shape in [(2, 3, 35, 40), (2, 3, 40, 40), (2, 1, 35, 35), (3, 35, 35)]:
         for method in (VisionTransformer(**VIT), VisionTransformer(**VIT).features):
