@@ -19,17 +19,18 @@ from .text import EOS, PAD
 
 
 class Examples(Dataset):
-    """The examples of a data set as tensors, one for each pair of an example and its reference.
+    """The examples of a data set as tensors, one item per reference of each example.
 
-        {"image": (3, S, S) uint8, "source": (N,) words, <eos>, "target": (T,) words, <eos>, …}
+        {"image": (3, S, S) uint8, "source": (N,) words and <eos>,
+         "target": (T,) words and <eos>, …}
 
     A modality that an example lacks is not in its dict. `vocabularies` turn words into numbers:
     vocabularies["target"] those of the references, vocabularies[modality] those of an input text.
 
     An index is a number, or a pair (number, epoch). With `augmented`, each epoch shows a picture
-    differently: an example then has "augmentation" (8,), for `images.augment` on the device. It
-    depends only on seed, epoch and number, so it does not matter which process loads which example.
-    An epoch of None gives the example without target words, so it does not count in the loss.
+    differently: an item then has "augmentation" (8,), for `images.augment` on the device. It
+    depends only on seed, epoch and number, so it does not matter which process loads which item.
+    With an epoch of None, an item has no target words and does not count in the loss.
     """
 
     def __init__(self, data: Sequence, vocabularies: dict, augmented: bool = False, seed: int = 0):
@@ -49,8 +50,8 @@ class Examples(Dataset):
             self.texts[modality] = [encode(vocabulary, words) for words in data.columns[modality]]
         self.lengths = []  # the longest text of each pair
         for (i, _), target in zip(self.pairs, self.targets):
-            lengths = [len(texts[i]) for texts in self.texts.values()]
-            self.lengths.append(max(len(target), *lengths, 0))
+            lengths = [len(target)] + [len(texts[i]) for texts in self.texts.values()]
+            self.lengths.append(max(lengths))
 
     def __len__(self) -> int:
         return len(self.pairs)

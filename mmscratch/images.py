@@ -13,7 +13,7 @@ from torch import Tensor
 # The statistics of ImageNet, which torchvision's weights expect.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-MAX_PIXELS = 200_000_000  # larger pictures are refused: they may be an attack on the memory
+MAX_PIXELS = 200_000_000  # larger pictures are refused as decompression bombs
 
 
 def open_image(path: str | Path) -> Image.Image:

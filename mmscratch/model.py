@@ -29,7 +29,7 @@ DECODERS: dict[str, Callable[..., nn.Module]] = {
 
 
 def fuse(memories: list[Memory]) -> Memory:
-    """Concatenate memories, (B, N1, D), (B, N2, D), … -> (B, N1 + N2 + …, D), for one attention."""
+    """Concatenate memories along their positions: (B, N1, D), (B, N2, D), … -> (B, N1 + N2 + …, D)."""
     if len(memories) == 1:
         return memories[0]
     tokens = torch.cat([memory.tokens for memory in memories], dim=1)  # (B, N1 + N2 + …, D)
@@ -45,10 +45,10 @@ class EncoderDecoder(nn.Module):
     batch["has_image"] (B,) bool says which; it is masked for the others. If sequences are padded,
     batch["sound_lengths"] (B,) goes to the encoder as well.
 
-    Several modalities are fused on an equal footing: all vectors are scaled to the same length. In
-    training, the fraction `modality_dropout` of the examples has one modality dropped, so the same
-    model works with or without it; `label_smoothing` and `teacher_forcing_ratio` are those of
-    `loss`.
+    Several encoders are fused on an equal footing: each vector is brought to the same length by
+    `layer_norm`, even if a batch has one modality only. In training, if a batch has several, the
+    fraction `modality_dropout` of the examples has one of them dropped, so the same model works
+    with or without it. `label_smoothing` and `teacher_forcing_ratio` are those of `loss`.
     """
 
     loss_unit = "words"  # the unit of the count that `loss` returns
@@ -169,9 +169,10 @@ def _drop_modality(
 def _encode_present(encoder: nn.Module, inputs: list[Tensor], present: Tensor | None) -> Memory:
     """Encode the rows of the inputs, each (B, …), that are `present` (B,), and mask the others.
 
-    The other rows are not even encoded: batch norm would mix blank pictures into its statistics of
-    real ones. With no row present, the gradient is 0, not None: training on several processes
-    expects a gradient from each.
+    The other rows are not even encoded: batch norm would count blank pictures in its statistics.
+    With no row present, one is encoded in eval mode and multiplied by 0, so that the gradient is 0
+    and not None: training on several processes expects a gradient from each. The encoder stays in
+    the mode that it was in.
     """
     if present is None or present.all():
         return encoder(*inputs)
