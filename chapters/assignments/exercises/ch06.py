@@ -405,7 +405,7 @@ EXERCISES = (
                 "wait for it forever: an example without target words.",
                 old=(
                     "            else:\n"
-                    "                yield [(batch[0], None)]\n"
+                    "                yield [(batch[0], None)]"
                 ),
                 new="",
             ),
