@@ -225,12 +225,12 @@ def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tenso
 
 
 class Prefetcher:
-    """The batches of a loader, on the device. `data_time` adds up how long the device waited.
+    """The batches of a loader, on the device. `data_time` adds up how long the device waits.
 
     `prefetch`, called while the device still computes with one batch, fetches the next. On a GPU
     it is copied on a stream of its own, a second queue of work next to the one that computes.
-    Before the batch is used, the computing stream waits for the end of the copy; the CPU waits for
-    neither.
+    Before the batch is used, the computing stream waits for the end of the copy; neither stream
+    waits for the CPU.
     """
 
     def __init__(self, loader: DataLoader, device: torch.device):
@@ -257,7 +257,7 @@ class Prefetcher:
                 with self.data_time:
                     stream.wait_stream(self.copies)
                 for value in batch.values():
-                    value.record_stream(stream)  # its memory is in use there, too
+                    value.record_stream(stream)  # its memory must not be reused before
             yield batch
 
     def prefetch(self) -> None:
@@ -285,7 +285,7 @@ class Prefetcher:
                 how = f"was killed ({killed[1]})" if killed else "ended"
                 raise ChildProcessError(f"the data worker of process {dead[1]} {how}") from None
             if "in DataLoader worker" in text:  # with a whole traceback in its text
-                error.__traceback__ = None  # else torch's frames keep the workers, in a circle
+                error.__traceback__ = None  # or a reference cycle keeps the workers alive
                 last_line = str(error).strip().splitlines()[-1]
                 raise ChildProcessError(f"a data worker failed: {last_line}") from None
             raise

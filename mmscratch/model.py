@@ -119,14 +119,14 @@ class EncoderDecoder(nn.Module):
         need_weights: bool = False,
         teacher_forcing_ratio: float = 1.0,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits (B, T, V), those at t for batch["target"][:, t] given the words before: teacher forcing.
+        """Logits (B, T, V): those at t predict batch["target"][:, t] from the words before it.
 
         With `need_weights`, also the attention weights (B, layers, H, T, N).
 
-        With `teacher_forcing_ratio` below 1 (scheduled sampling), the decoder reads the true word
-        with this probability, drawn for each word of each sentence, and otherwise the model's own
-        most probable word. That is slow, since it goes word by word.
-        Source: Bengio et al. 2015.
+        With teacher forcing, the words before are the true ones. With a `teacher_forcing_ratio`
+        below 1 (scheduled sampling), the decoder reads the true word with this probability, drawn
+        for each word of each sentence, and otherwise its own most probable word. That goes word by
+        word, and is slow. Source: Bengio et al. 2015.
         """
         target = batch["target"]  # (B, T), ending in <eos>
         bos = target.new_full((target.size(0), 1), BOS)  # (B, 1)
@@ -158,8 +158,8 @@ def _drop_modality(
     present = {name: all_present if has is None else has for name, has in present.items()}
     num_present = torch.stack(list(present.values())).sum(0)  # (B,)
     draws = torch.rand(batch_size, device=device)  # (B,)
-    # 0, 1, …: the number of the modality to drop; larger numbers: none
-    dropped = (draws * len(present) / fraction).floor()
+    # The number of the modality to drop: 0, 1, …; none if it is larger than that.
+    dropped = (draws * len(present) / fraction).floor()  # (B,)
     kept = {}
     for i, (name, has) in enumerate(present.items()):
         kept[name] = has & ((dropped != i) | (num_present < 2))
@@ -208,7 +208,7 @@ class ModelConfig:
     decoder: dict = field(default_factory=lambda: {"name": "lstm", "hidden_size": 256})
     embed_dim: int = 256  # of words and of the memory
     joint_vocabulary: bool = False  # source and target share words and embedding
-    modality_dropout: float = 0.0  # these three: see `EncoderDecoder`
+    modality_dropout: float = 0.0  # this and the next two: see `EncoderDecoder`
     label_smoothing: float = 0.0
     teacher_forcing_ratio: float = 1.0
 

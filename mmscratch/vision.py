@@ -124,7 +124,7 @@ class ResNet(nn.Module):
         block = Bottleneck if isinstance(depth, int) and depth >= 50 else BasicBlock
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.stages = []  # their names
+        self.stages = []  # the names of the modules
         in_channels = width
         for i, count in enumerate(num_blocks):
             channels = width * 2**i

@@ -275,8 +275,8 @@ EXERCISES = (
             ),
             Wrong(
                 "Every sequence is padded, not only the one called target.",
-                old="values[0].dim() == 1",
-                new='name == "target"',
+                old="if is_text or len(set(lengths)) > 1:",
+                new='if modality == "target":',
             ),
         ),
     ),
