@@ -29,7 +29,7 @@ DECODERS: dict[str, Callable[..., nn.Module]] = {
 
 
 def fuse(memories: list[Memory]) -> Memory:
-    """Concatenate memories along their positions: (B, N1, D), (B, N2, D), … -> (B, N1 + N2 + …, D)."""
+    """Concatenate memories along their positions: (B, N1, D), … -> (B, N1 + N2 + …, D)."""
     if len(memories) == 1:
         return memories[0]
     tokens = torch.cat([memory.tokens for memory in memories], dim=1)  # (B, N1 + N2 + …, D)

@@ -248,7 +248,7 @@ class BytePairEncoding:
 
 
 def _join(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """Replace each occurrence of the pair by `new`, from left to right: in "a a a", only the first."""
+    """Replace each occurrence of the pair by `new`, from left to right: once in "a a a"."""
     joined = []
     for i in ids:
         if joined and (joined[-1], i) == pair:
@@ -299,7 +299,7 @@ _SENTENCE_STARTS = r"""
     A About According Additionally After An As At But Earlier He Her Here However If In It Last Many More Mr\. Ms\. Now Once
     One Other Our She Since So Some Such That The Their Then There These They This We What When While Yet You
 """.split()
-_L = r"(?:[^\W\d_²³¹¼-¾⁰-₉⅐-⅞]|[\u0300-\u036f])"  # a letter, or an accent that is a character of its own
+_L = r"(?:[^\W\d_²³¹¼-¾⁰-₉⅐-⅞]|[\u0300-\u036f])"  # a letter or a combining accent
 _LD = rf"(?:{_L}|\d)"  # a letter or a digit
 _DOL = rf"[dol]['’`]{_LD}"  # the start of d'Avignon, o'clock, l'avion
 _ENDING = r"(?:'(?:[msd]|[rv]e|ll)(?![a-z])|’(?:[msd]|[rv]e|ll))"
@@ -327,7 +327,7 @@ _PTB_TOKEN = re.compile(
     # plan B|. The; U.S., p.m. and single letters; abbreviations; No. 5, but not "no."
     | [a-z](?=\.\s+(?-i:{"|".join(_SENTENCE_STARTS)})(?:\s|$)) | (?:[a-z]\.)+(?!{_L})
     | (?:{"|".join(_ABBREVIATIONS)})\.(?!{_L}) | (?:art|ca|figs?|nos?|op|pp|prop)\.(?=\s?\d)
-    # 's, n't; o'clock; 'n', 'em, '90s; an opening '; O'Malley, n'ts of don'ts; Hawai'i; single words
+    # 's, n't; o'clock; 'n', 'em, '90s; an opening '; O'Malley, n'ts of don'ts; Hawai'i; words
     | {_ENDING} | n['’`]t(?![a-z]) | {_DOL}{_LD}+
     | ['’](?:n['’]|em|[2-9]0s|till?|cause|\d\d(?=\s|$)) | '(?=[a-z]\S)
     | (?-i:(?![IY])[A-Zn])['’`]{_L}{{2,}} | {_L}{{2,}}(?<=[aeiouy])['’`](?=[aeiou]|(?-i:[A-Z])){_L}+
