@@ -373,10 +373,10 @@ def test_extreme_draws_stay_within_the_picture(height, width):
     draws = as_draws(*itertools.product(EXTREMES, repeat=8))  # (256, 8)
     augmented = augment(torch.full((256, 3, height, width), 150, dtype=torch.uint8), draws)
     assert augmented.dtype == torch.uint8 and augmented.shape == (256, 3, height, width)
-    assert torch.equal(
-        augmented.amin((1, 2, 3)), augmented.amax((1, 2, 3))
-    )  # one grey, up to the border
-    assert {*augmented.amin((1, 2, 3)).tolist()} == {120, 180}
+    darkest = augmented.amin((1, 2, 3))
+    brightest = augmented.amax((1, 2, 3))
+    assert torch.equal(darkest, brightest)  # one grey, up to the border
+    assert {*darkest.tolist()} == {120, 180}
 
 
 def test_augment_computes_in_float32():
