@@ -574,15 +574,14 @@ EXERCISES = (
         tests=(
             "test_vision_transformer_without_blocks_is_patches_and_positions",
             "test_vision_transformer_agrees_with_torchvision",
-            "test_vision_transformer_features_have_the_promised_shape",
-            "test_a_patch_is_at_its_place_and_seen_by_all",
-            "test_vision_transformer_drops_in_training_only",
-            "test_vision_transformer_refuses_what_does_not_fit",
+            "test_vision_transformer_features_have_the_documented_shape",
+            "test_patches_keep_their_place_and_attend_to_all",
+            "test_vision_transformer_applies_dropout_in_training_only",
+            "test_vision_transformer_refuses_wrong_sizes",
         ),
         wrong=(
             Wrong(
-                "To attention, a set of patches has no order. What tells the "
-                "blocks where each patch was?",
+                "Attention has no order: what tells the blocks where each patch was?",
                 old="x + self.positions",
                 new="x",
             ),
@@ -593,55 +592,56 @@ EXERCISES = (
                 new="x + F.pad(self.positions[:, 1:], (0, 0, 1, 0))",
             ),
             Wrong(
-                "Where does the class token stand? `forward` reads it at the "
-                "first position, and published positions expect it there.",
+                "Where is the class token? `forward` reads it at the first "
+                "position, and published positions expect it there.",
                 old="[class_token, patches]",
                 new="[patches, class_token]",
             ),
             Wrong(
-                "Patches are read as a page is: along the first row, then the "
+                "Patches are read like a page: along the first row, then the "
                 "second. Yours go column by column.",
                 old="patches.flatten(2).transpose(1, 2)",
                 new="patches.transpose(2, 3).flatten(2).transpose(1, 2)",
             ),
             Wrong(
-                "The shape is right, but the numbers of a patch are not those of "
-                "one patch: `conv_proj` puts D before the rows, so an axis has to "
+                "The shape is right, but each vector mixes numbers of several "
+                "patches: `conv_proj` puts D before the rows, so an axis has to "
                 "move. A reshape moves nothing.",
                 old="patches.flatten(2).transpose(1, 2)",
                 new="patches.reshape(len(x), -1, self.out_channels)",
             ),
             Wrong(
-                "The class token is no patch. At which end of the sequence is it "
-                "left out?",
+                "The class token is not a patch. At which end of the sequence "
+                "must it be left out?",
                 old="self._encode(x)[:, 1:]",
                 new="self._encode(x)[:, :-1]",
             ),
             Wrong(
-                "A grid has its D channels before rows and columns, as a CNN's has.",
+                "A feature map has its D channels before rows and columns, as a "
+                "CNN's has.",
                 old="patches.transpose(1, 2).unflatten(2, (rows, rows))",
                 new="patches.unflatten(1, (rows, rows))",
             ),
             Wrong(
-                "The blocks are pre-norm: nothing has normed their sum yet. What "
-                "stands after the last block?",
+                "The blocks are pre-norm: nothing has normalised their sum yet. "
+                "What comes after the last block?",
                 old="return self.norm(x)",
                 new="return x",
             ),
             Wrong(
-                "Dropout only in training: after `eval()` the same picture gives "
-                "the same features.",
+                "Dropout is for training only: after `eval()` the same picture "
+                "gives the same features.",
                 old="self.training)",
                 new="True)",
             ),
             Wrong(
-                "What is dropped is the sum of patches and positions, not the "
+                "Dropout applies to the sum of patches and positions, not to the "
                 "patches alone.",
                 old="F.dropout(x + self.positions, self.dropout, self.training)",
                 new="F.dropout(x, self.dropout, self.training) + self.positions",
             ),
             Wrong(
-                "A picture of another size would meet the wrong positions: refuse "
+                "A picture of another size would get the wrong positions: refuse "
                 "it, with `_check_size`.",
                 old="_check_size(x, self.image_size)",
                 new="pass",

@@ -51,25 +51,25 @@ EXERCISES = (
         chapter=6,
         module="model",
         parts=("EncoderDecoder.loss",),
-        title="the loss of words, and of nothing else",
+        title="the loss counts words only",
         points=4,
         minutes=20,
         difficulty="easy",
         tests=(
-            "test_padding_does_not_matter_to_the_loss",
-            "test_the_loss_is_that_of_the_formula_and_pads_count_in_neither_term",
-            "test_the_loss_is_the_cross_entropy_in_float32_and_smoothed_in_training_only",
+            "test_padding_does_not_change_the_loss",
+            "test_smoothed_loss_follows_the_formula_and_ignores_padding",
+            "test_loss_is_in_float32_and_smoothed_in_training_only",
         ),
         wrong=(
             Wrong(
-                "Padding counts for nothing: a longer neighbour in the batch must "
-                "not change the loss.",
+                "Padding is ignored: a longer neighbour in the batch must not "
+                "change the loss.",
                 old="ignore_index=PAD,",
                 new="",
             ),
             Wrong(
                 "Return the sum over the words, not their mean: the caller "
-                "divides once all parts of a batch are added up.",
+                "divides once, after adding up all micro-batches.",
                 old='reduction="sum",',
                 new="",
             ),
@@ -95,8 +95,8 @@ EXERCISES = (
                 new="self.label_smoothing",
             ),
             Wrong(
-                "In training, `teacher_forcing_ratio` decides how many of the "
-                "true words the decoder reads: pass it on.",
+                "In training, `teacher_forcing_ratio` is the fraction of true "
+                "words that the decoder reads: pass it on.",
                 old="self(batch, teacher_forcing_ratio=teacher_forcing_ratio)",
                 new="self(batch, teacher_forcing_ratio=1.0)",
             ),
@@ -107,7 +107,7 @@ EXERCISES = (
                 new="self.teacher_forcing_ratio",
             ),
             Wrong(
-                "Count the words, and not the padding behind them.",
+                "Count the words, and not the padding after them.",
                 old="(target != PAD).sum()",
                 new="(target == target).sum()",
             ),
@@ -384,52 +384,55 @@ EXERCISES = (
         chapter=6,
         module="batches",
         parts=("BucketSampler.__iter__",),
-        title="each process its share",
+        title="a shard of each batch for every process",
         points=8,
         minutes=40,
         difficulty="medium",
         tests=(
-            "test_processes_share_each_batch",
-            "test_the_shares_of_a_batch_are_of_similar_length",
-            "test_the_loaders_of_all_processes_give_each_caption_once",
-            "test_start_goes_on_where_another_stopped",
+            "test_processes_split_each_batch",
+            "test_shards_of_a_batch_have_similar_lengths",
+            "test_all_processes_together_load_each_caption_once",
+            "test_start_skips_the_first_batches",
         ),
         wrong=(
             Wrong(
                 "Every process takes the whole batch: which examples are its own?",
-                old="batches[i][self.rank :: self.world_size]",
-                new="batches[i]",
+                old="batch[self.rank :: self.world_size]",
+                new="batch",
             ),
             Wrong(
-                "A process for which nothing is left must still have a batch, or "
-                "the others wait for it forever: an example without target words.",
-                old="or [(batches[i][0], None)]",
+                "A process without examples must still get a batch, or the others "
+                "wait for it forever: an example without target words.",
+                old=(
+                    "            else:\n"
+                    "                yield [(batch[0], None)]"
+                ),
                 new="",
             ),
             Wrong(
-                "A process for which nothing is left gets an example that counts "
-                "for nothing: its epoch is None.",
-                old="[(batches[i][0], None)]",
-                new="[(batches[i][0], self.epoch)]",
+                "A process without examples gets one that does not count: its "
+                "epoch is None.",
+                old="[(batch[0], None)]",
+                new="[(batch[0], self.epoch)]",
             ),
             Wrong(
-                "Processes wait for one another, so their shares should take "
-                "equally long: deal the sorted sentences out in turn, not in blocks.",
-                old="batches[i][self.rank :: self.world_size]",
+                "Processes wait for one another, so their shards should take "
+                "equally long: deal the sorted sentences out one by one, not in "
+                "blocks.",
+                old="batch[self.rank :: self.world_size]",
                 new=(
-                    "batches[i][self.rank * len(batches[i]) // self.world_size : "
-                    "(self.rank + 1) * len(batches[i]) // self.world_size]"
+                    "batch[self.rank * len(batch) // self.world_size : (self.rank "
+                    "+ 1) * len(batch) // self.world_size]"
                 ),
             ),
             Wrong(
-                "All processes must draw the same order, or their shares overlap: "
-                "the seed must not know the rank.",
+                "All processes must draw the same order, or their shards overlap: "
+                "the seed must not depend on the rank.",
                 old="_digest(self.seed, self.epoch)",
                 new="_digest(self.seed + self.rank, self.epoch)",
             ),
             Wrong(
-                "Who goes on in the midst of an epoch leaves out batches, and not "
-                "examples.",
+                "Resuming in the middle of an epoch skips batches, not examples.",
                 old="shuffled[self.skip :]",
                 new="shuffled",
                 more=(
