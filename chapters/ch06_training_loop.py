@@ -232,15 +232,16 @@ print(
 show(EncoderDecoder.loss)
 
 # %% [markdown]
-# One step of the library, with all of that, and its gradient. `distributed.all_reduce` is the all-reduce, and does nothing in a
-# process that is alone. The count of all micro-batches is known only after the last one, and by then their gradients have
-# been added up. So `_gradient` divides each sum by `unit`, the count of the first micro-batch in all processes. Any number
-# would do; this one keeps the gradients at their usual size, which matters in float16. At the end `_train_step` multiplies
-# the gradient by `unit / count`.
+# One step of the library, with all of that: forward, backward, clip, step, zero. `distributed.all_reduce` is the all-reduce,
+# and does nothing in a single process. The count of all micro-batches is known only after the last one, and by then their
+# gradients have been added up. So each loss is divided by `first_count`, the count of the first micro-batch of all
+# processes. Any number would do; this one keeps gradients at their usual size, which matters in float16. At the end the
+# gradient is multiplied by `first_count / count`.
 
 # %%
 show(Trainer._train_step)
-show(Trainer._gradient)
+show(Trainer._micro_batches)
+show(Trainer._scaled)
 
 # %% [markdown]
 # `fit` is the loop around the step. It validates, saves, and stops between two steps, never within one.
@@ -859,8 +860,9 @@ print(
 # 2. `EncoderDecoder.loss`: a sum and a count. What does padding add to each, and what changes in eval mode? 4 points,
 #    20 minutes.
 # 3. `GradScaler.update`: when does it halve, and when does it double? 4 points, 20 minutes.
-# 4. `Trainer._gradient`: micro-batches, and their count is known only after the last one. 12 points, 60 minutes.
-# 5. `Trainer._train_step`: clip, step, or skip; and then nothing may have changed. 15 points, 75 minutes.
+# 4. `Trainer._micro_batches`: deal a batch out, and scale each loss. 7 points, 35 minutes.
+# 5. `Trainer._train_step`: forward, backward, clip, and step or skip; the count of all micro-batches is known only after
+#    the last one. 20 points, 100 minutes.
 # 6. `write_atomically`: what if the disk is full, or the power fails between two lines? 7 points, 35 minutes.
 # 7. `BucketSampler.__iter__`: each example once, and all processes with as many batches. 8 points, 40 minutes.
 # 8. `first_nonfinite`: of a thousand NaNs, which came first? 9 points, 45 minutes.

@@ -374,7 +374,7 @@ def test_each_layer_learns_at_its_rate_as_torch_has_it(trainer):
     for i in range(5):
         batch, rate = (
             collate([run.train[j] for j in range(11)]),
-            CONFIG.learning_rate * warmup_and_cosine(i, 16, 4),
+            CONFIG.learning_rate * warmup_and_cosine(i, 16, 0.25),
         )
         run._train_step(batch)
         run.step += 1

@@ -16,7 +16,7 @@ from mmscratch.finetuning import (
     vocabularies_from,
     vocabulary_states,
 )
-from mmscratch.model import ModelConfig, build_model, table
+from mmscratch.model import ModelConfig, build_model, token_embedding
 from mmscratch.text import BytePairEncoding, Vocabulary
 
 SEEN = IMAGE | {"depth": (1, 1), "image_size": 37}
@@ -153,7 +153,7 @@ def test_a_translator_is_loaded_as_it_was(written, read, settings, saved_transla
 
 
 def rows(reader, vocabulary):
-    return dict(zip(vocabulary.words, table(reader).weight.detach().clone()))
+    return dict(zip(vocabulary.words, token_embedding(reader).weight.detach().clone()))
 
 
 def test_a_translator_begins_with_another_and_each_table_keeps_the_rows_of_its_own_words(
@@ -202,7 +202,7 @@ def test_a_joint_vocabulary_that_has_grown_keeps_its_rows_and_stays_joint(kind, 
     more = Vocabulary(["blau", *GERMAN.state()[::-1], "circle"])
     model = build_model(translator(kind, more, more, joint_vocabulary=True))
     prepare_for_finetuning(model, {"target": more, "source": more}, str(folder))
-    assert table(model.encoders["source"]).weight is table(model.decoder).weight
+    assert token_embedding(model.encoders["source"]).weight is token_embedding(model.decoder).weight
     now, old = rows(model.decoder, more), rows(base.decoder, GERMAN)
     assert len(now) == len(old) + 2
     for word, row in old.items():

@@ -306,7 +306,7 @@ def test_a_step_is_what_torch_s_own_pieces_make_of_it(trainer):
         loss.backward()
         norm = nn.utils.clip_grad_norm_(copy.model.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = CONFIG.learning_rate * warmup_and_cosine(i, 16, 4)
+            group["lr"] = CONFIG.learning_rate * warmup_and_cosine(i, 16, 0.25)
         optimizer.step()
         optimizer.zero_grad()
         assert stats.loss / stats.count == pytest.approx(loss.item(), rel=1e-5)
@@ -355,7 +355,7 @@ def test_the_learning_rate_rises_and_falls(trainer):
         lambda *_: rates.append(run.optimizer.param_groups[1]["lr"])
     )
     run.fit()
-    assert rates == [CONFIG.learning_rate * warmup_and_cosine(step, 16, 4) for step in range(16)]
+    assert rates == [CONFIG.learning_rate * warmup_and_cosine(step, 16, 0.25) for step in range(16)]
 
 
 def test_biases_and_norms_do_not_decay(trainer):
@@ -409,7 +409,7 @@ def test_the_schedule_does_not_move_with_a_skipped_step(trainer):
     )
     run.fit()
     assert run.skipped == 3 and run.step == 16
-    assert rates == [CONFIG.learning_rate * warmup_and_cosine(step, 16, 4) for step in range(13)]
+    assert rates == [CONFIG.learning_rate * warmup_and_cosine(step, 16, 0.25) for step in range(13)]
     assert read_checkpoint(run.folder / "last.pt")["skipped"] == 3
 
 
