@@ -79,8 +79,8 @@ class Step(NamedTuple):
 
     loss: float  # the sum over what the model counts, usually words
     count: float  # how many of those
-    norm: float  # of the gradient, before clipping
     examples: float
+    norm: float  # of the gradient, before clipping
     stop: float  # how many processes were asked to stop
     save: float  # above 0 when it is time to save
 
@@ -302,14 +302,15 @@ class Trainer:
             # backward: the gradients of the micro-batches add up
             self._scaled(loss, first_count).backward()
         self.prefetcher.prefetch()  # while a GPU is still busy with the gradient
-        loss, count, *others = self._sum_over_processes(batch, loss_sum, count_sum)
+        loss, count, examples, *flags = self._sum_over_processes(batch, loss_sum, count_sum)
 
         # clip
         self.scaler.unscale(self.model.parameters())
         if self.config.accumulation_steps > 1:
             self._rescale(first_count / count)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        stats = Step(*torch.stack([loss, count, norm, *others]).tolist())  # the CPU waits here
+        stats = torch.stack([loss, count, examples, norm, *flags])
+        stats = Step(*stats.tolist())  # here the CPU waits for the GPU
 
         # step, or skip
         is_finite = math.isfinite(stats.norm)

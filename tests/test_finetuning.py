@@ -217,7 +217,7 @@ def best_of(run):
         ("*", lambda name: True),
     ],
 )
-def test_a_pattern_freezes_what_it_fits_and_nothing_else(pattern, fits):
+def test_pattern_freezes_matching_parameters_only(pattern, fits):
     model, other = a_model(), "decoder.combine.weight"
     fitting = {name for name, _ in model.named_parameters() if fits(name)}
     freeze(model, pattern)
@@ -235,12 +235,12 @@ def test_a_pattern_freezes_what_it_fits_and_nothing_else(pattern, fits):
 @pytest.mark.parametrize(
     "pattern", ["encoders.image.backb", "decoder.bia", "image", "backbone.*", "Decoder", ""]
 )
-def test_a_pattern_that_fits_nothing_is_named_in_a_line_with_what_there_is(pattern):
+def test_pattern_without_a_match_is_refused_with_the_list_of_parts(pattern):
     with raises_a_line(repr(pattern).replace("*", r"\*"), "decoder.lstm", BACKBONE):
         freeze(a_model(), "decoder.bias", pattern)
 
 
-def test_what_is_frozen_stays_to_the_bit_while_the_rest_learns(kind, trainer):
+def test_frozen_parameters_and_statistics_stay_bit_identical_in_training(kind, trainer):
     run = trainer(config=replace(CONFIG, freeze=(BACKBONE, "decoder.*.bias")), decoder=kind)
     before = kept(run.model)
     run.fit()
@@ -252,7 +252,7 @@ def test_what_is_frozen_stays_to_the_bit_while_the_rest_learns(kind, trainer):
     assert differing(before, run.model.state_dict()) == before.keys() - still
 
 
-def test_without_freeze_the_statistics_of_weights_that_are_not_trained_drift(trainer):
+def test_batch_norm_statistics_drift_without_freeze(trainer):
     run = trainer()
     run.model.get_submodule(BACKBONE).requires_grad_(False)
     before = kept(run.model)
@@ -264,7 +264,7 @@ def test_without_freeze_the_statistics_of_weights_that_are_not_trained_drift(tra
     )
 
 
-def test_nothing_is_dropped_in_what_is_frozen_until_it_wakes():
+def test_frozen_modules_have_no_dropout_until_unfrozen():
     model, x = a_model(decoder="transformer", fusion="prefix"), torch.randn(B, T, D)
 
     def dropping(model):
@@ -292,7 +292,7 @@ def test_nothing_is_dropped_in_what_is_frozen_until_it_wakes():
     assert not any(part.training for part in model.modules())  # the rest goes on as it was
 
 
-def test_a_frozen_model_can_be_sent_and_comes_back_frozen():
+def test_frozen_model_can_be_pickled():
     model = a_model()
     freeze(model, BACKBONE)
     model = pickle.loads(pickle.dumps(model)).train()
@@ -303,7 +303,7 @@ def test_a_frozen_model_can_be_sent_and_comes_back_frozen():
 # Layer by layer.
 
 
-def test_layers_have_every_parameter_once_in_the_order_in_which_they_compute(model, kind, tokens):
+def test_layers_list_every_parameter_once_in_order_of_computation(model, kind, tokens):
     called, found = [], layers(model.eval())
     where = {name: i for i, names in enumerate(found) for name in names}
     assert sorted(name for names in found for name in names) == sorted(
@@ -335,7 +335,7 @@ def test_layers_have_every_parameter_once_in_the_order_in_which_they_compute(mod
         assert where.get(f"{BACKBONE}.{name}", 0) == 0
 
 
-def test_groups_have_every_parameter_once_with_its_decay_and_its_rate(model):
+def test_parameter_groups_hold_every_parameter_once_with_its_decay_and_factor(model):
     groups, found = parameter_groups(model, 0.3, 0.7), layers(model)
     of = {id(p): group for group in groups for p in group["params"]}
     assert len(of) == sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
@@ -351,7 +351,7 @@ def test_groups_have_every_parameter_once_with_its_decay_and_its_rate(model):
     assert [(group["weight_decay"], group["factor"]) for group in plain] == [(0.3, 1.0), (0.0, 1.0)]
 
 
-def test_each_layer_learns_at_its_rate_as_torch_has_it(trainer):
+def test_layer_wise_learning_rates_equal_those_of_torch(trainer):
     config = replace(CONFIG, layer_decay=0.7)
     run, reference = trainer(config=config, dropout=0.0), trainer("reference", dropout=0.0).model
     found, rates = layers(run.model), []
@@ -394,7 +394,7 @@ def test_each_layer_learns_at_its_rate_as_torch_has_it(trainer):
     [("encoders", "decoder.*.bias"), (BACKBONE,)],
     ids=["some of each layer", "some layers"],
 )
-def test_thawing_goes_by_layers_from_the_output(model, patterns):
+def test_gradual_unfreezing_starts_at_the_output(model, patterns):
     freeze(model, *patterns)
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     parts = [
@@ -411,7 +411,7 @@ def test_thawing_goes_by_layers_from_the_output(model, patterns):
     assert before == len(parts) and all(part.training for part in model.modules())
 
 
-def test_in_a_run_what_is_frozen_at_each_step_is_what_the_schedule_says(trainer):
+def test_gradual_unfreezing_follows_the_schedule_in_a_run(trainer):
     image = helpers.IMAGE | {"depth": (1, 1), "width": 16}
     run = trainer(config=replace(CONFIG, freeze=("encoders",), gradual_unfreezing=0.5), image=image)
     parts = [names for names in reversed(layers(run.model)) if names[0].startswith("encoders.")]
@@ -439,7 +439,7 @@ def test_in_a_run_what_is_frozen_at_each_step_is_what_the_schedule_says(trainer)
 
 
 @pytest.mark.parametrize("steps", [1, 5, 11])
-def test_a_run_that_thaws_goes_on_to_the_bit(steps, trainer):
+def test_resumed_run_with_gradual_unfreezing_is_bit_identical(steps, trainer):
     config = replace(CONFIG, freeze=("encoders",), gradual_unfreezing=0.5, layer_decay=0.9)
     whole, resumed = gone_on_with(steps, partial(trainer, config=config))
     assert resumed.history == whole.history
@@ -464,7 +464,7 @@ def by_hand(plain, model):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_linear_layer_with_lora_is_that_of_loralib(bias):
+def test_linear_layer_with_lora_equals_loralib(bias):
     loralib = pytest.importorskip("loralib")
     ours = nn.Linear(I, O, bias)
     add_lora(ours, R, SCALE)
@@ -482,7 +482,7 @@ def test_a_linear_layer_with_lora_is_that_of_loralib(bias):
 
 
 @pytest.mark.parametrize("cross", [False, True], ids=["self", "cross"])
-def test_attention_with_lora_is_attention_with_another_matrix(cross):
+def test_attention_with_lora_equals_attention_with_the_changed_matrix(cross):
     plain = random_double(MultiHeadAttention(D, H))
     ours = copy.deepcopy(plain)
     add_lora(ours, R, SCALE)
@@ -508,7 +508,7 @@ def test_attention_with_lora_is_attention_with_another_matrix(cross):
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_an_lstm_with_lora_is_an_lstm_with_other_matrices(bidirectional):
+def test_lstm_with_lora_equals_an_lstm_with_changed_matrices(bidirectional):
     plain = random_double(LSTM(I, O, 2, bidirectional))
     ours = adapted(copy.deepcopy(plain))
     state, targets = by_hand(plain, ours)
@@ -529,7 +529,7 @@ def test_an_lstm_with_lora_is_an_lstm_with_other_matrices(bidirectional):
         assert_close(d_loras[2 * i + 1], SCALE * d_state[name] @ lora.a.T, rtol=1e-9, atol=1e-9)
 
 
-def test_a_lora_begins_with_no_change_to_the_bit(decoder, tokens, memory):
+def test_new_lora_does_not_change_the_output(decoder, tokens, memory):
     expected = randomized(decoder, 0.5).eval()(tokens, memory)
     add_lora(decoder, R)
     assert torch.equal(decoder(tokens, memory), expected)
@@ -541,7 +541,7 @@ def test_a_lora_begins_with_no_change_to_the_bit(decoder, tokens, memory):
         )
 
 
-def test_every_matrix_of_a_decoder_is_joined_by_scale_b_a_which_alone_is_trained(
+def test_lora_adds_scale_b_a_to_every_matrix_of_a_decoder_and_is_trained_alone(
     decoder, tokens, memory
 ):
     plain = copy.deepcopy(randomized(decoder.double(), 0.3).eval())
@@ -569,7 +569,7 @@ def test_every_matrix_of_a_decoder_is_joined_by_scale_b_a_which_alone_is_trained
     assert frozen_names(decoder) == plain.state_dict().keys()
 
 
-def test_dropout_is_for_what_goes_into_the_change_only():
+def test_lora_dropout_acts_only_on_the_input_of_a():
     p, count, linear = 0.3, 9973, nn.Linear(R, O)
     layer = copy.deepcopy(linear)
     add_lora(layer, R, SCALE, dropout=p)
@@ -599,7 +599,7 @@ def test_dropout_is_for_what_goes_into_the_change_only():
         assert torch.equal(attention.project(x)[0], attention.project(x)[0]) != training
 
 
-def test_nothing_is_dropped_of_the_change_of_an_lstm():
+def test_lora_of_an_lstm_has_no_dropout():
     lstm = adapted(LSTM(D, HIDDEN, LAYERS), dropout=0.3)
     x = torch.randn(B, T, D)
     expected = lstm.eval()(x)[0]
@@ -609,7 +609,7 @@ def test_nothing_is_dropped_of_the_change_of_an_lstm():
 @pytest.mark.parametrize(
     "dtype, tolerance", [(torch.float32, 3e-6), (torch.float64, 1e-13)], ids=str
 )
-def test_a_merged_lora_computes_the_same_and_counts_once(decoder, tokens, memory, dtype, tolerance):
+def test_merged_lora_computes_the_same(decoder, tokens, memory, dtype, tolerance):
     plain = copy.deepcopy(decoder.to(dtype).eval())
     memory = Memory(memory.tokens.to(dtype), memory.mask)
     adapted(decoder)
@@ -627,7 +627,7 @@ def test_a_merged_lora_computes_the_same_and_counts_once(decoder, tokens, memory
 
 
 @pytest.mark.parametrize("merged", [True, False])
-def test_without_its_lora_a_model_is_plain_again(decoder, tokens, memory, merged):
+def test_model_is_plain_again_without_its_lora(decoder, tokens, memory, merged):
     plain = copy.deepcopy(decoder.eval())
     parameters = list(decoder.parameters())
     adapted(decoder, dropout=0.3)
@@ -654,7 +654,7 @@ def test_without_its_lora_a_model_is_plain_again(decoder, tokens, memory, merged
     [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
     ids=["copy", "pickle"],
 )
-def test_a_model_with_lora_can_be_copied_and_sent(decoder, tokens, memory, copied):
+def test_model_with_lora_can_be_copied_and_pickled(decoder, tokens, memory, copied):
     plain = copy.deepcopy(decoder.eval())
     expected = adapted(decoder, dropout=0.3)(tokens, memory)
     other = copied(decoder)
@@ -670,7 +670,7 @@ def test_a_model_with_lora_can_be_copied_and_sent(decoder, tokens, memory, copie
     )  # what is done to the copy is not done to it
 
 
-def test_with_lora_words_and_beams_go_step_by_step(decoder, tokens, memory):
+def test_decoder_with_lora_steps_and_reorders(decoder, tokens, memory):
     adapted(decoder.eval())
     index = torch.tensor([3, 0, 3, 1, 4, 2, 0])
     expected, state = decoder(tokens, memory), decoder.start(memory)
@@ -682,14 +682,14 @@ def test_with_lora_words_and_beams_go_step_by_step(decoder, tokens, memory):
 
 
 @pytest.mark.parametrize("rank", [0, -1, 18])
-def test_a_rank_that_cannot_be_is_refused_in_a_line_and_changes_nothing(rank):
+def test_impossible_rank_is_refused_and_changes_nothing(rank):
     model = nn.Sequential(nn.Linear(17, 19), nn.Conv2d(3, 5, 7))
     with raises_a_line("rank", str(rank), "Sequential"):
         add_lora(model, rank)
     assert type(model[0]) is nn.Linear and not frozen_names(model)
 
 
-def test_beside_a_lora_batch_norm_is_still():
+def test_batch_norm_statistics_do_not_change_with_a_lora():
     model = a_model("transformer", helpers.IMAGE | {"num_layers": 1})
     add_lora(model, R)
     before = kept(model)
@@ -704,7 +704,7 @@ def test_beside_a_lora_batch_norm_is_still():
     )
 
 
-def test_where_no_lora_can_be_or_is_one_already_is_told_in_a_line():
+def test_add_lora_refuses_a_second_lora_and_layers_that_cannot_have_one():
     model = adapted(nn.Sequential(nn.Linear(I, O), nn.Linear(O, R - 1)))
     assert type(model[1]) is nn.Linear  # it is too thin
     with raises_a_line("has a LoRA", "remove_lora"):
@@ -730,7 +730,7 @@ def a_change(std=0.1, rank=R, **changes):
     return randomized(model, std, ".lora.").eval()
 
 
-def test_only_the_change_is_kept_and_can_be_put_on_the_same_model(kind, tokens, tmp_path):
+def test_trainable_state_holds_only_the_lora_and_can_be_loaded(kind, tokens, tmp_path):
     model, other, plain = (
         a_change(decoder=kind),
         a_change(0.7, decoder=kind),
@@ -757,7 +757,7 @@ def test_only_the_change_is_kept_and_can_be_put_on_the_same_model(kind, tokens, 
 @pytest.mark.parametrize(
     "what", [f"{BACKBONE}.bn1.running_mean", f"{BACKBONE}.bn1.num_batches_tracked", "decoder.bias"]
 )
-def test_a_change_of_another_model_is_refused(what):
+def test_lora_of_another_model_is_refused(what):
     model, other = a_change(), a_change(0.7)
     tensor, before = other.state_dict()[what].view(-1), kept(other)
     tensor[0] = (
@@ -768,7 +768,7 @@ def test_a_change_of_another_model_is_refused(what):
     assert differing(before, kept(other)) == {what}
 
 
-def test_a_change_that_does_not_fit_is_refused_by_name():
+def test_lora_of_another_shape_is_refused_by_name():
     model, other = a_change(), a_change(0.7, rank=2)
     before, state = kept(other), trainable_state(model)
     with raises_a_line("does not fit", r"decoder\.\w+\.lora\.\S*a"):
@@ -779,7 +779,7 @@ def test_a_change_that_does_not_fit_is_refused_by_name():
     assert not differing(before, kept(other))
 
 
-def test_the_fingerprint_is_of_what_is_not_trained_whatever_its_layout():
+def test_fingerprint_covers_untrained_tensors_in_any_memory_layout():
     model = a_change()
     expected = fingerprint(model)
     assert (
@@ -811,7 +811,7 @@ def test_the_fingerprint_is_of_what_is_not_trained_whatever_its_layout():
 # Runs that begin with another one.
 
 
-def test_a_run_begins_with_the_weights_of_another(kind, base, trainer):
+def test_run_starts_from_the_weights_of_another(kind, base, trainer):
     folder, model = base(decoder=kind)
     run = trainer(config=replace(CONFIG, start_from=folder), decoder=kind)
     assert (
@@ -823,7 +823,7 @@ def test_a_run_begins_with_the_weights_of_another(kind, base, trainer):
         trainer("wide", replace(CONFIG, start_from=folder), decoder=kind, embed_dim=14)
 
 
-def test_words_that_both_vocabularies_have_keep_what_they_mean(kind, base, trainer):
+def test_words_of_both_vocabularies_keep_their_embeddings(kind, base, trainer):
     fresh = trainer("fresh", decoder=kind)
     ours = fresh.train.vocabularies["target"].words
     folder, model = base(
@@ -855,7 +855,7 @@ def test_words_that_both_vocabularies_have_keep_what_they_mean(kind, base, train
 
 
 @pytest.mark.parametrize("positions", [67, 61])
-def test_a_run_may_have_more_or_fewer_positions_than_the_one_before(positions, base, trainer):
+def test_run_may_have_more_or_fewer_positions_than_its_base(positions, base, trainer):
     folder, model = base()
     run, name = (
         trainer(config=replace(CONFIG, start_from=folder), max_length=positions),
@@ -899,7 +899,7 @@ def lora_runs(request, base, trainer):
     return lambda name: trainer(name, config, **changes), model, trained
 
 
-def test_a_run_with_lora_goes_on_to_the_bit_keeps_its_change_only_and_is_loaded_as_a_plain_model(
+def test_lora_run_resumes_exactly_saves_only_its_lora_and_loads_as_a_plain_model(
     lora_runs,
 ):
     make, model, trained = lora_runs
@@ -932,7 +932,7 @@ def test_a_run_with_lora_goes_on_to_the_bit_keeps_its_change_only_and_is_loaded_
     assert differing(same, loaded.state_dict()) != set()
 
 
-def test_a_change_of_a_change(base, trainer):
+def test_lora_run_may_start_from_a_lora_run(base, trainer):
     first = trainer("first", replace(CONFIG, epochs=1, start_from=base()[0], lora=R))
     first.fit()
     second = trainer("second", replace(CONFIG, epochs=1, start_from=str(first.folder), lora=2))
@@ -942,7 +942,7 @@ def test_a_change_of_a_change(base, trainer):
     assert_close(load_run(second.folder)[0](batch), best_of(second)(batch), rtol=1e-5, atol=1e-5)
 
 
-def test_a_change_whose_base_is_not_what_it_was_is_refused_in_a_line(base, trainer, tmp_path):
+def test_lora_run_with_a_changed_base_is_refused(base, trainer, tmp_path):
     folder, _ = base()
     run, path = (
         trainer(config=replace(CONFIG, epochs=1, start_from=folder, lora=R)),
@@ -961,7 +961,7 @@ def test_a_change_whose_base_is_not_what_it_was_is_refused_in_a_line(base, train
         load_run(run.folder)
 
 
-def test_settings_that_make_no_sense_are_refused_in_a_line(base, trainer):
+def test_contradictory_settings_are_refused(base, trainer):
     with raises_a_line("nothing to train", "encoders and decoder"):
         trainer(config=replace(CONFIG, freeze=("encoders", "decoder")))
     with raises_a_line("LoRA", "--from"):
@@ -976,7 +976,7 @@ def test_settings_that_make_no_sense_are_refused_in_a_line(base, trainer):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "auto"])
-def test_a_frozen_backbone_is_still_on_a_gpu(precision, trainer):
+def test_frozen_backbone_does_not_change_on_a_gpu(precision, trainer):
     run = trainer(config=replace(CONFIG, precision=precision, freeze=(BACKBONE,)))
     before = kept(run.model)
     run.fit()
@@ -990,7 +990,7 @@ def test_a_frozen_backbone_is_still_on_a_gpu(precision, trainer):
 @pytest.mark.parametrize(
     "changes", [{"lora": R}, {"freeze": ("encoders",), "gradual_unfreezing": 0.5}], ids=str
 )
-def test_fine_tuning_goes_on_to_the_bit_on_a_gpu(changes, base, trainer):
+def test_resumed_finetuning_is_bit_identical_on_a_gpu(changes, base, trainer):
     config = replace(CONFIG, start_from=base()[0], **changes)
     _, resumed = gone_on_with(5, partial(trainer, config=config))
     assert resumed.device.type == "cuda"
@@ -998,7 +998,7 @@ def test_fine_tuning_goes_on_to_the_bit_on_a_gpu(changes, base, trainer):
 
 
 @pytest.mark.gpu
-def test_a_gpu_sees_the_same_fingerprint_and_merges_the_same():
+def test_fingerprint_and_merge_are_the_same_on_a_gpu():
     model = a_change()
     there = copy.deepcopy(model).to("cuda", memory_format=torch.channels_last)
     assert fingerprint(there) == fingerprint(model)

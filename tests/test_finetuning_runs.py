@@ -42,7 +42,7 @@ def run(tmp_path):
     return tmp_path, model, read_checkpoint(tmp_path / "best.pt")
 
 
-def test_a_run_is_loaded_as_it_was(run):
+def test_loaded_run_equals_the_saved_one(run):
     folder, model, saved = run
     for where in (folder, str(folder)):
         loaded, vocabularies, checkpoint = load_run(where)
@@ -61,7 +61,7 @@ def test_a_run_is_loaded_as_it_was(run):
 
 
 @pytest.mark.parametrize("version", [None, 1, VERSION + 1])
-def test_a_run_of_another_layout_is_refused_in_one_line_that_says_what_to_do(version, run):
+def test_run_of_another_layout_is_refused_with_advice(version, run):
     folder, _, saved = run
     other = {name: value for name, value in saved.items() if name != "version"}
     if version is not None:
@@ -92,7 +92,7 @@ PIECES = BytePairEncoding.learn([["kreis", "kreise", "kreisel"], ["circle", "cir
     "written, read",
     [(GERMAN, ENGLISH), (PIECES, ENGLISH), (GERMAN, PIECES), (GERMAN, None), (PIECES, None)],
 )
-def test_vocabularies_that_are_apart_come_back(written, read):
+def test_separate_vocabularies_are_restored(written, read):
     vocabularies = {"target": written} | ({"source": read} if read else {})
     states = json.loads(json.dumps(vocabulary_states(vocabularies)))  # plain values only
     back = vocabularies_from(states)
@@ -103,7 +103,7 @@ def test_vocabularies_that_are_apart_come_back(written, read):
 
 
 @pytest.mark.parametrize("vocabulary", [GERMAN, PIECES], ids=["words", "pieces"])
-def test_one_vocabulary_for_both_is_kept_once_and_comes_back_as_one(vocabulary):
+def test_joint_vocabulary_is_saved_once_and_restored_as_one(vocabulary):
     states = vocabulary_states({"source": vocabulary, "target": vocabulary})
     assert states == {"source": "target", "target": vocabulary.state()}
     back = vocabularies_from(json.loads(json.dumps(states)))
@@ -140,7 +140,7 @@ def saved_translator(kind, tmp_path):
 @pytest.mark.parametrize("written, read, settings", [
     (GERMAN, ENGLISH, {}), (GERMAN, ENGLISH, {"image": None}), (PIECES, PIECES, {"joint_vocabulary": True}),
 ], ids=["apart", "no pictures", "joint"])  # fmt: skip
-def test_a_translator_is_loaded_as_it_was(written, read, settings, saved_translator):
+def test_loaded_translator_equals_the_saved_one(written, read, settings, saved_translator):
     config, model, folder = saved_translator(written, read, **settings)
     loaded, vocabularies, checkpoint = load_run(folder)
     assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
@@ -156,7 +156,7 @@ def rows(reader, vocabulary):
     return dict(zip(vocabulary.words, token_embedding(reader).weight.detach().clone()))
 
 
-def test_a_translator_begins_with_another_and_each_table_keeps_the_rows_of_its_own_words(
+def test_each_embedding_of_a_translator_keeps_the_rows_of_common_words(
     kind, saved_translator
 ):
     config, base, folder = saved_translator(GERMAN, ENGLISH)
@@ -197,7 +197,7 @@ def test_a_translator_begins_with_another_and_each_table_keeps_the_rows_of_its_o
     )
 
 
-def test_a_joint_vocabulary_that_has_grown_keeps_its_rows_and_stays_joint(kind, saved_translator):
+def test_larger_joint_vocabulary_keeps_its_rows_and_stays_joint(kind, saved_translator):
     config, base, folder = saved_translator(GERMAN, GERMAN, joint_vocabulary=True)
     more = Vocabulary(["blau", *GERMAN.state()[::-1], "circle"])
     model = build_model(translator(kind, more, more, joint_vocabulary=True))
@@ -209,7 +209,7 @@ def test_a_joint_vocabulary_that_has_grown_keeps_its_rows_and_stays_joint(kind, 
         assert_close(now[word], row, rtol=0, atol=0)
 
 
-def test_with_a_lora_the_tables_of_other_words_are_trained_and_no_other(kind, saved_translator):
+def test_lora_run_trains_only_embeddings_with_new_words(kind, saved_translator):
     config, _, folder = saved_translator(GERMAN, ENGLISH)
     more = Vocabulary([*ENGLISH.state(), "green"])
     model = build_model(translator(kind, GERMAN, more))
@@ -226,7 +226,7 @@ def test_with_a_lora_the_tables_of_other_words_are_trained_and_no_other(kind, sa
     "what",
     ["a list", "weights alone", "another option", "another encoder", "another size", "no words"],
 )
-def test_the_checkpoint_of_something_else_is_refused_in_one_line(run, what):
+def test_checkpoint_of_something_else_is_refused_in_one_line(run, what):
     folder, _, saved = run
     config = saved["model_config"]
     states = {
@@ -244,7 +244,7 @@ def test_the_checkpoint_of_something_else_is_refused_in_one_line(run, what):
     assert str(folder / "best.pt") in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
-def test_plain_values_only_are_kept_of_a_run(run):
+def test_run_is_saved_as_plain_values(run):
     _, model, saved = run
     assert json.loads(json.dumps(saved["vocabularies"])) == saved["vocabularies"]
     assert set(saved) == {

@@ -45,7 +45,7 @@ def tiny():
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_the_labels_are_the_words_of_the_scene(split):
+def test_labels_are_the_attributes_of_the_objects(split):
     images, labels = labelled_scenes(split, 53, size=37)
     assert (images.dtype, images.shape) == (torch.uint8, (53, 3, 37, 37))
     assert (labels.dtype, labels.shape) == (torch.bool, (53, len(LABELS)))
@@ -59,12 +59,12 @@ def test_the_labels_are_the_words_of_the_scene(split):
         assert_close(images[n].permute(1, 2, 0).numpy(), np.array(render(scene, 37)))
 
 
-def test_every_label_is_there_once_and_the_size_is_64_where_none_is_said():
+def test_labels_are_unique_and_the_default_size_is_64():
     assert len(set(LABELS)) == len(LABELS) == 32 + 8 + 2
     assert labelled_scenes("test", 2)[0].shape == (2, 3, 64, 64)
 
 
-def test_train_labels_overfits_a_small_batch():
+def test_train_classifier_overfits_a_small_batch():
     images, labels = labelled_scenes("train", 32, size=32)
     model = ResNet((1, 1, 1), num_classes=len(LABELS), width=16)
     losses = train_classifier(model, images, labels, epochs=200, batch_size=16)
@@ -72,7 +72,7 @@ def test_train_labels_overfits_a_small_batch():
     assert torch.equal(predict_logits(model, images) > 0, labels)
 
 
-def test_the_same_seed_gives_the_same_weights_to_the_bit_and_another_does_not():
+def test_same_seed_gives_bit_identical_weights_and_another_seed_does_not():
     images, labels = labelled_scenes("train", 37, size=32)
     start, weights = tiny(), []
     for seed, noise in ((3, 0), (3, 1), (5, 0)):
@@ -85,7 +85,7 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit_and_another_does_not():
     assert not torch.equal(weights[0]["conv1.weight"], start.conv1.weight)
 
 
-def test_a_label_weighs_the_less_the_commoner_it_is():
+def test_frequent_labels_weigh_less():
     images, labels = labelled_scenes("train", 29, size=32)
     counts = [
         max(sum(row), 1) for row in labels.T.tolist()
@@ -130,10 +130,7 @@ def test_predictions_do_not_depend_on_their_neighbours():
 def test_pretrained_cnn_is_trained_once(tmp_path, monkeypatch, capsys):
     path = tmp_path / "runs" / "cnn.pt"
     trained = pretrained_cnn(path, scenes=64)
-    assert (
-        capsys.readouterr().out
-        == f"{path} is not there: a CNN is trained on 64 scenes and kept there\n"
-    )
+    assert capsys.readouterr().out == f"no CNN in {path} yet: training one on 64 scenes\n"
     assert [file.name for file in path.parent.iterdir()] == ["cnn.pt"] and not trained.training
     assert trained.bn1.num_batches_tracked == 2 * 64 // 32
 
@@ -141,7 +138,7 @@ def test_pretrained_cnn_is_trained_once(tmp_path, monkeypatch, capsys):
         "mmscratch.pretraining.train_classifier", lambda *_: pytest.fail("trained again")
     )
     read = pretrained_cnn(path, scenes=64)
-    assert capsys.readouterr().out == f"the CNN of {path}, trained before, is used\n"
+    assert capsys.readouterr().out == f"using the pretrained CNN in {path}\n"
     assert not read.training
     for (name, a), (other, b) in zip(
         trained.state_dict().items(), read.state_dict().items(), strict=True
@@ -149,7 +146,7 @@ def test_pretrained_cnn_is_trained_once(tmp_path, monkeypatch, capsys):
         assert name == other and torch.equal(a, b)
 
 
-def test_pretrained_cnn_leaves_the_random_state_alone_and_does_not_hang_on_it(tmp_path):
+def test_pretrained_cnn_neither_uses_nor_changes_the_random_state(tmp_path):
     weights = []
     for noise in (3, 5):
         torch.manual_seed(noise)
@@ -162,7 +159,7 @@ def test_pretrained_cnn_leaves_the_random_state_alone_and_does_not_hang_on_it(tm
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", "half"], ids=["empty", "text", "half"])
-def test_pretrained_cnn_refuses_a_broken_file_and_keeps_it(tmp_path, content, monkeypatch):
+def test_pretrained_cnn_refuses_a_damaged_file_and_keeps_it(tmp_path, content, monkeypatch):
     path = tmp_path / "cnn.pt"
     if content == "half":
         torch.save(
@@ -181,9 +178,9 @@ def test_pretrained_cnn_refuses_a_broken_file_and_keeps_it(tmp_path, content, mo
     [{"model": {}}, {"model": {}, "labels": ("cat",)}, [1, 2]],
     ids=["none", "others", "a list"],
 )
-def test_a_file_of_another_model_is_refused_by_name(saved, tmp_path):
+def test_pretrained_cnn_refuses_the_file_of_another_model(saved, tmp_path):
     torch.save(saved, tmp_path / "cnn.pt")
-    with pytest.raises(ValueError, match="cnn.pt: not a CNN that knows these labels"):
+    with pytest.raises(ValueError, match="cnn.pt: not a CNN for these labels"):
         pretrained_cnn(tmp_path / "cnn.pt", 64)
 
 
@@ -198,7 +195,7 @@ def test_fewer_pictures_than_a_batch_are_refused():
 # A decoder is taught with a frozen CNN.
 
 
-def test_kept_grids_are_those_of_the_cnn_in_eval_mode():
+def test_extracted_features_are_those_of_the_cnn_in_eval_mode():
     images = torch.randint(
         256, (263, 3, 32, 32), dtype=torch.uint8
     )  # more than are computed at once
@@ -262,7 +259,7 @@ def watched_steps(note):
 
 
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
-def test_teach_overfits_a_handful_of_captions(kind):
+def test_train_captioner_overfits_a_few_captions(kind):
     images, _ = labelled_scenes("train", 7, 32)
     cnn = ResNet((1, 1), num_classes=None, width=16)
     encoder, grids = ImageEncoder(cnn, 32, 32), extract_features(cnn, images)
@@ -283,7 +280,7 @@ def test_teach_overfits_a_handful_of_captions(kind):
 
 
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
-def test_without_pictures_a_decoder_learns_the_language(kind):
+def test_decoder_without_pictures_learns_a_language_model(kind):
     sentences = [tokenize(caption(Scene(n), n % 5)) for n in range(60)]
     vocabulary = Vocabulary.build(sentences)
     decoder = (
@@ -307,7 +304,7 @@ def test_without_pictures_a_decoder_learns_the_language(kind):
 
 
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
-def test_the_loss_is_that_of_the_true_next_word_and_every_word_counts_as_much(kind, lesson):
+def test_loss_is_the_mean_cross_entropy_of_true_next_words(kind, lesson):
     vocabulary, encoder, grids, targets = lesson
     decoder, costs = new_decoder(kind, vocabulary), []
     with torch.no_grad():
@@ -326,7 +323,7 @@ def test_the_loss_is_that_of_the_true_next_word_and_every_word_counts_as_much(ki
 
 
 @pytest.mark.parametrize("batch_size, sizes", [(11, [11]), (4, [4, 4])])
-def test_each_epoch_shows_the_pictures_that_fill_a_batch_with_their_next_caption(
+def test_each_epoch_uses_full_batches_and_the_next_caption_of_each_picture(
     batch_size, sizes, lesson
 ):
     _, encoder, grids, _ = lesson
@@ -356,7 +353,7 @@ def test_each_epoch_shows_the_pictures_that_fill_a_batch_with_their_next_caption
     assert len(set(map(tuple, orders))) == 4  # shuffled anew
 
 
-def test_the_rate_rises_and_falls_and_gradients_are_clipped(lesson):
+def test_learning_rate_warms_up_and_decays_and_gradients_are_clipped(lesson):
     vocabulary, encoder, grids, targets = lesson
     decoder, rates, norms = new_decoder("lstm", vocabulary), [], []
     with torch.no_grad():
@@ -381,7 +378,7 @@ def test_the_rate_rises_and_falls_and_gradients_are_clipped(lesson):
 
 
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
-def test_all_learns_but_the_cnn(kind, lesson):
+def test_all_parameters_change_except_the_cnns(kind, lesson):
     vocabulary, encoder, grids, targets = lesson
     decoder = new_decoder(kind, vocabulary)
     before = copy.deepcopy({"encoder": encoder, "decoder": decoder})
@@ -399,7 +396,7 @@ def test_all_learns_but_the_cnn(kind, lesson):
     assert not encoder.backbone.training
 
 
-def test_a_generator_shuffles_and_torchs_own_where_none_is_given(lesson):
+def test_generator_shuffles_and_defaults_to_torchs_own(lesson):
     vocabulary, encoder, grids, targets = lesson
     decoder = new_decoder("lstm", vocabulary)
 
@@ -425,7 +422,7 @@ def test_a_generator_shuffles_and_torchs_own_where_none_is_given(lesson):
     assert losses(3) == losses(3) == losses(0, seed=3) != losses(5)
 
 
-def test_grids_may_be_kept_in_half_precision(lesson):
+def test_features_may_be_in_half_precision(lesson):
     vocabulary, encoder, grids, targets = lesson
     losses = []
     for kept in (grids.bfloat16(), grids.bfloat16().float(), grids):
@@ -444,7 +441,7 @@ def test_grids_may_be_kept_in_half_precision(lesson):
         (0, 0, "0 pictures do not fill a batch of 8"),
     ],
 )
-def test_lessons_that_do_not_fit_are_refused(pictures, captions, words, lesson):
+def test_wrong_numbers_of_pictures_or_captions_are_refused(pictures, captions, words, lesson):
     vocabulary, encoder, grids, targets = lesson
     with pytest.raises(ValueError, match=words):
         decoder = new_decoder("lstm", vocabulary)

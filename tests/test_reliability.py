@@ -35,7 +35,7 @@ def seed():
 
 
 @pytest.mark.parametrize("name", DTYPES)
-def test_the_scale_follows_that_of_torch(name):
+def test_loss_scale_follows_that_of_torch(name):
     weight = nn.Parameter(torch.zeros(()))
     optimizer = torch.optim.SGD([weight], lr=1.0)
     ours, reference = (
@@ -58,7 +58,7 @@ def test_the_scale_follows_that_of_torch(name):
 
 
 @pytest.mark.parametrize("name", DTYPES)
-def test_dividing_by_the_scale_gives_the_gradients_of_the_loss(name):
+def test_unscaled_gradients_are_those_of_the_loss(name):
     ours, reference = (
         GradScaler(DTYPES[name]),
         torch.amp.GradScaler("cpu", enabled=name == "float16"),
@@ -144,7 +144,7 @@ def poison(value, bad=float("nan")):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @CASES
-def test_the_first_layer_whose_output_is_not_finite_is_named(batch, layer, decoder, bad):
+def test_first_nonfinite_output_is_named(batch, layer, decoder, bad):
     model = small(decoder)
     module = model.get_submodule(layer)
     module.register_forward_hook(lambda _module, _inputs, output: poison(output, bad))
@@ -154,7 +154,7 @@ def test_the_first_layer_whose_output_is_not_finite_is_named(batch, layer, decod
 
 
 @CASES
-def test_a_weight_that_is_not_finite_is_named_before_what_follows_from_it(batch, layer, decoder):
+def test_nonfinite_weight_is_named_before_outputs(batch, layer, decoder):
     model = small(decoder)
     name, weight = next(
         (name, weight) for name, weight in model.named_parameters() if name.startswith(layer)
@@ -165,7 +165,7 @@ def test_a_weight_that_is_not_finite_is_named_before_what_follows_from_it(batch,
     assert first_nonfinite(model, batch) == f"the weight {name}"
 
 
-def test_a_weight_that_overflows_is_found_in_the_output(batch):
+def test_overflow_caused_by_a_large_finite_weight_is_found_in_the_output(batch):
     model = small(TRANSFORMER)
     with torch.no_grad():
         model.decoder.blocks[0].linear1.weight.fill_(
@@ -176,7 +176,7 @@ def test_a_weight_that_overflows_is_found_in_the_output(batch):
 
 
 @pytest.mark.parametrize("decoder", [LSTM, TRANSFORMER], ids=["lstm", "transformer"])
-def test_a_gradient_is_named_only_where_all_outputs_are_finite(batch, decoder):
+def test_gradient_is_named_only_if_all_outputs_are_finite(batch, decoder):
     model = small(decoder)
     names = dict(model.named_parameters())
     model.loss(batch)[0].backward()
@@ -191,7 +191,7 @@ def test_a_gradient_is_named_only_where_all_outputs_are_finite(batch, decoder):
     assert first_nonfinite(model, batch) == f"the gradient of {name}"
 
 
-def test_of_several_gradients_the_one_nearest_to_the_loss_is_named(batch):
+def test_gradient_nearest_to_the_loss_is_named_first(batch):
     model = small(TRANSFORMER)
 
     def overflow(_module, _inputs, output):
@@ -206,7 +206,7 @@ def test_of_several_gradients_the_one_nearest_to_the_loss_is_named(batch):
     assert first_nonfinite(model, batch).startswith("the gradient of decoder.blocks.1.")
 
 
-def test_frozen_weights_have_no_gradient_and_are_no_trouble(batch):
+def test_frozen_weights_have_no_gradient_to_check(batch):
     model = small(LSTM)
     model.encoders.requires_grad_(False)
     model.loss(batch)[0].backward()
@@ -237,7 +237,7 @@ GOOD, BAD, MASK = torch.ones(5), torch.tensor([1.0, float("inf"), 2.0]), torch.t
 @pytest.mark.parametrize(
     "output", [BAD, (GOOD, BAD), Pair(BAD, MASK), (GOOD, (GOOD, BAD))], ids=str
 )
-def test_in_whatever_an_output_is_wrapped_it_is_found(output):
+def test_nested_outputs_are_checked(output):
     model = Returns(output)
     assert first_nonfinite(model, {}) == "the output of part"
     assert hooks(model) == []
@@ -246,11 +246,11 @@ def test_in_whatever_an_output_is_wrapped_it_is_found(output):
 @pytest.mark.parametrize(
     "output", [GOOD, (GOOD, None), Pair(GOOD, MASK), torch.tensor([3, 5]), None, ()], ids=str
 )
-def test_what_is_finite_is_not_named(output):
+def test_finite_outputs_are_not_named(output):
     assert first_nonfinite(Returns(output), {}) == "the loss"
 
 
-def test_the_cell_of_an_lstm_is_looked_at_too():
+def test_cell_state_of_an_lstm_is_checked():
     """Its hidden state is finite, for tanh(inf) = 1."""
     model = nn.Sequential(nn.LSTM(3, 5, batch_first=True))
     with torch.no_grad():
@@ -263,12 +263,12 @@ def test_the_cell_of_an_lstm_is_looked_at_too():
     assert first_nonfinite(model, torch.zeros(2, 7, 3)) == "the output of 0"
 
 
-def test_the_model_itself_has_a_name_too():
+def test_output_of_the_model_itself_is_checked():
     model = nn.Identity()
     assert first_nonfinite(model, BAD) == "the output of the model"
 
 
-def test_no_hooks_are_left_where_the_model_fails(batch):
+def test_no_hooks_remain_when_the_model_fails(batch):
     model = small(LSTM)
     with pytest.raises(ValueError, match="none of: image"):
         first_nonfinite(model, {"target": batch["target"]})
@@ -304,7 +304,7 @@ def refused(path, state):
     return line
 
 
-def test_what_is_written_can_be_read(path):
+def test_written_file_can_be_read(path):
     weights, plain = (
         {"weight": torch.randn(5, 3), "half": torch.randn(7).bfloat16()},
         [1, (2.5, None), {"a": "ä"}, True],
@@ -315,7 +315,7 @@ def test_what_is_written_can_be_read(path):
     assert state["plain"] == plain and os.listdir(path.parent) == ["last.pt"]
 
 
-def test_all_of_it_is_on_the_disk_before_it_takes_the_place_of_the_old_one(path, monkeypatch):
+def test_content_is_on_the_disk_before_the_rename(path, monkeypatch):
     events, fsync, replace = [], os.fsync, os.replace
 
     def watched(file):
@@ -333,22 +333,22 @@ def test_all_of_it_is_on_the_disk_before_it_takes_the_place_of_the_old_one(path,
 @pytest.mark.parametrize(
     "size", [1, BIG]
 )  # what fails is the last flush, or a write in the midst of torch.save
-def test_a_full_disk_keeps_the_old_checkpoint(path, size):
+def test_full_disk_keeps_the_old_checkpoint(path, size):
     path.with_name("last.pt.writing").symlink_to("/dev/full")
     line = refused(path, {"weights": torch.randn(size)})
-    assert "No space left" in line and "the one before is kept" in line
+    assert "No space left" in line and "the previous file is kept" in line
     assert_nothing_has_happened(path)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_a_full_disk_at_first(tmp_path):
+def test_full_disk_at_the_first_write_leaves_no_file(tmp_path):
     (tmp_path / "last.pt.writing").symlink_to("/dev/full")
     line = refused(tmp_path / "last.pt", {"step": 1})
     assert "No space left" in line and "kept" not in line  # for there is none
     assert os.listdir(tmp_path) == []
 
 
-def test_a_file_that_may_not_be_so_big_keeps_the_old_checkpoint(path):
+def test_file_size_limit_keeps_the_old_checkpoint(path):
     resource = pytest.importorskip("resource", reason="Windows has no such limit")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (BIG, before[1]))  # Python ignores the signal of it
@@ -361,7 +361,7 @@ def test_a_file_that_may_not_be_so_big_keeps_the_old_checkpoint(path):
 
 
 @pytest.mark.parametrize("below", ["last.pt", "run/last.pt"])
-def test_a_folder_that_cannot_be(tmp_path, below):
+def test_impossible_folder_is_refused(tmp_path, below):
     (tmp_path / "file").write_text("a file, and no folder")
     refused(tmp_path / "file" / below, {"step": 1})
     assert os.listdir(tmp_path) == ["file"]
@@ -370,7 +370,7 @@ def test_a_folder_that_cannot_be(tmp_path, below):
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere"
 )
-def test_a_folder_that_may_not_be_written_to(path):
+def test_read_only_folder_keeps_the_old_checkpoint(path):
     path.parent.chmod(0o500)
     try:
         assert "ermission" in refused(path, {"step": 2})
@@ -379,14 +379,14 @@ def test_a_folder_that_may_not_be_written_to(path):
     assert_nothing_has_happened(path)
 
 
-def test_a_folder_in_the_place_of_the_file(tmp_path):
+def test_folder_in_place_of_the_file_is_refused(tmp_path):
     (tmp_path / "last.pt").mkdir()
     refused(tmp_path / "last.pt", {"step": 1})
     assert os.listdir(tmp_path) == ["last.pt"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, KeyError])
-def test_what_else_happens_while_writing_keeps_the_old_checkpoint(path, monkeypatch, error):
+def test_other_errors_pass_through_and_keep_the_old_checkpoint(path, monkeypatch, error):
     def happen(_):
         raise error
 
@@ -435,7 +435,7 @@ def write_and_be_killed(path, step, moment):
 @pytest.mark.parametrize(("moment", "reached"), [
     ("in the midst of torch.save", 3), ("before it is on the disk", 3), ("before it is renamed", 3), ("after it is renamed", 4),
 ])  # fmt: skip
-def test_a_process_that_is_killed_at_that_moment_leaves_a_whole_checkpoint(
+def test_process_killed_at_a_given_moment_leaves_a_complete_checkpoint(
     tmp_path, moment, reached
 ):
     path = tmp_path / "last.pt"
@@ -452,7 +452,7 @@ def test_a_process_that_is_killed_at_that_moment_leaves_a_whole_checkpoint(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows")
-def test_a_process_that_is_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
+def test_process_killed_at_a_random_moment_leaves_a_complete_checkpoint(tmp_path):
     path, chance = tmp_path / "last.pt", random.Random(0)
     state = {"step": 0, "numbers": NUMBERS}
     write_atomically(path, state)
@@ -477,7 +477,7 @@ def draws():
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
-def test_the_same_random_numbers_come_again(path, on_disk):
+def test_restored_random_state_gives_the_same_numbers(path, on_disk):
     state = get_rng_state()
     if on_disk:
         write_atomically(path, state)
@@ -489,7 +489,7 @@ def test_the_same_random_numbers_come_again(path, on_disk):
         assert draws() == expected
 
 
-def test_a_state_that_was_kept_where_a_gpu_was_is_taken_where_none_is(monkeypatch):
+def test_random_state_saved_with_a_gpu_is_restored_without_one(monkeypatch):
     state = get_rng_state()
     expected = draws()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -499,7 +499,7 @@ def test_a_state_that_was_kept_where_a_gpu_was_is_taken_where_none_is(monkeypatc
     assert get_rng_state()["device"] == []
 
 
-def test_what_is_drawn_within_disturbs_nobody_outside():
+def test_draws_within_preserve_rng_state_do_not_change_it():
     with preserve_rng_state():
         expected = draws()
     for error in (None, KeyError):

