@@ -53,18 +53,18 @@ class TrainConfig:
     learning_rate: float = 2e-3  # at its peak
     warmup_fraction: float = 0.05  # of all steps: a linear warmup, then the rate falls as a cosine
     weight_decay: float = 0.05  # for matrices; biases, norms and single vectors do not decay
-    clip_norm: float = 1.0  # the largest norm that a gradient may have
+    clip_norm: float = 1.0  # a gradient with a larger norm is scaled down to it
     precision: str = "auto"  # or "float32", "bfloat16", "float16"
     compile: bool = False  # with torch.compile: minutes at first, then faster on a GPU
     evaluate_every: int | None = None  # steps; None: once per epoch
     seed: int = 0
-    workers: int | None = None  # that load data; None: one per core, up to 8, for a GPU, else none
+    workers: int | None = None  # data-loading processes; None: up to 8 on a GPU, none on a CPU
     bucket_batches: int | None = 50  # see `BucketSampler`
-    start_from: str = ""  # a run's folder, or a torchvision model: its weights are the first ones
+    start_from: str = ""  # load the weights of this run, a folder, or torchvision model
     freeze: tuple[str, ...] = ()  # parameters that are not trained (see `finetuning.freeze`)
-    gradual_unfreezing: float = 0.0  # layers unfreeze in this fraction of all steps; 0: they do not
+    gradual_unfreezing: float = 0.0  # unfreeze all layers within this fraction of steps; 0: never
     layer_decay: float = 1.0  # a layer's learning rate, as a fraction of the next layer's
-    lora: int = 0  # rank of the LoRA that is trained instead of the decoder; 0: no LoRA
+    lora: int = 0  # rank of a LoRA, trained instead of the decoder's weights; 0: none
 
 
 def warmup_and_cosine(step: int, steps: int, warmup_fraction: float) -> float:
@@ -263,7 +263,7 @@ class Trainer:
             yield from self.prefetcher.batches(epoch, skip)
 
     def _wrap(self) -> None:
-        """`forward` is the model's loss with the same weights, compiled and distributed."""
+        """Make `forward`: the model's loss, with the same weights, compiled and distributed."""
         self.forward = _Loss(self.model)
         if self.config.compile:
             self.forward = torch.compile(self.forward)
@@ -338,7 +338,8 @@ class Trainer:
         number = min(self.config.accumulation_steps, size)
         for i in range(number):
             is_last = i == number - 1
-            with nullcontext() if self.world_size == 1 or is_last else self.forward.no_sync():
+            sync = nullcontext() if self.world_size == 1 or is_last else self.forward.no_sync()
+            with sync:
                 yield {name: value[i::number] for name, value in batch.items()}
 
     def _scaled(self, loss: Tensor, first_count: Tensor) -> Tensor:

@@ -241,7 +241,9 @@ def test_metrics_name_the_unit_that_the_model_counts(trainer, monkeypatch):
 
 @DECODERS
 @pytest.mark.parametrize("parts", [2, 4, 32])
-def test_accumulated_gradient_is_that_of_the_whole_batch_averaged_over_words(parts, decoder, trainer):
+def test_accumulated_gradient_is_that_of_the_whole_batch_averaged_over_words(
+    parts, decoder, trainer
+):
     config = replace(CONFIG, batch_size=32)
     settings = still(decoder) | {"label_smoothing": 0.1}
     whole = trainer("whole", config, **settings)
@@ -880,9 +882,7 @@ def train_and_be_killed(trainer, moment, chance):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_run_killed_and_resumed_many_times_is_bit_identical(
-    trainer, tmp_path, monkeypatch
-):
+def test_run_killed_and_resumed_many_times_is_bit_identical(trainer, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # a fork could not use it
     config = replace(CONFIG, accumulation_steps=2, workers=1)
     whole = trainer("whole", config)
