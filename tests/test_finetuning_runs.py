@@ -177,7 +177,8 @@ def test_larger_joint_vocabulary_keeps_its_rows_and_stays_joint(kind, saved_tran
     model = build_model(translator(kind, more, more, joint_vocabulary=True))
     prepare_for_finetuning(model, {"target": more, "source": more}, str(folder))
     assert token_embedding(model.encoders["source"]).weight is token_embedding(model.decoder).weight
-    now, old = rows(model.decoder, more), rows(base.decoder, GERMAN)
+    now = rows(model.decoder, more)
+    old = rows(base.decoder, GERMAN)
     assert len(now) == len(old) + 2
     for word, row in old.items():
         assert_close(now[word], row, rtol=0, atol=0)

@@ -251,7 +251,8 @@ def watched_steps(note):
 def test_train_captioner_overfits_a_few_captions(kind):
     images, _ = labelled_scenes("train", 7, 32)
     cnn = ResNet((1, 1), num_classes=None, width=16)
-    encoder, grids = ImageEncoder(cnn, 32, 32), extract_features(cnn, images)
+    encoder = ImageEncoder(cnn, 32, 32)
+    grids = extract_features(cnn, images)
     sentences = [tokenize(caption(Scene(n), n % 5)) for n in range(7)]
     vocabulary = Vocabulary.build(sentences)
     decoder = (
@@ -294,7 +295,8 @@ def test_decoder_without_pictures_learns_a_language_model(kind):
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
 def test_loss_is_the_mean_cross_entropy_of_true_next_words(kind, captioning):
     vocabulary, encoder, grids, targets = captioning
-    decoder, costs = new_decoder(kind, vocabulary), []
+    decoder = new_decoder(kind, vocabulary)
+    costs = []
     with torch.no_grad():
         for n in range(PICTURES):
             state = decoder.start(encoder.encode_features(grids[n : n + 1]))

@@ -217,14 +217,17 @@ class Returns(nn.Module):
 
     def __init__(self, output):
         super().__init__()
-        self.part, self.output = nn.Identity(), output
+        self.part = nn.Identity()
+        self.output = output
 
     def forward(self, batch):
         self.part(self.output)
         return torch.zeros(3)
 
 
-GOOD, BAD, MASK = torch.ones(5), torch.tensor([1.0, float("inf"), 2.0]), torch.tensor([True, False])
+GOOD = torch.ones(5)
+BAD = torch.tensor([1.0, float("inf"), 2.0])
+MASK = torch.tensor([True, False])
 
 
 @pytest.mark.parametrize(
@@ -404,7 +407,8 @@ def write_and_be_killed(path, step, moment):
         file.flush()
         die()
 
-    save, replace = torch.save, os.replace
+    save = torch.save
+    replace = os.replace
     child = os.fork()
     if child:
         return child

@@ -115,11 +115,13 @@ def translator(
     for data in (training, validation):
         column = data.columns["image"]
         column.keys = [key if i % 3 > 0 else None for i, key in enumerate(column.keys)]
-    sources, translations = training.columns["source"], [refs[0] for refs in training.references]
+    sources = training.columns["source"]
+    translations = [refs[0] for refs in training.references]
     if joint:
         target = source = BytePairEncoding.learn([*sources, *translations], pieces)
     else:
-        source, target = Vocabulary.build(sources), Vocabulary.build(translations)
+        source = Vocabulary.build(sources)
+        target = Vocabulary.build(translations)
         source = Vocabulary(source.state()[::-1]) if backwards else source
     examples = tuple(
         Examples(data, {"target": target, "source": source}) for data in (training, validation)
@@ -181,7 +183,8 @@ def test_loss_follows_its_formula_and_ignores_padding(smoothing, trainer):
     run = trainer(**still(), label_smoothing=smoothing)  # no dropout
     batch = a_batch(run, 5)
     longer = batch | {"target": F.pad(batch["target"], (0, 3), value=PAD)}
-    log_p, target = run.model(batch).log_softmax(-1), batch["target"]
+    log_p = run.model(batch).log_softmax(-1)
+    target = batch["target"]
     for is_training, s in ((True, smoothing), (False, 0.0)):  # smoothing is for training only
         expected = 0
         for b, t in target.ne(PAD).nonzero().tolist():
@@ -306,7 +309,8 @@ def test_accumulation_trains_the_same_model(trainer):
 
 
 def test_step_equals_that_of_torch(trainer):
-    run, copy = trainer("run", **still()), trainer("copy", **still())
+    run = trainer("run", **still())
+    copy = trainer("copy", **still())
     optimizer = torch.optim.AdamW(parameter_groups(copy.model, 0.05), betas=(0.9, 0.98))
     for i in range(5):
         batch = a_batch(run, 11)
@@ -326,7 +330,8 @@ def test_step_equals_that_of_torch(trainer):
 
 
 def test_clipping_bounds_the_gradient_and_reports_its_norm_before(trainer):
-    run, seen = trainer(config=replace(CONFIG, clip_norm=0.01)), []
+    run = trainer(config=replace(CONFIG, clip_norm=0.01))
+    seen = []
     run.optimizer.register_step_pre_hook(
         lambda *_: seen.extend(p.grad.flatten() for p in run.model.parameters())
     )
@@ -385,7 +390,8 @@ def poison(trainer, steps, value=math.nan):
     weight.register_hook(
         lambda grad: grad.index_fill(0, torch.tensor([5]), value) if poison.calls in steps else grad
     )
-    step, poison.calls = trainer._train_step, -1
+    step = trainer._train_step
+    poison.calls = -1
 
     def counting(batch):
         poison.calls += 1
@@ -406,7 +412,8 @@ def test_step_with_a_nonfinite_gradient_is_skipped_and_counted(trainer):
 
 
 def test_skipped_steps_do_not_move_the_schedule(trainer):
-    run, rates = trainer(), []
+    run = trainer()
+    rates = []
     poison(run, {2, 3, 9}, math.inf)
     run.optimizer.register_step_pre_hook(
         lambda *_: rates.append(run.optimizer.param_groups[0]["lr"])
@@ -664,7 +671,8 @@ def test_metrics_after_the_checkpoint_are_dropped_on_resume(trainer):
 
 
 def test_profiling_does_not_change_training(trainer, capsys):
-    plain, profiled = trainer("plain"), trainer("profiled")
+    plain = trainer("plain")
+    profiled = trainer("profiled")
     plain.fit()
     profiled.fit(profile=True)
     assert states_equal(plain, profiled) and "costliest operations" in capsys.readouterr().out
@@ -874,8 +882,12 @@ def train_and_be_killed(trainer, moment, chance):
         if target.name == "best.pt":
             at("after saving the best model")
 
-    take, measure, replace_file = trainer._train_step, trainer._validate, os.replace
-    trainer._train_step, trainer._validate, os.replace = step, validate, rename
+    take = trainer._train_step
+    measure = trainer._validate
+    replace_file = os.replace
+    trainer._train_step = step
+    trainer._validate = validate
+    os.replace = rename
     if where == "at any time":
         threading.Timer(chance, die).start()
     trainer.fit()
@@ -887,7 +899,8 @@ def test_run_killed_and_resumed_many_times_is_bit_identical(trainer, tmp_path, m
     config = replace(CONFIG, accumulation_steps=2, workers=1)
     whole = trainer("whole", config)
     whole.fit()
-    path, chance = tmp_path / "killed/last.pt", random.Random(0)
+    path = tmp_path / "killed/last.pt"
+    chance = random.Random(0)
     reached = 0
     for moment in MOMENTS:
         seconds = chance.uniform(0, 0.15)

