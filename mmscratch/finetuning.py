@@ -157,7 +157,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
 
 
 def gradual_unfreezing(model: nn.Module, frozen: list[str], fraction: float) -> bool:
-    """Unfreeze a fraction of the frozen layers, nearest to the output first; has this changed any?
+    """Unfreeze a fraction of the frozen layers, from the output down; return whether any changed.
 
     `frozen` names the parameters that were frozen at the start; only layers with such parameters
     count. As the fraction grows from 0 to 1, new layers learn first and do not disturb the others
@@ -311,7 +311,7 @@ def trainable_state(model: nn.Module) -> State:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """SHA-256, in hexadecimal digits, of all other tensors: names, shapes, types and every bit."""
+    """The SHA-256 of all tensors that are not trained: names, shapes, dtypes and every bit."""
     digest = hashlib.sha256()
     trained = trainable_state(model)
     for name, x in sorted(model.state_dict().items()):
@@ -367,7 +367,7 @@ def save_run(
 
 
 def vocabulary_states(vocabularies: dict) -> dict:
-    """The state of each modality's vocabulary; just "target" if it is the target's own."""
+    """The state of each vocabulary by modality, or "target" if it is the target's vocabulary."""
     target = vocabularies["target"]
     states = {}
     for modality, vocabulary in vocabularies.items():
@@ -483,7 +483,7 @@ _TOKEN_EMBEDDINGS = re.compile(r"(.*\.)?embedding(\.words)?\.weight|decoder\.bia
 
 
 def _load_base(model: EncoderDecoder, vocabularies: dict, folder: str) -> list[str]:
-    """Load a run's weights -> the names of embeddings whose words or positions are not the same."""
+    """Load a run's weights -> the names of embeddings whose words or positions differ."""
     if not Path(folder, "best.pt").exists():
         raise FileNotFoundError(f"{folder} holds no trained model")
     base, old_vocabularies, _ = load_run(folder)

@@ -60,7 +60,7 @@ class TrainConfig:
     seed: int = 0
     workers: int | None = None  # data-loading processes; None: up to 8 on a GPU, none on a CPU
     bucket_batches: int | None = 50  # see `BucketSampler`
-    start_from: str = ""  # load the weights of this run, a folder, or torchvision model
+    start_from: str = ""  # a run's folder or a torchvision model, to take the weights from
     freeze: tuple[str, ...] = ()  # parameters that are not trained (see `finetuning.freeze`)
     gradual_unfreezing: float = 0.0  # unfreeze all layers within this fraction of steps; 0: never
     layer_decay: float = 1.0  # a layer's learning rate, as a fraction of the next layer's
@@ -75,7 +75,7 @@ def warmup_and_cosine(step: int, steps: int, warmup_fraction: float) -> float:
 
 
 class Step(NamedTuple):
-    """What is known after a step, summed over all processes."""
+    """The numbers of one step, over all processes."""
 
     loss: float  # the sum over what the model counts, usually words
     count: float  # how many of those
@@ -282,7 +282,7 @@ class Trainer:
         """One step down the gradient of loss / count, both summed over all micro-batches.
 
         The count is known only after the last micro-batch. Until then each loss is divided by
-        `first_count`, that of the first micro-batch of all processes; any number would do, and
+        `first_count`, the count of all processes' first micro-batches; any number would do, and
         this one keeps gradients at their usual size. If the gradient is not finite, the step is
         skipped: weights, batch-norm statistics and schedule stay as they were.
         """
@@ -329,10 +329,10 @@ class Trainer:
         return stats
 
     def _micro_batches(self, batch: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-        """Deal a batch out to `accumulation_steps` micro-batches, each with short and long ones.
+        """Deal the examples of a batch out to `accumulation_steps` micro-batches, like cards.
 
-        A smaller batch gives one micro-batch per example. Processes exchange gradients only in the
-        last backward pass: the others run within `no_sync`.
+        So each has short and long examples. A smaller batch gives one micro-batch per example.
+        Processes exchange gradients only in the last backward pass: others run within `no_sync`.
         """
         size = len(next(iter(batch.values())))
         number = min(self.config.accumulation_steps, size)

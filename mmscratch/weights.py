@@ -326,7 +326,7 @@ def _published(name: str):
 
 
 def _fill(model: nn.Module, state: State) -> nn.Module:
-    """The model with all of these weights, in eval mode; raises ValueError, listing misfits."""
+    """The model with all of these weights, in eval mode; raises ValueError, listing mismatches."""
     incompatible = load_matching(model, state)
     missing = []
     for name in incompatible.missing:
