@@ -59,7 +59,7 @@ def _matches_pattern(name: str, pattern: str) -> bool:
 
 
 def _set_frozen_modes(model: nn.Module) -> None:
-    """Put fully frozen modules into eval mode for good; let the others follow `model` again."""
+    """Keep fully frozen modules in eval mode; let the others follow `model` again."""
     for module in model.modules():
         parameters = list(module.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
@@ -80,19 +80,16 @@ def trainable_parts(model: nn.Module) -> list[tuple[str, int, int]]:
 
     The names of the others are patterns for `freeze`.
     """
-    lora = [0, 0]
     parts: dict[str, list[int]] = {}
     for name, parameter in model.named_parameters():
         names = name.split(".")
-        if "lora" in names:
-            counts = lora
-        else:
-            length = 3 if names[0] == "encoders" else 2
-            counts = parts.setdefault(".".join(names[:length]), [0, 0])
+        length = 3 if names[0] == "encoders" else 2
+        part = "LoRA" if "lora" in names else ".".join(names[:length])
+        counts = parts.setdefault(part, [0, 0])
         counts[0] += parameter.numel()
         counts[1] += parameter.numel() * parameter.requires_grad
-    if lora[0]:
-        parts["LoRA"] = lora
+    if "LoRA" in parts:
+        parts["LoRA"] = parts.pop("LoRA")  # to the end
     return [(part, *counts) for part, counts in parts.items()]
 
 

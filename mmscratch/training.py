@@ -163,12 +163,9 @@ class Trainer:
         workers = config.workers
         if workers is None and self.device.type == "cuda":
             workers = min(8, (os.cpu_count() or 1) // self.world_size)
+        process = (self.rank, self.world_size)
         sampler = BucketSampler(
-            self.train.lengths,
-            config.batch_size,
-            config.seed,
-            config.bucket_batches,
-            (self.rank, self.world_size),
+            self.train.lengths, config.batch_size, config.seed, config.bucket_batches, process
         )
         return Prefetcher(make_loader(self.train, sampler, workers or 0), self.device)
 

@@ -267,7 +267,7 @@ def test_accumulated_gradient_is_that_of_the_whole_batch_averaged_over_words(
 
 @pytest.mark.parametrize("steps", [1, 3, 32])
 def test_micro_batches_add_up_to_the_batch(steps, trainer, monkeypatch):
-    """Their loss, words and examples do; examples are dealt out like cards, and no graph is kept."""
+    """Loss, words and examples add up; examples are dealt like cards, and no graph is kept."""
     run = trainer(config=replace(CONFIG, accumulation_steps=steps), **still())
     batch = a_batch(run, 11)
     batch["target"][3] = PAD  # a picture without words counts for nothing
