@@ -159,8 +159,7 @@ def train_captioner(
 
         loss = mean over all words of a batch of -log p(word | true words before it, picture)
 
-    grids           (N, C, h, w), from `extract_features`; with None for it and for the encoder,
-                    the decoder becomes a language model, and its memory is empty
+    grids           (N, C, h, w), from `extract_features`; None, with no encoder: a language model
     targets         targets[n] are the captions of picture n, each (T,), words and <eos>; an epoch
                     uses one of them, the next epoch the next
     batch_size      pictures per step; an epoch leaves out those that do not fill a batch

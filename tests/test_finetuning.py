@@ -526,9 +526,7 @@ def test_new_lora_does_not_change_the_output(decoder, tokens, memory):
         assert lora.a.std().item() == pytest.approx(bound / 3**0.5, rel=0.3)
 
 
-def test_lora_adds_scale_b_a_to_every_matrix_of_a_decoder_and_is_trained_alone(
-    decoder, tokens, memory
-):
+def test_lora_adds_scale_b_a_to_every_matrix_and_is_trained_alone(decoder, tokens, memory):
     plain = copy.deepcopy(randomized(decoder.double(), 0.3).eval())
     with_lora(decoder)
     memory = Memory(memory.tokens.double(), memory.mask)

@@ -145,7 +145,8 @@ EXERCISES = (
                 new="            self.scale *= 2\n",
             ),
             Wrong(
-                "Off by one: after exactly 2,000 steps without an overflow, not one later.",
+                "Off by one: after exactly 2,000 steps without an overflow, not "
+                "one later.",
                 old="self.good_steps == 2000",
                 new="self.good_steps > 2000",
             ),

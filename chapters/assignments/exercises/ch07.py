@@ -214,7 +214,7 @@ EXERCISES = (
         tests=(
             "test_attention_with_lora_equals_attention_with_the_changed_matrix",
             "test_lora_dropout_acts_only_on_the_input_of_a",
-            "test_lora_adds_scale_b_a_to_every_matrix_of_a_decoder_and_is_trained_alone",
+            "test_lora_adds_scale_b_a_to_every_matrix_and_is_trained_alone",
             "test_linear_layer_with_lora_equals_loralib",
         ),
         wrong=(
@@ -271,7 +271,7 @@ EXERCISES = (
             "test_attention_with_lora_equals_attention_with_the_changed_matrix",
             "test_lstm_with_lora_equals_an_lstm_with_changed_matrices",
             "test_lora_dropout_acts_only_on_the_input_of_a",
-            "test_lora_adds_scale_b_a_to_every_matrix_of_a_decoder_and_is_trained_alone",
+            "test_lora_adds_scale_b_a_to_every_matrix_and_is_trained_alone",
         ),
         wrong=(
             Wrong(
