@@ -245,7 +245,7 @@ def _build(config: dict) -> tuple[nn.Module, Callable[[State], State]]:
     if not isinstance(norm_eps, float):
         raise ValueError(f'"layer_norm_eps" is {norm_eps!r:.50}, not a number such as 1e-12')
     if kind == "gpt2":
-        return TransformerDecoder(*sizes, fusion="prefix", approximate="tanh"), from_gpt2
+        return TransformerDecoder(*sizes, fusion="prefix"), from_gpt2
     return TransformerEncoder(*sizes, pre_norm=False, norm_eps=norm_eps), from_bert
 
 
@@ -365,9 +365,7 @@ def rename(state: State, names: dict[str, str | None], prefix: str = "") -> Stat
 def from_gpt2(state: State) -> State:
     """The state dict of transformers' GPT2Model or GPT2LMHeadModel -> a `TransformerDecoder`'s.
 
-        decoder = TransformerDecoder(
-            vocab_size, n_embd, n_head, n_layer, n_positions, fusion="prefix", approximate="tanh"
-        )
+        decoder = TransformerDecoder(vocab_size, n_embd, n_head, n_layer, n_positions, "prefix")
         decoder.load_state_dict(from_gpt2(read_weights("model.safetensors")))
 
     The sizes are those in GPT-2's config.json; `load_folder` reads them and does all of this.

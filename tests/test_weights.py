@@ -51,7 +51,7 @@ def gpt2():
     sizes = {"vocab_size": V, "n_positions": P, "n_embd": D, "n_layer": L, "n_head": H}
     config = transformers.GPT2Config(**sizes, bos_token_id=1, eos_token_id=None)
     reference = random_double(transformers.GPT2LMHeadModel(config)).eval()
-    ours = TransformerDecoder(V, D, H, L, P, fusion="prefix", approximate="tanh").double().eval()
+    ours = TransformerDecoder(V, D, H, L, max_length=P, fusion="prefix").double().eval()
     ours.load_state_dict(from_gpt2(reference.state_dict()), strict=True)
     return reference, ours
 

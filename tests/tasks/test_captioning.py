@@ -375,7 +375,7 @@ def test_evaluate_and_caption_search_with_as_many_beams_as_they_are_told(run, ca
 def test_no_beams_get_one_line_and_2(run, capsys, command, beams):
     render(Scene(0), 40).save("one.png")
     assert main([*command.split(), "--beams", beams]) == 2
-    assert f"num_beams is 1 or more beams, not {beams}" in error_of(capsys)
+    assert f"num_beams must be at least 1, not {beams}" in error_of(capsys)
 
 
 def test_photographs_are_scored_by_their_captions_as_they_were_written(run, monkeypatch, capsys):
