@@ -265,11 +265,11 @@ show(EncoderDecoder.loss)
 
 # %% [markdown]
 # Here is one step of the library with all of that: forward, backward, clip, step, zero.
-# `distributed.all_reduce` is the all-reduce; it does nothing if there is only one process. The count
-# over all micro-batches is known only after the last one, and by then their gradients have been
-# added up. So each loss is divided by `first_count`, the count of all processes' first
-# micro-batches. Any number would do; this one keeps the gradients at their usual size, which matters
-# in float16. Before clipping, the gradient is multiplied by `first_count / count`.
+# `distributed.all_reduce` is the all-reduce; it does nothing if there is only one process. The
+# count over all micro-batches is known only after the last one, and by then their gradients have
+# been added up. So each loss is divided by `first_count`, the count of all processes' first
+# micro-batches. Any number would do; this one keeps the gradients at their usual size, which
+# matters in float16. Before clipping, the gradient is multiplied by `first_count / count`.
 
 # %%
 show(Trainer._train_step)
