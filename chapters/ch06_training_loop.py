@@ -264,16 +264,17 @@ print(f"but a gradient of 2, times 65,536, is {overflow}: float16 ends at 65,504
 show(EncoderDecoder.loss)
 
 # %% [markdown]
-# Here is one step of the library with all of that, and its gradient. `distributed.all_reduce` is
-# the all-reduce; it does nothing if there is only one process. The count over all micro-batches is
-# known only after the last one, and by then their gradients have been added up. So `_gradient`
-# divides each sum by `unit`, the count of the first micro-batch in all processes. Any number would
-# do; this one keeps the gradients at their usual size, which matters in float16. At the end
-# `_train_step` multiplies the gradient by `unit / count`.
+# Here is one step of the library with all of that: forward, backward, clip, step, zero.
+# `distributed.all_reduce` is the all-reduce; it does nothing if there is only one process. The
+# count over all micro-batches is known only after the last one, and by then their gradients have
+# been added up. So each loss is divided by `first_count`, the count of all processes' first
+# micro-batches. Any number would do; this one keeps the gradients at their usual size, which
+# matters in float16. Before clipping, the gradient is multiplied by `first_count / count`.
 
 # %%
 show(Trainer._train_step)
-show(Trainer._gradient)
+show(Trainer._micro_batches)
+show(Trainer._scaled)
 
 # %% [markdown]
 # `fit` is the loop around the step. It validates, saves, and stops between two steps, never within
@@ -912,10 +913,9 @@ print(f"by then the weights are {apart:.0f} % apart")
 #    eval mode? 4 points, 20 minutes.
 # 3. `GradScaler.update`: when does it halve the scale, and when does it double it? 4 points, 20
 #    minutes.
-# 4. `Trainer._gradient`: micro-batches, whose count is known only after the last one. 12 points, 60
-#    minutes.
-# 5. `Trainer._train_step`: clip, step, or skip; and a skipped step must change nothing. 15 points,
-#    75 minutes.
+# 4. `Trainer._micro_batches`: deal out a batch, and scale each loss. 7 points, 35 minutes.
+# 5. `Trainer._train_step`: forward and backward, clip, step or skip; the count is known only after
+#    the last micro-batch, and a skipped step must change nothing. 20 points, 100 minutes.
 # 6. `write_atomically`: what if the disk is full, or the power fails between two lines? 7 points,
 #    35 minutes.
 # 7. `BucketSampler.__iter__`: each example once, and the same number of batches for all processes.

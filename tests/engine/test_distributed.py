@@ -280,7 +280,7 @@ def test_another_number_of_processes_goes_on_and_says_that_it_is_not_exact(proce
     trainer = tiny_trainer(folder / "broken", CONFIG)
     assert (
         trainer.step == 16
-        and f"saved by {size} processes, gone on with by 1" in capsys.readouterr().out
+        and f"saved by {size} processes, resuming with 1" in capsys.readouterr().out
     )
 
 
@@ -312,9 +312,9 @@ def test_parts_are_exchanged_once_a_step(tmp_path, monkeypatch):
             return Apart()
 
     monkeypatch.setattr(training, "DistributedDataParallel", Parallel)
-    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     trainer = tiny_trainer(tmp_path, replace(CONFIG, accumulation_steps=3), **still())
-    trainer._gradient(collate([trainer.train[i] for i in range(7)]))
+    trainer._train_step(collate([trainer.train[i] for i in range(7)]))
     assert calls[-3:] == [False, False, True]
 
 

@@ -276,12 +276,12 @@ def test_train_begins_with_a_cnn_of_torchvision(folder, monkeypatch, capsys):
         ("train --data photos --epochs 0", "--epochs must be at least 1"),
         ("train --data photos --learning-rate 0", "--learning-rate must be at least 1e-09"),
         ("train --data photos --image-size -5", "--image-size must be at least 1"),
-        ("train --data photos --lora 3", "say of which run (start_from, or --from)"),
+        ("train --data photos --lora 3", "name its run (start_from, or --from)"),
         ("train --data photos --lora -1", "--lora must be at least 0"),
         ("train --data photos --from nowhere", "nowhere holds no trained model"),
         (
             "train --data photos --freeze encoder",
-            "called 'encoder'; there are encoders.image.position, encoders.image.backbone",
+            "called 'encoder'; the model's parts are encoders.image.position, encoders.image.backbone",
         ),
         ("train --data photos --freeze encoders --freeze decoder", "there is nothing to train"),
         ("quickstart --scenes 0", "--scenes"),
@@ -446,4 +446,4 @@ def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_goes_on(tmp_path):
     assert "Traceback" not in err and "the same command goes on" in err
     assert (tmp_path / "runs/quickstart/last.pt").exists()
     second = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert second.returncode == 0 and "going on with runs/quickstart at step" in second.stdout
+    assert second.returncode == 0 and "resuming runs/quickstart at step" in second.stdout

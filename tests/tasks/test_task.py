@@ -159,7 +159,7 @@ def test_a_stopped_training_resumes_and_ends_as_one_that_was_not_stopped(
         patch.setattr(Trainer, "_train_step", pressing)
         assert main([*command, "runs/stopped"]) == 130
     assert main([*command, "runs/stopped"]) == 0
-    assert "going on with runs/stopped at step 8 of 10" in capsys.readouterr().out
+    assert "resuming runs/stopped at step 8 of 10" in capsys.readouterr().out
     straight, stopped = (load_run(run)[0].state_dict() for run in ("runs/straight", "runs/stopped"))
     assert all(torch.equal(straight[name], stopped[name]) for name in straight)
 

@@ -237,7 +237,7 @@ def test_a_translation_that_was_stopped_goes_on(translating, monkeypatch, capsys
         assert main(command) == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert main(command) == 0
-    assert "going on with runs/stopped at step 2 of 3" in capsys.readouterr().out
+    assert "resuming runs/stopped at step 2 of 3" in capsys.readouterr().out
     ours, whole = (load_run(run)[0].state_dict() for run in ("runs/stopped", "runs/multi"))
     assert all(torch.equal(ours[name], whole[name]) for name in whole)
     assert main([*command, "--source", "de", "--target", "en"]) == 2
