@@ -21,7 +21,7 @@ def expected(hypotheses, references) -> dict:
     scores = {name: [f"{x:.1f}" if "BLEU" in name else f"{x:.3f}" for x in estimate]
               for name, estimate in caption_scores(hypotheses, references).items()}  # fmt: skip
     return scores | {
-        "a reference exactly": fraction(
+        "exact match": fraction(
             sum(h in refs for h, refs in zip(hypotheses, references)), len(hypotheses)
         )
     }

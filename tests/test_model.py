@@ -851,7 +851,7 @@ def test_learns_a_few_translations_by_heart(part):
 def test_learns_by_heart_what_only_the_pictures_tell(part):
     data = SceneTranslation("train", 0, size=32)
     alone = [scene for scene in map(Scene, range(400)) if len(scene.objects) == 1]
-    data.tell(
+    data.set_scenes(
         [scene for scene in alone if scene.objects[0].noun in ("star", "cat", "sun")], size=32
     )
     data.columns["source"] = [tokenize(mask_colours(name_object(scene))) for scene in data.scenes]

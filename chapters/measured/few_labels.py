@@ -72,7 +72,7 @@ class Drawn(SceneCaptions):
             for scene in map(Scene, count(first))
             if unseen == any(t.noun in UNSEEN for t in scene.objects)
         )
-        self.tell(list(islice(fitting, number)), language, one_caption_each=one_caption_each)
+        self.set_scenes(list(islice(fitting, number)), language, one_caption_each=one_caption_each)
         if inverted:
             self.columns["image"] = LazyColumn(inverted_and_noisy, self.scenes)
 

@@ -300,11 +300,11 @@ def test_files_that_are_not_in_parallel_are_named_with_their_lengths(shown):
 def test_a_language_or_a_split_that_is_not_there_is_told_with_what_is(tmp_path):
     line = not_to_be_read(multi30k(tmp_path, en_gz=ENGLISH, de=GERMAN), languages=("en", "fr"))
     assert (
-        f"{tmp_path / 'data/task1/raw/train.fr'}: not there, nor as .gz; there is train.de, train.en"
+        f"{tmp_path / 'data/task1/raw/train.fr'}: not found, nor train.fr.gz; its folder has train.de, train.en"
         == line
     )
-    assert "val.en: not there" in not_to_be_read(tmp_path, split="validation")
-    assert not_to_be_read(tmp_path / "nowhere").endswith("there is nothing")
+    assert "val.en: not found" in not_to_be_read(tmp_path, split="validation")
+    assert not_to_be_read(tmp_path / "nowhere").endswith("its folder has nothing")
 
 
 def test_photographs_that_are_not_there_are_told(shown):

@@ -87,7 +87,7 @@ def test_each_process_takes_its_own_gpu(two_gpus, monkeypatch, rank):
 
 def test_more_processes_than_gpus_are_refused(two_gpus, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ValueError, match="2 GPUs are here.*--nproc_per_node"):
+    with pytest.raises(ValueError, match="this machine has 2 GPUs.*--nproc_per_node"):
         pick_device()
     assert two_gpus == []
 

@@ -126,7 +126,7 @@ def test_a_checkpoint_of_another_layout_is_refused_in_one_line_that_says_so(vers
         del saved["version"]
     write_atomically(path, saved)
     line = (
-        f"{path} is of layout {version or 1}, and this version of the project reads layout {VERSION}: "
+        f"{path} has layout {version or 1}, and this version of the project reads layout {VERSION}: "
         "train it again, with another --to"
     )
     for read in (lambda: check_version(path, saved), lambda: read_run(path, {"batch_size": 32})):
@@ -160,6 +160,6 @@ def test_a_best_model_alone_is_no_run_to_resume(path):
 def test_a_run_of_other_settings_is_refused_and_the_differences_are_listed(path):
     write_atomically(path, SAVED)
     with pytest.raises(
-        ValueError, match="last.pt is of another run .batch_size 64, there 32.: choose another --to"
+        ValueError, match="last.pt belongs to another run .batch_size 64, there 32.: choose another --to"
     ):
         read_run(path, {"batch_size": 64})

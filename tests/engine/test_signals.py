@@ -77,7 +77,7 @@ def test_a_second_signal_at_once_is_the_same_one(clock, first, second):
 @pytest.mark.parametrize("second", KINDS)
 def test_a_second_signal_after_a_second_stops_at_once(clock, first, second):
     after = []
-    with pytest.raises(KeyboardInterrupt, match="the same command goes on"), StopSignals():
+    with pytest.raises(KeyboardInterrupt, match="the same command resumes"), StopSignals():
         press(first)
         clock.now += 0.7
         press(second)  # which does not begin a new second

@@ -95,7 +95,7 @@ def test_score_reads_every_kind_of_text_file(tmp_path, monkeypatch, capsys):
             assert main(["score", *names, "--tokenize", tokenizer]) == 0
             found = printed(capsys.readouterr().out)
             assert (
-                found["a reference exactly"] == ["100.0"] * 3 and found["BLEU-1"] == ["100.0"] * 3
+                found["exact match"] == ["100.0"] * 3 and found["BLEU-1"] == ["100.0"] * 3
             )
 
 
@@ -136,7 +136,7 @@ def test_score_reads_packed_files_and_says_which_is_damaged(tmp_path, monkeypatc
     write_lines("h.txt", REFERENCES)
     Path("r.txt.gz").write_bytes(gzip.compress(Path("h.txt").read_bytes()))
     assert main(["score", "h.txt", "r.txt.gz"]) == 0
-    assert printed(capsys.readouterr().out)["a reference exactly"] == ["100.0"] * 3
+    assert printed(capsys.readouterr().out)["exact match"] == ["100.0"] * 3
     Path("r.txt.gz").write_bytes(Path("r.txt.gz").read_bytes()[:-9])
     assert main(["score", "h.txt", "r.txt.gz"]) == 2
     assert "r.txt.gz: damaged" in error_of(capsys)
@@ -147,7 +147,7 @@ def test_a_reference_of_signs_only_is_one(tmp_path, monkeypatch, capsys):
     write_lines("h.txt", ["a dog", ""])
     write_lines("1.txt", ["a dog", "..."])
     assert main(["score", "h.txt", "1.txt"]) == 0
-    assert printed(capsys.readouterr().out)["a reference exactly"] == ["100.0"] * 3
+    assert printed(capsys.readouterr().out)["exact match"] == ["100.0"] * 3
 
 
 def test_a_share_in_percent_gives_back_how_many_were_right():
