@@ -10,6 +10,7 @@ from .engine.doctor import doctor
 DECODERS = ("lstm", "transformer")
 FUSIONS = ("cross_attention", "prefix")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+TOKENIZERS = ("caption", "words", "none")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,10 +41,11 @@ def make_parser() -> argparse.ArgumentParser:
     from .tasks.evaluate import evaluate
     from .tasks.quickstart import quickstart
     from .tasks.scores import score
+    from .tasks.task import add_beams
     from .tasks.train import train
 
-    description = "Models that look at a picture and write."
-    parser = argparse.ArgumentParser(prog="python -m mmscratch", description=description)
+    text = "Models that look at a picture and write."
+    parser = argparse.ArgumentParser(prog="python -m mmscratch", description=text)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, function, text: str) -> argparse.ArgumentParser:
@@ -56,7 +58,9 @@ def make_parser() -> argparse.ArgumentParser:
     text = "Train a model for a task on your data. Run it again to resume a stopped training."
     add_train(command("train", train, text), TASKS)
     text = "Measure a run on held-out examples, against what people wrote."
-    add_evaluate(command("evaluate", evaluate, text))
+    sub = command("evaluate", evaluate, text)
+    add_evaluate(sub)
+    add_beams(sub)
     for task in TASKS.values():
         task.add_verb_options(command(task.verb, task.use, task.verb_help))
     text = "Score the sentences in a text file against references: BLEU, ROUGE-L and CIDEr-D."
@@ -91,28 +95,21 @@ def add_train(sub: argparse.ArgumentParser, tasks: dict) -> None:
     sub.add_argument("--epochs", type=int, help="passes over the training data (default: by task)")
     text = "examples per step, over all processes (default: by task)"
     sub.add_argument("--batch-size", type=int, help=text)
-    names = "--accumulation-steps", "--accumulate"
     text = "micro-batches per step: less memory, the same gradient (default: 1)"
-    sub.add_argument(*names, type=int, metavar="N", help=text)
-    text = "peak learning rate (default: by task; 0.01 with --lora)"
+    sub.add_argument("--accumulation-steps", "--accumulate", type=int, metavar="N", help=text)
+    text = "peak value (default: by task; 0.01 with --lora)"
     sub.add_argument("--learning-rate", type=float, help=text)
-    text = "processes that load data (default: by machine)"
-    sub.add_argument("--workers", type=int, metavar="N", help=text)
-    text = "of all random numbers (default: %(default)s)"
-    sub.add_argument("--seed", type=int, default=0, help=text)
+    sub.add_argument("--workers", type=int, help="processes that load data (default: by machine)")
+    sub.add_argument("--seed", type=int, default=0, help="of all randomness (default: %(default)s)")
     add_model(sub)
     add_loop(sub)
 
 
 def add_evaluate(sub: argparse.ArgumentParser) -> None:
-    from .tasks.task import add_beams
-
     text = "folder of a trained model, such as runs/quickstart"
     sub.add_argument("run", type=Path, metavar="RUN", help=text)
     add_data(sub)
-    text = "train, validation or test (default: validation; for drawn pictures: test)"
-    sub.add_argument("--split", help=text)
-    add_beams(sub)
+    sub.add_argument("--split", help="train, validation or test (default: by task)")
 
 
 def add_data(sub: argparse.ArgumentParser) -> None:
@@ -132,8 +129,7 @@ def add_model(sub: argparse.ArgumentParser) -> None:
 def add_loop(sub: argparse.ArgumentParser) -> None:
     text = "folder of the run (default: in runs/)"
     sub.add_argument("--to", type=Path, dest="run", metavar="DIR", help=text)
-    text = "number format (default: by machine)"
-    sub.add_argument("--precision", choices=PRECISIONS, help=text)
+    sub.add_argument("--precision", choices=PRECISIONS, help="number format (default: by machine)")
     text = "use torch.compile: slow at first, then faster on a GPU"
     sub.add_argument("--compile", action="store_true", help=text)
     text = "show where the time of a step goes, and keep a trace"
@@ -147,8 +143,7 @@ def add_score(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("references", type=Path, nargs="+", metavar="REFERENCES", help=text)
     text = "caption: as in the COCO evaluation, without punctuation; words: with it, lower case; "
     text += "none: already tokenized, with spaces between the tokens (default: %(default)s)"
-    choices = ("caption", "words", "none")
-    sub.add_argument("--tokenize", choices=choices, default="caption", help=text)
+    sub.add_argument("--tokenize", choices=TOKENIZERS, default="caption", help=text)
 
 
 if __name__ == "__main__":

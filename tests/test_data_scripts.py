@@ -246,7 +246,7 @@ def test_more_bytes_than_the_range_announced(server, path):
     ]
     with pytest.raises(
         ValueError,
-        match=f"^{server.url}: more than the 600 bytes that are announced; what has come is deleted",
+        match=f"^{server.url}: more than the 600 bytes that are announced; the partial file is deleted",
     ):
         download(server.url, path, SUM)
     assert not path.exists() and not path.with_name("data.bin.part").exists()
@@ -257,16 +257,16 @@ def test_more_bytes_than_allowed(server, path):
     with pytest.raises(
         ValueError, match=f"^{server.url}: 1,009 bytes, and more than 1,008 are refused"
     ):
-        download(server.url, path, most=1008)
+        download(server.url, path, max_bytes=1008)
     assert not list(path.parent.iterdir())
     with pytest.raises(
-        ValueError, match="more than the 1,008 bytes that are allowed; what has come is deleted"
+        ValueError, match="more than the 1,008 bytes that are allowed; the partial file is deleted"
     ):
-        download(server.url, path, most=1008)
+        download(server.url, path, max_bytes=1008)
     assert not path.exists() and not path.with_name("data.bin.part").exists()
     server.faults = [{}, {"headers": {"Content-Length": None}}]
     for _ in range(2):
-        download(server.url, path, most=1009)
+        download(server.url, path, max_bytes=1009)
         assert_only(path, BODY)
         path.unlink()
 
@@ -352,7 +352,7 @@ def test_ctrl_c_keeps_what_has_come(server, path, monkeypatch, capsys):
         patch.setattr(http.client.HTTPResponse, "read", interrupted)
         assert main(lambda source: download(server.url, path), "free", "offline", []) == 130
     assert path.with_name("data.bin.part").read_bytes() == BODY[: 5 * CHUNK]
-    assert capsys.readouterr().err == "stopped; the same command goes on from here\n"
+    assert capsys.readouterr().err == "stopped; the same command resumes from here\n"
     assert main(lambda source: download(server.url, path), "free", "offline", []) == 0
     assert_only(path, BODY)
     assert ranges(server) == [None, "bytes=505-"]
@@ -491,9 +491,9 @@ def test_the_modes_in_an_archive_are_not_taken_over(tmp_path, kind):
 
 def test_bounds(tmp_path):
     archive = pack(tmp_path / "a.zip", [("a", bytes(1009)), ("b", bytes(503)), ("c", bytes(11))])
-    assert_refused(archive, "more than 1,522 bytes or 100,000 files", most_bytes=1522)
-    assert_refused(archive, "more than 4,294,967,296 bytes or 2 files", most_files=2)
-    unpack(archive, tmp_path / "data", most_bytes=1523, most_files=3)
+    assert_refused(archive, "more than 1,522 bytes or 100,000 files", max_bytes=1522)
+    assert_refused(archive, "more than 4,294,967,296 bytes or 2 files", max_files=2)
+    unpack(archive, tmp_path / "data", max_bytes=1523, max_files=3)
     assert len(tree(tmp_path / "data")) == 3
 
 
@@ -507,7 +507,7 @@ def test_a_zip_that_lies_about_its_sizes(tmp_path, claimed):
     assert_refused(
         archive,
         "more than 4,000,037 bytes" if claimed > size else "not a whole archive",
-        most_bytes=4_000_037,
+        max_bytes=4_000_037,
     )
 
 
@@ -517,7 +517,7 @@ def test_what_was_unpacked_of_a_bomb_before_it_was_seen_is_small(tmp_path, monke
         "data_scripts.fetch.shutil.copyfileobj", lambda file, out: written.append(len(file.read()))
     )
     archive = pack(tmp_path / "a.zip", [("a", bytes(101)), ("bomb", bytes(3_000_017))])
-    assert_refused(archive, "more than 1,009 bytes", most_bytes=1009)
+    assert_refused(archive, "more than 1,009 bytes", max_bytes=1009)
     assert written == [101]
 
 
@@ -534,7 +534,7 @@ def test_what_was_unpacked_of_a_bomb_before_it_was_seen_is_small(tmp_path, monke
 def test_a_name_is_there_once(tmp_path, entries):
     assert_refused(
         pack(tmp_path / "a.zip", entries),
-        f"'{entries[1][0]}/?' is in it twice, or as a file and a folder",
+        f"'{entries[1][0]}/?' occurs twice, or as a file and a folder",
     )
 
 
@@ -645,14 +645,14 @@ def test_multi30k(server, texts, tmp_path, capsys):
         assert len(server.requests) == 5
     assert (
         capsys.readouterr().out.splitlines()[-1]
-        == f"{task}: nothing to do: all 5 files are there, and their sums are right"
+        == f"{task}: nothing to do: all 5 files exist, and their checksums are right"
     )
     (task / "raw/val.de.gz").write_bytes(OTHER)
     (task / "raw/val.en.gz").unlink()
     multi30k.fetch(None, tmp_path, server.address, texts)
     assert {f"/{name}": content for name, content in tree(task).items()} == server.files
     assert [name for name, *_ in server.requests[5:]] == ["/raw/val.en.gz", "/raw/val.de.gz"]
-    assert "all 5 files are there, 2 of them new" in capsys.readouterr().out
+    assert "their checksums are right; 2 of them are new" in capsys.readouterr().out
 
 
 def test_multi30k_from_a_folder(server, texts, tmp_path, capsys):
@@ -670,12 +670,12 @@ def test_multi30k_from_a_folder(server, texts, tmp_path, capsys):
         }
     first, *rest = capsys.readouterr().out.splitlines()
     assert first.startswith(
-        f"{source / '0a/val.en.gz'}: not taken, since it is not the official raw/val.en.gz"
+        f"{source / '0a/val.en.gz'}: skipped: not the official raw/val.en.gz"
     )
     assert (
         rest
         == [
-            f"{task}: 4 of 5 files are there, and their sums are right",
+            f"{task}: 4 of 5 files exist, and their checksums are right",
             f"not below {source}: train.txt",
         ]
         * 2
@@ -694,13 +694,13 @@ def test_multi30k_needs_two_languages(server, texts, tmp_path, lacking):
 
 def test_multi30k_gives_no_file_with_a_wrong_sum(server, texts, tmp_path):
     server.files["/raw/val.de.gz"] = OTHER
-    with pytest.raises(ValueError, match="/raw/val.de.gz: not the file that was expected"):
+    with pytest.raises(ValueError, match="/raw/val.de.gz: not the expected file"):
         multi30k.fetch(None, tmp_path, server.address, texts)
     assert not (tmp_path / "data/task1/raw/val.de.gz").exists()
 
 
 def test_multi30k_refuses_a_file_that_is_too_large(server, texts, tmp_path, monkeypatch):
-    monkeypatch.setattr(multi30k, "MOST", 503)
+    monkeypatch.setattr(multi30k, "MAX_BYTES", 503)
     with pytest.raises(ValueError, match="more than 503 are refused"):
         multi30k.fetch(None, tmp_path, server.address, texts)
 
@@ -930,16 +930,16 @@ def test_flickr8k_from_a_folder_that_lacks_it(tmp_path):
     (tmp_path / "source").mkdir()
     with pytest.raises(
         FileNotFoundError,
-        match=r"neither Flickr8k_Dataset.zip nor what is in it \(Flicker8k_Dataset\)",
+        match=r"neither Flickr8k_Dataset.zip nor its contents \(Flicker8k_Dataset\)",
     ):
         flickr8k.fetch(tmp_path / "source", tmp_path / "new", "nowhere")
     pack(tmp_path / "source/Flickr8k_Dataset.zip", [("x.jpg", jpeg(1))])
     with pytest.raises(
-        FileNotFoundError, match=r"neither Flickr8k_text.zip nor what is in it \(Flickr8k_text\)"
+        FileNotFoundError, match=r"neither Flickr8k_text.zip nor its contents \(Flickr8k_text\)"
     ):
         flickr8k.fetch(tmp_path / "source", tmp_path / "new", "nowhere")
     pack(tmp_path / "source/Flickr8k_text.zip", [("readme.txt", b"")])
-    with pytest.raises(FileNotFoundError, match="Flickr8k.token.txt: not there; delete"):
+    with pytest.raises(FileNotFoundError, match="Flickr8k.token.txt: not found; delete"):
         flickr8k.fetch(tmp_path / "source", tmp_path / "new", "nowhere")
 
 

@@ -33,7 +33,8 @@ class SceneCaptions(DataSet):
         one_caption_each: bool = False,
     ):
         if split not in SPLITS:
-            raise ValueError(f"no split {split!r} of the scenes: choose one of {', '.join(SPLITS)}")
+            known = ", ".join(SPLITS)
+            raise ValueError(f"the scenes have no split {split!r}: choose one of {known}")
         super().__init__()
         scenes = [Scene(SPLITS[split] + i) for i in range(count)]
         self.set_scenes(scenes, language, size, one_caption_each)

@@ -337,7 +337,7 @@ def test_flickr8k_with_faults(flickr):
 def test_flickr8k_without_one_of_its_files_says_which(name, flickr):
     root, texts = flickr
     (texts / name).unlink()
-    with pytest.raises(FileNotFoundError, match=name + ": not there"):
+    with pytest.raises(FileNotFoundError, match=name + ": not found"):
         Flickr8k(root, "test")
     with pytest.raises(ValueError, match="no split 'all': choose train, validation or test"):
         Flickr8k(root, "all")

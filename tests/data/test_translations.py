@@ -131,7 +131,7 @@ def test_a_translation_of_scenes_has_their_pictures_or_none():
 
 
 @pytest.mark.parametrize("arguments, says", [
-    (("train", 3, ("en", "de"), 0, "nouns"), "what is hidden is one of .*'noun', 'some'.*not 'nouns'"),
+    (("train", 3, ("en", "de"), 0, "nouns"), "`hidden` must be one of .*'noun', 'some'.*not 'nouns'"),
     (("train", 3, ("de", "de")), "'de' is the language of source and target: choose two"),
     (("train", 3, ("en", "fr")), "fr"),
     (("train", 3, ("cs", "en")), "cs"),
