@@ -212,7 +212,10 @@ def mask_colours(caption: str, language: str = "en") -> str:
 
 
 def mask_noun(caption: str, which: int = 0, language: str = "en") -> str:
-    """Hide one noun, number `which` modulo the number of nouns: "a big red [v]". A caption without nouns stays as it is."""
+    """Hide one noun, number `which` modulo the number of nouns: "an orange cat" -> "an orange [v]", "an anchor" -> "a [v]".
+
+    A caption without nouns stays as it is.
+    """
     _check_language(language)
     nouns = sorted(_lexicon(language).nouns, key=len, reverse=True)  # "stars" before "star"
     pattern = "|".join(map(re.escape, nouns))

@@ -71,13 +71,13 @@ def test_a_changed_picture_is_noticed(forty):
     assert [grey for grey in greys(after) if grey not in greys(before)] == [200]
 
 
-def test_who_changes_a_picture_does_not_change_the_cache(forty):
+def test_modifying_a_picture_does_not_change_the_cache(forty):
     data = FolderCaptions(forty, size=7)
     data[11]["image"].fill_(255)
     assert data[11]["image"].max() < 40
 
 
-def test_pickling_leaves_the_pixels_out(forty):
+def test_pickles_do_not_contain_the_pixels(forty):
     data = FolderCaptions(forty, size=64)
     data[0]["image"]  # the file is mapped now
     pickled = pickle.dumps(data)
@@ -85,7 +85,7 @@ def test_pickling_leaves_the_pixels_out(forty):
     assert greys(pickle.loads(pickled)) == greys(data)
 
 
-def test_decoding_leaves_the_warning_filters_as_they_were(forty, monkeypatch):
+def test_decoding_does_not_change_the_warning_filters(forty, monkeypatch):
     waits, transpose = itertools.cycle([0.001, 0.004, 0.002]), ImageOps.exif_transpose
     monkeypatch.setattr(
         ImageOps, "exif_transpose", lambda image: time.sleep(next(waits)) or transpose(image)

@@ -80,7 +80,7 @@ def test_a_no_is_a_near_miss():
     assert near["none"] == 0 and min(near["colour"], near["noun"]) > 100
 
 
-def test_the_question_alone_does_not_give_the_answer():
+def test_questions_alone_do_not_give_the_answer_away():
     answers = defaultdict(Counter)
     for seed in range(6000):
         for question, answer in questions(Scene(seed)):

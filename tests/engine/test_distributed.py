@@ -137,7 +137,7 @@ def assert_same_step(got, expected):
     assert_close(got["gradient"], expected["gradient"], rtol=1e-5, atol=1e-6)
 
 
-def test_processes_with_unequal_words_have_the_gradient_of_the_whole_batch(processes, tmp_path):
+def test_shards_with_unequal_words_give_the_gradient_of_the_whole_batch(processes, tmp_path):
     size, folder, _ = processes
     expected = one_gradient(tmp_path)
     ranks = kept(folder, "gradient", size)
@@ -182,7 +182,7 @@ def toy_gradient(folder, accumulation_steps=1):
     return {"stats": tuple(stats), "counts": counts, "gradient": gradient}
 
 
-def test_the_sum_of_all_processes_is_divided_by_their_count(processes, tmp_path):
+def test_ddp_gradients_are_divided_by_the_world_size(processes, tmp_path):
     size, folder, _ = processes
     trainer = tiny_trainer(tmp_path / "any", replace(CONFIG, batch_size=32))
     model = Toy()
@@ -194,9 +194,8 @@ def test_the_sum_of_all_processes_is_divided_by_their_count(processes, tmp_path)
     }
     ranks = kept(folder, "toy", size)
     counts = [count for rank in ranks for count in rank[0]["counts"]]
-    assert (
-        len(set(counts)) == 3 * size and sum(counts) == count
-    )  # no two micro-batches count the same
+    # no two micro-batches count the same
+    assert len(set(counts)) == 3 * size and sum(counts) == count
     for rank in ranks:
         for got in rank:
             assert_same_step(got, expected)
@@ -220,7 +219,7 @@ def fit(folder):
     }
 
 
-def test_a_run_of_several_processes_is_that_of_one(processes, tmp_path):
+def test_training_with_several_processes_equals_training_with_one(processes, tmp_path):
     size, folder, printed = processes
     alone = tiny_trainer(tmp_path, replace(CONFIG, batch_size=13), **still())
     alone.fit()
@@ -242,9 +241,8 @@ def test_a_run_of_several_processes_is_that_of_one(processes, tmp_path):
     entries = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in entries if "validation_loss" in entry] == [5, 10]
     states = read_checkpoint(folder / "run/last.pt")["rng_states"]
-    assert len(states) == size and not torch.equal(
-        states[0]["torch"], states[1]["torch"]
-    )  # dropout differs
+    # dropout differs
+    assert len(states) == size and not torch.equal(states[0]["torch"], states[1]["torch"])
 
 
 def fit_and_stop(folder, stop):
@@ -267,7 +265,7 @@ def fit_and_stop(folder, stop):
     return [trainer.model.state_dict(), trainer.optimizer.state_dict()["state"]]
 
 
-def test_all_stop_when_one_is_asked_to_and_resume_is_exact(processes):
+def test_a_signal_to_one_process_stops_all_and_resuming_is_exact(processes):
     size, folder, _ = processes
     for whole, broken in zip(kept(folder, "whole", size), kept(folder, "broken", size)):
         assert all(torch.equal(value, broken[0][name]) for name, value in whole[0].items())
@@ -275,7 +273,7 @@ def test_all_stop_when_one_is_asked_to_and_resume_is_exact(processes):
             assert all(torch.equal(value, broken[1][number][name]) for name, value in state.items())
 
 
-def test_another_number_of_processes_goes_on_and_says_that_it_is_not_exact(processes, capsys):
+def test_resuming_with_another_world_size_warns_that_it_is_not_exact(processes, capsys):
     size, folder, _ = processes
     trainer = tiny_trainer(folder / "broken", CONFIG)
     assert (
@@ -284,7 +282,7 @@ def test_another_number_of_processes_goes_on_and_says_that_it_is_not_exact(proce
     )
 
 
-def test_parts_are_exchanged_once_a_step(tmp_path, monkeypatch):
+def test_gradients_are_exchanged_once_per_step(tmp_path, monkeypatch):
     """no_sync: of three parts, the gradients of the first two stay at home."""
     calls = []
 
@@ -337,7 +335,7 @@ def dying(folder):
 
 
 @needs_fork
-def test_one_process_that_dies_ends_the_others_with_a_message(tmp_path):
+def test_a_lost_process_ends_the_others_with_a_message(tmp_path):
     start = time.monotonic()
     assert (
         in_processes(2, dying, tmp_path) == [7, -signal.SIGKILL] and time.monotonic() - start < 60
@@ -371,7 +369,7 @@ def test_the_command_line_under_torchrun(tmp_path):
     assert (tmp_path / "runs/quickstart/captions-test.png").exists()
 
 
-def test_alone_all_of_it_does_nothing(tmp_path):
+def test_without_torchrun_the_collectives_do_nothing(tmp_path):
     distributed.start()
     exchange(tmp_path)
     assert (distributed.rank(), distributed.world_size()) == (0, 1)

@@ -111,9 +111,7 @@ def test_quickstart_then_caption_then_evaluate(few_scenes, tmp_path, capsys):
 
 @pytest.mark.parametrize("decoder", ["lstm", "transformer"])
 @pytest.mark.parametrize("fusion", ["prefix", "cross_attention"])
-def test_quickstart_trains_what_is_asked_for_in_a_folder_of_its_own(
-    few_scenes, tmp_path, decoder, fusion
-):
+def test_quickstart_trains_each_variant_in_its_own_folder(few_scenes, tmp_path, decoder, fusion):
     best = BEST == {"decoder": decoder, "fusion": fusion}
     command = [
         "quickstart",
@@ -137,7 +135,7 @@ def test_quickstart_trains_what_is_asked_for_in_a_folder_of_its_own(
     assert (run / "attention.png").exists() == ((decoder, fusion) != ("lstm", "prefix"))
 
 
-def test_train_on_a_folder_names_and_skips_what_is_broken(folder, capsys):
+def test_train_on_a_folder_skips_and_reports_broken_files(folder, capsys):
     assert main(["train", "--data", "photos", "--epochs", "1", "--image-size", "32"]) == 0
     out = capsys.readouterr().out
     assert "text.jpg" in out and "captions.csv:118" in out
@@ -150,7 +148,7 @@ def test_train_on_a_folder_names_and_skips_what_is_broken(folder, capsys):
     assert main(["evaluate", "runs/photos", "--data", "photos", "--split", "test"]) == 0
 
 
-def test_a_corrupt_picture_among_good_ones_is_named_and_the_others_get_captions(folder, capsys):
+def test_a_corrupt_picture_is_reported_and_the_others_get_captions(folder, capsys):
     main("train --data photos --epochs 1 --image-size 32 --precision float32".split())
     phone = Image.new("RGB", (3000, 2000), "white")
     exif = phone.getexif()
@@ -180,7 +178,7 @@ def test_a_corrupt_picture_among_good_ones_is_named_and_the_others_get_captions(
     )
 
 
-def test_train_begins_with_another_run(folder, run, capsys):
+def test_train_starts_from_another_run(folder, run, capsys):
     base, vocabularies, _ = load_run("run")
     words = vocabularies["target"]
     frozen = "--freeze encoders.image.backbone --freeze *.norm.*"
@@ -211,7 +209,7 @@ def test_train_begins_with_another_run(folder, run, capsys):
     assert "--image-size is 32 in run, and cannot become 64" in error_of(capsys)
 
 
-def test_a_small_change_is_kept_without_its_base_and_used_as_any_run(folder, run, capsys):
+def test_a_lora_run_is_saved_without_its_base_and_used_as_any_run(folder, run, capsys):
     with (folder / "captions.csv").open("a") as file:
         file.write("\n01.png,a zebra")
     for _ in range(2):  # the second time all is done
@@ -241,7 +239,7 @@ def test_a_small_change_is_kept_without_its_base_and_used_as_any_run(folder, run
     assert "runs/photos/best.pt is a change of run, which must be as it was" in error_of(capsys)
 
 
-def test_train_begins_with_a_cnn_of_torchvision(folder, monkeypatch, capsys):
+def test_train_starts_from_a_cnn_of_torchvision(folder, monkeypatch, capsys):
     monkeypatch.setenv("TORCH_HOME", "hub")
     torch.manual_seed(0)
     theirs = torchvision.models.resnet18()
@@ -289,7 +287,7 @@ def test_train_begins_with_a_cnn_of_torchvision(folder, monkeypatch, capsys):
         ("score photos photos", "photos"),
     ],
 )
-def test_bad_use_gets_one_line_and_2(folder, capsys, arguments, says):
+def test_bad_arguments_give_one_line_and_exit_code_2(folder, capsys, arguments, says):
     assert main(arguments.split()) == 2
     assert says in error_of(capsys)
 
@@ -333,7 +331,7 @@ def test_evaluate_prints_every_score_of_scenes_with_its_interval(run, monkeypatc
     assert printed(out)["exact match"] == ["100.0"] * 3
 
 
-def test_evaluate_and_caption_search_with_as_many_beams_as_they_are_told(run, capsys):
+def test_evaluate_and_caption_use_the_requested_beam_width(run, capsys):
     data = SceneCaptions("test", 13, size=32)
     model, vocabularies, _ = load_run(run)
     Path("pictures").mkdir()
@@ -372,13 +370,13 @@ def test_evaluate_and_caption_search_with_as_many_beams_as_they_are_told(run, ca
 
 @pytest.mark.parametrize("command", ["evaluate run", "caption one.png --run run"])
 @pytest.mark.parametrize("beams", ["0", "-2"])
-def test_no_beams_get_one_line_and_2(run, capsys, command, beams):
+def test_a_beam_width_below_1_is_refused(run, capsys, command, beams):
     render(Scene(0), 40).save("one.png")
     assert main([*command.split(), "--beams", beams]) == 2
     assert f"num_beams is 1 or more beams, not {beams}" in error_of(capsys)
 
 
-def test_photographs_are_scored_by_their_captions_as_they_were_written(run, monkeypatch, capsys):
+def test_photographs_are_scored_against_verbatim_captions(run, monkeypatch, capsys):
     texts = [
         "A dog's ear, seen from a T-shirt.",
         "A dog 's ear (red) , and a cat can't swim !",
@@ -415,7 +413,7 @@ def test_photographs_are_scored_by_their_captions_as_they_were_written(run, monk
     )
 
 
-def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_goes_on(tmp_path):
+def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_resumes(tmp_path):
     command = [
         sys.executable,
         "-u",

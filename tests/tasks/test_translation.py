@@ -135,7 +135,7 @@ def test_a_translator_of_scenes_is_trained_and_measured(translating, capsys):
     assert measures(capsys.readouterr().out) == measures(out)
 
 
-def test_evaluate_of_a_translator_says_which_colours_are_right(translating, monkeypatch, capsys):
+def test_evaluating_a_translator_reports_right_colours(translating, monkeypatch, capsys):
     data = SceneTranslation("test", 13, ("en", "de"), 32, "some")
     right, asked = [list(refs[0]) for refs in data.references], []
     wrong = [
@@ -163,7 +163,9 @@ def test_evaluate_of_a_translator_says_which_colours_are_right(translating, monk
     assert Path("runs/scenes/translations-test-without.jsonl").exists()
 
 
-def test_translate_takes_sentences_and_lines_pictures_and_beams(translating, monkeypatch, capsys):
+def test_translate_takes_arguments_or_standard_input_pictures_and_beams(
+    translating, monkeypatch, capsys
+):
     model, vocabularies, _ = load_run("runs/scenes")
     longest, sentences = 64, ["A big red star.", "a small [v] cat at the top"]
     render(Scene(3), 80).save("scene.png")
@@ -194,7 +196,7 @@ def test_translate_takes_sentences_and_lines_pictures_and_beams(translating, mon
     assert asked[2:] == [(None, longest, 3)] * 2
 
 
-def test_a_translator_of_multi30k_sees_the_photographs_that_there_are(translating, capsys):
+def test_a_translator_of_multi30k_uses_the_existing_photographs(translating, capsys):
     out = translating[1]
     assert (
         "train: 31 examples with 31 texts (31 with source, 15 with image); 1 problems" in out
@@ -210,7 +212,7 @@ def test_a_translator_of_multi30k_sees_the_photographs_that_there_are(translatin
     assert Path("runs/multi/translations-test-without.jsonl").read_text("utf-8").count("\n") == 5
 
 
-def test_a_translator_without_pictures_says_so(translating, capsys):
+def test_a_translator_without_pictures(translating, capsys):
     out = translating[2]
     assert "31 examples with 31 texts (31 with source); 0 problems" in out
     assert (
@@ -223,7 +225,7 @@ def test_a_translator_without_pictures_says_so(translating, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
-def test_a_translation_that_was_stopped_goes_on(translating, monkeypatch, capsys):
+def test_a_stopped_translator_resumes(translating, monkeypatch, capsys):
     step = Trainer._train_step
 
     def pressing(trainer, batch):
@@ -244,7 +246,7 @@ def test_a_translation_that_was_stopped_goes_on(translating, monkeypatch, capsys
     assert "source de, there en" in error_of(capsys)
 
 
-def test_a_translator_begins_with_another(translating, capsys):
+def test_a_translator_starts_from_another(translating, capsys):
     command = "train --task translation --data multi --from runs/scenes --epochs 1 --freeze encoders --to runs/more --precision float32"
     assert main(command.split()) == 0
     table = parts(capsys.readouterr().out)
@@ -291,7 +293,9 @@ def test_a_translator_begins_with_another(translating, capsys):
     ("evaluate runs/multi --split test_2017", "test_2017.en: not found"),
     ("train --data photos --from runs/scenes", "--task is translation in runs/scenes, and cannot become captioning"),
 ])  # fmt: skip
-def test_bad_use_of_a_translator_gets_one_line_and_2(translating, trained, capsys, arguments, says):
+def test_bad_arguments_of_a_translator_give_one_line_and_exit_code_2(
+    translating, trained, capsys, arguments, says
+):
     shutil.copytree(trained, "captioner", dirs_exist_ok=True)
     Path("photos").mkdir(exist_ok=True)
     for name in ("scene.png", "photos/a.png", "photos/b.png"):
