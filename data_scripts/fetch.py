@@ -1,4 +1,4 @@
-"""Shared by the scripts: download with resume and checksum, unpack safely, find files on disk, report errors."""
+"""Shared by the scripts: download with resume and checksum, unpack safely, find files."""
 
 import argparse
 import contextlib
@@ -37,9 +37,9 @@ def main(
     offline: str,
     arguments: list[str] | None = None,
 ) -> int:
-    """Run a script: fetch(the folder after --from, or None). Returns 0 if all is well, 2 after an error, 130 after Ctrl-C.
+    """Run a script: fetch(the folder after --from, or None).
 
-    `offline` says what to do without a network.
+    `offline` says what to do without a network. Returns 0 if all is well, 2 after an error, 130 after Ctrl-C.
     """
     parser = argparse.ArgumentParser(description=licence)
     text = "take the files from anywhere below FOLDER, and nothing from the network"
@@ -62,7 +62,7 @@ def main(
 
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
-    """Yield a function that shows a line: on a terminal it replaces the previous one, otherwise only the last is printed."""
+    """Yield a function that shows a line: in place of the last one; without a terminal, at the end."""
     line = ""
     terminal = sys.stdout.isatty()
 
@@ -230,7 +230,7 @@ def find(source: Path, names: Collection[str]) -> dict[str, list[Path]]:
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill: it becomes `folder` once it is complete, and is removed after an error.
+    """An empty folder to fill: it becomes `folder` when complete, and is removed after an error.
 
     If it then contains only one folder, that one becomes `folder`.
     """

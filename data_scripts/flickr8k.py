@@ -1,8 +1,8 @@
 """Flickr8k: 8,000 photographs, each with five captions. Run: python -m data_scripts.flickr8k
 
-Puts Flicker8k_Dataset/ (this is how it is spelled) and Flickr8k_text/ into data/flickr8k, from two archives (1.1 GB) that
-are removed after unpacking. They have no official checksums, so the contents are checked: every picture that
-Flickr8k.token.txt names must open. Source: Hodosh, Young & Hockenmaier 2013.
+Puts Flicker8k_Dataset/ (this is how it is spelled) and Flickr8k_text/ into data/flickr8k, from two archives (1.1
+GB) that are removed after unpacking. They have no official checksums, so the contents are checked: every picture
+that Flickr8k.token.txt names must open. Source: Hodosh, Young & Hockenmaier 2013.
 """
 
 import hashlib
@@ -24,12 +24,15 @@ LICENCE = (
     "Flickr8k is for research and education, not for commercial use. The photographs belong to those who took them and "
     "put them on Flickr, whose terms apply: do not redistribute them."
 )
-OFFLINE = f"Without a network, put {' and '.join(ARCHIVES.values())} from {ADDRESS} into a folder and give it as --from FOLDER"
+OFFLINE = (
+    f"Without a network, put {' and '.join(ARCHIVES.values())} from {ADDRESS} into a folder, "
+    "and give it as --from FOLDER"
+)
 MAX_MISSING = 0.01  # fraction of all pictures; the official token file names one that never existed
 
 
 def fetch(source: Path | None, folder: Path = FOLDER, address: str = ADDRESS) -> None:
-    """Get the pictures and the texts, unless they exist, from the network or from below `source`, and check them."""
+    """Get the missing pictures and texts, from the network or from below `source`, and check them."""
     for part, archive in ARCHIVES.items():
         if (folder / part).is_dir():
             continue

@@ -1,7 +1,8 @@
-"""Multi30k: sentences about photographs in English, German, French and Czech. Run: python -m data_scripts.multi30k
+"""Multi30k: sentences about photographs in four languages. Run: python -m data_scripts.multi30k
 
-Puts the raw files and the lists of pictures of task 1 into data/multi30k, in the layout of github.com/multi30k/dataset.
-Every file must have the SHA-256 in multi30k.sha256. Source: Elliott et al. 2016 and 2017, Barrault et al. 2018.
+The languages are English, German, French and Czech. Puts the raw files and the lists of pictures of task 1 into
+data/multi30k, in the layout of github.com/multi30k/dataset. Every file must have the SHA-256 in multi30k.sha256.
+Source: Elliott et al. 2016 and 2017, Barrault et al. 2018.
 """
 
 import os
@@ -32,7 +33,7 @@ def fetch(
     address: str = ADDRESS,
     sums: Mapping[str, str] = SUMS,
 ) -> None:
-    """Get the files that `folder` lacks from the network, or those that exist anywhere below `source`.
+    """Get the files that `folder` lacks, from the network or from anywhere below `source`.
 
     Raises ValueError if no two languages then have training and validation sentences.
     """

@@ -60,7 +60,7 @@ class SceneCaptions(DataSet):
 
 
 class Line(NamedTuple):
-    """One line of a captions file: its file and line number, the picture's name, its captions, its split if it has one."""
+    """A line of a captions file: its location, the picture's name, its captions, and perhaps a split."""
 
     where: str
     name: str
@@ -103,7 +103,7 @@ def _slashes(name: str) -> str:
 
 
 def _key(name: str) -> str:
-    """The same key for every spelling of a file's name: A.jpg, a.JPG and ./a.jpg; b/a.jpg and b\\a.jpg; both forms of "ü"."""
+    """One key for all spellings of a name: A.jpg and ./a.JPG, b/a.jpg and b\\a.jpg, both forms of "ü"."""
     return unicodedata.normalize("NFC", _slashes(name)).lower()
 
 
@@ -170,7 +170,7 @@ def _captions_file(root: Path) -> Path:
 
 
 def _lines_of(split: str, lines: list[Line], problems: list[str]) -> list[Line]:
-    """The lines of a split: by their own split where any has one, else by the order of the pictures' names."""
+    """The lines of a split: by the split column if there is one, else by the order of the names."""
     if not any(line.split for line in lines):
         pattern = ("validation", *["train"] * 4, "test", *["train"] * 4)
         names = sorted({_key(line.name) for line in lines})
@@ -302,10 +302,11 @@ _READERS = {
 
 
 class Flickr8k(PhotoCaptions):
-    """Flickr8k in its official layout: Flicker8k_Dataset/, Flickr8k.token.txt and Flickr_8k.{train,dev,test}Images.txt.
+    """Flickr8k in its official layout.
 
-    The text files may also be in Flickr8k_text/, as the archive unpacks them. Splits: train (6,000 pictures),
-    validation (1,000; "dev"), test (1,000). Source: Hodosh, Young & Hockenmaier 2013.
+    The folder has Flicker8k_Dataset/, Flickr8k.token.txt and Flickr_8k.{train,dev,test}Images.txt; the text files may
+    also be in Flickr8k_text/, as the archive unpacks them. Splits: train (6,000 pictures), validation (1,000; "dev"),
+    test (1,000). Source: Hodosh, Young & Hockenmaier 2013.
     """
 
     def __init__(self, root: str | Path, split: str = "train", size: int = 64):

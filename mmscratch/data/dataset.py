@@ -11,7 +11,7 @@ SIDES = ("left", "right", "link", "recht", "gauche", "droit", "vlevo", "vpravo",
 
 
 class LazyColumn(Sequence):
-    """A column whose values are computed on access: make(keys[i]), or None where the key is None."""
+    """A column that computes its values on access: make(keys[i]), or None where the key is None."""
 
     def __init__(self, make: Callable, keys: Sequence):
         self.make = make
@@ -47,7 +47,7 @@ class DataSet(Sequence):
         return len(self.references)
 
     def __getitem__(self, index: int) -> dict:
-        """{modality: its value for example `index`}, without the modalities that the example lacks."""
+        """{modality: value} of an example, without the modalities that it lacks."""
         values = {modality: column[index] for modality, column in self.columns.items()}
         return {modality: value for modality, value in values.items() if value is not None}
 
@@ -68,7 +68,7 @@ class DataSet(Sequence):
         return other
 
     def may_flip(self, index: int, which: int) -> bool:
-        """Whether the picture may be mirrored: neither reference number `which` nor an input text mentions a side."""
+        """Whether the picture may be mirrored: no input text, nor reference `which`, mentions a side."""
         texts = [column[index] for column in self.columns.values() if isinstance(column, list)]
         texts.append(self.references[index][which])
         words = (word for text in texts for word in text)

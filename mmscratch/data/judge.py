@@ -27,7 +27,7 @@ Claim = Callable[[Sequence[Object]], bool]  # what a sentence says about the pla
 
 
 class Judgement(NamedTuple):
-    """The verdict of `judge`. `wrong` lists the faults: "grammar", "noun", "colour", "size", "place", "number"."""
+    """The verdict of `judge`; `wrong` has some of grammar, noun, colour, size, place, number."""
 
     well_formed: bool
     true: bool
@@ -115,7 +115,7 @@ def _read(text: str, language: str) -> Reading | None:
 
 @cache
 def _patterns(language: str) -> list[tuple[re.Pattern, str, dict[str, str], Claim]]:
-    """(pattern, template, words, claim) for every template and every axis or place whose words fill it in."""
+    """(pattern, template, words, claim) for every template with the words of every axis or place."""
     phrase = re.sub("[?]P<[a-z]+>", "?:", _phrase_pattern(language))
     slots = [_Slot(slot) for slot in "012"]
     groups = {slot: _Slot(slot) for slot in "nm"}
@@ -130,7 +130,7 @@ def _patterns(language: str) -> list[tuple[re.Pattern, str, dict[str, str], Clai
 
 
 def _variants(template: str, language: str) -> list[tuple[dict[str, str], Claim]]:
-    """The words of each place or axis that the template can speak of, with the claim it then makes."""
+    """The words of each place or axis that fit the template, with the claim that it then makes."""
     fields = {name for _, name, _, _ in Formatter().parse(template)}
     variants = []
     if "place" in fields:
@@ -170,7 +170,7 @@ def _claims_nothing(objects: Sequence[Object]) -> bool:
 
 @cache
 def _phrase_pattern(language: str) -> str:
-    """A noun phrase with any article and ending: formatting it again shows which of them are wrong."""
+    """A pattern of noun phrases with any article and ending; formatting again shows wrong ones."""
     alternatives = []
     for words in _lexicon(language):
         alternatives.append("|".join(sorted(words, key=len, reverse=True)))
@@ -213,7 +213,7 @@ class JudgeReport(NamedTuple):
 
 
 def judge_captions(captions: Sequence[Tokens], scenes: Sequence[Scene]) -> JudgeReport:
-    """Judge English captions: the percentages that are true of their scenes, and the faults of the others.
+    """Judge English captions: how many percent are true of their scenes, and the faults of the others.
 
     The percentage of no scenes is 0. A caption with faults of several kinds counts for each of them.
     """

@@ -12,7 +12,7 @@ LANGUAGES = ("en", "de", "zh")
 
 
 def named_objects(words: Sequence[str], scene: Scene) -> list[tuple[int, Object]]:
-    """Find the words of an English caption that name one object: pairs of a word's index and the object.
+    """Find the words of an English caption that name one object: pairs (index of the word, object).
 
     These are the colour and the noun (its first word) of every singular phrase that fits exactly one object of the
     scene: "a big red star", if only one star is big and red.
@@ -109,7 +109,7 @@ _ENDINGS = {"nom": {"m": "er", "f": "e", "n": "es"}, "acc": {"m": "en", "f": "e"
 
 
 class Mention(NamedTuple):
-    """A noun phrase: "two big red stars". In a template, its format is the German case: nom, acc or dat."""
+    """A noun phrase: "two big red stars". Its format spec is the German case: nom, acc or dat."""
 
     language: str
     count: int
@@ -157,7 +157,7 @@ class Mention(NamedTuple):
 
 
 def captions(scene: Scene, language: str = "en") -> list[str]:
-    """Five true sentences about the whole scene; each names the size, colour and noun of every object."""
+    """Five true sentences about the scene; each names the size, colour and noun of every object."""
     return [caption(scene, which, language) for which in range(5)]
 
 
@@ -189,7 +189,10 @@ def is_spread(objects: Sequence[Object], axis: int) -> bool:
 
 
 def name_object(scene: Scene, leave_out: int = 2, language: str = "en") -> str:
-    """A phrase for the first object of a scene: "a big red star"; `leave_out` drops its size (0), its colour (1), or nothing (2)."""
+    """A phrase for the first object of a scene, "a big red star", without its size or its colour.
+
+    leave_out  0 for the size, 1 for the colour, 2 for nothing
+    """
     _check_language(language)
     size, colour, noun = scene.objects[0].attributes
     if leave_out == 0:
@@ -200,7 +203,7 @@ def name_object(scene: Scene, leave_out: int = 2, language: str = "en") -> str:
 
 
 def mask_colours(caption: str, language: str = "en") -> str:
-    """Hide the colour words: "a big red star" -> "a big [v] star"; "an orange star" -> "a [v] star"."""
+    """Hide the colours: "a big red star" -> "a big [v] star", "an orange star" -> "a [v] star"."""
     _check_language(language)
     if language == "en":
         pattern = rf"\b({'|'.join(COLOURS)})\b"
@@ -212,9 +215,9 @@ def mask_colours(caption: str, language: str = "en") -> str:
 
 
 def mask_noun(caption: str, which: int = 0, language: str = "en") -> str:
-    """Hide one noun, number `which` modulo the number of nouns: "an orange cat" -> "an orange [v]", "an anchor" -> "a [v]".
+    """Hide one noun: "an orange cat" -> "an orange [v]", "an anchor" -> "a [v]".
 
-    A caption without nouns stays as it is.
+    which  its number, modulo the number of nouns. A caption without nouns stays as it is
     """
     _check_language(language)
     nouns = sorted(_lexicon(language).nouns, key=len, reverse=True)  # "stars" before "star"
@@ -229,12 +232,12 @@ def mask_noun(caption: str, which: int = 0, language: str = "en") -> str:
 
 
 def _without_an(masked: str) -> str:
-    """Replace the "an" of "an [v] star": only one colour begins with a vowel, so "an" would give it away."""
+    """Replace the "an" of "an [v] star": "an" would reveal the one colour that begins with a vowel."""
     return re.sub(rf"\ban (?={re.escape(MASKED)})", "a ", masked)
 
 
 def colour_of(token: str, language: str = "en") -> str | None:
-    """The English name of the colour that a token names: "red" for the German "rotes"; None for any other word."""
+    """The English name of a colour word, "red" for the German "rotes"; None for any other token."""
     colours = _lexicon(language).colours
     if language == "zh":
         # A token is one character, and the first character of each colour occurs in no other word.

@@ -22,9 +22,10 @@ CHUNK = 500  # pictures decoded at a time: all of them need not fit into memory
 
 
 class Photographs:
-    """Picture files, decoded once into a memory-mapped file under `CACHE`; photographs[i] is (3, size, size) uint8.
+    """Picture files, decoded once into a memory-mapped file under `CACHE`.
 
-    `unreadable` maps the index of each picture that cannot be decoded to the reason.
+    photographs[i] is (3, size, size) uint8. `unreadable` maps the index of each picture that cannot be decoded to the
+    reason.
     """
 
     def __init__(self, paths: list[Path], size: int):

@@ -6,6 +6,7 @@ from .language import _PLACES, Mention
 from .scenes import _PAIRS, COLOURS, NOUNS, SIZES, Object, Scene, is_held_out_pair
 
 COUNTS = ("zero", "one", "two", "three")
+ATTRIBUTES = [("noun", NOUNS), ("colour", COLOURS), ("size", SIZES)]
 
 
 def questions(scene: Scene) -> list[tuple[str, str]]:
@@ -23,7 +24,8 @@ def questions(scene: Scene) -> list[tuple[str, str]]:
     for obj in _one_of(draw, _unique(objects, "size", "colour")):
         asked.append((f"what is the {obj.size} {obj.colour} thing?", obj.noun))
     for obj in _one_of(draw, _unique(objects, "noun")):
-        asked.append((f"where is the {obj.noun}?", _PLACES["en"][obj.row * 3 + obj.column]))
+        place = _PLACES["en"][obj.row * 3 + obj.column]
+        asked.append((f"where is the {obj.noun}?", place))
     asked.append(_how_many(draw, objects))
     asked.append(_is_there(draw, objects))
     return asked
@@ -31,7 +33,9 @@ def questions(scene: Scene) -> list[tuple[str, str]]:
 
 def _unique(objects: tuple[Object, ...], *attributes: str) -> list[Object]:
     """The objects that differ from all others in these attributes."""
-    values = [tuple(getattr(obj, name) for name in attributes) for obj in objects]
+    values = []
+    for obj in objects:
+        values.append([getattr(obj, name) for name in attributes])
     return [obj for obj, value in zip(objects, values) if values.count(value) == 1]
 
 
@@ -40,7 +44,7 @@ def _one_of(draw: random.Random, objects: list[Object]) -> list[Object]:
 
 
 def _how_many(draw: random.Random, objects: tuple[Object, ...]) -> tuple[str, str]:
-    attribute, values = draw.choice([("noun", NOUNS), ("colour", COLOURS), ("size", SIZES)])
+    attribute, values = draw.choice(ATTRIBUTES)
     present = [getattr(obj, attribute) for obj in objects]
     counts = {value: present.count(value) for value in values}
     # Draw the answer first: otherwise "zero" would nearly always be right.
@@ -59,6 +63,7 @@ def _is_there(draw: random.Random, objects: tuple[Object, ...]) -> tuple[str, st
         # Held out like the object's own pair: otherwise a held-out pair would always mean "yes".
         alike = _PAIRS[is_held_out_pair(noun, colour)]
         absent = [pair for pair in alike if pair not in present]
-        near = [pair for pair in absent if pair[0] == noun or pair[1] == colour]
+        near = [pair for pair in absent if noun in pair or colour in pair]
         noun, colour = draw.choice(near or absent)
-    return f"is there {Mention('en', 1, None, colour, noun)}?", answer
+    mention = Mention("en", 1, None, colour, noun)
+    return f"is there {mention}?", answer

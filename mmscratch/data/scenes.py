@@ -96,7 +96,10 @@ SIZES = {
 
 
 class Object(NamedTuple):
-    """One icon: its attributes, its cell in a 3 × 3 grid, and its centre (x, y) as a fraction of the picture's side."""
+    """One icon: its attributes, its cell in a 3 × 3 grid, and its centre.
+
+    x and y are fractions of the picture's side.
+    """
 
     noun: str
     colour: str
@@ -116,7 +119,7 @@ class Object(NamedTuple):
 
 
 def is_held_out_pair(noun: str, colour: str) -> bool:
-    """Whether this pair never occurs in training: one colour of each noun, and four nouns of each colour."""
+    """Whether this pair never occurs in training: one colour per noun, four nouns per colour."""
     return (list(NOUNS).index(noun) + list(COLOURS).index(colour)) % len(COLOURS) == 0
 
 
@@ -127,7 +130,7 @@ _PAIRS = {
 
 
 class Scene:
-    """The scene with this number: `objects`, a tuple of one to three `Object`, and `background`, an RGB colour.
+    """The scene with this number: one to three `objects`, and `background`, an RGB colour.
 
     Training uses 0, 1, 2, …; the other splits begin at `SPLITS[name]`, so they never overlap. Only scenes of
     "compositional_test" contain held-out pairs of noun and colour (`is_held_out_pair`), at least one each.
@@ -165,7 +168,7 @@ def _draw_attributes(draw: random.Random, held_out: bool) -> tuple[str, str, str
 def _draw_places(
     draw: random.Random, sizes: list[float]
 ) -> list[tuple[int, int, float, float]] | None:
-    """A place (column, row, x, y) for each object; None if two overlap, or if neither axis puts them in an order."""
+    """A place (column, row, x, y) for each object; None if two overlap or no axis orders them."""
     places = []
     for cell, size in zip(draw.sample(range(9), len(sizes)), sizes):
         row, column = divmod(cell, 3)

@@ -53,11 +53,12 @@ class SceneTranslation(SceneCaptions):
 
 
 class Multi30k(DataSet):
-    """Multi30k in its official layout: data/task1/raw/train.en or train.en.gz, …, and data/task1/image_splits/train.txt.
+    """Multi30k in its official layout.
 
-    Line i in one language is the translation of line i in another: en, de, fr, cs. Splits: train (29,000 sentences),
-    validation (1,014; "val"), test (1,000; "test_2016_flickr"), or any other by the name of its files. If a sentence or
-    its translation is empty, the pair is left out and reported in `problems`.
+    The folder has data/task1/raw/train.en or train.en.gz, …, and data/task1/image_splits/train.txt. Line i in one
+    language is the translation of line i in another: en, de, fr, cs. Splits: train (29,000 sentences), validation
+    (1,014; "val"), test (1,000; "test_2016_flickr"), or any other by the name of its files. If a sentence or its
+    translation is empty, the pair is left out and reported in `problems`.
 
     With `photographs`, a folder of pictures, each pair has its photograph if the folder contains it. Multi30k is made
     from Flickr30k, which includes Flickr8k; a photograph has the same number in the file names of both.
@@ -138,7 +139,10 @@ def _find_text(path: Path) -> Path:
 
 
 def _photo_id(name: str) -> str:
-    """A photograph's number on Flickr: 1000268201, from 1000268201.jpg (Flickr30k) or 1000268201_693b08cb0e.jpg (Flickr8k)."""
+    """A photograph's number on Flickr, with which its name begins.
+
+    1000268201.jpg (Flickr30k) and 1000268201_693b08cb0e.jpg (Flickr8k) -> 1000268201
+    """
     return re.match(r"[^_.]*", Path(name.strip()).name)[0]
 
 
@@ -153,7 +157,7 @@ def _photographs(folder: Path) -> dict[str, Path]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file (compressed with gzip if its name ends in .gz), including empty ones.
+    """The lines of a text file, including empty ones; a name that ends in .gz means gzip.
 
     Raises ValueError if the file is damaged, not UTF-8 text, or empty.
     """

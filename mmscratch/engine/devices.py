@@ -10,7 +10,7 @@ import torch
 
 
 def pick_device() -> torch.device:
-    """cuda if available, else mps, else cpu. Each process that torchrun started takes its own GPU."""
+    """cuda if available, else mps, else cpu. Each process of torchrun takes its own GPU."""
     if not torch.cuda.is_available():
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     if "LOCAL_RANK" not in os.environ:
@@ -26,7 +26,7 @@ def pick_device() -> torch.device:
 
 
 class Precision:
-    """Number format and memory layout for the model: `dtype`, and `channels_last` for the convolutions.
+    """Number format and memory layout of the model: `dtype`, and `channels_last` for convolutions.
 
     float32   24 bits of precision. On a GPU, TF32 (11 bits, in products of float32) is off: float32 means float32
     bfloat16  8 bits of precision, float32's range: half the memory, and the fastest if the hardware supports it
@@ -43,7 +43,7 @@ class Precision:
             torch.backends.cudnn.allow_tf32 = False
 
     def autocast(self):
-        """A context in which matrix products and convolutions compute in `dtype`; the weights stay float32."""
+        """A context in which products and convolutions compute in `dtype`; weights stay float32."""
         if self.dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.dtype)
@@ -129,7 +129,7 @@ class Stopwatch:
 
 
 def peak_memory(device: torch.device) -> int:
-    """The peak memory of this process in bytes: tensors on a GPU, otherwise everything; 0 where the system does not say."""
+    """The peak memory of this process in bytes: on a GPU its tensors, else everything; 0 if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:

@@ -1,4 +1,4 @@
-"""Several processes that train one model together, started by torchrun. Nothing here is about a model.
+"""Several processes that train one model together. Nothing here is about a model.
 
     torchrun --nproc_per_node=2 -m mmscratch train --data my_photographs
 

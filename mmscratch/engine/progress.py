@@ -1,4 +1,4 @@
-"""Reporting during training: a status line, a file of numbers, and a profile. Nothing here is about a model."""
+"""Reports on training: a status line, a file of numbers, a profile. Nothing here is about a model."""
 
 import json
 import math
@@ -15,11 +15,12 @@ from ..engine.devices import Stopwatch, peak_memory
 
 
 class Progress:
-    """A status line on the screen or in a notebook, or a plain line now and then; and JSON lines in `path`.
+    """A status line on the screen or in a notebook, and JSON lines in a file.
 
-    A line has the means since the previous line: loss (per word, or whatever else the model counts), learning_rate,
-    gradient_norm, words_per_second and examples_per_second, data_time (the fraction of time in which the device waited
-    for data); and so far: peak_memory in bytes, skipped (steps whose gradients were not finite).
+    Without a terminal, a plain line is printed now and then. A line has the means since the previous line: loss
+    (per word, or whatever else the model counts), learning_rate, gradient_norm, words_per_second and
+    examples_per_second, data_time (the fraction of time in which the device waited for data); and so far:
+    peak_memory in bytes, skipped (steps whose gradients were not finite).
 
     path       of the JSON lines; None in processes that report nothing
     steps      (the last step that was done, the last step of the run)
@@ -173,7 +174,7 @@ def profiled(batches: Iterable, folder: Path) -> Iterator:
 
 
 def _print_costs(averages) -> None:
-    """Print the ten most expensive operations: on a GPU its own time, not that of the CPU calls that started it."""
+    """Print the ten costliest operations: on a GPU by its own time, not by that of the CPU's calls."""
     uses_gpu = torch.cuda.is_available()
     kind = "CUDA" if uses_gpu else "CPU"
     costs = []

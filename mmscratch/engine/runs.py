@@ -8,7 +8,7 @@ VERSION = 3  # of the layout of checkpoints
 
 
 def read_checkpoint(path: Path) -> dict:
-    """Read a file of `write_atomically`: only tensors and plain values, so nothing in it is executed."""
+    """Read a file of `write_atomically`: tensors and plain values only; nothing in it is executed."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -30,7 +30,7 @@ def check_version(path: Path, checkpoint: object) -> None:
 
 
 def read_run(path: Path, settings: dict) -> dict:
-    """The checkpoint of a run to resume. Raises ValueError if its settings differ from these, and lists the differences."""
+    """The checkpoint of a run to resume. Raises ValueError with the differences between settings."""
     checkpoint = read_checkpoint(path)
     check_version(path, checkpoint)
     if "settings" not in checkpoint:

@@ -18,7 +18,7 @@ MAX_HEADER_BYTES = 100_000_000  # the reference implementation refuses a longer 
 
 
 class Entry(NamedTuple):
-    """A tensor in the header: its bytes in the data, from `begin` to `end`, and how to read them."""
+    """A tensor in the header: its bytes in the data, `begin` to `end`, and how to read them."""
 
     begin: int
     end: int
@@ -52,7 +52,7 @@ def read_safetensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def _read_header(file) -> list[Entry]:
-    """The tensors in an open .safetensors file, in the order of their data; leaves the file at the start of the data."""
+    """Read the header up to the data: the tensors, in the order of their data."""
     length = int.from_bytes(file.read(8), "little")
     rest = os.fstat(file.fileno()).st_size - 8  # negative if the file is too short for a length
     if length > min(rest, MAX_HEADER_BYTES):
@@ -107,7 +107,7 @@ def _are_sizes(numbers: object) -> bool:
 
 
 def parse_json(text: bytes) -> dict:
-    """Parse a JSON object in UTF-8; raises ValueError for anything else, and for a name that occurs twice in an object."""
+    """Parse a JSON object in UTF-8; raises ValueError for anything else, and for duplicate names."""
     try:
         values = json.loads(text.decode(), object_pairs_hook=unique_keys)
     except RecursionError:
@@ -118,7 +118,7 @@ def parse_json(text: bytes) -> dict:
 
 
 def unique_keys(pairs: list[tuple[str, object]]) -> dict:
-    """dict(pairs), as an object_pairs_hook of json that raises ValueError for a duplicate name instead of dropping the first."""
+    """dict(pairs), but a duplicate name raises ValueError: an object_pairs_hook for json."""
     values = {}
     for name, value in pairs:
         if name in values:

@@ -10,9 +10,10 @@ import torch
 
 
 class StopSignals:
-    """A context in which the first Ctrl-C or SIGTERM only sets `requested`; another one, over a second later, stops at once.
+    """A context in which the first Ctrl-C or SIGTERM only sets `requested`.
 
-    A second, because torchrun forwards to its processes the signal that the terminal has also sent them.
+    Another one, more than a second later, stops at once. A second, because torchrun forwards to its processes the
+    signal that the terminal has also sent them.
     """
 
     def __init__(self):
@@ -45,7 +46,7 @@ LOST_PROCESS = ("gloo", "Gloo", "NCCL")
 
 @contextlib.contextmanager
 def translate_errors(where: Callable[[], str]):
-    """Turn torch's errors into a MemoryError or ConnectionError of one line. `where` returns the current step, in words."""
+    """Turn torch's errors into a MemoryError or ConnectionError of one line; `where` names the step."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -66,7 +66,7 @@ def translation_scores(
     references: list[list[list[str]]],
     language: str | None = None,
 ) -> str:
-    """BLEU with its interval, the percentage of exact matches and, with a language, of right colours."""
+    """BLEU and the percentages of exact matches and, given a language, of right colours."""
     value, low, high = bleu_interval(hypotheses, references)[-1]
     exact = percentage(100 * exact_match(hypotheses, references), len(hypotheses))
     text = f"BLEU {value:.1f}  ({low:.1f} to {high:.1f}); exact match {exact}"

@@ -41,7 +41,10 @@ class Task:
         raise NotImplementedError
 
     def vocabularies(self, metadata: Metadata, training: DataSet, known: dict | None) -> dict:
-        """The vocabularies of "target" and of each text modality; `known` are those of the run that training starts from."""
+        """The vocabularies of "target" and of each text modality.
+
+        known  the vocabularies of the run that training starts from
+        """
         sentences = [words for references in training.references for words in references]
         # A word that occurs in a single text cannot be learned; but in few texts, most words occur only once.
         target = Vocabulary.build(sentences, min_freq=2 if len(sentences) > 1000 else 1)
@@ -95,7 +98,7 @@ class Task:
         raise NotImplementedError
 
     def load(self, run: Path) -> tuple:
-        """`load_run`, for a run of this task. Raises FileNotFoundError or ValueError in one line."""
+        """`load_run` for a run of this task. Raises FileNotFoundError or ValueError in one line."""
         model, vocabularies, checkpoint = load(run)
         task = checkpoint["metadata"]["task"]
         if task != self.name:
@@ -119,12 +122,12 @@ def image_size_of(encoders: dict[str, dict]) -> int:
 
 
 def max_length_of(checkpoint: dict) -> int:
-    """The number of words that a checkpoint's model can generate; 64 for an LSTM, which has no limit."""
+    """The number of words that the model can generate; 64 for an LSTM, which has no limit."""
     return checkpoint["model_config"]["decoder"].get("max_length", 64)
 
 
 def open_picture(path: Path, checkpoint: dict) -> Tensor:
-    """A picture file in the size of a checkpoint's model, (3, S, S) uint8. Raises ValueError if it cannot be used."""
+    """Read a picture in the size of a checkpoint's model, (3, S, S) uint8; ValueError if it cannot."""
     size = image_size_of(checkpoint["model_config"]["encoders"])
     if size == 0:
         raise ValueError(f"{path}: this model was trained without pictures: leave it out")

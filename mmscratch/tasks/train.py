@@ -132,7 +132,7 @@ def metadata_of(task: Task, args: argparse.Namespace) -> Metadata:
 
 
 def model_options(args: argparse.Namespace) -> dict:
-    """The model's options on the command line: a decoder, a fusion, an image size, a published backbone."""
+    """The model's options on the command line: decoder, fusion, image size, published backbone."""
     chosen = {}
     for name in ("decoder", "fusion", "image_size"):
         if getattr(args, name) is not None:
@@ -151,7 +151,7 @@ def is_published(start_from: Path | None) -> bool:
 
 
 def load_base(task: Task, args: argparse.Namespace) -> dict:
-    """The checkpoint of the run that training starts from. Raises ValueError if its task or model does not match."""
+    """The checkpoint of the run to start from. Raises ValueError if its task or model differs."""
     _, _, checkpoint = load(args.start_from)
     config = checkpoint["model_config"]
     theirs = {
@@ -169,7 +169,7 @@ def load_base(task: Task, args: argparse.Namespace) -> dict:
 
 
 def sized(settings: dict, vocabularies: dict, examples: tuple[Examples, Examples]) -> ModelConfig:
-    """The settings of a model with the sizes that its data determine: vocabularies, and a Transformer's longest text."""
+    """Add the sizes that the data determine: the vocabularies', and a Transformer's longest text."""
     settings = copy.deepcopy(settings) | {"vocab_size": len(vocabularies["target"])}
     for modality, words in vocabularies.items():
         if modality in settings["encoders"]:

@@ -46,7 +46,7 @@ class Translation(Task):
         return Multi30k(metadata["data"], split, languages, metadata["photographs"], image_size)
 
     def vocabularies(self, metadata: Metadata, training: DataSet, known: dict | None) -> dict:
-        """The same byte pairs for both languages, or those of the run that the training starts from."""
+        """The same byte pairs for both languages, or those of the run that training starts from."""
         if known:
             return known
         targets = [words for (words,) in training.references]
@@ -77,7 +77,7 @@ class Translation(Task):
         return settings | {"freeze": ("encoders.image.backbone",)}
 
     def prepare(self, trainer: Trainer, metadata: Metadata) -> None:
-        """For scenes, load a pretrained backbone: next to the sentence, an untrained one would not learn to see."""
+        """For scenes, load a pretrained CNN: next to a sentence, a new one would not learn to see."""
         if metadata["layout"] == "scenes":
             with distributed.main_process_first():
                 cnn = pretrained_cnn(Path("runs/cnn.pt"), CNN_SCENES)
