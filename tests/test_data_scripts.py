@@ -1,4 +1,4 @@
-"""The data scripts, against a server that breaks off, lies and sends wrong files, and archives that are made to do harm."""
+"""The data scripts, against a server that fails, lies and sends wrong files, and against malicious archives."""
 
 import hashlib
 import http.client
@@ -28,9 +28,9 @@ SUM = hashlib.sha256(BODY).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Does what RFC 9110 says of ranges, but for what the next of server.faults says:
+    """Answers range requests as RFC 9110 says, except for the next of server.faults:
 
-    status   answer with this one                    cut    close after so many bytes
+    status   answer with this status                 cut    close after this number of bytes
     total    the length that is claimed              range  False: ignore the Range
     headers  others, and None: leave this one out    hang   wait for this event before the answer
     success  answer with this one, and the file      start  answer a Range from there on
@@ -69,12 +69,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server of `files`; `requests` are the (path, Range, If-Range) that it has seen."""
+    """A server of `files`; `requests` lists the (path, Range, If-Range) received."""
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr("data_scripts.fetch.WAIT", 0)
     monkeypatch.setattr("data_scripts.fetch.CHUNK", CHUNK)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.handle_error = lambda *_: None  # who reads has left
+    server.handle_error = lambda *_: None  # the reader has left
     server.files, server.etag, server.requests, server.faults = {"/data.bin": BODY}, '"one"', [], []
     server.address = f"http://127.0.0.1:{server.server_port}"
     server.url = f"{server.address}/data.bin"
@@ -92,7 +92,7 @@ def path(tmp_path):
 
 
 def assert_only(path, content):
-    """The file is there, with this content, and nothing else is beside it."""
+    """The file exists, with this content, alone in its folder."""
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     assert path.read_bytes() == content
 
@@ -195,7 +195,7 @@ def test_a_part_that_is_complete_or_too_long(server, path, left, asked):
 def test_it_gives_up_after_three_attempts_without_a_new_byte(server, path):
     server.faults = [
         {"cut": n * CHUNK} for n in (1, 1, 1, 2, 2, 2, 3)
-    ]  # twice in a row without one, and again
+    ]  # twice in a row without a new byte, and again
     download(server.url, path)
     assert_only(path, BODY)
     path.unlink()
@@ -397,7 +397,7 @@ def test_progress_of_a_download(server, path, capsys):
 
 
 def pack(path, entries):
-    """An archive of (name, content), where None stands for a folder."""
+    """An archive of (name, content); the content None means a folder."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for name, content in entries:
             file.writestr(name + "/" * (content is None), content or b"")
@@ -413,7 +413,7 @@ def tree(folder):
 
 
 def assert_refused(archive, match, **bounds):
-    """One line that names the archive; and nothing is written, inside or outside."""
+    """The error is one line that names the archive, and nothing is written, inside or outside."""
     before = tree(archive.parent)
     with pytest.raises(ValueError, match=match) as error:
         unpack(archive, archive.parent / "out/data", **bounds)
@@ -557,12 +557,12 @@ def test_a_file_that_is_not_an_archive(tmp_path):
 def test_an_archive_with_a_wrong_byte(tmp_path, place):
     archive = pack(tmp_path / "a.zip", [("a", BODY)])
     data = bytearray(archive.read_bytes())
-    data[place] = 7 if place == 31 else data[place] ^ 1  # compressed data never begins with 7
+    data[place] = 7 if place == 31 else data[place] ^ 1  # compressed data never begin with 7
     archive.write_bytes(data)
     assert_refused(archive, "not a whole archive")
 
 
-# encrypted; a compression that nobody knows
+# encrypted; an unknown compression
 @pytest.mark.parametrize("place, value", [(6, 1), (8, 99)])
 def test_a_zip_that_cannot_be_read(tmp_path, place, value):
     archive = pack(tmp_path / "a.zip", [("a", BODY)])
@@ -624,7 +624,7 @@ def test_find(tmp_path):
 
 @pytest.fixture
 def texts(server):
-    """Five files on the server, and their sums."""
+    """Five files on the server, and their checksums."""
     names = [
         "raw/train.en.gz",
         "raw/train.de.gz",
@@ -661,7 +661,7 @@ def test_multi30k_from_a_folder(server, texts, tmp_path, capsys):
             (source / f"{i}").mkdir(parents=True)
             (source / f"{i}" / Path(name).name).write_bytes(server.files[f"/{name}"])
     (source / "0a").mkdir()
-    (source / "0a/val.en.gz").write_bytes(OTHER)  # not the official one, and found before it
+    (source / "0a/val.en.gz").write_bytes(OTHER)  # found first, but not the official one
     for _ in range(2):
         multi30k.fetch(source, tmp_path / "new", "nowhere", texts)
         assert tree(task) == {
@@ -744,7 +744,7 @@ def jpeg(i):
 
 
 def photos(count, lacking=(), corrupt=()):
-    """What is in the two archives: {file name: content} each, as the official ones have it."""
+    """The contents of the two archives, as in the official ones: {file name: content} each."""
     names = [f"{i:03}_photo.jpg" for i in range(count)]
     tokens = "".join(f"{name}#{j}\tcaption {j} of it\n" for name in names for j in range(2))
     texts = {"Flickr8k.token.txt": tokens.encode(), "readme.txt": b"read me"}
@@ -769,7 +769,7 @@ def archives(folder, pictures, texts):
 
 @pytest.fixture
 def offered(server, tmp_path):
-    """Puts the archives of so many photographs on the server."""
+    """Puts the archives of `count` photographs on the server."""
 
     def offer(*args, **kwargs):
         folder = archives(tmp_path / "offered", *photos(*args, **kwargs))
@@ -913,7 +913,7 @@ def test_flickr8k_from_folders_with_a_part_of_it(tmp_path, capsys):
             "without Flickr_8k.testImages.txt there is no test split" in out
             and "no dev split" not in out
         )
-    with pytest.raises(ValueError, match="too many"):  # who wants all of it is told
+    with pytest.raises(ValueError, match="too many"):  # an error if all of it is wanted
         flickr8k.fetch(None, tmp_path / "new", "nowhere")
 
 

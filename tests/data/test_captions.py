@@ -1,4 +1,4 @@
-"""Captions: drawn scenes, folders, Flickr8k; what is broken is named and skipped."""
+"""Captions: drawn scenes, folders, Flickr8k; broken lines and pictures are skipped and reported."""
 
 import json
 import os

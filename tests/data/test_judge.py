@@ -9,12 +9,7 @@ from itertools import permutations
 import pytest
 
 from mmscratch.data.judge import Judgement, judge
-from mmscratch.data.language import (
-    LANGUAGES,
-    caption,
-    captions,
-    mask_colours,
-)
+from mmscratch.data.language import LANGUAGES, caption, captions, mask_colours
 from mmscratch.data.scenes import COLOURS, NOUNS, SPLITS, Object, Scene
 from mmscratch.text import MASKED, detokenize, tokenize
 
@@ -36,27 +31,27 @@ TRUE = Judgement(True, True, ())
 
 
 def with_objects(scene, objects):
-    """The same scene with other things."""
+    """The same scene with other objects."""
     scene = copy.copy(scene)
     scene.objects = tuple(objects)
     return scene
 
 
 def changed(scene, which, **fields):
-    """The same scene with one thing altered."""
+    """The same scene with one object changed."""
     objects = list(scene.objects)
     objects[which] = objects[which]._replace(**fields)
     return with_objects(scene, objects)
 
 
 def rearranged(scene, order):
-    """The same scene with the same things, in each other's places."""
+    """The same scene with its objects in a different order of places."""
     return with_objects(
         scene, [Object(*obj[:3], *scene.objects[i][3:]) for obj, i in zip(scene.objects, order)]
     )
 
 
-def looks(scene):
+def attributes_of(scene):
     return [obj.attributes for obj in scene.objects]
 
 
@@ -147,7 +142,7 @@ def test_german_genders():
 
 
 def is_true(sentence, objects):
-    """Does the sentence name just these things, and is what it says of their order or place so?"""
+    """Does the sentence name exactly these objects, and is its claim about their order or place true?"""
     phrase = rf"\b(an?|two|three) (small|big) (\w+) ({'|'.join(f'{n.plural}|{name}' for name, n in NOUNS.items())})\b"
     singular = {noun.plural: name for name, noun in NOUNS.items()}
     named = []
@@ -197,7 +192,7 @@ def test_claims_of_order_are_judged_as_by_other_rules():
         other = random.Random(seed).choice(others)
         english = captions(other)
         for language in LANGUAGES:
-            # the languages say the same in the same order
+            # caption number `which` says the same in every language
             for which, sentence in enumerate(captions(other, language)):
                 true = is_true(english[which], scene.objects)
                 assert judge(sentence, scene, language) == (
@@ -247,8 +242,8 @@ def test_one_wrong_word_is_a_fault_of_its_kind(fault, language):
         else:
             new = draw.choice(sorted({"colour": COLOURS, "noun": NOUNS}[fault].keys() - there))
         false = changed(scene, which, **{fault: new})
-        if set(looks(false)) == set(looks(scene)):
-            continue  # one fewer of this and one more of that: a wrong number, below
+        if set(attributes_of(false)) == set(attributes_of(scene)):
+            continue  # one fewer of one kind and one more of another: a wrong number, see below
         for sentence in captions(false, language):
             assert judge(sentence, scene, language) == Judgement(True, False, (fault,)), (
                 seed,
@@ -279,7 +274,7 @@ def test_a_wrong_order_or_place_is_a_wrong_place(language):
         if len(scene.objects) == 1:
             column, row = scene.objects[0].column, scene.objects[0].row
             false = changed(scene, 0, column=(column + 1 + seed % 2) % 3, row=(row + seed % 3) % 3)
-        elif len(set(looks(scene))) == 2 == len(scene.objects):
+        elif len(set(attributes_of(scene))) == 2 == len(scene.objects):
             false = rearranged(scene, (1, 0))
         else:
             continue
@@ -315,7 +310,7 @@ def test_a_replaced_number_word_is_a_wrong_number():
     scenes = [
         scene
         for scene in map(Scene, range(1000))
-        if len(set(looks(scene))) == 1 and len(scene.objects) == 2
+        if len(set(attributes_of(scene))) == 1 and len(scene.objects) == 2
     ]
     assert len(scenes) > 50
     for scene in scenes:
@@ -334,13 +329,15 @@ def test_swapped_counts_are_a_wrong_number():
     scenes = [
         scene
         for scene in map(Scene, range(2000))
-        if len(set(looks(scene))) == 2 and len(scene.objects) == 3
+        if len(set(attributes_of(scene))) == 2 and len(scene.objects) == 3
     ]
     assert len(scenes) > 50
     for scene in scenes:
-        common, rare = (attributes for attributes, _ in Counter(looks(scene)).most_common())
+        common, rare = (attributes for attributes, _ in Counter(attributes_of(scene)).most_common())
         size, colour, noun = rare
-        false = changed(scene, looks(scene).index(common), noun=noun, colour=colour, size=size)
+        false = changed(
+            scene, attributes_of(scene).index(common), noun=noun, colour=colour, size=size
+        )
         for language in LANGUAGES:
             for sentence in captions(false, language):
                 assert judge(sentence, scene, language) == Judgement(True, False, ("number",))
@@ -476,8 +473,8 @@ def test_nonsense_is_bad_grammar(language):
             tokens = tokenize(sentence)
             for false in (tokens[::-1], tokens * 2, [*tokens, tokens[-1]]):
                 assert judge(detokenize(false), scene, language) == nonsense, false
-            # "zwei rote Sterne (nebeneinander)" could lose its last
-            if len(set(looks(scene))) == len(scene.objects):
+            # "zwei rote Sterne (nebeneinander)" is also right without its last word
+            if len(set(attributes_of(scene))) == len(scene.objects):
                 assert judge(detokenize(tokens[:-1]), scene, language) == nonsense, tokens
             for other in set(LANGUAGES) - {language}:
                 assert judge(sentence, scene, other) == nonsense

@@ -1,4 +1,4 @@
-"""The grammar of the scenes: what captions name, and what is hidden in them."""
+"""The grammar of the scenes: named objects, and masked words."""
 
 import copy
 import random
@@ -28,20 +28,16 @@ COLOUR_WORDS = {
 
 
 def with_objects(scene, objects):
-    """The same scene with other things."""
+    """The same scene with other objects."""
     scene = copy.copy(scene)
     scene.objects = tuple(objects)
     return scene
 
 
-def looks(scene):
-    return [obj.attributes for obj in scene.objects]
-
-
 def test_words_name_an_object_only_if_no_other_fits():
-    looks = ("star", "red", "big"), ("lightning bolt", "blue", "small"), ("star", "red", "small")
+    kinds = ("star", "red", "big"), ("lightning bolt", "blue", "small"), ("star", "red", "small")
     star, bolt, other = objects = [
-        Object(*attributes, i, i, 0.2, 0.2) for i, attributes in enumerate(looks)
+        Object(*attributes, i, i, 0.2, 0.2) for i, attributes in enumerate(kinds)
     ]
     scene = with_objects(Scene(0), objects)
     for sentence, expected in (
@@ -53,8 +49,8 @@ def test_words_name_an_object_only_if_no_other_fits():
         (
             "two small red stars and a small red star",
             [(7, other), (8, other)],
-        ),  # a plural names no single thing
-        ("a big blue star above an orange bolt", []),  # neither is there
+        ),  # a plural names no single object
+        ("a big blue star above an orange bolt", []),  # neither is in the scene
         ("a lightning bolt", [(1, bolt)]),
         ("", []),
     ):
@@ -64,10 +60,10 @@ def test_words_name_an_object_only_if_no_other_fits():
 def test_captions_name_every_unique_object_of_a_scene():
     for seed in range(100):
         scene = Scene(seed)
-        looks = [obj.attributes for obj in scene.objects]
+        kinds = [obj.attributes for obj in scene.objects]
         for words in map(tokenize, captions(scene)):
             named = named_objects(words, scene)
-            alone = [obj for obj in scene.objects if looks.count(obj.attributes) == 1]
+            alone = [obj for obj in scene.objects if kinds.count(obj.attributes) == 1]
             assert sorted(obj for _, obj in named) == sorted(2 * alone)
             assert all(words[i] in (obj.colour, obj.noun.split()[0]) for i, obj in named)
 

@@ -1,4 +1,4 @@
-"""Scenes: every number is one, the pictures show what they should, the splits never meet."""
+"""Scenes: every number is a scene, pictures show their objects, splits never overlap."""
 
 import copy
 import hashlib
@@ -14,10 +14,7 @@ import pytest
 from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 
-from mmscratch.data.language import (
-    LANGUAGES,
-    captions,
-)
+from mmscratch.data.language import LANGUAGES, captions
 from mmscratch.data.questions import questions
 from mmscratch.data.scenes import (
     COLOURS,
@@ -33,13 +30,13 @@ from mmscratch.data.scenes import (
 
 
 def with_objects(scene, objects):
-    """The same scene with other things."""
+    """The same scene with other objects."""
     scene = copy.copy(scene)
     scene.objects = tuple(objects)
     return scene
 
 
-def looks(scene):
+def attributes_of(scene):
     return [obj.attributes for obj in scene.objects]
 
 
@@ -47,7 +44,7 @@ def pixels(scene, size=64):
     return np.asarray(render(scene, size)).astype(int)
 
 
-def test_how_often_each_kind_of_question_occurs():
+def test_numbers_of_nouns_colours_and_sizes():
     assert (len(NOUNS), len(COLOURS), len(SIZES)) == (32, 8, 2)
 
 
@@ -95,7 +92,7 @@ def test_every_count_attribute_and_cell_occurs():
     objects = [obj for scene in scenes for obj in scene.objects]
     assert len({(obj.noun, obj.colour) for obj in objects}) == 32 * 7
     assert len({(obj.size, obj.row, obj.column) for obj in objects}) == 2 * 9
-    repeats = Counter(max(Counter(looks(scene)).values()) for scene in scenes)
+    repeats = Counter(max(Counter(attributes_of(scene)).values()) for scene in scenes)
     assert repeats[2] > 100 and repeats[3] > 20
 
 
@@ -108,9 +105,8 @@ def test_the_picture_shows_each_object_whole_in_its_colour_and_nothing_else(size
         for obj in scene.objects:
             alone = pixels(with_objects(scene, [obj]), size)
             painted = (alone != scene.background).any(-1)
-            centred = (
-                pixels(with_objects(scene, [obj._replace(x=0.5, y=0.5)]), size) != scene.background
-            ).any(-1)
+            in_the_middle = with_objects(scene, [obj._replace(x=0.5, y=0.5)])
+            centred = (pixels(in_the_middle, size) != scene.background).any(-1)
             assert painted.sum() == centred.sum()  # nothing is cut off at the edge
             rows, columns = np.nonzero(painted)
             radius = SIZES[obj.size] * size / 2 + 1.5
@@ -128,8 +124,8 @@ def test_boxes_are_tight(size):
     for seed in range(50):
         scene = Scene(seed)
         for obj in scene.objects:
-            # (size, size)
-            drawn = (pixels(with_objects(scene, [obj]), size) != scene.background).any(-1)
+            picture = pixels(with_objects(scene, [obj]), size)
+            drawn = (picture != scene.background).any(-1)  # (size, size)
             left, top, right, bottom = box(obj, size)
             inside = drawn[top:bottom, left:right]
             assert inside.sum() == drawn.sum()

@@ -148,7 +148,7 @@ IMAGES = ["1000.jpg", "20.jpg", "333.jpg", "4.jpg"]
 
 
 def multi30k(root, split="train", images=None, **languages):
-    """The official layout with these files, each a list of lines or the bytes; en_gz is packed."""
+    """The official layout with these files, each a list of lines or its bytes; en_gz is compressed."""
     raw, splits = root / "data/task1/raw", root / "data/task1/image_splits"
     for language, lines in languages.items():
         content = (
@@ -167,7 +167,7 @@ def multi30k(root, split="train", images=None, **languages):
 
 @pytest.fixture
 def shown(tmp_path):
-    """Multi30k with four photographs, of grey 10, 20, 30 and 40, which have the names of both data sets."""
+    """Multi30k with four photographs, of grey 10, 20, 30 and 40, named as in either data set."""
     for i, name in enumerate(["1000.jpg", "20_0a1b.jpg", "333.JPG", "4_99_f.png", "55.jpg"]):
         save(tmp_path / "photographs" / name, 10 * (i + 1))
     return multi30k(tmp_path, en=ENGLISH, de=GERMAN, images=IMAGES)
@@ -275,7 +275,7 @@ def test_photographs_of_other_sentences_are_ignored(shown):
 
 
 def not_to_be_read(root, **options):
-    """The one line that says why."""
+    """The error, one line."""
     with pytest.raises((ValueError, OSError)) as caught:
         Multi30k(root, **options)
     (line,) = str(caught.value).splitlines()
@@ -294,7 +294,7 @@ def test_files_that_are_not_parallel_are_reported_with_their_lengths(shown):
     assert f"{shown / 'data/task1/image_splits/train.txt'} 5: they" in not_to_be_read(
         shown, photographs=photographs
     )
-    assert len(Multi30k(shown)) == 4  # the list of photographs is not asked for
+    assert len(Multi30k(shown)) == 4  # the list of photographs is not read
 
 
 def test_a_missing_language_or_split_is_reported_with_those_found(tmp_path):
@@ -337,7 +337,7 @@ def test_empty_lines_are_kept(name, content, lines, tmp_path):
     ("a", b"ein K\xe4fer", "byte 5 is not UTF-8 text; save it as UTF-8"),
     ("a.gz", PACKED[:-3], "damaged, .*; fetch it again"), ("a.gz", PACKED[:-8] + bytes(8), "damaged, .*; fetch it again"),
     ("a.gz", PACKED[:20] + b"\0\0\0" + PACKED[23:], "damaged, .*; fetch it again"),
-    ("a.gz", PACKED[:10] + b"\xff" + PACKED[11:], "damaged, .*; fetch it again"),  # no such kind of block
+    ("a.gz", PACKED[:10] + b"\xff" + PACKED[11:], "damaged, .*; fetch it again"),  # not a valid kind of block
     ("a.gz", b"a plain text\n", "damaged, .*; fetch it again"),
 ])  # fmt: skip
 def test_unreadable_text_files_are_reported(name, content, says, tmp_path):
@@ -358,7 +358,7 @@ def test_the_official_multi30k_has_its_sentences_and_photographs(
     split, count, pictured, monkeypatch
 ):
     paths = []
-    # that takes a while
+    # decoding takes a while
     monkeypatch.setattr(
         "mmscratch.data.photographs._decode_once", lambda found, size: (paths.extend(found), {})
     )

@@ -1,4 +1,4 @@
-"""Device, number format, watches."""
+"""Devices, number formats, stopwatches, determinism."""
 
 import contextlib
 import copy
@@ -29,7 +29,7 @@ from mmscratch.text import PAD
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-V, S = 23, 37  # words, and pixels a side
+V, S = 23, 37  # vocabulary, and the side of a picture
 gpu = pytest.mark.gpu
 on_gpu = pytest.mark.parametrize("device", [pytest.param(CUDA, marks=gpu)], ids=str)
 everywhere = pytest.mark.parametrize("device", [CPU, pytest.param(CUDA, marks=gpu)], ids=str)
@@ -57,7 +57,7 @@ def batch():
 
 @pytest.fixture
 def tf32():
-    """Where TF32 is on; what it was is put back."""
+    """TF32 is on; the settings are restored."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     yield lambda: (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
@@ -66,7 +66,7 @@ def tf32():
 
 @pytest.fixture
 def two_gpus(monkeypatch):
-    """Pretended; what is given to set_device."""
+    """Two simulated GPUs; the arguments of set_device."""
     made_current = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -96,7 +96,7 @@ def test_more_processes_than_gpus_are_refused(two_gpus, monkeypatch):
 def test_without_cuda_the_device_is_mps_or_cpu(monkeypatch, mps, picked):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    monkeypatch.setenv("LOCAL_RANK", "1")  # of which a CPU has as many as it likes
+    monkeypatch.setenv("LOCAL_RANK", "1")  # a CPU takes any number of processes
     assert pick_device() == torch.device(picked)
 
 
@@ -106,7 +106,9 @@ def test_autocast_computes_in_the_dtype_and_keeps_the_weights(name):
     with Precision(CPU, DTYPES[name], False).autocast():
         assert linear(torch.randn(7, 5)).dtype == DTYPES[name]
     assert linear.weight.dtype == torch.float32
-    assert torch.randn(7, 5).matmul(torch.randn(5, 3)).dtype == torch.float32  # it has ended
+    assert (
+        torch.randn(7, 5).matmul(torch.randn(5, 3)).dtype == torch.float32
+    )  # the context has ended
 
 
 def test_float32_does_not_use_autocast():
@@ -169,7 +171,7 @@ def test_an_unknown_precision_is_refused():
 
 @pytest.fixture
 def cpuinfo(monkeypatch):
-    """Writes what the kernel says of the processor: these flags, for each of two cores; None: there is no such file."""
+    """Simulates /proc/cpuinfo with these flags, for each of two cores; None means that the file is missing."""
 
     def write(flags):
         def read_text(path, **_):
@@ -204,7 +206,7 @@ def test_a_cpu_uses_bfloat16_if_its_flags_support_it(cpuinfo, flags, expected, r
 
 
 def test_a_processor_without_flags_uses_float32(monkeypatch):
-    """As on ARM, where the kernel names them otherwise."""
+    """As on ARM, where the kernel has another name for them."""
     monkeypatch.setattr(
         Path, "read_text", lambda path, **_: "processor\t: 0\nFeatures\t: fp asimd bf16\n"
     )
@@ -287,8 +289,8 @@ def test_a_stopwatch_on_a_gpu_measures_waiting_for_the_cpu(device):
 def test_a_stopwatch_on_a_gpu_does_not_synchronize(device):
     watch = Stopwatch(device)
     with watch:
-        torch.cuda._sleep(2 * 10**9)  # so many ticks, about a second
-    # the GPU has not come to the second mark
+        torch.cuda._sleep(2 * 10**9)  # clock ticks: about a second
+    # the GPU has not reached the second event
     assert watch.seconds() == 0 and not torch.cuda.current_stream().query()
     torch.cuda.synchronize()
     assert watch.seconds() > 0.1
@@ -301,7 +303,7 @@ def test_peak_memory_is_in_bytes_and_stays_after_memory_is_freed():
         torch.ones(300_000_000, dtype=torch.uint8)
         found.put((before, peak_memory(CPU)))
 
-    # its peak begins with what its parent has now, not had once
+    # its peak starts at the parent's current memory, not at the parent's peak
     fork = multiprocessing.get_context("fork")
     found = fork.SimpleQueue()
     process = fork.Process(target=measure)
@@ -323,8 +325,8 @@ def test_peak_memory_on_a_gpu_counts_tensors(device):
 
 @pytest.fixture
 def workspace(monkeypatch):
-    """Where cuBLAS has not been told anything."""
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is put back
+    """The setting of cuBLAS is unset."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is restored
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
 
 

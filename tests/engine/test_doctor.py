@@ -1,4 +1,4 @@
-"""doctor: what this machine has; it works where a package is missing."""
+"""doctor: the report on this machine; it works even if a package is missing."""
 
 import subprocess
 import sys

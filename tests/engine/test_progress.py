@@ -1,4 +1,4 @@
-"""What a run tells: the numbers in its file, the line that renews itself, and the profile of a few steps."""
+"""Reports on training: the numbers in the file, the status line, and the profile of a few steps."""
 
 import json
 import re
@@ -27,7 +27,7 @@ KEYS += ["peak_memory", "skipped"]
 
 
 class Clock:
-    """Time that passes when a test says so."""
+    """A clock that a test advances."""
 
     now = 1009.0
 
@@ -39,7 +39,7 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    # whatever imported it here, this is no notebook
+    # something may have imported it, but this is not a notebook
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     monkeypatch.setattr("mmscratch.engine.progress.time", Clock())
     monkeypatch.setattr(
@@ -63,7 +63,7 @@ def terminal(monkeypatch):
 
 @pytest.fixture
 def displays(monkeypatch):
-    """A notebook: its displays, each the list of what it has shown, one after the other."""
+    """A simulated notebook: its displays, each a list of the texts that it has shown."""
     displays = []
 
     def display(data, *, raw, display_id):
@@ -99,7 +99,7 @@ def lines_of(path):
 
 
 def on_screen(output):
-    """The lines that a terminal shows: what follows a \\r is written over what stands there."""
+    """The lines that a terminal shows: text after a \\r overwrites the line."""
     screen = []
     for line in output.split("\n"):
         shown = ""
@@ -133,7 +133,7 @@ def test_a_line_has_the_means_since_the_previous_line(path, clock, monkeypatch):
         [5, 3, 2, 1, 7],
         [0.5, 0.25, 1.5, 3.0, 2.0],
     )
-    # of 0.75 s, a third of it waiting: a line after the second and after the fourth
+    # steps of 0.75 s, a third of it data time: a line after the second and after the fourth
     for step in range(5):
         with data_time:
             clock.now += 0.25
@@ -222,7 +222,7 @@ def test_the_time_of_validation_is_not_counted(path, clock):
 
 def test_steps_before_a_validation_are_reported_with_those_after_it(path, clock):
     progress = start(path)
-    for step in range(1, 5):  # none of which takes a second
+    for step in range(1, 5):  # each takes less than a second
         clock.now += 0.5
         update(progress, step, loss=float(step))
         clock.now += 100
@@ -303,7 +303,7 @@ def test_a_line_fits_a_narrow_terminal(path, clock, capsys, terminal, monkeypatc
     progress = start(path)
     clock.now += 1
     update(progress, 1)
-    # in the last column, it would go on in the next line
+    # text in the last column would wrap
     assert 20 < len(capsys.readouterr().out.lstrip("\r")) < 59
 
 
@@ -346,7 +346,7 @@ def test_in_a_notebook_one_display_is_updated_until_something_is_printed(
     assert len(printed) == 2 and all("validation" in line for line in printed)
 
 
-@pytest.mark.parametrize("seconds", [1.0, 2.0, 0.997, 59.9])  # a step
+@pytest.mark.parametrize("seconds", [1.0, 2.0, 0.997, 59.9])  # per step
 @pytest.mark.parametrize("first", [0, 7])
 def test_the_remaining_time(path, clock, capsys, terminal, first, seconds):
     progress = start(path, step=first, steps=131)
@@ -377,7 +377,7 @@ OPERATIONS = [
     "asin",
     "acos",
     "atan",
-]  # one a step
+]  # one per step
 
 
 def steps(count, folder):
@@ -414,7 +414,7 @@ def test_the_profile_lists_the_ten_costliest_operations(tmp_path, capsys):
     milliseconds, fractions, calls = (list(map(float, column)) for column in list(zip(*rows))[1:])
     assert len(rows) == 10 and "aten::addmm" in names
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
-    # with what it calls
+    # including the operations that it calls
     traced = sum(event["dur"] for event in events if event.get("name") == "aten::addmm") / 1000
     assert traced / 2 < milliseconds[names.index("aten::addmm")] < traced + 0.1
     assert milliseconds == sorted(milliseconds, reverse=True) and milliseconds[0] > 0

@@ -1,4 +1,4 @@
-"""What a run keeps on disk: read back, or refused in one line."""
+"""Checkpoints: read back, or refused in one line."""
 
 import os
 
@@ -12,19 +12,19 @@ from mmscratch.reliability import write_atomically
 
 @pytest.fixture
 def path(tmp_path):
-    """A checkpoint that is there, alone in its folder."""
+    """An existing checkpoint, alone in its folder."""
     path = tmp_path / "run" / "last.pt"
     write_atomically(path, {"step": 1})
     return path
 
 
 def broken(path):
-    """The one line about a checkpoint that cannot be read."""
+    """The error about a checkpoint that cannot be read, one line."""
     with pytest.raises(ValueError) as caught:
         read_checkpoint(path)
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"{path}: not a checkpoint that can be read")
-    # what torch said is not shown
+    # torch's message is not shown
     assert caught.value.__suppress_context__ and caught.value.__cause__ is None
     return line
 
@@ -58,7 +58,7 @@ def test_a_missing_checkpoint(tmp_path):
 
 
 class Evil:
-    """What opens it as a pickle makes a folder."""
+    """Unpickling it creates a folder."""
 
     def __init__(self, folder):
         self.folder = str(folder)
@@ -74,7 +74,7 @@ def test_reading_a_checkpoint_executes_nothing(tmp_path, zipped):
     line = broken(path)
     assert not folder.exists() and "weights_only" not in line
     torch.load(path, weights_only=False)
-    assert folder.exists()  # so it was evil
+    assert folder.exists()  # so it was malicious
 
 
 def test_each_difference_is_reported_with_both_values(path):
@@ -121,7 +121,7 @@ def test_a_checkpoint_of_this_layout_is_read(path):
 @pytest.mark.parametrize("version", [None, 1, VERSION + 1])
 def test_a_checkpoint_of_another_layout_is_refused_in_one_line(version, path):
     saved = SAVED | {"version": version}
-    if version is None:  # as in all that were written before layouts had numbers
+    if version is None:  # as in checkpoints from before layouts had numbers
         del saved["version"]
     write_atomically(path, saved)
     line = (

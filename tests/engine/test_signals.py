@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, and what torch says in its own words."""
+"""Ctrl-C and SIGTERM, and translated errors of torch."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ def seed():
 
 @pytest.fixture(autouse=True)
 def outside():
-    """The handler of both signals: one that nobody takes fails the test, and does not end them all."""
+    """The handler of both signals: an unhandled one fails the test instead of ending all tests."""
 
     def fail(*_):
         raise AssertionError("nobody has taken the signal")
@@ -80,7 +80,7 @@ def test_a_second_signal_after_a_second_stops_at_once(clock, first, second):
     with pytest.raises(KeyboardInterrupt, match="the same command resumes"), StopSignals():
         press(first)
         clock.now += 0.7
-        press(second)  # which does not begin a new second
+        press(second)  # this does not restart the second
         clock.now += 0.4
         press(second)
         after.append("not reached")
@@ -131,7 +131,7 @@ def never():
 
 
 def line(caught):
-    """The one line of an error, whose cause, in torch's words, is not shown."""
+    """The message of an error, one line, without torch's own message."""
     assert caught.value.__suppress_context__ and caught.value.__cause__ is None
     (line,) = str(caught.value).splitlines()
     return line
@@ -178,7 +178,7 @@ def test_without_an_error_nothing_is_translated():
     assert done
 
 
-# What torch says where another process was killed, or waits for something else; by gloo twice, and by NCCL.
+# Messages of torch after another process was killed or hangs: two of gloo, one of NCCL.
 DEAD = [
     "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:13177",
     "[../third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 55000ms for recv operation to complete",

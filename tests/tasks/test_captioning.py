@@ -1,4 +1,4 @@
-"""Captioning, as a user meets it: what the commands print, what they leave, how they fail."""
+"""Captioning from the command line: output, files, errors."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def few_scenes(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The run of a model that has hardly learned anything, of pictures of 32 pixels; it was measured on 13 test scenes."""
+    """The run of a model that has hardly learned anything, with pictures of 32 pixels; measured on 13 test scenes."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr("mmscratch.tasks.captioning.TEST_SCENES", 13)
@@ -212,7 +212,7 @@ def test_train_starts_from_another_run(folder, run, capsys):
 def test_a_lora_run_is_saved_without_its_base_and_used_as_any_run(folder, run, capsys):
     with (folder / "captions.csv").open("a") as file:
         file.write("\n01.png,a zebra")
-    for _ in range(2):  # the second time all is done
+    for _ in range(2):  # the second time nothing is left to do
         assert (
             main("train --data photos --from run --lora 2 --epochs 1 --precision float32".split())
             == 0
@@ -295,7 +295,7 @@ def test_bad_arguments_give_one_line_and_exit_code_2(folder, capsys, arguments, 
 def test_evaluate_prints_every_score_of_scenes_with_its_interval(run, monkeypatch, capsys):
     data = SceneCaptions("test", 13, size=32)
     written = [list(data.references[i][i % 5]) for i in range(13)]
-    written[0] = written[1]  # not true of it
+    written[0] = written[1]  # not true of its scene
     written[2][-1:] = []  # neither true, nor a sentence
     written[5] = data.references[5][0][:2] + ["cat"]
     monkeypatch.setattr("mmscratch.tasks.captioning.generate", lambda *_: written)
@@ -435,7 +435,7 @@ def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_resumes(tmp_path):
         text=True,
     )
     numbers = tmp_path / "runs/quickstart/metrics.jsonl"
-    while not (numbers.exists() and numbers.read_text()):  # it trains
+    while not (numbers.exists() and numbers.read_text()):  # training has started
         assert first.poll() is None
         time.sleep(0.1)
     first.send_signal(signal.SIGINT)

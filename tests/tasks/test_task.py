@@ -1,6 +1,6 @@
-"""A task that this file defines, trained, resumed, evaluated and used through the command line: no line of the library changes.
+"""A task defined in this file is trained, resumed, evaluated and used from the command line, without changes to the library.
 
-A row of counters is given, a tensor (F, 2) of different lengths F, and the sum of its first column is written as a word.
+The input is a row of counters, a tensor (F, 2) of varying length F; the output is the sum of its first column, as a word.
 """
 
 import json
@@ -43,7 +43,7 @@ class CounterEncoder(nn.Module):
 
 
 class Counters(DataSet):
-    """Rows of zeros and ones; every ninth has none, and is called nothing."""
+    """Rows of zeros and ones; every ninth example has no row, and its text is "nothing"."""
 
     def __init__(self, seed: int, count: int):
         super().__init__()
@@ -100,7 +100,7 @@ class Counting(Task):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folder in which a run was trained: "runs/here"."""
+    """A folder with a trained run, "runs/here"."""
     folder = tmp_path_factory.mktemp("counting")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(TASKS, "counting", Counting())

@@ -1,4 +1,4 @@
-"""Translation, as a user meets it: of drawn scenes, and of Multi30k with photographs and without."""
+"""Translation from the command line: drawn scenes, and Multi30k with and without photographs."""
 
 import gzip
 import io
@@ -54,7 +54,7 @@ def make_small(monkeypatch):
 
 @pytest.fixture(scope="module")
 def translators(tmp_path_factory):
-    """A folder with the runs of three tiny translators: of scenes, of Multi30k with photographs, and of it without."""
+    """A folder with the runs of three tiny translators: of scenes, and of Multi30k with and without photographs."""
     folder = tmp_path_factory.mktemp("translators")
     raw, splits, shown = (
         folder / "multi/data/task1/raw",
@@ -84,7 +84,7 @@ def translators(tmp_path_factory):
 
 @pytest.fixture
 def translating(translators, monkeypatch):
-    """In that folder; what the trainings printed."""
+    """Change to that folder; the output of the trainings."""
     folder, stats = translators
     make_small(monkeypatch)
     monkeypatch.chdir(folder)
@@ -92,7 +92,7 @@ def translating(translators, monkeypatch):
 
 
 def measures(out):
-    """Every line of a translation's measures: way -> the numbers in it."""
+    """The scores that were printed: {condition: the numbers in its line}."""
     return {
         way.strip(): re.findall(r"[\d.]+", rest)
         for way, rest in re.findall(r"^  (.{14}) BLEU (.*)$", out, re.M)
@@ -175,7 +175,7 @@ def test_translate_takes_arguments_or_standard_input_pictures_and_beams(
         generate(model, vocabularies, [{"source": tokenize(text)}], max_length=longest)[0]
         for text in sentences
     ]
-    assert main(["translate", *sentences]) == 0  # by the run of scenes
+    assert main(["translate", *sentences]) == 0  # with the run of scenes
     assert capsys.readouterr().out == "".join(
         " ".join(detokenize(sentence).split()) + "\n" for sentence in tokens
     )
