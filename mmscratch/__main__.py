@@ -100,7 +100,7 @@ def add_train(sub: argparse.ArgumentParser, tasks: dict) -> None:
     text = "peak value (default: by task; 0.01 with --lora)"
     sub.add_argument("--learning-rate", type=float, help=text)
     sub.add_argument("--workers", type=int, help="processes that load data (default: by machine)")
-    sub.add_argument("--seed", type=int, default=0, help="of all randomness (default: %(default)s)")
+    sub.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     add_model(sub)
     add_loop(sub)
 

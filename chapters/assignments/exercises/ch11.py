@@ -384,8 +384,7 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                'A German colour may itself end in "en" or "er": look up the '
-                "whole word first.",
+                '"orangefarben" itself ends in "en": look up the whole word first.',
                 old=" and token not in colours",
                 new="",
             ),
