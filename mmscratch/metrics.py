@@ -1,4 +1,4 @@
-"""How good is what was written?"""
+"""Metrics of sentences, with confidence intervals; of labels; and of attention."""
 
 import math
 from collections import Counter
@@ -10,16 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .text import caption_tokenize as caption_tokenize  # the field's, for the metrics here
+from .text import caption_tokenize as caption_tokenize  # goes with these metrics
 
 Tokens = Sequence[str]
 
 
 class BleuScore(NamedTuple):
-    """What `bleu` returns, by the names of sacrebleu's score object.
-
-    Scores and precisions are 0 to 100.
-    """
+    """What `bleu` returns, named as in sacrebleu. Scores and precisions are from 0 to 100."""
 
     score: float
     counts: list[int]
@@ -36,23 +33,23 @@ def bleu(
     references: Sequence[Sequence[Tokens]],
     smooth_method: str = "exp",
 ) -> BleuScore:
-    """BLEU-4 of a corpus.
+    """Compute the BLEU-4 of a corpus.
 
         BLEU-N = 100 · bp · exp(1/N Σₙ log pₙ),   bp = min(1, exp(1 - ref_len / sys_len))
 
-    pₙ = counts / totals is the share of n-grams of all hypotheses that stand in a reference, each
-    counted at most as often as in the one reference that has most of it. ref_len adds up, for each
-    hypothesis, the reference length closest to its own (the shorter on a tie).
+    pₙ = counts / totals is the fraction of the hypotheses' n-grams that occur in a reference. An
+    n-gram counts at most as often as in the one reference that has most of it. ref_len adds up, for
+    each hypothesis, the reference length closest to its own (the shorter on a tie).
 
     hypotheses: a list of tokens for each sentence.
     references: any number of lists of tokens for each hypothesis.
-    smooth_method: what keeps one pₙ of 0 from making the whole score 0. "exp" takes 1/2, 1/4, …
-        for the counts that are 0, "floor" 0.1, "add-k" adds 1 to counts and totals from n = 2 on,
-        "coco" adds 1e-15 and 1e-9 to them; "none" leaves them. Where not even a word is right, the
-        score is 0 with each.
+    smooth_method: keeps a single pₙ of 0 from making the whole score 0. "exp" replaces the counts
+        that are 0 by 1/2, 1/4, …, "floor" by 0.1; "add-k" adds 1 to counts and totals from n = 2
+        on; "coco" adds 1e-15 to counts and 1e-9 to totals; "none" changes nothing. If not a single
+        word is right, the score is 0 with every method.
 
     Agrees with sacrebleu's corpus_bleu(tokenize="none"), and with "coco" with the COCO evaluation
-    (pycocoevalcap), which counts from 0 to 1.
+    (pycocoevalcap), whose scores are from 0 to 1.
     Source: Papineni et al. 2002; Chen & Cherry 2014, methods 1 to 3.
     """
     statistics = bleu_statistics(hypotheses, references).sum(0)
@@ -62,13 +59,13 @@ def bleu(
 def sentence_bleu(
     hypothesis: Tokens, references: Sequence[Tokens], smooth_method: str = "exp"
 ) -> BleuScore:
-    """BLEU of one sentence; of n-grams longer than it, there are none to count: they are left out.
+    """Compute the BLEU of one sentence, from n-grams no longer than the sentence.
 
-    hypothesis: its tokens.
+    hypothesis: a list of tokens.
     references: a list of tokens for each reference.
     smooth_method: as in `bleu`.
 
-    The mean of these scores is not the BLEU of a corpus.
+    The mean of these scores is not the corpus BLEU.
     Agrees with sacrebleu's sentence_bleu(tokenize="none").
     """
     statistics = bleu_statistics([hypothesis], [references])[0]
@@ -78,40 +75,44 @@ def sentence_bleu(
 def bleu_statistics(
     hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
 ) -> np.ndarray:
-    """What BLEU adds up, (N, 10): sys_len, ref_len, four counts and four totals of each hypothesis.
+    """Compute what BLEU adds up, (N, 10): each hypothesis' sys_len, ref_len, 4 counts and 4 totals.
 
-    count = Σ over its n-grams of min(times written, most times in one reference)
-    total = how many n-grams it has
+        count = Σ over its n-grams of min(count in the hypothesis, largest count in one reference)
+        total = number of its n-grams
+
+    sys_len is the hypothesis' length, ref_len the closest reference length (the shorter on a tie).
     """
     _check(hypotheses, references)
     statistics = np.zeros((len(hypotheses), 10), dtype=int)
     for row, hypothesis, refs in zip(statistics, hypotheses, references):
         length = len(hypothesis)
+        distances = [(abs(len(ref) - length), len(ref)) for ref in refs]
+        _, ref_len = min(distances)  # the shorter on a tie
         row[0] = length
-        row[1] = min((abs(len(ref) - length), len(ref)) for ref in refs)[1]
+        row[1] = ref_len
         row[6:] = [max(length - n + 1, 0) for n in range(1, 5)]
         for n in range(1, 5):
-            written = Counter(_ngrams(hypothesis, n))
-            most = dict.fromkeys(written, 0)
+            counts = Counter(_ngrams(hypothesis, n))
+            most = dict.fromkeys(counts, 0)  # in one reference
             for ref in refs:
                 for ngram, count in Counter(_ngrams(ref, n)).items():
                     if ngram in most and count > most[ngram]:
                         most[ngram] = count
-            clipped = sum([min(count, most[ngram]) for ngram, count in written.items()])
+            clipped = sum([min(count, most[ngram]) for ngram, count in counts.items()])
             if clipped == 0:
-                break  # a longer n-gram holds shorter ones, so it is not in a reference either
+                break  # longer n-grams contain shorter ones, so no reference has them either
             row[1 + n] = clipped
     return statistics
 
 
 def _bleu(statistics: list[int], smooth_method: str, effective_order: bool = False) -> BleuScore:
-    """BLEU of a row of `bleu_statistics`, or of the sum of such rows.
+    """Compute BLEU from a row of `bleu_statistics`, or from the sum of several.
 
-    effective_order: leave out the n-grams of which there are none.
+    effective_order: leave out each n for which the hypothesis has no n-grams.
     """
     if smooth_method not in ("exp", "floor", "add-k", "coco", "none"):
-        known = '"exp", "floor", "add-k", "coco" or "none"'
-        raise ValueError(f"smooth_method is {known}, not {smooth_method!r}")
+        methods = '"exp", "floor", "add-k", "coco" or "none"'
+        raise ValueError(f"smooth_method must be {methods}, not {smooth_method!r}")
     sys_len = statistics[0]
     ref_len = statistics[1]
     counts = statistics[2:6]
@@ -128,49 +129,51 @@ def _bleu(statistics: list[int], smooth_method: str, effective_order: bool = Fal
         if smooth_method == "add-k":
             counts = [counts[0]] + [count + 1 for count in counts[1:]]
             totals = [totals[0]] + [total + 1 for total in totals[1:]]
-        halved = 1.0
+        smoothed = 1.0
         for n, (count, total) in enumerate(zip(counts, totals)):
             if smooth_method == "coco":
                 count = count + 1e-15
                 total = total + 1e-9
             elif smooth_method == "exp" and count == 0:
-                halved /= 2
-                count = halved
+                smoothed /= 2
+                count = smoothed
             elif smooth_method == "floor" and count == 0:
                 count = 0.1
             if total:
                 precisions[n] = 100 * count / total
             if total or not effective_order:
-                known = precisions[: n + 1]
-            if all(known):
-                log_mean = sum(math.log(precision) for precision in known) / len(known)
+                included = precisions[: n + 1]
+            if all(included):
+                log_mean = sum(math.log(precision) for precision in included) / len(included)
                 scores[n] = bp * math.exp(log_mean)
     return BleuScore(scores[-1], counts, totals, precisions, bp, sys_len, ref_len, scores)
 
 
 def _ngrams(tokens: Tokens, n: int) -> Iterator[tuple[str, ...]]:
+    """Yield all n-grams of the tokens in order, as tuples; repeated ones are yielded again."""
     return zip(*[tokens[i:] for i in range(n)])
 
 
 class MeanScore(NamedTuple):
-    """What `rouge_l` and `cider_d` return.
+    """What `rouge_l` and `cider_d` return."""
 
-    A corpus' score, which is the mean, and that of each hypothesis.
-    """
-
-    score: float
-    scores: list[float]
+    score: float  # of the corpus: the mean
+    scores: list[float]  # of each hypothesis
 
 
 def rouge_l(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> MeanScore:
-    """ROUGE-L, 0 to 1: how much of a sentence stands in a reference, in the same order?
+    """Compute ROUGE-L, 0 to 1: how much of a sentence occurs in a reference, in the same order?
 
         p = max over references of lcs / len(hypothesis)
         r = max over references of lcs / len(reference)
         score = (1 + β²) p r / (r + β² p),   β = 1.2
 
     lcs is the length of the longest common subsequence. p and r may come from different references.
-    Two sentences without words are equal.
+    Two empty sentences are equal: p = r = 1.
+
+    hypotheses: a list of tokens for each sentence.
+    references: any number of lists of tokens for each hypothesis.
+
     Agrees with pycocoevalcap (the COCO evaluation). Source: Lin 2004; Chen et al. 2015.
     """
     _check(hypotheses, references)
@@ -193,25 +196,31 @@ def rouge_l(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
 
 
 def _longest_common_subsequence(a: Tokens, b: Tokens) -> int:
-    """The length of it, row by row of the table lcs[i][j] of the first i and the first j tokens."""
+    """Compute its length, row by row: lcs[i][j] is that of the first i and the first j tokens."""
     row = [0] * (len(b) + 1)
     for token in a:
         above = row
         row = [0]
         for j, other in enumerate(b):
-            row.append(above[j] + 1 if token == other else max(row[j], above[j + 1]))
+            if token == other:
+                row.append(above[j] + 1)
+            else:
+                row.append(max(row[j], above[j + 1]))
     return row[-1]
 
 
 class DocumentFrequencies(NamedTuple):
-    """In the references of how many pictures, of all `documents`, an n-gram stands."""
+    """How common n-grams are, from `document_frequencies`."""
 
-    counts: Counter
-    documents: int
+    counts: Counter  # n-gram -> number of pictures with a reference that contains it
+    documents: int  # number of all pictures
 
 
 def document_frequencies(references: Sequence[Sequence[Tokens]]) -> DocumentFrequencies:
-    """Of all n-grams of one to four tokens: what `cider_d` takes for common and for rare."""
+    """Count, for each n-gram of 1 to 4 tokens, the pictures with a reference that contains it.
+
+    references: any number of lists of tokens for each picture.
+    """
     counts = Counter()
     for refs in references:
         ngrams = set()
@@ -227,42 +236,45 @@ def cider_d(
     references: Sequence[Sequence[Tokens]],
     frequencies: DocumentFrequencies | None = None,
 ) -> MeanScore:
-    """CIDEr-D, 0 to 10: how alike are two captions in what is rare in other pictures' captions?
+    """Compute CIDEr-D, 0 to 10: the similarity of captions, with more weight on rare n-grams.
 
-        g(ngram) = count · log(documents / max(1, the ngram's document frequency))
+        g(ngram) = count · log(documents / max(1, document frequency of the ngram))
         score = 10 · mean over references, and over n = 1 to 4, of
                 exp(-(l_h - l_r)² / 2σ²) · Σ min(g_h, g_r) · g_r / (‖g_h‖ ‖g_r‖),   σ = 6
 
-    g_h and g_r are those of all n-grams of the hypothesis and of a reference, l_h and l_r how many
-    bigrams each has.
+    g_h and g_r are the tf-idf weights of the n-grams of a hypothesis and of a reference, l_h and
+    l_r their numbers of bigrams.
 
     hypotheses: a list of tokens for each sentence.
     references: any number of lists of tokens for each hypothesis.
-    frequencies: from `document_frequencies`; those of the references unless they are given. Of a
-        single picture they are of no use, and all scores 0.
+    frequencies: from `document_frequencies`; by default, those of the references. Those of a single
+        picture are useless: all scores are 0.
 
     Agrees with pycocoevalcap; papers often print it times 100. Source: Vedantam et al. 2015.
     """
     _check(hypotheses, references)
-    counts, documents = frequencies or document_frequencies(references)
-    rarest = math.log(max(documents, 1))
-    rarity = {ngram: rarest - math.log(max(1, count)) for ngram, count in counts.items()}
+    if frequencies is None:
+        frequencies = document_frequencies(references)
+    counts, documents = frequencies
+    max_idf = math.log(max(documents, 1))
+    idf = {ngram: max_idf - math.log(max(1, count)) for ngram, count in counts.items()}
 
     scores = []
     for hypothesis, refs in zip(hypotheses, references):
-        weighed = [_weigh(list(_ngrams(hypothesis, n)), rarity, rarest) for n in range(1, 5)]
+        weights = [_tf_idf(list(_ngrams(hypothesis, n)), idf, max_idf) for n in range(1, 5)]
         total = 0.0
         for ref in refs:
             similarity = 0.0
-            for n, g_h in enumerate(weighed, 1):
+            for n, g_h in enumerate(weights, 1):
                 ngrams = list(_ngrams(ref, n))
                 shared = g_h.keys() & ngrams
                 if not shared:
-                    break  # a longer n-gram holds shorter ones, so none of them is shared either
-                g_r = _weigh(ngrams, rarity, rarest)
+                    break  # longer n-grams contain shorter ones, so none is shared either
+                g_r = _tf_idf(ngrams, idf, max_idf)
                 dot = sum([min(g_h[ngram], g_r[ngram]) * g_r[ngram] for ngram in shared])
                 if dot:
-                    similarity += dot / (math.hypot(*g_h.values()) * math.hypot(*g_r.values()))
+                    norms = math.hypot(*g_h.values()) * math.hypot(*g_r.values())
+                    similarity += dot / norms
             l_h = max(len(hypothesis) - 1, 0)
             l_r = max(len(ref) - 1, 0)
             gaussian = math.exp(-((l_h - l_r) ** 2) / (2 * 6.0**2))
@@ -271,12 +283,12 @@ def cider_d(
     return _mean_score(scores)
 
 
-def _weigh(ngrams: list[tuple], rarity: dict[tuple, float], rarest: float) -> dict[tuple, float]:
-    """g of each n-gram: how often it comes, times its rarity, which is `rarest` if not given."""
-    g = {ngram: rarity.get(ngram, rarest) for ngram in ngrams}
-    if len(g) < len(ngrams):  # some come more than once
+def _tf_idf(ngrams: list[tuple], idf: dict[tuple, float], max_idf: float) -> dict[tuple, float]:
+    """Weigh each n-gram by its count times its idf, which is `max_idf` if no reference has it."""
+    g = {ngram: idf.get(ngram, max_idf) for ngram in ngrams}
+    if len(g) < len(ngrams):  # some occur more than once
         for ngram, count in Counter(ngrams).items():
-            g[ngram] = count * rarity.get(ngram, rarest)
+            g[ngram] = count * idf.get(ngram, max_idf)
     return g
 
 
@@ -285,7 +297,7 @@ def _mean_score(scores: list[float]) -> MeanScore:
 
 
 class ConfidenceInterval(NamedTuple):
-    """A score of a corpus, and between which two it lies with 95 % confidence (see `bootstrap`)."""
+    """A corpus score and the ends of its 95 % confidence interval, from `bootstrap`."""
 
     score: float
     low: float
@@ -297,27 +309,31 @@ def bootstrap(
     score: Callable[[np.ndarray], float | list[float]] | None = None,
     seed: int = 12345,
 ) -> tuple[float, float] | tuple[list[float], list[float]]:
-    """Between which two values a corpus' score lies with 95 % confidence.
+    """Compute the 95 % confidence interval of a corpus score: its lower and its upper end.
 
-    Would other examples have given another score? 1,000 times, N of the N examples are drawn, with
-    repetition, and scored; of the 1,000 scores, 2.5 % are cut off at each end.
+    Would other examples have given another score? 1,000 times, N of the N examples are drawn with
+    replacement and scored; 2.5 % of the 1,000 scores are cut off at each end.
 
-    statistics: (N,) or (N, S): what is added up, of each example.
-    score: makes a score, or a list of several, of the sums (S,). Without it, the score is the mean.
-    seed: where chance begins.
+    statistics: (N,) or (N, S): each example's terms of the sums.
+    score: computes a score, or a list of several, from the sums (S,). By default it is the mean.
+    seed: of the random draws.
 
-    Raises ValueError where there is no example.
+    Raises ValueError if there are no examples.
     Agrees with sacrebleu's confidence for BLEU. Source: Efron 1979; Koehn 2004.
     """
     statistics = np.asarray(statistics)
     N = len(statistics)
     if N == 0:
         raise ValueError("a confidence interval needs at least one example")
-    draw = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     scores = []
     for _ in range(1000):
-        total = statistics[draw.integers(N, size=N)].sum(0)  # (S,)
-        scores.append(score(total) if score else total / N)
+        drawn = rng.integers(N, size=N)
+        total = statistics[drawn].sum(0)  # (S,)
+        if score is None:
+            scores.append(total / N)
+        else:
+            scores.append(score(total))
     scores = np.sort(scores, axis=0)
     return scores[25].tolist(), scores[-26].tolist()
 
@@ -325,48 +341,49 @@ def bootstrap(
 def bleu_interval(
     hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
 ) -> list[ConfidenceInterval]:
-    """BLEU-1, BLEU-2, BLEU-3 and BLEU-4 (0 to 100), each with its interval."""
+    """Compute BLEU-1 to BLEU-4 (0 to 100), each with its confidence interval."""
 
     def scores(sums: np.ndarray) -> list[float]:
         return _bleu(sums.tolist(), "exp").scores
 
     statistics = bleu_statistics(hypotheses, references)
+    corpus_scores = scores(statistics.sum(0))
     lows, highs = bootstrap(statistics, scores)
-    return [ConfidenceInterval(*each) for each in zip(scores(statistics.sum(0)), lows, highs)]
+    return [ConfidenceInterval(*each) for each in zip(corpus_scores, lows, highs)]
 
 
 def caption_scores(
     hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
 ) -> dict[str, ConfidenceInterval]:
-    """By name: BLEU-1 to BLEU-4 (0 to 100), ROUGE-L (0 to 1) and CIDEr-D (0 to 10).
+    """Compute BLEU-1 to BLEU-4 (0 to 100), ROUGE-L (0 to 1) and CIDEr-D (0 to 10), by name.
 
-    Each has its interval.
+    Each has its confidence interval.
     """
-    found = {}
-    for n, estimate in enumerate(bleu_interval(hypotheses, references), 1):
-        found[f"BLEU-{n}"] = estimate
+    intervals = {}
+    for n, interval in enumerate(bleu_interval(hypotheses, references), 1):
+        intervals[f"BLEU-{n}"] = interval
     rouge = rouge_l(hypotheses, references)
-    found["ROUGE-L"] = ConfidenceInterval(rouge.score, *bootstrap(rouge.scores))
+    intervals["ROUGE-L"] = ConfidenceInterval(rouge.score, *bootstrap(rouge.scores))
     cider = cider_d(hypotheses, references)
-    found["CIDEr-D"] = ConfidenceInterval(cider.score, *bootstrap(cider.scores))
-    return found
+    intervals["CIDEr-D"] = ConfidenceInterval(cider.score, *bootstrap(cider.scores))
+    return intervals
 
 
 def attention_in_box(
     weights: Tensor, box: tuple[int, int, int, int], size: int
 ) -> tuple[float, float]:
-    """How much of the attention lies within a box, and how much of the picture does: two shares.
+    """Compute which fraction of the attention lies inside a box, and which of the picture's area.
 
-    A position's weight is spread evenly over its pixels. Both shares are 0 to 1.
+    The weight of a position is spread evenly over its pixels.
 
-    weights: (h, w), which sum to 1, over a picture of size × size pixels.
-    box: left, top, right, bottom, in pixels.
-    size: of a side of the picture, in pixels.
+    weights: (h, w), with sum 1, over a picture of size × size pixels.
+    box: left, top, right and bottom, in pixels.
+    size: side of the picture, in pixels.
     """
     left, top, right, bottom = box
 
     def covered(positions: int, low: int, high: int) -> Tensor:
-        """(positions,): the share of each that is between low and high."""
+        """Which fraction of each position lies between low and high: (positions,)."""
         edges = torch.linspace(0, size, positions + 1, device=weights.device)
         return edges.clamp(low, high).diff() * positions / size
 
@@ -377,10 +394,13 @@ def attention_in_box(
 
 
 def exact_match(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> float:
-    """The share of hypotheses that are, word for word, one of their references."""
+    """Compute the fraction of hypotheses equal to one of their references, 0 if there are none."""
     _check(hypotheses, references)
-    equal = [list(h) in map(list, refs) for h, refs in zip(hypotheses, references)]
-    return sum(equal) / max(len(hypotheses), 1)
+    matches = 0
+    for hypothesis, refs in zip(hypotheses, references):
+        if list(hypothesis) in [list(ref) for ref in refs]:
+            matches += 1
+    return matches / max(len(hypotheses), 1)
 
 
 def aligned_accuracy(
@@ -388,27 +408,34 @@ def aligned_accuracy(
     references: Sequence[Sequence[Tokens]],
     meaning: Callable[[str], str | None],
 ) -> list[bool]:
-    """Of certain words of the first references, say the colours: is each in the hypothesis as well?
+    """Check certain words, say colours: is each one in the first reference also in the hypothesis?
 
-    The n-th of them in a reference is right if the n-th of them in the hypothesis has the same
-    name, so that of two colours that have changed places neither is right.
+    The n-th such word of the reference is right if the n-th one of the hypothesis has the same
+    name. So of two swapped colours neither is right. Extra words of the hypothesis do not count.
 
     hypotheses: a list of tokens for each sentence.
-    references: any number of lists of tokens for each hypothesis, of which the first counts.
-    meaning: gives the words that count a name and all others None: `scenes.colour_of`.
+    references: any number of lists of tokens for each hypothesis; only the first is used.
+    meaning: maps the words to check to names, and all others to None: `scenes.colour_of`.
+
+    Returns one bool for each word to check, through all references in order.
     """
     _check(hypotheses, references)
+
+    def names_in(tokens: Tokens) -> list[str]:
+        names = [meaning(token) for token in tokens]
+        return [name for name in names if name]
+
     right = []
     for hypothesis, refs in zip(hypotheses, references):
-        written = [meaning(token) for token in hypothesis if meaning(token)]
-        wanted = [meaning(token) for token in refs[0] if meaning(token)]
-        for name, other in zip_longest(wanted, written[: len(wanted)]):
+        expected = names_in(refs[0])
+        found = names_in(hypothesis)[: len(expected)]
+        for name, other in zip_longest(expected, found):
             right.append(name == other)
     return right
 
 
 class LabelScores(NamedTuple):
-    """What `label_scores` returns, from 0 to 1: of each label (L,), or one number of all."""
+    """What `label_scores` returns, from 0 to 1: one score per label, (L,), or one for all."""
 
     accuracy: Tensor
     precision: Tensor
@@ -417,95 +444,94 @@ class LabelScores(NamedTuple):
 
 
 def label_scores(predicted: Tensor, true: Tensor, average: str | None = None) -> LabelScores:
-    """How well the labels of N things were found.
+    """Compute how well the labels of N examples were predicted.
 
         accuracy  = (tp + tn) / N           precision = tp / (tp + fp)
         f1 = 2 tp / (2 tp + fp + fn)        recall    = tp / (tp + fn)
 
-    tp, fp, fn and tn count, for one label, the things where it is rightly and wrongly found,
-    wrongly and rightly not found. A score whose denominator is 0 is 0.
+    tp, fp, fn and tn count one label's true positives, false positives, false negatives and true
+    negatives. A score whose denominator is 0 is 0.
 
     predicted, true: (N, L) bool.
-    average: None scores each label by itself, (L,). "micro" adds up the counts of all labels first,
-        which gives one number: its accuracy is the share of all N · L decisions that are right.
+    average: None scores each label by itself, (L,). "micro" first adds up the counts of all labels,
+        which gives one score: its accuracy is the fraction of right ones among all N · L decisions.
 
-    Raises ValueError where the shapes or types do not fit.
+    Raises ValueError if shapes or types do not fit.
     Agrees with scikit-learn's precision_recall_fscore_support(zero_division=0) and accuracy_score.
     """
     if average not in (None, "micro"):
-        raise ValueError(f'average is None or "micro", not {average!r}')
+        raise ValueError(f'average must be None or "micro", not {average!r}')
     if (predicted.dtype, true.dtype) != (torch.bool, torch.bool):
         types = f"{predicted.dtype} and {true.dtype}"
-        raise ValueError(f"bool tensors are needed, not {types}; of logits take logits > 0")
+        raise ValueError(f"predicted and true must be bool, not {types}; pass logits > 0")
     if predicted.dim() != 2 or predicted.shape != true.shape or predicted.numel() == 0:
-        wanted = "the same shape (N, L), and no axis of 0"
         shapes = f"{tuple(predicted.shape)} and {tuple(true.shape)}"
-        raise ValueError(f"predicted and true must have {wanted}, not {shapes}")
+        raise ValueError(f"predicted and true need the same non-empty shape (N, L), not {shapes}")
     if average == "micro":
-        predicted = predicted.flatten()  # (N·L,): every decision is about one label
+        predicted = predicted.flatten()  # (N·L,): every decision counts as one example
         true = true.flatten()  # (N·L,)
-    tp = (predicted & true).sum(0)  # (L,), or () if micro; so are all that follow
-    found = predicted.sum(0)  # tp + fp
-    there = true.sum(0)  # tp + fn
+    tp = (predicted & true).sum(0)  # (L,), or () if micro, as all that follow
+    pred_sum = predicted.sum(0)  # tp + fp
+    true_sum = true.sum(0)  # tp + fn
     accuracy = (predicted == true).float().mean(0)
-    precision = tp / found.clamp(min=1)
-    recall = tp / there.clamp(min=1)
-    f1 = 2 * tp / (found + there).clamp(min=1)
+    precision = tp / pred_sum.clamp(min=1)
+    recall = tp / true_sum.clamp(min=1)
+    f1 = 2 * tp / (pred_sum + true_sum).clamp(min=1)
     return LabelScores(accuracy, precision, recall, f1)
 
 
 def confusion_matrix(predicted: Tensor, true: Tensor, num_classes: int) -> Tensor:
-    """(C, C) long: in row i, column j stands how many things of class i were taken for class j.
+    """Count in row i, column j the examples of class i predicted as class j: (C, C) long.
 
     predicted, true: (N,) integers, 0 to num_classes - 1.
-    num_classes: C; classes that never occur have their rows and columns too.
+    num_classes: C; classes that never occur have rows and columns, too.
 
-    Raises ValueError where a shape, a type or a class does not fit.
+    Raises ValueError if a shape, a type or a class does not fit.
     Agrees with scikit-learn's confusion_matrix(true, predicted, labels=range(C)), which takes the
-    true ones first.
+    true classes first.
     """
     if predicted.dim() != 1 or predicted.shape != true.shape:
         shapes = f"{tuple(predicted.shape)} and {tuple(true.shape)}"
         raise ValueError(f"predicted and true must have the same shape (N,), not {shapes}")
     for name, classes in (("predicted", predicted), ("true", true)):
         if classes.is_floating_point() or classes.dtype == torch.bool:
-            wanted = "integers, the numbers of classes"
-            raise ValueError(f"{name} must be {wanted}, not {classes.dtype}")
+            raise ValueError(f"{name} must be integers, not {classes.dtype}")
         outside = classes[(classes < 0) | (classes >= num_classes)]
         if len(outside):
             known = f"{num_classes} classes are 0 to {num_classes - 1}"
-            raise ValueError(f"{name} has a class {outside[0]}, but {known}")
-    cells = true.long() * num_classes + predicted.long()  # (N,): the cell, row by row
+            raise ValueError(f"{name} has class {outside[0]}, but {known}")
+    cells = true.long() * num_classes + predicted.long()  # (N,) cells numbered row by row
     counts = torch.bincount(cells, minlength=num_classes**2)  # (C·C,)
     return counts.view(num_classes, num_classes)  # (C, C)
 
 
-def _check(hypotheses, references):
-    """A string where tokens are meant, or lists that do not fit together, give numbers that look
-    like scores: raises TypeError or ValueError.
+def _check(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> None:
+    """Raise TypeError for strings instead of tokens, ValueError for lists that do not fit together.
+
+    Either would give numbers that look like scores.
     """
     check_tokens(hypotheses)
     if isinstance(references, str):
-        wanted = "lists of lists of tokens are needed"
-        raise TypeError(f"the references are a string, {references[:40]!r}; {wanted}")
+        hint = "lists of lists of tokens are needed"
+        raise TypeError(f"the references are a string, {references[:40]!r}; {hint}")
     if len(hypotheses) != len(references):
         raise ValueError(f"{len(hypotheses)} hypotheses but references for {len(references)}")
     for i, refs in enumerate(references):
         if isinstance(refs, str) or any(isinstance(ref, str) for ref in refs):
-            wanted = "a list of lists of tokens, even if there is only one"
-            raise TypeError(f"the references of hypothesis {i} must be {wanted}")
+            expected = "a list of lists of tokens, even if there is only one"
+            raise TypeError(f"the references of hypothesis {i} must be {expected}")
         if len(refs) == 0:
             raise ValueError(f"hypothesis {i} has no reference")
 
 
 def check_tokens(hypotheses: Sequence[Tokens]) -> None:
-    """Raises TypeError where a hypothesis is a string, or holds lists, instead of tokens."""
+    """Raise TypeError if a hypothesis is a string, or contains lists instead of tokens."""
     if isinstance(hypotheses, str):
         hypotheses = [hypotheses]
     for i, hypothesis in enumerate(hypotheses):
         if isinstance(hypothesis, str):
-            wanted = "a list of tokens is needed"
-            raise TypeError(f"hypothesis {i} is a string, {hypothesis[:40]!r}; {wanted}")
+            hint = "a list of tokens is needed"
+            raise TypeError(f"hypothesis {i} is a string, {hypothesis[:40]!r}; {hint}")
         if any(isinstance(token, (list, tuple)) for token in hypothesis):
-            order = "the hypotheses come first, then the references"
-            raise TypeError(f"hypothesis {i} holds lists instead of tokens: {order}")
+            hint = "the hypotheses come first, then the references"
+            raise TypeError(f"hypothesis {i} contains lists instead of tokens: {hint}")

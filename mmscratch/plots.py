@@ -1,4 +1,4 @@
-"""Figures. Each function returns a matplotlib Figure; `figure.savefig(path)` writes it, a notebook shows it."""
+"""Figures. Each function returns a matplotlib Figure; `figure.savefig(path)` saves it."""
 
 import json
 import math
@@ -7,18 +7,22 @@ from collections import defaultdict
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from functools import cache
+from itertools import count
 from pathlib import Path
 from textwrap import wrap
 
 import torch.nn.functional as F
 from matplotlib import font_manager
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from .decoding import Candidate
 from .text import Vocabulary, detokenize
 
-GREEN, RED, GREY = "#1a7f37", "#c62828", "#555555"
+GREEN = "#1a7f37"
+RED = "#c62828"
+GREY = "#555555"
 
 
 def caption_sheet(
@@ -27,48 +31,107 @@ def caption_sheet(
     references: Sequence[Sequence[Sequence[str]]] | None = None,
     columns: int = 4,
 ) -> Figure:
-    """Pictures (3, H, W) uint8 with what was written under each.
+    """Draw pictures (3, H, W) uint8, each with its caption below.
 
-    Green where it is one of the references, red where it is not, and then the nearest reference below it in grey.
-    Without references, black. Captions in Chinese that no font here can draw become numbers, and are printed.
+    hypotheses: a list of tokens for each picture.
+    references: any number of lists of tokens for each picture. A caption is green if it equals one
+        of them, else red, with the closest reference in grey below. Without references, black.
+    columns: pictures in a row.
+
+    Chinese captions that no font here can draw are replaced by numbers, and printed.
     """
-    below = []  # for each picture, its paragraphs: (lines, colour)
-    for number, hypothesis in enumerate(map(list, hypotheses), 1):
-        written = _lines(detokenize(hypothesis) or "(nothing)", f"{number}")
-        if references is None:
-            below.append([(written, "black")])
-        elif hypothesis in map(list, references[number - 1]):
-            below.append([(written, GREEN)])
-        else:
-            nearest = max(
-                references[number - 1],
-                key=lambda ref: SequenceMatcher(None, hypothesis, list(ref)).ratio(),
-            )
-            below.append(
-                [(written, RED), (_lines(detokenize(nearest), f"{number}, reference"), GREY)]
-            )
+    paragraphs = []
+    for i, hypothesis in enumerate(hypotheses):
+        refs = None if references is None else references[i]
+        paragraphs.append(_caption_paragraphs(i + 1, list(hypothesis), refs))
+    most_lines = max(sum(len(lines) for lines, _ in texts) for texts in paragraphs)
     columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
-    most = max(sum(len(lines) for lines, _ in paragraphs) for paragraphs in below)
-    side, line, gap = 2.4, 0.165, 0.15  # inches
-    width, height = columns * (side + gap) + gap, rows * (side + (most + 1) * line + gap) + gap
+    rows = math.ceil(len(pictures) / columns)
+
+    side = 2.4  # in inches, as all lengths here
+    line = 0.165
+    gap = 0.15
+    width = columns * (side + gap) + gap
+    height = rows * (side + (most_lines + 1) * line + gap) + gap
     figure = Figure(figsize=(width, height), dpi=100)
-    for i, (picture, paragraphs) in enumerate(zip(pictures, below)):
+    for i, (picture, texts) in enumerate(zip(pictures, paragraphs)):
         row, column = divmod(i, columns)
-        x, y = (
-            gap + column * (side + gap),
-            height * (1 - row / rows) - side - gap,
-        )  # lower left corner
-        axis = figure.add_axes((x / width, y / height, side / width, side / height))
-        axis.imshow(picture.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
-        axis.set_axis_off()
-        for lines, colour in paragraphs:
-            figure.text(
-                (x + side / 2) / width, (y - 0.06) / height, "\n".join(lines), color=colour, ha="center", va="top",
-                fontsize=8.5, linespacing=1.2, family=[*_chinese_fonts(), "DejaVu Sans"],
-            )  # fmt: skip
+        x = gap + column * (side + gap)
+        y = height * (1 - row / rows) - side - gap
+        _add_picture(figure, picture, x, y, side, interpolation="nearest")
+        y -= 0.06
+        for lines, colour in texts:
+            style = {"color": colour, "fontsize": 8.5, "linespacing": 1.2}
+            _add_text(figure, "\n".join(lines), x + side / 2, y, **style)
             y -= len(lines) * line
     return figure
+
+
+def _caption_paragraphs(
+    number: int, hypothesis: list[str], references: Sequence[Sequence[str]] | None
+) -> list[tuple[list[str], str]]:
+    """The paragraphs below picture `number`, each (its lines, its colour)."""
+    caption = _wrap(detokenize(hypothesis) or "(nothing)", f"{number}")
+    if references is None:
+        return [(caption, "black")]
+    references = [list(reference) for reference in references]
+    if hypothesis in references:
+        return [(caption, GREEN)]
+    ratios = [SequenceMatcher(None, hypothesis, reference).ratio() for reference in references]
+    closest = references[ratios.index(max(ratios))]
+    return [(caption, RED), (_wrap(detokenize(closest), f"{number}, reference"), GREY)]
+
+
+def _wrap(text: str, number: str) -> list[str]:
+    """Break a caption into lines; if no font can draw it, print it and return its number."""
+    if not _CHINESE.search(text):
+        return wrap(text, 30)
+    if not _chinese_fonts():
+        print(f"({number}) {text}")
+        return [f"({number})"]
+    return [text[i : i + 16] for i in range(0, len(text), 16)]
+
+
+_CHINESE = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
+
+
+@cache
+def _chinese_fonts() -> list[str]:
+    """The name of an installed font with Chinese characters, if any; DejaVu Sans has none."""
+    known = ("Noto Sans CJK", "Noto Sans SC", "Source Han Sans", "WenQuanYi", "PingFang")
+    known += ("Hiragino Sans GB", "Heiti", "Microsoft YaHei", "SimHei", "SimSun")
+    known += ("Arial Unicode MS", "Droid Sans Fallback")
+    names = sorted({font.name for font in font_manager.fontManager.ttflist})
+    return [name for name in names if name.startswith(known)][:1]
+
+
+def _fonts() -> list[str]:
+    """The fonts to draw words with, in order of preference."""
+    return [*_chinese_fonts(), "DejaVu Sans"]
+
+
+def _add_axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
+    """Add axes whose lower left corner is at (x, y), all in inches."""
+    total_width, total_height = figure.get_size_inches()
+    left = x / total_width
+    bottom = y / total_height
+    return figure.add_axes((left, bottom, width / total_width, height / total_height))
+
+
+def _add_picture(
+    figure: Figure, picture: Tensor, x: float, y: float, side: float, **options
+) -> None:
+    """Draw a picture (3, H, W) into a square whose lower left corner is at (x, y), in inches."""
+    axis = _add_axes(figure, x, y, side, side)
+    axis.imshow(picture.permute(1, 2, 0).cpu().numpy(), **options)
+    axis.set_axis_off()
+
+
+def _add_text(figure: Figure, text: str, x: float, y: float, **style) -> None:
+    """Write centred text whose upper edge is at (x, y), in inches."""
+    width, height = figure.get_size_inches()
+    style = {"ha": "center", "va": "top", "family": _fonts()} | style
+    figure.text(x / width, y / height, text, **style)
 
 
 def attention_sheet(
@@ -77,33 +140,37 @@ def attention_sheet(
     maps: Sequence[Tensor],
     columns: int = 9,
 ) -> Figure:
-    """Where a model looked for each word: the picture, lit where the weights are large, with the word below it.
+    """Draw where a model looked for each word: the picture, bright where the weights are large.
 
-    pictures (3, H, W) uint8; for each a caption of T words, and maps (T, h, w), enlarged smoothly to the picture's size.
-    The place with the word's largest weight is at full brightness. Each picture begins a row, with itself.
+    pictures: (3, H, W) uint8; each starts a row, first unchanged, then once for each word.
+    captions: a list of T words for each picture, written below.
+    maps: (T, h, w) attention weights for each picture. A map is enlarged smoothly to the picture's
+        size, and its largest weight is shown at full brightness.
+    columns: pictures in a row.
     """
-    cells = []  # rows of (picture, word)
+    rows = []  # lists of (picture, word)
     for picture, words, weights in zip(pictures, captions, maps, strict=True):
         picture = picture.cpu().float() / 255
-        lit = F.interpolate(
-            weights.cpu().float()[:, None], picture.shape[1:], mode="bicubic"
-        ).clamp(min=0)  # (T, 1, H, W)
-        lit = 0.3 + 0.7 * lit / lit.amax((1, 2, 3), keepdim=True).clamp(min=1e-9)
-        shown = [(picture, ""), *zip(picture * lit, words, strict=True)]
-        cells += [shown[i : i + columns] for i in range(0, len(shown), columns)]
-    side, below, gap = 1.15, 0.24, 0.06  # inches
-    figure = Figure(
-        figsize=(columns * (side + gap) + gap, len(cells) * (side + below + gap) + gap), dpi=100
-    )
-    width, height = figure.get_size_inches()
-    for row, shown in enumerate(cells):
-        for column, (picture, word) in enumerate(shown):
-            x, y = gap + column * (side + gap), height - (row + 1) * (side + below + gap) + below
-            axis = figure.add_axes((x / width, y / height, side / width, side / height))
-            axis.imshow(picture.permute(1, 2, 0).numpy(), vmin=0, vmax=1)
-            axis.set_axis_off()
-            figure.text((x + side / 2) / width, (y - 0.05) / height, word, ha="center", va="top", fontsize=9,
-                        family=[*_chinese_fonts(), "DejaVu Sans"])  # fmt: skip
+        weights = weights.cpu().float().unsqueeze(1)  # (T, 1, h, w)
+        light = F.interpolate(weights, picture.shape[1:], mode="bicubic")  # (T, 1, H, W)
+        light = light.clamp(min=0)
+        largest = light.amax((1, 2, 3), keepdim=True).clamp(min=1e-9)  # (T, 1, 1, 1)
+        lit = picture * (0.3 + 0.7 * light / largest)  # (T, 3, H, W)
+        cells = [(picture, ""), *zip(lit, words, strict=True)]
+        rows += [cells[i : i + columns] for i in range(0, len(cells), columns)]
+
+    side = 1.15  # in inches, as all lengths here
+    below = 0.24
+    gap = 0.06
+    width = columns * (side + gap) + gap
+    height = len(rows) * (side + below + gap) + gap
+    figure = Figure(figsize=(width, height), dpi=100)
+    for row, cells in enumerate(rows):
+        for column, (picture, word) in enumerate(cells):
+            x = gap + column * (side + gap)
+            y = height - (row + 1) * (side + below + gap) + below
+            _add_picture(figure, picture, x, y, side, vmin=0, vmax=1)
+            _add_text(figure, word, x + side / 2, y - 0.05, fontsize=9)
     return figure
 
 
@@ -113,142 +180,148 @@ def alignment_sheet(
     maps: Sequence[Tensor],
     titles: Sequence[str] = (),
 ) -> Figure:
-    """Where each word of a translation looked in its source, side by side for some sentences: the darker, the more.
+    """Draw, side by side for some translations, where each word looked in its source.
 
-    Of each sentence the S words of the source, above; the T of the translation, at the left; the weights (T, S), which are
-    drawn from 0, white, to 1, black; and, if there are titles, what to write over it.
+    sources: a list of S words for each sentence, written above.
+    translations: a list of T words for each sentence, written at the left.
+    maps: (T, S) weights for each sentence, from 0 (white) to 1 (black).
+    titles: one for each sentence, or none at all.
     """
-    cell, letter, gap = 0.24, 0.085, 0.2  # inches; a letter is that wide at most, on average
+    cell = 0.24  # in inches, as all lengths here
+    letter = 0.085  # average width, at most
+    gap = 0.2
     left = [letter * max(map(len, words)) + gap for words in translations]
     above = letter * max(len(word) for words in sources for word in words) + gap
     title = 0.3 if titles else 0.0
     width = sum(left) + cell * sum(map(len, sources)) + gap
     height = title + above + cell * max(map(len, translations)) + gap
-    figure, x = Figure(figsize=(width, height), dpi=100), 0.0
+    figure = Figure(figsize=(width, height), dpi=100)
+    x = 0.0
     for i, (source, words, weights) in enumerate(zip(sources, translations, maps, strict=True)):
-        x, wide, high = x + left[i], cell * len(source), cell * len(words)
-        if weights.shape != (len(words), len(source)):
-            raise ValueError(
-                f"sentence {i}: {len(words)} words from {len(source)} need as many weights, not {tuple(weights.shape)}"
-            )
-        axis = figure.add_axes(
-            (x / width, 1 - (title + above + high) / height, wide / width, high / height)
-        )
-        axis.imshow(weights.cpu().float().numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
-        style = {"fontsize": 9, "family": [*_chinese_fonts(), "DejaVu Sans"]}
-        axis.set_xticks(range(len(source)), source, rotation=90, **style)
-        axis.set_yticks(range(len(words)), words, **style)
-        axis.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
-        axis.set_xticks([n - 0.5 for n in range(1, len(source))], minor=True)
-        axis.set_yticks([n - 0.5 for n in range(1, len(words))], minor=True)
-        axis.grid(which="minor", color="#dddddd", lw=0.5)
-        axis.tick_params(which="minor", length=0)
+        S = len(source)
+        T = len(words)
+        if weights.shape != (T, S):
+            needed = f"{T} words from {S} need as many weights"
+            raise ValueError(f"sentence {i}: {needed}, not {tuple(weights.shape)}")
+        x += left[i]
+        y = height - title - above - cell * T
+        axis = _add_axes(figure, x, y, cell * S, cell * T)
+        _draw_alignment(axis, source, words, weights)
         if titles:
-            figure.text(
-                (x + wide / 2) / width,
-                1 - 0.17 / height,
-                titles[i],
-                ha="center",
-                va="center",
-                fontsize=9.5,
-            )
-        x += wide
+            middle = x + cell * S / 2
+            _add_text(figure, titles[i], middle, height - 0.17, va="center", fontsize=9.5)
+        x += cell * S
     return figure
 
 
-def _lines(text: str, number: str) -> list[str]:
-    if _HAN.search(text):
-        if not _chinese_fonts():
-            print(f"({number}) {text}")
-            return [f"({number})"]
-        return [text[i : i + 16] for i in range(0, len(text), 16)]
-    return wrap(text, 30)
-
-
-_HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
-
-
-@cache
-def _chinese_fonts() -> list[str]:
-    """A font of this system that has Chinese characters, if it offers one; DejaVu Sans has none."""
-    known = ("Noto Sans CJK", "Noto Sans SC", "Source Han Sans", "WenQuanYi", "PingFang", "Hiragino Sans GB", "Heiti",
-             "Microsoft YaHei", "SimHei", "SimSun", "Arial Unicode MS", "Droid Sans Fallback")  # fmt: skip
-    names = sorted({font.name for font in font_manager.fontManager.ttflist})
-    return [name for name in names if name.startswith(known)][:1]
+def _draw_alignment(
+    axis: Axes, source: Sequence[str], words: Sequence[str], weights: Tensor
+) -> None:
+    """Draw weights (T, S) as shades of grey, S source words above, T words at the left."""
+    axis.imshow(weights.cpu().float().numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
+    axis.set_xticks(range(len(source)), source, rotation=90, fontsize=9, family=_fonts())
+    axis.set_yticks(range(len(words)), words, fontsize=9, family=_fonts())
+    axis.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
+    axis.set_xticks([n - 0.5 for n in range(1, len(source))], minor=True)
+    axis.set_yticks([n - 0.5 for n in range(1, len(words))], minor=True)
+    axis.grid(which="minor", color="#dddddd", lw=0.5)
+    axis.tick_params(which="minor", length=0)
 
 
 def search_tree(tree: Sequence[Candidate], vocabulary: Vocabulary) -> Figure:
-    """The tree of a beam search, as `beam_search` records it: on each edge a word, and below it its probability there.
+    """Draw the tree of a `beam_search`: on each edge a word, and below it the word's probability.
 
-    Black is what was kept, grey what was dropped; a sentence that was found ends in its score, and the best is thick.
+    Kept candidates are black, dropped ones grey. A finished hypothesis ends in its score, and the
+    path to the best one is thick and green.
     """
     children = defaultdict(list)
     for i, candidate in enumerate(tree):
         if candidate.log_prob > -math.inf:
             children[candidate.parent].append(i)
-    ends = [i for i, candidate in enumerate(tree) if candidate.status == "finished"]
-    winner = max(ends, key=lambda i: tree[i].score)
-    best, depth, height = set(), {-1: 0}, {}
-    while winner != -1:
-        best.add(winner)
-        winner = tree[winner].parent
+    depth, height = _tree_layout(children)
+    best_path = _best_path(tree)
 
-    def place(node: int) -> None:
-        """Below one another, what has no children; in the middle of its children, what has."""
-        for child in children[node]:
-            depth[child] = depth[node] + 1
-            place(child)
-        below = [height[child] for child in children[node]]
-        height[node] = (below[0] + below[-1]) / 2 if below else sum(not children[i] for i in height)
-
-    place(-1)
-    rows, columns = max(height.values()) + 1, max(depth.values())
-    longest = max(len(vocabulary.words[tree[i].token]) for i in height.keys() - {-1})
-    wide, high = max(0.95, 0.09 * longest), 0.36  # inches of a word
-    figure = Figure(figsize=(columns * wide + 0.8, rows * high + 0.2), dpi=100)
+    nodes = sorted(height.keys() - {-1})
+    words = {node: vocabulary.words[tree[node].token] for node in nodes}
+    columns = max(depth.values())
+    rows = max(height.values()) + 1
+    word_width = max(0.95, 0.09 * max(map(len, words.values())))  # inches
+    figure = Figure(figsize=(columns * word_width + 0.8, rows * 0.36 + 0.2), dpi=100)
     axis = figure.add_axes((0, 0, 1, 1))
     axis.set(xlim=(-0.1, columns + 0.75), ylim=(rows - 0.2, -0.8))
     axis.set_axis_off()
-    for i in height.keys() - {-1}:
-        word, parent, thick = tree[i], tree[i].parent, i in best
-        colour = GREEN if thick else GREY if word.status == "dropped" else "black"
-        x, y = depth[i], height[i]
-        axis.plot((x - 1, x - 0.92, x - 0.92, x), (height[parent], height[parent], y, y), color=colour,
-                  linewidth=3 if thick else 0.8, zorder=2 if thick else 1, solid_capstyle="butt")  # fmt: skip
-        probability = math.exp(word.log_prob - (tree[parent].log_prob if parent >= 0 else 0.0))
-        axis.text(x - 0.46, y - 0.08, vocabulary.words[word.token], color=colour, ha="center", va="bottom", fontsize=9,
-                  family=[*_chinese_fonts(), "DejaVu Sans"])  # fmt: skip
-        axis.text(
-            x - 0.46,
-            y + 0.09,
-            f"{probability:.2f}",
-            color=GREY,
-            ha="center",
-            va="top",
-            fontsize=6.5,
-        )
-        if word.status == "finished":
-            axis.text(
-                x + 0.06,
-                y,
-                f"{word.score:.2f}",
-                color=colour,
-                va="center",
-                fontsize=9,
-                weight="bold" if thick else None,
-            )
+    for node in nodes:
+        candidate = tree[node]
+        if node in best_path:
+            colour = GREEN
+            line = {"linewidth": 3, "zorder": 2}
+        else:
+            colour = GREY if candidate.status == "dropped" else "black"
+            line = {"linewidth": 0.8, "zorder": 1}
+        x = depth[node]
+        y = height[node]
+        start = height[candidate.parent]
+        xs = (x - 1, x - 0.92, x - 0.92, x)
+        axis.plot(xs, (start, start, y, y), color=colour, solid_capstyle="butt", **line)
+
+        middle = x - 0.46
+        style = {"color": colour, "fontsize": 9, "family": _fonts()}
+        axis.text(middle, y - 0.08, words[node], ha="center", va="bottom", **style)
+        before = tree[candidate.parent].log_prob if candidate.parent >= 0 else 0.0
+        probability = f"{math.exp(candidate.log_prob - before):.2f}"
+        axis.text(middle, y + 0.09, probability, color=GREY, ha="center", va="top", fontsize=6.5)
+        if candidate.status == "finished":
+            weight = "bold" if node in best_path else None
+            score = f"{candidate.score:.2f}"
+            axis.text(x + 0.06, y, score, color=colour, va="center", fontsize=9, weight=weight)
     return figure
 
 
+def _tree_layout(children: dict[int, list[int]]) -> tuple[dict[int, int], dict[int, float]]:
+    """Compute the depth of each node below the root -1, and its height, counted downwards.
+
+    Leaves are below one another; a parent is midway between its first and its last child.
+    """
+    depth = {-1: 0}
+    height = {}
+    leaf_heights = count()
+
+    def place(node: int) -> None:
+        for child in children[node]:
+            depth[child] = depth[node] + 1
+            place(child)
+        heights = [height[child] for child in children[node]]
+        if heights:
+            height[node] = (heights[0] + heights[-1]) / 2
+        else:
+            height[node] = next(leaf_heights)
+
+    place(-1)
+    return depth, height
+
+
+def _best_path(tree: Sequence[Candidate]) -> set[int]:
+    """The nodes from the root to the finished hypothesis of highest score."""
+    finished = [i for i, candidate in enumerate(tree) if candidate.status == "finished"]
+    node = max(finished, key=lambda i: tree[i].score)
+    path = set()
+    while node != -1:
+        path.add(node)
+        node = tree[node].parent
+    return path
+
+
 def learning_curves(metrics: str | Path) -> Figure:
-    """Training and validation loss by step, from a run's metrics.jsonl."""
+    """Draw training and validation loss by step, from a run's metrics.jsonl."""
     entries = [json.loads(line) for line in Path(metrics).read_text().splitlines()]
     figure = Figure(figsize=(6, 3.6), dpi=100, layout="constrained")
     axis = figure.subplots()
     for name, label, style in (("loss", "training", "-"), ("validation_loss", "validation", "o-")):
-        points = [(entry["step"], entry[name]) for entry in entries if name in entry]
-        axis.plot(*zip(*points), style, label=label, markersize=4)
-    axis.set(xlabel="step", ylabel="loss a word (nats)", ylim=(0, None))
+        logged = [entry for entry in entries if name in entry]
+        steps = [entry["step"] for entry in logged]
+        losses = [entry[name] for entry in logged]
+        axis.plot(steps, losses, style, label=label, markersize=4)
+    axis.set(xlabel="step", ylabel="loss per word (nats)", ylim=(0, None))
     axis.grid(alpha=0.3)
     axis.legend()
     return figure

@@ -1,7 +1,7 @@
-"""How fast are the hand-written pieces, against what one would otherwise use? python -m tests.benchmarks
+"""Speed of the hand-written pieces against the usual libraries: python -m tests.benchmarks
 
-Each pair is timed in turn in this process, several rounds; printed are the median ratio (ours / theirs, below 1 is
-faster) and both medians.
+Each pair is timed alternately in this process, for several rounds. Printed are the median ratio
+(ours / theirs, below 1 is faster) and both medians.
 """
 
 import copy
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from pycocoevalcap.cider.cider import Cider
 from sacrebleu.metrics import BLEU
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -44,7 +44,8 @@ def seconds(function) -> float:
 
 
 def compare(name: str, ours, theirs, rounds: int = 9) -> None:
-    ours(), theirs()
+    ours()
+    theirs()
     times = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
     ratio = statistics.median(a / b for a, b in times)
     a, b = (1000 * statistics.median(column) for column in zip(*times))
@@ -67,7 +68,7 @@ def attention(module, x, memory, **options):
 
 
 class TorchDecoder(nn.Module):
-    """torch.nn.TransformerDecoder as a decoder of sentences, of the size and with the parts of ours."""
+    """torch.nn.TransformerDecoder as a caption decoder, with the size and the parts of ours."""
 
     def __init__(self, vocab_size, embed_dim, num_heads, num_layers, max_length=64):
         super().__init__()
@@ -75,19 +76,18 @@ class TorchDecoder(nn.Module):
             embed_dim, num_heads, 4 * embed_dim, 0.0, "gelu", batch_first=True, norm_first=True
         )
         self.decoder = nn.TransformerDecoder(layer, num_layers, nn.LayerNorm(embed_dim))
-        self.words, self.positions = (
-            nn.Embedding(vocab_size, embed_dim),
-            nn.Embedding(max_length, embed_dim),
-        )
+        self.words = nn.Embedding(vocab_size, embed_dim)
+        self.positions = nn.Embedding(max_length, embed_dim)
 
     def forward(self, tokens, memory):
-        x, T = self.words(tokens) + self.positions.weight[: tokens.size(1)], tokens.size(1)
+        T = tokens.size(1)
+        x = self.words(tokens) + self.positions.weight[:T]  # (B, T, D)
         x = self.decoder(x, memory.tokens, tgt_mask=~causal_mask(T, T), tgt_is_causal=True)
-        return F.linear(x, self.words.weight)
+        return F.linear(x, self.words.weight)  # (B, T, V)
 
 
 class TorchGPT(nn.Module):
-    """torch.nn.TransformerEncoder with a causal mask as a language model, of the size and with the parts of ours."""
+    """torch.nn.TransformerEncoder with a causal mask, with the parts of our language model."""
 
     def __init__(self, vocab_size, embed_dim, num_heads, num_layers, max_length=64):
         super().__init__()
@@ -108,21 +108,21 @@ class TorchGPT(nn.Module):
 
 
 class TorchTranslator(nn.Module):
-    """torch.nn.Transformer as a translator with a joint vocabulary, of the size and with the parts and the loss of ours."""
+    """torch.nn.Transformer as a translator with a joint vocabulary, with the loss of ours."""
 
     counts = "words"
 
     def __init__(self, config):
         super().__init__()
         D = config.embed_dim
-        reader, writer = config.encoders["source"], config.decoder
+        decoder = config.decoder
         self.transformer = nn.Transformer(
-            D,
-            writer["num_heads"],
-            reader["num_layers"],
-            writer["num_layers"],
-            writer["mlp_dim"],
-            writer["dropout"],
+            d_model=D,
+            nhead=decoder["num_heads"],
+            num_encoder_layers=config.encoders["source"]["num_layers"],
+            num_decoder_layers=decoder["num_layers"],
+            dim_feedforward=decoder["mlp_dim"],
+            dropout=decoder["dropout"],
             activation="gelu",
             batch_first=True,
             norm_first=True,
@@ -130,17 +130,20 @@ class TorchTranslator(nn.Module):
         self.words = nn.Embedding(config.vocab_size, D)
         self.source_positions = nn.Embedding(64, D)
         self.positions = nn.Embedding(64, D)
-        self.dropout = nn.Dropout(writer["dropout"])
+        self.dropout = nn.Dropout(decoder["dropout"])
         self.label_smoothing = config.label_smoothing
 
     def forward(self, batch):
-        source, target = batch["source"], batch["target"]
-        x = F.pad(target[:, :-1], (1, 0), value=BOS)  # (B, T)
+        source = batch["source"]  # (B, S)
+        target = F.pad(batch["target"][:, :-1], (1, 0), value=BOS)  # (B, T)
+        S = source.size(1)
         T = target.size(1)
         padding = source == PAD
+        x = self.words(source) + self.source_positions.weight[:S]  # (B, S, D)
+        y = self.words(target) + self.positions.weight[:T]  # (B, T, D)
         output = self.transformer(
-            self.dropout(self.words(source) + self.source_positions.weight[: source.size(1)]),
-            self.dropout(self.words(x) + self.positions.weight[:T]),
+            self.dropout(x),
+            self.dropout(y),
             tgt_mask=~causal_mask(T, T),
             tgt_is_causal=True,
             src_key_padding_mask=padding,
@@ -156,9 +159,9 @@ class TorchTranslator(nn.Module):
 
 
 def translation_steps(folder):
-    """(a step of training chapter 10's Transformer, the same loop with torch.nn.Transformer in it), on drawn scenes.
+    """(a training step of chapter 10's Transformer, the same with torch.nn.Transformer), on scenes.
 
-    The vocabulary is filled up to the size that it has for Multi30k.
+    The vocabulary is filled up to its size for Multi30k.
     """
     data = SceneTranslation("train", 9_600, size=0)
     sentences = [*data.columns["source"], *(references[0] for references in data.references)]
@@ -166,9 +169,8 @@ def translation_steps(folder):
     vocabulary = Vocabulary([*words, *(f"filler {i}" for i in range(8_322 - len(words)))])
     examples = Examples(data, {"source": vocabulary, "target": vocabulary})
     settings = Translation().model({"layout": "multi30k", "photographs": None}, {}, None)
-    settings["encoders"]["source"] = settings["encoders"]["source"] | {
-        "vocab_size": len(vocabulary)
-    }
+    source = settings["encoders"]["source"]
+    settings["encoders"]["source"] = source | {"vocab_size": len(vocabulary)}
     model_config = ModelConfig(len(vocabulary), **settings)
 
     def step(theirs):
@@ -194,9 +196,9 @@ def training_step(decoder, tokens, memory):
     optimizer = torch.optim.AdamW(decoder.parameters())
 
     def run():
-        F.cross_entropy(
-            decoder(tokens[:, :-1], memory).flatten(0, 1), tokens[:, 1:].flatten()
-        ).backward()
+        logits = decoder(tokens[:, :-1], memory)  # (B, T, V)
+        loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -204,30 +206,22 @@ def training_step(decoder, tokens, memory):
 
 
 def quickstart_step(folder):
-    """(a step of quickstart in the loop, the same in the five lines that everybody writes first)"""
-    training, validation = (
-        SceneCaptions("train", 19_200, one_caption_each=True),
-        SceneCaptions("validation", 20),
-    )
-    vocabulary = Vocabulary.build(
-        c for data in (training, validation) for captions in data.references for c in captions
-    )
+    """(a step of quickstart in the training loop, the same in the usual five lines)"""
+    training = SceneCaptions("train", 19_200, one_caption_each=True)
+    validation = SceneCaptions("validation", 20)
+    references = training.references + validation.references
+    vocabulary = Vocabulary.build(caption for captions in references for caption in captions)
     vocabularies = {"target": vocabulary}
     examples = Examples(training, vocabularies), Examples(validation, vocabularies)
-    config = TrainConfig(
-        batch_size=96, learning_rate=3e-3, bucket_batches=None, precision="float32"
-    )
+    settings = {"learning_rate": 3e-3, "bucket_batches": None, "precision": "float32"}
+    config = TrainConfig(batch_size=96, **settings)
     model_config = ModelConfig(len(vocabulary), {"image": {"name": "resnet", "num_layers": 1}})
     trainer = Trainer(model_config, config, examples, folder)
     trainer.folder.mkdir(parents=True, exist_ok=True)
     metrics = trainer.folder / "metrics.jsonl"
-    progress = Progress(
-        metrics,
-        (0, trainer.steps),
-        trainer.prefetcher.data_time,
-        trainer.device,
-        trainer.model.counts,
-    )
+    data_time = trainer.prefetcher.data_time
+    steps = (0, trainer.steps)
+    progress = Progress(metrics, steps, data_time, trainer.device, trainer.model.counts)
     batches = trainer._batches()
 
     def ours():
@@ -241,9 +235,8 @@ def quickstart_step(folder):
 
     def theirs():
         batch = next(loader)
-        loss = F.cross_entropy(
-            model(batch).flatten(0, 1), batch["target"].flatten(), ignore_index=PAD
-        )
+        logits = model(batch).flatten(0, 1)  # (B · T, V)
+        loss = F.cross_entropy(logits, batch["target"].flatten(), ignore_index=PAD)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -258,9 +251,9 @@ def greedy_without_cache(decoder, memory, length):
         tokens = torch.cat([tokens, decoder(tokens, memory)[:, -1:].argmax(-1)], dim=1)
 
 
-def main() -> None:
-    torch.manual_seed(0)
-    x, weight = torch.randn(16, 32, 32, 32), torch.randn(64, 32, 3, 3)
+def compare_layers() -> None:
+    x = torch.randn(16, 32, 32, 32)
+    weight = torch.randn(64, 32, 3, 3)
     compare(
         "conv2d / F.conv2d",
         lambda: conv2d(x, weight, padding=1),
@@ -268,7 +261,8 @@ def main() -> None:
     )
 
     words = torch.randn(64, 20, 256)
-    ours, theirs = LSTM(256, 512), torch.nn.LSTM(256, 512, batch_first=True)
+    ours = LSTM(256, 512)
+    theirs = torch.nn.LSTM(256, 512, batch_first=True)
     compare("LSTM / torch.nn.LSTM, forward and backward", lstm(ours, words), lstm(theirs, words))
     compare(
         "LSTM in bfloat16 / torch.nn.LSTM in float32",
@@ -276,67 +270,63 @@ def main() -> None:
         lstm(theirs, words),
     )
 
-    ours, theirs = MultiHeadAttention(256, 8), nn.MultiheadAttention(256, 8, batch_first=True)
+
+def compare_attention(positions: Tensor, mask: Tensor) -> None:
+    """`positions` of memories (B, N, D) and their padding mask (B, N)."""
+    words = torch.randn(64, 20, 256)
+    ours = MultiHeadAttention(256, 8)
+    theirs = nn.MultiheadAttention(256, 8, batch_first=True)
     ours.load_state_dict(theirs.state_dict())
-    places, padding = torch.randn(64, 64, 256), torch.ones(64, 1, 64, dtype=torch.bool)
+    causal = {"attn_mask": ~causal_mask(20, 20), "is_causal": True}
     compare(
         "MultiHeadAttention / torch's, causal self-attention",
         attention(ours, words, [], causal=True),
-        attention(
-            theirs,
-            words,
-            [words] * 2,
-            need_weights=False,
-            attn_mask=~causal_mask(20, 20),
-            is_causal=True,
-        ),
+        attention(theirs, words, [words] * 2, need_weights=False, **causal),
     )
     compare(
         "MultiHeadAttention / torch's, cross-attention, padding mask",
-        attention(ours, words, [places], mask=padding),
-        attention(
-            theirs, words, [places] * 2, need_weights=False, key_padding_mask=~padding.squeeze(1)
-        ),
+        attention(ours, words, [positions], mask=mask.unsqueeze(1)),
+        attention(theirs, words, [positions] * 2, need_weights=False, key_padding_mask=~mask),
     )
     compare(
         "MultiHeadAttention / torch's, cross-attention, weights too",
-        attention(ours, words, [places], need_weights=True),
-        attention(theirs, words, [places] * 2, average_attn_weights=False),
+        attention(ours, words, [positions], need_weights=True),
+        attention(theirs, words, [positions] * 2, average_attn_weights=False),
     )
 
-    size, tokens, memory = (
-        (500, 256, 8, 3),
-        torch.randint(4, 500, (64, 25)),
-        Memory(places, padding.squeeze(1)),
-    )
+
+def compare_transformers(memory: Memory) -> None:
+    size = (500, 256, 8, 3)
+    tokens = torch.randint(4, 500, (64, 25))
     decoder = TransformerDecoder(*size)
     compare(
         "TransformerDecoder / torch.nn.TransformerDecoder, a step",
         training_step(decoder, tokens, memory),
         training_step(TorchDecoder(*size), tokens, memory),
     )
-    size = (8_000, 256, 4, 4)
+    gpt_size = (8_000, 256, 4, 4)
+    gpt = TransformerDecoder(*gpt_size, fusion="prefix")
     sentences = torch.randint(4, 8_000, (32, 65))
     compare(
         "a language model's step / torch.nn.TransformerEncoder's",
-        training_step(TransformerDecoder(*size, fusion="prefix"), sentences, Memory.empty(32, 256)),
-        training_step(TorchGPT(*size), sentences, None),
+        training_step(gpt, sentences, Memory.empty(32, 256)),
+        training_step(TorchGPT(*gpt_size), sentences, None),
     )
-    changed = copy.deepcopy(decoder)
-    add_lora(changed, rank=8)
+    with_lora = copy.deepcopy(decoder)
+    add_lora(with_lora, rank=8)
     compare(
         "a step of training its LoRA of rank 8 / all of its weights",
-        training_step(changed, tokens, memory),
+        training_step(with_lora, tokens, memory),
         training_step(decoder, tokens, memory),
     )
-    merge_lora(changed)
+    merge_lora(with_lora)
     with torch.no_grad():
         compare(
             "with a merged LoRA / without one",
-            lambda: changed(tokens, memory),
+            lambda: with_lora(tokens, memory),
             lambda: decoder(tokens, memory),
         )
-        decoder.embedding.words.weight[EOS] = 0.0  # it never comes: all write 24 words
+        decoder.embedding.words.weight[EOS] = 0.0  # never generated: all sentences have 24 words
     compare(
         "greedy search, 64 sentences of 24 words / without a cache",
         lambda: greedy_search(decoder, memory, 24),
@@ -344,31 +334,24 @@ def main() -> None:
         rounds=3,
     )
 
-    decoder = LSTMDecoder(
-        115, 256, 256
-    ).eval()  # quickstart's, with 0.95 million parameters; the GPT-2 has 1.0
-    gpt2 = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=115,
-            n_positions=64,
-            n_embd=128,
-            n_layer=5,
-            n_head=4,
-            bos_token_id=BOS,
-            eos_token_id=EOS,
-        )
-    ).eval()
+
+def compare_searches(memory: Memory) -> None:
+    """Beam search with quickstart's decoder of 0.95 million parameters and with a GPT-2 of 1.0."""
+    decoder = LSTMDecoder(115, 256, 256).eval()
     with torch.no_grad():
         decoder.bias[EOS] = -50.0
-    first, options = (
-        torch.full((64, 1), BOS),
-        {"min_new_tokens": 24, "early_stopping": "never", "pad_token_id": PAD},
-    )
+    size = {"n_positions": 64, "n_embd": 128, "n_layer": 5, "n_head": 4}
+    tokens = {"bos_token_id": BOS, "eos_token_id": EOS}
+    config = GPT2Config(vocab_size=115, activation_function="gelu", **size, **tokens)
+    gpt2 = GPT2LMHeadModel(config).eval()
+    first = torch.full((64, 1), BOS)
+    options = {"min_new_tokens": 24, "max_new_tokens": 24, "do_sample": False}
+    options |= {"early_stopping": "never", "pad_token_id": PAD}
     options["attention_mask"] = torch.ones_like(first)
     compare(
         "beam search, 5 beams, 64 x 24 words / generate with a GPT-2",
         lambda: beam_search(decoder, memory, 5, 24),
-        lambda: gpt2.generate(first, num_beams=5, max_new_tokens=24, do_sample=False, **options),
+        lambda: gpt2.generate(first, num_beams=5, **options),
         rounds=5,
     )
     compare(
@@ -377,29 +360,23 @@ def main() -> None:
         lambda: greedy_search(decoder, memory, 24),
     )
 
-    with tempfile.TemporaryDirectory() as folder:
-        compare(
-            "a step of quickstart / the five-line loop",
-            *quickstart_step(Path(folder, "run")),
-            rounds=75,
-        )
 
+def compare_training() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        compare(
-            "a step of a translator / torch.nn.Transformer's",
-            *translation_steps(Path(folder, "run")),
-            rounds=40,
-        )
+        ours, theirs = quickstart_step(Path(folder, "run"))
+        compare("a step of quickstart / the five-line loop", ours, theirs, rounds=75)
+    with tempfile.TemporaryDirectory() as folder:
+        ours, theirs = translation_steps(Path(folder, "run"))
+        compare("a step of a translator / torch.nn.Transformer's", ours, theirs, rounds=40)
 
+
+def compare_metrics() -> None:
     references = [[" ".join(tokenize(c)) for c in captions(Scene(i))] for i in range(10_001)]
-    hypotheses = [
-        references[i + i % 2][i % 5] for i in range(10_000)
-    ]  # every other one is of another scene
+    # every other caption is that of another scene
+    hypotheses = [references[i + i % 2][i % 5] for i in range(10_000)]
     references = references[:-1]
-    tokens, token_references = (
-        [h.split() for h in hypotheses],
-        [[ref.split() for ref in refs] for refs in references],
-    )
+    tokens = [hypothesis.split() for hypothesis in hypotheses]
+    token_references = [[ref.split() for ref in refs] for refs in references]
     sacrebleu = BLEU(tokenize="none")
     compare(
         "bleu / sacrebleu, 10,000 captions, 5 references",
@@ -407,16 +384,27 @@ def main() -> None:
         lambda: sacrebleu.corpus_score(hypotheses, list(zip(*references))),
         rounds=3,
     )
-    theirs, ours = (
-        dict(enumerate(references)),
-        {i: [hypothesis] for i, hypothesis in enumerate(hypotheses)},
-    )
+    by_number = {i: [hypothesis] for i, hypothesis in enumerate(hypotheses)}
+    references_by_number = dict(enumerate(references))
     compare(
         "cider_d / pycocoevalcap, the same",
         lambda: cider_d(tokens, token_references),
-        lambda: Cider().compute_score(theirs, ours),
+        lambda: Cider().compute_score(references_by_number, by_number),
         rounds=3,
     )
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    compare_layers()
+    positions = torch.randn(64, 64, 256)
+    mask = torch.ones(64, 64, dtype=torch.bool)
+    memory = Memory(positions, mask)
+    compare_attention(positions, mask)
+    compare_transformers(memory)
+    compare_searches(memory)
+    compare_training()
+    compare_metrics()
 
     torch.set_num_threads(1)
     elapsed = seconds(lambda: [render(Scene(i), 64) for i in range(5000)])

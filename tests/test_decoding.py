@@ -1,5 +1,5 @@
-"""Greedy search, sampling and beam search against slow loops over the whole prefix, all sentences there are, and the
-search of transformers; what they ask of a decoder; and sentences made of them."""
+"""Greedy search, sampling and beam search against slow loops, exhaustive search and transformers;
+what they need from a decoder; `generate` and attention maps."""
 
 import math
 from collections import Counter
@@ -44,18 +44,17 @@ DECODERS = [(kind, layers) for kind in KINDS for layers in (1, 2)]
 
 
 def bias(decoder):
-    """What is added to each word's logit, (V,), to write into."""
+    """The bias of each word's logit, (V,), to write into."""
     if isinstance(decoder, LSTMDecoder):
         return decoder.bias
-    decoder.norm.weight[0], decoder.norm.bias[0] = (
-        0.0,
-        1.0,
-    )  # so the first number of each word's embedding is its bias
+    # with a first feature of 1, the first number of each word's embedding is its bias
+    decoder.norm.weight[0] = 0.0
+    decoder.norm.bias[0] = 1.0
     return decoder.embedding.words.weight[:, 0]
 
 
 def make_decoder(kind, num_layers, seed=0):
-    """A random decoder whose sentences end now and then, and that would like to write the specials."""
+    """A random decoder with sentences of many lengths, to which special tokens are probable."""
     torch.manual_seed(seed)
     decoder = KINDS[kind](num_layers).eval()
     with torch.no_grad():
@@ -67,7 +66,7 @@ def make_decoder(kind, num_layers, seed=0):
 
 
 def make_memory(batch_size=B, seed=1):
-    """Memories of different lengths, with numbers behind their ends that nobody should see."""
+    """Memories of different lengths, with random numbers in the padding, which must not matter."""
     generator = torch.Generator().manual_seed(seed)
     lengths = 1 + torch.arange(batch_size) * 3 % N
     return Memory(
@@ -76,20 +75,19 @@ def make_memory(batch_size=B, seed=1):
 
 
 def row(memory, i, trimmed=False):
+    """Memory i alone; `trimmed`, without its padding."""
     shown = memory.mask[i] if trimmed else slice(None)
     return Memory(memory.tokens[i : i + 1, shown], memory.mask[i : i + 1, shown])
 
 
 class Counted:
-    """A decoder's start, step and reorder, with the number of steps, and of the rows in each."""
+    """A decoder's start, step and reorder; counts the steps, and the rows in each."""
 
     def __init__(self, decoder):
-        self.start, self.reorder, self.decoder, self.rows = (
-            decoder.start,
-            decoder.reorder,
-            decoder,
-            [],
-        )
+        self.decoder = decoder
+        self.start = decoder.start
+        self.reorder = decoder.reorder
+        self.rows = []
 
     @property
     def steps(self):
@@ -102,16 +100,17 @@ class Counted:
 
 
 class Recited:
-    """Not even a module: it writes one given sentence for each row, whatever it is told. Its state is a count."""
+    """Not even a module: generates a given sentence for each row. Its state counts the steps."""
 
     def __init__(self, sentences):
-        self.sentences, self.heard = sentences, []
+        self.sentences = sentences
+        self.inputs = []
 
     def start(self, memory):
         return 0
 
     def step(self, token, state):
-        self.heard.append(token.tolist())
+        self.inputs.append(token.tolist())
         logits = torch.zeros(len(self.sentences), V)
         for i, sentence in enumerate(self.sentences):
             logits[i, sentence[min(state, len(sentence) - 1)]] = 9.0
@@ -119,17 +118,15 @@ class Recited:
 
 
 class Table:
-    """Not even a module: a language of random probabilities. Where it stands, and a word, say where it stands then."""
+    """Not even a module: a random automaton. State and token give the next state and its logits."""
 
-    def __init__(self, vocab_size, seed=0, scale=2.0, places=1009):
+    def __init__(self, vocab_size, seed=0, scale=2.0, num_states=1009):
         generator = torch.Generator().manual_seed(seed)
-        self.jump = torch.randint(places, (places, vocab_size), generator=generator)
-        self.logits = torch.randn(places, vocab_size, generator=generator) * scale
+        self.jump = torch.randint(num_states, (num_states, vocab_size), generator=generator)
+        self.logits = torch.randn(num_states, vocab_size, generator=generator) * scale
 
     def start(self, memory):
-        return memory.tokens[
-            :, 0, 0
-        ].long()  # a memory is the number of the place where its sentence begins
+        return memory.tokens[:, 0, 0].long()  # a memory is the number of its first state
 
     def step(self, token, state):
         state = self.jump[state, token]
@@ -139,60 +136,57 @@ class Table:
         return state[index]
 
     def __call__(self, tokens, memory):
-        state, logits = self.start(memory), []
+        state = self.start(memory)
+        logits = []
         for token in tokens.unbind(1):
             next_logits, state = self.step(token, state)
             logits.append(next_logits)
         return torch.stack(logits, dim=1)  # (B, T, V)
 
 
-class Told(Table):
-    """The table of a language that is told: {a beginning: {the next word: its probability}}; any other just ends."""
+class PrefixTable(Table):
+    """A language given as {prefix: {next word: probability}}; after any other prefix, <eos>."""
 
     def __init__(self, language):
-        beginnings = list(language)
-        self.jump = torch.full((len(beginnings) + 2, V), len(beginnings))
-        self.logits = torch.full((len(beginnings) + 2, V), -50.0)
-        self.logits[len(beginnings), EOS] = 0.0
-        self.jump[-1, BOS] = beginnings.index(())
-        for i, beginning in enumerate(beginnings):
-            for word, probability in language[beginning].items():
+        prefixes = list(language)
+        self.jump = torch.full((len(prefixes) + 2, V), len(prefixes))
+        self.logits = torch.full((len(prefixes) + 2, V), -50.0)
+        self.logits[len(prefixes), EOS] = 0.0
+        self.jump[-1, BOS] = prefixes.index(())
+        for i, prefix in enumerate(prefixes):
+            for word, probability in language[prefix].items():
                 self.logits[i, word] = math.log(probability)
-                if (*beginning, word) in language:
-                    self.jump[i, word] = beginnings.index((*beginning, word))
+                if (*prefix, word) in language:
+                    self.jump[i, word] = prefixes.index((*prefix, word))
 
     def start(self, memory):
         return torch.full((len(memory.tokens),), -1)
 
 
-def places(count):
-    """Memories for a `Table`, each the number of a place."""
-    return Memory(
-        torch.arange(count).view(-1, 1, 1).float(), torch.ones(count, 1, dtype=torch.bool)
-    )
+def first_states(count):
+    """Memories for a `Table`, each the number of a state."""
+    states = torch.arange(count).view(-1, 1, 1).float()
+    return Memory(states, torch.ones(count, 1, dtype=torch.bool))
 
 
 @torch.no_grad()
 def log_prob_by_hand(decoder, memory, hypothesis, max_length):
-    """What the model says to the sentence under teacher forcing."""
+    """The sentence's log-probability under teacher forcing."""
     target = [*hypothesis.tokens, EOS][:max_length]  # without <eos> where it was cut
     logits = decoder(torch.tensor([[BOS, *target[:-1]]]), memory)[0]  # (T, V)
     return logits.log_softmax(-1).gather(1, torch.tensor(target).unsqueeze(1)).sum().item()
 
 
 def assert_same(ours, expected):
-    """The same sentences, and scores that are the same but for rounding."""
-    assert [hypothesis.tokens for hypothesis in ours] == [
-        hypothesis.tokens for hypothesis in expected
-    ]
+    """The same sentences, with scores that agree up to rounding."""
+    assert [h.tokens for h in ours] == [h.tokens for h in expected]
     for one, other in zip(ours, expected):
-        assert (one.log_prob, one.score) == pytest.approx(
-            (other.log_prob, other.score), rel=1e-4, abs=1e-4
-        )
+        scores = (other.log_prob, other.score)
+        assert (one.log_prob, one.score) == pytest.approx(scores, rel=1e-4, abs=1e-4)
 
 
-def beginnings(tree):
-    """The words that each candidate of a tree stands for."""
+def prefixes(tree):
+    """The words up to each candidate of a tree."""
     words = []
     for node in tree:
         words.append((*words[node.parent], node.token) if node.parent >= 0 else (node.token,))
@@ -200,25 +194,22 @@ def beginnings(tree):
 
 
 def assert_same_tree(ours, expected):
-    """The same candidates kept and finished. Their order may differ, and who is the last looked at, if two are as good."""
+    """The same candidates kept and finished. Their order may differ, and the last of equals."""
     assert len(ours) == len(expected)
     ours, expected = (
-        {words: node for words, node in zip(beginnings(tree), tree) if node.status != "dropped"}
+        {words: node for words, node in zip(prefixes(tree), tree) if node.status != "dropped"}
         for tree in (ours, expected)
     )
-    assert {words: node.status for words, node in ours.items()} == {
-        words: node.status for words, node in expected.items()
-    }
+    statuses = {words: node.status for words, node in expected.items()}
+    assert {words: node.status for words, node in ours.items()} == statuses
     for words, node in ours.items():
-        other = expected[words]
-        assert (node.log_prob, node.score) == pytest.approx(
-            (other.log_prob, other.score), rel=1e-4, abs=1e-4
-        )
+        scores = (expected[words].log_prob, expected[words].score)
+        assert (node.log_prob, node.score) == pytest.approx(scores, rel=1e-4, abs=1e-4)
 
 
 @torch.no_grad()
 def greedy_by_hand(decoder, memory, max_length):
-    """One sentence: the whole prefix anew for each word."""
+    """One sentence, from a pass over the whole prefix for each word."""
     prefix = [BOS]
     for _ in range(max_length):
         logits = decoder(torch.tensor([prefix]), memory)[0, -1]
@@ -231,22 +222,23 @@ def greedy_by_hand(decoder, memory, max_length):
 
 
 @pytest.mark.parametrize("kind, num_layers", DECODERS)
-def test_greedy_search_is_the_slow_loop(kind, num_layers):
+def test_greedy_search_equals_a_loop_over_the_whole_prefix(kind, num_layers):
     lengths = set()
     for seed in range(7):
-        decoder, memory = make_decoder(kind, num_layers, seed), make_memory(seed=seed)
+        decoder = make_decoder(kind, num_layers, seed)
+        memory = make_memory(seed=seed)
         found = greedy_search(decoder, memory, LONGEST)
-        assert [h.tokens for h in found] == [
-            greedy_by_hand(decoder, row(memory, i), LONGEST) for i in range(B)
-        ]
+        expected = [greedy_by_hand(decoder, row(memory, i), LONGEST) for i in range(B)]
+        assert [h.tokens for h in found] == expected
         lengths |= {len(h.tokens) for h in found}
     assert len(lengths) > 3 and min(lengths) < LONGEST  # sentences of many lengths were compared
 
 
 @pytest.mark.parametrize("kind, num_layers", DECODERS)
-def test_a_sentence_does_not_depend_on_its_batch(kind, num_layers):
+def test_greedy_search_does_not_depend_on_the_batch(kind, num_layers):
     for seed in range(7):
-        decoder, memory = make_decoder(kind, num_layers, seed), make_memory(seed=seed)
+        decoder = make_decoder(kind, num_layers, seed)
+        memory = make_memory(seed=seed)
         together = greedy_search(decoder, memory, LONGEST)
         for i in range(B):
             for alone in (row(memory, i), row(memory, i, trimmed=True)):
@@ -256,22 +248,22 @@ def test_a_sentence_does_not_depend_on_its_batch(kind, num_layers):
 
 
 @pytest.mark.parametrize("kind, num_layers", DECODERS)
-def test_log_prob_is_that_of_the_sentence_under_teacher_forcing(kind, num_layers):
+def test_log_prob_equals_that_under_teacher_forcing(kind, num_layers):
     ended = set()
     for seed in range(7):
-        decoder, memory = make_decoder(kind, num_layers, seed), make_memory(seed=seed)
+        decoder = make_decoder(kind, num_layers, seed)
+        memory = make_memory(seed=seed)
         for i, hypothesis in enumerate(greedy_search(decoder, memory, LONGEST)):
             log_prob = log_prob_by_hand(decoder, row(memory, i), hypothesis, LONGEST)
             assert hypothesis.log_prob == pytest.approx(log_prob, abs=1e-4)
-            assert hypothesis.score == pytest.approx(
-                log_prob / min(len(hypothesis.tokens) + 1, LONGEST), abs=1e-4
-            )
+            length = min(len(hypothesis.tokens) + 1, LONGEST)
+            assert hypothesis.score == pytest.approx(log_prob / length, abs=1e-4)
             ended.add(len(hypothesis.tokens) < LONGEST)
     assert True in ended
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_specials_are_never_written(kind):
+def test_greedy_search_never_generates_special_tokens(kind):
     decoder = make_decoder(kind, 1)
     with torch.no_grad():
         bias(decoder)[[PAD, BOS, UNK]] = 50.0
@@ -281,8 +273,9 @@ def test_the_specials_are_never_written(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_max_length_cuts(kind):
-    decoder, memory = make_decoder(kind, 1), make_memory()
+def test_max_length_cuts_sentences(kind):
+    decoder = make_decoder(kind, 1)
+    memory = make_memory()
     with torch.no_grad():
         bias(decoder)[EOS] = -50.0
     longer = greedy_search(decoder, memory, LONGEST)
@@ -294,40 +287,37 @@ def test_max_length_cuts(kind):
     assert all(len(h.tokens) == LONGEST for h in longer)
 
 
-def test_it_stops_when_all_have_ended():
+def test_greedy_search_stops_when_all_sentences_have_ended():
     stopped_early = 0
     for seed in range(7):
-        decoder, memory = Counted(make_decoder("lstm prefix", 1, seed)), make_memory(seed=seed)
+        decoder = Counted(make_decoder("lstm prefix", 1, seed))
+        memory = make_memory(seed=seed)
         lengths = [len(h.tokens) for h in greedy_search(decoder, memory, LONGEST)]
         assert decoder.steps == min(max(lengths) + 1, LONGEST)
         stopped_early += decoder.steps < LONGEST
     assert stopped_early > 0
 
 
-def test_it_needs_only_start_and_step():
+def test_greedy_search_needs_only_start_and_step():
     decoder = Recited([[4, 5, EOS], [EOS, 4, 4], [6, 6, 7, 8, EOS], [9, EOS, 5]])
     found = greedy_search(decoder, make_memory(4), LONGEST)
     assert [h.tokens for h in found] == [[4, 5], [], [6, 6, 7, 8], [9]]
-    assert len(decoder.heard) == 5
-    for sentence, *heard in zip([h.tokens for h in found], *decoder.heard):
-        assert heard[: 1 + len(sentence)] == [
-            BOS,
-            *sentence,
-        ]  # what comes after the end does not matter
+    assert len(decoder.inputs) == 5
+    for sentence, *inputs in zip([h.tokens for h in found], *decoder.inputs):
+        # inputs after the end do not matter
+        assert inputs[: 1 + len(sentence)] == [BOS, *sentence]
     word = torch.tensor([9.0] + [0.0] * (V - 1)).log_softmax(-1)[0].item()
-    assert [h.log_prob for h in found] == pytest.approx(
-        [3 * word, word, 5 * word, 2 * word], abs=1e-5
-    )
+    expected = [3 * word, word, 5 * word, 2 * word]
+    assert [h.log_prob for h in found] == pytest.approx(expected, abs=1e-5)
 
 
-def test_an_empty_sentence_and_one_that_just_fits():
-    found = greedy_search(
-        Recited([[EOS], [4, 5, EOS], [4, 5, 6, EOS]]), make_memory(3), max_length=3
-    )
+def test_empty_sentences_and_sentences_of_max_length():
+    decoder = Recited([[EOS], [4, 5, EOS], [4, 5, 6, EOS]])
+    found = greedy_search(decoder, make_memory(3), max_length=3)
     assert [h.tokens for h in found] == [[], [4, 5], [4, 5, 6]]
 
 
-def test_half_precision_logits_are_added_up_in_full():
+def test_half_precision_logits_are_summed_in_float32():
     class Half(Recited):
         def step(self, token, state):
             logits, state = super().step(token, state)
@@ -341,51 +331,47 @@ def test_half_precision_logits_are_added_up_in_full():
 
 
 @pytest.mark.parametrize("kind, num_layers", DECODERS)
-def test_nothing_to_learn_from_is_kept_and_nothing_is_changed(kind, num_layers):
-    decoder, memory = make_decoder(kind, num_layers), make_memory()
+def test_greedy_search_keeps_no_gradients_and_changes_nothing(kind, num_layers):
+    decoder = make_decoder(kind, num_layers)
+    memory = make_memory()
     before = memory.tokens.clone()
-    first, second = greedy_search(decoder, memory, LONGEST), greedy_search(decoder, memory, LONGEST)
+    first = greedy_search(decoder, memory, LONGEST)
+    second = greedy_search(decoder, memory, LONGEST)
     assert first == second and torch.equal(memory.tokens, before)
-    assert isinstance(first[0].log_prob, float) and all(
-        type(word) is int for h in first for word in h.tokens
-    )
+    assert isinstance(first[0].log_prob, float)
+    assert all(type(word) is int for h in first for word in h.tokens)
 
 
 @pytest.mark.parametrize("max_length", [0, -1])
-def test_no_words_at_all_are_refused(max_length):
+def test_max_length_below_1_raises(max_length):
     with pytest.raises(ValueError, match="max_length"):
         greedy_search(make_decoder("lstm prefix", 1), make_memory(), max_length)
 
 
 def words_after(decoder, memory):
-    """The function from a beginning to the log-probability of each next word, without those that are never written."""
+    """A function from a prefix to {next word: log-probability}, without <pad>, <bos> and <unk>."""
 
     @cache
     @torch.no_grad()
     def after(words):
         log_probs = decoder(torch.tensor([[BOS, *words]]), memory)[0, -1].log_softmax(-1).tolist()
-        return {
-            word: log_prob for word, log_prob in enumerate(log_probs) if word not in (PAD, BOS, UNK)
-        }
+        return {i: log_prob for i, log_prob in enumerate(log_probs) if i not in (PAD, BOS, UNK)}
 
     return after
 
 
 def repeats(words, n):
-    """Do the last n words stand in the sentence before as well?"""
+    """Do the last n words also occur earlier in the sentence?"""
     return words[-n:] in [words[i : i + n] for i in range(len(words) - n)]
 
 
 def allowed(after, words, min_length, n):
+    """{next word: its log-probability} under the rules."""
     left = dict(after(words))
     for word in list(left):
-        if (
-            word == EOS
-            and len(words) < min_length
-            or n > 0
-            and word != EOS
-            and repeats((*words, word), n)
-        ):
+        too_short = word == EOS and len(words) < min_length
+        repeated = n > 0 and word != EOS and repeats((*words, word), n)
+        if too_short or repeated:
             del left[word]
     return left or {EOS: after(words)[EOS]}
 
@@ -393,8 +379,11 @@ def allowed(after, words, min_length, n):
 def beam_search_by_hand(
     after, num_beams, max_length, length_penalty=1.0, n_best=1, min_length=0, no_repeat_ngram_size=0
 ):
-    """One memory's n best sentences by search without an early end, the number of steps needed, and the tree of these."""
-    beams, found, tree, needed = [((), 0.0, -1)], [], [], None
+    """(n best sentences for one memory, steps needed, tree of these), without early stopping."""
+    beams = [((), 0.0, -1)]  # (words, log-probability, node)
+    found = []
+    tree = []
+    needed = None
     for length in range(1, max_length + 1):
         candidates = [
             (total + log_prob, (*words, word), node)
@@ -404,11 +393,9 @@ def beam_search_by_hand(
         candidates = sorted(candidates, reverse=True)[: 2 * num_beams]
         beams = []
         for rank, (total, words, parent) in enumerate(candidates):
-            ended, score, status = (
-                words[-1] == EOS or length == max_length,
-                total / length**length_penalty,
-                "dropped",
-            )
+            ended = words[-1] == EOS or length == max_length
+            score = total / length**length_penalty
+            status = "dropped"
             if ended and rank < num_beams:
                 status = "finished"
                 found.append(Hypothesis([word for word in words if word != EOS], total, score))
@@ -417,17 +404,16 @@ def beam_search_by_hand(
                 beams.append((words, total, len(tree)))
             tree.append(Candidate(parent, words[-1], total, score, status))
         found.sort(key=lambda hypothesis: -hypothesis.score)
-        hopes = (
-            [beams[0][1] / longer**length_penalty for longer in range(length + 1, max_length + 1)]
-            if beams
-            else []
-        )
+        bounds = []
+        if beams:
+            longer = range(length + 1, max_length + 1)
+            bounds = [beams[0][1] / length**length_penalty for length in longer]
         if num_beams == 1 and candidates[0][1][-1] == EOS:  # then it is greedy search
-            beams = hopes = []
-        if needed is None and not (
-            hopes and (len(found) < n_best or max(hopes) > found[n_best - 1].score)
-        ):
-            needed, size = length, len(tree)
+            beams = bounds = []
+        can_improve = bounds and (len(found) < n_best or max(bounds) > found[n_best - 1].score)
+        if needed is None and not can_improve:
+            needed = length
+            size = len(tree)
         if not beams:
             break
     return found[:n_best], needed, tree[:size]
@@ -443,7 +429,7 @@ RULES = [
 
 
 def search(decoder, memory, num_beams=5, max_length=40, trees=None, **options):
-    """`beam_search`, its options by name."""
+    """`beam_search`, with its options by name."""
     return beam_search(decoder, memory, num_beams, max_length, SearchOptions(**options), trees)
 
 
@@ -451,20 +437,20 @@ MANY = {"num_beams": 7, "n_best": 7, "max_length": LONGEST}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_beam_search_is_the_slow_search_that_never_stops_early(kind):
-    lengths, steps = set(), set()
+def test_beam_search_equals_a_search_without_early_stopping(kind):
+    lengths = set()
+    steps = set()
     for seed, (num_beams, n_best) in enumerate([(1, 1), (2, 1), (3, 3), (5, 2)]):
-        decoder, memory = make_decoder(kind, 1 + seed % 2, seed), make_memory(seed=seed)
-        with torch.no_grad():
-            bias(decoder)[EOS] = (
-                2.0 if kind.startswith("lstm") else 5.0
-            )  # so sentences end here and there
+        decoder = make_decoder(kind, 1 + seed % 2, seed)
+        memory = make_memory(seed=seed)
+        with torch.no_grad():  # so that sentences end here and there
+            bias(decoder)[EOS] = 2.0 if kind.startswith("lstm") else 5.0
         slow = [words_after(decoder, row(memory, i)) for i in range(B)]
         for rules, penalty in product(RULES, (-1.0, 0.0, 0.7, 2.0)):
-            trees, counted = [], Counted(decoder)
-            ours = beam_search(
-                counted, memory, num_beams, 7, SearchOptions(penalty, n_best, **rules), trees
-            )
+            trees = []
+            counted = Counted(decoder)
+            options = SearchOptions(penalty, n_best, **rules)
+            ours = beam_search(counted, memory, num_beams, 7, options, trees)
             expected, needed, tree = zip(
                 *(beam_search_by_hand(s, num_beams, 7, penalty, n_best, **rules) for s in slow)
             )
@@ -473,26 +459,25 @@ def test_beam_search_is_the_slow_search_that_never_stops_early(kind):
                 assert_same(ours[i], expected[i])
                 assert_same_tree(trees[i], tree[i])
             live = [sum(step < last for last in needed) for step in range(max(needed))]
-            assert counted.rows == [
-                B,
-                *(num_beams * count for count in live[1:]),
-            ]  # who has finished leaves the batch
+            # finished memories leave the batch
+            assert counted.rows == [B, *(num_beams * count for count in live[1:])]
             lengths |= {len(hypothesis.tokens) for found in ours for hypothesis in found}
             steps |= set(needed)
-    assert (
-        len(lengths) > 5 and len(steps) > 5
-    )  # sentences of many lengths were compared, and many early ends
+    # sentences of many lengths were compared, and many early ends
+    assert len(lengths) > 5 and len(steps) > 5
 
 
 @pytest.mark.parametrize("num_beams", [1, 2, 3, 7])
-def test_of_many_languages_beam_search_is_the_slow_search(num_beams):
+def test_beam_search_equals_a_slow_search_on_random_tables(num_beams):
     for seed in range(11):
-        table, memory = Table(23, seed), places(7)
-        penalty, n_best, rules = PENALTIES[seed % 5], seed % num_beams + 1, RULES[seed % 4]
+        table = Table(23, seed)
+        memory = first_states(7)
+        penalty = PENALTIES[seed % 5]
+        n_best = seed % num_beams + 1
+        rules = RULES[seed % 4]
+        options = SearchOptions(penalty, n_best, **rules)
         trees = []
-        ours = beam_search(
-            table, memory, num_beams, 7, SearchOptions(penalty, n_best, **rules), trees
-        )
+        ours = beam_search(table, memory, num_beams, 7, options, trees)
         for i in range(7):
             after = words_after(table, row(memory, i))
             expected, _, tree = beam_search_by_hand(after, num_beams, 7, penalty, n_best, **rules)
@@ -512,7 +497,7 @@ def tiny(kind):
     torch.manual_seed(5)
     decoder = TINY[kind]()
     if kind == "table":
-        return decoder, places(3)
+        return decoder, first_states(3)
     with torch.no_grad():
         for parameter in decoder.parameters():
             parameter.mul_(3)
@@ -521,7 +506,7 @@ def tiny(kind):
 
 @pytest.mark.parametrize("min_length", [0, 2])
 @pytest.mark.parametrize("kind", TINY)
-def test_beams_enough_find_all_sentences_there_are(kind, min_length):
+def test_enough_beams_find_every_sentence(kind, min_length):
     decoder, memory = tiny(kind)
     slow = [words_after(decoder, row(memory, i)) for i in range(3)]
     for penalty in PENALTIES:
@@ -530,14 +515,11 @@ def test_beams_enough_find_all_sentences_there_are(kind, min_length):
         best = beam_search(decoder, memory, 109, 4, SearchOptions(penalty, 5, min_length))
         for i, after in enumerate(slow):
             every = []
-            for words in (
-                words
-                for length in range(min_length, 5)
-                for words in product((4, 5, 6), repeat=length)
-            ):
-                written = [*words, EOS][:4]
-                log_prob = sum(after(words[:t])[word] for t, word in enumerate(written))
-                every.append(Hypothesis(list(words), log_prob, log_prob / len(written) ** penalty))
+            sentences = [list(product((4, 5, 6), repeat=length)) for length in range(min_length, 5)]
+            for words in sum(sentences, []):
+                target = [*words, EOS][:4]
+                log_prob = sum(after(words[:t])[word] for t, word in enumerate(target))
+                every.append(Hypothesis(list(words), log_prob, log_prob / len(target) ** penalty))
             every.sort(key=lambda hypothesis: -hypothesis.score)
             assert_same(found[i], every)
             assert_same(best[i], every[:5])
@@ -545,7 +527,7 @@ def test_beams_enough_find_all_sentences_there_are(kind, min_length):
 
 
 class WithoutCache:
-    """A language model of transformers as a decoder: the memory is the sentence's beginning; its state, all words so far."""
+    """A language model of transformers as a decoder: memory is a prompt, state all words so far."""
 
     def __init__(self, model):
         self.model = model
@@ -569,9 +551,8 @@ def test_beam_search_agrees_with_transformers(scale):
     lengths = set()
     for seed in range(2):
         torch.manual_seed(seed)
-        model = (
-            transformers.GPT2LMHeadModel(config).eval().double()
-        )  # only what is added up is rounded
+        # in float64 only the sum of log-probabilities is rounded
+        model = transformers.GPT2LMHeadModel(config).eval().double()
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(scale)
@@ -602,10 +583,9 @@ def test_beam_search_agrees_with_transformers(scale):
                 words[: words.index(EOS)] if EOS in words else words
                 for words in theirs.sequences[:, 2:].tolist()
             ]
+            scores = theirs.sequences_scores.tolist()
             assert [hypothesis.tokens for hypothesis in ours] == expected
-            assert [hypothesis.score for hypothesis in ours] == pytest.approx(
-                theirs.sequences_scores.tolist(), rel=1e-6
-            )
+            assert [hypothesis.score for hypothesis in ours] == pytest.approx(scores, rel=1e-6)
             lengths |= {len(words) for words in expected}
     assert len(lengths) > 2
 
@@ -613,47 +593,43 @@ def test_beam_search_agrees_with_transformers(scale):
 @pytest.mark.parametrize("kind, num_layers", DECODERS)
 def test_one_beam_is_greedy_search(kind, num_layers):
     for seed in range(3):
-        decoder, memory = make_decoder(kind, num_layers, seed), make_memory(seed=seed)
+        decoder = make_decoder(kind, num_layers, seed)
+        memory = make_memory(seed=seed)
         greedy = greedy_search(decoder, memory, LONGEST)
         for penalty in PENALTIES:
             lengths = [min(len(hypothesis.tokens) + 1, LONGEST) for hypothesis in greedy]
-            expected = [
-                h._replace(score=h.log_prob / length**penalty) for h, length in zip(greedy, lengths)
-            ]
-            for found, one in zip(
-                beam_search(decoder, memory, 1, LONGEST, SearchOptions(penalty)), expected
-            ):
-                assert_same(found, [one])
+            found = beam_search(decoder, memory, 1, LONGEST, SearchOptions(penalty))
+            for one, h, length in zip(found, greedy, lengths, strict=True):
+                assert_same(one, [h._replace(score=h.log_prob / length**penalty)])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_beam_search_finds_is_sorted_different_and_what_the_model_says(kind):
-    statuses = set()
+def test_hypotheses_are_sorted_distinct_and_scored_by_the_model(kind):
+    cut = set()
     for seed, penalty in enumerate(PENALTIES):
-        decoder, memory = make_decoder(kind, 1, seed), make_memory(seed=seed)
+        decoder = make_decoder(kind, 1, seed)
+        memory = make_memory(seed=seed)
         for i, found in enumerate(beam_search(decoder, memory, 5, 7, SearchOptions(penalty, 5))):
-            assert 1 <= len(found) <= 5 and len(
-                {tuple(hypothesis.tokens) for hypothesis in found}
-            ) == len(found)
+            assert 1 <= len(found) <= 5
+            assert len({tuple(hypothesis.tokens) for hypothesis in found}) == len(found)
             assert found == sorted(found, key=lambda hypothesis: -hypothesis.score)
             for hypothesis in found:
                 length = min(len(hypothesis.tokens) + 1, 7)
-                assert hypothesis.log_prob == pytest.approx(
-                    log_prob_by_hand(decoder, row(memory, i), hypothesis, 7), abs=1e-4
-                )
-                assert hypothesis.score == pytest.approx(
-                    hypothesis.log_prob / length**penalty, rel=1e-5
-                )
-                statuses.add(len(hypothesis.tokens) == 7)
-    assert statuses == {True, False}  # some were cut and some have ended
+                log_prob = log_prob_by_hand(decoder, row(memory, i), hypothesis, 7)
+                score = hypothesis.log_prob / length**penalty
+                assert hypothesis.log_prob == pytest.approx(log_prob, abs=1e-4)
+                assert hypothesis.score == pytest.approx(score, rel=1e-5)
+                cut.add(len(hypothesis.tokens) == 7)
+    assert cut == {True, False}  # some were cut and some have ended
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_beam_search_does_not_depend_on_its_batch(kind):
+def test_beam_search_does_not_depend_on_the_batch(kind):
     for seed in range(3):
-        decoder, memory = make_decoder(kind, 1 + seed % 2, seed), make_memory(seed=seed)
+        decoder = make_decoder(kind, 1 + seed % 2, seed)
+        memory = make_memory(seed=seed)
         options = SearchOptions((0.0, 1.0, -1.0)[seed], n_best=2)
-        trees = [[Candidate(-1, 4, 0.0, 0.0, "kept")]]  # of a search before
+        trees = [[Candidate(-1, 4, 0.0, 0.0, "kept")]]  # from an earlier search
         together = beam_search(decoder, memory, 3, LONGEST, options, trees)
         assert len(trees) == 1 + B and len(trees[0]) == 1
         for i in range(B):
@@ -668,61 +644,42 @@ def test_a_beam_search_does_not_depend_on_its_batch(kind):
 A, C = 4, 5  # two words
 
 
-def test_an_end_that_is_not_among_the_best_does_not_count():
-    decoder = Told(
-        {
-            (): {A: 0.5, C: 0.3, EOS: 0.2},
-            **{(word,): dict.fromkeys(range(7, 27), 0.05) for word in (A, C)},
-        }
-    )
+def test_eos_outside_the_first_num_beams_finishes_nothing():
+    uniform = dict.fromkeys(range(7, 27), 0.05)
+    decoder = PrefixTable({(): {A: 0.5, C: 0.3, EOS: 0.2}, (A,): uniform, (C,): uniform})
     memory = make_memory(1)
     (found,) = search(decoder, memory, 2, 3, length_penalty=0, n_best=2)
     assert [len(hypothesis.tokens) for hypothesis in found] == [2, 2]
     (found,) = search(decoder, memory, 3, 3, length_penalty=0, n_best=2)
-    assert found[0] == (
-        [],
-        pytest.approx(math.log(0.2), abs=1e-5),
-        pytest.approx(math.log(0.2), abs=1e-5),
-    )
+    log_prob = pytest.approx(math.log(0.2), abs=1e-5)
+    assert found[0] == ([], log_prob, log_prob)
 
 
-def test_an_end_takes_no_beam_away():
-    decoder, trees = (
-        Told(
-            {
-                (): {EOS: 0.5, A: 0.3, C: 0.2},
-                (A,): dict.fromkeys(range(7, 27), 0.05),
-                (C,): {EOS: 1.0},
-            }
-        ),
-        [],
-    )
+def test_a_finished_hypothesis_takes_no_beam_away():
+    uniform = dict.fromkeys(range(7, 27), 0.05)
+    decoder = PrefixTable({(): {EOS: 0.5, A: 0.3, C: 0.2}, (A,): uniform, (C,): {EOS: 1.0}})
+    trees = []
     (found,) = search(decoder, make_memory(1), 2, 3, length_penalty=0, n_best=2, trees=trees)
     assert [hypothesis.tokens for hypothesis in found] == [[], [C]]
-    assert [hypothesis.log_prob for hypothesis in found] == pytest.approx(
-        [math.log(0.5), math.log(0.2)], abs=1e-5
-    )
-    assert [(node.token, node.status) for node in trees[0][:3]] == [
-        (EOS, "finished"),
-        (A, "kept"),
-        (C, "kept"),
-    ]
+    expected = [math.log(0.5), math.log(0.2)]
+    assert [hypothesis.log_prob for hypothesis in found] == pytest.approx(expected, abs=1e-5)
+    statuses = [(EOS, "finished"), (A, "kept"), (C, "kept")]
+    assert [(node.token, node.status) for node in trees[0][:3]] == statuses
 
 
-def test_it_goes_on_while_a_longer_sentence_may_be_better():
+def test_search_continues_while_a_longer_sentence_may_win():
     sure = {(A,) * t: {A: 0.9, EOS: 0.1} for t in range(1, 7)} | {(A,) * 7: {EOS: 1.0}}
-    decoder = Told({(): {A: 0.48, EOS: 0.52}, **sure})
+    decoder = PrefixTable({(): {A: 0.48, EOS: 0.52}, **sure})
     for penalty, steps, words in ((1.0, 8, 7), (0.0, 1, 0), (-1.0, 1, 0)):
         counted = Counted(decoder)
         (found,) = beam_search(counted, make_memory(1), 2, 8, SearchOptions(penalty))
         assert len(found[0].tokens) == words and counted.steps == steps
-        assert found[0].log_prob == pytest.approx(
-            math.log(0.48 * 0.9**6 if words else 0.52), abs=1e-5
-        )
+        probability = 0.48 * 0.9**6 if words else 0.52
+        assert found[0].log_prob == pytest.approx(math.log(probability), abs=1e-5)
 
 
 @pytest.mark.parametrize("penalty, max_length, n_best, steps", [
-    (0.0, 13, 1, 1),  # ln 0.9 = -0.105; all other beginnings have less, and do not become better
+    (0.0, 13, 1, 1),  # ln 0.9 = -0.105; all other beams have less, and do not improve
     (1.0, 13, 1, 1),  # ln 0.1 / 13 = -0.177
     (1.0, 23, 1, 2),  # ln 0.1 / 23 = -0.1001: not over yet. ln 0.04 / 23 = -0.140
     (2.0, 5, 1, 2),  # ln 0.1 / 5² = -0.092: not over yet. ln 0.04 / 5² = -0.129
@@ -730,9 +687,9 @@ def test_it_goes_on_while_a_longer_sentence_may_be_better():
     (0.0, 13, 3, 3),
     (-1.0, 13, 2, 2),
 ])  # fmt: skip
-def test_it_stops_as_soon_as_nothing_better_can_come(penalty, max_length, n_best, steps):
+def test_search_stops_when_no_beam_can_improve(penalty, max_length, n_best, steps):
     longer = {(A,) * t: {A: 0.4, EOS: 0.6} for t in range(1, 29)}
-    counted = Counted(Told({(): {EOS: 0.9, A: 0.1}, **longer}))
+    counted = Counted(PrefixTable({(): {EOS: 0.9, A: 0.1}, **longer}))
     after = words_after(counted.decoder, make_memory(1))
     expected, needed, _ = beam_search_by_hand(after, 3, max_length, penalty, n_best)
     (found,) = beam_search(counted, make_memory(1), 3, max_length, SearchOptions(penalty, n_best))
@@ -742,41 +699,45 @@ def test_it_stops_as_soon_as_nothing_better_can_come(penalty, max_length, n_best
 
 @pytest.mark.parametrize("rules", [RULES[0], RULES[3]], ids=str)
 @pytest.mark.parametrize("penalty, n_best", [(-1.0, 1), (0.0, 3), (1.0, 2)])
-def test_with_the_greedy_sentence_it_is_never_worse_than_greedy(penalty, n_best, rules):
-    table, memory = Table(13), places(499)
+def test_keep_greedy_is_never_worse_than_greedy(penalty, n_best, rules):
+    table = Table(13)
+    memory = first_states(499)
     options = {"max_length": 7, "length_penalty": penalty, **rules}
     greedy = [best for (best,) in search(table, memory, 1, **options)]
-    plain, trees, plain_trees = search(table, memory, 3, n_best=n_best, **options), [], []
+    trees = []
+    plain_trees = []
+    plain = search(table, memory, 3, n_best=n_best, trees=plain_trees, **options)
     kept = search(table, memory, 3, n_best=n_best, keep_greedy=True, trees=trees, **options)
-    assert (
-        sum(found[0].score < best.score - 1e-4 for found, best in zip(plain, greedy)) > 0
-    )  # without it, now and then
+    worse = [found[0].score < best.score - 1e-4 for found, best in zip(plain, greedy)]
+    assert any(worse)  # without it, now and then
     for mine, found, best in zip(kept, plain, greedy):
         assert mine[0].score >= best.score - 1e-4
-        both = (
-            found if best.tokens in [hypothesis.tokens for hypothesis in found] else [*found, best]
-        )
+        both = found
+        if best.tokens not in [hypothesis.tokens for hypothesis in found]:
+            both = [*found, best]
         assert_same(mine, sorted(both, key=lambda hypothesis: -hypothesis.score)[:n_best])
         assert len({tuple(hypothesis.tokens) for hypothesis in mine}) == len(mine)
-    search(table, memory, 3, n_best=n_best, trees=plain_trees, **options)
-    assert trees == plain_trees  # the greedy sentence is no part of the search
+    assert trees == plain_trees  # the greedy hypothesis is not part of the tree
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_beam_search_and_sampling_never_write_the_specials(kind):
-    decoder, memory = make_decoder(kind, 1), make_memory()
+def test_beam_search_and_sampling_never_generate_special_tokens(kind):
+    decoder = make_decoder(kind, 1)
+    memory = make_memory()
     with torch.no_grad():
         bias(decoder)[[PAD, BOS, UNK]] = 50.0
         bias(decoder)[EOS] = 0.0
     sampled = [sample(decoder, memory, LONGEST, temperature) for temperature in (0.5, 100.0)]
     for hypothesis in sum(search(decoder, memory, **MANY) + sampled, []):
         assert not {PAD, BOS, EOS, UNK} & set(hypothesis.tokens)
-        assert hypothesis.log_prob < -10  # they keep the probability that the model gave them
+        # special tokens keep the probability that the model gives them
+        assert hypothesis.log_prob < -10
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_has_not_ended_is_cut(kind):
-    decoder, memory = make_decoder(kind, 1), make_memory()
+def test_unfinished_sentences_are_cut_at_max_length(kind):
+    decoder = make_decoder(kind, 1)
+    memory = make_memory()
     with torch.no_grad():
         bias(decoder)[EOS] = -50.0
     for max_length in (1, 3, LONGEST):
@@ -785,23 +746,20 @@ def test_what_has_not_ended_is_cut(kind):
                 assert len(found) == 3
                 for hypothesis in found:
                     assert len(hypothesis.tokens) == max_length
-                    assert hypothesis.score == pytest.approx(
-                        hypothesis.log_prob / max_length**penalty, rel=1e-5
-                    )
-        assert {len(hypothesis.tokens) for hypothesis in sample(decoder, memory, max_length)} == {
-            max_length
-        }
+                    score = hypothesis.log_prob / max_length**penalty
+                    assert hypothesis.score == pytest.approx(score, rel=1e-5)
+        sampled = sample(decoder, memory, max_length)
+        assert {len(hypothesis.tokens) for hypothesis in sampled} == {max_length}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("min_length", [1, 5, LONGEST])
 def test_no_sentence_is_shorter_than_min_length(kind, min_length):
-    decoder, memory = make_decoder(kind, 1), make_memory()
+    decoder = make_decoder(kind, 1)
+    memory = make_memory()
     with torch.no_grad():
         bias(decoder)[EOS] = 30.0
-    assert any(
-        not hypothesis.tokens for found in search(decoder, memory, **MANY) for hypothesis in found
-    )
+    assert any(not hypothesis.tokens for hypothesis in sum(search(decoder, memory, **MANY), []))
     for penalty in (0.0, 1.0):
         found = search(decoder, memory, **MANY, min_length=min_length, length_penalty=penalty)
         assert min(len(hypothesis.tokens) for one in found for hypothesis in one) == min_length
@@ -809,15 +767,15 @@ def test_no_sentence_is_shorter_than_min_length(kind, min_length):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_no_n_words_stand_in_a_sentence_twice(kind, n):
-    decoder, memory = make_decoder(kind, 1), make_memory()
+def test_no_ngram_occurs_twice(kind, n):
+    decoder = make_decoder(kind, 1)
+    memory = make_memory()
     with torch.no_grad():
         bias(decoder)[EOS] = -50.0
-        bias(decoder)[[4, 5, 6, 7]] = 9.0  # it stammers
-    shown = [{}, {"no_repeat_ngram_size": n}]
-    plain, blocked = (
-        [h.tokens for f in search(decoder, memory, **MANY, **rules) for h in f] for rules in shown
-    )
+        bias(decoder)[[4, 5, 6, 7]] = 9.0  # so that it repeats itself
+    plain = [h.tokens for h in sum(search(decoder, memory, **MANY), [])]
+    found = search(decoder, memory, **MANY, no_repeat_ngram_size=n)
+    blocked = [h.tokens for h in sum(found, [])]
     repeated = [[words[i : i + n] for i in range(len(words) - n + 1)] for words in plain]
     assert any(ngrams.count(ngram) > 1 for ngrams in repeated for ngram in ngrams)
     for words in blocked:
@@ -825,26 +783,28 @@ def test_no_n_words_stand_in_a_sentence_twice(kind, n):
         assert len(words) == LONGEST and len(set(ngrams)) == len(ngrams)
 
 
-def test_where_no_word_is_left_the_sentence_ends():
+def test_a_sentence_ends_where_every_word_is_forbidden():
     options = {"max_length": 7, "min_length": 5, "no_repeat_ngram_size": 1, "length_penalty": 0.0}
-    table, memory = Table(7), places(3)
+    table = Table(7)
+    memory = first_states(3)
     for i, found in enumerate(search(table, memory, 11, n_best=11, **options)):
         assert {tuple(hypothesis.tokens) for hypothesis in found} == set(permutations((4, 5, 6)))
         for hypothesis in found:
-            assert hypothesis.log_prob == pytest.approx(
-                log_prob_by_hand(table, row(memory, i), hypothesis, 7), abs=1e-4
-            )
+            log_prob = log_prob_by_hand(table, row(memory, i), hypothesis, 7)
+            assert hypothesis.log_prob == pytest.approx(log_prob, abs=1e-4)
     for (hypothesis,) in search(table, memory, 1, **options):
         assert set(hypothesis.tokens) == {4, 5, 6}
 
 
-def test_half_precision_is_added_up_in_full_by_beams_and_samples_too():
+def test_beam_search_and_sampling_sum_in_float32():
     class Half(Table):
         def step(self, token, state):
             logits, state = super().step(token, state)
             return logits.bfloat16(), state
 
-    half, full, memory = Half(23), Table(23), places(7)
+    half = Half(23)
+    full = Table(23)
+    memory = first_states(7)
     full.logits = full.logits.bfloat16().float()
     assert search(half, memory, **MANY) == search(full, memory, **MANY)
     draws = [
@@ -855,19 +815,22 @@ def test_half_precision_is_added_up_in_full_by_beams_and_samples_too():
 
 
 @pytest.mark.parametrize("kind, num_layers", DECODERS)
-def test_beams_and_samples_change_nothing_and_leave_nothing_to_learn_from(kind, num_layers):
-    decoder, memory = make_decoder(kind, num_layers), make_memory()
-    tokens, mask = memory.tokens.clone(), memory.mask.clone()
-    for write in (
-        lambda decoder: search(
-            decoder, memory, 3, LONGEST, n_best=2, keep_greedy=True, min_length=2
-        ),
-        lambda decoder: [
-            sample(decoder, memory, LONGEST, 0.7, 7, 0.9, torch.Generator().manual_seed(1))
-        ],
-    ):
-        first = write(decoder)
-        assert first == write(Counted(decoder))  # who asserts that there are no gradients
+def test_beam_search_and_sampling_keep_no_gradients_and_change_nothing(kind, num_layers):
+    decoder = make_decoder(kind, num_layers)
+    memory = make_memory()
+    tokens = memory.tokens.clone()
+    mask = memory.mask.clone()
+
+    def beams(decoder):
+        options = {"n_best": 2, "keep_greedy": True, "min_length": 2}
+        return search(decoder, memory, 3, LONGEST, **options)
+
+    def samples(decoder):
+        return [sample(decoder, memory, LONGEST, 0.7, 7, 0.9, torch.Generator().manual_seed(1))]
+
+    for generated_by in (beams, samples):
+        first = generated_by(decoder)
+        assert first == generated_by(Counted(decoder))  # which asserts that there are no gradients
         assert torch.equal(memory.tokens, tokens) and torch.equal(memory.mask, mask)
         for hypothesis in sum(first, []):
             assert type(hypothesis.log_prob) is type(hypothesis.score) is float
@@ -884,9 +847,9 @@ def test_beams_and_samples_change_nothing_and_leave_nothing_to_learn_from(kind, 
     ("min_length", {"max_length": 3, "min_length": 4}),
     ("min_length", {"min_length": -1}),
 ])  # fmt: skip
-def test_beams_that_make_no_sense_are_refused(name, options):
+def test_invalid_search_settings_raise(name, options):
     with pytest.raises(ValueError, match=name):
-        search(Table(7), places(2), **options)
+        search(Table(7), first_states(2), **options)
 
 
 @pytest.mark.parametrize("name, options", [
@@ -902,46 +865,48 @@ def test_beams_that_make_no_sense_are_refused(name, options):
     ("top_p", {"top_p": math.nan}),
     ("max_length", {"max_length": 0}),
 ])  # fmt: skip
-def test_samples_that_make_no_sense_are_refused(name, options):
+def test_invalid_sampling_settings_raise(name, options):
     with pytest.raises(ValueError, match=name):
-        sample(Table(7), places(2), **options)
+        sample(Table(7), first_states(2), **options)
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
-def test_a_model_of_nans_is_an_error_that_names_the_memory(num_beams):
-    table, memory = Table(23), places(5)
+def test_nan_logits_raise_and_name_the_memory(num_beams):
+    table = Table(23)
+    memory = first_states(5)
     for rules in ({}, {"keep_greedy": True}, {"min_length": 2, "no_repeat_ngram_size": 2}):
         assert len(search(table, memory, num_beams, 7, **rules)) == 5
     first = table.jump[3, BOS].item()
-    table.jump[table.jump == first] = 0  # the others do not come there
-    table.jump[3, BOS], table.logits[first] = first, math.nan
+    table.jump[table.jump == first] = 0  # no other memory gets there
+    table.jump[3, BOS] = first
+    table.logits[first] = math.nan
     for rules in ({}, {"keep_greedy": True}, {"min_length": 2, "no_repeat_ngram_size": 2}):
         with pytest.raises(FloatingPointError, match="memory 3: .* NaN"):
             search(table, memory, num_beams, 7, **rules)
 
 
 @pytest.mark.parametrize("kind, num_layers", DECODERS)
-def test_samples_have_the_models_own_log_prob(kind, num_layers):
+def test_samples_have_the_log_prob_of_the_model(kind, num_layers):
     ended = set()
-    for seed, options in enumerate(
-        ({}, {"temperature": 2.0}, {"temperature": 0.3, "top_k": 7}, {"top_p": 0.8})
-    ):
-        decoder, memory = make_decoder(kind, num_layers, seed), make_memory(seed=seed)
+    settings = ({}, {"temperature": 2.0}, {"temperature": 0.3, "top_k": 7}, {"top_p": 0.8})
+    for seed, options in enumerate(settings):
+        decoder = make_decoder(kind, num_layers, seed)
+        memory = make_memory(seed=seed)
         found = sample(decoder, memory, 7, **options, generator=torch.Generator().manual_seed(seed))
         assert len(found) == B
         for i, hypothesis in enumerate(found):
             log_prob = log_prob_by_hand(decoder, row(memory, i), hypothesis, 7)
             assert hypothesis.log_prob == pytest.approx(log_prob, abs=1e-4)
-            assert hypothesis.score == pytest.approx(
-                log_prob / min(len(hypothesis.tokens) + 1, 7), abs=1e-4
-            )
+            length = min(len(hypothesis.tokens) + 1, 7)
+            assert hypothesis.score == pytest.approx(log_prob / length, abs=1e-4)
             ended.add(len(hypothesis.tokens) < 7)
     assert ended == {True, False}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_samples_among_one_word_are_greedy(kind):
-    decoder, memory = make_decoder(kind, 1), make_memory()
+def test_sampling_from_a_single_word_is_greedy(kind):
+    decoder = make_decoder(kind, 1)
+    memory = make_memory()
     greedy = greedy_search(decoder, memory, LONGEST)
     for options in (
         {"top_k": 1},
@@ -954,21 +919,18 @@ def test_samples_among_one_word_are_greedy(kind):
     assert sample(decoder, memory, LONGEST) != greedy
 
 
-def test_samples_are_repeatable_and_each_is_its_own():
-    table, memory = (
-        Table(23),
-        Memory(*(part[:1].expand(19, 1, *part.shape[2:]) for part in places(1))),
-    )
+def test_samples_are_repeatable_and_independent():
+    table = Table(23)
+    memory = Memory(*(part.expand(19, 1, *part.shape[2:]) for part in first_states(1)))
 
     def draw(seed):
         return sample(table, memory, 11, generator=torch.Generator().manual_seed(seed))
 
     assert draw(3) == draw(3) != draw(4)
-    assert (
-        len({tuple(hypothesis.tokens) for hypothesis in draw(3)}) > 9
-    )  # 19 sentences about the same
+    assert len({tuple(hypothesis.tokens) for hypothesis in draw(3)}) > 9  # of 19 about the same
     torch.manual_seed(3)
-    first, second = sample(table, memory, 11), sample(table, memory, 11)
+    first = sample(table, memory, 11)
+    second = sample(table, memory, 11)
     torch.manual_seed(3)
     assert first == sample(table, memory, 11) != second
 
@@ -985,36 +947,28 @@ def to_draw_from(logits, temperature, top_k, top_p):
 
 
 DRAWS = [(1.0, None, None), (0.5, None, None), (3.0, None, None), (1.0, 5, None), (2.0, 11, None)]
-DRAWS += [
-    (1.0, None, 0.5),
-    (1.0, None, 0.9),
-    (2.0, None, 0.7),
-    (0.6, None, 0.95),
-    (1.0, 7, 0.8),
-    (2.0, 3, 0.6),
-    (1.0, 99, 1.0),
-]
+DRAWS += [(1.0, None, 0.5), (1.0, None, 0.9), (2.0, None, 0.7), (0.6, None, 0.95)]
+DRAWS += [(1.0, 7, 0.8), (2.0, 3, 0.6), (1.0, 99, 1.0)]
 
 
 @pytest.mark.parametrize("temperature, top_k, top_p", DRAWS)
-def test_words_are_drawn_as_often_as_they_are_probable(temperature, top_k, top_p):
-    count, table = 20011, Table(V, places=1, scale=0.8)
+def test_words_are_sampled_as_often_as_they_are_probable(temperature, top_k, top_p):
+    count = 20011
+    table = Table(V, num_states=1, scale=0.8)
     memory = Memory(torch.zeros(count, 1, 1), torch.ones(count, 1, dtype=torch.bool))
-    sentences = sample(
-        table, memory, 1, temperature, top_k, top_p, torch.Generator().manual_seed(1)
-    )
+    generator = torch.Generator().manual_seed(1)
+    sentences = sample(table, memory, 1, temperature, top_k, top_p, generator)
     drawn = Counter(hypothesis.tokens[0] if hypothesis.tokens else EOS for hypothesis in sentences)
     expected = to_draw_from(table.logits[0].tolist(), temperature, top_k, top_p)
     assert set(drawn) == set(expected)
     chi_square = sum((drawn[word] - count * p) ** 2 / (count * p) for word, p in expected.items())
     freedom = len(expected) - 1
-    assert chi_square < freedom + 4 * math.sqrt(
-        2 * freedom
-    )  # its mean, and four standard deviations
+    # its mean, and four standard deviations
+    assert chi_square < freedom + 4 * math.sqrt(2 * freedom)
 
 
 @pytest.mark.parametrize("temperature, top_k, top_p", DRAWS)
-def test_who_may_be_drawn_is_as_in_transformers(temperature, top_k, top_p):
+def test_top_k_and_top_p_agree_with_transformers(temperature, top_k, top_p):
     transformers = pytest.importorskip("transformers")
     logits = Table(V).logits[:101]
     expected = logits.clone()
@@ -1030,141 +984,134 @@ def test_who_may_be_drawn_is_as_in_transformers(temperature, top_k, top_p):
 
 
 @pytest.mark.parametrize("num_beams, n_best", [(1, 1), (2, 1), (3, 3), (5, 2)])
-def test_the_tree_holds_all_that_was_looked_at(num_beams, n_best):
+def test_the_tree_holds_every_candidate(num_beams, n_best):
     for penalty in PENALTIES:
-        table, memory, trees = Table(23), places(17), []
+        table = Table(23)
+        memory = first_states(17)
+        trees = []
         results = beam_search(table, memory, num_beams, 7, SearchOptions(penalty, n_best), trees)
         for i, (tree, found) in enumerate(zip(trees, results)):
             assert all(-1 <= node.parent < place for place, node in enumerate(tree))
-            after, words, steps = words_after(table, row(memory, i)), beginnings(tree), {}
-            for node, beginning in zip(tree, words):
+            after = words_after(table, row(memory, i))
+            words = prefixes(tree)
+            steps = {}
+            for node, prefix in zip(tree, words):
                 parent = tree[node.parent] if node.parent >= 0 else None
                 assert parent is None or parent.status == "kept"
-                word = after(beginning[:-1])[node.token]
-                assert node.log_prob == pytest.approx(
-                    (parent.log_prob if parent else 0.0) + word, abs=1e-4
-                )
-                assert node.score == pytest.approx(
-                    node.log_prob / len(beginning) ** penalty, rel=1e-5
-                )
-                steps.setdefault(len(beginning), []).append(node)
+                before = parent.log_prob if parent else 0.0
+                word = after(prefix[:-1])[node.token]
+                score = node.log_prob / len(prefix) ** penalty
+                assert node.log_prob == pytest.approx(before + word, abs=1e-4)
+                assert node.score == pytest.approx(score, rel=1e-5)
+                steps.setdefault(len(prefix), []).append(node)
             for length, nodes in steps.items():
-                assert (
-                    len(nodes) == 2 * num_beams
-                    and [n.log_prob for n in nodes] == sorted([n.log_prob for n in nodes])[::-1]
-                )
-                going = [node for node in nodes if node.token != EOS and length < 7]
-                assert [node for node in nodes if node.status == "kept"] == going[:num_beams]
+                log_probs = [node.log_prob for node in nodes]
+                assert len(nodes) == 2 * num_beams and log_probs == sorted(log_probs)[::-1]
+                unfinished = [node for node in nodes if node.token != EOS and length < 7]
+                assert [node for node in nodes if node.status == "kept"] == unfinished[:num_beams]
                 ended = [node for node in nodes[:num_beams] if node.token == EOS or length == 7]
                 assert [node for node in nodes if node.status == "finished"] == ended
             finished = [
                 (tokens, node) for tokens, node in zip(words, tree) if node.status == "finished"
             ]
             finished = sorted(finished, key=lambda pair: -pair[1].score)[:n_best]
-            assert [[word for word in tokens if word != EOS] for tokens, _ in finished] == [
-                h.tokens for h in found
-            ]
-            assert [node.score for _, node in finished] == pytest.approx(
-                [hypothesis.score for hypothesis in found]
-            )
+            sentences = [[word for word in tokens if word != EOS] for tokens, _ in finished]
+            scores = [node.score for _, node in finished]
+            assert sentences == [hypothesis.tokens for hypothesis in found]
+            assert scores == pytest.approx([hypothesis.score for hypothesis in found])
         assert len(trees) == 17
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind, num_layers", DECODERS)
-def test_a_gpu_finds_what_the_processor_finds(kind, num_layers):
-    decoder, memory = make_decoder(kind, num_layers).double(), make_memory()
+def test_searches_on_gpu_agree_with_cpu(kind, num_layers):
+    decoder = make_decoder(kind, num_layers).double()
+    memory = make_memory()
     memory = Memory(memory.tokens.double(), memory.mask)
-    searches = [
-        lambda memory: [greedy_search(decoder, memory, LONGEST)],
-        lambda memory: search(
-            decoder, memory, **MANY, keep_greedy=True, min_length=2, no_repeat_ngram_size=3
-        ),
-        lambda memory: [
-            sample(decoder, memory, LONGEST, top_k=1, generator=torch.Generator(memory.mask.device))
-        ],
-    ]
-    here = [search(memory) for search in searches]
+
+    def beams(memory):
+        options = {"keep_greedy": True, "min_length": 2, "no_repeat_ngram_size": 3}
+        return search(decoder, memory, **MANY, **options)
+
+    def samples(memory):
+        generator = torch.Generator(memory.mask.device)
+        return [sample(decoder, memory, LONGEST, top_k=1, generator=generator)]
+
+    searches = [lambda memory: [greedy_search(decoder, memory, LONGEST)], beams, samples]
+    on_cpu = [one(memory) for one in searches]
     decoder.cuda()
-    for search, expected in zip(searches, here):
-        for found, same in zip(
-            search(Memory(*(part.cuda() for part in memory))), expected, strict=True
-        ):
+    on_gpu = Memory(*(part.cuda() for part in memory))
+    for one, expected in zip(searches, on_cpu):
+        for found, same in zip(one(on_gpu), expected, strict=True):
             assert_same(found, same)
 
 
 WORDS = Vocabulary([f"word{i}" for i in range(4, V)])
-
-
-WRITTEN = {"target": WORDS}
+TARGET = {"target": WORDS}
 
 
 class Given(nn.Module):
-    """A model that is given its memories, one place after another, and notes what happens."""
+    """A model whose examples are their memories; it records the batch sizes."""
 
     def __init__(self, decoder):
         super().__init__()
         self.decoder = decoder
-        self.weight = nn.Parameter(torch.zeros(()))  # so that it is somewhere
+        self.weight = nn.Parameter(torch.zeros(()))  # so that it has a device
         self.batch_sizes = []
 
     def encode(self, batch):
         assert not torch.is_grad_enabled() and not self.training
-        self.batch_sizes.append(len(batch["place"]))
-        return Memory(batch["place"], batch["shown"])
+        self.batch_sizes.append(len(batch["tokens"]))
+        return Memory(batch["tokens"], batch["mask"])
 
 
 def given(memory):
     """The memories as examples."""
-    return [{"place": tokens, "shown": mask} for tokens, mask in zip(*memory)]
+    return [{"tokens": tokens, "mask": mask} for tokens, mask in zip(*memory)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_generate_is_greedy_search_sentence_by_sentence(kind):
+def test_generate_agrees_with_greedy_search_one_by_one(kind):
     lengths = set()
     for seed in range(7):
-        decoder, memory = make_decoder(kind, 1, seed), make_memory(seed=seed)
+        decoder = make_decoder(kind, 1, seed)
+        memory = make_memory(seed=seed)
         found = [greedy_search(decoder, row(memory, i), LONGEST)[0] for i in range(B)]
         expected = [[f"word{word}" for word in hypothesis.tokens] for hypothesis in found]
         lengths |= {len(sentence) for sentence in expected}
         for batch_size in (1, 2, B, 100):
             model = Given(decoder).train()
-            assert generate(model, WRITTEN, given(memory), 1, LONGEST, batch_size) == expected
-            assert (
-                not model.training
-                and max(model.batch_sizes) == min(batch_size, B)
-                and sum(model.batch_sizes) == B
-            )
-            shorter = generate(model, WRITTEN, given(memory), max_length=3, batch_size=batch_size)
+            assert generate(model, TARGET, given(memory), 1, LONGEST, batch_size) == expected
+            assert not model.training
+            assert max(model.batch_sizes) == min(batch_size, B) and sum(model.batch_sizes) == B
+            shorter = generate(model, TARGET, given(memory), max_length=3, batch_size=batch_size)
             assert shorter == [sentence[:3] for sentence in expected]
-    assert len(lengths) > 3 and generate(model, WRITTEN, []) == []
+    assert len(lengths) > 3 and generate(model, TARGET, []) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_generate_with_beams_is_beam_search_sentence_by_sentence(kind):
-    decoder, memory = make_decoder(kind, 1), make_memory()
-    model, expected = Given(decoder), {}
+def test_generate_with_beams_agrees_with_beam_search_one_by_one(kind):
+    decoder = make_decoder(kind, 1)
+    memory = make_memory()
+    model = Given(decoder)
+
+    def one_by_one(num_beams, max_length):
+        found = [beam_search(decoder, row(memory, i), num_beams, max_length) for i in range(B)]
+        return [[f"word{word}" for word in best.tokens] for ((best,),) in found]
+
     for num_beams in (1, 3):
-        found = [beam_search(decoder, row(memory, i), num_beams, LONGEST)[0][0] for i in range(B)]
-        expected[num_beams] = [
-            [f"word{word}" for word in hypothesis.tokens] for hypothesis in found
-        ]
+        expected = one_by_one(num_beams, LONGEST)
         for batch_size in (1, 3, B):
-            assert (
-                generate(model, WRITTEN, given(memory), num_beams, LONGEST, batch_size)
-                == expected[num_beams]
-            )
-        shorter = [
-            beam_search(decoder, row(memory, i), num_beams, 3)[0][0].tokens for i in range(B)
-        ]
-        assert generate(model, WRITTEN, given(memory), num_beams, 3) == [
-            [f"word{word}" for word in tokens] for tokens in shorter
-        ]
-    assert expected[1] != expected[3]
+            found = generate(model, TARGET, given(memory), num_beams, LONGEST, batch_size)
+            assert found == expected
+        shorter = generate(model, TARGET, given(memory), num_beams, 3)
+        assert shorter == one_by_one(num_beams, 3)
+    assert one_by_one(1, LONGEST) != one_by_one(3, LONGEST)
 
 
-def test_each_example_is_read_when_its_turn_comes_and_without_gradients():
-    decoder, events = make_decoder("lstm prefix", 1), []
+def test_examples_are_read_lazily_and_without_gradients():
+    decoder = make_decoder("lstm prefix", 1)
+    events = []
 
     class Listening(Counted):
         def step(self, token, state):
@@ -1174,7 +1121,7 @@ def test_each_example_is_read_when_its_turn_comes_and_without_gradients():
     memory = make_memory(3)
 
     class Reading(DataSet):
-        """It notes which example is read."""
+        """Records which example is read."""
 
         def __init__(self):
             super().__init__()
@@ -1186,15 +1133,13 @@ def test_each_example_is_read_when_its_turn_comes_and_without_gradients():
 
     model = Given(None)
     model.decoder = Listening(decoder)
-    assert len(generate(model, WRITTEN, Reading(), max_length=1, batch_size=2)) == 3
-    assert (
-        events == ["example 0", "example 1", "step", "example 2", "step"]
-        and torch.is_grad_enabled()
-    )
+    assert len(generate(model, TARGET, Reading(), max_length=1, batch_size=2)) == 3
+    assert events == ["example 0", "example 1", "step", "example 2", "step"]
+    assert torch.is_grad_enabled()
 
 
 class TinyModel(nn.Module):
-    """Each colour channel's mean, spread over a memory of one place."""
+    """Its memory is one position, made of the mean of each colour channel."""
 
     def __init__(self):
         super().__init__()
@@ -1214,9 +1159,8 @@ class Album(DataSet):
 
     def __init__(self):
         super().__init__()
-        self.pictures = torch.randint(
-            0, 256, (7, 3, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(3)
-        )
+        generator = torch.Generator().manual_seed(3)
+        self.pictures = torch.randint(256, (7, 3, 2, 2), generator=generator, dtype=torch.uint8)
         self.columns["image"] = LazyColumn(self.pictures.__getitem__, range(7))
         self.references = [[["word5"]] for _ in range(7)]
         self.texts = [["word5"] for _ in range(7)]
@@ -1224,9 +1168,10 @@ class Album(DataSet):
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
-def test_captions_are_written_in_batches_of_a_data_set_or_of_a_list(num_beams):
-    album, model = Album(), TinyModel().train()
-    written = generate(model, WRITTEN, album, num_beams, LONGEST, batch_size=3)
+def test_generate_takes_a_data_set_or_a_list_in_batches(num_beams):
+    album = Album()
+    model = TinyModel().train()
+    written = generate(model, TARGET, album, num_beams, LONGEST, batch_size=3)
     assert not model.training and model.batch_sizes == [3, 3, 1]
     with torch.no_grad():
         memory = model.encode({"image": album.pictures})
@@ -1235,13 +1180,13 @@ def test_captions_are_written_in_batches_of_a_data_set_or_of_a_list(num_beams):
             assert_same(greedy_search(model.decoder, memory, LONGEST), [best for (best,) in found])
     assert written == [[f"word{word}" for word in best.tokens] for (best,) in found]
     listed = [album[i] for i in range(7)]
-    assert generate(model, WRITTEN, listed, num_beams, LONGEST, batch_size=3) == written
+    assert generate(model, TARGET, listed, num_beams, LONGEST, batch_size=3) == written
     if num_beams > 1:
-        assert generate(model, WRITTEN, album, max_length=LONGEST) != written
+        assert generate(model, TARGET, album, max_length=LONGEST) != written
 
 
-class Looked(nn.Linear):
-    """A model that looks where it is told to, and keeps what it was asked."""
+class FixedAttention(nn.Linear):
+    """A model with given attention weights; it keeps its last batch."""
 
     def forward(self, batch, need_weights):
         self.batch = batch
@@ -1249,31 +1194,22 @@ class Looked(nn.Linear):
 
 
 @pytest.mark.parametrize("rows", [1, 3, 5])
-def test_attention_maps_are_of_the_last_layer_and_of_the_places_row_by_row(rows):
+def test_attention_maps_are_those_of_the_last_layer_row_by_row(rows):
     torch.manual_seed(4)
-    vocabulary, words, picture = (
-        Vocabulary(["red", "star"]),
-        ["star", "blue", "red"],
-        torch.zeros(3, 7, 7),
-    )
-    model = Looked(1, 1)
-    model.weights = torch.rand(
-        1, 2, 3, 4, rows * rows
-    )  # (B, layers, H, T + 1, N), as a prefix: not all of the attention
-    maps = attention_maps(model, {"target": vocabulary}, picture, words)
+    vocabulary = Vocabulary(["red", "star"])
+    picture = torch.zeros(3, 7, 7)
+    model = FixedAttention(1, 1)
+    # (B, layers, H, T + 1, N); as with a prefix, they do not sum to 1
+    model.weights = torch.rand(1, 2, 3, 4, rows * rows)
+    maps = attention_maps(model, {"target": vocabulary}, picture, ["star", "blue", "red"])
     assert maps.shape == (3, rows, rows) and not model.training
-    assert model.batch["target"].tolist() == [[5, UNK, 4, EOS]] and model.batch["image"].shape == (
-        1,
-        3,
-        7,
-        7,
-    )
+    assert model.batch["target"].tolist() == [[5, UNK, 4, EOS]]
+    assert model.batch["image"].shape == (1, 3, 7, 7)
     for t in range(3):
-        mean = sum(model.weights[0, 1, h, t] for h in range(3))
+        total = sum(model.weights[0, 1, h, t] for h in range(3))
         for n in range(rows * rows):
-            assert maps[t, n // rows, n % rows].item() == pytest.approx(
-                (mean[n] / mean.sum()).item(), abs=1e-6
-            )
+            expected = (total[n] / total.sum()).item()
+            assert maps[t, n // rows, n % rows].item() == pytest.approx(expected, abs=1e-6)
 
 
 READ = Vocabulary([f"wort{i}" for i in range(4, 37)])
@@ -1286,8 +1222,6 @@ SENTENCES = [
     [],
     ["wort30"] * 3,
 ]
-
-
 VOCABULARIES = {"target": WORDS, "source": READ}
 WRITERS = {
     "lstm": {"name": "lstm", "hidden_size": H},
@@ -1321,11 +1255,11 @@ def translator(request):
 
 
 def examples_of(pictures):
-    """The sentences, with those pictures beside them that there are."""
-    return [
-        {"source": words} | ({"image": pictures[i]} if i in pictures else {})
-        for i, words in enumerate(SENTENCES)
-    ]
+    """The sentences, some with a picture: pictures is {index: picture}."""
+    examples = [{"source": words} for words in SENTENCES]
+    for i, picture in pictures.items():
+        examples[i]["image"] = picture
+    return examples
 
 
 class Sentences(DataSet):
@@ -1333,9 +1267,8 @@ class Sentences(DataSet):
 
     def __init__(self, pictures):
         super().__init__()
-        self.columns["image"] = LazyColumn(
-            pictures.__getitem__, [i if i in pictures else None for i in range(len(SENTENCES))]
-        )
+        keys = [i if i in pictures else None for i in range(len(SENTENCES))]
+        self.columns["image"] = LazyColumn(pictures.__getitem__, keys)
         self.columns["source"] = SENTENCES
         self.references = [[] for _ in SENTENCES]
 
@@ -1353,11 +1286,9 @@ def one_by_one(model, sentences, pictures, num_beams=1):
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
-def test_translations_come_in_the_order_of_the_sentences_each_as_if_alone(translator, num_beams):
-    pictures = {
-        i: torch.full((3, 32, 32), grey, dtype=torch.uint8)
-        for i, grey in ((0, 30), (2, 250), (3, 120))
-    }
+def test_translations_keep_their_order_and_do_not_depend_on_the_batch(translator, num_beams):
+    greys = {0: 30, 2: 250, 3: 120}
+    pictures = {i: torch.full((3, 32, 32), g, dtype=torch.uint8) for i, g in greys.items()}
     plain = one_by_one(translator, SENTENCES, {}, num_beams)
     shown = one_by_one(translator, SENTENCES, pictures, num_beams)
     changed = {i for i in range(7) if plain[i] != shown[i]}
@@ -1375,10 +1306,9 @@ def test_translations_come_in_the_order_of_the_sentences_each_as_if_alone(transl
     assert generate(translator, VOCABULARIES, []) == []
 
 
-def test_translations_of_a_data_set_are_made_of_sentences_of_similar_length_together(
-    translator, monkeypatch
-):
-    shapes, encode = [], translator.encode
+def test_generate_batches_sources_of_similar_length(translator, monkeypatch):
+    shapes = []
+    encode = translator.encode
 
     def listening(batch):
         assert not torch.is_grad_enabled()
@@ -1394,45 +1324,35 @@ ALIGNED = [("lstm", {}), ("transformer", {"num_layers": 3}), ("transformer", {"f
 
 
 @pytest.mark.parametrize("name, settings", ALIGNED, ids=str)
-def test_the_alignment_says_where_it_looks_for_each_word(name, settings):
-    model, source, words = (
-        a_translator(name, **settings),
-        ["wort5", "wort6", "new", "wort5", "wort7"],
-        ["word8", "word9", "word8"],
-    )
-    found = alignment(model.train(), VOCABULARIES, source, words)
-    assert (
-        found.shape == (settings.get("num_layers", 1), 3, 5)
-        and not model.training
-        and not found.requires_grad
-    )
-    batch = {
-        "source": torch.tensor([[5, 6, UNK, 5, 7, EOS]]),
-        "target": torch.tensor([[8, 9, 8, EOS]]),
-    }
+def test_alignment_is_the_mean_attention_of_the_heads(name, settings):
+    model = a_translator(name, **settings)
+    source = ["wort5", "wort6", "new", "wort5", "wort7"]
+    found = alignment(model.train(), VOCABULARIES, source, ["word8", "word9", "word8"])
+    assert found.shape == (settings.get("num_layers", 1), 3, 5)
+    assert not model.training and not found.requires_grad
+    source = torch.tensor([[5, 6, UNK, 5, 7, EOS]])
+    batch = {"source": source, "target": torch.tensor([[8, 9, 8, EOS]])}
     _, weights = model(batch, need_weights=True)  # (1, layers, heads, 4, 6)
     for layer in range(len(found)):
         for t in range(3):
             for s in range(5):
-                assert found[layer, t, s].item() == pytest.approx(
-                    weights[0, layer, :, t, s].mean().item(), abs=1e-6
-                )
+                mean = weights[0, layer, :, t, s].mean().item()
+                assert found[layer, t, s].item() == pytest.approx(mean, abs=1e-6)
     assert (found.sum(-1) < 1).all() and (found > 0).all()
 
 
 @pytest.mark.parametrize("name, settings", ALIGNED, ids=str)
-def test_the_maps_of_a_model_say_where_it_looks_in_the_picture(name, settings):
-    model, words = a_translator(name, **settings), ["word8", "word9", "word8"]
+def test_attention_maps_of_a_model_are_its_normalized_attention(name, settings):
+    model = a_translator(name, **settings)
+    words = ["word8", "word9", "word8"]
     picture = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
     maps = attention_maps(model.train(), VOCABULARIES, picture, words)
-    _, weights = model(
-        {"image": picture[None], "target": torch.tensor([[8, 9, 8, EOS]])}, need_weights=True
-    )
+    batch = {"image": picture[None], "target": torch.tensor([[8, 9, 8, EOS]])}
+    _, weights = model(batch, need_weights=True)
     rows = math.isqrt(weights.size(-1))
     assert maps.shape == (3, rows, rows) and not model.training and not maps.requires_grad
     for t in range(3):
         mean = weights[0, -1, :, t].mean(0)  # (N,), of the last layer
         for n in range(rows * rows):
-            assert maps[t, n // rows, n % rows].item() == pytest.approx(
-                (mean[n] / mean.sum()).item(), abs=1e-6
-            )
+            expected = (mean[n] / mean.sum()).item()
+            assert maps[t, n // rows, n % rows].item() == pytest.approx(expected, abs=1e-6)

@@ -1,4 +1,4 @@
-"""Figures show what they should: colours, every caption, nothing cut off, no empty boxes."""
+"""Figures: colours, captions, trees; nothing cut off, nothing overlapping, no empty boxes."""
 
 import json
 import math
@@ -30,7 +30,7 @@ def pictures(n):
     return list(torch.randint(0, 256, (n, 3, 31, 31), dtype=torch.uint8))
 
 
-def test_right_captions_are_green_wrong_ones_red_with_the_nearest_reference_in_grey():
+def test_right_captions_are_green_and_wrong_ones_red_with_the_closest_reference_in_grey():
     references = [[["a", "red", "star"]], [["a", "big", "cat"], ["the", "blue", "anchor", "sinks"]]]
     written = [["a", "red", "star"], ["the", "red", "anchor", "sinks"]]
     right, wrong, nearest = caption_sheet(pictures(2), written, references).texts
@@ -40,8 +40,11 @@ def test_right_captions_are_green_wrong_ones_red_with_the_nearest_reference_in_g
 
 
 @pytest.mark.parametrize("n", [1, 3, 5, 12])
-def test_nothing_is_cut_off_and_nothing_overlaps(n):
-    long = "there is a very long caption that goes on and on until it needs five lines to be written out in full".split()
+def test_caption_sheet_cuts_nothing_off_and_overlaps_nothing(n):
+    long = (
+        "there is a very long caption that goes on and on until it needs five lines to be written"
+    )
+    long = f"{long} out in full".split()
     figure = caption_sheet(pictures(n), [long] * n, [[long[::-1]]] * n)
     figure.canvas.draw()
     boxes = [text.get_window_extent() for text in figure.texts]
@@ -52,7 +55,7 @@ def test_nothing_is_cut_off_and_nothing_overlaps(n):
         assert not any(box.overlaps(other) for other in boxes[:i])
 
 
-def test_pictures_stand_upright_in_true_colours():
+def test_pictures_are_upright_in_true_colours():
     picture = torch.zeros(3, 4, 6, dtype=torch.uint8)
     picture[0, 0, :] = 255  # the first row is red
     shown = caption_sheet([picture], [["x"]]).axes[0].images[0]
@@ -61,7 +64,7 @@ def test_pictures_stand_upright_in_true_colours():
     assert shown.origin == "upper"
 
 
-def test_chinese_without_a_font_is_printed_and_never_drawn_as_boxes(monkeypatch, capsys):
+def test_chinese_without_a_font_is_printed_instead_of_drawn_as_boxes(monkeypatch, capsys):
     monkeypatch.setattr(plots, "_chinese_fonts", list)
     (text,) = caption_sheet(pictures(1), [list("一颗红色的大星星")]).texts
     assert text.get_text() == "(1)"
@@ -82,28 +85,28 @@ def test_learning_curves_show_both_losses(tmp_path):
     assert axis.get_xlabel() and axis.get_ylabel()
 
 
-def test_an_attention_sheet_is_lit_where_the_weights_are():
-    words, maps = "a red star above".split(), torch.zeros(4, 8, 8)
-    for t, place in enumerate(places := [(0, 0), (7, 0), (2, 5), (6, 6)]):
-        maps[t][place] = 0.9
+def test_attention_sheet_is_bright_where_the_weights_are_large():
+    words = "a red star above".split()
+    maps = torch.zeros(4, 8, 8)
+    positions = [(0, 0), (7, 0), (2, 5), (6, 6)]
+    for t, position in enumerate(positions):
+        maps[t][position] = 0.9
     figure = attention_sheet([torch.full((3, 64, 64), 255, dtype=torch.uint8)], [words], [maps])
     assert [text.get_text() for text in figure.texts] == ["", *words]
     whole, *lit = [axis.images[0].get_array() for axis in figure.axes]
     assert (whole == 1).all()
-    for picture, (row, column) in zip(lit, places):
+    for picture, (row, column) in zip(lit, positions):
         y, x = divmod(int(picture[..., 0].argmax()), 64)
         assert (y // 8, x // 8) == (row, column) and picture.max() == pytest.approx(1)
-        assert (
-            picture[(8 * row + 36) % 64, (8 * column + 36) % 64].max() < 0.4
-        )  # half a picture away
+        half_away = (8 * row + 36) % 64, (8 * column + 36) % 64  # half a picture
+        assert picture[half_away].max() < 0.4
 
 
 @pytest.mark.parametrize("lengths", [[3], [7, 8], [16, 1, 9]])
-def test_nothing_of_an_attention_sheet_is_cut_off(lengths):
+def test_attention_sheet_cuts_nothing_off_and_overlaps_nothing(lengths):
     captions = [["lightning"] * n for n in lengths]
-    figure = attention_sheet(
-        pictures(len(lengths)), captions, [torch.rand(n, 5, 5) for n in lengths]
-    )
+    maps = [torch.rand(n, 5, 5) for n in lengths]
+    figure = attention_sheet(pictures(len(lengths)), captions, maps)
     figure.canvas.draw()
     boxes = [text.get_window_extent() for text in figure.texts if text.get_text()]
     boxes += [axis.images[0].get_window_extent() for axis in figure.axes]
@@ -113,10 +116,11 @@ def test_nothing_of_an_attention_sheet_is_cut_off(lengths):
         assert not any(box.overlaps(other) for other in boxes[:i])
 
 
-SOURCE, WRITTEN = "a horse jumps".split(), "ein pferd springt hoch .".split()
+SOURCE = "a horse jumps".split()
+WRITTEN = "ein pferd springt hoch .".split()
 
 
-def test_an_alignment_sheet_is_dark_where_a_word_looked():
+def test_alignment_sheet_is_dark_where_the_weights_are_large():
     looked = [2, 0, 1, 2, 0]
     weights = torch.zeros(5, 3)
     weights[range(5), looked] = torch.tensor([1.0, 0.9, 0.8, 0.7, 0.6])
@@ -129,34 +133,28 @@ def test_an_alignment_sheet_is_dark_where_a_word_looked():
     assert [text.get_text() for text in figure.texts] == ["a title"]
     width, height = canvas.get_width_height()
     drawn = torch.frombuffer(canvas.buffer_rgba(), dtype=torch.uint8).view(height, width, 4)[..., 0]
-    x, y = (
-        [label.get_window_extent() for label in labels]
-        for labels in (axis.get_xticklabels(), axis.get_yticklabels())
-    )
-    below_and_beside = [
-        [drawn[height - int((r.y0 + r.y1) / 2), int((c.x0 + c.x1) / 2)].item() for c in x]
-        for r in y
-    ]  # (T, S)
-    assert [row.index(min(row)) for row in below_and_beside] == looked
-    darkest = [min(row) for row in below_and_beside]
+    shades = torch.empty(5, 3)  # at the height of a word and below a source word: (T, S)
+    for t, word in enumerate(axis.get_yticklabels()):
+        for s, source in enumerate(axis.get_xticklabels()):
+            row, column = word.get_window_extent(), source.get_window_extent()
+            y, x = int((row.y0 + row.y1) / 2), int((column.x0 + column.x1) / 2)
+            shades[t, s] = drawn[height - y, x]
+    assert shades.argmin(1).tolist() == looked
+    darkest = shades.amin(1).tolist()
     assert darkest[0] == 0 and darkest == sorted(darkest) and len(set(darkest)) == 5
-    assert all(shade > 250 for row in below_and_beside for shade in sorted(row)[1:])
+    assert (shades.sort(1).values[:, 1:] > 250).all()
 
 
 @pytest.mark.parametrize(
     "sizes, title",
     [([(3, 2)], "one"), ([(11, 13), (2, 3), (17, 1)], "one"), ([(5, 7), (1, 1)], "")],
 )
-def test_nothing_of_an_alignment_sheet_is_cut_off(sizes, title):
-    sources, translations = (
-        [["schwimmwesten", *["lightning"] * (size[k] - 1)] for size in sizes] for k in (1, 0)
-    )
-    figure = alignment_sheet(
-        sources,
-        translations,
-        [torch.rand(size) for size in sizes],
-        [title] * len(sizes) if title else (),
-    )
+def test_alignment_sheet_cuts_nothing_off_and_overlaps_nothing(sizes, title):
+    sources = [["schwimmwesten", *["lightning"] * (S - 1)] for _, S in sizes]
+    translations = [["schwimmwesten", *["lightning"] * (T - 1)] for T, _ in sizes]
+    maps = [torch.rand(size) for size in sizes]
+    titles = [title] * len(sizes) if title else ()
+    figure = alignment_sheet(sources, translations, maps, titles)
     figure.canvas.draw()
     boxes = [text.get_window_extent() for text in figure.texts]
     for axis, (T, S) in zip(figure.axes, sizes, strict=True):
@@ -169,10 +167,9 @@ def test_nothing_of_an_alignment_sheet_is_cut_off(sizes, title):
         assert not any(box.overlaps(other) for other in boxes[:i])
 
 
-def test_an_alignment_sheet_needs_a_weight_for_each_pair_of_words():
-    with pytest.raises(
-        ValueError, match=r"sentence 1: 5 words from 3 need as many weights, not \(3, 5\)"
-    ):
+def test_alignment_sheet_needs_a_weight_for_each_pair_of_words():
+    message = r"sentence 1: 5 words from 3 need as many weights, not \(3, 5\)"
+    with pytest.raises(ValueError, match=message):
         alignment_sheet([SOURCE] * 2, [WRITTEN] * 2, [torch.rand(5, 3), torch.rand(3, 5)])
 
 
@@ -182,7 +179,7 @@ WORDS = Vocabulary(
 
 
 def grow(*nodes):
-    """A tree of (parent, word, probability of the word there, score, fate)."""
+    """A tree of (parent, word, probability of the word, score, status)."""
     tree = []
     for parent, word, probability, score, status in nodes:
         before = tree[parent].log_prob if parent >= 0 else 0.0
@@ -210,27 +207,38 @@ TWO_BEAMS = grow(
     (8, "a", 0.19, -1.9, "dropped"),
 )
 ONE_STEP = grow(
-    (-1, "a", 0.53, -0.635, "finished"), (-1, "<eos>", 0.27, -1.31, "finished"), (-1, "small", 0.17, -1.77, "dropped"),
+    (-1, "a", 0.53, -0.635, "finished"),
+    (-1, "<eos>", 0.27, -1.31, "finished"),
+    (-1, "small", 0.17, -1.77, "dropped"),
     (-1, "clover", 0.03, -3.5, "dropped"),
-)  # fmt: skip
-ONE_BEAM = grow((-1, "a", 0.9, -0.1, "kept"), (-1, "small", 0.1, -2.3, "dropped"), (0, "<eos>", 0.8, -0.16, "finished"),
-                (0, "telephone", 0.2, -0.86, "dropped"))  # fmt: skip
-# what is the best first in the list comes last in the tree, and the other way about
+)
+ONE_BEAM = grow(
+    (-1, "a", 0.9, -0.1, "kept"),
+    (-1, "small", 0.1, -2.3, "dropped"),
+    (0, "<eos>", 0.8, -0.16, "finished"),
+    (0, "telephone", 0.2, -0.86, "dropped"),
+)
+# the order of the children is not that of their parents
 UPSIDE_DOWN = grow(
-    (-1, "a", 0.1, -2.3, "kept"), (-1, "clover", 0.9, -0.1, "kept"), (1, "<eos>", 0.9, -0.1, "finished"),
-    (0, "<eos>", 0.5, -1.5, "finished"), (1, "scissors", 0.1, -1.2, "dropped"), (0, "orange", 0.5, -1.5, "dropped"),
-)  # fmt: skip
+    (-1, "a", 0.1, -2.3, "kept"),
+    (-1, "clover", 0.9, -0.1, "kept"),
+    (1, "<eos>", 0.9, -0.1, "finished"),
+    (0, "<eos>", 0.5, -1.5, "finished"),
+    (1, "scissors", 0.1, -1.2, "dropped"),
+    (0, "orange", 0.5, -1.5, "dropped"),
+)
 
 
 def real_tree(beams, max_length=9, length_penalty=1.0):
-    """What a search really records, with a random decoder of 12 words."""
+    """The tree and the best hypothesis of a real search with a random decoder of 12 words."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(5)
         decoder = LSTMDecoder(len(WORDS), 22, 13, 1, "prefix").eval()
         for parameter in decoder.parameters():
             parameter.mul_(3)
         decoder.bias[EOS] = 0.5
-        memory, trees = Memory(torch.randn(1, 7, 22), torch.ones(1, 7).bool()), []
+        memory = Memory(torch.randn(1, 7, 22), torch.ones(1, 7).bool())
+        trees = []
     [[best]] = beam_search(decoder, memory, beams, max_length, SearchOptions(length_penalty), trees)
     return trees[0], best
 
@@ -244,126 +252,133 @@ def far_tree():
 
 
 TREES = {
-    "two beams": TWO_BEAMS, "one step": ONE_STEP, "one beam": ONE_BEAM, "upside down": UPSIDE_DOWN, "far": far_tree(),
-    "real 1": real_tree(1)[0], "real 3": real_tree(3)[0], "real 5": real_tree(5)[0], "real step": real_tree(4, 1)[0],
+    "two beams": TWO_BEAMS,
+    "one step": ONE_STEP,
+    "one beam": ONE_BEAM,
+    "upside down": UPSIDE_DOWN,
+    "far": far_tree(),
+    "real 1": real_tree(1)[0],
+    "real 3": real_tree(3)[0],
+    "real 5": real_tree(5)[0],
+    "real step": real_tree(4, 1)[0],
     "real sum": real_tree(4, 30, 0.0)[0],
-}  # fmt: skip
+}
 
 
-def living(tree):
+def possible(tree):
+    """The candidates whose probability is not 0."""
     return [i for i, candidate in enumerate(tree) if candidate.log_prob > -math.inf]
 
 
 def path_of(tree, node):
+    """The nodes from the root to this one."""
     return path_of(tree, tree[node].parent) + [node] if node >= 0 else []
 
 
 def read_tree(tree):
-    """{node: (its line, its word's text, its probability's, its score's or None)}, found by where they are; the figure.
+    """Read a figure by positions: {node: (line, texts of word, probability and score or None)}.
 
-    A node is found from the root on: its line begins where its parent's ends, and brothers stand in the tree's order.
+    Each line starts where that of its parent ends, and siblings are in the order of the tree. Also
+    returns the figure.
     """
     figure = search_tree(tree, WORDS)
     [axis] = figure.axes
-    lines = defaultdict(list)  # by where they begin
+    lines = defaultdict(list)  # by where they start
     for line in axis.lines:
         lines[line.get_xdata()[0], line.get_ydata()[0]].append(line)
-    found, [root] = {}, {start for start in lines if start[0] == min(x for x, _ in lines)}
-    assert root[0] == 0 and len(axis.lines) == len(living(tree))
+    found = {}
+    [root] = {start for start in lines if start[0] == min(x for x, _ in lines)}
+    assert root[0] == 0 and len(axis.lines) == len(possible(tree))
     ends = {-1: root}
-    for parent in [-1, *living(tree)]:
+    for parent in [-1, *possible(tree)]:
         below = sorted(lines.pop(ends[parent], []), key=lambda line: line.get_ydata()[-1])
-        nodes = [i for i in living(tree) if tree[i].parent == parent]
+        nodes = [i for i in possible(tree) if tree[i].parent == parent]
         assert len(below) == len(nodes)
         for node, line in zip(nodes, below):
             x, y = ends[node] = line.get_xdata()[-1], line.get_ydata()[-1]
-            over = [
-                t
-                for t in axis.texts
-                if x - 1 < t.get_position()[0] < x and abs(t.get_position()[1] - y) < 0.2
-            ]
-            word, probability = sorted(over, key=lambda text: text.get_position()[1])
-            score = [
-                t
-                for t in axis.texts
-                if x < t.get_position()[0] < x + 0.3 and t.get_position()[1] == y
-            ]
-            found[node] = line, word, probability, *(score or [None])
-    assert not lines, "a line that begins nowhere"
-    assert len(axis.texts) == 2 * len(found) + sum(
-        score is not None for *_, score in found.values()
-    )
+            on_line, behind = [], []
+            for text in axis.texts:
+                text_x, text_y = text.get_position()
+                if x - 1 < text_x < x and abs(text_y - y) < 0.2:
+                    on_line.append(text)
+                elif x < text_x < x + 0.3 and text_y == y:
+                    behind.append(text)
+            word, probability = sorted(on_line, key=lambda text: text.get_position()[1])
+            found[node] = line, word, probability, *(behind or [None])
+    assert not lines, "a line starts at no node"
+    scores = [score for *_, score in found.values() if score is not None]
+    assert len(axis.texts) == 2 * len(found) + len(scores)
     assert axis.yaxis_inverted()
     return found, figure
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_a_search_tree_has_every_living_candidate_once_with_its_word_and_probability(name):
+def test_search_tree_draws_every_possible_candidate_once_with_word_and_probability(name):
     tree = TREES[name]
     found, _ = read_tree(tree)
-    assert sorted(found) == living(tree)
+    assert sorted(found) == possible(tree)
     for node, (_, word, probability, score) in found.items():
         parent = tree[node].parent
         before = tree[parent].log_prob if parent >= 0 else 0.0
         assert word.get_text() == WORDS.words[tree[node].token]
         assert probability.get_text() == f"{math.exp(tree[node].log_prob - before):.2f}"
-        assert (score and score.get_text()) == (
-            f"{tree[node].score:.2f}" if tree[node].status == "finished" else None
-        )
+        if tree[node].status == "finished":
+            assert score.get_text() == f"{tree[node].score:.2f}"
+        else:
+            assert score is None
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_the_best_sentence_of_a_search_tree_is_thick_and_green_and_what_was_dropped_is_grey(name):
+def test_search_tree_draws_the_best_path_thick_and_green_and_dropped_candidates_grey(name):
     tree = TREES[name]
     found, _ = read_tree(tree)
-    winner = max(
-        (i for i, candidate in enumerate(tree) if candidate.status == "finished"),
-        key=lambda i: tree[i].score,
-    )
+    finished = [i for i, candidate in enumerate(tree) if candidate.status == "finished"]
+    winner = max(finished, key=lambda i: tree[i].score)
     path = path_of(tree, winner)
     for node, (line, word, _, score) in found.items():
-        colour = GREEN if node in path else GREY if tree[node].status == "dropped" else "black"
+        if node in path:
+            colour = GREEN
+            assert line.get_linewidth() > 2
+        else:
+            colour = GREY if tree[node].status == "dropped" else "black"
+            assert line.get_linewidth() < 1
         assert (line.get_color(), word.get_color()) == (colour, colour)
-        assert (line.get_linewidth() > 2) == (node in path) and (line.get_linewidth() < 1) == (
-            node not in path
-        )
         if score:
-            assert score.get_color() == colour and (score.get_weight() == "bold") == (
-                node == winner
-            )
-    best, others = (
-        {found[node][0].get_zorder() for node in nodes} for nodes in (path, found.keys() - path)
-    )
+            assert score.get_color() == colour
+            assert (score.get_weight() == "bold") == (node == winner)
+    best = [found[node][0].get_zorder() for node in path]
+    others = [found[node][0].get_zorder() for node in found.keys() - path]
     assert not others or min(best) > max(others), "the thick line lies above the others"
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_a_search_tree_grows_to_the_right_and_brothers_stand_below_one_another(name):
+def test_search_tree_grows_to_the_right_with_siblings_below_one_another(name):
     tree = TREES[name]
     found, _ = read_tree(tree)
-    height, children = {}, defaultdict(list)
+    height = {}
+    children = defaultdict(list)
     for node, (line, word, probability, _) in found.items():
         depth = len(path_of(tree, node))
-        (*_, x), (start, *_, y) = line.get_xdata(), line.get_ydata()
-        assert x == depth and all(
-            depth - 1 < text.get_position()[0] < depth for text in (word, probability)
-        )
-        assert word.get_position()[1] < y < probability.get_position()[1], (
-            "the word is above the line, the number below"
-        )
-        height[node], height[tree[node].parent] = y, start
+        (*_, x) = line.get_xdata()
+        (start, *_, y) = line.get_ydata()
+        assert x == depth
+        for text in (word, probability):
+            assert depth - 1 < text.get_position()[0] < depth
+        # the word is above the line, the probability below
+        assert word.get_position()[1] < y < probability.get_position()[1]
+        height[node] = y
+        height[tree[node].parent] = start
         children[tree[node].parent].append(node)
     for parent, nodes in children.items():
         heights = [height[node] for node in nodes]
-        assert heights == sorted(heights) and height[parent] == pytest.approx(
-            (heights[0] + heights[-1]) / 2
-        )
+        assert heights == sorted(heights)
+        assert height[parent] == pytest.approx((heights[0] + heights[-1]) / 2)
     leaves = sorted(height[node] for node in height if not children[node])
-    assert leaves == list(range(len(leaves))), "a row for each"
+    assert leaves == list(range(len(leaves))), "one row for each leaf"
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_nothing_of_a_search_tree_overlaps_or_is_cut_off(name):
+def test_search_tree_cuts_nothing_off_and_overlaps_nothing(name):
     found, figure = read_tree(TREES[name])
     figure.canvas.draw()
     [axis] = figure.axes
@@ -372,29 +387,22 @@ def test_nothing_of_a_search_tree_overlaps_or_is_cut_off(name):
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
         assert not any(box.overlaps(other) for other in texts[:i]), axis.texts[i]
     for line, word, *_ in found.values():
-        pixels, box = axis.transData.transform(line.get_path().vertices), word.get_window_extent()
+        pixels = axis.transData.transform(line.get_path().vertices)
+        box = word.get_window_extent()
         assert (pixels >= 0).all() and (pixels <= figure.bbox.size).all()
         assert pixels[1, 0] <= box.x0 and box.x1 <= pixels[-1, 0], "a word lies on its own line"
 
 
-def test_the_tree_of_a_real_search_ends_in_what_it_wrote():
+def test_search_tree_of_a_real_search_ends_in_its_best_hypothesis():
     for beams in (1, 3, 5):
         tree, best = real_tree(beams)
         found, _ = read_tree(tree)
-        assert {candidate.status for candidate in tree} == {
-            "kept",
-            "finished",
-            "dropped",
-        } and PAD not in best.tokens
-        [(winner, score)] = [
-            (node, score)
-            for node, (*_, score) in found.items()
-            if score and score.get_weight() == "bold"
-        ]
-        assert [tree[node].token for node in path_of(tree, winner)][
-            : len(best.tokens)
-        ] == best.tokens
+        assert {candidate.status for candidate in tree} == {"kept", "finished", "dropped"}
+        assert PAD not in best.tokens
+        scores = [(node, score) for node, (*_, score) in found.items() if score]
+        [(winner, score)] = [pair for pair in scores if pair[1].get_weight() == "bold"]
+        tokens = [tree[node].token for node in path_of(tree, winner)]
+        assert tokens[: len(best.tokens)] == best.tokens
         assert score.get_text() == f"{best.score:.2f}" and len(best.tokens) > 1
-    assert any(candidate.log_prob == -math.inf for candidate in TREES["real 5"]), (
-        "some candidates are not to be drawn"
-    )
+    impossible = [candidate for candidate in TREES["real 5"] if candidate.log_prob == -math.inf]
+    assert impossible, "some candidates are not drawn"

@@ -373,7 +373,7 @@ def test_evaluate_and_caption_use_the_requested_beam_width(run, capsys):
 def test_a_beam_width_below_1_is_refused(run, capsys, command, beams):
     render(Scene(0), 40).save("one.png")
     assert main([*command.split(), "--beams", beams]) == 2
-    assert f"num_beams is 1 or more beams, not {beams}" in error_of(capsys)
+    assert f"num_beams must be at least 1, not {beams}" in error_of(capsys)
 
 
 def test_photographs_are_scored_against_verbatim_captions(run, monkeypatch, capsys):

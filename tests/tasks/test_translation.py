@@ -281,7 +281,7 @@ def test_a_translator_starts_from_another(translating, capsys):
     ("translate star --run runs/blind --image scene.png", "scene.png: this model was trained without pictures"),
     ("translate star --run runs/scenes --image nothing.png", "nothing.png"),
     ("translate star --run runs/scenes --image multi/data/task1/raw/val.de.gz", "not a picture"),
-    ("translate star --run runs/scenes --beams 0", "num_beams is 1 or more beams, not 0"),
+    ("translate star --run runs/scenes --beams 0", "num_beams must be at least 1, not 0"),
     (f"{ON_SCENES} --source de --target de", "'de' is the language of source and target: choose two"),
     (f"{ON_SCENES} --target fr", "fr"),
     (f"{ON_SCENES} --from captioner", "--task is captioning in captioner, and cannot become translation"),

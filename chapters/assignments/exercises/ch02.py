@@ -325,33 +325,32 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Precision asks of what was said how much was true; recall, of "
-                "what was true how much was said.",
-                old="tp / found.clamp",
-                new="tp / there.clamp",
+                "Precision: how much of what was predicted is true. Recall: how much "
+                "of what is true was predicted.",
+                old="tp / pred_sum.clamp",
+                new="tp / true_sum.clamp",
                 more=(
-                    ("recall = tp / there.clamp", "recall = tp / found.clamp"),
+                    ("recall = tp / true_sum.clamp", "recall = tp / pred_sum.clamp"),
                 ),
             ),
             Wrong(
-                "A label that was never said, or is never there: 0 / 0 is 0 here, "
-                "not NaN.",
-                old="found.clamp(min=1)",
-                new="found",
+                "If a label is never predicted, or never true, 0 / 0 is 0 here, not "
+                "NaN.",
+                old="pred_sum.clamp(min=1)",
+                new="pred_sum",
                 more=(
-                    ("tp / there.clamp(min=1)", "tp / there"),
-                    ("(found + there).clamp(min=1)", "(found + there)"),
+                    ("tp / true_sum.clamp(min=1)", "tp / true_sum"),
+                    ("(pred_sum + true_sum).clamp(min=1)", "(pred_sum + true_sum)"),
                 ),
             ),
             Wrong(
-                "A decision is right too where a label is rightly not found: the "
-                "accuracy counts those as well.",
+                "True negatives are right decisions, too: accuracy counts them.",
                 old="(predicted == true).float().mean(0)",
                 new="tp / len(true)",
             ),
             Wrong(
-                "micro adds up the counts of all labels before it divides; a mean "
-                "of the labels' scores is macro.",
+                "micro adds up the counts of all labels before it divides; the mean of "
+                "the labels' scores is macro.",
                 old='if average == "micro":',
                 new="if False:",
                 more=(
@@ -366,20 +365,19 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "Without an average, each label has a score of its own: one "
-                'number is what "micro" gives.',
+                "Without an average, each label has its own score: a single number is "
+                'what "micro" gives.',
                 old='if average == "micro":',
                 new="if True:",
             ),
             Wrong(
-                "Above the line of F1, what was rightly found counts twice: see "
-                "the formula.",
-                old="2 * tp / (found",
-                new="tp / (found",
+                "In the numerator of F1, true positives count twice: see the formula.",
+                old="2 * tp / (pred_sum",
+                new="tp / (pred_sum",
             ),
             Wrong(
-                "The scores are counted for each label over the things, and not "
-                "for each thing over its labels.",
+                "Count for each label over the examples, not for each example over its "
+                "labels.",
                 old="tp = (predicted & true).sum(0)",
                 new="tp = (predicted & true).sum(-1)",
                 more=(
@@ -393,7 +391,7 @@ EXERCISES = (
         chapter=2,
         module="metrics",
         parts=("confusion_matrix",),
-        title="what is taken for what",
+        title="which class is mistaken for which",
         points=4,
         minutes=20,
         difficulty="easy",
@@ -403,29 +401,28 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Rows are the true classes, columns those that were predicted.",
+                "Rows are the true classes, columns the predicted ones.",
                 old="true.long() * num_classes + predicted.long()",
                 new="predicted.long() * num_classes + true.long()",
             ),
             Wrong(
-                "A pair that occurs twice counts 2: with matrix[true, predicted] "
-                "+= 1 it is written twice, and counts 1.",
+                "A pair that occurs twice counts 2. `matrix[true, predicted] += 1` "
+                "writes both times the same 1.",
                 old="torch.bincount(cells, minlength=num_classes**2)",
                 new="torch.bincount(cells, minlength=num_classes**2).clamp(max=1)",
             ),
             Wrong(
-                "Classes that never occur have their rows and columns too.",
+                "Classes that never occur have rows and columns, too.",
                 old=", minlength=num_classes**2",
                 new="",
             ),
             Wrong(
-                "Numbers of 8 bits overflow when they are multiplied: make them "
-                "long before.",
+                "8-bit integers overflow when multiplied: convert them to long first.",
                 old="true.long() * num_classes + predicted.long()",
                 new="true * num_classes + predicted",
             ),
             Wrong(
-                "Counts are wanted, not shares.",
+                "Return counts, not fractions.",
                 old=".view(num_classes, num_classes)",
                 new=".view(num_classes, num_classes) / len(true)",
             ),

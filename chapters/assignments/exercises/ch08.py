@@ -7,54 +7,51 @@ EXERCISES = (
         chapter=8,
         module="decoding",
         parts=("sample",),
-        title="drawn at random: temperature, top-k, top-p",
+        title="sampling: temperature, top-k, top-p",
         points=10,
         minutes=50,
         difficulty="medium",
         tests=(
-            "test_words_are_drawn_as_often_as_they_are_probable",
-            "test_samples_are_repeatable_and_each_is_its_own",
-            "test_samples_among_one_word_are_greedy",
-            "test_samples_that_make_no_sense_are_refused",
+            "test_words_are_sampled_as_often_as_they_are_probable",
+            "test_samples_are_repeatable_and_independent",
+            "test_sampling_from_a_single_word_is_greedy",
+            "test_invalid_sampling_settings_raise",
         ),
         wrong=(
             Wrong(
-                "A low temperature makes the probable more probable. Is it a "
-                "factor or a divisor?",
-                old=") / temperature  #",
-                new=") * temperature  #",
+                "A low temperature makes probable words more probable. Do you multiply "
+                "by it, or divide?",
+                old="logits = logits / temperature",
+                new="logits = logits * temperature",
             ),
             Wrong(
-                "Probabilities that are all divided by the same number keep their "
-                "proportions: the temperature divides the logits.",
-                old=") / temperature  #",
-                new=")  #",
+                "Dividing all probabilities by the same number keeps their ratios. The "
+                "temperature divides the logits.",
+                old="logits = logits / temperature",
+                new="",
                 more=(
                     ("logits.softmax(-1)", "logits.softmax(-1) / temperature"),
                 ),
             ),
             Wrong(
-                "The word that crosses the line belongs to the nucleus: what "
-                "counts is the probability of the words before it.",
+                "The word that crosses top_p belongs to the nucleus. Compare top_p "
+                "with the probability of the words before it.",
                 old="probabilities.cumsum(-1) - probabilities",
                 new="probabilities.cumsum(-1)",
             ),
             Wrong(
-                "What was drawn is a place in the sorted list, and not yet a word.",
-                old=(
-                    "words.gather(1, probabilities.multinomial(1, "
-                    "generator=generator))"
-                ),
-                new="probabilities.multinomial(1, generator=generator)",
+                "multinomial returns an index into the sorted words, not a word.",
+                old="words.gather(1, drawn)",
+                new="drawn",
             ),
             Wrong(
-                "With top_k = k, k words are left.",
+                "With top_k = k, k words remain.",
                 old="logits[:, top_k:]",
                 new="logits[:, top_k + 1 :]",
             ),
             Wrong(
-                "top_p is the share of what temperature and top_k have left, not "
-                "of the model's own probabilities.",
+                "top_p applies to the probabilities after temperature and top_k, not "
+                "to the model's own.",
                 old="before = probabilities.cumsum(-1) - probabilities",
                 new=(
                     "own = log_probs.softmax(-1).gather(1, words); before = "
@@ -62,13 +59,14 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "Draw with the generator that was given: else nobody can repeat it.",
+                "Draw with the generator that was passed; otherwise nobody can repeat "
+                "the samples.",
                 old="(1, generator=generator)",
                 new="(1)",
             ),
             Wrong(
-                "A temperature of 0 or below, or of infinity, makes no sense: "
-                "raise ValueError, and say so.",
+                "A temperature that is 0, negative, NaN or infinite makes no sense: "
+                "raise ValueError.",
                 old="if not 0 < temperature < math.inf:",
                 new="if temperature < 0:",
             ),
@@ -78,51 +76,49 @@ EXERCISES = (
         chapter=8,
         module="recurrent",
         parts=("LSTMDecoder.reorder",),
-        title="beams change places",
+        title="reordering beams",
         points=3,
         minutes=15,
         difficulty="easy",
         tests=(
-            "test_beams_change_places",
-            "test_beams_do_not_copy_the_memory",
+            "test_reorder_moves_words_and_memory",
+            "test_beams_share_the_memory_without_copies",
         ),
         wrong=(
             Wrong(
-                "The first axis of the state is the layers: the sentences are the "
-                "second.",
+                "The first axis of the state is that of the layers; the sentences "
+                "are on the second.",
                 old="state.hidden.index_select(1, index)",
                 new="state.hidden.index_select(0, index)",
             ),
             Wrong(
-                "Hidden state and cell belong together: both change places.",
+                "Hidden state and cell belong together: reorder both.",
                 old="state.cell.index_select(1, index)",
                 new="state.cell",
             ),
             Wrong(
-                "Who changes places takes along what it looks at: `memory_index` "
-                "says which memories.",
-                old=(
-                    "else Memory(*(part.index_select(0, owner) for part in "
-                    "state.memory))"
+                "A sentence keeps its memory when it moves: `memory_index` says "
+                "which memories are needed.",
+                old="tokens = tokens.index_select(0, needed)",
+                new="pass",
+                more=(
+                    ("mask = mask.index_select(0, needed)", "pass"),
                 ),
-                new="else state.memory",
             ),
             Wrong(
-                "Beams of one picture share its memory: where `memory_index` says "
-                "None, nothing of it is to be copied.",
-                old=(
-                    "state.memory\n"
-                    "            if owner is None\n"
-                    "            else"
-                ),
+                "The beams of one picture share its memory: where `memory_index` "
+                "returns None, copy nothing.",
+                old="if needed is not None:",
                 new=(
-                    "Memory(*(part.clone() for part in state.memory)) if owner is "
-                    "None else"
+                    "if needed is None:\n"
+                    "            tokens = tokens.clone()\n"
+                    "            mask = mask.clone()\n"
+                    "        else:"
                 ),
             ),
             Wrong(
-                "`memory_index` must know how many sentences there are now: that "
-                "is an axis of the hidden state.",
+                "`memory_index` needs the number of sentences before reordering: "
+                "an axis of the hidden state.",
                 old="state.hidden.size(1)",
                 new="len(index)",
             ),
@@ -133,78 +129,80 @@ EXERCISES = (
         chapter=8,
         module="decoding",
         parts=("beam_search", "_expand", "_collect", "_keep", "_can_improve", "_pick"),
-        title="beam search, and its end",
+        title="beam search, and when to stop",
         points=30,
         minutes=150,
         difficulty="hard",
         tests=(
-            "test_beams_enough_find_all_sentences_there_are",
-            "test_of_many_languages_beam_search_is_the_slow_search",
-            "test_an_end_that_is_not_among_the_best_does_not_count",
-            "test_an_end_takes_no_beam_away",
-            "test_it_goes_on_while_a_longer_sentence_may_be_better",
-            "test_it_stops_as_soon_as_nothing_better_can_come",
-            "test_with_the_greedy_sentence_it_is_never_worse_than_greedy",
-            "test_beams_that_make_no_sense_are_refused",
+            "test_enough_beams_find_every_sentence",
+            "test_beam_search_equals_a_slow_search_on_random_tables",
+            "test_eos_outside_the_first_num_beams_finishes_nothing",
+            "test_a_finished_hypothesis_takes_no_beam_away",
+            "test_search_continues_while_a_longer_sentence_may_win",
+            "test_search_stops_when_no_beam_can_improve",
+            "test_keep_greedy_is_never_worse_than_greedy",
+            "test_invalid_search_settings_raise",
         ),
         wrong=(
             Wrong(
-                "When beams change places, their states must too: each goes on "
-                "from the state of its own beginning.",
-                old="candidates.beam.gather(1, place)",
-                new="torch.arange(place.size(1)).clamp(max=K - 1).expand_as(place)",
+                "When beams are reordered, so are their states: each continues from "
+                "the state of the beam it extends.",
+                old="candidates.beam.gather(1, rank)",
+                new="torch.arange(rank.size(1)).clamp(max=K - 1).expand_as(rank)",
             ),
             Wrong(
-                "When beams change places, their words must too: whose beginning "
-                "does each candidate continue?",
-                old="_pick(beams.words, beam)",
+                "When beams are reordered, so are their words: which beam does each "
+                "candidate extend?",
+                old="_pick(beams.tokens, beam)",
                 new=(
-                    "_pick(beams.words, torch.arange(beam.size(1)).clamp(max=K - "
+                    "_pick(beams.tokens, torch.arange(beam.size(1)).clamp(max=K - "
                     "1).expand_as(beam))"
                 ),
             ),
             Wrong(
-                "Look at twice as many candidates as there are beams: else each "
-                "<eos> takes one beam away.",
+                "Consider twice as many candidates as beams; otherwise each <eos> "
+                "costs one beam.",
                 old="min(2 * num_beams, K * V)",
                 new="min(num_beams, K * V)",
             ),
             Wrong(
-                "An <eos> is a sentence found only if it is among the first "
+                "An <eos> finishes a hypothesis only if it is among the first "
                 "num_beams candidates.",
                 old="ended & among_first &",
                 new="ended &",
             ),
             Wrong(
-                "That enough sentences were found is not the end: a beginning may "
-                "still become better than these.",
-                old="going = bound > beams.best_scores[:, -1]",
-                new="going = beams.best_scores[:, -1] == -torch.inf",
+                "Having n_best hypotheses is not enough to stop: a beam may still "
+                "become better than they are.",
+                old="active = bound > beams.best_scores[:, -1]",
+                new="active = beams.best_scores[:, -1] == -torch.inf",
             ),
             Wrong(
-                "The bound: a beginning can keep its log-probability and become "
-                "longer. At which length would its score be highest, for a "
-                "penalty above 0, and for one of 0 or below?",
+                "The bound: a beam may keep its log-probability and get longer. At "
+                "which length would its score be highest, for a penalty above 0, and "
+                "for one of 0 or below?",
                 old="best_length = max_length if length_penalty > 0 else length + 1",
                 new="best_length = length",
             ),
             Wrong(
-                "<eos> counts in the length of a sentence.",
+                "The length of a sentence includes <eos>.",
                 old="score = log_prob / length**",
                 new="score = log_prob / max(length - 1, 1) **",
             ),
             Wrong(
-                "A beam that has ended is no beginning any more.",
+                "A candidate that has ended is not extended: it cannot be one of the "
+                "next beams.",
                 old="candidates.log_prob.masked_fill(candidates.ended, -torch.inf)",
                 new="candidates.log_prob",
             ),
             Wrong(
-                "With `keep_greedy`, the greedy sentence is one more to choose from.",
+                "With `keep_greedy`, the greedy hypothesis competes with those of the "
+                "search.",
                 old="if options.keep_greedy:",
                 new="if False:",
             ),
             Wrong(
-                "The rows of the state of batch entry i begin at i · K.",
+                "The state's rows of batch entry i start at i · K.",
                 old="first_row = K * torch.arange(B",
                 new="first_row = 0 * torch.arange(B",
             ),
@@ -214,47 +212,48 @@ EXERCISES = (
         chapter=8,
         module="decoding",
         parts=("_forbid",),
-        title="no short sentences, and nothing said twice",
+        title="minimum length, and no repeated n-grams",
         points=8,
         minutes=40,
         difficulty="medium",
         tests=(
-            "test_no_n_words_stand_in_a_sentence_twice",
-            "test_where_no_word_is_left_the_sentence_ends",
-            "test_of_many_languages_beam_search_is_the_slow_search",
+            "test_no_ngram_occurs_twice",
+            "test_a_sentence_ends_where_every_word_is_forbidden",
+            "test_beam_search_equals_a_slow_search_on_random_tables",
         ),
         wrong=(
             Wrong(
-                "n words that were written are enough for the next word to "
-                "repeat: what of a word twice in a row, with n = 1?",
-                old="if 0 < n <= words.size(-1):",
-                new="if 0 < n < words.size(-1):",
+                "With n tokens so far, the next word can already repeat an n-gram. "
+                "Think of n = 1 and the same word twice in a row.",
+                old="if 0 < n <= t:",
+                new="if 0 < n < t:",
             ),
             Wrong(
-                "A word is forbidden if all of the n - 1 words before it are "
-                "those of an earlier place.",
+                "A word is forbidden if all n - 1 words before it match those of an "
+                "earlier n-gram, not just one.",
                 old="== last).all(-1)",
                 new="== last).any(-1)",
             ),
             Wrong(
-                "A sentence that is too short must not end, whether words may be "
-                "repeated or not.",
+                "A sentence that is too short must not end, whether n-grams may repeat "
+                "or not.",
                 old="if not too_short and n == 0:",
                 new="if n == 0:",
             ),
             Wrong(
-                "Where no word is left at all, <eos> is.",
+                "If no word is left at all, <eos> is allowed.",
                 old="nothing_left = log_probs.amax(-1) == -torch.inf",
                 new="nothing_left = torch.zeros_like(eos, dtype=torch.bool)",
             ),
             Wrong(
-                "Where only <eos> is left it keeps the probability that the model "
+                "If only <eos> is left, it keeps the log-probability that the model "
                 "gave it.",
                 old="torch.where(nothing_left, eos, ",
                 new="torch.where(nothing_left, 0.0, ",
             ),
             Wrong(
-                "Forbid only what would repeat, not each word that was written before.",
+                "Forbid only the words that would repeat an n-gram, not every word "
+                "that has occurred.",
                 old=".masked_fill(~repeated, PAD)",
                 new="",
             ),

@@ -7,7 +7,7 @@ EXERCISES = (
         chapter=9,
         module="metrics",
         parts=("exact_match",),
-        title="word for word what somebody wrote",
+        title="equal to a reference, word for word",
         points=1,
         minutes=5,
         difficulty="easy",
@@ -17,27 +17,26 @@ EXERCISES = (
         wrong=(
             Wrong(
                 "Any of the references will do, not only the first.",
-                old="in map(list, refs)",
-                new="in map(list, refs[:1])",
+                old="for ref in refs]",
+                new="for ref in refs[:1]]",
             ),
             Wrong(
                 "Word for word: the same words in another order are another sentence.",
-                old="list(h) in map(list, refs)",
-                new="sorted(h) in map(sorted, refs)",
+                old="list(hypothesis) in [list(ref) for",
+                new="sorted(hypothesis) in [sorted(ref) for",
             ),
             Wrong(
-                'A set forgets the order, and how often a word is there: ["a"] is '
-                'not ["a", "a"].',
-                old="list(h) in map(list, refs)",
-                new="set(h) in map(set, refs)",
+                'A set forgets order and repetition: ["a"] does not match ["a", "a"].',
+                old="list(hypothesis) in [list(ref) for",
+                new="set(hypothesis) in [set(ref) for",
             ),
             Wrong(
-                "A tuple never equals a list, though both may hold the same words.",
-                old="list(h) in map(list, refs)",
-                new="h in refs",
+                "A tuple never equals a list, even if both contain the same words.",
+                old="list(hypothesis) in [list(ref) for ref in refs]",
+                new="hypothesis in refs",
             ),
             Wrong(
-                "There may be no hypotheses at all. Then the share is 0, not an error.",
+                "Without hypotheses the fraction is 0, not an error.",
                 old="max(len(hypotheses), 1)",
                 new="len(hypotheses)",
             ),
@@ -47,30 +46,29 @@ EXERCISES = (
         chapter=9,
         module="metrics",
         parts=("_ngrams",),
-        title="n words in a row",
+        title="n consecutive words",
         points=1,
         minutes=5,
         difficulty="easy",
         tests=(
             "test_document_frequencies_by_brute_force",
-            "test_the_statistics_of_bleu_by_brute_force",
+            "test_bleu_statistics_by_brute_force",
             "test_cider_d_by_hand",
         ),
         wrong=(
             Wrong(
-                "Five words hold three n-grams of three. Count at both ends: the "
-                "last n-gram ends with the last word.",
+                "Five words contain three trigrams. Count at both ends: the last "
+                "n-gram ends with the last word.",
                 old="zip(*[tokens[i:] for i in range(n)])",
                 new="zip(*[tokens[i:-1] for i in range(n)])",
             ),
             Wrong(
-                "At the end too few words are left: what is shorter than n is no "
-                "n-gram.",
+                "At the end of the sentence, what is shorter than n is not an n-gram.",
                 old="zip(*[tokens[i:] for i in range(n)])",
                 new="(tuple(tokens[i : i + n]) for i in range(len(tokens)))",
             ),
             Wrong(
-                "n-grams overlap: one begins at each word.",
+                "n-grams overlap: one starts at every word.",
                 old="zip(*[tokens[i:] for i in range(n)])",
                 new=(
                     "(tuple(tokens[i : i + n]) for i in range(0, len(tokens) - n "
@@ -78,13 +76,14 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "They are counted and kept in sets, which takes something that "
-                "cannot change: a tuple, not a list.",
+                "n-grams are counted and kept in sets, so they must be hashable: "
+                "tuples, not lists.",
                 old="zip(*[tokens[i:] for i in range(n)])",
                 new="map(list, zip(*[tokens[i:] for i in range(n)]))",
             ),
             Wrong(
-                "What stands there twice has to come twice, as others count it.",
+                "An n-gram that occurs twice must be yielded twice: the callers count "
+                "them.",
                 old="zip(*[tokens[i:] for i in range(n)])",
                 new="iter(set(zip(*[tokens[i:] for i in range(n)])))",
             ),
@@ -94,25 +93,25 @@ EXERCISES = (
         chapter=9,
         module="metrics",
         parts=("bleu_statistics",),
-        title="what BLEU adds up: lengths, n-grams found, n-grams written",
+        title="what BLEU adds up: lengths, clipped counts and totals",
         points=10,
         minutes=50,
         difficulty="medium",
         tests=(
-            "test_the_statistics_of_bleu_by_brute_force",
-            "test_the_statistics_of_bleu_add_up",
+            "test_bleu_statistics_by_brute_force",
+            "test_bleu_statistics_add_up",
             "test_bleu_agrees_with_sacrebleu_on_one_sentence",
         ),
         wrong=(
             Wrong(
-                'Is it clipped? "the the the" has one word right, not three, if a '
-                'reference has "the" only once.',
+                'Are the counts clipped? "the the the" has one word right, not three, '
+                'if a reference has "the" only once.',
                 old="min(count, most[ngram])",
                 new="count if most[ngram] else 0",
             ),
             Wrong(
-                "It is clipped by the one reference that has most of it, not by "
-                "all of them together.",
+                "Counts are clipped by the one reference that has most of the n-gram, "
+                "not by all references together.",
                 old="if ngram in most and count > most[ngram]:",
                 new="if ngram in most:",
                 more=(
@@ -120,35 +119,39 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "What is rightly written twice counts twice, if a reference has "
-                "it twice. Does a set stand where a count should?",
+                "An n-gram that occurs twice counts twice if a reference has it twice. "
+                "Did you use a set instead of a count?",
                 old="min(count, most[ngram])",
                 new="min(1, most[ngram])",
             ),
             Wrong(
-                "Two references may be equally close in length. Then the shorter "
-                "one counts.",
-                old="min((abs(len(ref) - length), len(ref)) for ref in refs)[1]",
-                new="-min((abs(len(ref) - length), -len(ref)) for ref in refs)[1]",
+                "Two references may be equally close in length. Then the shorter one "
+                "counts.",
+                old="(abs(len(ref) - length), len(ref))",
+                new="(abs(len(ref) - length), -len(ref))",
+                more=(
+                    ("row[1] = ref_len", "row[1] = -ref_len"),
+                ),
             ),
             Wrong(
-                "The reference length that counts is the closest to the "
-                "hypothesis', not the smallest.",
-                old="min((abs(len(ref) - length), len(ref)) for ref in refs)[1]",
-                new="min(len(ref) for ref in refs)",
+                "ref_len is the reference length closest to the hypothesis', not the "
+                "smallest.",
+                old="row[1] = ref_len",
+                new="row[1] = min(len(ref) for ref in refs)",
             ),
             Wrong(
-                "All references have a say in the length, not only the first.",
-                old="min((abs(len(ref) - length), len(ref)) for ref in refs)[1]",
-                new="len(refs[0])",
+                "All references are considered for ref_len, not only the first.",
+                old="row[1] = ref_len",
+                new="row[1] = len(refs[0])",
             ),
             Wrong(
-                "A sentence of two words has no trigrams: 0 of them, and not fewer.",
+                "A sentence of two words has no trigrams: their number is 0, not "
+                "negative.",
                 old="[max(length - n + 1, 0) for",
                 new="[length - n + 1 for",
             ),
             Wrong(
-                "How many n-grams has a sentence of five words, for n = 1? The "
+                "How many n-grams does a sentence of five words have, for n = 1? Your "
                 "totals are off by one.",
                 old="[max(length - n + 1, 0) for",
                 new="[max(length - n, 0) for",
@@ -165,16 +168,16 @@ EXERCISES = (
         difficulty="medium",
         tests=(
             "test_bleu_by_hand",
-            "test_a_sentence_shorter_than_an_n_gram_has_a_bleu_of_its_own_and_none_as_a_corpus",
-            "test_bleu_of_a_corpus_is_not_the_mean_over_sentences",
-            "test_the_statistics_of_bleu_add_up",
+            "test_only_sentence_bleu_leaves_out_ngrams_longer_than_the_sentence",
+            "test_corpus_bleu_is_not_the_mean_over_sentences",
+            "test_bleu_statistics_add_up",
             "test_bleu_agrees_with_sacrebleu_on_one_sentence",
             "test_sentence_bleu_agrees_with_sacrebleu",
         ),
         wrong=(
             Wrong(
-                "Who writes little, and only what is sure, scores too high. What "
-                "does the formula say of a short hypothesis?",
+                "Short hypotheses that contain only safe words score too high. What "
+                "does the formula say about brevity?",
                 old="math.exp(1 - ref_len / sys_len)",
                 new="1.0",
                 more=(
@@ -182,36 +185,35 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "Brevity punishes who is shorter. It rewards nobody for being "
-                "longer: bp is at most 1.",
+                "The brevity penalty punishes short hypotheses but does not reward "
+                "long ones: bp is at most 1.",
                 old="bp = 1.0",
                 new="bp = math.exp(1 - ref_len / max(sys_len, 1))",
             ),
             Wrong(
-                "In bp, which of the two lengths is divided by which?",
+                "In bp, which of the two lengths is divided by the other?",
                 old="math.exp(1 - ref_len / sys_len)",
                 new="math.exp(1 - sys_len / ref_len)",
             ),
             Wrong(
-                "The mean of the precisions is the geometric one: a mean of their "
+                "The precisions are averaged geometrically: by the mean of their "
                 "logarithms.",
                 old="math.exp(log_mean)",
-                new="sum(known) / len(known)",
+                new="sum(included) / len(included)",
             ),
             Wrong(
-                "The logarithms are added up, but a mean divides by how many "
-                "there are.",
-                old="for precision in known) / len(known)",
-                new="for precision in known)",
+                "The mean of the logarithms is their sum divided by their number.",
+                old="for precision in included) / len(included)",
+                new="for precision in included)",
             ),
             Wrong(
-                '"exp" takes 1/2 for the first count that is 0, 1/4 for the next, '
-                "and so on.",
-                old="halved /= 2",
-                new="halved = 0.5",
+                '"exp" takes 1/2 for the first count that is 0, 1/4 for the next, and '
+                "so on.",
+                old="smoothed /= 2",
+                new="smoothed = 0.5",
             ),
             Wrong(
-                '"add-k" leaves the single words as they are, and begins with n = 2.',
+                '"add-k" leaves the unigram counts as they are and starts at n = 2.',
                 old="[counts[0]]",
                 new="[counts[0] + 1]",
                 more=(
@@ -219,8 +221,8 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "A corpus is not the mean of its sentences: counts and lengths "
-                "are added up over all of them, and divided once.",
+                "Corpus BLEU is not the mean of sentence scores: counts and lengths "
+                "are summed over all sentences first.",
                 old="statistics = bleu_statistics(hypotheses, references).sum(0)",
                 new="statistics = bleu_statistics(hypotheses, references)",
                 more=(
@@ -236,8 +238,8 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "A sentence of two words has no trigrams to get wrong. In "
-                "sentence_bleu, what cannot be counted is left out.",
+                "A sentence of two words has no trigrams to get wrong: sentence_bleu "
+                "leaves out every n for which there are no n-grams.",
                 old=", effective_order=True",
                 new="",
             ),
@@ -247,7 +249,7 @@ EXERCISES = (
         chapter=9,
         module="metrics",
         parts=("_longest_common_subsequence",),
-        title="a table, of which one row is enough",
+        title="dynamic programming with one row of the table",
         points=5,
         minutes=25,
         difficulty="medium",
@@ -257,38 +259,38 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The shared words must stand in the same order, but not side by "
-                "side: a gap does not begin anew from 0.",
+                "The shared words must be in the same order, but not adjacent: a gap "
+                "does not reset the length to 0.",
                 old="max(row[j], above[j + 1])",
                 new="0",
             ),
             Wrong(
-                "A word that fits adds 1 to the cell diagonally above. From the "
-                "one directly above, a word of b could be used twice.",
-                old="above[j] + 1 if",
-                new="above[j + 1] + 1 if",
+                "A match adds 1 to the cell diagonally above. From the cell directly "
+                "above, a word of b could be used twice.",
+                old="above[j] + 1",
+                new="above[j + 1] + 1",
             ),
             Wrong(
-                "A word that fits adds 1 to the cell diagonally above. From the "
-                "one on the left, a word of a could be used twice.",
-                old="above[j] + 1 if",
-                new="row[j] + 1 if",
+                "A match adds 1 to the cell diagonally above. From the cell on the "
+                "left, a word of a could be used twice.",
+                old="above[j] + 1",
+                new="row[j] + 1",
             ),
             Wrong(
-                "Where the words differ, either may be left out: look above as "
-                "well as to the left.",
+                "Where the words differ, either may be skipped: look above as well as "
+                "to the left.",
                 old="max(row[j], above[j + 1])",
                 new="row[j]",
             ),
             Wrong(
-                "Where the words differ, either may be left out: look to the left "
-                "as well as above.",
+                "Where the words differ, either may be skipped: look to the left as "
+                "well as above.",
                 old="max(row[j], above[j + 1])",
                 new="above[j + 1]",
             ),
             Wrong(
-                "How many words both have is not enough: they must come in the "
-                "same order.",
+                "The number of shared words is not enough: they must come in the same "
+                "order.",
                 old="return row[-1]",
                 new="return sum((Counter(a) & Counter(b)).values())",
             ),
@@ -298,7 +300,7 @@ EXERCISES = (
         chapter=9,
         module="metrics",
         parts=("rouge_l",),
-        title="ROUGE-L: how much comes in the same order",
+        title="ROUGE-L: how much is in the same order",
         points=4,
         minutes=20,
         difficulty="easy",
@@ -309,8 +311,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Recall weighs more than precision. Which of the two does β² "
-                "stand beside, below the line?",
+                "Recall weighs more than precision. Which of the two does β² multiply "
+                "in the denominator?",
                 old="(r + 1.2**2 * p)",
                 new="(p + 1.2**2 * r)",
             ),
@@ -320,7 +322,7 @@ EXERCISES = (
                 new="2 * p * r / (r + p)",
             ),
             Wrong(
-                "It is β squared in the formula, in both places.",
+                "β is squared in both places of the formula.",
                 old="(1 + 1.2**2) * p * r / (r + 1.2**2 * p)",
                 new="(1 + 1.2) * p * r / (r + 1.2 * p)",
             ),
@@ -340,19 +342,19 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "Of several references the best one counts, not their mean.",
+                "The best of several references counts, not their mean.",
                 old="p = max(p, lcs / max(len(hypothesis), 1))",
                 new="p += lcs / max(len(hypothesis), 1) / len(refs)",
             ),
             Wrong(
-                "If nothing is shared, p and r are both 0, and the formula "
-                "divides by 0.",
+                "If nothing is shared, p and r are both 0, and the formula divides by "
+                "0.",
                 old="if p:",
                 new="if True:",
             ),
             Wrong(
-                "Two sentences without words are equal. What does the docstring "
-                "say of them?",
+                "Two empty sentences are equal. What does the docstring say about "
+                "them?",
                 old="if hypothesis or ref:",
                 new="if True:",
             ),
@@ -362,7 +364,7 @@ EXERCISES = (
         chapter=9,
         module="metrics",
         parts=("document_frequencies",),
-        title="in how many pictures an n-gram is mentioned",
+        title="in how many pictures an n-gram occurs",
         points=3,
         minutes=15,
         difficulty="easy",
@@ -374,7 +376,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "A picture counts once, however often its references have the n-gram.",
+                "A picture counts once, however often its references contain the "
+                "n-gram.",
                 old="ngrams = set()",
                 new="ngrams = []",
                 more=(
@@ -382,7 +385,7 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "All references of a picture are one document together, not one each.",
+                "All references of a picture form one document together, not one each.",
                 old="ngrams = set()",
                 new="ngrams = []",
                 more=(
@@ -393,18 +396,18 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "An n-gram may stand in any of a picture's references, not only "
-                "in the first.",
+                "An n-gram may occur in any of a picture's references, not only in the "
+                "first.",
                 old="for ref in refs:",
                 new="for ref in refs[:1]:",
             ),
             Wrong(
-                "One to four tokens, and four is included.",
+                "n-grams of 1 to 4 tokens: 4 is included.",
                 old="range(1, 5)",
                 new="range(1, 4)",
             ),
             Wrong(
-                "How many documents are there: pictures, not references.",
+                "`documents` is the number of pictures, not of references.",
                 old="len(references)",
                 new="sum(map(len, references))",
             ),
@@ -413,8 +416,8 @@ EXERCISES = (
     Exercise(
         chapter=9,
         module="metrics",
-        parts=("cider_d", "_weigh"),
-        title="CIDEr-D: what is worth saying",
+        parts=("cider_d", "_tf_idf"),
+        title="CIDEr-D: rare n-grams weigh more",
         points=18,
         minutes=90,
         difficulty="hard",
@@ -425,36 +428,36 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The D: what is written more often than the reference has it must "
-                "not count more. Where is min in your sum?",
+                "The D in the name: repeating an n-gram more often than the reference "
+                "does must not score more. Where is min in your sum?",
                 old="min(g_h[ngram], g_r[ngram])",
                 new="g_h[ngram]",
             ),
             Wrong(
-                "What stands in no reference at all is the rarest of all, not "
-                "worthless: the formula has max(1, frequency).",
-                old="{ngram: rarity.get(ngram, rarest)",
-                new="{ngram: rarity.get(ngram, 0.0)",
+                "An n-gram that no reference contains is the rarest of all, not "
+                "worthless: the formula has max(1, document frequency).",
+                old="{ngram: idf.get(ngram, max_idf)",
+                new="{ngram: idf.get(ngram, 0.0)",
                 more=(
                     (
-                        "count * rarity.get(ngram, rarest)",
-                        "count * rarity.get(ngram, 0.0)",
+                        "count * idf.get(ngram, max_idf)",
+                        "count * idf.get(ngram, 0.0)",
                     ),
                 ),
             ),
             Wrong(
-                "Both g in the product have their logarithm, so it is there twice.",
+                "Both g in the product contain the logarithm, so it appears twice.",
                 old="* g_r[ngram] for",
                 new="* ngrams.count(ngram) for",
             ),
             Wrong(
-                "The norms are those of g, that is, of the counts with their weights.",
-                old="(math.hypot(*g_h.values()) * math.hypot(*g_r.values()))",
+                "The norms are those of g, the weighted counts.",
+                old="math.hypot(*g_h.values()) * math.hypot(*g_r.values())",
                 new="(len(g_h) * len(g_r)) ** 0.5",
             ),
             Wrong(
-                "A difference in length should cost something: the factor exp(…) "
-                "is missing.",
+                "A difference in length must cost something: the factor exp(…) is "
+                "missing.",
                 old="total += gaussian * similarity",
                 new="total += similarity",
             ),
@@ -464,12 +467,12 @@ EXERCISES = (
                 new="(2 * 6.0)",
             ),
             Wrong(
-                "The score is the mean over n = 1 to 4 as well; yours goes beyond 10.",
+                "The score is also the mean over n = 1 to 4; yours exceeds 10.",
                 old="similarity / 4",
                 new="similarity",
             ),
             Wrong(
-                "The mean over the references, not the best of them.",
+                "Average over the references; do not take the best.",
                 old="total += gaussian * similarity / 4",
                 new="total = max(total, gaussian * similarity / 4)",
                 more=(
@@ -477,10 +480,10 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "Frequencies that are given come first; those of the references "
-                "stand in only if there are none.",
-                old="frequencies or document_frequencies(references)",
-                new="document_frequencies(references)",
+                "If frequencies are passed, use them; those of the references are only "
+                "the default.",
+                old="if frequencies is None:",
+                new="if True:",
             ),
         ),
     ),
@@ -488,21 +491,21 @@ EXERCISES = (
         chapter=9,
         module="metrics",
         parts=("bootstrap",),
-        title="how sure is a score?",
+        title="a confidence interval by resampling",
         points=5,
         minutes=25,
         difficulty="medium",
         tests=(
-            "test_the_interval_is_cut_from_a_thousand_scores_of_sums",
-            "test_the_interval_of_a_mean_is_near_the_normal_one",
+            "test_the_interval_comes_from_1000_scores_of_resampled_sums",
+            "test_the_interval_of_a_mean_is_close_to_the_normal_one",
             "test_the_same_seed_gives_the_same_interval",
         ),
         wrong=(
             Wrong(
-                "Drawn with repetition: some examples come twice and others "
-                "never. If each comes once, all sums are the same.",
-                old="draw.integers(N, size=N)",
-                new="draw.permutation(N)",
+                "Draw with replacement: some examples occur twice and others never. If "
+                "each occurs once, all sums are the same.",
+                old="rng.integers(N, size=N)",
+                new="rng.permutation(N)",
             ),
             Wrong(
                 "95 % in the middle leaves 2.5 % at each end, not 5 %.",
@@ -510,35 +513,34 @@ EXERCISES = (
                 new="scores[50].tolist(), scores[-51]",
             ),
             Wrong(
-                "The lowest and the highest of all depend on chance alone: 2.5 % "
-                "are cut off at each end.",
+                "The lowest and the highest score depend on chance alone: cut off 2.5 "
+                "% at each end.",
                 old="scores[25].tolist(), scores[-26]",
                 new="scores[0].tolist(), scores[-1]",
             ),
             Wrong(
-                "`score` takes sums over the drawn examples, not their means.",
+                "`score` takes the sums over the drawn examples, not their means.",
                 old="].sum(0)",
                 new="].mean(0)",
             ),
             Wrong(
-                "As many as there are examples are drawn each time: with fewer, "
-                "the interval is too wide.",
-                old="draw.integers(N, size=N)",
-                new="draw.integers(N, size=(N + 1) // 2)",
+                "Draw N examples each time: with fewer, the interval is too wide.",
+                old="rng.integers(N, size=N)",
+                new="rng.integers(N, size=(N + 1) // 2)",
             ),
             Wrong(
-                "Nothing can be cut off at the ends before the scores are in order.",
+                "Sort the scores before you cut off the ends.",
                 old="np.sort(scores, axis=0)",
                 new="np.array(scores)",
             ),
             Wrong(
-                "If `score` makes several, each is put in order by itself, over "
-                "the 1,000 draws.",
+                "If `score` returns several scores, sort each over the 1,000 draws.",
                 old=", axis=0)",
                 new=", axis=-1)",
             ),
             Wrong(
-                "The same seed must give the same interval: chance begins from it.",
+                "The same seed must give the same interval: pass it to the random "
+                "generator.",
                 old="default_rng(seed)",
                 new="default_rng()",
             ),

@@ -187,43 +187,43 @@ EXERCISES = (
         chapter=10,
         module="recurrent",
         parts=("LSTMEncoder.forward",),
-        title="a sentence, read from both sides",
+        title="a sentence read in both directions",
         points=4,
         minutes=20,
         difficulty="easy",
         tests=(
             "test_encoder_agrees_with_torch_on_packed_sequences",
-            "test_padding_and_neighbours_change_nothing_of_what_is_read",
-            "test_each_word_is_read_from_both_sides",
-            "test_encoder_drops_words_and_states_and_only_in_training",
+            "test_encoding_ignores_padding_and_other_sentences",
+            "test_each_word_depends_on_both_sides",
+            "test_encoder_dropout_on_words_and_states_is_only_in_training",
         ),
         wrong=(
             Wrong(
-                "Who reads from the end meets the padding first: the LSTM must "
-                "know where each sentence ends.",
+                "The LSTM that reads from the end meets the padding first: it "
+                "must know where each sentence ends.",
                 old=", lengths=mask.sum(1)",
                 new="",
             ),
             Wrong(
-                "The embedding's numbers are small, of variance 1/D: bring the "
+                "The embedding's numbers are small, of variance 1/D: scale the "
                 "words to variance 1.",
                 old=" * self.embedding.embedding_dim**0.5",
                 new="",
             ),
             Wrong(
                 "In the mask, True is a word and False is padding.",
-                old="self.training)), mask)",
-                new="self.training)), ~mask)",
+                old="self.projection(states), mask)",
+                new="self.projection(states), ~mask)",
             ),
             Wrong(
-                "In eval mode nothing is dropped.",
+                "In eval mode there is no dropout.",
                 old="words = F.dropout(words, self.dropout, self.training)",
                 new="words = F.dropout(words, self.dropout)",
             ),
             Wrong(
-                "Dropout is for the LSTM's states too, before they are projected.",
-                old="F.dropout(states, self.dropout, self.training)",
-                new="states",
+                "The LSTM's states have dropout too, before they are projected.",
+                old="states = F.dropout(states, self.dropout, self.training)",
+                new="pass",
             ),
         ),
     ),

@@ -425,55 +425,51 @@ EXERCISES = (
         chapter=11,
         module="metrics",
         parts=("aligned_accuracy",),
-        title="of the words that were hidden, which are right?",
+        title="which of the hidden words are right?",
         points=3,
         minutes=15,
         difficulty="easy",
         tests=(
-            "test_words_right_by_hand",
-            "test_words_right_are_those_of_all_sentences_in_order",
+            "test_aligned_accuracy_by_hand",
+            "test_aligned_accuracy_of_several_sentences_in_order",
         ),
         wrong=(
             Wrong(
-                "Two colours that have changed places are both wrong: the n-th is "
-                "compared with the n-th.",
+                "Two swapped colours are both wrong: compare the n-th with the n-th.",
                 old="right.append(name == other)",
-                new="right.append(name is not None and name in written)",
+                new="right.append(name is not None and name in found)",
             ),
             Wrong(
-                "A word that the hypothesis lacks is wrong. It must not drop out "
-                "of the list.",
+                "A word missing from the hypothesis is wrong. It must not be dropped "
+                "from the list.",
                 old="in zip_longest(",
                 new="in zip(",
             ),
             Wrong(
-                "The words of the reference are asked for; what the hypothesis "
-                "has beyond them is not counted.",
-                old="written[: len(wanted)]",
-                new="written",
+                "Only the words of the reference are checked; further words of the "
+                "hypothesis do not count.",
+                old="[: len(expected)]",
+                new="",
             ),
             Wrong(
-                'Names are compared, not words: "scarlet" for "red" is right, if '
-                "both mean the same.",
-                old="[meaning(token) for token in hypothesis",
-                new="[token for token in hypothesis",
-                more=(
-                    ("[meaning(token) for token in refs", "[token for token in refs"),
-                ),
+                'Compare names, not words: "scarlet" for "red" is right, if both mean '
+                "the same.",
+                old="[name for name in names if name]",
+                new="[token for token in tokens if meaning(token)]",
             ),
             Wrong(
-                "The first of the references decides, not the last.",
+                "The first reference decides, not the last.",
                 old="refs[0]",
                 new="refs[-1]",
             ),
             Wrong(
-                "One verdict a word, not one a sentence.",
+                "One bool for each word, not one for each sentence.",
                 old="right.append(name == other)",
-                new="right.append(written == wanted)",
+                new="right.append(found == expected)",
                 more=(
                     (
-                        "zip_longest(wanted, written[: len(wanted)])",
-                        "[*zip(wanted, wanted)][:1]",
+                        "zip_longest(expected, found)",
+                        "[*zip(expected, expected)][:1]",
                     ),
                 ),
             ),
