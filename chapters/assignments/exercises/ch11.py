@@ -40,7 +40,9 @@ EXERCISES = (
                 "There may be more than two memories.",
                 old="m.tokens for m in memories]",
                 new="m.tokens for m in memories[:2]]",
-                more=(("m.mask for m in memories]", "m.mask for m in memories[:2]]"),),
+                more=(
+                    ("m.mask for m in memories]", "m.mask for m in memories[:2]]"),
+                ),
             ),
             Wrong(
                 "They lie in the order in which they were given.",
