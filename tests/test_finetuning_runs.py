@@ -72,7 +72,7 @@ def test_a_run_of_another_layout_is_refused_in_one_line_that_says_what_to_do(ver
         lambda: prepare_for_finetuning(build_model(ModelConfig(7)), {}, str(folder)),
     ):
         with pytest.raises(
-            ValueError, match=f"has layout {version or 1}.*reads layout {VERSION}: train it again"
+            ValueError, match=f"is of layout {version or 1}.*reads layout {VERSION}: train it again"
         ) as caught:
             read()
         assert (

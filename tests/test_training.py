@@ -646,7 +646,7 @@ def test_a_run_of_another_layout_is_refused_in_one_line(version, trainer):
     with pytest.raises(ValueError) as caught:
         trainer()
     (line,) = str(caught.value).splitlines()
-    assert line.startswith(f"{path} has layout {version or 1}, and ") and "another --to" in line
+    assert line.startswith(f"{path} is of layout {version or 1}, and ") and "another --to" in line
     write_atomically(path, {"step": 1})
     with pytest.raises(
         ValueError, match="last.pt is the checkpoint of something else: choose another --to"

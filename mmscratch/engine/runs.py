@@ -25,7 +25,7 @@ def check_version(path: Path, checkpoint: object) -> None:
         raise _not_a_run(path)
     version = checkpoint.get("version", 1)
     if version != VERSION:
-        layouts = f"has layout {version}, and this version of the project reads layout {VERSION}"
+        layouts = f"is of layout {version}, and this version of the project reads layout {VERSION}"
         raise ValueError(f"{path} {layouts}: train it again, with another --to")
 
 

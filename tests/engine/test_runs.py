@@ -125,7 +125,7 @@ def test_a_checkpoint_of_another_layout_is_refused_in_one_line(version, path):
         del saved["version"]
     write_atomically(path, saved)
     line = (
-        f"{path} has layout {version or 1}, and this version of the project reads layout {VERSION}: "
+        f"{path} is of layout {version or 1}, and this version of the project reads layout {VERSION}: "
         "train it again, with another --to"
     )
     for read in (lambda: check_version(path, saved), lambda: read_run(path, {"batch_size": 32})):
