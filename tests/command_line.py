@@ -23,7 +23,7 @@ def expected(hypotheses, references) -> dict:
         digits = 1 if "BLEU" in name else 3
         scores[name] = [f"{x:.{digits}f}" for x in interval]
     exact = sum(hypothesis in refs for hypothesis, refs in zip(hypotheses, references))
-    return scores | {"a reference exactly": fraction(exact, len(hypotheses))}
+    return scores | {"exact match": fraction(exact, len(hypotheses))}
 
 
 def fraction(right, count) -> list[str]:

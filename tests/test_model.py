@@ -802,7 +802,7 @@ def test_translator_overfits_a_few_sentences(part):
 def test_translator_learns_colours_that_only_pictures_show(part):
     data = SceneTranslation("train", 0, size=32)
     alone = [scene for scene in map(Scene, range(400)) if len(scene.objects) == 1]
-    data.tell(
+    data.set_scenes(
         [scene for scene in alone if scene.objects[0].noun in ("star", "cat", "sun")], size=32
     )
     data.columns["source"] = [tokenize(mask_colours(name_object(scene))) for scene in data.scenes]

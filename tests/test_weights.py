@@ -340,13 +340,13 @@ DAMAGED = {
             json.dumps({"a": A})[:-1].encode() + b', "a": ' + json.dumps(A).encode() + b"}",
             b"\1" * 24,
         ),
-        "'a' is there twice",
+        "'a' occurs twice",
     ),
     "a key twice": (
         file_of(
             b'{"a": {"dtype": "U8", "shape": [], "dtype": "I8", "data_offsets": [0, 1]}}', b"1"
         ),
-        "'dtype' is there twice",
+        "'dtype' occurs twice",
     ),
     "metadata that is text": (file_of({"__metadata__": "a"}, b""), "__metadata__"),
     "metadata that is a number": (file_of({"__metadata__": {"a": 1}}, b""), "__metadata__"),
@@ -386,7 +386,7 @@ for key in A:
 for dtype in ("F33", "f32", "F4", "C64", "", None, 1, ["F32"], {}):
     DAMAGED[f"dtype {dtype}"] = (
         file_of({"a": A | {"dtype": dtype}}, b"\1" * 24),
-        "'a' is of dtype",
+        "'a' has the dtype",
     )
 for shape in (
     6,

@@ -85,7 +85,7 @@ class FilteredScenes(SceneCaptions):
             scene = Scene(seed)
             if any(obj.noun in UNSEEN for obj in scene.objects) == unseen:
                 scenes.append(scene)
-        self.tell(scenes, language, one_caption_each=one_caption_each)
+        self.set_scenes(scenes, language, one_caption_each=one_caption_each)
         if inverted:
             self.columns["image"] = LazyColumn(inverted_and_noisy, self.scenes)
 

@@ -273,27 +273,27 @@ EXERCISES = (
         minutes=20,
         difficulty="easy",
         tests=(
-            "test_masking_by_hand",
-            "test_masking_does_not_tell_that_the_word_begins_with_a_vowel",
+            "test_masked_colours_by_hand",
+            "test_masking_does_not_reveal_an_initial_vowel",
             "test_masking_leaves_no_colour_word",
-            "test_masked_captions_are_the_same_whatever_the_colours",
+            "test_masked_captions_do_not_depend_on_the_colours",
         ),
         wrong=(
             Wrong(
-                '"an [v] star" tells that the hidden word begins with a vowel, '
-                'and so that it is "orange".',
+                '"an [v] star" reveals that the hidden word begins with a vowel: '
+                'it must be "orange".',
                 old="return _without_an(re.sub(pattern, MASKED, caption))",
                 new="return re.sub(pattern, MASKED, caption)",
             ),
             Wrong(
-                'Only an "an" right before what is hidden must change: "an '
+                'Only an "an" right before the hidden word must change: "an '
                 'anchor" stays.',
                 old=" (?={re.escape(MASKED)})",
                 new=" ",
             ),
             Wrong(
-                "In German a colour has endings: what is left of them would tell "
-                "the gender twice.",
+                "German colours have endings: one that is left over would show "
+                "the gender of the noun.",
                 old="(e[rsnm]?)?\\b",
                 new="",
             ),
@@ -303,12 +303,12 @@ EXERCISES = (
                 new='if language != "zh":',
             ),
             Wrong(
-                "All colours of the sentence are hidden, not only the first.",
+                "Hide all colours of the sentence, not only the first.",
                 old="MASKED, caption))",
                 new="MASKED, caption, count=1))",
             ),
             Wrong(
-                "Hide the colour and nothing else: 的 is no part of it.",
+                "Hide only the colour: 的 does not belong to it.",
                 old='pattern = "|".join(colour.chinese for',
                 new='pattern = "|".join(colour.chinese + "的" for',
             ),
@@ -323,55 +323,49 @@ EXERCISES = (
         minutes=20,
         difficulty="medium",
         tests=(
-            "test_masking_a_noun_by_hand",
-            "test_each_noun_is_masked_in_turn_and_nothing_else",
-            "test_masking_does_not_tell_that_the_word_begins_with_a_vowel",
+            "test_masked_nouns_by_hand",
+            "test_each_noun_is_masked_and_nothing_else",
+            "test_masking_does_not_reveal_an_initial_vowel",
         ),
         wrong=(
             Wrong(
-                "German nouns have a capital letter, and the list of words has none.",
+                "German nouns are capitalised, and the words of the lexicon are not.",
                 old=", re.IGNORECASE",
                 new="",
             ),
             Wrong(
-                "If `which` is larger than the number of nouns, it is counted on "
-                "from the start.",
+                "If `which` exceeds the number of nouns, counting continues at the "
+                "first.",
                 old="which % len(found)",
                 new="which",
             ),
             Wrong(
-                "A sentence may have no noun that you know. It stays as it is.",
-                old=(
-                    "    if not found:\n"
-                    "        return caption\n"
-                ),
+                "A sentence may have no noun that you know. Return it as it is.",
+                old=("    if not found:\n        return caption\n"),
                 new="",
             ),
             Wrong(
-                "The same noun may stand there twice, and only one of them is to "
-                "be hidden.",
+                "The same noun may occur twice, and only one of them is to be hidden.",
                 old="caption[:start] + MASKED + caption[end:]",
                 new="caption.replace(caption[start:end], MASKED)",
             ),
             Wrong(
-                '"an [v]" tells that the noun begins with a vowel. There is a '
+                '"an [v]" reveals that the noun begins with a vowel. There is a '
                 "function for that.",
                 old="_without_an(caption[:start] + MASKED + caption[end:])",
                 new="caption[:start] + MASKED + caption[end:]",
             ),
             Wrong(
-                "Counted from the start of the sentence, not from its end.",
+                "Count from the start of the sentence, not from its end.",
                 old="found[which % len(found)]",
                 new="found[-1 - which % len(found)]",
             ),
             Wrong(
-                "Some nouns are the beginning of others. The pattern must not "
-                "stop amid a word.",
-                old='rf"\\b(?:{nouns})\\b"',
-                new="nouns",
-                more=(
-                    (", reverse=True", ""),
-                ),
+                'Some nouns are the beginning of others: "star" of "stars". A '
+                "match must end with the word.",
+                old='rf"\\b(?:{pattern})\\b"',
+                new="pattern",
+                more=((", reverse=True", ""),),
             ),
         ),
     ),
@@ -384,44 +378,44 @@ EXERCISES = (
         minutes=10,
         difficulty="easy",
         tests=(
-            "test_the_colours_of_a_caption_are_known_by_their_tokens",
-            "test_every_german_ending_of_a_colour_is_known",
+            "test_colours_of_a_caption_are_recognised_by_their_tokens",
+            "test_german_colours_are_recognised_with_every_ending",
         ),
         wrong=(
             Wrong(
-                "A German colour may end like an ending by itself: look for the "
-                "whole word first.",
-                old="colours.get(token) or ",
+                '"orangefarben" itself ends in "en": look up the whole word first.',
+                old=" and token not in colours",
                 new="",
             ),
             Wrong(
-                "German has five endings of adjectives; you know fewer.",
+                "German adjectives have five endings; you know fewer.",
                 old="e[rsnm]?$",
                 new="e[rs]?$",
             ),
             Wrong(
                 'Only German has these endings: in English, "reds" is no colour.',
-                old='re.sub(r"e[rsnm]?$", "", token) if language == "de" else token',
-                new='re.sub(r"(e[rsnm]?|s)$", "", token)',
+                old='language == "de" and token not in colours',
+                new="token not in colours",
+                more=(('r"e[rsnm]?$"', 'r"(e[rsnm]?|s)$"'),),
             ),
             Wrong(
-                "To the tokenizer each Chinese character is a token, so the whole "
-                "word never comes.",
+                "The tokenizer makes each Chinese character a token, so you never "
+                "see the whole word.",
                 old="word[0] == token",
                 new="word == token",
             ),
             Wrong(
-                "The character 色 stands in every Chinese colour: which of a "
-                "word's characters tells the colour?",
+                "Every Chinese colour contains the character 色: which of a word's "
+                "characters identifies the colour?",
                 old="word[0] == token",
                 new="token in word",
             ),
             Wrong(
-                "A word that only begins like a colour is none.",
-                old="colours.get(token) or colours",
+                "A word that merely begins like a colour is not one.",
+                old="return colours.get(token)",
                 new=(
-                    "next((colours[word] for word in colours if "
-                    "token.startswith(word)), None) or colours"
+                    "return next((colours[word] for word in colours if "
+                    "token.startswith(word)), None)"
                 ),
             ),
         ),
