@@ -13,7 +13,7 @@ import torch
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
-    """Run the whole suite in several processes if pytest-xdist is there, unless -n or --pdb is given."""
+    """Run the whole suite in several processes with pytest-xdist, unless -n or --pdb is given."""
     if hasattr(config, "workerinput"):  # in one of these processes
         return
     is_whole = [Path(argument).resolve() for argument in config.args] == [Path(__file__).parent]

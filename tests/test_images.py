@@ -205,8 +205,11 @@ def test_the_limit_of_pixels(tmp_path, monkeypatch):
     "width, height", [(53, 37), (37, 53), (31, 31), (11, 23), (1, 1), (500, 1), (1, 500)]
 )
 def test_to_tensor_resizes_and_crops_the_centre(width, height):
-    image, size = Image.fromarray(NOISE).resize((width, height)), 31
-    width, height = (int(size * side / min(width, height)) for side in (width, height))
+    image = Image.fromarray(NOISE).resize((width, height))
+    size = 31
+    short = min(width, height)
+    width = int(size * width / short)
+    height = int(size * height / short)
     left = round((width - size) / 2)
     top = round((height - size) / 2)
     resized = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -363,9 +366,10 @@ def test_augment_treats_each_picture_independently():
 def test_augment_does_not_change_its_inputs():
     batch = pictures(41, 41)
     draws = random_draws(7)
-    before = batch.clone(), draws.clone()
+    pixels_before = batch.clone()
+    draws_before = draws.clone()
     augment(batch, draws)
-    assert torch.equal(batch, before[0]) and torch.equal(draws, before[1])
+    assert torch.equal(batch, pixels_before) and torch.equal(draws, draws_before)
 
 
 @pytest.mark.parametrize("height, width", [(41, 41), (37, 53), (1, 1), (2, 61)])
