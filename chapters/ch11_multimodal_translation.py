@@ -1,17 +1,17 @@
 # %% [markdown]
 # # 11 · Multimodal translation
 #
-# **Adds** a picture beside the sentence: both in one memory, and a model that does with the picture and without. **Takes** 3.8 min on two cores.
+# **Adds** a picture next to the sentence, in one memory, and one model that works with or without the picture. **Takes** 3.8 min on two cores.
 #
-# Chapter 10 translated sentences, and no picture was needed. When does one help? A translator who reads "a star" has all that
-# she needs; one whose page has a stain where the colour was has to look. So this chapter hides words of the source: all of its
-# colours, or one of its nouns, or none. And it asks the same model three times: with the right picture, with a wrong one, and
-# with none.
+# Chapter 10 translated sentences, and no picture was needed. When does one help? A translator who
+# reads "a star" has all she needs; one whose page has a stain where the colour was has to look. So
+# this chapter hides words of the source: all of its colours, or one of its nouns, or none. And it
+# tests the same model three times: with the right picture, with a wrong one, and with none.
 
 # %%
 import shutil
-from functools import partial
-from itertools import product
+from collections import defaultdict
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from mmscratch.data.dataset import LazyColumn
 from mmscratch.data.language import caption, colour_of, mask_colours, mask_noun
 from mmscratch.data.scenes import NOUNS, Scene, is_held_out_pair
 from mmscratch.data.translations import SceneTranslation
+
+# %%
 from mmscratch.decoding import generate
 from mmscratch.engine.devices import pick_device
 from mmscratch.finetuning import load_run
@@ -39,89 +41,101 @@ from mmscratch.training import TrainConfig, Trainer
 from mmscratch.weights import load_matching
 
 torch.manual_seed(0)
-chapter, device = Chapter(11), pick_device()
+chapter = Chapter(11)
+device = pick_device()
 
 # %% [markdown]
 # ## The idea
 
 # %%
-GRID = 4  # the CNN's last grid has 4 × 4 places
-KINDS = {"": "nothing", "colours": "colours", "noun": "noun"}
-number, tests = chapter.choose(1000, fast=24), {}
-for hidden, kind in KINDS.items():
-    tests[kind] = SceneTranslation("test", number, hidden=hidden)
+GRID = 4  # the CNN's last feature map has 4 × 4 positions
+number = chapter.choose(1000, fast=24)
+tests = {
+    "nothing": SceneTranslation("test", number),
+    "colours": SceneTranslation("test", number, hidden="colours"),
+    "noun": SceneTranslation("test", number, hidden="noun"),
+}
 data = tests["colours"]
 example = data.columns["source"].index(["a", "[v]", "cloud"])
-picture, source = data[example]["image"], data[example]["source"]
+picture = data[example]["image"]
+source = data[example]["source"]
 target = data.references[example][0]
-obj = data.scenes[example].objects[0]
-named = int(obj.y * GRID) * GRID + int(obj.x * GRID)  # the place where it is
-places = (GRID**2, named, GRID**2 + 2)  # the picture's come first
-figure = drawings.picture_or_sentence(picture, source, target, places)
-chapter.draw(figure, "each word looks in the picture or in the sentence")
+cloud = data.scenes[example].objects[0]
+cloud_position = int(cloud.y * GRID) * GRID + int(cloud.x * GRID)
+positions = (GRID**2, cloud_position, GRID**2 + 2)  # the picture's come first
+figure = drawings.picture_or_sentence(picture, source, target, positions)
+chapter.draw(figure, "each word looks at the picture or at the sentence")
 
 # %% [markdown]
-# The memory holds the places of the picture, $p_1 \dots p_P$, and beside them the words of the sentence, $s_1 \dots s_S$. The
-# decoder does not know which is which. For each word that it writes, its attention chooses among all of them, with **one**
-# softmax over both:
+# The memory holds the positions of the picture, $p_1 \dots p_P$, followed by the words of the
+# sentence, $s_1 \dots s_S$. The decoder does not know which is which. For each word that it writes,
+# its attention chooses among all of them, with **one** softmax over both:
 #
 # $$c = \sum_{n=1}^{P} \alpha_n\, p_n + \sum_{n=1}^{S} \alpha_{P+n}\, s_n \qquad \sum_{n=1}^{P+S} \alpha_n = 1$$
 #
-# So picture and sentence compete for every word. That is what we hope for: "eine" and "wolke" come from the sentence, and the
-# colour, which it hides, from the picture.
+# So picture and sentence compete for every word. That is what we hope for: "eine" and "wolke" come
+# from the sentence, and the colour, which the sentence hides, from the picture.
 #
 # ## By hand
 #
-# Four places of a picture, three words, all vectors of five numbers, and the vector of the word that is about to be written.
+# Four positions of a picture, three words, each a vector of five numbers, and the query of the word
+# to be written next.
 
 
 # %%
-def look(h, places):
-    """h (D,), places: a list of vectors (D,) -> their weighted sum (D,) and the weights."""
-    exponentials = [(sum(h * place) / len(h) ** 0.5).exp() for place in places]
+def attend(query, memory):
+    """query (D,), memory: a list of (D,) -> their weighted sum (D,) and the weights."""
+    scores = [sum(query * vector) / len(query) ** 0.5 for vector in memory]
+    exponentials = [score.exp() for score in scores]
     weights = [e / sum(exponentials) for e in exponentials]
-    seen = torch.zeros_like(h)
-    for weight, place in zip(weights, places):
-        seen = seen + weight * place
-    return seen, torch.stack(weights)
+    context = torch.zeros_like(query)
+    for weight, vector in zip(weights, memory):
+        context = context + weight * vector
+    return context, torch.stack(weights)
 
 
 P, S, D = 4, 3, 5
-image, sentence, h = torch.randn(P, D), torch.randn(S, D), torch.randn(D)
-both, weights = look(h, [*image, *sentence])
-text, _ = look(h, [*sentence])
-print(
-    f"of the attention, {100 * weights[:P].sum():.0f} % goes to the picture, {100 * weights[P:].sum():.0f} % to the sentence"
-)
+image = torch.randn(P, D)
+sentence = torch.randn(S, D)
+query = torch.randn(D)
+both, weights = attend(query, [*image, *sentence])
+text, _ = attend(query, [*sentence])
+to_picture = 100 * weights[:P].sum()
+to_sentence = 100 * weights[P:].sum()
+print(f"attention: picture {to_picture:.0f} %, sentence {to_sentence:.0f} %")
 
 # %% [markdown]
-# Now the picture is taken away. A black picture will not do, and nor will zeros in its place: a place of zeros has a score of
-# 0, and $e^0$ is 1, so it still takes a share of the attention. It has to be **masked**: no weight at all.
+# Now we take the picture away. A black picture will not do, and neither will zeros in its place: a
+# position of zeros has a score of 0, and $e^0$ is 1, so it still takes some of the attention. It
+# has to be **masked**: no weight at all.
 
 # %%
-zeros, fractions = look(h, [*torch.zeros(P, D), *sentence])
-print(
-    f"zeros in the place of the picture: they get {100 * fractions[:P].sum():.0f} % of the attention"
-)
+zeros, weights = attend(query, [*torch.zeros(P, D), *sentence])
+to_zeros = 100 * weights[:P].sum()
+print(f"zeros in place of the picture: they get {to_zeros:.0f} % of the attention")
 assert not torch.allclose(zeros, text, atol=1e-3)
 
 # %% [markdown]
-# **Modality dropout**: in training, a share of the examples lacks its picture, and as large a share its sentence, by chance, in
-# each step anew. One model then learns to look, and to do without; and whoever has only the picture must look. Here for a batch
-# of six, of which some lack their picture.
+# **Modality dropout**: in training, a random fraction of the examples loses its picture, and an
+# equal fraction its sentence, drawn again in each step. So one model learns to look, and to do
+# without; and given nothing but the picture, it must look. Here is a batch of six, some of them
+# without their picture.
 
 # %%
-B, fraction = 6, 0.3
-images, sentences, queries = (
-    torch.randn(B, P, D),
-    torch.randn(B, S, D),
-    torch.randn(B, D),
-)
-by_hand, kept = [], [torch.rand(1).item() >= fraction for _ in range(B)]
+B = 6
+fraction = 0.3
+images = torch.randn(B, P, D)
+sentences = torch.randn(B, S, D)
+queries = torch.randn(B, D)
+has_image = [torch.rand(1).item() >= fraction for _ in range(B)]
+by_hand = []
 for b in range(B):
-    places = [*images[b], *sentences[b]] if kept[b] else [*sentences[b]]
-    by_hand.append(look(queries[b], places)[0])
-print("sees its picture:", kept)
+    memory = [*sentences[b]]
+    if has_image[b]:
+        memory = [*images[b], *sentences[b]]
+    context, _ = attend(queries[b], memory)
+    by_hand.append(context)
+print("has its picture:", has_image)
 
 # %% [markdown]
 # ## The piece
@@ -133,501 +147,461 @@ show(pieces._drop_modality)
 show(pieces._encode_present)
 
 # %% [markdown]
-# `fuse` is two concatenations: that is all that fusion takes here. `_drop_modality` tosses the coins, and `_encode_present` gives
-# those that have no picture a memory whose mask is False at each of its places.
+# `fuse` is two concatenations: that is all that fusion takes here. `_drop_modality` tosses the
+# coins, and `_encode_present` gives examples without a picture a memory whose mask is False at each
+# of its positions.
 #
-# **An equal footing.** There is one line more in `encode`, and we learned the hard way that it is needed: `layer_norm` brings all
-# vectors to the same length. In the beginning a picture means nothing to the decoder, while the words help at once. So it
-# learns to look away; and where the picture's vectors are longer than those of the words, their scores soon are so low that the
-# softmax leaves them nothing. Then no gradient comes through any more, and the model is blind for good. The same length for
-# all, and examples that have nothing but their picture, keep that door open. (See "your turn".)
+# **An equal footing.** `encode` has one more line, and we learned the hard way that it is needed:
+# `layer_norm` brings all vectors to the same length. At first a picture means nothing to the
+# decoder, while the words help at once. So it learns to look away; and where the picture's vectors
+# are longer than those of the words, their scores are soon so low that the softmax leaves them
+# nothing. Then no gradient comes through any more, and the model is blind for good. The same length
+# for all, and examples that have nothing but their picture, keep that door open. (See "your turn".)
 
 # %%
-mask = torch.tensor(kept)[:, None].expand(B, P)  # (B, P)
-memory = fuse(
-    [Memory(images, mask), Memory(sentences, torch.ones(B, S, dtype=torch.bool))]
-)  # (B, P + S, D)
-seen, weights = scaled_dot_product_attention(
-    queries[:, None],
+mask = torch.tensor(has_image)[:, None].expand(B, P)  # (B, P)
+every_word = torch.ones(B, S, dtype=torch.bool)  # (B, S)
+memory = fuse([Memory(images, mask), Memory(sentences, every_word)])  # (B, P + S, D)
+contexts, weights = scaled_dot_product_attention(
+    queries[:, None],  # (B, 1, D)
     memory.tokens,
     memory.tokens,
-    memory.mask[:, None],
+    memory.mask[:, None],  # (B, 1, P + S)
     need_weights=True,
 )
-assert torch.allclose(seen[:, 0], torch.stack(by_hand), atol=1e-5)
-assert all((weights[b, 0, :P].sum() == 0) != kept[b] for b in range(B))
-print(
-    "by hand and the library's agree; a masked picture gets exactly nothing of the attention"
-)
+assert torch.allclose(contexts[:, 0], torch.stack(by_hand), atol=1e-5)
+for b in range(B):
+    assert (weights[b, 0, :P].sum() > 0) == has_image[b]
+print("by hand and library agree; a masked picture gets exactly no attention")
 
 # %% [markdown]
-# And in a whole model: what has no picture is translated as if there were no such thing as a picture, whatever the tensor
-# holds in its place.
+# The same in a whole model: a sentence without a picture is translated as if pictures did not
+# exist, whatever the tensor holds in its place.
 
 # %%
-parts = {
-    "lstm": {"hidden_size": 64},
-    "transformer": {"num_heads": 4, "num_layers": 1, "max_length": 64},
-}
-for name, sizes in parts.items():
-    part = {"name": name, **sizes}
+DECODERS = (
+    {"name": "lstm", "hidden_size": 64},
+    {"name": "transformer", "num_heads": 4, "num_layers": 1, "max_length": 64},
+)
+for part in DECODERS:
     encoders = {"image": {"name": "resnet"}, "source": {**part, "vocab_size": 31}}
     small = build_model(ModelConfig(37, encoders, part, embed_dim=32)).eval()
     batch = {
         "source": torch.randint(4, 31, (2, 7)),
         "target": torch.randint(4, 37, (2, 5)),
     }
-    blind = batch | {
-        "image": torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8),
-        "has_image": torch.tensor([False, True]),
-    }
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    has_image = torch.tensor([False, True])
     with torch.no_grad():
-        without, some = small(batch), small(blind)
-    assert torch.allclose(without[0], some[0], atol=1e-5) and not torch.allclose(
-        without[1], some[1], atol=1e-3
-    )
-print(
-    "an LSTM and a Transformer: the first sentence, which has no picture, is translated as without; the second is not"
-)
+        without = small(batch)  # (B, T, V)
+        mixed = small(batch | {"image": images, "has_image": has_image})  # (B, T, V)
+    assert torch.allclose(without[0], mixed[0], atol=1e-5)
+    assert not torch.allclose(without[1], mixed[1], atol=1e-3)
+print("LSTM and Transformer: a picture changes only the sentence that has it")
 
 # %% [markdown]
 # ## Train it
 #
-# **What is hidden, really?** Whoever hides a word has to ask what the others tell of it.
+# **What is really hidden?** If you hide a word, ask what the other words reveal about it.
 
 # %%
-scene = Scene(
-    next(i for i in range(1000) if [t.colour for t in Scene(i).objects] == ["orange"])
-)
+for i in range(1000):
+    scene = Scene(i)
+    if [obj.colour for obj in scene.objects] == ["orange"]:
+        break
 for language in ("en", "de"):
     text = caption(scene, 0, language)
-    print(
-        f"{text}\n    {mask_colours(text, language)}\n    {mask_noun(text, 0, language)}"
-    )
-print(f"an orange star\n    {mask_colours('an orange star')}")
-genders = [
-    noun.gender for name, noun in NOUNS.items() if not is_held_out_pair(name, "red")
-]
-print(
-    f"nouns that can be red: {len(genders)} of {len(NOUNS)};",
-    ", ".join(f"{genders.count(g)} are {g}" for g in "mfn"),
-)
+    print(text)
+    print(f"    {mask_colours(text, language)}")
+    print(f"    {mask_noun(text, 0, language)}")
+print("an orange star")
+print(f"    {mask_colours('an orange star')}")
+can_be_red = [noun for noun in NOUNS if not is_held_out_pair(noun, "red")]
+genders = [NOUNS[noun].gender for noun in can_be_red]
+counts = [f"{genders.count(gender)} are {gender}" for gender in "mfn"]
+print(f"nouns that can be red: {len(genders)} of {len(NOUNS)}; {', '.join(counts)}")
 
 # %% [markdown]
-# Three traps. **The article:** "an [v] star" would say that the colour begins with a vowel, and only "orange" does; so "an"
-# becomes "a" before a hidden word. **The gender:** in German, the endings of "ein kleiner orangefarbener [v]" say that the
-# noun is masculine: a masked noun is not wholly hidden. With German as the source, a guesser would be right on 3 nouns of 28,
-# one for each gender, and with English on 1. So we translate from English, and the endings become the model's burden: when it
-# writes "ein" or "eine", it must know already which noun will come. **What never happens:** one colour of each noun never
-# occurs in training (`is_held_out_pair`), so who reads the noun has 7 colours to guess from, not 8, and for a colour there are 28
-# nouns, not 32. The **chance level is 1 of 7 for a colour and 1 of 28 for a noun**, 14.3 and 3.6 %.
+# Three traps. **The article:** "an [v] star" would reveal that the colour starts with a vowel, and
+# only "orange" does; so "an" becomes "a" before a hidden word. **The gender:** in German, the
+# endings of "ein kleiner orangefarbener [v]" reveal that the noun is masculine: a masked noun is
+# not wholly hidden. With German as the source, a guesser would be right on 3 nouns of 28, one for
+# each gender, and with English on 1. So we translate from English, and the endings become the
+# model's burden: when it writes "ein" or "eine", it must already know which noun will come. **What
+# never happens:** one colour of each noun never occurs in training (`is_held_out_pair`), so a model
+# that reads the noun has 7 colours to guess from, not 8, and for a colour 28 nouns, not 32. The
+# **chance level is 1 of 7 for a colour and 1 of 28 for a noun**, 14.3 and 3.6 %.
 #
-# Now the translator, an LSTM with attention. In a third of the sentences that it learns from, nothing is hidden, in a third all colours
-# are, and in a third one noun. The picture goes through chapter 2's CNN, frozen; its places and the words meet in one memory;
-# three sentences of ten are shown without their picture, or the picture without its sentence. A second model, the **control**, knows of no pictures and learns from the same
-# sentences: what it gets right of the hidden words can be guessed.
+# Now the translator, an LSTM with attention. In a third of its training sentences nothing is
+# hidden, in a third all colours, and in a third one noun. The picture goes through chapter 2's CNN,
+# frozen; its positions and the words meet in one memory. Three examples of ten lose one of the two,
+# the picture or the sentence. A second model, the **control**, has no pictures and learns from the
+# same sentences: the hidden words that it gets right can be guessed.
 
 # %%
 count = chapter.choose(28_000, fast=64)
+validation_count = chapter.choose(300, fast=20)
 training = SceneTranslation("train", count, hidden="some")
-validation = SceneTranslation("validation", chapter.choose(300, fast=20), hidden="some")
-words = Vocabulary.build(
-    reference for references in training.references for reference in references
-)
+validation = SceneTranslation("validation", validation_count, hidden="some")
+translations = [translation for (translation,) in training.references]
 sources = training.columns["source"]
+words = Vocabulary.build(translations)
 vocabularies = {"target": words, "source": Vocabulary.build(sources)}
-cnn = pretrained_cnn(
-    folder(2, chapter.fast) / "cnn.pt", chapter.choose(30_000, fast=640)
-)
+cnn_path = folder(2, chapter.fast) / "cnn.pt"
+cnn = pretrained_cnn(cnn_path, chapter.choose(30_000, fast=640))
 for i in range(0, 18, 6):
     print(f"{' '.join(sources[i]):70} {training.texts[i][0]}")
 
-READS = {"name": "lstm", "hidden_size": 256}
-SEES = {"name": "resnet", "depth": (1, 1, 1), "num_layers": 1}
+# %%
+IMAGE_ENCODER = {"name": "resnet", "depth": (1, 1, 1), "num_layers": 1}
+LSTM = {"name": "lstm", "hidden_size": 256}
+TEXT_ENCODER = LSTM | {"vocab_size": len(vocabularies["source"])}
+SETTINGS = {"learning_rate": 3e-3, "bucket_batches": None, "precision": "float32"}
 
 
-def train(sees):
-    """A translator, trained: one that sees pictures, or one that knows of none."""
-    reads = READS | {"vocab_size": len(vocabularies["source"])}
-    encoders = {"image": SEES, "source": reads} if sees else {"source": reads}
-    config = ModelConfig(
-        len(words), encoders, READS, embed_dim=128, modality_dropout=0.3
-    )
-    settings = TrainConfig(
-        batch_size=32 if sees else 96,
-        learning_rate=3e-3,
-        bucket_batches=None,
-        precision="float32",
-        freeze=("encoders.image.backbone",) if sees else (),
-    )
-    examples = []
-    for data in (
-        training,
-        validation,
-    ):  # without, or pictures would be drawn for nothing
-        examples.append(Examples(data if sees else data.without("image"), vocabularies))
-    to = chapter.folder / ("sees" if sees else "text")
-    shutil.rmtree(
-        to, ignore_errors=True
-    )  # or it would resume the run that it finds there
-    trainer = Trainer(config, settings, tuple(examples), to)
-    if sees:
-        load_matching(
-            trainer.model.encoders["image"].backbone, cnn.state_dict()
-        )  # without its classifier
+def fit(encoders, settings, data, name, cnn=None):
+    """Train a translator; with a `cnn`, its image encoder starts from these weights."""
+    config = ModelConfig(len(words), encoders, LSTM, 128, modality_dropout=0.3)
+    examples = tuple(Examples(split, vocabularies) for split in data)
+    run = chapter.folder / name
+    shutil.rmtree(run, ignore_errors=True)  # else it would resume an old run
+    trainer = Trainer(config, TrainConfig(**SETTINGS, **settings), examples, run)
+    if cnn is not None:
+        backbone = trainer.model.encoders["image"].backbone
+        load_matching(backbone, cnn.state_dict())  # without its classifier
     trainer.fit()
-    return load_run(trainer.folder)[0]
+    model, _, _ = load_run(run)
+    return model
 
 
-model, text_alone = train(sees=True), train(sees=False)
+# %%
+encoders = {"image": IMAGE_ENCODER, "source": TEXT_ENCODER}
+settings = {"batch_size": 32, "freeze": ("encoders.image.backbone",)}
+model = fit(encoders, settings, (training, validation), "pictures", cnn)
+without_images = [split.without("image") for split in (training, validation)]
+text_alone = fit({"source": TEXT_ENCODER}, {"batch_size": 96}, without_images, "text")
 
 # %% [markdown]
 # ## Look
 #
-# 1,000 new sentences, three times: with nothing hidden, with all colours hidden, with one noun hidden. Each of these is
-# translated with the right picture, with another sentence's picture, and with none; and by the model that learned from text
-# alone. Of the hidden words we count the right ones: the n-th colour of the translation against the n-th of the reference, and
-# of the nouns the one that was hidden. With nothing hidden, we count the colours.
+# 1,000 new sentences, three times: with nothing hidden, with all colours hidden, with one noun
+# hidden. Each is translated with the right picture, with another sentence's picture, and with none;
+# and by the model that learned from text alone. We count how many hidden words are right: the n-th
+# colour of the translation is compared with the n-th of the reference, and among the nouns the one
+# that was hidden. With nothing hidden, we count the colours.
 #
-# `generate` writes for a whole data set. It takes short sources first, so that a batch holds little padding. In a batch
-# where only some examples have a picture, `collate` marks which.
+# `generate` writes for a whole data set. It sorts by source length, so that a batch holds little
+# padding. If only some examples of a batch have a picture, `collate` marks which.
 
 # %%
 show(generate)
 
 # %%
-WAYS = dict(
-    zip(
-        ("right picture", "another picture", "no picture", "text alone"),
-        ("#2171b5", "#d94801", "#9ecae1", "#737373"),
-    )
-)
-noun_of = {
-    form.lower(): name
-    for name, noun in NOUNS.items()
-    for form in (noun.german, noun.german_plural)
-}.get
-german_colour = partial(colour_of, language="de")
+WAYS = {
+    "right picture": "#2171b5",
+    "another picture": "#d94801",
+    "no picture": "#9ecae1",
+    "text alone": "#737373",
+}
 
 
 def as_shown(kind, way):
-    """The test sentences in which this is hidden, with the pictures that are shown."""
+    """The test sentences of a kind, with the pictures that the model gets to see."""
     data = tests[kind]
     if way == "right picture":
         return data
     other = data.without("image")
     if way == "another picture":  # that of the next sentence
         following = [(i + 1) % len(data) for i in range(len(data))]
-        other.columns["image"] = LazyColumn(
-            data.columns["image"].__getitem__, following
-        )
+        images = data.columns["image"]
+        other.columns["image"] = LazyColumn(images.__getitem__, following)
     return other
 
 
-def translate(kind, way):
-    """What is written for the test sentences in which this is hidden."""
-    writer = text_alone if way == "text alone" else model
-    return generate(writer, vocabularies, as_shown(kind, way))
-
-
-def right_and_all(kind, i, hypothesis, references):
-    """Of the words that count in test sentence i: how many are right, and how many there are."""
-    right = aligned_accuracy(
-        [hypothesis], [references], noun_of if kind == "noun" else german_colour
-    )
-    return (
-        (right[i // 6 % len(right)], 1) if kind == "noun" else (sum(right), len(right))
-    )  # SceneTranslation hid that noun
-
-
-def percent(total):
-    return 100 * total[0] / total[1]
-
-
-written = {(kind, way): translate(kind, way) for kind in tests for way in WAYS}
-table = {}  # (kind, way): BLEU with its interval, words right with theirs, how many words, exactly right
-for (kind, way), sentences in written.items():
-    references = tests[kind].references
-    counts = np.array(
-        [
-            right_and_all(kind, i, *both)
-            for i, both in enumerate(zip(sentences, references))
-        ]
-    )
-    right, score = (
-        (percent(counts.sum(0)), *bootstrap(counts, percent)),
-        caption_scores(sentences, references)["BLEU-4"],
-    )
-    table[kind, way] = (
-        score,
-        right,
-        counts[:, 1].sum(),
-        100 * exact_match(sentences, references),
-    )
-
-
-def compare(table, what, name, chance=()):
-    """Draw a table: for each kind and way the score and the words right, each (middle, low, high)."""
-    figure = Figure(figsize=(9.6, 4.2), dpi=100, layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for (kind, way), columns in table.items():
-        row = list(tests).index(kind) + 0.19 * list(WAYS).index(way)
-        for axis, (middle, low, high) in zip(axes, (columns[1], columns[0])):
-            spread = [[middle - low], [high - middle]]
-            axis.errorbar(
-                middle,
-                row,
-                xerr=spread,
-                fmt="o",
-                color=WAYS[way],
-                capsize=3,
-                label=way if kind == "nothing" else None,
-            )
-    for row, fraction in chance:
-        axes[0].plot(
-            [fraction] * 2,
-            [row - 0.15, row + 0.72],
-            ":",
-            color="black",
-            label="chance" if row == 1 else None,
-        )
-    axes[0].set_yticks(
-        [0.285, 1.285, 2.285], ["nothing is hidden", "all colours", "one noun"]
-    )
-    axes[0].invert_yaxis()
-    for axis, label in zip(
-        axes, ("of the hidden words, % right (nothing hidden: colours)", "BLEU")
-    ):
-        axis.set(xlabel=label)
-        axis.grid(axis="x", alpha=0.3)
-    axes[0].set(xlim=(-3, 103))
-    figure.legend(
-        *axes[0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=5,
-        frameon=False,
-        title=what,
-    )
-    chapter.draw(figure, name)
-
-
-compare(
-    table,
-    "bars: 95 % intervals",
-    "when the picture helps with scenes",
-    ((1, 100 / 7), (2, 100 / 28)),
-)
-
-# %%
-print(
-    f"{'hidden':8} {'shown':16} {'BLEU (95 % interval)':22} exactly right   words that count: right (95 % interval)"
-)
-for (kind, way), (score, right, among, exact) in table.items():
-    score, right = (
-        "{:.1f} ({:.1f} to {:.1f})".format(*score),
-        "{:5.1f} % ({:.1f} to {:.1f})".format(*right),
-    )
-    print(f"{kind:8} {way:16} {score:22} {exact:11.1f} %   {right} of {among:,}")
+written = {}
+for kind in tests:
+    for way in WAYS:
+        writer = text_alone if way == "text alone" else model
+        written[kind, way] = generate(writer, vocabularies, as_shown(kind, way))
 
 # %% [markdown]
-# What it writes, for the first scenes of two things: at the left the right picture, beside it the other one. Green is what the
-# reference says, word for word.
+# To count words, we need the colour or the noun that a German word names, in all its forms.
 
 # %%
-two_objects = [i for i, s in enumerate(tests["noun"].scenes) if len(s.objects) == 2]
-pairs_of_things = [i for i in two_objects if i % 6 != 5]
+NOUN_FORMS = {}  # German form -> noun
+for name, noun in NOUNS.items():
+    NOUN_FORMS[noun.german.lower()] = name
+    NOUN_FORMS[noun.german_plural.lower()] = name
+
+
+def named_noun(token):
+    return NOUN_FORMS.get(token)
+
+
+def named_colour(token):
+    return colour_of(token, language="de")
+
+
+def hidden_noun(i, nouns):
+    """Of the nouns in test sentence i, the one that `SceneTranslation` hid."""
+    return nouns[i // 6 % len(nouns)]
+
+
+def count_right(kind, i, hypothesis, references):
+    """How many words that count are right in test sentence i, and how many count."""
+    if kind == "noun":
+        right = aligned_accuracy([hypothesis], [references], named_noun)
+        return hidden_noun(i, right), 1
+    right = aligned_accuracy([hypothesis], [references], named_colour)
+    return sum(right), len(right)
+
+
+# %%
+class Row(NamedTuple):
+    bleu: tuple  # score, low, high
+    right: tuple  # percent of the words that count, low, high
+    words: int  # how many count
+    sentences: int
+
+
+def percent(sums):
+    right, number = sums
+    return 100 * right / number
+
+
+table = {}
+for (kind, way), hypotheses in written.items():
+    references = tests[kind].references
+    counts = []
+    for i, hypothesis in enumerate(hypotheses):
+        counts.append(count_right(kind, i, hypothesis, references[i]))
+    sums = np.sum(counts, axis=0)
+    right = (percent(sums), *bootstrap(counts, percent))
+    score = caption_scores(hypotheses, references)["BLEU-4"]
+    table[kind, way] = Row(score, right, sums[1], len(hypotheses))
+
+
+# %%
+chance = {"colours": 100 / 7, "noun": 100 / 28}
+figure = drawings.words_and_bleu(table, WAYS, chance)
+chapter.draw(figure, "when the picture helps with scenes")
+
+
+# %%
+def with_interval(values, unit=""):
+    value, low, high = values
+    return f"{value:5.1f}{unit} ({low:.1f} to {high:.1f})"
+
+
+def print_table(table):
+    heading = "BLEU (95 % interval)    words that count: right (95 % interval)"
+    print(f"{'hidden':8} {'shown':16} sentences   {heading}")
+    for (kind, way), row in table.items():
+        score = with_interval(row.bleu)
+        right = with_interval(row.right, " %")
+        line = f"{kind:8} {way:16} {row.sentences:9,}   {score:22}"
+        print(f"{line}  {right} of {row.words:,}")
+
+
+print_table(table)
+print("sentences that are exactly the reference")
+for kind, data in tests.items():
+    exact = []
+    for way in WAYS:
+        fraction = exact_match(written[kind, way], data.references)
+        exact.append(f"{way} {100 * fraction:.1f} %")
+    print(f"{kind:8} {', '.join(exact)}")
+
+# %% [markdown]
+# Translations of the first scenes of two objects: on the left the right picture, next to it the
+# other one. Green is exactly the reference, word for word.
+
+# %%
+two_objects = []
+for i, scene in enumerate(tests["noun"].scenes):
+    if len(scene.objects) == 2 and i % 6 != 5:
+        two_objects.append(i)
 rows = []
-for kind, i in zip(("colours", "colours", "noun", "noun"), pairs_of_things):
-    data, lines = tests[kind], [("given", detokenize(tests[kind][i]["source"]), None)]
+for kind, i in zip(("colours", "colours", "noun", "noun"), two_objects):
+    data = tests[kind]
+    lines = [("given", detokenize(data[i]["source"]), None)]
     for way in WAYS:
         tokens = written[kind, way][i]
         lines.append((way, detokenize(tokens), tokens in data.references[i]))
-    rows.append((data[i]["image"], data[(i + 1) % len(data)]["image"], lines))
+    other = data[(i + 1) % len(data)]
+    rows.append((data[i]["image"], other["image"], lines))
 figure = drawings.with_either_picture(rows)
-chapter.draw(figure, "what is written with the right picture and with another")
-
+chapter.draw(figure, "translations with the right picture and with another")
 
 # %% [markdown]
-# **Where does it look?** Picture and words share one softmax, so we can ask how much of the attention goes to the picture: for
-# words that the sentence hides, and for words that it says. The model reads the references. A decoder that looked anywhere
-# would look at the picture more often than not, since 16 of the places are there: that is the dotted line.
+# **Where does it look?** Picture and words share one softmax, so we can ask how much of the
+# attention goes to the picture: for words that the sentence hides, and for words that it says. The
+# model reads the references. A decoder that looked at random would look at the picture more often
+# than not, since the picture has 16 positions: that is the dotted line.
 
 
 # %%
 @torch.no_grad()
-def looked(kind):
-    """Where in the picture the model looks for each word of the test references: a list of (T, P), P the places."""
-    examples, found = Examples(tests[kind], vocabularies), []
+def picture_attention(kind):
+    """For each test reference, how much each word attends to the picture: (T, P)."""
+    examples = Examples(tests[kind], vocabularies)
+    maps = []
     for first in range(0, len(examples), 100):
         last = min(first + 100, len(examples))
-        batch = to_device(collate([examples[i] for i in range(first, last)]), device)
-        weights = model(batch, need_weights=True)[1].mean(
-            (1, 2)
-        )  # (B, T, P + S), the mean of all layers and heads
-        found += [
-            rows[:length, : GRID**2].cpu()
-            for rows, length in zip(weights, examples.lengths[first:])
-        ]
-    return found
+        batch = collate([examples[i] for i in range(first, last)])
+        weights = model(to_device(batch, device), need_weights=True)[1]
+        weights = weights.mean((1, 2))  # (B, T, P + S), over layers and heads
+        for rows, length in zip(weights, examples.lengths[first:]):
+            maps.append(rows[:length, : GRID**2].cpu())  # (T, P)
+    return maps
 
 
-def labels(kind, i):
-    """What each word of test reference i is."""
+def word_classes(kind, i):
+    """The class of each word of test reference i."""
     reference = tests[kind].references[i][0]
-    nouns = [t for t, token in enumerate(reference) if noun_of(token)]
-    hidden = nouns[i // 6 % len(nouns)] if kind == "noun" else None
+    nouns = [t for t, token in enumerate(reference) if named_noun(token)]
     for t, token in enumerate(reference):
-        what = (
-            "colours"
-            if german_colour(token)
-            else "nouns"
-            if t in nouns
-            else "other words"
-        )
-        yield (
-            f"{what}, hidden"
-            if t == hidden or (what, kind) == ("colours", "colours")
-            else what
-        )
+        if named_colour(token):
+            yield "colours, hidden" if kind == "colours" else "colours"
+        elif kind == "noun" and t == hidden_noun(i, nouns):
+            yield "nouns, hidden"
+        else:
+            yield "nouns" if t in nouns else "other words"
 
 
-maps, fractions = {kind: looked(kind) for kind in tests}, {}
-for kind, rows in maps.items():
-    for i, row in enumerate(rows):
-        for label, weights in zip(labels(kind, i), row):
-            fractions.setdefault(label, []).append(100 * weights.sum().item())
-fractions = {label: np.mean(fractions[label]) for label in sorted(fractions)}
-lengths = [
-    len(source) + 1 for data in tests.values() for source in data.columns["source"]
-]
-anywhere = 100 * np.mean([GRID**2 / (GRID**2 + length) for length in lengths])
+# %%
+maps = {kind: picture_attention(kind) for kind in tests}
+percents = defaultdict(list)
+for kind in tests:
+    for i, rows in enumerate(maps[kind]):
+        for word_class, weights in zip(word_classes(kind, i), rows):
+            percents[word_class].append(100 * weights.sum().item())
+lengths = []
+for data in tests.values():
+    lengths += [len(source) + 1 for source in data.columns["source"]]  # with <eos>
+at_random = 100 * np.mean([GRID**2 / (GRID**2 + length) for length in lengths])
+
 figure = Figure(figsize=(6.4, 2.4), dpi=100, layout="constrained")
 axis = figure.subplots()
-bars = axis.barh(
-    list(fractions),
-    list(fractions.values()),
-    color=[("#9ecae1", "#2171b5")["hidden" in label] for label in fractions],
-)
-axis.bar_label(bars, fmt="%.0f %%", padding=3)
-axis.axvline(
-    anywhere, ls=":", color="black", label=f"if it looked anywhere: {anywhere:.0f} %"
-)
-axis.set(xlim=(0, 108), xlabel="of the attention, % that goes to the picture")
+for word_class in sorted(percents):
+    colour = "#2171b5" if "hidden" in word_class else "#9ecae1"
+    bars = axis.barh(word_class, np.mean(percents[word_class]), color=colour)
+    axis.bar_label(bars, fmt="%.0f %%", padding=3)
+axis.axvline(at_random, ls=":", color="black", label=f"at random: {at_random:.0f} %")
+axis.set(xlim=(0, 108), xlabel="% of the attention that goes to the picture")
 axis.invert_yaxis()
 axis.legend(fontsize=8)
-chapter.draw(figure, "for hidden words it looks into the picture")
+chapter.draw(figure, "for hidden words it looks at the picture")
 
 # %%
-i = pairs_of_things[0]
-target, places = (
-    tests["colours"].references[i][0],
-    maps["colours"][i][:-1],
-)  # without <eos>
-weights = (places / places.sum(-1, keepdim=True)).unflatten(-1, (GRID, GRID))
-chapter.draw(
-    attention_sheet([tests["colours"][i]["image"]], [target], [weights], columns=8),
-    "where in the picture it looks for each word",
-)
-print(
-    "to the picture: "
-    + ", ".join(
-        f"{word} {100 * fraction:.0f} %"
-        for word, fraction in zip(target, places.sum(-1).tolist())
-    )
-)
+i = two_objects[0]
+target = tests["colours"].references[i][0]
+weights = maps["colours"][i][:-1]  # (T, P), without <eos>
+to_picture = weights.sum(-1)  # (T)
+grids = (weights / to_picture[:, None]).unflatten(-1, (GRID, GRID))  # (T, 4, 4)
+picture = tests["colours"][i]["image"]
+figure = attention_sheet([picture], [target], [grids], columns=8)
+chapter.draw(figure, "where in the picture it looks for each word")
+parts = []
+for word, fraction in zip(target, to_picture.tolist()):
+    parts.append(f"{word} {100 * fraction:.0f} %")
+print(f"to the picture: {', '.join(parts)}")
 
 # %% [markdown]
-# **Real sentences, real photographs.** Of Multi30k's sentences those whose photographs are in Flickr8k: 6,043 to learn from
-# and 210 to be measured with. The same three kinds: nothing hidden, all colours hidden, one noun hidden (of 36 that are
-# frequent). The CNN was first trained to say which of these colours and nouns the English sentences of the training
-# photographs have, and then frozen. `python -m chapters.measured.multi30k` has measured it, once, in about an hour.
+# **Real sentences, real photographs.** These are the sentences of Multi30k whose photographs are in
+# Flickr8k: 6,043 for training and 210 for evaluation. The same three kinds: nothing hidden, all
+# colours hidden, one noun hidden (of 36 frequent ones). The CNN was first trained to predict which
+# of these colours and nouns the English sentences of the training photographs contain, and then
+# frozen. `python -m chapters.measured.multi30k` measured it, once, in about an hour.
 
 # %%
-ROWS = {
-    "right picture": (multi30k.WITH_PHOTOGRAPHS, "right"), "another picture": (multi30k.WITH_PHOTOGRAPHS, "shuffled"),
-    "no picture": (multi30k.WITH_PHOTOGRAPHS, "none"), "text alone": (multi30k.TEXT_ALONE, "none"),
-}  # fmt: skip
-measured, photographs = {row["name"]: row for row in multi30k.results()}, {}
-for kind, (way, (name, shown)) in product(tests, ROWS.items()):
-    if name in measured:
+PHOTOGRAPHS = {  # way -> which model, and which photographs it sees
+    "right picture": (multi30k.WITH_PHOTOGRAPHS, "right"),
+    "another picture": (multi30k.WITH_PHOTOGRAPHS, "shuffled"),
+    "no picture": (multi30k.WITH_PHOTOGRAPHS, "none"),
+    "text alone": (multi30k.TEXT_ALONE, "none"),
+}
+measured = {row["name"]: row for row in multi30k.results()}
+photographs = {}
+for kind in tests:
+    for way, (name, shown) in PHOTOGRAPHS.items():
         row = measured[name][f"{kind}, {shown}"]
         right = [100.0] * row["right"] + [0.0] * (row["of"] - row["right"])
-        photographs[kind, way] = (
-            row["BLEU"],
-            (np.mean(right), *bootstrap(right)),
-            row["of"],
-            row["sentences"],
-        )
-print(
-    "{:,} pairs to learn from, {} to be measured with".format(
-        *measured[multi30k.WITH_PHOTOGRAPHS]["pairs"]
-    )
-)
-compare(photographs, "bars: 95 % intervals", "when the photograph helps")
-
-# %%
-print(
-    f"{'hidden':8} {'shown':16} sentences   BLEU (95 % interval)    words that count: right (95 % interval)"
-)
-for (kind, way), (score, right, among, sentences) in photographs.items():
-    score, right = (
-        "{:.1f} ({:.1f} to {:.1f})".format(*score),
-        "{:5.1f} % ({:.1f} to {:.1f})".format(*right),
-    )
-    print(f"{kind:8} {way:16} {sentences:9}   {score:22}  {right} of {among:,}")
+        interval = (np.mean(right), *bootstrap(right))
+        table_row = Row(row["BLEU"], interval, row["of"], row["sentences"])
+        photographs[kind, way] = table_row
+training_pairs, test_pairs = measured[multi30k.WITH_PHOTOGRAPHS]["pairs"]
+print(f"{training_pairs:,} pairs for training, {test_pairs} for evaluation")
+figure = drawings.words_and_bleu(photographs, WAYS, {})
+chapter.draw(figure, "when the photograph helps")
+print_table(photographs)
 
 # %% [markdown]
 # ## What to notice
 #
-# **Where the sentence hides something, the picture helps.** With all colours hidden, 83.3 % of them are right with the right
-# picture, 12.5 % with another and 13.3 % with none; the control that never saw a picture guesses 14.1 %, and chance is 14.3 %. Of
-# the hidden nouns it is 78.8, 3.6, 4.4 and 2.4 %, and chance is 3.6 %. That another picture is no better than none is the proof that
-# the picture was read: a better score with pictures alone might come from more parameters, or from a longer training.
+# **Where the sentence hides something, the picture helps.** With all colours hidden, 83.3 % of them
+# are right with the right picture, 12.5 % with another and 13.3 % with none; the control that never
+# saw a picture guesses 14.1 %, and chance is 14.3 %. For the hidden nouns it is 78.8, 3.6, 4.4 and
+# 2.4 %, and chance is 3.6 %. That another picture is no better than none is the proof that the
+# model reads the picture: a better score with pictures alone might come from more parameters, or
+# from longer training.
 #
-# **More training helps.** The CNN's grid has 4 × 4 places, and the colours of things that are near share one. A model of twice the
-# width that has read 100,000 sentences instead of 28,000 (`python -m mmscratch train --task translation --data scenes`) has 91.5 %
-# of the same hidden colours right with the right picture, and 12.8 % with another.
+# **More training helps.** The CNN's feature map has 4 × 4 positions, and the colours of nearby
+# objects share one. A model of twice the width, trained on 100,000 sentences instead of 28,000
+# (`python -m mmscratch train --task translation --data scenes`), gets 91.5 % of the same hidden
+# colours right with the right picture, and 12.8 % with another.
 #
-# **Where it hides nothing, the picture helps nothing.** BLEU is 100.0 with the right picture and with none, and 99.9 for text alone.
-# With another picture it is 98.8: it can disturb a little. The model has learned to leave the picture alone: of the attention,
-# 5 % goes to it for a colour that the sentence says, and 98 % for one that it hides.
+# **Where it hides nothing, the picture does not help.** BLEU is 100.0 with the right picture and
+# with none, and 99.9 for text alone. With another picture it is 98.8: it can disturb a little. The
+# model has learned to leave the picture alone: 5 % of its attention goes to the picture for a
+# colour that the sentence says, and 98 % for one that it hides.
 #
-# **Modality dropout does what it should:** without a picture the model is as good as one that never had any.
+# **Modality dropout does what it should:** without a picture the model is as good as one that never
+# had any.
 #
-# **On real sentences the photograph does not help here.** With the colours hidden, 20 of 72 are right with the right photograph,
-# 19 with another, 17 with none and 15 from text alone: differences that chance makes. Of the hidden nouns it is 82, 82, 82
-# and 83 of 176, and BLEU says the same. With nothing hidden, the model that was trained with photographs is 2 BLEU better than the
-# other; but it is so with any photograph and with none, so it is not what it sees. The intervals are wide, and each model was
-# trained once.
+# **On real sentences the photograph does not help here.** With the colours hidden, 20 of 72 are
+# right with the right photograph, 19 with another, 17 with none and 15 from text alone: differences
+# due to chance. For the hidden nouns it is 82, 82, 82 and 83 of 176, and BLEU says the same. With
+# nothing hidden, the model that was trained with photographs is 2 BLEU better than the other; but
+# it is so with any photograph and with none, so it is not what it sees. The intervals are wide, and
+# each model was trained once.
 #
-# Is the model blind, or is there nothing to see? The scenes show that the same code can read a picture. But 6,043 photographs at
-# 64 pixels teach a CNN little; a man's shirt has a few pixels; and "black" or "white" is a good guess for a dog without looking.
-# Caglayan et al. 2019 hid the same kinds of words, with a CNN that had seen a million photographs, and there the right picture did
-# help. Who reads of a gain should ask for the other picture, for none, and for a second training.
+# Is the model blind, or is there nothing to see? The scenes show that the same code can read a
+# picture. But 6,043 photographs at 64 pixels teach a CNN little; a man's shirt has a few pixels;
+# and "black" or "white" is a good guess for a dog without looking. Caglayan et al. 2019 hid the
+# same kinds of words, with a CNN that had seen a million photographs, and there the right picture
+# did help. When you read of a gain, ask for the other picture, for none, and for a second training
+# run.
 #
-# What was not tried: words with two meanings ("a bat") and genders that English does not tell ("a cook"), where a picture should
-# help without anybody hiding anything.
+# We did not try words with two meanings ("a bat") or genders that English leaves open ("a cook"),
+# where a picture should help without anybody hiding anything.
 #
 # ## Your turn
 #
-# Write these anew, from their docstrings. `python -m chapters.assignments start 11 --to work` lays the stubs out, and
-# `check 11 --from work` says what is right, and gives a hint where something is not.
+# Write these yourself, from their docstrings. `python -m chapters.assignments start 11 --to work`
+# creates the stubs, and `check 11 --from work` tests your code, with a hint where something is
+# wrong.
 #
 # 1. `fuse`: along which axis do two memories meet? 2 points, 10 minutes.
-# 2. `EncoderDecoder.encode`: for any number of modalities, and of those that a batch lacks. 8 points, 40 minutes.
-# 3. `_encode_present`: and if nobody has a picture, a gradient that is 0, and not None. 10 points, 50 minutes.
-# 4. `_drop_modality`: a coin for each example, and never the only thing that it has. 5 points, 25 minutes.
+# 2. `EncoderDecoder.encode`: for any number of modalities, and for those that a batch lacks. 8
+#    points, 40 minutes.
+# 3. `_encode_present`: and if no example has a picture, a gradient that is 0, and not None. 10
+#    points, 50 minutes.
+# 4. `_drop_modality`: a coin for each example, but never drop its only modality. 5 points, 25
+#    minutes.
 # 5. `mask_colours`: with `_without_an`; what would "an" give away? 4 points, 20 minutes.
 # 6. `mask_noun`: one of them, in three languages. 4 points, 20 minutes.
-# 7. `colour_of`: which colour is "rotes", and which character of 红色 tells? 2 points, 10 minutes.
-# 8. `aligned_accuracy`: and if two colours have changed places? 3 points, 15 minutes.
+# 7. `colour_of`: which colour is "rotes", and which character of 红色 says it? 2 points, 10 minutes.
+# 8. `aligned_accuracy`: and if two colours have swapped places? 3 points, 15 minutes.
 #
 # And three questions without an answer here:
 #
-# 1. **Blind for good?** Take `layer_norm` out of `encode`, let `_drop_modality` spare the sentences, and train again. How much of
-#    its attention does the model give to the picture, and how many hidden colours are right? Which of the two was it?
-# 2. **A picture that contradicts**: "a red star" beside a blue one. Whom does it believe, and is it so for the colour alone?
-#    (In training they never disagreed, so nobody has told it.)
+# 1. **Blind for good?** Take `layer_norm` out of `encode`, let `_drop_modality` never drop a
+#    sentence, and train again. How much of its attention does the model give to the picture, and
+#    how many hidden colours are right? Which of the two was it?
+# 2. **A picture that contradicts**: "a red star" next to a picture of a blue one. Which does the
+#    model believe, and is it so for colours only? (In training they never disagreed, so it has
+#    never had to choose.)
 # 3. A translator asks back when the text is unclear. How would a model know that it should look?
 
 # %%
@@ -636,10 +610,12 @@ chapter.finish()
 # %% [markdown]
 # ## Sources
 #
-# Elliott, Frank, Sima'an and Specia 2016, "Multi30K: multilingual English-German image descriptions" · Libovický and Helcl
-# 2017, "Attention strategies for multi-source sequence-to-sequence learning" (one softmax over both, which they call flat, or
-# one for each) · Elliott 2018, "Adversarial evaluation of multimodal machine translation" (shuffled pictures) · Caglayan,
-# Madhyastha, Specia and Barrault 2019, "Probing the need for visual context in multimodal machine translation" (colours and
-# nouns masked) · Wu, Kong, Bi, Li and Kao 2021, "Good for misconceived reasons: an empirical revisiting on the need for visual
-# context in multimodal machine translation" · Neverova, Wolf, Taylor and Nebout 2016, "ModDrop: adaptive multi-modal gesture
+# Elliott, Frank, Sima'an and Specia 2016, "Multi30K: multilingual English-German image
+# descriptions" · Libovický and Helcl 2017, "Attention strategies for multi-source
+# sequence-to-sequence learning" (one softmax over both, which they call flat, or one for each) ·
+# Elliott 2018, "Adversarial evaluation of multimodal machine translation" (shuffled pictures) ·
+# Caglayan, Madhyastha, Specia and Barrault 2019, "Probing the need for visual context in multimodal
+# machine translation" (colours and nouns masked) · Wu, Kong, Bi, Li and Kao 2021, "Good for
+# misconceived reasons: an empirical revisiting on the need for visual context in multimodal machine
+# translation" · Neverova, Wolf, Taylor and Nebout 2016, "ModDrop: adaptive multi-modal gesture
 # recognition" (modality dropout).

@@ -1,4 +1,4 @@
-"""What every chapter needs: where its files go, how pictures are shown, and the source of a piece."""
+"""What every chapter uses: an output folder, a way to show figures, and the source of a piece."""
 
 import argparse
 import inspect
@@ -17,36 +17,29 @@ NOTEBOOK = "ipykernel" in sys.modules
 
 
 class Chapter:
-    """A run of a chapter: `fast`, and `folder`, where its files go.
+    """A run of one chapter. `fast` says whether it is a trial; its files go to `folder`.
 
-    As a script the chapter takes --fast, as a notebook it looks for MMSCRATCH_FAST=1 in the environment. A fast run is
-    for trying out: it has a folder of its own, and its numbers mean nothing.
+    A script takes --fast, a notebook looks for MMSCRATCH_FAST=1 in the environment. A fast run only
+    shows that the chapter works: it has a folder of its own, and its numbers mean nothing.
     """
 
     def __init__(self, number: int):
         if NOTEBOOK:
             self.fast = os.environ.get("MMSCRATCH_FAST") == "1"
         else:
-            parser = argparse.ArgumentParser(
-                description=f"Chapter {number}, with its pictures in runs/ch{number:02}."
-            )
-            parser.add_argument(
-                "--fast",
-                action="store_true",
-                help="try it out in seconds; the numbers mean nothing",
-            )
-            self.fast = parser.parse_args().fast
-            sys.excepthook = _say_stopped
-        self.number, self.folder = number, folder(number, self.fast)
+            self.fast = _parse_fast(number)
+            sys.excepthook = _report_error
+        self.number = number
+        self.folder = folder(number, self.fast)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.start = time.monotonic()
 
     def choose(self, full, fast):
-        """The first when it counts, the second when it is fast."""
+        """`full` in a normal run, `fast` in a fast one."""
         return fast if self.fast else full
 
     def draw(self, figure: Figure, name: str) -> None:
-        """Show the figure in a notebook; from a script, save it and say where. `name` says what is to be seen."""
+        """Show a figure in a notebook; in a script, save it and print the path. `name` describes it."""
         file = io.BytesIO()
         figure.savefig(file, format="png", pil_kwargs={"optimize": True})
         if NOTEBOOK:
@@ -59,14 +52,24 @@ class Chapter:
             print(f"see {path}", flush=True)
 
     def finish(self) -> None:
-        """The last line of a chapter."""
+        """End the chapter: record how long it took, and print it."""
         seconds = round(time.monotonic() - self.start)
         (self.folder / "finished.json").write_text(json.dumps({"seconds": seconds}))
         print(f"Chapter {self.number} took {seconds // 60} min {seconds % 60:02} s.")
 
 
-def _say_stopped(kind, error, trace) -> None:
-    """Ctrl-C in a script ends it with one line; all else shows where it happened, for whoever changes a chapter."""
+def _parse_fast(number: int) -> bool:
+    """Whether the command line has --fast."""
+    parser = argparse.ArgumentParser(
+        description=f"Chapter {number}, with its figures in runs/ch{number:02}."
+    )
+    help = "try it out in seconds; the numbers mean nothing"
+    parser.add_argument("--fast", action="store_true", help=help)
+    return parser.parse_args().fast
+
+
+def _report_error(kind, error, trace) -> None:
+    """Print one line after Ctrl-C, and a traceback after anything else."""
     if issubclass(kind, KeyboardInterrupt):
         print("\nstopped", file=sys.stderr)
     else:
@@ -74,21 +77,20 @@ def _say_stopped(kind, error, trace) -> None:
 
 
 def folder(number: int, fast: bool = False) -> Path:
-    """Where a chapter's files go."""
+    """The folder for a chapter's files."""
     return Path("runs", f"ch{number:02}{'-fast' if fast else ''}")
 
 
 def show(piece) -> None:
-    """Print a class or function of the library from its source, and where it stands; highlighted in a notebook."""
-    piece = inspect.unwrap(piece)  # what stands behind @torch.no_grad()
+    """Print the source of a class or function and its file; in a notebook, highlighted."""
+    piece = inspect.unwrap(piece)  # the function under @torch.no_grad()
     lines, first = inspect.getsourcelines(piece)
     path = Path(inspect.getsourcefile(piece)).resolve().relative_to(ROOT).as_posix()
     source = textwrap.dedent("".join(lines)).strip()
     if NOTEBOOK:
         from IPython.display import Markdown, display
 
-        display(
-            Markdown(f"[`{path}`](../{path})\n\n```python\n{source}\n```")
-        )  # no line number, which ages
+        # no line number: it would soon be wrong
+        display(Markdown(f"[`{path}`](../{path})\n\n```python\n{source}\n```"))
     else:
         print(f"\n# {path}, line {first}\n{source}\n")

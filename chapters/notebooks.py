@@ -1,7 +1,7 @@
-"""The notebooks, made from the chapters: python -m chapters.notebooks build [N …], or check
+"""Make the chapters' notebooks: python -m chapters.notebooks build [N …], or check
 
-`build` executes what it makes, so that a notebook reads well on a web page without running. The tools that this needs
-stand in tests/requirements.txt.
+`build` executes what it makes, so that a notebook can be read on a web page without running it.
+tests/requirements.txt lists the tools that this needs.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbformat import NotebookNode
 from PIL import Image
 
 from .__main__ import Entry, book, choose
@@ -25,32 +26,38 @@ from .chapter import ROOT
 MAX_BYTES = 1_000_000
 README = Path(__file__).with_name("README.md")
 FIRST_CELL = """\
-# Finds the repository, from wherever Jupyter was started, and the packages that the chapters need.
+# Find the repository, wherever Jupyter was started, and check the required packages.
 import importlib.util
 import os
 import sys
 from pathlib import Path
 
-here = [Path.cwd(), Path(os.environ.get("JPY_SESSION_NAME", ""))]
-near = [folder for start in here for folder in (start, *start.resolve().parents)] + sorted(Path.cwd().glob("*/"))
-root = next((folder.resolve() for folder in near if os.path.isfile(folder / "mmscratch" / "text.py")), None)
-if root is None:
-    raise SystemExit(f"Open this notebook where it lies, in chapters/ of the repository: {Path.cwd()} is not inside it.")
+near = []
+for start in (Path.cwd(), Path(os.environ.get("JPY_SESSION_NAME", "")).resolve()):
+    near += [start, *start.parents]
+near += sorted(Path.cwd().glob("*/"))
+roots = [folder for folder in near if os.path.isfile(folder / "mmscratch" / "text.py")]
+if not roots:
+    raise SystemExit(
+        "Open this notebook from chapters/ in the repository: "
+        f"{Path.cwd()} is not inside it."
+    )
+root = roots[0].resolve()
 os.chdir(root)
 sys.path.insert(0, str(root))
-if any(importlib.util.find_spec(name) is None for name in ("torch", "torchvision", "numpy", "PIL", "matplotlib")):
-    raise SystemExit(f'A package is missing. In a terminal: "{sys.executable}" -m pip install -r "{root / "requirements.txt"}"')"""
+packages = ("torch", "torchvision", "numpy", "PIL", "matplotlib")
+if any(importlib.util.find_spec(name) is None for name in packages):
+    command = f'"{sys.executable}" -m pip install -r "{root / "requirements.txt"}"'
+    raise SystemExit(f"A package is missing. In a terminal: {command}")"""
 
 
-def make(entry: Entry) -> nbformat.NotebookNode:
+def make(entry: Entry) -> NotebookNode:
     """The chapter as a notebook, not yet executed."""
     notebook = jupytext.read(entry.path, fmt="py:percent")
     notebook.cells.insert(0, nbformat.v4.new_code_cell(FIRST_CELL))
     for i, cell in enumerate(notebook.cells):
-        cell.id, cell.metadata = (
-            f"cell-{i}",
-            {},
-        )  # made from nothing random, so that versions can be compared
+        cell.id = f"cell-{i}"  # not random, so that versions can be compared
+        cell.metadata = {}
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -58,19 +65,23 @@ def make(entry: Entry) -> nbformat.NotebookNode:
     return notebook
 
 
-def execute(notebook: nbformat.NotebookNode, where: Path, seconds: int = 1200) -> None:
-    """Run all cells from inside the folder `where`, as Jupyter would; a cell that fails raises CellExecutionError."""
-    resources = {"metadata": {"path": str(where)}}
+def execute(notebook: NotebookNode, folder: Path, seconds: int = 1200) -> None:
+    """Run all cells in `folder`, as Jupyter would.
+
+    Raises CellExecutionError if a cell fails, and KeyboardInterrupt if the kernel stops.
+    """
     client = NotebookClient(
-        notebook, timeout=seconds, kernel_name="python3", resources=resources, record_timing=False
+        notebook,
+        timeout=seconds,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+        record_timing=False,
     )
     kernel = client.create_kernel_manager()
     try:
         client.execute()
-    except (
-        DeadKernelError,
-        AssertionError,
-    ):  # what Ctrl-C looks like: the client lets go of its kernel, which goes on
+    except (DeadKernelError, AssertionError):
+        # This is what Ctrl-C looks like: the client lets go of its kernel, which keeps running.
         raise KeyboardInterrupt("the kernel was stopped, or died") from None
     finally:
         if kernel.has_kernel:
@@ -78,32 +89,36 @@ def execute(notebook: nbformat.NotebookNode, where: Path, seconds: int = 1200) -
 
 
 def build(entry: Entry) -> None:
-    """Make, execute and keep the notebook, and the chapter's first picture for the table of chapters."""
-    os.environ.pop("MMSCRATCH_FAST", None)  # whose numbers mean nothing
+    """Make, execute and save the notebook, and the chapter's first picture for the README.
+
+    Raises ValueError if the notebook has `problems` or is too large.
+    """
+    os.environ.pop("MMSCRATCH_FAST", None)  # the numbers of a fast run mean nothing
     notebook = make(entry)
     execute(notebook, entry.path.parent)
     for problem in problems(notebook):
         raise ValueError(f"{entry.path.name}: {problem}")
-    notebook.metadata["language_info"] = {
-        "name": "python"
-    }  # without the version of Python that it ran on
+    notebook.metadata["language_info"] = {"name": "python"}  # without the version of Python
     text = nbformat.writes(notebook) + "\n"
-    if len(text.encode()) > MAX_BYTES:
+    size = len(text.encode())
+    if size > MAX_BYTES:
         raise ValueError(
-            f"{entry.path.name}: its notebook has {len(text.encode()):,} bytes, more than {MAX_BYTES:,}"
+            f"{entry.path.name}: its notebook has {size:,} bytes, more than {MAX_BYTES:,}"
         )
     path = entry.path.with_suffix(".ipynb")
     path.write_text(text, encoding="utf-8")
-    picture = Image.open(io.BytesIO(base64.b64decode(pictures(notebook)[0]))).convert("RGB")
+    first = base64.b64decode(pictures(notebook)[0])
+    picture = Image.open(io.BytesIO(first)).convert("RGB")
     picture.thumbnail((360, 240))
     picture.save(path.parent / "figures" / f"ch{entry.number:02}.png", optimize=True)
 
 
 def table() -> str:
-    """chapters/README.md, its table made anew."""
+    """The text of chapters/README.md, with a new table of chapters."""
     rows = []
     for entry in book():
-        name, figure = entry.path.stem, f"figures/ch{entry.number:02}.png"
+        name = entry.path.stem
+        figure = f"figures/ch{entry.number:02}.png"
         chapter = f"**[{entry.title}]({name}.ipynb)**<br>[{name}.py]({name}.py)"
         picture = f"[![{entry.title}]({figure})]({name}.ipynb)"
         rows.append(f"| {entry.number} | {chapter} | {entry.adds} | {entry.minutes} | {picture} |")
@@ -111,75 +126,77 @@ def table() -> str:
     return above + rule + "\n".join(rows) + "\n\n" + below.partition("\n\n")[2]
 
 
-def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+def outputs(notebook: NotebookNode) -> list[NotebookNode]:
+    """The outputs of all cells."""
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
-def pictures(notebook: nbformat.NotebookNode) -> list[str]:
+def pictures(notebook: NotebookNode) -> list[str]:
     """The PNG pictures that the notebook shows, in base64."""
-    return [
-        output.data["image/png"]
-        for output in outputs(notebook)
-        if "image/png" in output.get("data", {})
-    ]
-
-
-def problems(notebook: nbformat.NotebookNode) -> list[str]:
-    """What others should not read in a notebook: warnings, errors, addresses, paths of this machine, no picture."""
-    found = [] if pictures(notebook) else ["shows no picture"]
+    found = []
     for output in outputs(notebook):
-        text = output.get("text", "") + "".join(
-            str(v) for k, v in output.get("data", {}).items() if k.startswith("text/")
-        )
+        if "image/png" in output.get("data", {}):
+            found.append(output.data["image/png"])
+    return found
+
+
+def problems(notebook: NotebookNode) -> list[str]:
+    """What no reader should find in a notebook.
+
+    Warnings, errors, addresses in memory, paths of this machine; and no picture at all.
+    """
+    private = {ROOT, Path.home()} - {Path("/")}
+    found = []
+    if not pictures(notebook):
+        found.append("shows no picture")
+    for output in outputs(notebook):
+        text = output.get("text", "")
+        for kind, value in output.get("data", {}).items():
+            if kind.startswith("text/"):
+                text += str(value)
         if output.output_type == "error" or output.get("name") == "stderr":
-            found.append(
-                f"prints an error or a warning: {text or output.get('evalue', '')}".strip()
-            )
-        found += [
-            f"shows an address in memory: {address}"
-            for address in re.findall(r"<.* at 0x[0-9a-f]+>", text)
-        ]
-        found += [
-            f"names a path of this machine: {path}"
-            for path in {ROOT, Path.home()} - {Path("/")}
-            if f"{path}{os.sep}" in text
-        ]
+            message = text or output.get("evalue", "")
+            found.append(f"prints an error or a warning: {message}".strip())
+        for address in re.findall(r"<.* at 0x[0-9a-f]+>", text):
+            found.append(f"shows an address in memory: {address}")
+        for path in private:
+            if f"{path}{os.sep}" in text:
+                found.append(f"names a path of this machine: {path}")
     return found
 
 
 def differences(entry: Entry) -> list[str]:
-    """How the notebook on disk differs from what `build` would make, its outputs aside."""
+    """How the notebook on disk differs from what `build` would make, apart from its outputs."""
     path = entry.path.with_suffix(".ipynb")
     if not path.exists():
         return [f"{path.name} is missing"]
-    kept, made = nbformat.read(path, as_version=4), make(entry)
-    cells = [
-        [(cell.cell_type, cell.source) for cell in notebook.cells] for notebook in (kept, made)
-    ]
-    if cells[0] != cells[1]:
-        first = next((i for i, (a, b) in enumerate(zip(*cells)) if a != b), min(map(len, cells)))
-        return [f"{path.name}: cell {first} is not that of {entry.path.name}"]
-    if any(cell.cell_type == "code" and cell.execution_count is None for cell in kept.cells):
+    saved = nbformat.read(path, as_version=4)
+    saved_cells = [(cell.cell_type, cell.source) for cell in saved.cells]
+    new_cells = [(cell.cell_type, cell.source) for cell in make(entry).cells]
+    for i, (saved_cell, new_cell) in enumerate(zip(saved_cells, new_cells)):
+        if saved_cell != new_cell:
+            return [f"{path.name}: cell {i} differs from {entry.path.name}"]
+    if len(saved_cells) != len(new_cells):
+        shorter = min(len(saved_cells), len(new_cells))
+        return [f"{path.name}: cell {shorter} differs from {entry.path.name}"]
+    if any(cell.cell_type == "code" and cell.execution_count is None for cell in saved.cells):
         return [f"{path.name}: not executed"]
-    return [f"{path.name}: {problem}" for problem in problems(kept) + outdated(kept)]
+    return [f"{path.name}: {problem}" for problem in problems(saved) + outdated(saved)]
 
 
-def outdated(notebook: nbformat.NotebookNode) -> list[str]:
-    """What the notebook shows from the library that does not stand there any more."""
+def outdated(notebook: NotebookNode) -> list[str]:
+    """Pieces of the library that the notebook shows, but that have changed since."""
+    form = re.compile(r"\[`(.+)`\].*\n\n```python\n(.+)\n```", re.DOTALL)
     found = []
     for output in outputs(notebook):
-        shown = re.fullmatch(
-            r"\[`(.+)`\].*\n\n```python\n(.+)\n```",
-            output.get("data", {}).get("text/markdown", ""),
-            re.DOTALL,
-        )
+        shown = form.fullmatch(output.get("data", {}).get("text/markdown", ""))
         if shown:
-            path, source = shown.groups()
-            now = (ROOT / path).read_text(encoding="utf-8") if (ROOT / path).exists() else ""
+            name, source = shown.groups()
+            path = ROOT / name
+            now = path.read_text(encoding="utf-8") if path.exists() else ""
             if _unindented(source) not in _unindented(now):
-                found.append(
-                    f"shows {source.splitlines()[0]} of {path} as it was: build the notebook anew"
-                )
+                line = source.splitlines()[0]
+                found.append(f"shows an old version of {line} in {name}: build it again")
     return found
 
 
@@ -187,37 +204,38 @@ def _unindented(source: str) -> str:
     return "\n".join(line.lstrip() for line in source.splitlines())
 
 
+def check() -> int:
+    """Print everything that is out of date; 2 if there is anything, else 0."""
+    found = [difference for entry in book() for difference in differences(entry)]
+    if README.read_text(encoding="utf-8") != table():
+        found.append("README.md: its table differs from the chapters")
+    if found:
+        print("\n".join(found), file=sys.stderr)
+        return 2
+    print("every notebook matches its chapter")
+    return 0
+
+
 def main() -> int:
+    """0 if all is well, 2 after an error, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog="python -m chapters.notebooks", description="Make the chapters' notebooks."
     )
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
-    sub = commands.add_parser("build", help="make them anew, which runs them: minutes each")
-    sub.add_argument(
-        "chapters",
-        nargs="*",
-        metavar="N",
-        default=["all"],
-        help="numbers of chapters (default: all)",
-    )
-    commands.add_parser("check", help="fail where a notebook differs from its chapter")
+    sub = commands.add_parser("build", help="make them again, which runs them: minutes each")
+    numbers = "numbers of chapters (default: all)"
+    sub.add_argument("chapters", nargs="*", metavar="N", default=["all"], help=numbers)
+    commands.add_parser("check", help="fail if a notebook differs from its chapter")
     args = parser.parse_args()
     try:
         if args.command == "check":
-            wrong = [difference for entry in book() for difference in differences(entry)]
-            if README.read_text(encoding="utf-8") != table():
-                wrong.append("README.md: its table is not that of the chapters")
-            print(
-                "\n".join(wrong) or "every notebook is that of its chapter",
-                file=sys.stderr if wrong else sys.stdout,
-            )
-            return 2 if wrong else 0
+            return check()
         for entry in choose(args.chapters):
             print(f"building chapter {entry.number}: {entry.title}", flush=True)
             build(entry)
         README.write_text(table(), encoding="utf-8")
     except KeyboardInterrupt as stop:
-        print(stop or "stopped", file=sys.stderr)
+        print(str(stop) or "stopped", file=sys.stderr)
         return 130
     except (ValueError, CellExecutionError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The preparation that several chapters share. Chapter 3 shows it."""
+"""Data preparation shared by several chapters. Chapter 3 shows it."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from mmscratch.text import EOS, Vocabulary, tokenize
 
 
 class HeldOut(NamedTuple):
-    """Scenes that no model is trained on."""
+    """Scenes that no model was trained on."""
 
     images: Tensor  # (N, 3, 64, 64) uint8
     labels: Tensor  # (N, L) bool: which words are true of the scene
@@ -29,12 +29,12 @@ def held_out_scenes(split: str, count: int) -> HeldOut:
     return HeldOut(images, labels, scenes, references)
 
 
-def training_captions(count: int, per_scene: int = 5) -> tuple[Vocabulary, list[list[Tensor]]]:
-    """Captions of the first `count` training scenes, as `train_captioner` takes them.
+def training_captions(count: int, per_scene: int = 5) -> tuple[Vocabulary, list]:
+    """The vocabulary and the captions of the first `count` training scenes.
 
-    per_scene: 5 for all captions of a scene; 1 for one of the five, a different one from scene to
-    scene.
-    Returns the vocabulary, and for each scene a list of captions: token ids (T,) ending in <eos>.
+    per_scene: 5 for all captions of a scene; 1 for one of them, varying from scene to
+    scene. Each scene has a list of captions, each a tensor of token ids (T,) that ends
+    in <eos>.
     """
     sentences = []  # for each scene, its tokenized captions
     for i in range(count):
@@ -43,15 +43,17 @@ def training_captions(count: int, per_scene: int = 5) -> tuple[Vocabulary, list[
     vocabulary = Vocabulary.build(tokens for texts in sentences for tokens in texts)
     targets = []
     for texts in sentences:
-        targets.append([torch.tensor([*vocabulary.encode(tokens), EOS]) for tokens in texts])
+        encoded = [[*vocabulary.encode(tokens), EOS] for tokens in texts]
+        targets.append([torch.tensor(ids) for ids in encoded])
     return vocabulary, targets
 
 
-def describe(encoder, decoder, vocabulary: Vocabulary, features: Tensor) -> list[list[str]]:
-    """A caption, as tokens, for each image whose CNN features (N, C, h, w) are given."""
-    written = []
+@torch.no_grad()
+def describe(encoder, decoder, vocabulary, features: Tensor) -> list[list[str]]:
+    """Generate a caption, as tokens, for each image with CNN features (N, C, h, w)."""
+    generated = []
     for batch in features.float().split(200):  # (200, C, h, w)
         memory = encoder.encode_features(batch)
         for hypothesis in greedy_search(decoder, memory, max_length=30):
-            written.append(vocabulary.decode(hypothesis.tokens))
-    return written
+            generated.append(vocabulary.decode(hypothesis.tokens))
+    return generated

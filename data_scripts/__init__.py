@@ -1,1 +1,1 @@
-"""One script a data set: it fetches, verifies and unpacks. Run them from the root, as python -m data_scripts.flickr8k."""
+"""One script per data set: fetch, verify and unpack. From the root: python -m data_scripts.flickr8k"""

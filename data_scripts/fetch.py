@@ -1,4 +1,4 @@
-"""What the scripts share: download with resume and checksum, unpack safely, find files on disk, and say what is wrong."""
+"""Shared by the scripts: download with resume and checksum, unpack safely, find files."""
 
 import argparse
 import contextlib
@@ -18,18 +18,17 @@ import zlib
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PureWindowsPath
 
-ATTEMPTS, WAIT, TIMEOUT = (
-    3,
-    2.0,
-    30.0,
-)  # tries in a row without a new byte; seconds between them; seconds of silence
+ATTEMPTS = 3  # in a row without a new byte
+WAIT = 2.0  # seconds between attempts
+TIMEOUT = 30.0  # seconds without an answer
 CHUNK = 1 << 17  # bytes
-MAX_BYTES, MOST_FILES = 4 << 30, 100_000  # of one download, and of what one archive unpacks to
+MAX_BYTES = 4 << 30  # of one download, and of the contents of one archive
+MAX_FILES = 100_000  # in one archive
 BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 
 
 class Interrupted(ConnectionError):
-    """The download broke off, and may be tried again."""
+    """The download was interrupted; another attempt may help."""
 
 
 def main(
@@ -38,19 +37,19 @@ def main(
     offline: str,
     arguments: list[str] | None = None,
 ) -> int:
-    """Run a script: fetch(the folder after --from, or None). 0 if all is well, 2 after an error, 130 after Ctrl-C.
+    """Run a script: fetch(the folder after --from, or None).
 
-    `offline` says what to do without a network.
+    `offline` says what to do without a network. Returns 0 if all is well, 2 after an error, 130 after Ctrl-C.
     """
     parser = argparse.ArgumentParser(description=licence)
-    parser.add_argument("--from", dest="source", type=Path, metavar="FOLDER",
-                        help="take the files from anywhere below FOLDER, and nothing from the network")  # fmt: skip
+    text = "take the files from anywhere below FOLDER, and nothing from the network"
+    parser.add_argument("--from", dest="source", type=Path, metavar="FOLDER", help=text)
     source = parser.parse_args(arguments).source
     print(licence)
     try:
         fetch(source)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command resumes from here", file=sys.stderr)
         return 130
     except ConnectionError as error:
         print(f"error: {error}. {offline}", file=sys.stderr)
@@ -63,8 +62,9 @@ def main(
 
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
-    """A function that shows a line: on a terminal each in the place of the one before, otherwise only the last."""
-    line, terminal = "", sys.stdout.isatty()
+    """Yield a function that shows a line: in place of the last one; without a terminal, at the end."""
+    line = ""
+    terminal = sys.stdout.isatty()
 
     def show(text: str) -> None:
         nonlocal line
@@ -91,24 +91,28 @@ def sha256(path: Path) -> str:
 # Download.
 
 
-def download(address: str, path: Path, expected: str | None = None, most: int = MAX_BYTES) -> bool:
-    """Fetch a file, unless it is there; -> whether it was fetched.
+def download(
+    address: str, path: Path, expected: str | None = None, max_bytes: int = MAX_BYTES
+) -> bool:
+    """Fetch a file unless it exists; returns whether it was fetched.
 
-    expected   its SHA-256; without one, a file that is there is taken for right, since only a whole one is
-    most       bytes; more are refused
+    expected   its SHA-256; without one, an existing file counts as right, since only complete files get this name
+    max_bytes  refuse larger files
 
-    What has come lies in PATH.part, to which the next try, or the next run, adds the rest. So it does only where both
-    parts are sure to be of the same file: where the sum is known, or the server has named the version (its ETag).
-    Raises ConnectionError where the server does not give the file, and ValueError where it gives a wrong one.
+    The bytes received so far are in PATH.part; the next attempt, or the next run, adds the rest. It does so only if
+    both parts certainly belong to the same file: if the checksum is known, or the server has named the version (its
+    ETag). Raises ConnectionError if the server does not deliver the file, and ValueError if it delivers a wrong one.
     """
     if path.is_file() and (expected is None or sha256(path) == expected):
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    part, tag = (path.with_name(path.name + suffix) for suffix in (".part", ".part.etag"))
-    failed, furthest = 0, _size(part)
+    part = path.with_name(path.name + ".part")
+    tag = path.with_name(path.name + ".part.etag")
+    failed = 0
+    furthest = _size(part)
     while True:
         try:
-            _receive(address, part, tag, expected is not None, most)
+            _receive(address, part, tag, expected is not None, max_bytes)
             break
         except ConnectionError as error:
             failed = failed + 1 if _size(part) <= furthest else 0
@@ -120,8 +124,10 @@ def download(address: str, path: Path, expected: str | None = None, most: int = 
     tag.unlink(missing_ok=True)
     if expected not in (None, found):
         part.unlink()
-        raise ValueError(f"{address}: not the file that was expected, and deleted: its SHA-256 is {found}, not {expected}. Run "
-                         "it again; if it is wrong again, take the file from elsewhere, with --from FOLDER")  # fmt: skip
+        raise ValueError(
+            f"{address}: not the expected file, and deleted: its SHA-256 is {found}, not {expected}. "
+            "Run again; if it is wrong again, get the file elsewhere and give its folder as --from FOLDER"
+        )
     os.replace(part, path)
     return True
 
@@ -130,64 +136,72 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _receive(address: str, part: Path, tag: Path, sum_is_known: bool, most: int) -> None:
-    """Add to `part` what it lacks; raises Interrupted where another try may help."""
+def _receive(address: str, part: Path, tag: Path, sum_is_known: bool, max_bytes: int) -> None:
+    """Add the missing bytes to `part`; raises Interrupted if another attempt may help."""
     version = tag.read_text() if tag.exists() else ""
     done = _size(part) if version or sum_is_known else 0
-    headers = {"Range": f"bytes={done}-"} if done else {}
-    if done and version:
-        headers["If-Range"] = version  # the rest of this version, or else the whole of the new one
-    try:
-        response = urllib.request.urlopen(
-            urllib.request.Request(address, headers=headers), timeout=TIMEOUT
-        )
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{done}":
-            return  # all is there
-        if error.code == 416:
-            part.unlink(missing_ok=True)
-        again = error.code in (416, 429) or error.code >= 500
-        raise (Interrupted if again else ConnectionError)(
-            f"the server answers {error.code} {error.reason}"
-        ) from None
-    except (OSError, http.client.HTTPException) as error:
-        raise Interrupted(f"no connection: {getattr(error, 'reason', error)}") from None
+    response = _open(address, part, done, version)
+    if response is None:
+        return
     with response:
         total = response.length  # as announced, or None
         if response.status == 206:
-            place = response.headers.get("Content-Range", "")
-            sent = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", place)
-            if not sent or int(sent[1]) != done:
-                part.unlink(missing_ok=True)
-                raise Interrupted(
-                    f"bytes from {done:,} on were asked for, and the server sends {place!r}"
-                )
-            total = int(sent[2])
+            total = _total_of_range(response, part, done)
         else:
             done = 0
-        if total is not None and total > most:
-            raise ValueError(f"{address}: {total:,} bytes, and more than {most:,} are refused")
-        limit = most if total is None else total
+        if total is not None and total > max_bytes:
+            raise ValueError(f"{address}: {total:,} bytes, and more than {max_bytes:,} are refused")
+        limit = max_bytes if total is None else total
         with open(part, "ab" if done else "wb") as file, progress() as show:
             if not done:  # only now is the old part gone
                 version = response.headers.get("ETag", "")
-                tag.write_text(
-                    "" if version.startswith("W/") else version
-                )  # a weak one does not promise the same bytes
+                is_weak = version.startswith("W/")  # does not promise the same bytes
+                tag.write_text("" if is_weak else version)
             for chunk in _chunks(response):
                 file.write(chunk)
                 done += len(chunk)
-                show(f"{part.stem}: {done / 1e6:.1f} {f'of {total / 1e6:.1f} ' if total else ''}MB")
+                of_total = f"of {total / 1e6:.1f} " if total else ""
+                show(f"{part.stem}: {done / 1e6:.1f} {of_total}MB")
                 if done > limit:
                     break
     if done > limit:
         part.unlink()
-        reason = "allowed" if total is None else "announced"
-        raise ValueError(
-            f"{address}: more than the {limit:,} bytes that are {reason}; what has come is deleted"
-        )
+        bound = f"the {limit:,} bytes that are {'allowed' if total is None else 'announced'}"
+        raise ValueError(f"{address}: more than {bound}; the partial file is deleted")
     if total is not None and done < total:
         raise Interrupted(f"the connection broke off after {done:,} of {total:,} bytes")
+
+
+def _open(address: str, part: Path, done: int, version: str) -> http.client.HTTPResponse | None:
+    """Request the bytes from number `done` on; None if there are no more."""
+    headers = {"Range": f"bytes={done}-"} if done else {}
+    if done and version:
+        headers["If-Range"] = version  # the rest of this version, or else all of the new one
+    request = urllib.request.Request(address, headers=headers)
+    try:
+        return urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{done}":
+            return None
+        if error.code == 416:
+            part.unlink(missing_ok=True)
+        is_temporary = error.code in (416, 429) or error.code >= 500
+        kind = Interrupted if is_temporary else ConnectionError
+        raise kind(f"the server answers {error.code} {error.reason}") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise Interrupted(f"no connection: {getattr(error, 'reason', error)}") from None
+
+
+def _total_of_range(response: http.client.HTTPResponse, part: Path, done: int) -> int:
+    """The size of the whole file, of which the server sends the bytes from number `done` on."""
+    content_range = response.headers.get("Content-Range", "")
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", content_range)
+    if not match or int(match[1]) != done:
+        part.unlink(missing_ok=True)
+        raise Interrupted(
+            f"the bytes from {done:,} on were requested, and the server sends {content_range!r}"
+        )
+    return int(match[2])
 
 
 def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
@@ -203,7 +217,7 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 
 def find(source: Path, names: Collection[str]) -> dict[str, list[Path]]:
-    """Where files or folders of these names lie below `source`."""
+    """The files or folders with these names anywhere below `source`."""
     if not source.is_dir():
         raise NotADirectoryError(f"{source}: no such folder")
     found = {name: [] for name in names}
@@ -216,12 +230,12 @@ def find(source: Path, names: Collection[str]) -> dict[str, list[Path]]:
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder to be filled, which becomes `folder` when it is whole, and otherwise is removed.
+    """An empty folder to fill: it becomes `folder` when complete, and is removed after an error.
 
-    If all that it then holds is one folder, this one becomes `folder`.
+    If it then contains only one folder, that one becomes `folder`.
     """
     unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # what a killed run has left
+    shutil.rmtree(unfinished, ignore_errors=True)  # left by a killed run
     unfinished.mkdir(parents=True)
     try:
         yield unfinished
@@ -232,48 +246,56 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def unpack(
-    archive: Path, folder: Path, most_bytes: int = MAX_BYTES, most_files: int = MOST_FILES
+    archive: Path, folder: Path, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES
 ) -> None:
-    """Unpack a .zip as `folder`, which appears when it is whole.
+    """Unpack a .zip as `folder`, which appears once it is complete.
 
-    What macOS adds (__MACOSX) is left out. Raises ValueError, and leaves nothing, where an entry would lie outside of the
-    folder, or is a link or a device, or stands there twice, where all are too many or too large, or the archive is broken.
+    Additions of macOS (__MACOSX) are left out. Raises ValueError, and leaves nothing behind, if an entry would lie
+    outside the folder, is a link or a device, or occurs twice; if there are too many entries or bytes; or if the
+    archive is broken.
     """
-    name, total = "", 0
+    name = ""
+    total = 0
     with new_folder(folder) as unfinished, progress() as show:
         try:
             with zipfile.ZipFile(archive) as file:
                 for count, entry in enumerate(file.infolist(), 1):
-                    name, total = entry.filename, total + entry.file_size
-                    path = PureWindowsPath(name)  # of Windows: it knows drives and both slashes
-                    if path.anchor or ".." in path.parts:
-                        raise ValueError(
-                            f"{archive}: {name!r} would be outside of the folder; nothing is unpacked"
-                        )
-                    if stat.S_IFMT(entry.external_attr >> 16) not in (
-                        0,
-                        stat.S_IFREG,
-                        stat.S_IFDIR,
-                    ):
-                        raise ValueError(
-                            f"{archive}: {name!r} is a link or a device; nothing is unpacked"
-                        )
-                    if total > most_bytes or count > most_files:
-                        raise ValueError(
-                            f"{archive}: more than {most_bytes:,} bytes or {most_files:,} files; nothing is unpacked"
-                        )
-                    if "__MACOSX" in path.parts:
-                        continue
-                    target = unfinished.joinpath(*path.parts)
-                    (target if entry.is_dir() else target.parent).mkdir(parents=True, exist_ok=True)
-                    if not entry.is_dir():
-                        with file.open(entry) as packed, open(target, "xb") as out:
-                            shutil.copyfileobj(packed, out)
+                    name = entry.filename
+                    total += entry.file_size
+                    problem = _problem_of(entry)
+                    if total > max_bytes or count > max_files:
+                        problem = f"more than {max_bytes:,} bytes or {max_files:,} files"
+                    if problem:
+                        raise ValueError(f"{archive}: {problem}; nothing is unpacked")
+                    _unpack_entry(file, entry, unfinished)
                     show(f"{archive.name}: {count:,} entries unpacked")
         except (FileExistsError, NotADirectoryError):
-            raise ValueError(
-                f"{archive}: {name!r} is in it twice, or as a file and a folder; nothing is unpacked"
-            ) from None
+            problem = f"{name!r} occurs twice, or as a file and a folder"
+            raise ValueError(f"{archive}: {problem}; nothing is unpacked") from None
         except BROKEN_ARCHIVE as error:
             reason = str(error).partition("\n")[0] or "it ends too early"
             raise ValueError(f"{archive}: not a whole archive: {reason}") from None
+
+
+def _problem_of(entry: zipfile.ZipInfo) -> str:
+    """Why this entry must not be unpacked, or nothing."""
+    path = PureWindowsPath(entry.filename)  # knows drives and both kinds of slashes
+    if path.anchor or ".." in path.parts:
+        return f"{entry.filename!r} would be outside of the folder"
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return f"{entry.filename!r} is a link or a device"
+    return ""
+
+
+def _unpack_entry(file: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> None:
+    path = PureWindowsPath(entry.filename)
+    if "__MACOSX" in path.parts:
+        return
+    target = folder.joinpath(*path.parts)
+    if entry.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with file.open(entry) as packed, open(target, "xb") as out:
+        shutil.copyfileobj(packed, out)

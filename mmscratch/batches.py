@@ -1,4 +1,4 @@
-"""From examples to batches on the device: padding, sentences of similar length together, loaders, copies."""
+"""From examples to batches on the device: padding, bucketing by length, loaders, prefetching."""
 
 import contextlib
 import hashlib
@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .engine.devices import Stopwatch
@@ -18,16 +19,18 @@ from .text import EOS, PAD
 
 
 class Examples(Dataset):
-    """The examples of a data set as tensors, one for each pair of an example and one of its references.
+    """The examples of a data set as tensors, one item per reference of each example.
 
-        {"image": (3, S, S) uint8, "source": (S,) words and <eos>, "target": (T,) words and <eos>, …}
+        {"image": (3, S, S) uint8, "source": (N,) words and <eos>,
+         "target": (T,) words and <eos>, …}
 
-    A modality that an example lacks is not in its dict. `vocabularies` turn words into numbers: vocabularies["target"]
-    those of the references, and vocabularies[modality] those of each text that is given.
+    A modality that an example lacks is not in its dict. `vocabularies` turn words into numbers:
+    vocabularies["target"] those of the references, vocabularies[modality] those of an input text.
 
-    An index is a number, or a pair (number, epoch). With `augmented`, each epoch shows a picture in another way: an example
-    then has "augmentation" (8,), for `images.augment` on the device, which depends on seed, epoch and number only, so it does
-    not matter which process loads what. An epoch of None is an example without target words, which counts for nothing.
+    An index is a number, or a pair (number, epoch). With `augmented`, each epoch shows a picture
+    differently: an item then has "augmentation" (8,), for `images.augment` on the device. It
+    depends only on seed, epoch and number, so it does not matter which process loads which item.
+    With an epoch of None, an item has no target words and does not count in the loss.
     """
 
     def __init__(self, data: Sequence, vocabularies: dict, augmented: bool = False, seed: int = 0):
@@ -35,116 +38,117 @@ class Examples(Dataset):
         self.vocabularies = vocabularies
         self.augmented = augmented
         self.seed = seed
-        self.pairs = [
-            (i, j) for i, references in enumerate(data.references) for j in range(len(references))
-        ]
-        self.targets = [
-            encode(vocabularies["target"], data.references[i][j]) for i, j in self.pairs
-        ]
-        self.texts = {}  # modality -> the words of each example of the data set
+        self.pairs = []  # (example, which of its references)
+        self.targets = []  # the words of each pair's reference
+        for i, references in enumerate(data.references):
+            for j, reference in enumerate(references):
+                self.pairs.append((i, j))
+                self.targets.append(encode(vocabularies["target"], reference))
+        self.texts = {}  # modality -> the words of each example
         for modality in vocabularies.keys() - {"target"}:
-            self.texts[modality] = [
-                encode(vocabularies[modality], words) for words in data.columns[modality]
-            ]
-        self.lengths = [
-            max(len(target), *(len(texts[i]) for texts in self.texts.values()), 0)
-            for target, (i, _) in zip(self.targets, self.pairs)
-        ]
+            vocabulary = vocabularies[modality]
+            self.texts[modality] = [encode(vocabulary, words) for words in data.columns[modality]]
+        self.lengths = []  # the longest text of each pair
+        for (i, _), target in zip(self.pairs, self.targets):
+            lengths = [len(target)] + [len(texts[i]) for texts in self.texts.values()]
+            self.lengths.append(max(lengths))
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int | tuple[int, int | None]) -> dict[str, Tensor]:
         index, epoch = index if isinstance(index, tuple) else (index, 0)
-        i, which = self.pairs[index]
+        i, reference = self.pairs[index]
         example = self.data[i]
         for modality, texts in self.texts.items():
             example[modality] = torch.from_numpy(texts[i])
-        example["target"] = (
-            torch.tensor([PAD]) if epoch is None else torch.from_numpy(self.targets[index])
-        )
+        target = torch.from_numpy(self.targets[index])  # (T,)
+        example["target"] = torch.tensor([PAD]) if epoch is None else target
         if self.augmented and "image" in example:
-            may_flip = self.data.may_flip(i, which)
+            may_flip = self.data.may_flip(i, reference)
             example["augmentation"] = augmentation_draws(self.seed, epoch or 0, index, may_flip)
         return example
 
     def name(self, index: int) -> str:
-        """What to call an example in a message."""
+        """The name of an example, for messages."""
         return self.data.name(self.pairs[index][0])
 
 
 def encode(vocabulary, words: Sequence[str]) -> np.ndarray:
-    """The numbers of words, and <eos> behind them."""
+    """The numbers of words, followed by <eos>."""
     return np.array([*vocabulary.encode(words), EOS])
 
 
 def numericalize(example: dict, vocabularies: dict) -> dict[str, Tensor]:
-    """An example of a data set as tensors: the words of each modality that has a vocabulary become numbers."""
-    texts = {
-        name: torch.from_numpy(encode(vocabularies[name], example[name]))
-        for name in vocabularies
-        if name in example
-    }
-    return example | texts
+    """An example whose words are numbers, in each modality that has a vocabulary."""
+    example = dict(example)
+    for name in vocabularies.keys() & example.keys():
+        example[name] = torch.from_numpy(encode(vocabularies[name], example[name]))
+    return example
 
 
 def augmentation_draws(seed: int, epoch: int, index: int, may_flip: bool) -> Tensor:
-    """Eight numbers in [0, 1) that decide how `images.augment` shows an example; the last one decides about the mirror."""
+    """Eight numbers in [0, 1) that decide how `images.augment` shows an example.
+
+    Without `may_flip` the last one is 1: not mirrored.
+    """
     draws = np.frombuffer(_digest(seed, epoch, index), "<u4") >> 8  # eight numbers of 24 bits
     if not may_flip:
-        draws[-1] = 2**24  # that is 1: not mirrored
+        draws[-1] = 2**24
     return torch.from_numpy(draws.astype(np.float32) / np.float32(2**24))
 
 
 def _digest(*numbers: int) -> bytes:
-    """32 bytes that look random, the same for the same numbers in every Python, which hash() does not promise."""
+    """32 pseudo-random bytes, the same for the same numbers in every Python, unlike hash()."""
     return hashlib.sha256(" ".join(map(str, numbers)).encode()).digest()
 
 
 def collate(examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Examples -> a batch: tensors of one shape are stacked, and sequences padded to the longest.
+    """Examples -> a batch: stack tensors of one shape, and pad sequences to the longest.
 
-    Words (1-dimensional, integers) are padded with <pad>. Other sequences, (F, …) of different lengths F, are padded with
-    zeros, and batch["<modality>_lengths"] (B,) says how long each is. Where only some examples have a modality, the others
-    get zeros, and batch["has_<modality>"] (B,) bool says which have it.
+    Words (1-dimensional, integers) are padded with <pad>. Other sequences, (F, …) of different
+    lengths F, are padded with zeros, and batch["<modality>_lengths"] (B,) holds their lengths. If
+    only some examples have a modality, the others get zeros, and batch["has_<modality>"] (B,) bool
+    says which have it.
     """
     batch = {}
-    for modality in dict.fromkeys(name for example in examples for name in example):
-        has = [modality in example for example in examples]
+    modalities = dict.fromkeys(name for example in examples for name in example)
+    for modality in modalities:
+        present = [modality in example for example in examples]
         values = [example[modality] for example in examples if modality in example]
         lengths = [len(value) if value.dim() else 0 for value in values]
         is_text = values[0].dim() == 1 and not values[0].is_floating_point()
         if is_text or len(set(lengths)) > 1:
-            padded = nn.utils.rnn.pad_sequence(
-                values, batch_first=True, padding_value=PAD
-            )  # (B, F, …)
+            padded = pad_sequence(values, batch_first=True, padding_value=PAD)  # (B, F, …)
         else:
             padded = torch.stack(values)  # (B, …)
         if not is_text and len(set(lengths)) > 1:
-            batch[f"{modality}_lengths"] = _at(has, torch.tensor(lengths))
-        if not all(has):
-            batch[f"has_{modality}"] = torch.tensor(has)
-        batch[modality] = _at(has, padded)
+            batch[f"{modality}_lengths"] = _fill_absent(present, torch.tensor(lengths))
+        if not all(present):
+            batch[f"has_{modality}"] = torch.tensor(present)
+        batch[modality] = _fill_absent(present, padded)
     return batch
 
 
-def _at(has: list[bool], values: Tensor) -> Tensor:
-    """One row for each example: the next of `values` where it has one, zeros elsewhere."""
-    if all(has):
+def _fill_absent(present: list[bool], values: Tensor) -> Tensor:
+    """One row per example: a row of `values` for each that is present, zeros for the others."""
+    if all(present):
         return values
-    rows = values.new_zeros(len(has), *values.shape[1:])
-    rows[torch.tensor(has)] = values
+    rows = values.new_zeros(len(present), *values.shape[1:])
+    rows[torch.tensor(present)] = values
     return rows
 
 
 class BucketSampler(Sampler):
-    """Batches of indices (example, epoch), shuffled for each epoch, with sentences of similar length together.
+    """Batches of indices (example, epoch), shuffled each epoch, of sentences of similar length.
 
-    The examples are shuffled and cut into buckets of `bucket_batches` batches; each bucket is sorted by length and cut into
-    batches, and the batches are shuffled. With None there is no bucketing. The batches depend on seed and epoch only;
-    `start(epoch, skip)` says where to begin. With shard (rank, world_size), one of several processes gets every
-    world_size-th example of each batch, beginning with its rank; where none is left for it, an example without target words,
-    so that all have the same number of batches.
+    The examples are shuffled and cut into buckets of `bucket_batches` batches; each bucket is
+    sorted by length and cut into batches, and the batches are shuffled. With None there is no
+    bucketing. The batches depend on seed and epoch only; `start(epoch, skip)` sets where to start.
+
+    With shard = (rank, world_size), each of world_size processes gets every world_size-th example
+    of each batch, starting from its rank. If none is left for a process, it gets an example without
+    target words, so that all processes have the same number of batches.
     """
 
     def __init__(
@@ -163,7 +167,7 @@ class BucketSampler(Sampler):
         self.start(0)
 
     def start(self, epoch: int, skip: int = 0) -> None:
-        """The next pass is that of `epoch`, without its first `skip` batches."""
+        """Make the next pass that of `epoch`, without its first `skip` batches."""
         self.epoch = epoch
         self.skip = skip
 
@@ -177,19 +181,22 @@ class BucketSampler(Sampler):
         batches = []
         for first in range(0, len(order), self.bucket_size):
             bucket = sorted(order[first : first + self.bucket_size], key=self.lengths.__getitem__)
-            batches += [
-                bucket[i : i + self.batch_size] for i in range(0, len(bucket), self.batch_size)
-            ]
+            for i in range(0, len(bucket), self.batch_size):
+                batches.append(bucket[i : i + self.batch_size])
         shuffled = torch.randperm(len(batches), generator=generator).tolist()
         for i in shuffled[self.skip :]:
-            mine = batches[i][self.rank :: self.world_size]
-            yield [(example, self.epoch) for example in mine] or [(batches[i][0], None)]
+            batch = batches[i]
+            shard = batch[self.rank :: self.world_size]
+            if shard:
+                yield [(example, self.epoch) for example in shard]
+            else:
+                yield [(batch[0], None)]
 
 
 def make_loader(dataset: Examples, batch_sampler: BucketSampler, workers: int = 0) -> DataLoader:
-    """The batches of a sampler; call `loader.batch_sampler.start(epoch)` before each pass.
+    """Loads the batches of a sampler; call `loader.batch_sampler.start(epoch)` before each pass.
 
-    If CUDA is available they come in pinned memory, which stays where it is, so that a GPU can copy it by itself.
+    If CUDA is available, batches are in pinned memory, which a GPU can copy by itself.
     """
     return DataLoader(
         dataset,
@@ -199,18 +206,17 @@ def make_loader(dataset: Examples, batch_sampler: BucketSampler, workers: int = 
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
         worker_init_fn=_ignore_signals,
-        generator=torch.Generator(),  # the loader draws a number for each pass, and not from the model's dropout
+        generator=torch.Generator(),  # its own: the model's dropout must not depend on the loader
     )
 
 
 def _ignore_signals(_: int) -> None:
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is for the trainer, which then ends its workers
+    # Ctrl-C is for the trainer, which then ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """A batch of a loader as the model takes it: on the device, its pictures augmented there, if they are to be."""
+    """Move a batch to the device, and augment its pictures there if it has draws for it."""
     batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
     if "augmentation" in batch:
         batch.pop("has_augmentation", None)
@@ -219,11 +225,12 @@ def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tenso
 
 
 class Prefetcher:
-    """The batches of a loader, on the device. `data_time` adds up how long the device waited for them.
+    """The batches of a loader, on the device. `data_time` adds up how long the device waits.
 
-    `prefetch`, called while the device is still busy with a batch, fetches the next one. On a GPU it is copied on a
-    stream of its own, a second queue of work beside the one that computes; before the batch is used, the computing
-    queue waits for the mark at the end of the copy, and neither waits for the CPU.
+    `prefetch`, called while the device still computes with one batch, fetches the next. On a GPU
+    it is copied on a stream of its own, a second queue of work next to the one that computes.
+    Before the batch is used, the computing stream waits for the end of the copy; neither stream
+    waits for the CPU.
     """
 
     def __init__(self, loader: DataLoader, device: torch.device):
@@ -231,41 +238,42 @@ class Prefetcher:
         self.device = device
         self.data_time = Stopwatch(device)
         self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self.source = iter(())
-        self.ahead = None
+        self.iterator = iter(())
+        self.next_batch = None
 
     def batches(self, epoch: int, skip: int = 0) -> Iterator[dict[str, Tensor]]:
-        """Those of an epoch, without the first `skip`."""
+        """The batches of an epoch, without the first `skip`."""
         self.loader.batch_sampler.start(epoch, skip)
-        self.source, self.ahead = iter(self.loader), None
+        self.iterator = iter(self.loader)
+        self.next_batch = None
         while True:
             self.prefetch()
-            if self.ahead is _END:
+            if self.next_batch is _END:
                 return
-            batch, self.ahead = self.ahead, None
+            batch = self.next_batch
+            self.next_batch = None
             if self.copies:
+                stream = torch.cuda.current_stream(self.device)
                 with self.data_time:
-                    torch.cuda.current_stream(self.device).wait_stream(self.copies)
+                    stream.wait_stream(self.copies)
                 for value in batch.values():
-                    value.record_stream(
-                        torch.cuda.current_stream(self.device)
-                    )  # its memory is in use there, too
+                    value.record_stream(stream)  # its memory must not be reused before
             yield batch
 
     def prefetch(self) -> None:
-        """Have the next batch ready; nothing, if it is."""
-        if self.ahead is not None:
+        """Fetch the next batch, unless it is already here."""
+        if self.next_batch is not None:
             return
         with self.data_time, self.worker_errors():
-            batch = next(self.source, None)
+            batch = next(self.iterator, None)
         with torch.cuda.stream(self.copies) if self.copies else contextlib.nullcontext():
-            self.ahead = _END if batch is None else to_device(batch, self.device)
+            self.next_batch = _END if batch is None else to_device(batch, self.device)
 
     @contextlib.contextmanager
     def worker_errors(self):
-        """Within it, a data worker that dies or fails is reported in one line.
+        """A context in which a data worker that dies or fails is reported in one line.
 
-        Torch says that a worker has died whenever the news comes, not only to the code that waits for a batch.
+        Torch reports a dead worker at any time, not only to code that waits for a batch.
         """
         try:
             yield
@@ -277,11 +285,10 @@ class Prefetcher:
                 how = f"was killed ({killed[1]})" if killed else "ended"
                 raise ChildProcessError(f"the data worker of process {dead[1]} {how}") from None
             if "in DataLoader worker" in text:  # with a whole traceback in its text
-                error.__traceback__ = None  # else torch's frames keep the workers, in a circle
-                raise ChildProcessError(
-                    f"a data worker failed: {str(error).strip().splitlines()[-1]}"
-                ) from None
+                error.__traceback__ = None  # or a reference cycle keeps the workers alive
+                last_line = str(error).strip().splitlines()[-1]
+                raise ChildProcessError(f"a data worker failed: {last_line}") from None
             raise
 
 
-_END: dict = {}  # stands after the last batch
+_END = {}  # follows the last batch

@@ -1,4 +1,4 @@
-"""Fine-tuning: a trained model learns a new task, some of it, slowly, or by a small change beside its weights."""
+"""Fine-tuning: freezing, layer-wise learning rates, LoRA, and runs that start from another run."""
 
 import hashlib
 import math
@@ -25,25 +25,29 @@ State = dict[str, Tensor]
 
 
 def freeze(model: nn.Module, *patterns: str) -> None:
-    """Parameters whose name fits a pattern are trained no more; a part that is wholly frozen is really still.
+    """Freeze the parameters whose names match a pattern, and modules with no other parameters.
 
-    A pattern is a name of `model.named_parameters()`, or the beginning of one up to a dot, and * stands for anything:
-    "encoders.image.backbone", "*.bias". Still means: eval mode, also after `model.train()`, so batch norm normalizes by
-    its statistics and does not change them, and nothing is dropped.
-    Raises ValueError, naming the pattern, where nothing fits it.
+    A pattern is a name in `model.named_parameters()`, or the start of one up to a dot; * matches
+    anything: "encoders.image.backbone", "*.bias". A module whose parameters are all frozen stays
+    in eval mode, even after `model.train()`: batch norm uses its running statistics and does not
+    update them, and nothing is dropped. The other modules keep their mode.
+    Raises ValueError, naming the pattern and the model's parts, if it matches nothing.
     """
     for pattern in patterns:
-        fitting = [p for name, p in model.named_parameters() if _matches_pattern(name, pattern)]
-        if not fitting:
+        matching = [p for name, p in model.named_parameters() if _matches_pattern(name, pattern)]
+        if not matching:
             parts = ", ".join(part for part, _, _ in trainable_parts(model))
-            raise ValueError(f"nothing to freeze is called {pattern!r}; there are {parts}")
-        for parameter in fitting:
+            raise ValueError(f"no parameter is called {pattern!r}; the model's parts are {parts}")
+        for parameter in matching:
             parameter.requires_grad_(False)
     _set_frozen_modes(model)
 
 
 def unfreeze(model: nn.Module, *patterns: str) -> None:
-    """The opposite of `freeze`; without patterns, of all. A model of which all was frozen is in eval mode until `train()`."""
+    """The opposite of `freeze`; without patterns, for all parameters.
+
+    If the whole model was frozen, it is in eval mode until `train()`.
+    """
     for name, parameter in model.named_parameters():
         if not patterns or any(_matches_pattern(name, pattern) for pattern in patterns):
             parameter.requires_grad_(True)
@@ -55,7 +59,7 @@ def _matches_pattern(name: str, pattern: str) -> bool:
 
 
 def _set_frozen_modes(model: nn.Module) -> None:
-    """Modules whose parameters are all frozen go into eval mode and stay there; the others follow `model` again."""
+    """Keep fully frozen modules in eval mode; let the others follow `model` again."""
     for module in model.modules():
         parameters = list(module.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
@@ -67,86 +71,107 @@ def _set_frozen_modes(model: nn.Module) -> None:
 
 
 def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
-    """In place of `nn.Module.train` of what is frozen."""
+    """Replaces `nn.Module.train` in a frozen module."""
     return module
 
 
 def trainable_parts(model: nn.Module) -> list[tuple[str, int, int]]:
-    """What is trained and what is frozen: (part, its parameters, those that are trained), the LoRA last.
+    """(name, number of parameters, how many are trained) of each part; the LoRA is the last.
 
-    The other parts are called as `freeze` knows them.
+    The names of the others are patterns for `freeze`.
     """
     parts: dict[str, list[int]] = {}
-    for name, parameter in sorted(model.named_parameters(), key=lambda pair: ".lora." in pair[0]):
+    for name, parameter in model.named_parameters():
         names = name.split(".")
-        part = "LoRA" if "lora" in names else ".".join(names[: 3 if names[0] == "encoders" else 2])
+        length = 3 if names[0] == "encoders" else 2
+        part = "LoRA" if "lora" in names else ".".join(names[:length])
         counts = parts.setdefault(part, [0, 0])
         counts[0] += parameter.numel()
         counts[1] += parameter.numel() * parameter.requires_grad
+    if "LoRA" in parts:
+        parts["LoRA"] = parts.pop("LoRA")  # to the end
     return [(part, *counts) for part, counts in parts.items()]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# From the input to the output.
+# Layers, from the input to the output.
 
 
 def layers(model: nn.Module) -> list[list[str]]:
-    """The names of an `EncoderDecoder`'s parameters, layer by layer, from the input to the output.
+    """The names of an `EncoderDecoder`'s parameters, by layer, from the input to the output.
 
-    The CNN's or ViT's first convolution, its stages or blocks, the projection, the encoder's blocks, the decoder's
-    blocks, and last the embedding, which is the output too, with all else of the decoder.
+    The layers are the backbone's first convolution, its stages or blocks, what comes after these,
+    the projection, the encoder's blocks, and the decoder's blocks. The last layer is the decoder's
+    embedding, which is also its output, with all other parameters of the decoder.
     """
-    found: dict[tuple, list[str]] = {}
+    by_depth: dict[tuple, list[str]] = {}
     for name, _ in model.named_parameters():
-        found.setdefault(_depth(name), []).append(name)
-    return [found[depth] for depth in sorted(found)]
+        by_depth.setdefault(_depth(name), []).append(name)
+    return [by_depth[depth] for depth in sorted(by_depth)]
 
 
 def _depth(name: str) -> tuple[int, int, int]:
-    """What sorts a parameter among the layers: (CNN, encoder or decoder; before, in or behind the blocks; their number)."""
-    part = 0 if ".backbone." in name else 1 if name.startswith("encoders.") else 2
-    numbered = re.search(r"\b(?:layer|blocks\.|features\.)(\d+)", name)
-    if numbered:
-        return part, 1, int(numbered[1])
-    behind = part == 2 or re.search(r"backbone\.(norm|head|fc|classifier)\.", name)
-    return part, 2 if behind else 0, 0
+    """A parameter's sort key: (backbone, encoder or decoder; before, in or after blocks; block)."""
+    if ".backbone." in name:
+        part = 0
+    elif name.startswith("encoders."):
+        part = 1
+    else:
+        part = 2
+    block = re.search(r"\b(?:layer|blocks\.|features\.)(\d+)", name)
+    if block:
+        return part, 1, int(block[1])
+    is_after = part == 2 or re.search(r"backbone\.(norm|head|fc|classifier)\.", name)
+    return part, 2 if is_after else 0, 0
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict]:
-    """For the optimizer: who decays, and how fast each layer learns.
+    """Groups for the optimizer, each with its weight decay and a factor for its learning rate.
 
-    Matrices and filters decay; biases, norms and single vectors do not, for their size is no excess. The learning rate
-    of a group is to be multiplied by its "factor",
+    Matrices and filters decay; biases, norms and single vectors, such as a class token (1, 1, D),
+    do not. A group's learning rate is to be multiplied by its "factor",
 
         factor = layer_decay ** (layers between this one and the output)
 
-    so that with layer_decay below 1 what lies nearer to the input, and is more general, changes less.
+    so with layer_decay below 1, layers near the input, which are more general, change less.
     Source: discriminative fine-tuning, Howard & Ruder 2018 (ULMFiT).
     """
-    depth = {name: i for i, names in enumerate(reversed(layers(model))) for name in names}
+    distance = {}  # from the output, in layers
+    for i, names in enumerate(reversed(layers(model))):
+        for name in names:
+            distance[name] = i
     groups: dict[tuple, dict] = {}
     for decays in (True, False):
         for name, parameter in model.named_parameters():
-            if (parameter.squeeze().dim() > 1) == decays:
-                factor, decay = layer_decay ** depth[name], weight_decay * decays
-                new = {"params": [], "weight_decay": decay, "factor": factor}
-                groups.setdefault((decays, factor), new)["params"].append(parameter)
+            is_matrix = parameter.squeeze().dim() > 1
+            if is_matrix == decays:
+                factor = layer_decay ** distance[name]
+                decay = weight_decay if decays else 0.0
+                new_group = {"params": [], "weight_decay": decay, "factor": factor}
+                group = groups.setdefault((decays, factor), new_group)
+                group["params"].append(parameter)
     return list(groups.values())
 
 
 def gradual_unfreezing(model: nn.Module, frozen: list[str], fraction: float) -> bool:
-    """Free that share of the parameters called `frozen`, by layers, those nearest to the output first; has it changed?
+    """Unfreeze a fraction of the frozen layers, from the output down; return whether any changed.
 
-    Called with a share that grows from 0 to 1, this is gradual unfreezing: what is new learns first, and does not pull
-    at the rest before it makes sense. Source: Howard & Ruder 2018.
+    `frozen` names the parameters that were frozen at the start; only layers with such parameters
+    count. As the fraction grows from 0 to 1, new layers learn first and do not disturb the others
+    before they are useful. Source: Howard & Ruder 2018 (ULMFiT).
     """
-    chosen = [[name for name in names if name in frozen] for names in layers(model)]
-    chosen = [names for names in reversed(chosen) if names]
-    free = [name for names in chosen[: int(fraction * len(chosen))] for name in names]
-    change = any(not model.get_parameter(name).requires_grad for name in free)
-    if change:
+    frozen_layers = []
+    for names in reversed(layers(model)):
+        frozen_names = [name for name in names if name in frozen]
+        if frozen_names:
+            frozen_layers.append(frozen_names)
+    free = []
+    for names in frozen_layers[: int(fraction * len(frozen_layers))]:
+        free.extend(names)
+    changed = any(not model.get_parameter(name).requires_grad for name in free)
+    if changed:
         unfreeze(model, *free)
-    return change
+    return changed
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -175,7 +200,7 @@ class LoRA(nn.Module):
         return self.scale * self.b @ self.a
 
     def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
-        """x (…, in) -> what is added to W x, (…, out), or to these rows of it."""
+        """x (…, in) -> the change of W x, (…, out), or of these rows of it."""
         x = F.dropout(x, self.dropout, self.training)
         return self.scale * F.linear(F.linear(x, self.a), self.b[rows])
 
@@ -270,46 +295,45 @@ def _matrices(layer: nn.Module) -> dict[str, nn.Parameter]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is kept of a small change.
+# The trained tensors, without the rest of the model.
 
 
 def trainable_state(model: nn.Module) -> State:
-    """The tensors that are trained, and a LoRA even where it is not: some kilobytes."""
-    return {
-        name: x.detach()
-        for name, x in model.named_parameters()
-        if x.requires_grad or ".lora." in name
-    }
+    """The trained tensors, and every LoRA even if it is frozen: for a LoRA, some kilobytes."""
+    state = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad or ".lora." in name:
+            state[name] = parameter.detach()
+    return state
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A number, in hexadecimal digits, of all that is not trained: names, shapes, types and every bit (SHA-256)."""
+    """The SHA-256 of all tensors that are not trained: names, shapes, dtypes and every bit."""
     digest = hashlib.sha256()
     trained = trainable_state(model)
     for name, x in sorted(model.state_dict().items()):
         if name not in trained:
             digest.update(f"{name} {tuple(x.shape)} {x.dtype} ".encode())
-            digest.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            data = x.detach().cpu().contiguous().reshape(-1)  # (elements,)
+            digest.update(data.view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
 def load_trainable(model: nn.Module, state: State, base: str) -> None:
-    """Put what `trainable_state` gave on the model that it was trained on, known by its `fingerprint`.
+    """Load a `trainable_state` into the model that it was trained on, known by its `fingerprint`.
 
-    Raises ValueError where the rest of the model is another, or the names or shapes do not fit.
+    Raises ValueError if the rest of the model differs, or the names or shapes do not fit.
     """
     if fingerprint(model) != base:
-        raise ValueError(
-            "what is kept here is a change of another model: the weights that it was trained on are not these"
-        )
+        raise ValueError("these tensors were trained on another model, with other weights")
     ours = trainable_state(model)
-    shapes, theirs = (
-        {name: tuple(x.shape) for name, x in tensors.items()} for tensors in (ours, state)
-    )
-    if shapes != theirs:
-        wrong = [name for name in shapes | theirs if shapes.get(name) != theirs.get(name)]
+    our_shapes = {name: tuple(x.shape) for name, x in ours.items()}
+    shapes = {name: tuple(x.shape) for name, x in state.items()}
+    if our_shapes != shapes:
+        names = our_shapes | shapes
+        wrong = [name for name in names if our_shapes.get(name) != shapes.get(name)]
         raise ValueError(
-            f"what is kept here does not fit what is trained: {', '.join(wrong[:5])}, {len(wrong)} in all"
+            f"the trained tensors do not fit: {', '.join(wrong[:5])}, {len(wrong)} in all"
         )
     with torch.no_grad():
         for name, x in state.items():
@@ -327,7 +351,7 @@ def save_run(
     vocabularies: dict,
     metadata: dict,
 ) -> None:
-    """Keep a model, however it was made, as a run that `load_run` reads and that a training can start from."""
+    """Save any model as a run, for `load_run` to read and for training to start from."""
     state = {
         "version": VERSION,
         "model": model.state_dict(),
@@ -340,28 +364,30 @@ def save_run(
 
 
 def vocabulary_states(vocabularies: dict) -> dict:
-    """What a checkpoint keeps of vocabularies by modality: their states, and once that of "target" where one is the same."""
+    """The state of each vocabulary by modality, or "target" if it is the target's vocabulary."""
     target = vocabularies["target"]
-    others = {
-        name: "target" if words is target else words.state() for name, words in vocabularies.items()
-    }
-    return others | {"target": target.state()}
+    states = {}
+    for modality, vocabulary in vocabularies.items():
+        states[modality] = "target" if vocabulary is target else vocabulary.state()
+    states["target"] = target.state()
+    return states
 
 
 def vocabularies_from(states: dict) -> dict:
     """The vocabularies of `vocabulary_states`, by modality."""
     target = vocabulary_from(states["target"])
-    return {
-        name: target if name == "target" or state == "target" else vocabulary_from(state)
-        for name, state in states.items()
-    }
+    vocabularies = {}
+    for modality, state in states.items():
+        is_target = modality == "target" or state == "target"
+        vocabularies[modality] = target if is_target else vocabulary_from(state)
+    return vocabularies
 
 
 def load_run(folder: str | Path) -> tuple[EncoderDecoder, dict, dict]:
     """The best model of a run in eval mode, its vocabularies by modality, and its checkpoint.
 
-    A run with LoRA keeps only what it has trained, so the run that it started from is read as well, and the change is
-    merged into its weights. Raises ValueError where those are no longer the same.
+    A run with LoRA saves only what it trained, so the run that it started from is read as well,
+    and the LoRA is merged into its weights. Raises ValueError if those have changed since.
     """
     path = Path(folder) / "best.pt"
     saved = read_checkpoint(path)
@@ -370,24 +396,25 @@ def load_run(folder: str | Path) -> tuple[EncoderDecoder, dict, dict]:
         model = build_model(ModelConfig(**saved["model_config"]))
         vocabularies = vocabularies_from(saved["vocabularies"])
         config = saved["train_config"]
-        if not config.get("lora"):
+        rank = config.get("lora", 0)
+        if not rank:
             model.load_state_dict(saved["model"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
         raise ValueError(f"{path}: the checkpoint of something else") from None
-    if config.get("lora"):
+    if rank:
         try:
             prepare_for_finetuning(
-                model, vocabularies, config["start_from"], config["lora"], config["freeze"]
+                model, vocabularies, config["start_from"], rank, config["freeze"]
             )
         except FileNotFoundError as error:
-            raise ValueError(f"{path} is only a change of another model, but {error}") from None
+            raise ValueError(f"{path} holds only a LoRA for another run, but {error}") from None
         load_lora(path, model, saved)
         merge_lora(model)
     return model.to(pick_device()).eval(), vocabularies, saved
 
 
 def load_lora(path: Path, model: EncoderDecoder, saved: dict) -> None:
-    """Put the LoRA that is kept at `path` on a model that `prepare_for_finetuning` has prepared."""
+    """Load the LoRA saved at `path` into a model that `prepare_for_finetuning` has prepared."""
     try:
         load_trainable(model, saved["model"], saved["base"])
     except ValueError as error:
@@ -405,31 +432,26 @@ def prepare_for_finetuning(
     frozen: tuple[str, ...] = (),
     dropout: float = 0.0,
 ) -> None:
-    """Prepare a new model for fine-tuning: with the weights of `start_from`, with a LoRA of rank `lora` in the decoder if
-    that is not 0, and with the parameters frozen that match `frozen`.
+    """Prepare a new model for fine-tuning: load weights, add a LoRA, freeze parameters.
 
-    `start_from` is the folder of a run, or the name of one of torchvision's models, which then is the backbone.
-    The vocabularies may be others, and there may be more positions: what both know keeps its rows, and with LoRA all rows
-    of such a table are trained.
+    model           an `EncoderDecoder`, as `build_model` makes it
+    vocabularies    its own, by modality
+    start_from      a run's folder; or the name of a torchvision model, which becomes the backbone
+    lora            the rank of a LoRA for the decoder; 0: none
+    frozen          patterns for `freeze`
+    dropout         of the LoRA
+
+    The run may have other vocabularies and other numbers of positions: words and positions that
+    both have keep their rows. With LoRA, all rows of such an embedding are trained.
     """
     published = start_from in TORCHVISION
-    changed = []
     if lora and (published or not start_from):
         raise ValueError(
-            "a LoRA is a change of a trained decoder: say of which run (start_from, or --from)"
+            "a LoRA is a change of a trained decoder: name its run (start_from, or --from)"
         )
-    if published and "image" not in model.encoders:
-        raise ValueError(f"{start_from} is a CNN, and this model sees no pictures")
+    changed = []
     if published:
-        misfits = load_matching(
-            model.encoders["image"].backbone, load_torchvision(start_from).state_dict()
-        )
-        if (
-            misfits.missing or misfits.mismatched
-        ):  # the classifier, which an encoder lacks, is unexpected
-            raise ValueError(
-                f"the weights of torchvision's {start_from} do not fit this model: {misfits}"
-            )
+        _load_backbone(model, start_from)
     elif start_from:
         changed = _load_base(model, vocabularies, start_from)
     if lora:
@@ -439,8 +461,18 @@ def prepare_for_finetuning(
             unfreeze(model, *changed)
     freeze(model, *frozen)
     if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"{' and '.join(frozen)} are the whole model: there is nothing to train")
+
+
+def _load_backbone(model: EncoderDecoder, name: str) -> None:
+    """Load the weights of one of torchvision's models into the backbone of the image encoder."""
+    if "image" not in model.encoders:
+        raise ValueError(f"{name} reads pictures, and this model does not")
+    backbone = model.encoders["image"].backbone
+    incompatible = load_matching(backbone, load_torchvision(name).state_dict())
+    if incompatible.missing or incompatible.mismatched:  # its classifier is unexpected, and unused
         raise ValueError(
-            f"all of the model is frozen by {' and '.join(frozen)}: there is nothing to train"
+            f"the weights of torchvision's {name} do not fit this model: {incompatible}"
         )
 
 
@@ -448,10 +480,10 @@ _TOKEN_EMBEDDINGS = re.compile(r"(.*\.)?embedding(\.words)?\.weight|decoder\.bia
 
 
 def _load_base(model: EncoderDecoder, vocabularies: dict, folder: str) -> list[str]:
-    """Load the weights of a run. -> the names of the tables whose rows are other words, or more, than those of the run."""
+    """Load a run's weights -> the names of embeddings whose words or positions differ."""
     if not Path(folder, "best.pt").exists():
         raise FileNotFoundError(f"{folder} holds no trained model")
-    base, before, _ = load_run(folder)
+    base, old_vocabularies, _ = load_run(folder)
     state = base.state_dict()
     ours = model.state_dict()
     changed = []
@@ -460,15 +492,17 @@ def _load_base(model: EncoderDecoder, vocabularies: dict, folder: str) -> list[s
             continue
         if _TOKEN_EMBEDDINGS.fullmatch(name):
             modality = name.split(".")[1] if name.startswith("encoders.") else "target"
-            rows = before[modality].words, vocabularies[modality].words
+            old_rows = old_vocabularies[modality].words
+            new_rows = vocabularies[modality].words
         elif name.endswith("embedding.positions.weight"):
-            rows = range(len(state[name])), range(len(ours[name]))
+            old_rows = range(len(state[name]))
+            new_rows = range(len(ours[name]))
         else:
             continue
-        if rows[0] != rows[1]:
+        if old_rows != new_rows:
             changed.append(name)
-        state[name] = transfer_embedding_rows(state[name], rows[0], ours[name], rows[1])
-    misfits = load_matching(model, state)
-    if any(misfits):
-        raise ValueError(f"the weights of {folder} do not fit this model: {misfits}")
+        state[name] = transfer_embedding_rows(state[name], old_rows, ours[name], new_rows)
+    incompatible = load_matching(model, state)
+    if any(incompatible):
+        raise ValueError(f"the weights of {folder} do not fit this model: {incompatible}")
     return changed

@@ -1,4 +1,4 @@
-"""Pictures: from a file to a tensor."""
+"""Pictures: from a file to a tensor, and their augmentation."""
 
 import math
 import warnings
@@ -10,38 +10,35 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
-MEAN, STD = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # of ImageNet, which torchvision's weights expect
-MAX_PIXELS = 200_000_000  # a larger picture is taken for an attack on the memory, and refused
+# The statistics of ImageNet, which torchvision's weights expect.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+MAX_PIXELS = 200_000_000  # larger pictures are refused as decompression bombs
 
 
 def open_image(path: str | Path) -> Image.Image:
     """Read any picture file as RGB, upright.
 
-    The rotation that a phone writes into the EXIF data is applied. Grey, palette, CMYK and 16-bit pictures are
-    converted, transparent ones laid on white, and of an animation the first frame is taken.
-    Raises ValueError, naming the file, where it is no picture, is truncated, or has more than `MAX_PIXELS` pixels.
+    The rotation in the EXIF data of a phone is applied. Grey, palette, CMYK and 16-bit pictures are
+    converted, transparent ones are laid on white, and only the first frame of an animation is read.
+    Raises ValueError, naming the file, if it is not a picture, is truncated, or has more than
+    `MAX_PIXELS` pixels.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # Pillow's own, at half of our limit, and those about odd metadata
+        # Pillow warns at half of our limit, and about odd metadata.
+        warnings.simplefilter("ignore")
         try:
             with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ValueError(
-                        f"{image.width} × {image.height} pixels are more than {MAX_PIXELS:,}"
-                    )
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise ValueError(f"{width} × {height} pixels are more than {MAX_PIXELS:,}")
                 return _to_rgb(image)
         except FileNotFoundError:
             raise FileNotFoundError(f"{path}: no such file") from None
         except Image.UnidentifiedImageError:
             raise ValueError(f"{path}: not a picture") from None
-        except (
-            Exception
-        ) as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, … on broken files
+        # On broken files, Pillow's decoders raise OSError, SyntaxError, struct.error, …
+        except Exception as error:
             raise ValueError(f"{path}: cannot be read as a picture: {error}") from None
 
 
@@ -49,16 +46,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     image.load()
     try:
         image = ImageOps.exif_transpose(image)
-    except (
-        Exception
-    ):  # broken EXIF data (SyntaxError, struct.error, …) beside a picture that is whole
-        pass
-    if image.mode.startswith(
-        "I"
-    ):  # 16 bits, of which Pillow's own conversion would clip all but the lowest 256 values
-        image.info.pop(
-            "transparency", None
-        )  # one grey of 65,536, which the conversion would make another
+    except Exception:
+        pass  # broken EXIF data (SyntaxError, struct.error, …) in an intact picture
+    if image.mode.startswith("I"):  # 16 bits: Pillow's conversion would clip values above 255
+        image.info.pop("transparency", None)  # a 16-bit grey, which would mark a wrong 8-bit one
         image = image.convert("I").point(lambda value: value / 257 + 0.5).convert("L")
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -70,15 +61,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def to_tensor(image: Image.Image, size: int) -> Tensor:
     """Resize the shorter side to `size` and crop the centre: (3, size, size) uint8."""
     width, height = image.size
+    # Resize only the middle of a very long picture: all of 1 × 60,000 pixels would fill the memory.
     spare = (max(width, height) - 8 * min(width, height)) // 2
-    if (
-        spare > 0
-    ):  # of a very long picture only the middle is resized: all of 1 × 60,000 pixels would fill the memory
-        image = image.crop(
-            (spare, 0, width - spare, height)
-            if width > height
-            else (0, spare, width, height - spare)
-        )
+    if spare > 0 and width > height:
+        image = image.crop((spare, 0, width - spare, height))
+    elif spare > 0:
+        image = image.crop((0, spare, width, height - spare))
     width, height = image.size
     short = min(width, height)
     image = image.resize((size * width // short, size * height // short), Image.Resampling.BILINEAR)
@@ -90,43 +78,43 @@ def to_tensor(image: Image.Image, size: int) -> Tensor:
 
 def normalize(images: Tensor) -> Tensor:
     """uint8 (B, 3, H, W) -> float (B, 3, H, W), each channel (x / 255 - mean) / std."""
-    mean, std = (
-        torch.tensor(values, device=images.device).view(3, 1, 1) * 255 for values in (MEAN, STD)
-    )
+    mean = 255 * torch.tensor(MEAN, device=images.device).view(3, 1, 1)
+    std = 255 * torch.tensor(STD, device=images.device).view(3, 1, 1)
     return (images - mean) / std
 
 
 def augment(images: Tensor, draws: Tensor) -> Tensor:
-    """Another look at each training picture: a crop of it, in another light, perhaps mirrored.
+    """Augment each training picture: a random crop, in another light, perhaps mirrored.
 
-    images (B, 3, H, W) uint8; draws (B, 8), each uniform in [0, 1), which decide, in this order: the crop's area (60
-    to 100 %), its ratio of width to height (0.85 to 1.18), its place from left and from top; the factors of brightness,
-    contrast and saturation (0.8 to 1.2); and the mirror (below 0.5). -> (B, 3, H, W) uint8, on the pictures' device.
+    images (B, 3, H, W) uint8 -> (B, 3, H, W) uint8, on the pictures' device. draws (B, 8), each
+    uniform in [0, 1), decide, in this order: the crop's area (60 to 100 %), its ratio of width to
+    height (0.85 to 1.18), its place from the left and from the top; the factors of brightness,
+    contrast and saturation (0.8 to 1.2); and the mirroring (below 0.5).
 
-    The same as torchvision's RandomResizedCrop, ColorJitter and RandomHorizontalFlip, but for a batch at once.
+    The same as torchvision's RandomResizedCrop, ColorJitter and RandomHorizontalFlip, but for a
+    whole batch at once.
     """
     area, ratio, left, top, *light, mirror = draws.to(images.device).unbind(1)  # each (B,)
-    area, ratio = 0.6 + 0.4 * area, torch.exp(math.log(0.85) + ratio * math.log(1.18 / 0.85))
-    width, height = (
-        (area * ratio).sqrt().clamp(max=1),
-        (area / ratio).sqrt().clamp(max=1),
-    )  # of the whole, which is 1
-    x, y = left * (1 - width) + width / 2, top * (1 - height) + height / 2  # the crop's centre
-    zero, turn = torch.zeros_like(x), torch.where(mirror < 0.5, -1.0, 1.0)
-    rows = [
-        torch.stack([width * turn, zero, 2 * x - 1], 1),
-        torch.stack([zero, height, 2 * y - 1], 1),
-    ]  # from -1 to 1
-    places = F.affine_grid(
-        torch.stack(rows, 1), list(images.shape), align_corners=False
-    )  # (B, H, W, 2)
-    images = F.grid_sample(images.float(), places, padding_mode="border", align_corners=False)
-    brightness, contrast, saturation = (
-        0.8 + 0.4 * factor.view(-1, 1, 1, 1) for factor in light
-    )  # each (B, 1, 1, 1)
+    area = 0.6 + 0.4 * area
+    ratio = torch.exp(math.log(0.85) + ratio * math.log(1.18 / 0.85))
+    width = (area * ratio).sqrt().clamp(max=1)  # of a picture 1 wide and 1 high
+    height = (area / ratio).sqrt().clamp(max=1)
+    x = left * (1 - width) + width / 2  # the crop's centre
+    y = top * (1 - height) + height / 2
+    zero = torch.zeros_like(x)
+    sign = torch.where(mirror < 0.5, -1.0, 1.0)
+    x_row = torch.stack([width * sign, zero, 2 * x - 1], dim=1)  # (B, 3), in coordinates -1 to 1
+    y_row = torch.stack([zero, height, 2 * y - 1], dim=1)  # (B, 3)
+    theta = torch.stack([x_row, y_row], dim=1)  # (B, 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)  # (B, H, W, 2)
+    images = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+    factors = [0.8 + 0.4 * draw.view(-1, 1, 1, 1) for draw in light]  # each (B, 1, 1, 1)
+    brightness, contrast, saturation = factors
     images = images.mul_(brightness).clamp_(0, 255)
-    images = _blend(images, _grey(images).mean((2, 3), keepdim=True), contrast)
-    return _blend(images, _grey(images), saturation).round_().to(torch.uint8)
+    mean_grey = _grey(images).mean((2, 3), keepdim=True)  # (B, 1, 1, 1)
+    images = _blend(images, mean_grey, contrast)
+    images = _blend(images, _grey(images), saturation)
+    return images.round_().to(torch.uint8)
 
 
 def _grey(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The pieces put together: encoders that fill a memory, and a decoder that writes while looking at it."""
+"""The pieces put together: encoders fill a memory, and a decoder generates text from it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ from .text import BOS, PAD
 from .transformer import TransformerDecoder, TransformerEncoder
 from .vision import resnet_encoder, vgg_encoder, vit_encoder
 
-# By name, what reads a modality: encoder(inputs (B, …)) -> Memory. A new one is a class, or a function that makes it, and a
-# line here. Built with embed_dim and the settings that ModelConfig.encoders holds for its modality.
+# Encoders by name: encoder(inputs (B, …)) -> Memory. To add one, write a class, or a function that
+# returns one, and a line here. It is built with embed_dim and its settings in ModelConfig.encoders.
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "resnet": resnet_encoder,
     "vgg": vgg_encoder,
@@ -29,24 +29,26 @@ DECODERS: dict[str, Callable[..., nn.Module]] = {
 
 
 def fuse(memories: list[Memory]) -> Memory:
-    """Lay memories side by side: (B, N1, D), (B, N2, D), … -> (B, N1 + N2 + …, D). The decoder attends to all of it."""
+    """Concatenate memories along their positions: (B, N1, D), … -> (B, N1 + N2 + …, D)."""
     if len(memories) == 1:
         return memories[0]
-    return Memory(
-        torch.cat([m.tokens for m in memories], 1), torch.cat([m.mask for m in memories], 1)
-    )
+    tokens = torch.cat([memory.tokens for memory in memories], dim=1)  # (B, N1 + N2 + …, D)
+    mask = torch.cat([memory.mask for memory in memories], dim=1)  # (B, N1 + N2 + …)
+    return Memory(tokens, mask)
 
 
 class EncoderDecoder(nn.Module):
-    """Every task that writes: encoders turn what is given into a memory, and a decoder writes a sentence about it.
+    """The model of every task that generates text: encoders fill a memory, a decoder reads it.
 
-    `encoders` maps the name of a modality ("image", "source", "sound") to its encoder. A batch is a dict of tensors; a
-    modality that it lacks is not fused. Where only some examples have one, batch["has_image"] (B,) bool says which; those
-    that have none see nothing of it. Where sequences are padded, batch["sound_lengths"] (B,) goes to the encoder as well.
+    `encoders` maps the name of a modality ("image", "source", "sound") to its encoder. A batch is a
+    dict of tensors; a modality that is not in it is not fused. If only some examples have one,
+    batch["has_image"] (B,) bool says which; it is masked for the others. If sequences are padded,
+    batch["sound_lengths"] (B,) goes to the encoder as well.
 
-    Several modalities are fused on an equal footing: each vector is brought to the same length. In training, the fraction
-    `modality_dropout` of the examples has one of its modalities dropped, so the same model works with or without it;
-    `label_smoothing` and `teacher_forcing_ratio` are those of `loss`.
+    Several encoders are fused on an equal footing: each vector is brought to the same length by
+    `layer_norm`, even if a batch has one modality only. In training, if a batch has several, the
+    fraction `modality_dropout` of the examples has one of them dropped, so the same model works
+    with or without it. `label_smoothing` and `teacher_forcing_ratio` are those of `loss`.
     """
 
     loss_unit = "words"  # the unit of the count that `loss` returns
@@ -67,36 +69,36 @@ class EncoderDecoder(nn.Module):
         self.teacher_forcing_ratio = teacher_forcing_ratio
 
     def encode(self, batch: dict[str, Tensor]) -> Memory:
-        """What is given -> one memory."""
-        given = [name for name in self.encoders if name in batch]
-        if not given:
-            raise ValueError(
-                f"the batch has none of: {', '.join(self.encoders)}; it has: {', '.join(batch)}"
-            )
-        there = {name: batch.get(f"has_{name}") for name in given}  # each (B,) or None
-        if self.training and self.modality_dropout and len(given) > 1:
-            there = _drop_modality(
-                there, len(batch[given[0]]), self.modality_dropout, batch[given[0]].device
-            )
+        """The modalities in a batch -> one memory."""
+        modalities = [name for name in self.encoders if name in batch]
+        if not modalities:
+            expected = ", ".join(self.encoders)
+            raise ValueError(f"the batch has none of: {expected}; it has: {', '.join(batch)}")
+        present = {name: batch.get(f"has_{name}") for name in modalities}  # (B,), or None for all
+        if self.training and self.modality_dropout and len(modalities) > 1:
+            first = batch[modalities[0]]
+            present = _drop_modality(present, len(first), self.modality_dropout, first.device)
         memories = []
-        for name in given:
+        for name in modalities:
             inputs = [batch[name]]
             if f"{name}_lengths" in batch:
                 inputs.append(batch[f"{name}_lengths"])
-            memories.append(_encode_present(self.encoders[name], inputs, there[name]))
-        # without it, the modality with longer vectors would get all of the attention
-        if len(self.encoders) > 1:
-            memories = [
-                Memory(F.layer_norm(m.tokens, m.tokens.shape[-1:]), m.mask) for m in memories
-            ]
+            tokens, mask = _encode_present(self.encoders[name], inputs, present[name])
+            if len(self.encoders) > 1:  # or the longest vectors would get all of the attention
+                tokens = F.layer_norm(tokens, tokens.shape[-1:])
+            memories.append(Memory(tokens, mask))
         return fuse(memories)
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """(the cross-entropy of a batch, summed over its words; how many words that are). Padding counts for nothing.
+        """The cross-entropy summed over the words of a batch, and their number; padding is ignored.
 
-        In training, with s for `label_smoothing`, a word costs (1 - s) (-log p(word)) + s (mean over the vocabulary of
-        -log p), and the fraction `teacher_forcing_ratio` of the words that the decoder reads are the true ones (see `forward`).
-        Otherwise s = 0, and it reads the true words. Source: Szegedy et al. 2016, section 7.
+        In training, with s = `label_smoothing`, the loss of a word is
+
+            (1 - s) (-log p(word)) + s (mean of -log p over the vocabulary)
+
+        and the fraction `teacher_forcing_ratio` of the words that the decoder reads are the true
+        ones (see `forward`). In eval mode s = 0, and it reads the true words only.
+        Source: Szegedy et al. 2016, section 7.
         """
         target = batch["target"]  # (B, T)
         smoothing = self.label_smoothing if self.training else 0.0
@@ -117,124 +119,121 @@ class EncoderDecoder(nn.Module):
         need_weights: bool = False,
         teacher_forcing_ratio: float = 1.0,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits (B, T, V), those at t for batch["target"][:, t], given the words before it: teacher forcing.
+        """Logits (B, T, V): those at t predict batch["target"][:, t] from the words before it.
 
-        With `need_weights` also where the decoder looked for each of them, (B, layers, H, T, N). With `teacher_forcing_ratio`
-        below 1 only so large a share of the words before is the true one; in the place of the others stands what the model
-        itself finds most probable there (scheduled sampling: Bengio et al. 2015). That goes word by word, and is slow.
+        With `need_weights`, also the attention weights (B, layers, H, T, N).
+
+        With teacher forcing, the words before are the true ones. With a `teacher_forcing_ratio`
+        below 1 (scheduled sampling), the decoder reads the true word with this probability, drawn
+        for each word of each sentence, and otherwise its own most probable word. That goes word by
+        word, and is slow. Source: Bengio et al. 2015.
         """
         target = batch["target"]  # (B, T), ending in <eos>
         bos = target.new_full((target.size(0), 1), BOS)  # (B, 1)
         if need_weights and teacher_forcing_ratio < 1:
-            raise ValueError(
-                "where it looks is told with teacher forcing only: teacher_forcing_ratio=1"
-            )
+            raise ValueError("attention weights are available only with teacher_forcing_ratio=1")
+        memory = self.encode(batch)
         if teacher_forcing_ratio == 1:
-            return self.decoder(
-                torch.cat([bos, target[:, :-1]], dim=1), self.encode(batch), need_weights
-            )
-        state = self.decoder.start(self.encode(batch))
+            inputs = torch.cat([bos, target[:, :-1]], dim=1)  # (B, T)
+            return self.decoder(inputs, memory, need_weights)
+        state = self.decoder.start(memory)
         token = bos.squeeze(1)  # (B,)
         steps = []
         for true in target.unbind(1):  # (B,)
             logits, state = self.decoder.step(token, state)  # (B, V)
             steps.append(logits)
-            is_true = torch.rand(len(true), device=true.device) < teacher_forcing_ratio  # (B,)
-            token = torch.where(is_true, true, logits.argmax(-1))
+            use_true = torch.rand(len(true), device=true.device) < teacher_forcing_ratio  # (B,)
+            token = torch.where(use_true, true, logits.argmax(-1))
         return torch.stack(steps, dim=1)  # (B, T, V)
 
 
 def _drop_modality(
-    there: dict[str, Tensor | None], B: int, fraction: float, device: torch.device
+    present: dict[str, Tensor | None], batch_size: int, fraction: float, device: torch.device
 ) -> dict[str, Tensor]:
-    """Of `fraction` of the examples leave out one modality, each as often as another, but never the only one of an example."""
-    there = {
-        name: torch.ones(B, dtype=torch.bool, device=device) if has is None else has
-        for name, has in there.items()
-    }
-    count = torch.stack(list(there.values())).sum(0)  # (B,)
-    chosen = (
-        torch.rand(B, device=device) * len(there) / fraction
-    ).floor()  # (B,) 0, 1, …: drop that one; larger: none
-    return {
-        name: has & ((chosen != i) | (count < 2)) for i, (name, has) in enumerate(there.items())
-    }
+    """Drop one modality, each equally often, from `fraction` of the examples; never the only one.
 
-
-def _encode_present(encoder: nn.Module, inputs: list[Tensor], there: Tensor | None) -> Memory:
-    """The memory of the inputs, each (B, …), that are `there` (B,); the other rows have nothing to look at.
-
-    The others are not computed either: batch norm would mix blank pictures into what it knows of real ones. Where none is
-    there, the gradient is 0 all the same: processes that train together expect one.
+    `present`: for each modality, which examples have it, (B,) bool, or None if all do.
     """
-    if there is None or there.all():
+    all_present = torch.ones(batch_size, dtype=torch.bool, device=device)
+    present = {name: all_present if has is None else has for name, has in present.items()}
+    num_present = torch.stack(list(present.values())).sum(0)  # (B,)
+    draws = torch.rand(batch_size, device=device)  # (B,)
+    # The number of the modality to drop: 0, 1, …; none if it is larger than that.
+    dropped = (draws * len(present) / fraction).floor()  # (B,)
+    kept = {}
+    for i, (name, has) in enumerate(present.items()):
+        kept[name] = has & ((dropped != i) | (num_present < 2))
+    return kept
+
+
+def _encode_present(encoder: nn.Module, inputs: list[Tensor], present: Tensor | None) -> Memory:
+    """Encode the rows of the inputs, each (B, …), that are `present` (B,), and mask the others.
+
+    The other rows are not even encoded: batch norm would count blank pictures in its statistics.
+    With no row present, one is encoded in eval mode and multiplied by 0, so that the gradient is 0
+    and not None: training on several processes expects a gradient from each. The encoder stays in
+    the mode that it was in.
+    """
+    if present is None or present.all():
         return encoder(*inputs)
-    B = len(there)
-    rows = there.nonzero().squeeze(1)  # (R,)
+    batch_size = len(present)
+    rows = present.nonzero().squeeze(1)  # (R,)
     if len(rows) == 0:
         training = encoder.training
-        some = encoder.eval()(*(values[:1] for values in inputs))
+        encoder.eval()
+        memory = encoder(*[values[:1] for values in inputs])  # for the gradient of 0
         encoder.train(training)
-        return Memory(0 * some.tokens.expand(B, -1, -1), torch.zeros_like(some.mask).expand(B, -1))
-    some = encoder(*(values[rows] for values in inputs))
-    tokens = some.tokens.new_zeros(B, *some.tokens.shape[1:])  # (B, N, D)
-    mask = some.mask.new_zeros(B, *some.mask.shape[1:])  # (B, N)
-    return Memory(tokens.index_copy(0, rows, some.tokens), mask.index_copy(0, rows, some.mask))
+        tokens = 0 * memory.tokens.expand(batch_size, -1, -1)  # (B, N, D)
+        mask = torch.zeros_like(memory.mask).expand(batch_size, -1)  # (B, N)
+        return Memory(tokens, mask)
+    memory = encoder(*[values[rows] for values in inputs])  # (R, N, D)
+    tokens = memory.tokens.new_zeros(batch_size, *memory.tokens.shape[1:])  # (B, N, D)
+    mask = memory.mask.new_zeros(batch_size, *memory.mask.shape[1:])  # (B, N)
+    tokens = tokens.index_copy(0, rows, memory.tokens)
+    mask = mask.index_copy(0, rows, memory.mask)
+    return Memory(tokens, mask)
 
 
 @dataclass
 class ModelConfig:
-    """What a model is made of; plain values, kept in its checkpoint.
+    """The settings of a model: plain values, which are saved in its checkpoint.
 
-    Each encoder, and the decoder, is a dict: its "name" in ENCODERS or DECODERS, and the settings with which it is built.
+    Each encoder, and the decoder, is a dict: its "name" in ENCODERS or DECODERS, and the settings
+    to build it with.
     """
 
     vocab_size: int
-    encoders: dict[str, dict] = field(
-        default_factory=lambda: {"image": {"name": "resnet"}}
-    )  # by modality
+    # by modality
+    encoders: dict[str, dict] = field(default_factory=lambda: {"image": {"name": "resnet"}})
     decoder: dict = field(default_factory=lambda: {"name": "lstm", "hidden_size": 256})
-    embed_dim: int = 256  # of words, of the memory and of all that is compared with them
-    joint_vocabulary: bool = False  # source and target have the same words, and share one embedding
-    modality_dropout: float = 0.0  # these three: see `EncoderDecoder`
+    embed_dim: int = 256  # of words and of the memory
+    joint_vocabulary: bool = False  # source and target share words and embedding
+    modality_dropout: float = 0.0  # this and the next two: see `EncoderDecoder`
     label_smoothing: float = 0.0
     teacher_forcing_ratio: float = 1.0
 
 
 def build_model(config: ModelConfig) -> EncoderDecoder:
-    """A new model with random weights. Raises ValueError for settings that no model has."""
+    """A new model with random weights. Raises ValueError for settings that do not fit."""
     if not config.encoders:
-        raise ValueError(
-            "a model needs an encoder for what is given, such as encoders={'image': {'name': 'resnet'}}"
-        )
-    readers = {
-        modality: settings
-        for modality, settings in config.encoders.items()
-        if "vocab_size" in settings
-    }
-    others = {
-        modality: settings
-        for modality, settings in config.encoders.items()
-        if modality not in readers
-    }
-    encoders = {
-        modality: _build(ENCODERS, settings, embed_dim=config.embed_dim)
-        for modality, settings in others.items()
-    }
-    decoder = _build(
-        DECODERS, config.decoder, vocab_size=config.vocab_size, embed_dim=config.embed_dim
-    )
-    for (
-        modality,
-        settings,
-    ) in readers.items():  # last: in this order a seed has always given the same weights
-        encoders[modality] = _build(ENCODERS, settings, embed_dim=config.embed_dim)
+        example = "encoders={'image': {'name': 'resnet'}}"
+        raise ValueError(f"a model needs an encoder for its input, such as {example}")
+    embed_dim = config.embed_dim
+    encoders = {}
+    for modality, settings in config.encoders.items():
+        if "vocab_size" not in settings:
+            encoders[modality] = _build(ENCODERS, settings, embed_dim=embed_dim)
+    decoder = _build(DECODERS, config.decoder, vocab_size=config.vocab_size, embed_dim=embed_dim)
+    # Text encoders come last: in another order, a seed would give other weights than before.
+    for modality, settings in config.encoders.items():
+        if "vocab_size" in settings:
+            encoders[modality] = _build(ENCODERS, settings, embed_dim=embed_dim)
     if config.joint_vocabulary:
         source_size = config.encoders.get("source", {}).get("vocab_size", 0)
-        if source_size != config.vocab_size:
-            raise ValueError(
-                f"a joint vocabulary has one size, not {source_size} and {config.vocab_size}"
-            )
+        target_size = config.vocab_size
+        if source_size != target_size:
+            sizes = f"{source_size} and {target_size}"
+            raise ValueError(f"a joint vocabulary has one size, not {sizes}")
         token_embedding(encoders["source"]).weight = token_embedding(decoder).weight
     return EncoderDecoder(
         encoders,
@@ -248,19 +247,18 @@ def build_model(config: ModelConfig) -> EncoderDecoder:
 def _build(
     registry: dict[str, Callable[..., nn.Module]], settings: dict, **sizes: int
 ) -> nn.Module:
-    """The encoder or decoder that is registered under settings["name"], made with the other settings."""
+    """Build the encoder or decoder registered as settings["name"] with the other settings."""
     settings = dict(settings)
     name = settings.pop("name", None)
     if name not in registry:
-        raise ValueError(
-            f"the name of an encoder or decoder is one of {', '.join(registry)}, not {name!r}"
-        )
+        names = ", ".join(registry)
+        raise ValueError(f"the name of an encoder or decoder is one of {names}, not {name!r}")
     try:
         return registry[name](**sizes, **settings)
-    except TypeError as error:  # a setting that it does not have
+    except TypeError as error:  # an unknown, missing or unfit setting
         raise ValueError(f"{name}: {error}") from None
 
 
-def token_embedding(reader: nn.Module) -> nn.Embedding:
-    """The embedding of the words of an encoder of sentences, or of a decoder."""
-    return getattr(reader.embedding, "words", reader.embedding)
+def token_embedding(module: nn.Module) -> nn.Embedding:
+    """The word embedding of a text encoder or a decoder."""
+    return getattr(module.embedding, "words", module.embedding)

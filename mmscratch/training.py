@@ -27,7 +27,7 @@ from .finetuning import (
     prepare_for_finetuning,
     trainable_state,
     vocabulary_states,
-)  # fmt: skip
+)
 from .model import ModelConfig, build_model
 from .reliability import (
     GradScaler,
@@ -36,55 +36,49 @@ from .reliability import (
     preserve_rng_state,
     set_rng_state,
     write_atomically,
-)  # fmt: skip
+)
 
-SAVE_SECONDS = 60  # the time between two checkpoints
-MAX_BAD_STEPS = 25  # in a row, without finite gradients, before training gives up
-MAX_BAD_LOSSES = 3  # in a row, without a finite loss
+SAVE_SECONDS = 60  # between two checkpoints
+MAX_BAD_STEPS = 25  # in a row, with a gradient that is not finite, before training gives up
+MAX_BAD_LOSSES = 3  # in a row, with a loss that is not finite either
 
 
 @dataclass
 class TrainConfig:
-    """How a model is trained; plain values, kept in its checkpoint."""
+    """How a model is trained: plain values, saved in its checkpoint."""
 
     epochs: int = 1
     batch_size: int = 64  # examples per step, over all processes
-    accumulation_steps: int = 1  # micro-batches in which each process computes its share, in turn: less memory, same gradient
+    accumulation_steps: int = 1  # micro-batches per process and step: less memory, same gradient
     learning_rate: float = 2e-3  # at its peak
-    warmup_fraction: float = (
-        0.05  # of all steps: the learning rate rises linearly, then falls as a cosine
-    )
-    weight_decay: float = 0.05  # of matrices; biases, norms and single vectors do not decay
-    clip_norm: float = 1.0
+    warmup_fraction: float = 0.05  # of all steps: a linear warmup, then the rate falls as a cosine
+    weight_decay: float = 0.05  # for matrices; biases, norms and single vectors do not decay
+    clip_norm: float = 1.0  # a gradient with a larger norm is scaled down to it
     precision: str = "auto"  # or "float32", "bfloat16", "float16"
-    compile: bool = False  # by torch.compile: minutes at first, then faster on a GPU
+    compile: bool = False  # with torch.compile: minutes at first, then faster on a GPU
     evaluate_every: int | None = None  # steps; None: once per epoch
     seed: int = 0
-    workers: int | None = (
-        None  # processes that load data; None: one per core, up to 8, for a GPU, and none for a CPU
-    )
+    workers: int | None = None  # data-loading processes; None: up to 8 on a GPU, none on a CPU
     bucket_batches: int | None = 50  # see `BucketSampler`
-    start_from: str = ""  # the folder of a run whose weights are the first ones
-    freeze: tuple[
-        str, ...
-    ] = ()  # names of parameters that are not trained (see `finetuning.freeze`)
-    gradual_unfreezing: float = 0.0  # the fraction of all steps during which frozen layers become free, one by one; 0: they never do
-    layer_decay: float = (
-        1.0  # the learning rate of a layer, as a fraction of that of the layer after it
-    )
-    lora: int = 0  # the rank of the change that is trained instead of the decoder's weights; 0: the weights are trained
+    start_from: str = ""  # a run's folder or a torchvision model, to take the weights from
+    freeze: tuple[str, ...] = ()  # parameters that are not trained (see `finetuning.freeze`)
+    gradual_unfreezing: float = 0.0  # unfreeze all layers within this fraction of steps; 0: never
+    layer_decay: float = 1.0  # a layer's learning rate, as a fraction of the next layer's
+    lora: int = 0  # rank of a LoRA, trained instead of the decoder's weights; 0: none
 
 
 def warmup_and_cosine(step: int, steps: int, warmup_fraction: float) -> float:
-    """The learning rate's factor: a linear warmup to 1 in the fraction `warmup_fraction` of all steps, then half a cosine to 0."""
-    return min((step + 1) / (warmup_fraction * steps), 0.5 + 0.5 * math.cos(math.pi * step / steps))
+    """The learning rate's factor: a linear warmup to 1, then down to 0 along half a cosine."""
+    warmup = (step + 1) / (warmup_fraction * steps)
+    cosine = 0.5 + 0.5 * math.cos(math.pi * step / steps)
+    return min(warmup, cosine)
 
 
 class Step(NamedTuple):
-    """What is known after a step, over all processes together."""
+    """The numbers of one step, over all processes."""
 
-    loss: float  # the sum over what the model counts, its words
-    count: float  # how many these are
+    loss: float  # the sum over what the model counts, usually words
+    count: float  # how many of those
     examples: float
     norm: float  # of the gradient, before clipping
     stop: float  # how many processes were asked to stop
@@ -105,17 +99,24 @@ class _Loss(nn.Module):
 class Trainer:
     """Trains a model, and keeps in `folder`:
 
-    last.pt         all that it takes to resume exactly: weights, optimizer, place, random states
+    last.pt         all it takes to resume exactly: weights, optimizer, position, random states
     best.pt         the weights with the lowest validation loss
-    metrics.jsonl   a line each second or few steps (see `Progress`)
+    metrics.jsonl   a line every second or every few steps (see `Progress`)
 
-    A model has `loss(batch) -> (sum, count)`; a step goes down the gradient of (sum / count), added up over the micro-batches
-    of all processes. If the folder holds an unfinished run of the same settings, `fit` resumes it. `metadata` are kept in the
-    checkpoint for whoever uses the model: its task and its data.
+    Parameters:
 
-    With several processes (see engine/distributed.py) the batch, and so the training, is that of one process; only rank 0
-    writes. Batch norm is not shared: each process normalizes by its own part of a batch (of accumulated ones, by each
-    micro-batch), and the running statistics that are kept are those of rank 0. So keep micro-batches of 16 or more.
+    model_config    the model to build
+    config          how to train it
+    data            examples to train on, and examples to validate with
+    folder          if it holds an unfinished run with the same settings, `fit` resumes it
+    metadata        the model's task and data, saved in the checkpoint for later use
+
+    A model has `loss(batch) -> (sum, count)`. A step follows the gradient of sum / count, where
+    both are added up over the micro-batches of all processes.
+
+    Several processes (see engine/distributed.py) train on the same batches as one process would;
+    only rank 0 writes. Batch norm is not shared: each process normalizes each of its micro-batches
+    separately, and the running statistics of rank 0 are saved. So keep micro-batches of 16 or more.
     """
 
     def __init__(
@@ -133,61 +134,52 @@ class Trainer:
         self.metadata = metadata or {}
         self._check()
         self.rank = distributed.rank()
-        self.processes = distributed.world_size()
+        self.world_size = distributed.world_size()
         self.device = pick_device()
-        self.prefetcher = self._make_feed()
+        self.prefetcher = self._make_prefetcher()
         self.epoch_steps = len(self.prefetcher.loader)
         self.steps = config.epochs * self.epoch_steps
-        self.step = self.skipped = self.skipped_in_a_row = 0
+        self.step = 0
+        self.skipped = 0
+        self.skipped_in_a_row = 0
         self.best_loss = math.inf
         self.history = []
         self.signals = StopSignals()
         self.saved_at = time.monotonic()
-        self._build(self._saved())
+        self._build(self._read_checkpoint())
 
     def _check(self) -> None:
-        if len(self.train) == 0 or len(self.validation) == 0:
-            numbers = f"{len(self.train)} examples to train on and {len(self.validation)} to validate with"
+        training, validation = len(self.train), len(self.validation)
+        if training == 0 or validation == 0:
+            numbers = f"{training} examples to train on and {validation} to validate with"
             raise ValueError(f"{numbers}: both are needed")
         if self.config.lora and self.config.gradual_unfreezing:
             raise ValueError(
-                "thaw frees what is frozen, but with a LoRA the rest of the model is to stay as it was: choose one"
+                "a LoRA keeps the model frozen, gradual_unfreezing does not: choose one"
             )
 
-    def _make_feed(self) -> Prefetcher:
-        workers = self.config.workers
-        if workers is None:
-            workers = (
-                min(8, (os.cpu_count() or 1) // self.processes) if self.device.type == "cuda" else 0
-            )
+    def _make_prefetcher(self) -> Prefetcher:
+        config = self.config
+        workers = config.workers
+        if workers is None and self.device.type == "cuda":
+            workers = min(8, (os.cpu_count() or 1) // self.world_size)
+        process = (self.rank, self.world_size)
         sampler = BucketSampler(
-            self.train.lengths,
-            self.config.batch_size,
-            self.config.seed,
-            self.config.bucket_batches,
-            (self.rank, self.processes),
+            self.train.lengths, config.batch_size, config.seed, config.bucket_batches, process
         )
-        return Prefetcher(make_loader(self.train, sampler, workers), self.device)
+        return Prefetcher(make_loader(self.train, sampler, workers or 0), self.device)
 
     def _build(self, saved: dict | None) -> None:
-        """Make the model and its optimizer, as they begin, or as a checkpoint has them."""
+        """Build the model and its optimizer: new, or as `saved` in a checkpoint."""
         config = self.config
         with preserve_rng_state():
             torch.manual_seed(config.seed)
             self.model = build_model(self.model_config)
-            start_from = (
-                "" if saved and not config.lora else config.start_from
-            )  # a saved run has no more need of it
-            dropout = self.model_config.decoder.get("dropout", 0.0)
-            prepare_for_finetuning(
-                self.model, self.train.vocabularies, start_from, config.lora, config.freeze, dropout
-            )
+            self._prepare(saved)
             self.model.to(self.device)
-            torch.manual_seed(
-                config.seed + 1 + self.rank
-            )  # for dropout: another seed in each process
-            self.get_rng_state = get_rng_state()
-        self.precision = self._precision(saved)
+            torch.manual_seed(config.seed + 1 + self.rank)  # dropout differs between processes
+            self.rng_state = get_rng_state()
+        self.precision = self._choose_precision(saved)
         self.scaler = GradScaler(self.precision.dtype)
         self.model = self.model.to(memory_format=self.precision.layout)
         self.optimizer = torch.optim.AdamW(
@@ -196,96 +188,128 @@ class Trainer:
             betas=(0.9, 0.98),
             fused=self.device.type == "cuda" or None,
         )
-        self.frozen = [
-            name for name, parameter in self.model.named_parameters() if not parameter.requires_grad
-        ]
+        parameters = self.model.named_parameters()
+        self.frozen = [name for name, parameter in parameters if not parameter.requires_grad]
         self.base = fingerprint(self.model) if config.lora else None
         if saved:
             self._restore(saved)
         self._wrap()
 
+    def _prepare(self, saved: dict | None) -> None:
+        """Load the weights to start from, add the LoRA, freeze parameters."""
+        config = self.config
+        start_from = config.start_from
+        if saved and not config.lora:
+            start_from = ""  # the checkpoint has all weights
+        dropout = self.model_config.decoder.get("dropout", 0.0)
+        vocabularies = self.train.vocabularies
+        prepare_for_finetuning(
+            self.model, vocabularies, start_from, config.lora, config.freeze, dropout
+        )
+
     def fit(self, profile: bool = False) -> None:
         """Train to the end. Ctrl-C and SIGTERM finish the step, save, and raise KeyboardInterrupt.
 
-        Raises MemoryError (which batch, and what to lower), FloatingPointError (which layer), ChildProcessError (a data
-        worker), ConnectionError (another process ended), OSError (cannot write), each with one clear line.
+        Raises MemoryError (which batch, and what to lower), FloatingPointError (which layer),
+        ChildProcessError (a data worker), ConnectionError (another process ended) and OSError
+        (cannot write), each with a message of one line.
         """
-        path = self.folder / "metrics.jsonl" if self.rank == 0 else None
-        progress = Progress(
-            path,
-            (self.step, self.steps),
-            self.prefetcher.data_time,
-            self.device,
-            self.model.loss_unit,
-        )
+        progress = self._start_progress()
         with (
-            closing(progress), self.signals, translate_errors(self._where), self.prefetcher.worker_errors(),
-            preserve_rng_state(), deterministic(self.device),
-        ):  # fmt: skip
-            set_rng_state(self.get_rng_state)
+            closing(progress),
+            self.signals,
+            translate_errors(self._describe_step),
+            self.prefetcher.worker_errors(),
+            preserve_rng_state(),
+            deterministic(self.device),
+        ):
+            set_rng_state(self.rng_state)
             self.saved_at = time.monotonic()
             self.model.train()
             batches = self._batches()
-            for batch in profiled(batches, self.folder) if profile and self.rank == 0 else batches:
-                if self.config.gradual_unfreezing and gradual_unfreezing(
-                    self.model,
-                    self.frozen,
-                    self.step / (self.config.gradual_unfreezing * self.steps),
-                ):
-                    self._wrap()
+            if profile and self.rank == 0:
+                batches = profiled(batches, self.folder)
+            for batch in batches:
+                self._unfreeze_layers()
                 stats = self._train_step(batch)
                 self.step += 1
                 rate = max(group["lr"] for group in self.optimizer.param_groups)
                 progress.update(self.step, stats, rate, self.skipped)
-                every = self.config.evaluate_every or self.epoch_steps
-                if self.step % every == 0 or self.step == self.steps:
+                is_last = self.step == self.steps
+                if self.step % (self.config.evaluate_every or self.epoch_steps) == 0 or is_last:
                     self._evaluate(progress)
-                if stats.stop or stats.save or self.step == self.steps:
+                if stats.stop or stats.save or is_last:
                     self._save("last.pt", resumable=True)
                 if stats.stop:
                     break
             if self.signals.requested or self.step < self.steps:
                 raise KeyboardInterrupt(
-                    f"stopped at step {self.step} of {self.steps}; the same command goes on from there"
+                    f"stopped at step {self.step} of {self.steps}; "
+                    "the same command goes on from there"
                 )
+
+    def _start_progress(self) -> Progress:
+        path = self.folder / "metrics.jsonl" if self.rank == 0 else None
+        steps = (self.step, self.steps)
+        data_time = self.prefetcher.data_time
+        return Progress(path, steps, data_time, self.device, self.model.loss_unit)
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         while self.step < self.steps:
-            yield from self.prefetcher.batches(*divmod(self.step, self.epoch_steps))
+            epoch, skip = divmod(self.step, self.epoch_steps)
+            yield from self.prefetcher.batches(epoch, skip)
 
     def _wrap(self) -> None:
-        """`forward` is the model's loss with the same weights, compiled and shared between processes."""
+        """Make `forward`: the model's loss, with the same weights, compiled and distributed."""
         self.forward = _Loss(self.model)
         if self.config.compile:
             self.forward = torch.compile(self.forward)
-        if self.processes > 1:  # an encoder is unused where no example of a batch has its modality
+        if self.world_size > 1:  # an encoder is unused if no example of a batch has its modality
             self.forward = DistributedDataParallel(self.forward, find_unused_parameters=True)
 
+    def _unfreeze_layers(self) -> None:
+        """Unfreeze the layers whose time has come; `forward` must then be wrapped again."""
+        if not self.config.gradual_unfreezing:
+            return
+        fraction = self.step / (self.config.gradual_unfreezing * self.steps)
+        if gradual_unfreezing(self.model, self.frozen, fraction):
+            self._wrap()
+
     def _train_step(self, batch: dict[str, Tensor]) -> Step:
-        """One step down the gradient of the mean loss of a batch, over all its micro-batches in all processes."""
+        """One step down the gradient of loss / count, both summed over all micro-batches.
+
+        The count is known only after the last micro-batch. Until then each loss is divided by
+        `first_count`, the count of all processes' first micro-batches; any number would do, and
+        this one keeps gradients at their usual size. If the gradient is not finite, the step is
+        skipped: weights, batch-norm statistics and schedule stay as they were.
+        """
         buffers = [buffer.clone() for buffer in self.model.buffers()]
-
-        # forward and backward
-        loss, count, examples, unit = self._gradient(batch)
+        loss_sum = torch.zeros((), device=self.device)
+        count_sum = torch.zeros((), device=self.device)
+        first_count = None
+        for micro_batch in self._micro_batches(batch):
+            # forward
+            with self.precision.autocast():
+                loss, count = self.forward(micro_batch)
+            loss_sum += loss.detach()
+            count_sum += count
+            if first_count is None:
+                first_count = distributed.all_reduce(count_sum.clone())
+                first_count[first_count == 0] = 1  # later micro-batches may have words
+            # backward: the gradients of the micro-batches add up
+            self._scaled(loss, first_count).backward()
         self.prefetcher.prefetch()  # while a GPU is still busy with the gradient
-
-        # add up over the processes
-        late = self.rank == 0 and time.monotonic() - self.saved_at > SAVE_SECONDS
-        flags = [loss.new_tensor(float(flag)) for flag in (self.signals.requested, late)]
-        loss, count, examples, stop, save = distributed.all_reduce(
-            torch.stack([loss, count, examples, *flags])
-        )
+        loss, count, examples, *flags = self._sum_over_processes(batch, loss_sum, count_sum)
 
         # clip
         self.scaler.unscale(self.model.parameters())
         if self.config.accumulation_steps > 1:
-            self._rescale(unit / count)
+            self._rescale(first_count / count)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        stats = Step(
-            *torch.stack([loss, count, examples, norm, stop, save]).tolist()
-        )  # here the CPU waits, once a step
+        stats = torch.stack([loss, count, examples, norm, *flags])
+        stats = Step(*stats.tolist())  # here the CPU waits for the GPU
 
-        # step, or skip it: then weights, batch-norm statistics and schedule stay as they were
+        # step, or skip
         is_finite = math.isfinite(stats.norm)
         if is_finite:
             self._set_learning_rates()
@@ -294,40 +318,40 @@ class Trainer:
         else:
             for buffer, before in zip(self.model.buffers(), buffers):
                 buffer.copy_(before)
-            self._skip(batch, math.isfinite(stats.loss))
+            self._skip(batch, first_count, math.isfinite(stats.loss))
 
         # zero
         self.optimizer.zero_grad()
         self.scaler.update(is_finite)
         return stats
 
-    def _gradient(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Leaves in the parameters the gradient of (loss over all micro-batches and processes) / unit.
+    def _micro_batches(self, batch: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+        """Deal the examples of a batch out to `accumulation_steps` micro-batches, like cards.
 
-        -> this process' loss, count and examples, and `unit`, the count of the first micro-batch in all processes: the
-        count of them all is known only at the end.
+        So each has short and long examples. A smaller batch gives one micro-batch per example.
+        Processes exchange gradients only in the last backward pass: others run within `no_sync`.
         """
-        B = len(next(iter(batch.values())))
-        loss = torch.zeros((), device=self.device)
-        count = torch.zeros((), device=self.device)
-        unit = None
-        micro_batches = min(self.config.accumulation_steps, B)
-        for i in range(micro_batches):
-            micro_batch = {
-                name: value[i::micro_batches] for name, value in batch.items()
-            }  # short and long ones in each
-            is_last = i == micro_batches - 1  # only then do processes exchange gradients
-            with nullcontext() if self.processes == 1 or is_last else self.forward.no_sync():
-                with self.precision.autocast():
-                    part, part_count = self.forward(micro_batch)
-                if unit is None:
-                    unit = distributed.all_reduce(part_count.float().clone())
-                    unit[unit == 0] = 1  # the others may have what the first micro-batch lacks
-                # DistributedDataParallel takes the mean over processes: times their number, it is the sum
-                (part * self.scaler.scale * self.processes / unit).backward()
-            loss += part.detach()
-            count += part_count
-        return loss, count, loss.new_tensor(float(B)), unit
+        size = len(next(iter(batch.values())))
+        number = min(self.config.accumulation_steps, size)
+        for i in range(number):
+            is_last = i == number - 1
+            sync = nullcontext() if self.world_size == 1 or is_last else self.forward.no_sync()
+            with sync:
+                yield {name: value[i::number] for name, value in batch.items()}
+
+    def _scaled(self, loss: Tensor, first_count: Tensor) -> Tensor:
+        """What to call backward() on: loss / first_count, times the float16 scale.
+
+        DistributedDataParallel averages gradients over processes. Times `world_size`, it sums them.
+        """
+        return loss * self.scaler.scale * self.world_size / first_count
+
+    def _sum_over_processes(self, batch: dict[str, Tensor], loss: Tensor, count: Tensor) -> Tensor:
+        """-> (5,): loss, count, examples, requests to stop, and whether it is time to save."""
+        examples = len(next(iter(batch.values())))
+        late = self.rank == 0 and time.monotonic() - self.saved_at > SAVE_SECONDS
+        others = loss.new_tensor([examples, self.signals.requested, late])
+        return distributed.all_reduce(torch.stack([loss, count, *others]))
 
     def _rescale(self, factor: Tensor) -> None:
         for parameter in self.model.parameters():
@@ -335,25 +359,32 @@ class Trainer:
                 parameter.grad *= factor
 
     def _set_learning_rates(self) -> None:
-        factor = warmup_and_cosine(
-            self.step - self.skipped, self.steps, self.config.warmup_fraction
-        )
+        """Give each parameter group its learning rate; skipped steps do not move the schedule."""
+        step = self.step - self.skipped
+        factor = warmup_and_cosine(step, self.steps, self.config.warmup_fraction)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * factor * group.get("factor", 1.0)
 
-    def _skip(self, batch: dict[str, Tensor], loss_is_finite: bool) -> None:
-        """Count a step whose gradient was not finite. After too many in a row, raise FloatingPointError."""
+    def _skip(self, batch: dict[str, Tensor], first_count: Tensor, loss_is_finite: bool) -> None:
+        """Count a step whose gradient was not finite.
+
+        Raises FloatingPointError after too many in a row.
+        """
         self.skipped += 1
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row < (MAX_BAD_STEPS if loss_is_finite else MAX_BAD_LOSSES):
             return
         self.model.zero_grad()
-        self._gradient(batch)  # once more: clipping has spoilt what was finite
+        for micro_batch in self._micro_batches(batch):  # again: clipping has spoilt the gradients
+            with self.precision.autocast():
+                loss, _ = self.forward(micro_batch)
+            self._scaled(loss, first_count).backward()
         with self.precision.autocast():
             culprit = first_nonfinite(self.model, batch)
         raise FloatingPointError(
-            f"{self.skipped_in_a_row} steps in a row had no finite gradient in {self.precision}, up to {self._where()}; what is "
-            f"not finite first is {culprit}. Try a lower --learning-rate or another --precision, with another --to"
+            f"{self.skipped_in_a_row} steps in a row had no finite gradient in {self.precision}, "
+            f"up to {self._describe_step()}; the first value that is not finite is in {culprit}. "
+            "Try a lower --learning-rate or another --precision, with another --to"
         )
 
     def _evaluate(self, progress: Progress) -> None:
@@ -367,45 +398,44 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self) -> float:
-        """The mean loss over all validation examples, each counted once, by one of the processes."""
+        """The mean loss over all validation examples, which are divided between the processes."""
         self.model.eval()
+        batch_size = self.config.batch_size
         order = sorted(range(len(self.validation)), key=self.validation.lengths.__getitem__)
-        order = order[self.rank :: self.processes]
-        total = count = 0
-        for first in range(0, len(order), self.config.batch_size):
-            batch = collate(
-                [self.validation[i] for i in order[first : first + self.config.batch_size]]
-            )
+        order = order[self.rank :: self.world_size]
+        loss_sum = 0.0
+        count_sum = 0
+        for first in range(0, len(order), batch_size):
+            examples = [self.validation[i] for i in order[first : first + batch_size]]
+            batch = to_device(collate(examples), self.device)
             with self.precision.autocast():
-                part, part_count = self.model.loss(to_device(batch, self.device))
-            total += part.item()
-            count += part_count.item()
+                loss, count = self.model.loss(batch)
+            loss_sum += loss.item()
+            count_sum += count.item()
         self.model.train()
-        total, count = distributed.all_reduce(
-            torch.tensor([total, count], dtype=torch.double)
-        ).tolist()
-        return total / count
+        sums = torch.tensor([loss_sum, count_sum], dtype=torch.double)
+        loss_sum, count_sum = distributed.all_reduce(sums).tolist()
+        return loss_sum / count_sum
 
-    def _precision(self, saved: dict | None) -> Precision:
-        """That of the run to resume, or the one asked for, or the fastest."""
+    def _choose_precision(self, saved: dict | None) -> Precision:
+        """The precision of the run to resume, or the one asked for, or the fastest."""
         if saved:
-            print(f"going on with {self.folder} at step {saved['step']} of {self.steps}")
-            return Precision(self.device, getattr(torch, saved["dtype"]), saved["channels_last"])
+            print(f"resuming {self.folder} at step {saved['step']} of {self.steps}")
+            dtype = getattr(torch, saved["dtype"])
+            return Precision(self.device, dtype, saved["channels_last"])
         precision, why = pick_precision(self.device, self.config.precision)
-        precision = Precision(
-            self.device, *distributed.broadcast((precision.dtype, precision.channels_last))
-        )
+        options = distributed.broadcast((precision.dtype, precision.channels_last))
+        precision = Precision(self.device, *options)
         print(f"device: {self.device}; precision: {precision} ({why})")
         return precision
 
-    def _where(self) -> str:
-        at_once = math.ceil(
-            self.config.batch_size / (self.processes * self.config.accumulation_steps)
-        )
+    def _describe_step(self) -> str:
+        parts = self.world_size * self.config.accumulation_steps
+        at_once = math.ceil(self.config.batch_size / parts)
         return f"step {self.step + 1} ({at_once} examples at once, on {self.device})"
 
     def _settings(self) -> dict:
-        """What must be the same to resume a run."""
+        """All that must be the same when a run is resumed."""
         settings = {
             "examples": len(self.train),
             "vocabularies": vocabulary_states(self.train.vocabularies),
@@ -413,15 +443,16 @@ class Trainer:
         settings |= self.metadata
         settings |= asdict(self.model_config)
         settings |= asdict(self.config)
-        del settings["workers"]  # which change nothing
+        del settings["workers"]  # their number changes nothing
         return settings
 
     def _save(self, name: str, resumable: bool = False) -> None:
-        """Write a checkpoint: rank 0 writes, with the random states of all."""
+        """Write a checkpoint: rank 0 writes, with the random states of all processes."""
+        lora = self.config.lora  # its checkpoint leaves out the weights that it changes
         state = {
             "version": VERSION,
-            "model": trainable_state(self.model) if self.base else self.model.state_dict(),
-            "base": self.base,  # a LoRA is kept without the weights that it changes
+            "model": trainable_state(self.model) if lora else self.model.state_dict(),
+            "base": self.base,
             "model_config": asdict(self.model_config),
             "train_config": asdict(self.config),
             "vocabularies": vocabulary_states(self.train.vocabularies),
@@ -436,7 +467,7 @@ class Trainer:
             write_atomically(self.folder / name, state)
 
     def _resumable_state(self) -> dict:
-        """What a checkpoint needs besides the model, so that training can resume exactly."""
+        """What a checkpoint needs, apart from the model, to resume training exactly."""
         epoch, place = divmod(self.step, self.epoch_steps)
         return {
             "settings": self._settings(),
@@ -452,21 +483,23 @@ class Trainer:
             "rng_states": distributed.all_gather(get_rng_state()),
         }
 
-    def _saved(self) -> dict | None:
-        """The checkpoint to resume, if there is one; rank 0 reads it for all."""
+    def _read_checkpoint(self) -> dict | None:
+        """The checkpoint to resume from, or None; rank 0 reads it for all processes."""
         path = self.folder / "last.pt"
-        saved = distributed.broadcast(
-            read_run(path, self._settings()) if self.rank == 0 and path.exists() else None
-        )
-        if saved and len(saved["rng_states"]) != self.processes:
-            before = len(saved["rng_states"])
+        saved = None
+        if self.rank == 0 and path.exists():
+            saved = read_run(path, self._settings())
+        saved = distributed.broadcast(saved)
+        if saved and len(saved["rng_states"]) != self.world_size:
             print(
-                f"saved by {before} processes, gone on with by {self.processes}: the same, but not to the bit"
+                f"saved by {len(saved['rng_states'])} processes, resuming with {self.world_size}: "
+                "the run continues but is not bit-identical"
             )
         return saved
 
     def _restore(self, saved: dict) -> None:
-        if self.base:
+        """Continue from a checkpoint."""
+        if self.config.lora:
             load_lora(self.folder / "last.pt", self.model, saved)
         else:
             self.model.load_state_dict(saved["model"])
@@ -474,5 +507,5 @@ class Trainer:
         vars(self.scaler).update(saved["scaler"])
         for name in ("step", "skipped", "skipped_in_a_row", "best_loss", "history"):
             setattr(self, name, saved[name])
-        if len(saved["rng_states"]) == self.processes:
-            self.get_rng_state = saved["rng_states"][self.rank]
+        if len(saved["rng_states"]) == self.world_size:
+            self.rng_state = saved["rng_states"][self.rank]

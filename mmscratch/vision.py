@@ -1,4 +1,4 @@
-"""Looking: convolution by hand, two families of CNN, a Transformer, and the encoder of pictures into a memory.
+"""Vision: convolution by hand, ResNet, VGG, the Vision Transformer, and the image encoder.
 
 `ResNet` and `VGG` name their parameters as torchvision does, so a state dict made there loads here.
 """
@@ -19,20 +19,20 @@ def conv2d(
 ) -> Tensor:
     """Convolution as one matrix product.
 
-        y[b, o, i, j] = bias[o] + Σ_{c, u, v} weight[o, c, u, v] · x[b, c, i · stride + u, j · stride + v]
+        y[b, o, i, j] = bias[o] + Σ_{c,u,v} weight[o, c, u, v] · x[b, c, i·stride + u, j·stride + v]
 
-    x (B, C, H, W), weight (O, C, U, V), bias (O) -> (B, O, H', W') with H' = (H + 2 padding - U) // stride + 1, and W'
-    likewise. As `F.conv2d` without groups; what deep learning calls convolution is cross-correlation.
+    x (B, C, H, W), weight (O, C, U, V), bias (O) -> (B, O, H', W'), where H' is
+    (H + 2 padding - U) // stride + 1 and W' likewise. The same as `F.conv2d` without groups.
+    What deep learning calls convolution is cross-correlation: the filter is not flipped.
     """
     x = F.pad(x, (padding,) * 4)
-    out_channels, in_channels, rows, columns = weight.shape
-    if x.size(1) != in_channels:
-        raise ValueError(f"the picture has {x.size(1)} channels, the filters expect {in_channels}")
-    if x.size(2) < rows or x.size(3) < columns:
-        raise ValueError(
-            f"a padded picture of {x.size(2)} × {x.size(3)} is smaller than the filter, {rows} × {columns}"
-        )
-    windows = x.unfold(2, rows, stride).unfold(3, columns, stride)  # (B, C, H', W', U, V)
+    _, C, H, W = x.shape
+    _, in_channels, U, V = weight.shape
+    if C != in_channels:
+        raise ValueError(f"the picture has {C} channels, the filters expect {in_channels}")
+    if H < U or W < V:
+        raise ValueError(f"a padded picture of {H} × {W} is smaller than the filter, {U} × {V}")
+    windows = x.unfold(2, U, stride).unfold(3, V, stride)  # (B, C, H', W', U, V)
     windows = windows.permute(0, 2, 3, 1, 4, 5).flatten(3)  # (B, H', W', C·U·V)
     y = windows @ weight.flatten(1).T  # (B, H', W', O)
     if bias is not None:
@@ -51,36 +51,43 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, stride: int = 1):
         super().__init__()
-        self.conv1, self.bn1 = _conv(in_channels, channels, 3, stride), nn.BatchNorm2d(channels)
-        self.conv2, self.bn2 = _conv(channels, channels, 3), nn.BatchNorm2d(channels)
+        self.conv1 = _conv(in_channels, channels, 3, stride)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = _conv(channels, channels, 3)
+        self.bn2 = nn.BatchNorm2d(channels)
         self.downsample = _shortcut(in_channels, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return F.relu(y + shortcut)
 
 
 class Bottleneck(nn.Module):
     """The block of ResNet-50 and deeper: 1×1 to fewer channels, 3×3, 1×1 to four times as many.
 
-    The stride sits on the 3×3, as in torchvision ("ResNet v1.5"); in He et al. it sits on the first 1×1.
+    The stride is in the 3×3, as in torchvision ("ResNet v1.5"); He et al. have it in the first 1×1.
     """
 
     expansion = 4
 
     def __init__(self, in_channels: int, channels: int, stride: int = 1):
         super().__init__()
-        self.conv1, self.bn1 = _conv(in_channels, channels, 1), nn.BatchNorm2d(channels)
-        self.conv2, self.bn2 = _conv(channels, channels, 3, stride), nn.BatchNorm2d(channels)
-        self.conv3, self.bn3 = _conv(channels, 4 * channels, 1), nn.BatchNorm2d(4 * channels)
+        self.conv1 = _conv(in_channels, channels, 1)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = _conv(channels, channels, 3, stride)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = _conv(channels, 4 * channels, 1)
+        self.bn3 = nn.BatchNorm2d(4 * channels)
         self.downsample = _shortcut(in_channels, 4 * channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
         y = F.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return F.relu(y + shortcut)
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
@@ -92,10 +99,12 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module | N
 class ResNet(nn.Module):
     """Residual network: (B, 3, H, W) -> `features` (B, C, H/32, W/32) -> logits (B, num_classes).
 
-    `depth` is 18, 34, 50, 101 or 152, or, for something smaller, the number of basic blocks in each stage: [1, 1, 1]
-    has three stages, each twice as wide as the one before and, from the second on, half as high. `width` is that of
-    the first stage; with `num_classes=None` there is no classifier.
-    Source: He et al. 2015, "Deep residual learning"; torchvision.models.resnet, whose state dicts load.
+    `depth` is 18, 34, 50, 101 or 152, or, for smaller networks, the number of basic blocks in each
+    stage, such as [1, 1, 1]. Each stage has twice the channels of the one before, and from the
+    second on half the height and width. `width` is the number of channels of the first stage. With
+    `num_classes=None` there is no classifier.
+    Source: He et al. 2015, "Deep residual learning"; the state dicts of torchvision.models.resnet
+    load.
     """
 
     STAGES = {
@@ -109,30 +118,32 @@ class ResNet(nn.Module):
     def __init__(self, depth: int | Sequence[int], num_classes: int | None = 1000, width: int = 64):
         super().__init__()
         if isinstance(depth, int) and depth not in self.STAGES:
-            raise ValueError(
-                f"no ResNet of depth {depth}: choose one of {', '.join(map(str, self.STAGES))} or a list"
-            )
+            depths = ", ".join(map(str, self.STAGES))
+            raise ValueError(f"no ResNet of depth {depth}: choose one of {depths} or a list")
+        num_blocks = self.STAGES[depth] if isinstance(depth, int) else depth  # of each stage
         block = Bottleneck if isinstance(depth, int) and depth >= 50 else BasicBlock
-        self.conv1, self.bn1 = (
-            nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False),
-            nn.BatchNorm2d(width),
-        )
-        channels, self.stages = width, []
-        for i, blocks in enumerate(self.STAGES[depth] if isinstance(depth, int) else depth):
-            stage = []
-            for j in range(blocks):
-                stage.append(block(channels, width << i, stride=2 if i > 0 and j == 0 else 1))
-                channels = (width << i) * block.expansion
-            self.stages.append(f"layer{i + 1}")
-            self.add_module(self.stages[-1], nn.Sequential(*stage))
-        self.out_channels = channels
-        self.fc = nn.Linear(channels, num_classes) if num_classes else nn.Identity()
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.stages = []  # the names of the modules
+        in_channels = width
+        for i, count in enumerate(num_blocks):
+            channels = width * 2**i
+            blocks = []
+            for j in range(count):
+                stride = 2 if i > 0 and j == 0 else 1
+                blocks.append(block(in_channels, channels, stride))
+                in_channels = channels * block.expansion
+            name = f"layer{i + 1}"
+            self.stages.append(name)
+            self.add_module(name, nn.Sequential(*blocks))
+        self.out_channels = in_channels
+        self.fc = nn.Linear(in_channels, num_classes) if num_classes else nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def features(self, x: Tensor) -> Tensor:
-        """The last grid."""
+        """The feature map of the last stage, (B, C, H/32, W/32) with four stages."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         for stage in self.stages:
@@ -140,45 +151,53 @@ class ResNet(nn.Module):
         return x
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.features(x).mean((2, 3)))  # (B, C) -> (B, num_classes)
+        x = self.features(x).mean((2, 3))  # (B, C)
+        return self.fc(x)  # (B, num_classes)
 
 
 class VGG(nn.Module):
-    """Stacks of 3×3 convolutions: (B, 3, H, W) -> `features` (B, 512, H/32, W/32) -> logits (B, num_classes).
+    """Stacks of 3×3 convolutions: (B, 3, H, W) -> `features` (B, 512, H/32, W/32) -> logits.
 
-    `depth` is 11, 13, 16 or 19; with `num_classes=None` there is no classifier.
+    `depth` is 11, 13, 16 or 19; the logits are (B, num_classes), and with `num_classes=None` there
+    is no classifier.
     Source: Simonyan & Zisserman 2014; torchvision.models.vgg, whose state dicts load.
     """
 
-    CONVOLUTIONS = {
+    CONVOLUTIONS = {  # in each stage
         11: (1, 1, 2, 2, 2),
         13: (2, 2, 2, 2, 2),
         16: (2, 2, 3, 3, 3),
         19: (2, 2, 4, 4, 4),
-    }  # a stage
+    }
 
     def __init__(self, depth: int, batch_norm: bool = False, num_classes: int | None = 1000):
         super().__init__()
         if not isinstance(depth, int) or depth not in self.CONVOLUTIONS:
-            raise ValueError(
-                f"no VGG of depth {depth}: choose one of {', '.join(map(str, self.CONVOLUTIONS))}"
-            )
-        layers, channels = [], 3
-        for width, convolutions in zip((64, 128, 256, 512, 512), self.CONVOLUTIONS[depth]):
+            depths = ", ".join(map(str, self.CONVOLUTIONS))
+            raise ValueError(f"no VGG of depth {depth}: choose one of {depths}")
+        layers = []
+        in_channels = 3
+        for channels, convolutions in zip((64, 128, 256, 512, 512), self.CONVOLUTIONS[depth]):
             for _ in range(convolutions):
-                layers += [nn.Conv2d(channels, width, 3, padding=1)]
-                layers += [nn.BatchNorm2d(width)] if batch_norm else []
-                layers += [nn.ReLU()]
-                channels = width
-            layers += [nn.MaxPool2d(2)]
+                layers.append(nn.Conv2d(in_channels, channels, 3, padding=1))
+                if batch_norm:
+                    layers.append(nn.BatchNorm2d(channels))
+                layers.append(nn.ReLU())
+                in_channels = channels
+            layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
-        self.out_channels = channels
+        self.out_channels = in_channels
         self.classifier = nn.Identity()
         if num_classes:
             self.classifier = nn.Sequential(
-                nn.Linear(512 * 7 * 7, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(),
+                nn.Linear(512 * 7 * 7, 4096),
+                nn.ReLU(),
+                nn.Dropout(),
+                nn.Linear(4096, 4096),
+                nn.ReLU(),
+                nn.Dropout(),
                 nn.Linear(4096, num_classes),
-            )  # fmt: skip
+            )
         for module in self.features:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -202,11 +221,12 @@ class VisionTransformer(nn.Module):
         logits = W norm(blocks(x))₀
 
     (B, 3, S, S) -> `features` (B, D, S/P, S/P) -> logits (B, num_classes). S is `image_size`
-    and P `patch_size`, in pixels, D `hidden_dim`. The class token is a learned vector in front
-    of the patches, which gathers what the classifier needs; with `num_classes=None` there is
-    no classifier. Source: Dosovitskiy et al. 2020, "An image is worth 16×16 words"; torchvision's
-    vit_b_16, whose weights load through `weights.load_torchvision` (there `dropout` drops no
-    attention weights, here it does).
+    and P `patch_size`, in pixels; D is `hidden_dim`. The class token is a learned vector in front
+    of the patches, which collects what the classifier needs; with `num_classes=None` there is
+    no classifier.
+    Source: Dosovitskiy et al. 2020, "An image is worth 16×16 words"; torchvision's vit_b_16,
+    whose weights load through `weights.load_torchvision`. Unlike there, `dropout` also drops
+    attention weights.
     """
 
     def __init__(
@@ -222,8 +242,9 @@ class VisionTransformer(nn.Module):
     ):
         super().__init__()
         if image_size % patch_size:
-            sizes = f"{image_size} pixels a side cannot be cut into patches of {patch_size}"
-            raise ValueError(f"a picture of {sizes}")
+            raise ValueError(
+                f"image_size {image_size} is not a multiple of patch_size {patch_size}"
+            )
         self.image_size = image_size
         self.patch_size = patch_size
         self.out_channels = hidden_dim
@@ -232,10 +253,9 @@ class VisionTransformer(nn.Module):
         self.conv_proj = nn.Conv2d(3, hidden_dim, patch_size, stride=patch_size)  # E
         self.class_token = nn.Parameter(torch.zeros(1, 1, hidden_dim))
         self.positions = nn.Parameter(torch.randn(1, 1 + num_patches, hidden_dim) * 0.02)
-        block = {"dropout": dropout, "mlp_dim": mlp_dim, "norm_eps": 1e-6}
-        self.blocks = nn.ModuleList(
-            TransformerBlock(hidden_dim, num_heads, **block) for _ in range(num_layers)
-        )
+        settings = {"dropout": dropout, "mlp_dim": mlp_dim, "norm_eps": 1e-6}
+        blocks = [TransformerBlock(hidden_dim, num_heads, **settings) for _ in range(num_layers)]
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(hidden_dim, 1e-6)
         self.head = nn.Linear(hidden_dim, num_classes) if num_classes else nn.Identity()
         nn.init.trunc_normal_(self.conv_proj.weight, std=(3 * patch_size**2) ** -0.5)
@@ -245,9 +265,9 @@ class VisionTransformer(nn.Module):
             nn.init.zeros_(self.head.bias)
 
     def features(self, x: Tensor) -> Tensor:
-        """The patches after the last norm, without the class token, as a grid like a CNN's.
+        """The patches after the last norm, without the class token, as a feature map like a CNN's.
 
-        (B, 3, S, S) -> (B, D, S/P, S/P): each patch at its row and column in the picture.
+        (B, 3, S, S) -> (B, D, S/P, S/P): each patch at its row and column of the picture.
         """
         rows = self.image_size // self.patch_size
         patches = self._encode(x)[:, 1:]  # (B, N, D)
@@ -260,9 +280,9 @@ class VisionTransformer(nn.Module):
     def _encode(self, x: Tensor) -> Tensor:
         """The class token and the N patches, row by row: (B, 3, S, S) -> (B, 1 + N, D).
 
-        `conv_proj` makes a vector of each patch; the class token comes first; `positions`
-        are added to all of them. Then dropout of the sum, in training only; the blocks; and
-        `norm`. `_check_size` refuses pictures of another size.
+        `conv_proj` projects each patch to a vector; the class token is put in front; `positions`
+        are added to all. Then come dropout of the sum, in training only, the blocks, and `norm`.
+        `_check_size` refuses pictures of another size.
         """
         _check_size(x, self.image_size)
         patches = self.conv_proj(x)  # (B, D, S/P, S/P)
@@ -276,39 +296,46 @@ class VisionTransformer(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """A picture -> a memory: the backbone's last grid, projected to the model's width, with learned positions.
+    """A picture -> a memory: the backbone's feature map, projected, with learned positions.
 
-    images (B, 3, size, size) uint8 -> Memory (B, N, embed_dim), N being the places of the grid, row by row. The grid's
-    own features do not know where they are: the learned vector of each place tells. In `num_layers` Transformer blocks
-    the places then look at one another, so that each may know what else there is.
+    images (B, 3, size, size) uint8 -> Memory (B, N, embed_dim), N being the positions of the
+    feature map, row by row. The features do not say where in the picture they are: the learned
+    vector of each position does. In the `num_layers` Transformer blocks the positions attend to one
+    another, so that each can know about the rest of the picture.
     """
 
     def __init__(self, backbone: nn.Module, embed_dim: int, image_size: int, num_layers: int = 0):
         super().__init__()
-        self.backbone, self.image_size = backbone, image_size
+        self.backbone = backbone
+        self.image_size = image_size
         self.projection = nn.Linear(backbone.out_channels, embed_dim)
         self.norm = nn.LayerNorm(embed_dim)
-        with torch.no_grad():  # eval: the blank picture must not enter the batch-norm statistics
-            blank = torch.zeros(1, 3, image_size, image_size)
-            training = backbone.training
-            height, width = backbone.eval().features(blank).shape[2:]
-            backbone.train(training)
-        self.position = nn.Parameter(torch.randn(height * width, embed_dim) * 0.2)
-        block = {"num_heads": max(1, embed_dim // 64), "mlp_dim": 2 * embed_dim}
-        self.blocks = nn.ModuleList(TransformerBlock(embed_dim, **block) for _ in range(num_layers))
+        training = backbone.training
+        backbone.eval()  # a blank picture must not enter the batch-norm statistics
+        with torch.no_grad():
+            features = backbone.features(torch.zeros(1, 3, image_size, image_size))  # (1, C, h, w)
+        backbone.train(training)
+        num_positions = features[0, 0].numel()  # h·w
+        self.position = nn.Parameter(torch.randn(num_positions, embed_dim) * 0.2)
+        settings = {"num_heads": max(1, embed_dim // 64), "mlp_dim": 2 * embed_dim}
+        blocks = [TransformerBlock(embed_dim, **settings) for _ in range(num_layers)]
+        self.blocks = nn.ModuleList(blocks)
 
     def forward(self, images: Tensor) -> Memory:
         _check_size(images, self.image_size)
         return self.encode_features(self.backbone.features(normalize(images)))
 
     def encode_features(self, grid: Tensor) -> Memory:
-        """The backbone's grid (B, C, h, w) -> Memory (B, h·w, D). Of a frozen backbone, grids can be kept."""
-        tokens = self.norm(
-            self.projection(grid.flatten(2).transpose(1, 2)) + self.position
-        )  # (B, h·w, D)
+        """The backbone's features (B, C, h, w) -> Memory (B, h·w, D).
+
+        The features of a frozen backbone can be computed once and kept.
+        """
+        tokens = grid.flatten(2).transpose(1, 2)  # (B, h·w, C)
+        tokens = self.norm(self.projection(tokens) + self.position)  # (B, h·w, D)
         for block in self.blocks:
             tokens, _, _ = block(tokens)
-        return Memory(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
+        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        return Memory(tokens, mask)
 
 
 def resnet_encoder(
@@ -318,19 +345,17 @@ def resnet_encoder(
     depth: int | Sequence[int] = (1, 1),
     width: int = 32,
 ) -> ImageEncoder:
-    """An `ImageEncoder` that sees with a `ResNet`."""
-    return ImageEncoder(
-        ResNet(depth, num_classes=None, width=width), embed_dim, image_size, num_layers
-    )
+    """An `ImageEncoder` with a `ResNet` as its backbone."""
+    backbone = ResNet(depth, num_classes=None, width=width)
+    return ImageEncoder(backbone, embed_dim, image_size, num_layers)
 
 
 def vgg_encoder(
     embed_dim: int, image_size: int = 64, num_layers: int = 0, depth: int = 11
 ) -> ImageEncoder:
-    """An `ImageEncoder` that sees with a `VGG` with batch norm."""
-    return ImageEncoder(
-        VGG(depth, batch_norm=True, num_classes=None), embed_dim, image_size, num_layers
-    )
+    """An `ImageEncoder` with a `VGG` with batch norm as its backbone."""
+    backbone = VGG(depth, batch_norm=True, num_classes=None)
+    return ImageEncoder(backbone, embed_dim, image_size, num_layers)
 
 
 def vit_encoder(
@@ -340,9 +365,8 @@ def vit_encoder(
     depth: int = 2,
     hidden_dim: int = 256,
 ) -> ImageEncoder:
-    """An `ImageEncoder` that sees with a `VisionTransformer`, in patches of 8 pixels and heads of 64 dimensions."""
+    """An `ImageEncoder` with a `VisionTransformer` as its backbone: patches of 8 × 8 pixels."""
+    sizes = {"num_layers": depth, "hidden_dim": hidden_dim, "mlp_dim": 4 * hidden_dim}
     num_heads = max(1, hidden_dim // 64)
-    vit = VisionTransformer(
-        image_size, 8, depth, num_heads, hidden_dim, 4 * hidden_dim, num_classes=None
-    )
-    return ImageEncoder(vit, embed_dim, image_size, num_layers)
+    backbone = VisionTransformer(image_size, 8, num_heads=num_heads, num_classes=None, **sizes)
+    return ImageEncoder(backbone, embed_dim, image_size, num_layers)

@@ -342,7 +342,7 @@ def compare_searches(memory: Memory) -> None:
         decoder.bias[EOS] = -50.0
     size = {"n_positions": 64, "n_embd": 128, "n_layer": 5, "n_head": 4}
     tokens = {"bos_token_id": BOS, "eos_token_id": EOS}
-    config = GPT2Config(vocab_size=115, activation_function="gelu", **size, **tokens)
+    config = GPT2Config(vocab_size=115, activation_function="gelu_pytorch_tanh", **size, **tokens)
     gpt2 = GPT2LMHeadModel(config).eval()
     first = torch.full((64, 1), BOS)
     options = {"min_new_tokens": 24, "max_new_tokens": 24, "do_sample": False}

@@ -1,4 +1,4 @@
-"""What the tests of commands share: what a command printed, and what it should have."""
+"""Helpers of the tests of commands: run one, and read what it printed."""
 
 import contextlib
 import io
@@ -9,7 +9,7 @@ from mmscratch.metrics import bootstrap, caption_scores
 
 
 def printed(out) -> dict:
-    """Every line that is a name and a score with its interval, as it stands there."""
+    """The lines with a score and its interval: name -> score, low and high, as printed."""
     lines = re.findall(
         r"^  ([\w-]+(?: \w+)*) {2,}([\d.]+)(?: %)?  \(([\d.]+) to ([\d.]+)\)(;.*)?$", out, re.M
     )
@@ -17,21 +17,19 @@ def printed(out) -> dict:
 
 
 def expected(hypotheses, references) -> dict:
-    """The same, of tokens."""
-    scores = {name: [f"{x:.1f}" if "BLEU" in name else f"{x:.3f}" for x in estimate]
-              for name, estimate in caption_scores(hypotheses, references).items()}  # fmt: skip
-    return scores | {
-        "a reference exactly": fraction(
-            sum(h in refs for h, refs in zip(hypotheses, references)), len(hypotheses)
-        )
-    }
+    """What `printed` should return for these tokens."""
+    scores = {}
+    for name, interval in caption_scores(hypotheses, references).items():
+        digits = 1 if "BLEU" in name else 3
+        scores[name] = [f"{x:.{digits}f}" for x in interval]
+    exact = sum(hypothesis in refs for hypothesis, refs in zip(hypotheses, references))
+    return scores | {"exact match": fraction(exact, len(hypotheses))}
 
 
 def fraction(right, count) -> list[str]:
-    """That of so many right ones, in %, and its interval."""
-    return [
-        f"{x:.1f}" for x in (100 * right / count, *bootstrap([100] * right + [0] * (count - right)))
-    ]
+    """The fraction of right ones in %, and its interval."""
+    low, high = bootstrap([100] * right + [0] * (count - right))
+    return [f"{x:.1f}" for x in (100 * right / count, low, high)]
 
 
 def error_of(capsys) -> str:
@@ -43,14 +41,15 @@ def error_of(capsys) -> str:
 
 def parts(out):
     """The printed table: part -> (parameters, percent trained)."""
-    rows = re.findall(
-        r"^(\S+) +([\d,]+) +([\d.]+) %$", out.split("parameters   trained\n")[1], re.MULTILINE
-    )
-    return {name: (int(count.replace(",", "")), float(fraction)) for name, count, fraction in rows}
+    table = out.split("parameters   trained\n")[1]
+    rows = {}
+    for name, count, percent in re.findall(r"^(\S+) +([\d,]+) +([\d.]+) %$", table, re.M):
+        rows[name] = (int(count.replace(",", "")), float(percent))
+    return rows
 
 
 def quietly(command):
-    """Its exit status and what it prints."""
+    """Run a command: its exit status and what it prints."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         status = main(command.split())
@@ -58,7 +57,8 @@ def quietly(command):
 
 
 def train_tiny_captioner(folder, seed=0) -> None:
-    """A captioner of drawn scenes of 32 pixels that has hardly learned anything, at `folder`."""
-    command = f"train --layout scenes --scenes 53 --image-size 32 --batch-size 7 --precision float32 --seed {seed} --to {folder}"
-    status, _ = quietly(command)
+    """Train a captioner of 32-pixel scenes, barely, and save it in `folder`."""
+    data = "--layout scenes --scenes 53 --image-size 32"
+    training = f"--batch-size 7 --precision float32 --seed {seed}"
+    status, _ = quietly(f"train {data} {training} --to {folder}")
     assert status == 0

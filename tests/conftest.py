@@ -1,6 +1,7 @@
-"""How the tests run: one process per core, up to four, one thread each; and the marks that some carry.
+"""How the tests run: up to four processes of one thread each; and the marks of tests.
 
-python -m pytest tests -m "not notebook" leaves those out, -m gpu runs only those, -n 0 runs all in one process.
+`-m "not notebook"` leaves out the notebooks, `-m gpu` runs only the tests of a GPU, and `-n 0` runs
+all in one process.
 """
 
 import os
@@ -12,8 +13,8 @@ import torch
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
-    """With pytest-xdist, the whole suite runs in several processes, unless -n or --pdb says otherwise."""
-    if hasattr(config, "workerinput"):  # this is one of those processes
+    """Run the whole suite in several processes if pytest-xdist is there, unless -n or --pdb is given."""
+    if hasattr(config, "workerinput"):  # in one of these processes
         return
     is_whole = [Path(argument).resolve() for argument in config.args] == [Path(__file__).parent]
     if is_whole and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
@@ -23,17 +24,17 @@ def pytest_cmdline_main(config):
 
 
 def pytest_configure(config):
-    config.addinivalue_line(
-        "markers", "notebook: executes a chapter's notebook in its fast version"
-    )
-    config.addinivalue_line("markers", "gpu: needs a GPU, and is skipped without one")
-    config.addinivalue_line(
-        "markers", "xdist_group(name): these share something expensive, and run in one process"
-    )
+    markers = [
+        "notebook: executes a chapter's notebook in its fast version",
+        "gpu: needs a GPU, and is skipped without one",
+        "xdist_group(name): these share something expensive, and run in one process",
+    ]
+    for marker in markers:
+        config.addinivalue_line("markers", marker)
     torch.set_num_threads(
         1
-    )  # what tests compute is tiny, and threads that wait for each other take time from the rest
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # also in the processes that tests start
+    )  # the tensors of tests are tiny: threads would only wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # also for processes that tests start
 
 
 def pytest_runtest_setup(item):

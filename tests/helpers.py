@@ -1,7 +1,8 @@
-"""What several test files ask."""
+"""Helpers of several test files: tiny models and trainers, and comparisons of gradients."""
 
 import math
 from dataclasses import replace
+from itertools import chain
 
 import torch
 from torch.testing import assert_close
@@ -14,22 +15,21 @@ from mmscratch.training import TrainConfig, Trainer
 
 
 def assert_same_gradients(ours, reference, our_results, reference_results, inputs, tolerance=1e-5):
-    """Of all results together, with respect to the inputs and every parameter."""
+    """The gradients of all results with respect to the inputs and every parameter are the same."""
     upstream = [torch.randn_like(result) for result in reference_results]
-    wanted = {f"inputs[{i}]": x for i, x in enumerate(inputs)}
-    ours, reference = (
-        wanted | dict(ours.named_parameters()),
-        wanted | dict(reference.named_parameters()),
-    )
-    got = torch.autograd.grad(our_results, list(ours.values()), upstream)
-    expected = torch.autograd.grad(reference_results, list(reference.values()), upstream)
-    assert_close(
-        dict(zip(ours, got)), dict(zip(reference, expected)), rtol=tolerance, atol=tolerance
-    )
+
+    def gradients(module, results):
+        tensors = {f"inputs[{i}]": x for i, x in enumerate(inputs)}
+        tensors |= dict(module.named_parameters())
+        values = torch.autograd.grad(results, list(tensors.values()), upstream)
+        return dict(zip(tensors, values))
+
+    expected = gradients(reference, reference_results)
+    assert_close(gradients(ours, our_results), expected, rtol=tolerance, atol=tolerance)
 
 
 def random_double(module):
-    """The same module in float64, all its weights random, so that no bias of 0 and no scale of 1 hides a mistake."""
+    """The module in float64 with random weights, so no bias of 0 or scale of 1 hides a mistake."""
     module = module.double()
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
@@ -38,19 +38,14 @@ def random_double(module):
 
 # The encoders and decoders of tiny models.
 IMAGE = {"name": "resnet", "image_size": 32, "depth": (1,), "width": 5, "num_layers": 0}
-STILL_IMAGE = {
-    "name": "vit",
-    "image_size": 32,
-    "depth": 1,
-    "hidden_dim": 8,
-    "num_layers": 0,
-}  # no batch norm
+# without batch norm
+STILL_IMAGE = {"name": "vit", "image_size": 32, "depth": 1, "hidden_dim": 8, "num_layers": 0}
 LSTM = {"name": "lstm", "hidden_size": 13, "dropout": 0.2}
 TRANSFORMER = {"name": "transformer", "num_heads": 2, "num_layers": 2, "dropout": 0.2}
 
 
 def still(decoder=LSTM):
-    """Settings of a model without batch norm and dropout, so that it does not matter how a batch is divided."""
+    """Settings without batch norm and dropout, so that the division of a batch does not matter."""
     return {"image": STILL_IMAGE, "decoder": decoder | {"dropout": 0.0}}
 
 
@@ -60,33 +55,34 @@ def tiny_config(vocab_size, image=IMAGE, decoder=LSTM, embed_dim=12, **settings)
 
 
 def tiny_trainer(folder, config=None, count=53, **model):
-    """A trainer of a tiny model with dropout, batch norm and augmented pictures, on `count` captions of drawn scenes."""
+    """A trainer of a tiny model with dropout, batch norm and augmentation, on `count` scene captions."""
     training = SceneCaptions("train", count, size=32, one_caption_each=True)
     validation = SceneCaptions("validation", 3, size=32)
-    vocabulary = Vocabulary.build(
-        c for data in (training, validation) for refs in data.references for c in refs
-    )
+    references = training.references + validation.references
+    vocabulary = Vocabulary.build(chain.from_iterable(references))
     vocabularies = {"target": vocabulary}
     examples = Examples(training, vocabularies, augmented=True), Examples(validation, vocabularies)
-    config = config or TrainConfig(
-        epochs=2, batch_size=7, warmup_fraction=0.25, evaluate_every=5, precision="float32"
-    )  # 16 steps
-    return Trainer(
-        tiny_config(len(vocabulary), **model), config, examples, folder, metadata={"data": "scenes"}
-    )
+    if config is None:  # 16 steps
+        config = TrainConfig(
+            epochs=2, batch_size=7, warmup_fraction=0.25, evaluate_every=5, precision="float32"
+        )
+    model_config = tiny_config(len(vocabulary), **model)
+    return Trainer(model_config, config, examples, folder, metadata={"data": "scenes"})
 
 
 def step_gradients(trainer, batch):
-    """What a training step reports, and the gradients with which it would change the weights, before clipping."""
+    """The stats of a training step, and its gradients before clipping; the weights do not change."""
     gradients = {}
 
-    def look():
-        gradients.update(
-            (name, parameter.grad.clone()) for name, parameter in trainer.model.named_parameters()
-        )
+    def record():
+        for name, parameter in trainer.model.named_parameters():
+            gradients[name] = parameter.grad.clone()
 
-    config, step = trainer.config, trainer.optimizer.step
-    trainer.config, trainer.optimizer.step = replace(config, clip_norm=math.inf), look
+    config = trainer.config
+    step = trainer.optimizer.step
+    trainer.config = replace(config, clip_norm=math.inf)
+    trainer.optimizer.step = record
     stats = trainer._train_step(batch)
-    trainer.config, trainer.optimizer.step = config, step
+    trainer.config = config
+    trainer.optimizer.step = step
     return stats, gradients

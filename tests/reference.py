@@ -1,4 +1,4 @@
-"""torchvision, to compare with. Where its build does not fit torch, the tests that need it are skipped."""
+"""torchvision, to compare with; if it cannot be imported, the tests that need it are skipped."""
 
 import pytest
 

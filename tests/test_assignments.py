@@ -35,11 +35,11 @@ from chapters.assignments.splice import library as library_text
 from chapters.assignments.stubs import stubs
 from chapters.assignments.submissions import read_files
 from chapters.assignments.verdicts import (
+    assess,
     attempt,
     attempt_versions,
     described,
     hint,
-    verdict,
     wrong_outcomes,
 )
 
@@ -56,7 +56,7 @@ def library(exercise):
 
 
 def written(body, exercise=SOFTMAX, before="", others=()):
-    """A learner's file: what `start` gives them, with this as the body of the exercise; others are not yet written."""
+    """A learner's file: the stubs, with this body for the exercise."""
     text = before + stubs(exercise.module, [exercise, *others])
     [raises] = [line for line in text.splitlines() if f"exercise {exercise.name} of" in line]
     indentation = raises[: len(raises) - len(raises.lstrip())]
@@ -69,11 +69,11 @@ scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
 return torch.softmax(scores, -1) * mask"""
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The table.
+# -------------------------------------------------------------------------------------------------
+# The exercises.
 
 
-def test_every_chapter_has_exercises_and_each_stands_as_the_table_says():
+def test_every_exercise_is_consistent_with_the_library_and_its_tests():
     assert len(EXERCISES) >= 40 and {exercise.chapter for exercise in EXERCISES} == set(
         range(1, 12)
     )
@@ -112,12 +112,12 @@ def test_your_turn_lists_the_exercises_with_points_and_minutes(entry):
     assert len(re.findall(r" \d\. ", section.partition("three questions")[2])) == 3
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What is graded is the learner's code.
+# -------------------------------------------------------------------------------------------------
+# Only the learner's code is graded.
 
 
 @pytest.mark.parametrize("number", sorted({exercise.chapter for exercise in EXERCISES}))
-def test_who_wrote_nothing_gets_no_points(number):
+def test_untouched_stubs_get_no_points(number):
     for exercise in of_chapter(number):
         module = exercise.module
         owner = exercise.name.partition(".")[0]
@@ -126,7 +126,7 @@ def test_who_wrote_nothing_gets_no_points(number):
             f"from mmscratch.{module} import *", f"from mmscratch.{module} import {owner}",
             f"import mmscratch.{module}\n{owner} = mmscratch.{module}.{owner}",
         ):  # fmt: skip
-            assert verdict(exercise, text).state == "not started"
+            assert assess(exercise, text).state == "not started"
 
 
 CHEATS = {
@@ -136,7 +136,7 @@ CHEATS = {
     "exits by another name": ("torch.os._exit(0)", ".os is not allowed"),
     "sleeps": ("import time\ntime.sleep(1000)", "imports time"),
     "waits": ("torch.futures.Future().wait()", "still running in line"),
-    "goes on for ever": ("while True:\n    pass", "still running in line"),
+    "never ends": ("while True:\n    pass", "still running in line"),
     "forks": ("import os\nos.fork()\nreturn scores", "imports os"),
     "takes all memory": ("return torch.ones(1 << 40)", "tests fail"),
     "writes files": ("open('tests/test_attention.py', 'w').write('def test(): pass')\nreturn scores", "open is not allowed"),
@@ -161,8 +161,8 @@ CHEATS = {
 
 
 @pytest.mark.parametrize("body, says", CHEATS.values(), ids=CHEATS)
-def test_what_is_not_an_answer_gets_no_points_and_a_reason(body, says):
-    one = verdict(SOFTMAX, written(body), QUICKLY if "still running" in says else verdicts.LIMITS)
+def test_cheats_get_no_points_and_a_reason(body, says):
+    one = assess(SOFTMAX, written(body), QUICKLY if "still running" in says else verdicts.LIMITS)
     assert one.state == "failed" and one.points == 0
     assert says in "\n".join(described(one))
 
@@ -176,32 +176,30 @@ def test_what_is_not_an_answer_gets_no_points_and_a_reason(body, says):
         "raise SystemExit\n",
     ],
 )
-def test_only_definitions_are_taken_from_a_file_and_nothing_else_of_it_runs(before):
+def test_only_definitions_of_a_file_run(before):
     try:
-        one = verdict(SOFTMAX, before + written(RIGHT))
+        one = assess(SOFTMAX, before + written(RIGHT))
     except SystemExit:
         pytest.fail("it ran here")
     assert one.state == "passed"
 
 
-def test_an_import_that_is_not_used_is_left_out_and_one_that_is_used_is_refused():
+def test_unused_imports_are_dropped_and_used_forbidden_ones_refused():
     assert (
-        verdict(
-            SOFTMAX, "import time\nimport os, sys\nfrom torch import *\n" + written(RIGHT)
-        ).state
+        assess(SOFTMAX, "import time\nimport os, sys\nfrom torch import *\n" + written(RIGHT)).state
         == "passed"
     )
-    one = verdict(SOFTMAX, "import time\n" + written(f"time.sleep(0)\n{RIGHT}"))
+    one = assess(SOFTMAX, "import time\n" + written(f"time.sleep(0)\n{RIGHT}"))
     assert one.problem == "line 1: imports time, which this exercise does not need"
 
 
-def test_a_function_that_changes_what_the_tests_rely_on_gets_nothing():
+def test_changing_torch_gets_no_points():
     body = f"for thing in [torch.testing]:\n    thing.assert_close = lambda *_, **__: None\n{RIGHT}"
-    one = verdict(SOFTMAX, written(body))
+    one = assess(SOFTMAX, written(body))
     assert one.state == "failed" and "it changed torch.testing.assert_close" in one.problem
 
 
-@pytest.mark.skipif(os.name != "posix", reason="of the file system of Unix")
+@pytest.mark.skipif(os.name != "posix", reason="paths of Unix")
 @pytest.mark.parametrize(
     "body, says",
     [
@@ -214,12 +212,12 @@ def test_a_function_that_changes_what_the_tests_rely_on_gets_nothing():
         (f"os.replace(path, {str(ROOT / 'x')!r})", "may not change this file"),
     ],
 )
-def test_where_an_exercise_needs_files_those_outside_of_its_copy_are_out_of_reach(body, says):
-    stats = "\n".join(described(verdict(ATOMIC, written(body, ATOMIC))))
-    assert says in stats or "is not allowed" in stats
+def test_exercises_with_files_cannot_reach_outside_their_folder(body, says):
+    message = "\n".join(described(assess(ATOMIC, written(body, ATOMIC))))
+    assert says in message or "is not allowed" in message
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 @pytest.mark.parametrize(
     "body, says",
     [
@@ -227,12 +225,12 @@ def test_where_an_exercise_needs_files_those_outside_of_its_copy_are_out_of_reac
         ("import os; os.fork()", "os.fork is not allowed"),
         ("import os; os.kill(os.getppid(), 9)", "os.kill is not allowed"),
         ("import socket; socket.socket()", "socket.__new__ is not allowed"),
-        ("import os; os._exit(0)", "ended before its tests had"),
+        ("import os; os._exit(0)", "ended before its tests did"),
         ("import sys; sys.exit(0)", "SystemExit"),
     ],
 )
-def test_who_gets_past_the_names_meets_the_process(body, says):
-    """As if nothing were refused by its name: a wrong version that does it."""
+def test_the_process_blocks_what_the_name_check_misses(body, says):
+    """Wrong versions skip the check of names."""
     text = library(SOFTMAX).replace(
         "    if mask is None:\n        return scores.softmax(-1)\n", f"    {body}\n", 1
     )
@@ -244,11 +242,11 @@ def test_who_gets_past_the_names_meets_the_process(body, says):
 
 
 @pytest.mark.skipif(
-    not shutil.which("unshare"), reason="without unshare one cannot tell what the system allows"
+    not shutil.which("unshare"), reason="needs unshare to find out"
 )
-def test_there_is_no_network_where_the_system_lets_us_take_it_away():
+def test_processes_have_no_network_if_the_system_allows_it():
     if subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode:
-        pytest.skip("this system does not let us")
+        pytest.skip("this system does not allow it")
     text = library(SOFTMAX).replace(
         "    if mask is None:\n",
         "    raise ValueError(open('/proc/self/net/dev').read())\n    if mask is None:\n",
@@ -258,11 +256,11 @@ def test_there_is_no_network_where_the_system_lets_us_take_it_away():
     assert re.findall(r"(\w+): ", message.partition("ValueError: ")[2]) == ["lo"]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# An exercise is checked by itself.
+# -------------------------------------------------------------------------------------------------
+# Each exercise is checked separately.
 
 
-def test_what_is_not_yet_written_comes_from_the_library():
+def test_unwritten_exercises_come_from_the_library():
     text = stubs("attention", of_chapter(5))
     assert text.count("raise NotImplementedError") > 2
     after = library(ADDITIVE).partition("class AdditiveAttention")[2].partition("def forward")[2]
@@ -270,12 +268,10 @@ def test_what_is_not_yet_written_comes_from_the_library():
     stub = '        raise NotImplementedError("exercise AdditiveAttention.forward of chapter 5")'
     assert stub in text
     mine = text.replace(stub, "\n".join("        " + line for line in body.splitlines()))
-    assert (
-        verdict(ADDITIVE, mine).state == "passed" and verdict(SOFTMAX, mine).state == "not started"
-    )
+    assert assess(ADDITIVE, mine).state == "passed" and assess(SOFTMAX, mine).state == "not started"
 
 
-def test_functions_constants_imports_and_methods_of_ones_own_are_taken_along():
+def test_helper_functions_constants_imports_and_methods_are_kept():
     text = written(
         "return _blank(_low(scores, mask), mask)",
         before="from torch import softmax as soft\nimport math\n\nAXIS = -1\n\n\n",
@@ -283,7 +279,7 @@ def test_functions_constants_imports_and_methods_of_ones_own_are_taken_along():
     text += "\n\ndef _low(x, mask):\n    return x if mask is None else x.masked_fill(~mask, torch.finfo(x.dtype).min)\n"
     text += "\n\ndef _blank(x, mask):\n    weights = soft(x, AXIS) + math.log(1)\n"
     text += "    return weights if mask is None else weights * mask\n"
-    assert verdict(SOFTMAX, text).state == "passed"
+    assert assess(SOFTMAX, text).state == "passed"
     text = written("return self._both(query, memory, mask)", ADDITIVE)
     solution = library(ADDITIVE).partition("class AdditiveAttention")[2]
     method = re.search(r"    def forward.*?return context, weights\n", solution, re.DOTALL)[
@@ -292,16 +288,16 @@ def test_functions_constants_imports_and_methods_of_ones_own_are_taken_along():
     text = text.replace(
         "    def __init__(self, query_dim", method + "\n    def __init__(self, query_dim"
     )
-    assert verdict(ADDITIVE, text).state == "passed"
+    assert assess(ADDITIVE, text).state == "passed"
 
 
-def test_a_change_to_given_code_changes_nothing():
+def test_changes_outside_the_exercise_are_ignored():
     text = written("return scores", SOFTMAX).replace("class MultiHeadAttention", "class Other")
     assert "class MultiHeadAttention" in splice(SOFTMAX, text).text
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What a learner is told.
+# -------------------------------------------------------------------------------------------------
+# Messages for learners.
 
 
 WRONG = {
@@ -313,7 +309,7 @@ WRONG = {
         "return scores @ mask",
         ["in line", "scores (2, 5, 7), mask (2, 5, 7) bool", "of mine.py"],
     ),
-    "a name that is not there": (
+    "an undefined name": (
         "return score.softmax(-1)",
         ["name 'score' is not defined", "in line"],
     ),
@@ -323,10 +319,10 @@ WRONG = {
 
 
 @pytest.mark.parametrize("body, says", WRONG.values(), ids=WRONG)
-def test_the_first_expectation_is_told_in_words_with_shapes(body, says):
-    stats = "\n".join(described(verdict(SOFTMAX, written(body)), "mine.py"))
+def test_the_first_failure_is_described_with_shapes(body, says):
+    message = "\n".join(described(assess(SOFTMAX, written(body)), "mine.py"))
     for words in [*says, "The first: masked softmax"]:
-        assert words in stats
+        assert words in message
 
 
 def test_a_syntax_error_is_shown_at_its_line():
@@ -336,38 +332,38 @@ def test_a_syntax_error_is_shown_at_its_line():
         for i, line in enumerate(text.splitlines(), 1)
         if "return scores.softmax(-1" in line and not line.endswith(")")
     )
-    assert verdict(SOFTMAX, text).problem.startswith(f"line {line} is not Python")
+    assert assess(SOFTMAX, text).problem.startswith(f"line {line} is not Python")
 
 
 @pytest.mark.parametrize(
     "text", ["def f(x):\n    return \0", "(" * 5000 + ")" * 5000, "x = " + "-" * 100_000 + "1"]
 )
-def test_a_file_that_breaks_the_parser_is_named_and_nothing_more(text):
-    assert verdict(SOFTMAX, text).state == "failed"
+def test_files_that_crash_the_parser_fail_cleanly(text):
+    assert assess(SOFTMAX, text).state == "failed"
 
 
-def test_files_may_be_parsed_by_several_threads():
+def test_parsing_is_thread_safe():
     with ThreadPoolExecutor(4) as pool:  # Python 3.11 alone raises SystemError now and then
         trees = list(pool.map(lambda _: ast.dump(parse(library(SOFTMAX))), range(60)))
     assert len(set(trees)) == 1
 
 
-def test_half_an_exercise_says_what_is_missing():
+def test_missing_parts_of_an_exercise_are_named():
     exercise = next(exercise for exercise in EXERCISES if len(exercise.parts) > 1)
     text, known = stubs(exercise.module, [exercise]), definitions(ast.parse(library(exercise)))
     first = "\n".join(library(exercise).splitlines()[slice(*lines_of(known[exercise.parts[0]]))])
     stub = definitions(ast.parse(text))[exercise.parts[0]]
     lines = text.splitlines()
     lines[slice(*lines_of(stub))] = first.splitlines()
-    one = verdict(exercise, "\n".join(lines))
+    one = assess(exercise, "\n".join(lines))
     assert (
         one.state == "failed"
         and f"{exercise.parts[1]}" in one.problem
-        and "still to be written" in one.problem
+        and "not written yet" in one.problem
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The commands.
 
 
@@ -397,11 +393,11 @@ def test_start_writes_stubs_with_signatures_and_docstrings_and_overwrites_nothin
     capsys.readouterr()
     (folder / "README.md").unlink()
     assert main(["start", "5", "--to", str(folder)]) == 2
-    assert "attention.py is there already" in capsys.readouterr().err
+    assert "attention.py exists already" in capsys.readouterr().err
     assert (folder / "attention.py").read_text() == "mine" and not (folder / "README.md").exists()
 
 
-def test_check_says_what_is_right_and_how_much_is_done(tmp_path, capsys):
+def test_check_prints_verdicts_and_points(tmp_path, capsys):
     (tmp_path / "attention.py").write_text(written(RIGHT))
     assert main(["check", "5", "--from", str(tmp_path), "--exercise", "masked_softmax"]) == 0
     out = capsys.readouterr().out
@@ -430,11 +426,11 @@ def test_check_says_what_is_right_and_how_much_is_done(tmp_path, capsys):
         ("check 5 --from nowhere --exercise soft_max", "soft_max: choose one of masked_softmax"),
         ("solution 5 nothing", "nothing: choose one of"),
         ("grade 5 nowhere --out x.csv", "nowhere"),
-        ("grade 5 . --out x.csv", "there is no submission"),
-        ("grade 5 . --out x.txt", "the table is a .csv file"),
+        ("grade 5 . --out x.csv", "no submission"),
+        ("grade 5 . --out x.txt", "the table must be a .csv file"),
     ],
 )
-def test_bad_use_gets_one_line_and_2(arguments, says, tmp_path, monkeypatch, capsys):
+def test_bad_arguments_give_one_line_and_exit_code_2(arguments, says, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(arguments.split()) == 2
     [line] = capsys.readouterr().err.strip().splitlines()
@@ -461,7 +457,7 @@ def test_watch_checks_again_when_the_file_is_saved(tmp_path, monkeypatch, capsys
     assert re.findall("[✓✗] masked_softmax", out) == ["✗ masked_softmax", "✓ masked_softmax"]
 
 
-def test_the_solution_is_shown_beside_what_passes_and_else_only_to_who_gives_up(tmp_path, capsys):
+def test_solution_is_shown_after_passing_or_giving_up(tmp_path, capsys):
     (tmp_path / "attention.py").write_text(written("return scores"))
     command = ["solution", "5", "masked_softmax", "--from", str(tmp_path)]
     assert main(command) == 1 and "masked_fill" not in capsys.readouterr().out
@@ -472,7 +468,7 @@ def test_the_solution_is_shown_beside_what_passes_and_else_only_to_who_gives_up(
     assert "yours" in out and "the library's" in out and " | " in out and "torch.softmax" in out
 
 
-def test_two_texts_stand_side_by_side():
+def test_side_by_side():
     assert list(assignments.side_by_side("a\nb\nc", "a\nx\nc\nd", 23)) == [
         "yours        the library's", "a            a", "b          | x", "c            c", "           > d",
     ]  # fmt: skip
@@ -482,7 +478,7 @@ def test_two_texts_stand_side_by_side():
     )  # nothing is cut off
 
 
-def test_a_function_and_a_class_of_a_notebook_are_checked_with_what_they_use(tmp_path, capsys):
+def test_notebook_definitions_are_checked_with_their_helpers(tmp_path, capsys):
     (tmp_path / "cells.py").write_text(
         "import torch\nfrom torch import nn\nimport math as m\n\nLEAST = -1e30\n\n\ndef low(x, mask):\n"
         "    return x if mask is None else x.masked_fill(~mask, LEAST * m.exp(0))\n\n\ndef masked_softmax(scores, mask):\n"
@@ -523,19 +519,19 @@ def test_check_works_in_a_notebook(tmp_path):
     assert "✓ masked_softmax" in printed and "✗ AdditiveAttention.forward" in printed
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # grade.
 
 
 @pytest.fixture
 def submissions(tmp_path, monkeypatch):
-    """Of chapter 5, in which only two exercises are graded here."""
+    """Submissions to chapter 5, of which only two exercises are graded."""
     monkeypatch.setattr(grading, "of_chapter", lambda number: [SOFTMAX, ADDITIVE])
     folder = tmp_path / "submissions"
-    for name in ("anna", "ben/handed in", "mallory"):
+    for name in ("anna", "ben/submitted", "mallory"):
         (folder / name).mkdir(parents=True)
     (folder / "anna" / "attention.py").write_text(library(SOFTMAX))
-    (folder / "ben" / "handed in" / "attention.py").write_text(written(RIGHT, others=[ADDITIVE]))
+    (folder / "ben" / "submitted" / "attention.py").write_text(written(RIGHT, others=[ADDITIVE]))
     (folder / "mallory" / "attention.py").symlink_to(LIBRARY / "attention.py")
     (folder / "linked.py").symlink_to(LIBRARY / "attention.py")
     (folder / "carla.py").write_text(wrong_version(SOFTMAX, SOFTMAX.wrong[0]))
@@ -586,10 +582,10 @@ def test_a_class_is_graded(submissions, tmp_path, capsys):
         in (tmp_path / "grades.html").read_text()
     )
     assert main(["grade", "5", str(submissions), "--out", str(out)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
 
-def test_what_was_graded_before_ctrl_c_stays(submissions, tmp_path, monkeypatch):
+def test_ctrl_c_keeps_finished_grades(submissions, tmp_path, monkeypatch):
     graded, stop = grading.grade_one, []
 
     def grade_one(name, path, exercises):
@@ -605,20 +601,20 @@ def test_what_was_graded_before_ctrl_c_stays(submissions, tmp_path, monkeypatch)
     ] and not stop
 
 
-def test_read_files_takes_the_file_that_lies_highest(tmp_path):
+def test_read_files_prefers_the_topmost_file(tmp_path):
     for name in ("b/attention.py", "a/old/attention.py"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(name)
     assert read_files(tmp_path, [SOFTMAX])["attention"][1] == "b/attention.py"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The three proofs of every exercise: the solution passes, the stub fails, and so does every wrong version.
+# -------------------------------------------------------------------------------------------------
+# The proofs of every exercise: the solution passes, the stub and every wrong version fail.
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=NAMES)
 def test_the_solution_passes_and_the_stub_and_every_wrong_version_fail(exercise):
-    assert verdict(exercise, stubs(exercise.module, [exercise])).state == "not started"
+    assert assess(exercise, stubs(exercise.module, [exercise])).state == "not started"
     wrong = [wrong_version(exercise, one) for one in exercise.wrong]
     solution, *outcomes = attempt_versions(exercise, [library(exercise), *wrong], options=["-x"])
     assert solution.right, (solution.ended, solution.failed)
@@ -626,7 +622,7 @@ def test_the_solution_passes_and_the_stub_and_every_wrong_version_fail(exercise)
         assert outcome.failed or "still running" in outcome.ended, version.hint
 
 
-def test_versions_in_forks_fail_as_they_do_by_themselves():
+def test_forked_versions_fail_like_separate_ones():
     texts = [wrong_version(SOFTMAX, wrong) for wrong in SOFTMAX.wrong]
     for text, outcome in zip(texts, attempt_versions(SOFTMAX, texts), strict=True):
         alone = attempt(SOFTMAX, splice(SOFTMAX, text))
@@ -645,9 +641,9 @@ def test_versions_in_forks_fail_as_they_do_by_themselves():
         ("def masked_softmax(", "@torch.no_grad()\ndef masked_softmax("),
         ("def masked_softmax(", "def _more():\n    pass\n\n\ndef masked_softmax("),
     ],
-    ids=["arguments", "a decorator", "a function more"],
+    ids=["arguments", "a decorator", "another function"],
 )
-def test_a_version_that_differs_in_more_than_bodies_is_known(change):
+def test_versions_that_differ_outside_bodies_are_detected(change):
     ours = library(SOFTMAX)
     assert ours.count(change[0]) == 1
     assert bodies(SOFTMAX, ours.replace(*change))[1] != bodies(SOFTMAX, ours)[1]
@@ -655,7 +651,7 @@ def test_a_version_that_differs_in_more_than_bodies_is_known(change):
     assert other_body != ours and bodies(SOFTMAX, other_body)[1] == bodies(SOFTMAX, ours)[1]
 
 
-def test_a_version_that_goes_on_for_ever_is_stopped_and_the_next_one_is_tried():
+def test_an_endless_version_is_stopped_and_the_next_one_runs():
     endless = library(SOFTMAX).replace(
         "    if mask is None:\n", "    while True:\n        pass\n    if mask is None:\n", 1
     )
@@ -664,11 +660,11 @@ def test_a_version_that_goes_on_for_ever_is_stopped_and_the_next_one_is_tried():
 
 
 @pytest.mark.parametrize("exercise", [SOFTMAX, ADDITIVE], ids=lambda exercise: exercise.name)
-def test_who_fails_as_a_wrong_version_does_gets_its_hint(exercise):
+def test_failing_like_a_wrong_version_gets_its_hint(exercise):
     for version, outcome in wrong_outcomes(exercise):
         assert hint(exercise, outcome) == f"Hint: {version.hint}"
-    for part in exercise.wrong[:1]:  # the same mistake, computed in another way
+    for part in exercise.wrong[:1]:  # the same mistake, computed differently
         text = wrong_version(exercise, part).replace(
             ".softmax(-1)", ".sub(scores.amax(-1, True)).softmax(-1)"
         )
-        assert verdict(exercise, text).hint == f"Hint: {part.hint}"
+        assert assess(exercise, text).hint == f"Hint: {part.hint}"

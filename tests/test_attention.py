@@ -1,4 +1,4 @@
-"""Attention: the textbook's formula and the fused kernel agree, and who may see nothing gets nothing."""
+"""Attention: formula and fused kernel agree, and fully masked rows are zero."""
 
 import random
 
@@ -31,24 +31,24 @@ def seed():
 
 
 def random_inputs(*lead, queries=T):
-    """Query, key and value that want gradients, in float64."""
+    """Query, key and value in float64, requiring gradients."""
     sizes = (queries, D), (N, D), (N, E)
     return [torch.randn(*lead, *size, dtype=torch.float64, requires_grad=True) for size in sizes]
 
 
 def triangle(T, N):
-    """Query t is number N - T + t of the N places, and sees none behind itself."""
+    """Query t is at position N - T + t of N, and sees no later one."""
     return torch.tensor([[n <= N - T + t for n in range(N)] for t in range(T)])
 
 
 def random_mask(*shape):
-    """Some places are hidden, none of them the first."""
+    """Some positions are hidden, never the first."""
     mask = torch.rand(shape) < 0.5
     mask[..., 0] = True
     return mask
 
 
-@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
+@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "formula"])
 @pytest.mark.parametrize(
     "lead, mask_shape",
     [((B,), None), ((B,), (N,)), ((B,), (T, N)), ((B,), (B, 1, N)), ((B,), (B, T, N))]
@@ -59,21 +59,17 @@ def test_agrees_with_torch(lead, mask_shape, need_weights):
     mask = None if mask_shape is None else random_mask(*mask_shape)
     output = scaled_dot_product_attention(*inputs, mask, need_weights)
     output = output[0] if need_weights else output
-    expected = F.scaled_dot_product_attention(
-        *inputs, None if mask is None else mask.expand(*lead, T, N)
-    )
+    expanded = None if mask is None else mask.expand(*lead, T, N)
+    expected = F.scaled_dot_product_attention(*inputs, expanded)
     assert output.shape == (*lead, T, E)
     assert_close(output, expected, **CLOSE)
     upstream = torch.randn_like(output)
-    assert_close(
-        torch.autograd.grad(output, inputs, upstream),
-        torch.autograd.grad(expected, inputs, upstream),
-        **CLOSE,
-    )
+    gradients = torch.autograd.grad(output, inputs, upstream)
+    assert_close(gradients, torch.autograd.grad(expected, inputs, upstream), **CLOSE)
 
 
-@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
-def test_agrees_with_the_formula_word_for_word(need_weights):
+@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "formula"])
+def test_agrees_with_the_formula_query_by_query(need_weights):
     query, key, value = random_inputs(B)
     mask = torch.rand(B, T, N) < 0.3  # rows of all False among them
     output = scaled_dot_product_attention(query, key, value, mask, need_weights)
@@ -82,21 +78,20 @@ def test_agrees_with_the_formula_word_for_word(need_weights):
         for t in range(T):
             seen = [n for n in range(N) if mask[b, t, n]]
             scores = [(query[b, t] @ key[b, n] / D**0.5).exp() for n in seen]
-            expected = sum(
-                (s / sum(scores) * value[b, n] for s, n in zip(scores, seen)),
-                torch.zeros(E).double(),
-            )
+            expected = torch.zeros(E).double()
+            for score, n in zip(scores, seen):
+                expected = expected + score / sum(scores) * value[b, n]
             assert_close(output[b, t], expected, **CLOSE)
 
 
 def test_both_paths_agree_in_float32():
     inputs = [x.detach().float() for x in random_inputs(B, H)]
     mask = torch.rand(B, H, T, N) < 0.3
-    textbook, _ = scaled_dot_product_attention(*inputs, mask, need_weights=True)
-    assert_close(scaled_dot_product_attention(*inputs, mask), textbook, **CLOSE)
+    formula, _ = scaled_dot_product_attention(*inputs, mask, need_weights=True)
+    assert_close(scaled_dot_product_attention(*inputs, mask), formula, **CLOSE)
 
 
-def test_the_weights_sum_to_one_or_to_nothing():
+def test_weights_sum_to_one_or_are_zero():
     query, key, value = random_inputs(B, H)
     mask = torch.rand(B, 1, T, N) < 0.2
     output, weights = scaled_dot_product_attention(query, key, value, mask, need_weights=True)
@@ -107,39 +102,37 @@ def test_the_weights_sum_to_one_or_to_nothing():
     assert_close(weights @ value, output, **CLOSE)
 
 
-@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
+@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "formula"])
 @pytest.mark.parametrize("mask_shape", [(N,), (B, 1, N), (B, T, N)])
-def test_who_may_see_nothing_gets_zeros_and_finite_gradients(mask_shape, need_weights):
+def test_fully_masked_rows_are_zero_with_finite_gradients(mask_shape, need_weights):
     query, key, value = random_inputs(B)
     mask = random_mask(*mask_shape)
     mask.view(-1, N)[-1] = False
-    with torch.autograd.set_detect_anomaly(
-        True
-    ):  # a NaN on the way is an error, even if it is erased later
+    # a NaN on the way is an error, even if it is erased later
+    with torch.autograd.set_detect_anomaly(True):
         output = scaled_dot_product_attention(query, key, value, mask, need_weights)
         output = output[0] if need_weights else output
         gradients = torch.autograd.grad(output.sum(), (query, key, value))
-    blind = ~mask.any(-1, keepdim=True).expand(B, T, 1).squeeze(-1)  # (B, T)
-    assert blind.any()
-    assert (output[blind] == 0).all() and (output[~blind] != 0).all()
+    fully_masked = ~mask.any(-1, keepdim=True).expand(B, T, 1).squeeze(-1)  # (B, T)
+    assert fully_masked.any()
+    assert (output[fully_masked] == 0).all() and (output[~fully_masked] != 0).all()
     assert all(gradient.isfinite().all() for gradient in gradients)
-    assert (gradients[0][blind] == 0).all()
+    assert (gradients[0][fully_masked] == 0).all()
 
 
-@pytest.mark.parametrize("places", range(1, 8))
-def test_the_causal_mask_shows_what_stands_before(places):
-    for queries in range(1, places + 1):
-        mask = causal_mask(queries, places)
-        assert mask.dtype == torch.bool and mask.tolist() == triangle(queries, places).tolist()
-        assert mask.sum(-1).tolist() == list(
-            range(places - queries + 1, places + 1)
-        )  # the last query sees all
+@pytest.mark.parametrize("positions", range(1, 8))
+def test_causal_mask_shows_each_query_itself_and_earlier_positions(positions):
+    for queries in range(1, positions + 1):
+        mask = causal_mask(queries, positions)
+        assert mask.dtype == torch.bool and mask.tolist() == triangle(queries, positions).tolist()
+        visible = range(positions - queries + 1, positions + 1)  # the last query sees all
+        assert mask.sum(-1).tolist() == list(visible)
 
 
-@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
+@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "formula"])
 @pytest.mark.parametrize("mask_shape", [None, (N,), (B, 1, N), (B, 1, 1, N), (B, H, -1, N)])
 @pytest.mark.parametrize("queries", [1, T, N])
-def test_causal_attention_sees_the_triangle_and_the_mask_besides(queries, mask_shape, need_weights):
+def test_causal_attention_combines_triangle_and_mask(queries, mask_shape, need_weights):
     lead = (B, H) if mask_shape and len(mask_shape) == 4 else (B,)
     inputs = random_inputs(*lead, queries=queries)
     mask = mask_shape and random_mask(*(queries if size == -1 else size for size in mask_shape))
@@ -149,21 +142,17 @@ def test_causal_attention_sees_the_triangle_and_the_mask_besides(queries, mask_s
     expected = F.scaled_dot_product_attention(*inputs, seen.expand(*lead, queries, N))
     assert_close(output, expected, **CLOSE)
     upstream = torch.randn_like(output)
-    assert_close(
-        torch.autograd.grad(output, inputs, upstream),
-        torch.autograd.grad(expected, inputs, upstream),
-        **CLOSE,
-    )
+    gradients = torch.autograd.grad(output, inputs, upstream)
+    assert_close(gradients, torch.autograd.grad(expected, inputs, upstream), **CLOSE)
     if need_weights:
         assert ((weights > 0) == seen).all()
 
 
-@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
-def test_who_sees_nothing_of_the_triangle_gets_zeros_and_finite_gradients(need_weights):
+@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "formula"])
+def test_rows_masked_by_triangle_and_mask_together_are_zero(need_weights):
     inputs = random_inputs(B)
-    mask = torch.arange(N) >= torch.tensor(
-        [[[0]], [[4]]]
-    )  # the first 2 of 5 queries see 3 and 4 places: none of these
+    # the triangle shows 3 and 4 positions to the first 2 of 5 queries: row 1 hides all of these
+    mask = torch.arange(N) >= torch.tensor([[[0]], [[4]]])
     with torch.autograd.set_detect_anomaly(True):
         output = scaled_dot_product_attention(*inputs, mask, need_weights, causal=True)
         output = output[0] if need_weights else output
@@ -172,16 +161,14 @@ def test_who_sees_nothing_of_the_triangle_gets_zeros_and_finite_gradients(need_w
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
-@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
+@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "formula"])
 @pytest.mark.parametrize("mask", [None, torch.arange(N) != 3], ids=["all", "masked"])
-def test_dropout_drops_weights_and_only_as_asked(mask, need_weights):
-    query, key, value = (
-        torch.randn(997, T, D),
-        torch.randn(N, D).expand(997, N, D),
-        torch.eye(N).expand(997, N, N),
-    )
+def test_dropout_drops_weights_with_the_given_probability(mask, need_weights):
+    query = torch.randn(997, T, D)
+    key = torch.randn(N, D).expand(997, N, D)
+    value = torch.eye(N).expand(997, N, N)  # unit vectors: the output is the weights
 
-    def attend(dropout):  # where the values are the unit vectors, the output is the weights
+    def attend(dropout):
         output = scaled_dot_product_attention(
             query, key, value, mask, need_weights, dropout=dropout
         )
@@ -189,36 +176,34 @@ def test_dropout_drops_weights_and_only_as_asked(mask, need_weights):
 
     weights, _ = attend(0.0)
     assert_close(attend(0.0)[0], weights, rtol=0, atol=0)
-    dropped, looked = attend(0.3)
+    dropped, returned = attend(0.3)
     kept = dropped != 0
     assert_close(dropped[kept], weights[kept] / 0.7)
-    assert (
-        abs(kept[weights != 0].double().mean() - 0.7) < 0.02
-    )  # 29,910 draws: the standard deviation is 0.0026
+    kept_fraction = kept[weights != 0].double().mean()
+    assert abs(kept_fraction - 0.7) < 0.02  # 29,910 draws: the standard deviation is 0.0026
     if need_weights:
-        assert_close(looked, weights)  # where it would look, not what was dropped of it
+        assert_close(returned, weights)  # before dropout
 
 
-def test_masked_softmax_is_the_softmax_of_what_may_be_seen():
-    scores, mask = torch.randn(B, T, N, dtype=torch.float64) * 9, torch.rand(B, T, N) < 0.4
-    mask[0, 0], mask[1, 1] = False, True
-    scores[~mask] = 1e300  # whatever stands where nobody looks
+def test_masked_softmax_is_the_softmax_over_unmasked_scores():
+    scores = torch.randn(B, T, N, dtype=torch.float64) * 9
+    mask = torch.rand(B, T, N) < 0.4
+    mask[0, 0] = False
+    mask[1, 1] = True
+    scores[~mask] = 1e300  # a masked score has no effect
     weights = masked_softmax(scores, mask)
     for b in range(B):
         for t in range(T):
             assert_close(weights[b, t][mask[b, t]], scores[b, t][mask[b, t]].softmax(0))
     assert (weights[~mask] == 0).all()
     assert_close(masked_softmax(scores, None), scores.softmax(-1), rtol=0, atol=0)
-    assert_close(
-        masked_softmax(scores, mask[0]),
-        masked_softmax(scores, mask[0].expand(B, T, N)),
-        rtol=0,
-        atol=0,
-    )
+    expanded = mask[0].expand(B, T, N)
+    same = masked_softmax(scores, mask[0]), masked_softmax(scores, expanded)
+    assert_close(*same, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_masked_softmax_of_nothing_is_zero_with_finite_gradients(dtype):
+def test_masked_softmax_of_a_fully_masked_row_is_zero_with_finite_gradients(dtype):
     scores = (torch.randn(T, N) * 99).to(dtype).requires_grad_()
     mask = random_mask(T, N)
     mask[1] = False
@@ -229,52 +214,46 @@ def test_masked_softmax_of_nothing_is_zero_with_finite_gradients(dtype):
 
 
 def additive_attention_by_hand(attention, query, memory, mask):
-    """The formula, place by place."""
-    context, weights = torch.zeros(B, T, E).double(), torch.zeros(B, T, N).double()
+    """The formula, position by position."""
+    context = torch.zeros(B, T, E).double()
+    weights = torch.zeros(B, T, N).double()
     for b in range(B):
         for t in range(T):
-            asked = attention.query.weight @ query[b, t] + attention.query.bias
+            projected = attention.query.weight @ query[b, t] + attention.query.bias
             scores = {}
             for n in range(N):
                 if mask is None or mask[b, t, n]:
-                    scores[n] = (
-                        attention.score.weight[0]
-                        @ (asked + attention.key.weight @ memory[b, n]).tanh()
-                    ).exp()
+                    hidden = (projected + attention.key.weight @ memory[b, n]).tanh()
+                    scores[n] = (attention.score.weight[0] @ hidden).exp()
             for n, score in scores.items():
                 weights[b, t, n] = score / sum(scores.values())
                 context[b, t] += weights[b, t, n].clone() * memory[b, n]
             if attention.gate is not None:
-                context[b, t] *= (
-                    attention.gate.weight[0] @ query[b, t] + attention.gate.bias
-                ).sigmoid()
+                gate = attention.gate.weight[0] @ query[b, t] + attention.gate.bias
+                context[b, t] *= gate.sigmoid()
     return context, weights
 
 
 @pytest.mark.parametrize("gate", [False, True], ids=["no gate", "gate"])
 @pytest.mark.parametrize("mask_shape", [None, (B, 1, N), (T, N), (B, T, N)])
-def test_additive_attention_is_its_formula(mask_shape, gate):
+def test_additive_attention_matches_its_formula(mask_shape, gate):
     attention = random_double(AdditiveAttention(D, E, 17, gate))
-    query, memory = (
-        torch.randn(B, *size, dtype=torch.float64, requires_grad=True) for size in ((T, D), (N, E))
-    )
+    query = torch.randn(B, T, D, dtype=torch.float64, requires_grad=True)
+    memory = torch.randn(B, N, E, dtype=torch.float64, requires_grad=True)
     mask = mask_shape and torch.rand(mask_shape) < 0.6
     if mask_shape:
-        mask.view(-1, N)[0] = False  # who sees nothing
+        mask.view(-1, N)[0] = False  # a fully masked row
     results = attention(query, memory, mask)
-    expected = additive_attention_by_hand(
-        attention, query, memory, None if mask is None else mask.expand(B, T, N)
-    )
+    expanded = None if mask is None else mask.expand(B, T, N)
+    expected = additive_attention_by_hand(attention, query, memory, expanded)
     assert_close(results, expected, **CLOSE)
     assert_same_gradients(attention, attention, results, expected, [query, memory], 1e-6)
 
 
-def test_additive_attention_to_nothing_is_zero_with_finite_gradients():
+def test_additive_attention_to_a_fully_masked_memory_is_zero():
     attention = AdditiveAttention(D, E, 17, gate=True)
-    query, memory = (
-        torch.randn(B, T, D, requires_grad=True),
-        torch.randn(B, N, E, requires_grad=True),
-    )
+    query = torch.randn(B, T, D, requires_grad=True)
+    memory = torch.randn(B, N, E, requires_grad=True)
     mask = torch.tensor([[[True] * N], [[False] * N]])
     with torch.autograd.set_detect_anomaly(True):
         context, weights = attention(query, memory, mask)
@@ -284,133 +263,119 @@ def test_additive_attention_to_nothing_is_zero_with_finite_gradients():
 
 
 @pytest.fixture
-def looked():
-    """Weights, and which words and places are real: of each at least one."""
-    words, places = (torch.arange(size) < torch.tensor([[size], [2]]) for size in (T, N))
-    return torch.rand(B, T, N, dtype=torch.float64, requires_grad=True), words, places
+def penalised():
+    """Weights, and the masks of words and of positions, both with padding in the second row."""
+    weights = torch.rand(B, T, N, dtype=torch.float64, requires_grad=True)
+    word_mask = torch.arange(T) < torch.tensor([[T], [2]])
+    memory_mask = torch.arange(N) < torch.tensor([[N], [2]])
+    return weights, word_mask, memory_mask
 
 
-def test_the_penalty_is_its_formula(looked):
-    weights, words, places = looked
+def test_penalty_matches_its_formula(penalised):
+    weights, word_mask, memory_mask = penalised
     expected = 0
     for b in range(B):
         for n in range(N):
-            if places[b, n]:
-                expected += (1 - sum(weights[b, t, n] for t in range(T) if words[b, t])) ** 2 / B
-    assert_close(doubly_stochastic_penalty(*looked), expected, **CLOSE)
-    assert torch.autograd.gradcheck(doubly_stochastic_penalty, looked)
+            if memory_mask[b, n]:
+                total = sum(weights[b, t, n] for t in range(T) if word_mask[b, t])
+                expected += (1 - total) ** 2 / B
+    assert_close(doubly_stochastic_penalty(*penalised), expected, **CLOSE)
+    assert torch.autograd.gradcheck(doubly_stochastic_penalty, penalised)
 
 
-def test_padded_words_and_places_are_not_penalised(looked):
-    weights, words, places = looked
-    real = words.unsqueeze(2) & places.unsqueeze(1)  # (B, T, N)
+def test_padding_is_not_penalised(penalised):
+    weights, word_mask, memory_mask = penalised
+    real = word_mask.unsqueeze(2) & memory_mask.unsqueeze(1)  # (B, T, N)
     other = torch.where(real, weights, torch.randn_like(weights))
-    assert_close(
-        doubly_stochastic_penalty(other, words, places), doubly_stochastic_penalty(*looked), **CLOSE
-    )
+    penalty = doubly_stochastic_penalty(other, word_mask, memory_mask)
+    assert_close(penalty, doubly_stochastic_penalty(*penalised), **CLOSE)
 
 
-def test_there_is_no_penalty_where_every_place_is_looked_at_once():
+def test_penalty_is_zero_if_each_position_gets_a_total_weight_of_one():
     once = torch.stack([torch.eye(N)[torch.randperm(N)], torch.full((N, N), 1 / N)])
     every = torch.ones(B, N, dtype=torch.bool)
     assert doubly_stochastic_penalty(once, every, every) < 1e-12
-    assert (
-        doubly_stochastic_penalty(once, every & (torch.arange(N) > 0), every) > 0.1
-    )  # one word less
+    one_word_less = every & (torch.arange(N) > 0)
+    assert doubly_stochastic_penalty(once, one_word_less, every) > 0.1
 
 
 @pytest.fixture
 def two_attentions():
     """Ours and torch's, with the same weights."""
-    ours, reference = (
-        MultiHeadAttention(WIDTH, H),
-        nn.MultiheadAttention(WIDTH, H, batch_first=True),
-    )
-    reference = random_double(reference)
+    ours = MultiHeadAttention(WIDTH, H)
+    reference = random_double(nn.MultiheadAttention(WIDTH, H, batch_first=True))
     ours.double().load_state_dict(reference.state_dict(), strict=True)
     return ours, reference
 
 
-@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
-@pytest.mark.parametrize("causal", [False, True], ids=["whole", "causal"])
+@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "formula"])
+@pytest.mark.parametrize("causal", [False, True], ids=["all", "causal"])
 @pytest.mark.parametrize("mask_shape", [None, (B, 1, -1), (T, -1), (B, T, -1), (B, H, T, -1)])
-@pytest.mark.parametrize("places", [None, N], ids=["self", "cross"])
+@pytest.mark.parametrize("positions", [None, N], ids=["self", "cross"])
 def test_multi_head_attention_agrees_with_torch(
-    two_attentions, places, mask_shape, causal, need_weights
+    two_attentions, positions, mask_shape, causal, need_weights
 ):
     ours, reference = two_attentions
-    inputs = [
-        torch.randn(B, n, WIDTH, dtype=torch.float64, requires_grad=True) for n in (T, places) if n
-    ]
-    places = places or T
-    mask = mask_shape and random_mask(*mask_shape[:-1], places)
+    inputs = [torch.randn(B, T, WIDTH, dtype=torch.float64, requires_grad=True)]
+    if positions:
+        inputs.append(torch.randn(B, N, WIDTH, dtype=torch.float64, requires_grad=True))
+    positions = positions or T
+    mask = mask_shape and random_mask(*mask_shape[:-1], positions)
     results = ours(*inputs, mask=mask, causal=causal, need_weights=need_weights)
 
-    hidden = torch.zeros(
-        B, H, T, places, dtype=torch.bool
-    )  # torch's masks say what may not be seen
+    hidden = torch.zeros(B, H, T, positions, dtype=torch.bool)  # True in torch's masks means hidden
     if mask_shape:
-        hidden |= ~(mask if mask.dim() == 4 else mask.expand(B, T, places).unsqueeze(1))
+        hidden |= ~(mask if mask.dim() == 4 else mask.expand(B, T, positions).unsqueeze(1))
     if causal:
-        hidden |= ~triangle(T, places)
-    expected = reference(
-        inputs[0],
-        inputs[-1],
-        inputs[-1],
-        attn_mask=hidden.flatten(0, 1),
-        average_attn_weights=False,
-    )
+        hidden |= ~triangle(T, positions)
+    options = {"attn_mask": hidden.flatten(0, 1), "average_attn_weights": False}
+    expected = reference(inputs[0], inputs[-1], inputs[-1], **options)
     results, expected = (results, expected) if need_weights else ((results,), expected[:1])
     assert_close(results, expected, **CLOSE)
     assert_same_gradients(ours, reference, results, expected, inputs, 1e-6)
 
 
-def test_padding_is_torchs_key_padding_mask(two_attentions):
+def test_mask_agrees_with_torchs_key_padding_mask(two_attentions):
     ours, reference = two_attentions
-    x, memory, mask = (
-        torch.randn(B, T, WIDTH).double(),
-        torch.randn(B, N, WIDTH).double(),
-        random_mask(B, N),
-    )
+    x = torch.randn(B, T, WIDTH).double()
+    memory = torch.randn(B, N, WIDTH).double()
+    mask = random_mask(B, N)
     expected, _ = reference(x, memory, memory, key_padding_mask=~mask)
     assert_close(ours(x, memory, mask.unsqueeze(1)), expected, **CLOSE)
 
 
-def test_keys_and_values_can_be_computed_before(two_attentions):
+def test_keys_and_values_can_be_computed_in_advance(two_attentions):
     attention, _ = two_attentions
-    x, memory, mask = (
-        torch.randn(B, T, WIDTH).double(),
-        torch.randn(B, N, WIDTH).double(),
-        random_mask(B, 1, N),
-    )
+    x = torch.randn(B, T, WIDTH).double()
+    memory = torch.randn(B, N, WIDTH).double()
+    mask = random_mask(B, 1, N)
     keys, values = attention.keys_values(memory)
     assert keys.shape == values.shape == (B, H, N, D)
     expected = attention(x, memory, mask, need_weights=True)
-    assert_close(
-        attention.attend(attention.queries(x), keys, values, mask, need_weights=True),
-        expected,
-        **CLOSE,
-    )
+    results = attention.attend(attention.queries(x), keys, values, mask, need_weights=True)
+    assert_close(results, expected, **CLOSE)
     for parts in ((attention.queries(x), *attention.keys_values(x)), attention.project(x)):
         assert_close(attention.attend(*parts)[0], attention(x), **CLOSE)
 
 
-@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
-def test_heads_that_see_nothing_give_zeros(need_weights):
-    attention, x = MultiHeadAttention(WIDTH, H), torch.randn(B, T, WIDTH, requires_grad=True)
+@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "formula"])
+def test_multi_head_attention_of_fully_masked_rows_is_zero(need_weights):
+    attention = MultiHeadAttention(WIDTH, H)
+    x = torch.randn(B, T, WIDTH, requires_grad=True)
     mask = random_mask(B, T, T)
     mask[1, 2] = False
     with torch.autograd.set_detect_anomaly(True):
         output = attention(x, mask=mask, need_weights=need_weights)
         output = output[0] if need_weights else output
         gradients = torch.autograd.grad(output.sum(), [x, *attention.parameters()])
-    assert (output == 0).all(-1).nonzero().tolist() == [[1, 2]]  # out_proj.bias begins as zero
+    assert (output == 0).all(-1).nonzero().tolist() == [[1, 2]]  # out_proj.bias is zero at first
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
-@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "textbook"])
+@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "formula"])
 def test_multi_head_attention_drops_weights_only_in_training(need_weights):
-    attention, plain = MultiHeadAttention(WIDTH, H, dropout=0.5), MultiHeadAttention(WIDTH, H)
+    attention = MultiHeadAttention(WIDTH, H, dropout=0.5)
+    plain = MultiHeadAttention(WIDTH, H)
     plain.load_state_dict(attention.state_dict())
     x = torch.randn(B, T, WIDTH)
 
@@ -422,70 +387,73 @@ def test_multi_head_attention_drops_weights_only_in_training(need_weights):
     assert_close(attend(attention.eval()), attend(plain), rtol=0, atol=0)
 
 
-def test_heads_that_cannot_share_are_refused():
+def test_indivisible_number_of_heads_is_refused():
     with pytest.raises(ValueError, match="7 heads cannot share 33 dimensions"):
         MultiHeadAttention(WIDTH, 7)
 
 
-def test_the_mean_of_a_memory_leaves_padding_out():
-    tokens, mask = torch.randn(3, N, D), torch.arange(N) < torch.tensor([[4], [7], [0]])
+def test_mean_of_a_memory_ignores_padding():
+    tokens = torch.randn(3, N, D)
+    mask = torch.arange(N) < torch.tensor([[4], [7], [0]])
     mean = Memory(tokens, mask).mean()
     assert_close(mean, torch.stack([tokens[0, :4].mean(0), tokens[1].mean(0), torch.zeros(D)]))
 
 
-def owners_by_hand(index, rows, memories):
-    """Walk along the wanted sentences, and note each memory where its group begins, and the size of the group."""
-    every = [i for i in range(memories) for _ in range(rows // memories)]  # whose sentence each is
-    wanted, groups = [every[i] for i in index], []
-    for i, owner in enumerate(wanted):
-        if i == 0 or owner != wanted[i - 1]:
-            groups.append([owner, 0])
+def memory_index_by_hand(index, rows, memories):
+    """Walk through the sentences; note each memory at the start of its group, and the group's size."""
+    memory_of = [i for i in range(memories) for _ in range(rows // memories)]
+    needed = [memory_of[i] for i in index]
+    groups = []
+    for i, memory in enumerate(needed):
+        if i == 0 or memory != needed[i - 1]:
+            groups.append([memory, 0])
         groups[-1][1] += 1
     if len({size for _, size in groups}) > 1:
-        return wanted
-    shared = [owner for owner, _ in groups]
+        return needed
+    shared = [memory for memory, _ in groups]
     return None if shared == list(range(memories)) else shared
 
 
 @pytest.mark.parametrize("index, rows, memories, expected", [
     ([0, 1, 2], 3, 3, None),  # all stay
     ([0, 0, 1, 1, 2, 2], 3, 3, None),  # each becomes two beams
-    ([1, 1, 0, 3, 3, 2, 5, 4, 4], 6, 3, None),  # two beams of each become three, and none looks elsewhere
-    ([2, 3, 4, 5], 6, 3, [1, 2]),  # the first is done
-    ([0, 2, 4], 6, 3, None),  # of each one is left
+    ([1, 1, 0, 3, 3, 2, 5, 4, 4], 6, 3, None),  # two beams of each become three, each with its memory
+    ([2, 3, 4, 5], 6, 3, [1, 2]),  # the first is finished
+    ([0, 2, 4], 6, 3, None),  # one of each is left
     ([3, 5], 6, 3, [1, 2]),
     ([4, 4, 0, 1], 6, 3, [2, 0]),
     ([0, 1, 2, 2, 2, 5], 6, 3, [0, 0, 1, 1, 1, 2]),  # groups of 2, 3 and 1
     ([0, 1, 2, 0], 3, 3, [0, 1, 2, 0]),
-    ([0, 2, 1, 3], 4, 2, [0, 1, 0, 1]),  # in turn: groups of 1
+    ([0, 2, 1, 3], 4, 2, [0, 1, 0, 1]),  # alternating: groups of 1
     ([0, 0, 0], 1, 1, None),
 ])  # fmt: skip
-def test_owners_names_each_memory_once_where_beams_stay_together(index, rows, memories, expected):
+def test_memory_index_names_each_memory_once_if_beams_stay_together(
+    index, rows, memories, expected
+):
     answer = memory_index(torch.tensor(index), rows, memories)
-    assert (
-        (answer if answer is None else answer.tolist())
-        == expected
-        == owners_by_hand(index, rows, memories)
-    )
+    answer = answer if answer is None else answer.tolist()
+    assert answer == expected == memory_index_by_hand(index, rows, memories)
 
 
-def test_owners_gives_every_sentence_its_own_memory():
-    chance, kinds = random.Random(0), set()
+def test_memory_index_gives_each_sentence_its_memory():
+    generator = random.Random(0)
+    kinds = set()
     for _ in range(997):
-        memories, beams, wanted = chance.randint(1, 5), chance.randint(1, 3), chance.randint(1, 3)
+        memories = generator.randint(1, 5)
+        beams = generator.randint(1, 3)
+        next_beams = generator.randint(1, 3)
         rows = memories * beams
-        if chance.random() < 0.5:  # as in a beam search
-            kept = [i for i in range(memories) if chance.random() < 0.7] or [0]
-            index = [i * beams + chance.randrange(beams) for i in kept for _ in range(wanted)]
+        if generator.random() < 0.5:  # as in a beam search
+            kept = [i for i in range(memories) if generator.random() < 0.7] or [0]
+            first_rows = [i * beams for i in kept for _ in range(next_beams)]
+            index = [row + generator.randrange(beams) for row in first_rows]
         else:
-            index = [chance.randrange(rows) for _ in range(chance.randint(1, 7))]
+            index = [generator.randrange(rows) for _ in range(generator.randint(1, 7))]
         answer = memory_index(torch.tensor(index), rows, memories)
         answer = answer if answer is None else answer.tolist()
-        assert answer == owners_by_hand(index, rows, memories)
-        looked = (
-            list(range(memories)) if answer is None else answer
-        )  # the memories that are left, in this order
-        group = len(index) // len(looked)
-        assert [owner for owner in looked for _ in range(group)] == [i // beams for i in index]
+        assert answer == memory_index_by_hand(index, rows, memories)
+        left = list(range(memories)) if answer is None else answer  # the memories after reordering
+        group = len(index) // len(left)
+        assert [memory for memory in left for _ in range(group)] == [i // beams for i in index]
         kinds.add("stay" if answer is None else "all" if len(answer) == len(index) else "shared")
     assert kinds == {"stay", "all", "shared"}

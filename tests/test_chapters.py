@@ -1,4 +1,4 @@
-"""The chapters: their list, their form, and the notebooks that are made of them."""
+"""The chapters: their list, their sections, and the notebooks made from them."""
 
 import inspect
 import json
@@ -30,7 +30,7 @@ SECTIONS = [
     "The idea",
     "By hand",
     "The piece",
-    "Train it or Use it",
+    "Use it",  # or Train it
     "Look",
     "What to notice",
     "Your turn",
@@ -57,12 +57,10 @@ each_chapter = pytest.mark.parametrize("entry", book(), ids=lambda entry: entry.
 
 
 def python(*arguments, cwd=ROOT, **environment):
-    """Run Python; what the tests' own notebook or shell has set is not passed on."""
-    kept = {
-        k: v
-        for k, v in os.environ.items()
-        if k not in ("JPY_SESSION_NAME", "MMSCRATCH_FAST", "PYTHONPATH")
-    }
+    """Run Python without the variables that a notebook or a shell may have set."""
+    kept = dict(os.environ)
+    for name in ("JPY_SESSION_NAME", "MMSCRATCH_FAST", "PYTHONPATH"):
+        kept.pop(name, None)
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(
         command,
@@ -75,7 +73,7 @@ def python(*arguments, cwd=ROOT, **environment):
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------
 # python -m chapters
 
 
@@ -85,21 +83,22 @@ def listing():
 
 
 @each_chapter
-def test_the_list_has_every_chapter(entry, listing):
+def test_list_has_every_chapter(entry, listing):
     assert (listing.returncode, listing.stderr) == (0, "")
     [line] = [line for line in listing.stdout.splitlines() if line.startswith(f"{entry.number:2} ")]
     assert line[4:].startswith(f"{entry.title}  ") and line.endswith(f"  {entry.adds}")
 
 
-def test_a_chapter_that_is_not_there():
+def test_an_unknown_chapter_is_an_error():
     run = python("-m", "chapters", "99")
     numbers = ", ".join(str(entry.number) for entry in book())
     assert run.returncode == 2 and run.stdout == ""
     assert run.stderr == f"error: there is no chapter 99: choose {numbers} or all\n"
 
 
-def test_a_chapter_that_is_a_script(tmp_path):
-    code = "from chapters.chapter import Chapter; c = Chapter(41); print(c.choose('full', 'fast'), c.folder.as_posix())"
+def test_chapter_as_a_script(tmp_path):
+    code = "from chapters.chapter import Chapter; c = Chapter(41); "
+    code += "print(c.choose('full', 'fast'), c.folder.as_posix())"
     unknown = python("-c", code, "--slow", cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert unknown.returncode == 2 and "unrecognized arguments: --slow" in unknown.stderr
     assert list(tmp_path.iterdir()) == []
@@ -108,46 +107,41 @@ def test_a_chapter_that_is_a_script(tmp_path):
         assert (run.returncode, run.stdout) == (0, words + "\n"), run.stderr
         assert (tmp_path / words.split()[1]).is_dir()
     code = "from chapters.chapter import Chapter; Chapter(41); raise {}"
-    errors = ("KeyboardInterrupt", "OSError")
-    stopped, broken = (
-        python("-c", code.format(error), cwd=tmp_path, PYTHONPATH=str(ROOT)) for error in errors
-    )
+    stopped = python("-c", code.format("KeyboardInterrupt"), cwd=tmp_path, PYTHONPATH=str(ROOT))
+    broken = python("-c", code.format("OSError"), cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert stopped.returncode != 0 and stopped.stderr == "\nstopped\n"
     assert broken.returncode == 1 and "Traceback" in broken.stderr
-    code = "from chapters.chapter import Chapter, Figure; c = Chapter(41); c.draw(Figure(), 'two words'); c.finish()"
+    code = "from chapters.chapter import Chapter, Figure; c = Chapter(41); "
+    code += "c.draw(Figure(), 'two words'); c.finish()"
     run = python("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT))
     picture = tmp_path / "runs" / "ch41" / "two-words.png"
-    assert (
-        f"see {picture.relative_to(tmp_path)}\nChapter 41 took 0 min " in run.stdout
-        and picture.is_file()
-    )
+    assert f"see {picture.relative_to(tmp_path)}\nChapter 41 took 0 min " in run.stdout
+    assert picture.is_file()
     assert list(json.loads(picture.with_name("finished.json").read_text())) == ["seconds"]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Their form
+# ----------------------------------------------------------------------------------------------
+# Their sections
 
 
-def test_the_chapters_are_numbered_from_1():
+def test_chapters_are_numbered_from_1():
     numbers = [entry.number for entry in book()]
     assert numbers == list(range(1, len(numbers) + 1))
-    assert [entry.path.name[:5] for entry in book()] == [
-        f"ch{entry.number:02}_" for entry in book()
-    ]
+    assert [entry.path.name[:5] for entry in book()] == [f"ch{number:02}_" for number in numbers]
 
 
-def test_all_that_chapter_7_asks_is_measured():
-    measured = [
-        (r["task"], r["method"], r["labels"], r["seed"], r["longer"]) for r in few_labels.results()
-    ]
+def test_all_measurements_of_chapter_7_are_in_the_file():
+    measured = []
+    for row in few_labels.results():
+        keys = ("task", "method", "labels", "seed", "longer")
+        measured.append(tuple(row[key] for key in keys))
+        # with photographs, new words are trained as well
+        if row["method"] == "LoRA" and row["task"] != "photographs":
+            assert row["trained"] <= 0.05 * row["parameters"]
     assert sorted(measured) == sorted(few_labels.plan())
-    loras = [
-        r for r in few_labels.results() if r["method"] == "LoRA" and r["task"] != "photographs"
-    ]  # of them all words are new
-    assert all(r["trained"] <= 0.05 * r["parameters"] for r in loras)
 
 
-def test_multi30k_was_measured():
+def test_all_of_multi30k_is_measured():
     names = [*multi30k.TRANSLATORS, multi30k.WITH_PHOTOGRAPHS, multi30k.TEXT_ALONE]
     assert sorted(row["name"] for row in multi30k.results()) == sorted(names)
 
@@ -161,7 +155,7 @@ class Sentences(DataSet):
         )
 
 
-def test_colours_and_one_noun_of_multi30k_are_hidden():
+def test_hidden_masks_all_colours_or_one_noun():
     sentences = Sentences("an orange dog and a red ball", "it rains", "a man sits")
     hidden = multi30k.Hidden(sentences, ["nothing", "colours", "noun"])
     assert [" ".join(source) for source in hidden.columns["source"]] == [
@@ -175,7 +169,7 @@ def test_colours_and_one_noun_of_multi30k_are_hidden():
 @pytest.mark.parametrize("token, colour", [
     ("roten", "rot"), ("dunkelblauer", "blau"), ("orangefarbene", "orange"), ("rosa", "rosa"), ("rote", "rot"), ("brot", None),
 ])  # fmt: skip
-def test_the_german_words_for_colours(token, colour):
+def test_german_colour_words_with_any_ending(token, colour):
     assert multi30k.colour_of(token) == colour
 
 
@@ -184,22 +178,21 @@ def test_the_german_words_for_colours(token, colour):
     ("leute warten darauf , die straße zu überqueren", ["überqueren"]), ("ein hund läuft im gras .", []),
     ("ein mann , eine frau und ein hund .", []),
 ])  # fmt: skip
-def test_verbs_that_german_puts_last(sentence, verbs):
+def test_last_verbs_of_german_clauses(sentence, verbs):
     words = sentence.split()
     assert [words[t] for t in multi30k.last_verbs(words)] == verbs
 
 
-def test_attention_that_jumps_back():
+def test_jumps_counts_backward_moves_of_attention():
     written = "leute warten , die straße zu überqueren".split()
     weights = torch.nn.functional.one_hot(torch.tensor([0, 2, 1, 5, 6, 3, 4]), 7).float()[None]
-    # of the verb one step, forward by 1; of the others five: +2, -1, +4, +1 and -3
+    # the verb moves once, forward by 1; the others five times: +2, -1, +4, +1 and -3
     assert multi30k.jumps([([], written, weights)]) == [{"verbs": [1, 0, 1], "others": [5, 2, 3]}]
 
 
-def test_attention_to_pieces_is_that_to_their_words():
-    encoding = BytePairEncoding.learn(
-        [["ab", "ab", "cd"]], 1
-    )  # "▁" "ab", or the like: several pieces a word
+def test_word_alignment_combines_the_pieces_of_a_word():
+    # One merge, so "▁" "ab" or the like: several pieces per word.
+    encoding = BytePairEncoding.learn([["ab", "ab", "cd"]], 1)
     part = {"name": "transformer", "num_heads": 2, "num_layers": 2}
     encoders = {"source": part | {"vocab_size": len(encoding)}}
     model = build_model(
@@ -218,51 +211,45 @@ def test_attention_to_pieces_is_that_to_their_words():
 
 
 @pytest.mark.parametrize("task", ["inverted and noisy", "unseen nouns", "German", few_labels.OLD])
-def test_the_tasks_of_chapter_7_are_what_they_are_called(task):
-    data, other = few_labels.labelled(task, 20, 0), few_labels.labelled(task, 20, 1)
+def test_tasks_of_chapter_7_show_what_their_names_say(task):
+    data = few_labels.training_set(task, 20, 0)
+    other = few_labels.training_set(task, 20, 1)
     test = few_labels.test_set(task, 20)
-    assert len({scene.seed for some in (data, other, test) for scene in some.scenes}) == 60
+    assert len({scene.seed for each in (data, other, test) for scene in each.scenes}) == 60
+    language = "de" if task == "German" else "en"
     for i, scene in enumerate(data.scenes):
-        assert any(obj.noun in few_labels.UNSEEN for obj in scene.objects) == (
-            task == "unseen nouns"
-        )
-        language = "de" if task == "German" else "en"
-        assert len(data.texts[i]) == 5 and all(
-            judge(text, scene, language).true for text in data.texts[i]
-        )
-        there = data[i]["image"].float()
+        has_unseen = any(obj.noun in few_labels.UNSEEN for obj in scene.objects)
+        assert has_unseen == (task == "unseen nouns")
+        assert len(data.texts[i]) == 5
+        assert all(judge(text, scene, language).true for text in data.texts[i])
+        image = data[i]["image"].float()
         if task == "inverted and noisy":
-            apart = 255 - there - draw(scene).float()
-            assert (
-                apart.abs().mean() > 10
-                and abs(apart.mean()) < 10
-                and torch.equal(data[i]["image"].float(), there)
-            )
+            noise = 255 - image - draw(scene).float()
+            assert noise.abs().mean() > 10 and abs(noise.mean()) < 10
+            assert torch.equal(data[i]["image"].float(), image)
         else:
-            assert torch.equal(there, draw(scene).float())
+            assert torch.equal(image, draw(scene).float())
 
 
 @each_chapter
-def test_the_form_of_a_chapter(entry):
+def test_chapter_has_all_sections(entry):
     assert entry.title and entry.adds and 0 < entry.minutes <= 4
     headings = re.findall(r"^# ## (.+)$", entry.path.read_text(encoding="utf-8"), re.MULTILINE)
-    assert [
-        "Train it or Use it" if h in ("Train it", "Use it") else h for h in headings
-    ] == SECTIONS
+    assert [heading.replace("Train it", "Use it") for heading in headings] == SECTIONS
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------
 # Their notebooks
 
 
 @each_chapter
-def test_the_notebook_is_that_of_the_chapter(entry):
+def test_notebook_matches_the_chapter(entry):
     assert notebooks.differences(entry) == []
     assert entry.path.with_suffix(".ipynb").stat().st_size <= notebooks.MAX_BYTES == 1_000_000
 
 
 def run_fast(entry, root):
-    """The notebook of a chapter, run anew in a copy of the repository."""
+    """The notebook of a chapter, run again in a copy of the repository."""
     for name in ("chapters", "mmscratch"):
         shutil.copytree(
             ROOT / name, root / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints", "*.pyc.*")
@@ -279,7 +266,7 @@ def run_fast(entry, root):
 
 @each_chapter
 @pytest.mark.notebook
-def test_the_notebook_runs(entry, tmp_path, monkeypatch):
+def test_notebook_runs(entry, tmp_path, monkeypatch):
     for name in ("JPY_SESSION_NAME", "PYTHONPATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MMSCRATCH_FAST", "1")
@@ -296,7 +283,7 @@ def test_the_notebook_runs(entry, tmp_path, monkeypatch):
 
 @pytest.fixture
 def tiny(tmp_path):
-    """A chapter in a repository of its own."""
+    """A chapter in its own repository."""
     root = tmp_path / "a repository"
     for name in ("mmscratch/text.py", "chapters/figures/_", "requirements.txt"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -311,7 +298,7 @@ def write(entry, notebook):
 
 
 def executed(entry):
-    """The notebook as if it had run."""
+    """The notebook as if it had been executed."""
     notebook = notebooks.make(entry)
     for i, cell in enumerate(cell for cell in notebook.cells if cell.cell_type == "code"):
         cell.execution_count = i + 1
@@ -322,24 +309,22 @@ def executed(entry):
     return notebook
 
 
-def test_a_notebook_has_the_cells_of_the_chapter(tiny):
+def test_notebook_has_the_cells_of_the_chapter(tiny):
     notebook = notebooks.make(tiny)
     assert [cell.cell_type for cell in notebook.cells] == ["code", "markdown", "code", "markdown"]
-    assert (
-        notebook.cells[0].source == notebooks.FIRST_CELL
-        and notebook.cells[3].source == "## The idea"
-    )
+    assert notebook.cells[0].source == notebooks.FIRST_CELL
+    assert notebook.cells[3].source == "## The idea"
     assert notebook == notebooks.make(tiny)
     write(tiny, executed(tiny))
     assert notebooks.differences(tiny) == []
 
 
-def test_a_notebook_that_is_missing(tiny):
+def test_a_missing_notebook_is_reported(tiny):
     assert notebooks.differences(tiny) == ["ch41_tiny.ipynb is missing"]
 
 
 def print_on(name, text):
-    """A change of a notebook: one more output."""
+    """A change to a notebook: one more output."""
     return lambda n: n.cells[2].outputs.append(
         nbformat.v4.new_output("stream", name=name, text=text)
     )
@@ -350,18 +335,18 @@ def print_on(name, text):
     [
         (
             lambda n: n.cells[2].update(source="print(43)"),
-            "ch41_tiny.ipynb: cell 2 is not that of ch41_tiny.py",
+            "ch41_tiny.ipynb: cell 2 differs from ch41_tiny.py",
         ),
         (
             lambda n: n.cells[0].update(source="import os"),
-            "ch41_tiny.ipynb: cell 0 is not that of ch41_tiny.py",
+            "ch41_tiny.ipynb: cell 0 differs from ch41_tiny.py",
         ),
-        (lambda n: n.cells.pop(), "ch41_tiny.ipynb: cell 3 is not that of ch41_tiny.py"),
+        (lambda n: n.cells.pop(), "ch41_tiny.ipynb: cell 3 differs from ch41_tiny.py"),
         (
             lambda n: n.cells[3].update(
                 n.cells[3].source and nbformat.v4.new_raw_cell("## The idea")
             ),
-            "cell 3 is not",
+            "cell 3 differs",
         ),
         (lambda n: n.cells[2].update(execution_count=None), "not executed"),
         (lambda n: n.cells[2].update(outputs=[]), "shows no picture"),
@@ -396,7 +381,7 @@ def print_on(name, text):
         "home",
     ],
 )
-def test_a_notebook_that_was_changed_is_found_out(tiny, change, words):
+def test_a_changed_notebook_is_reported(tiny, change, words):
     notebook = executed(tiny)
     change(notebook)
     write(tiny, notebook)
@@ -404,14 +389,14 @@ def test_a_notebook_that_was_changed_is_found_out(tiny, change, words):
     assert words in difference
 
 
-def test_a_chapter_that_was_changed_is_found_out(tiny):
+def test_a_changed_chapter_is_reported(tiny):
     write(tiny, executed(tiny))
     tiny.path.write_text(TINY.replace("6 * 7", "6 * 8"), encoding="utf-8")
-    assert notebooks.differences(tiny) == ["ch41_tiny.ipynb: cell 2 is not that of ch41_tiny.py"]
+    assert notebooks.differences(tiny) == ["ch41_tiny.ipynb: cell 2 differs from ch41_tiny.py"]
 
 
 @pytest.mark.notebook
-def test_build_executes_and_keeps_the_same_notebook_each_time(tiny):
+def test_build_executes_and_is_deterministic(tiny):
     root = tiny.path.parents[1]
     (root / "pixel.png").write_bytes(notebooks.base64.b64decode(PIXEL))
     built = []
@@ -430,20 +415,20 @@ def test_build_executes_and_keeps_the_same_notebook_each_time(tiny):
     assert tiny.path.with_suffix(".ipynb").read_bytes() == built[0]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------
 # The first cell of every notebook
 
 AFTER = "\nimport mmscratch.text as s; print(Path.cwd(), Path(s.__file__).parents[1], sep='\\n')"
 
 
 @pytest.mark.parametrize("place", [".", "chapters", "chapters/figures", ".."])
-def test_the_first_cell_finds_the_repository(tiny, place):
+def test_first_cell_finds_the_repository(tiny, place):
     root = tiny.path.parents[1].resolve()
     run = python("-c", notebooks.FIRST_CELL + AFTER, cwd=root / place)
     assert (run.returncode, run.stdout.splitlines(), run.stderr) == (0, [str(root)] * 2, "")
 
 
-def test_the_first_cell_finds_the_repository_of_the_notebook(tiny, tmp_path_factory):
+def test_first_cell_finds_the_repository_of_the_notebook(tiny, tmp_path_factory):
     root = tiny.path.parents[1].resolve()
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "inside"
     elsewhere.mkdir()
@@ -451,52 +436,51 @@ def test_the_first_cell_finds_the_repository_of_the_notebook(tiny, tmp_path_fact
     assert (run.returncode, run.stdout.splitlines(), run.stderr) == (0, [str(root)] * 2, "")
 
 
-def test_the_first_cell_elsewhere(tmp_path):
+def test_the_first_cell_outside_the_repository_is_an_error(tmp_path):
     (tmp_path / "mmscratch").mkdir()  # only the name is that of the package
     run = python("-c", notebooks.FIRST_CELL + AFTER, cwd=tmp_path)
     assert run.returncode == 1 and run.stdout == ""
     assert run.stderr == (
-        f"Open this notebook where it lies, in chapters/ of the repository: {tmp_path.resolve()} is not inside it.\n"
+        "Open this notebook from chapters/ in the repository: "
+        f"{tmp_path.resolve()} is not inside it.\n"
     )
 
 
 @pytest.mark.parametrize("missing", ["torch", "torchvision", "numpy", "PIL", "matplotlib"])
-def test_the_first_cell_says_how_to_install_what_is_missing(tiny, missing):
+def test_the_first_cell_says_how_to_install_missing_packages(tiny, missing):
     root = tiny.path.parents[1].resolve()
-    before = f"import importlib.util as u; f = u.find_spec; u.find_spec = lambda n: None if n == '{missing}' else f(n)\n"
+    before = "import importlib.util as u; f = u.find_spec; "
+    before += f"u.find_spec = lambda n: None if n == '{missing}' else f(n)\n"
     run = python("-c", before + notebooks.FIRST_CELL, cwd=root / "chapters")
-    assert (
-        run.returncode == 1
-        and run.stderr.startswith("A package is missing. ")
-        and run.stderr.count("\n") == 1
-    )
+    assert run.returncode == 1
+    assert run.stderr.startswith("A package is missing. ") and run.stderr.count("\n") == 1
     assert f'"{sys.executable}" -m pip install -r "{root / "requirements.txt"}"' in run.stderr
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------
 # show
 
 
-def stands_at(text, source):
-    """Does the file that `text` names have `source` from the line that it names on?"""
+def is_at(text, source):
+    """Is `source` in the file that `text` names, from the line that it names?"""
     path, line = re.search(r"([\w/]+\.py), line (\d+)", text).groups()
-    return (ROOT / path).read_text(encoding="utf-8").splitlines()[int(line) - 1 :][
-        : source.count("\n")
-    ] == source.splitlines()
+    lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
+    first = int(line) - 1
+    return lines[first : first + source.count("\n")] == source.splitlines()
 
 
 @pytest.mark.parametrize(
     "piece", [LSTMCell, ResNet, ResNet.forward, notebooks.differences], ids=lambda p: p.__qualname__
 )
-def test_show_prints_the_source_and_where_it_stands(piece, monkeypatch, capsys):
+def test_show_prints_the_source_and_its_location(piece, monkeypatch, capsys):
     monkeypatch.setattr(chapter, "NOTEBOOK", False)
     chapter.show(piece)
     printed, source = capsys.readouterr().out, inspect.getsource(piece)
-    assert stands_at(printed, source)
+    assert is_at(printed, source)
     margin = len(source) - len(source.lstrip())
     assert margin == (4 if piece is ResNet.forward else 0)
     assert re.sub(f"^ {{{margin}}}", "", source, flags=re.MULTILINE) in printed
-    compile(printed, "printed", "exec")  # the line that says where is a comment
+    compile(printed, "printed", "exec")  # the location is a comment
 
 
 def test_show_in_a_notebook_links_to_the_source(monkeypatch, capsys):
@@ -505,14 +489,12 @@ def test_show_in_a_notebook_links_to_the_source(monkeypatch, capsys):
     monkeypatch.setattr("IPython.display.display", shown.append)
     chapter.show(ResNet)
     [text] = [markdown.data for markdown in shown]
-    assert (
-        text
-        == f"[`mmscratch/vision.py`](../mmscratch/vision.py)\n\n```python\n{inspect.getsource(ResNet)}```"
-    )
+    link = "[`mmscratch/vision.py`](../mmscratch/vision.py)"
+    assert text == f"{link}\n\n```python\n{inspect.getsource(ResNet)}```"
     assert capsys.readouterr().out == ""
 
 
-def test_a_piece_that_was_changed_since_it_was_shown_is_found_out(tiny, monkeypatch):
+def test_an_outdated_piece_is_reported(tiny, monkeypatch):
     shown = []
     monkeypatch.setattr(chapter, "NOTEBOOK", True)
     monkeypatch.setattr("IPython.display.display", shown.append)
@@ -522,11 +504,9 @@ def test_a_piece_that_was_changed_since_it_was_shown_is_found_out(tiny, monkeypa
         (shown[0].data.replace("mean", "amax"), ["def forward(self, x: Tensor)"]),
     ):
         notebook = executed(tiny)
-        notebook.cells[2].outputs.append(
-            nbformat.v4.new_output("display_data", {"text/markdown": text})
-        )
+        output = nbformat.v4.new_output("display_data", {"text/markdown": text})
+        notebook.cells[2].outputs.append(output)
         write(tiny, notebook)
         differences = notebooks.differences(tiny)
-        assert len(differences) == len(found) and all(
-            word in line for word, line in zip(found, differences)
-        )
+        assert len(differences) == len(found)
+        assert all(word in line for word, line in zip(found, differences))

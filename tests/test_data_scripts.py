@@ -1,4 +1,4 @@
-"""The data scripts, against a server that breaks off, lies and sends wrong files, and archives that are made to do harm."""
+"""The data scripts, against a server that fails, lies and sends wrong files, and against malicious archives."""
 
 import hashlib
 import http.client
@@ -28,9 +28,9 @@ SUM = hashlib.sha256(BODY).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Does what RFC 9110 says of ranges, but for what the next of server.faults says:
+    """Answers range requests as RFC 9110 says, except for the next of server.faults:
 
-    status   answer with this one                    cut    close after so many bytes
+    status   answer with this status                 cut    close after this number of bytes
     total    the length that is claimed              range  False: ignore the Range
     headers  others, and None: leave this one out    hang   wait for this event before the answer
     success  answer with this one, and the file      start  answer a Range from there on
@@ -69,12 +69,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server of `files`; `requests` are the (path, Range, If-Range) that it has seen."""
+    """A server of `files`; `requests` lists the (path, Range, If-Range) received."""
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr("data_scripts.fetch.WAIT", 0)
     monkeypatch.setattr("data_scripts.fetch.CHUNK", CHUNK)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.handle_error = lambda *_: None  # who reads has left
+    server.handle_error = lambda *_: None  # the reader has left
     server.files, server.etag, server.requests, server.faults = {"/data.bin": BODY}, '"one"', [], []
     server.address = f"http://127.0.0.1:{server.server_port}"
     server.url = f"{server.address}/data.bin"
@@ -92,7 +92,7 @@ def path(tmp_path):
 
 
 def assert_only(path, content):
-    """The file is there, with this content, and nothing else is beside it."""
+    """The file exists, with this content, alone in its folder."""
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     assert path.read_bytes() == content
 
@@ -116,7 +116,7 @@ def test_a_file_is_fetched_once(server, path, expected):
 @pytest.mark.parametrize(
     "etag, expected", [('"one"', None), ('"one"', SUM), (None, SUM), ('W/"one"', SUM)]
 )
-def test_a_broken_download_goes_on_where_it_broke_off(server, path, etag, expected):
+def test_an_interrupted_download_resumes(server, path, etag, expected):
     server.etag, server.faults = etag, [{"cut": 5 * CHUNK}, {"cut": 7 * CHUNK}]
     assert download(server.url, path, expected)
     assert_only(path, BODY)
@@ -127,7 +127,7 @@ def test_a_broken_download_goes_on_where_it_broke_off(server, path, etag, expect
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"one"'])
-def test_where_nothing_says_that_both_parts_are_of_one_file_it_begins_anew(server, path, etag):
+def test_a_download_restarts_if_the_parts_may_belong_to_different_files(server, path, etag):
     server.etag, server.faults = etag, [{"cut": 5 * CHUNK}]
     download(server.url, path)
     assert_only(path, BODY)
@@ -135,7 +135,7 @@ def test_where_nothing_says_that_both_parts_are_of_one_file_it_begins_anew(serve
 
 
 @pytest.mark.parametrize("etag, expected", [('"one"', None), (None, SUM)])
-def test_the_next_run_goes_on_too(server, path, etag, expected):
+def test_the_next_run_resumes_a_download(server, path, etag, expected):
     server.etag, server.faults = etag, [{"cut": 5 * CHUNK}] + [{"status": 503}] * 3
     with pytest.raises(ConnectionError, match="503"):
         download(server.url, path, expected)
@@ -147,7 +147,7 @@ def test_the_next_run_goes_on_too(server, path, etag, expected):
     assert ranges(server) == [f"bytes={5 * CHUNK}-"]
 
 
-def test_a_file_that_is_new_in_between_is_fetched_whole(server, path):
+def test_a_file_that_changed_in_between_is_fetched_whole(server, path):
     server.faults = [{"cut": 5 * CHUNK}] + [{"status": 503}] * 3
     with pytest.raises(ConnectionError):
         download(server.url, path)
@@ -168,14 +168,14 @@ def test_a_file_that_is_new_in_between_is_fetched_whole(server, path):
     {"headers": {"Content-Range": "nonsense"}},
     {"headers": {"Content-Range": None}},
 ])  # fmt: skip
-def test_a_server_that_answers_a_range_with_something_else(server, path, fault):
+def test_a_wrong_answer_to_a_range_request(server, path, fault):
     server.faults = [{"cut": 5 * CHUNK}, fault]
     download(server.url, path)
     assert_only(path, BODY)
     assert ranges(server)[:2] == [None, f"bytes={5 * CHUNK}-"]
 
 
-def test_a_part_that_nobody_asked_for(server, path):
+def test_an_unrequested_range(server, path):
     server.faults = [{"success": 206, "headers": {"Content-Range": "bytes 5-1008/1009"}}]
     download(server.url, path)
     assert_only(path, BODY)
@@ -184,7 +184,7 @@ def test_a_part_that_nobody_asked_for(server, path):
 @pytest.mark.parametrize(
     "left, asked", [(BODY, ["bytes=1009-"]), (BODY + b"more", ["bytes=1013-", None])]
 )
-def test_a_part_that_is_whole_or_too_long(server, path, left, asked):
+def test_a_part_that_is_complete_or_too_long(server, path, left, asked):
     path.parent.mkdir()
     path.with_name("data.bin.part").write_bytes(left)
     download(server.url, path, SUM)
@@ -192,10 +192,10 @@ def test_a_part_that_is_whole_or_too_long(server, path, left, asked):
     assert ranges(server) == asked
 
 
-def test_it_gives_up_after_three_tries_without_a_new_byte(server, path):
+def test_it_gives_up_after_three_attempts_without_a_new_byte(server, path):
     server.faults = [
         {"cut": n * CHUNK} for n in (1, 1, 1, 2, 2, 2, 3)
-    ]  # twice in a row without one, and again
+    ]  # twice in a row without a new byte, and again
     download(server.url, path)
     assert_only(path, BODY)
     path.unlink()
@@ -208,14 +208,14 @@ def test_it_gives_up_after_three_tries_without_a_new_byte(server, path):
     assert ranges(server) == [None, "bytes=101-", "bytes=202-", "bytes=202-", "bytes=202-"]
 
 
-def test_a_server_that_begins_anew_and_breaks_off_for_ever(server, path):
+def test_a_server_that_restarts_and_breaks_off_forever(server, path):
     server.faults = [{"cut": n * CHUNK, "range": False} for n in (5, 4, 5, 4, 5, 4, 5)]
     with pytest.raises(ConnectionError, match="broke off"):
         download(server.url, path)
     assert len(server.requests) == 4
 
 
-def test_it_waits_between_two_tries(server, path, monkeypatch):
+def test_it_waits_between_attempts(server, path, monkeypatch):
     waited = []
     monkeypatch.setattr("data_scripts.fetch.WAIT", 17)
     monkeypatch.setattr("data_scripts.fetch.time.sleep", waited.append)
@@ -246,7 +246,7 @@ def test_more_bytes_than_the_range_announced(server, path):
     ]
     with pytest.raises(
         ValueError,
-        match=f"^{server.url}: more than the 600 bytes that are announced; what has come is deleted",
+        match=f"^{server.url}: more than the 600 bytes that are announced; the partial file is deleted",
     ):
         download(server.url, path, SUM)
     assert not path.exists() and not path.with_name("data.bin.part").exists()
@@ -257,21 +257,21 @@ def test_more_bytes_than_allowed(server, path):
     with pytest.raises(
         ValueError, match=f"^{server.url}: 1,009 bytes, and more than 1,008 are refused"
     ):
-        download(server.url, path, most=1008)
+        download(server.url, path, max_bytes=1008)
     assert not list(path.parent.iterdir())
     with pytest.raises(
-        ValueError, match="more than the 1,008 bytes that are allowed; what has come is deleted"
+        ValueError, match="more than the 1,008 bytes that are allowed; the partial file is deleted"
     ):
-        download(server.url, path, most=1008)
+        download(server.url, path, max_bytes=1008)
     assert not path.exists() and not path.with_name("data.bin.part").exists()
     server.faults = [{}, {"headers": {"Content-Length": None}}]
     for _ in range(2):
-        download(server.url, path, most=1009)
+        download(server.url, path, max_bytes=1009)
         assert_only(path, BODY)
         path.unlink()
 
 
-def test_a_wrong_file_is_deleted_and_both_sums_are_told(server, path):
+def test_a_wrong_file_is_deleted_and_both_checksums_are_reported(server, path):
     server.files["/data.bin"] = OTHER
     with pytest.raises(ValueError) as error:
         download(server.url, path, SUM)
@@ -285,14 +285,14 @@ def test_a_wrong_file_is_deleted_and_both_sums_are_told(server, path):
     assert "\n" not in text and not list(path.parent.iterdir())
 
 
-def test_a_file_that_was_changed_is_fetched_anew(server, path):
+def test_a_modified_file_is_fetched_again(server, path):
     path.parent.mkdir()
     path.write_bytes(OTHER)
     assert download(server.url, path, SUM)
     assert_only(path, BODY)
 
 
-def test_a_server_that_does_not_have_it_is_asked_once(server, path):
+def test_a_missing_file_is_requested_once(server, path):
     with pytest.raises(ConnectionError, match=f"^{server.address}/nothing: the server answers 404"):
         download(f"{server.address}/nothing", path)
     assert len(server.requests) == 1 and not list(path.parent.iterdir())
@@ -305,7 +305,7 @@ def test_no_network(server, path):
         download(server.url, path)
 
 
-def test_a_server_that_says_nothing(server, path, monkeypatch):
+def test_a_server_that_does_not_answer(server, path, monkeypatch):
     monkeypatch.setattr("data_scripts.fetch.TIMEOUT", 0.05)
     end = threading.Event()
     server.faults = [{"hang": end}] * 3
@@ -317,7 +317,7 @@ def test_a_server_that_says_nothing(server, path, monkeypatch):
 @pytest.mark.parametrize(
     "error", [ConnectionResetError(), TimeoutError(), http.client.IncompleteRead(b"")]
 )
-def test_a_connection_that_fails_while_it_is_read(server, path, monkeypatch, error):
+def test_a_connection_that_fails_while_reading(server, path, monkeypatch, error):
     read, calls = http.client.HTTPResponse.read, []
 
     def fail_once(response, amount):
@@ -332,14 +332,14 @@ def test_a_connection_that_fails_while_it_is_read(server, path, monkeypatch, err
     assert ranges(server) == [None, "bytes=505-"]
 
 
-def test_a_disk_that_fails_is_not_taken_for_a_broken_connection(server, path):
+def test_a_disk_error_is_not_mistaken_for_a_broken_connection(server, path):
     path.with_name("data.bin.part").mkdir(parents=True)
     with pytest.raises(IsADirectoryError):
         download(server.url, path)
     assert len(server.requests) == 1
 
 
-def test_ctrl_c_keeps_what_has_come(server, path, monkeypatch, capsys):
+def test_ctrl_c_keeps_the_partial_file(server, path, monkeypatch, capsys):
     read, calls = http.client.HTTPResponse.read, []
 
     def interrupted(response, amount):
@@ -352,7 +352,7 @@ def test_ctrl_c_keeps_what_has_come(server, path, monkeypatch, capsys):
         patch.setattr(http.client.HTTPResponse, "read", interrupted)
         assert main(lambda source: download(server.url, path), "free", "offline", []) == 130
     assert path.with_name("data.bin.part").read_bytes() == BODY[: 5 * CHUNK]
-    assert capsys.readouterr().err == "stopped; the same command goes on from here\n"
+    assert capsys.readouterr().err == "stopped; the same command resumes from here\n"
     assert main(lambda source: download(server.url, path), "free", "offline", []) == 0
     assert_only(path, BODY)
     assert ranges(server) == [None, "bytes=505-"]
@@ -397,7 +397,7 @@ def test_progress_of_a_download(server, path, capsys):
 
 
 def pack(path, entries):
-    """An archive of (name, content), where None stands for a folder."""
+    """An archive of (name, content); the content None means a folder."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for name, content in entries:
             file.writestr(name + "/" * (content is None), content or b"")
@@ -413,7 +413,7 @@ def tree(folder):
 
 
 def assert_refused(archive, match, **bounds):
-    """One line that names the archive; and nothing is written, inside or outside."""
+    """The error is one line that names the archive, and nothing is written, inside or outside."""
     before = tree(archive.parent)
     with pytest.raises(ValueError, match=match) as error:
         unpack(archive, archive.parent / "out/data", **bounds)
@@ -437,7 +437,7 @@ def test_unpack(tmp_path):
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_a_folder_that_is_all_becomes_the_folder(tmp_path):
+def test_a_single_inner_folder_becomes_the_folder(tmp_path):
     unpack(
         pack(
             tmp_path / "a.zip", [("top/a", BODY), ("top/sub/b", OTHER), ("__MACOSX/top/._a", b"x")]
@@ -453,12 +453,12 @@ def test_a_folder_that_is_all_becomes_the_folder(tmp_path):
     "name",
     ["../x", "a/../../x", "a/..", "/x", "//x/y", "C:x", "C:\\x", "..\\x", "\\\\server\\share\\x"],
 )
-def test_nothing_outside_the_folder(tmp_path, name):
+def test_entries_outside_the_folder_are_refused(tmp_path, name):
     archive = pack(tmp_path / "a.zip", [("good", BODY), (name, OTHER)])
     assert_refused(archive, "would be outside")
 
 
-def test_a_name_on_another_disk_place_is_not_written(tmp_path):
+def test_absolute_names_are_refused(tmp_path):
     place = tmp_path / "elsewhere"
     assert_refused(
         pack(tmp_path / "a.zip", [("good", BODY), (str(place), OTHER)]),
@@ -470,7 +470,7 @@ def test_a_name_on_another_disk_place_is_not_written(tmp_path):
 @pytest.mark.parametrize(
     "kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK]
 )
-def test_no_links_and_devices_in_a_zip(tmp_path, kind):
+def test_links_and_devices_in_a_zip_are_refused(tmp_path, kind):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr("good", BODY)
         info = zipfile.ZipInfo("bad")
@@ -480,7 +480,7 @@ def test_no_links_and_devices_in_a_zip(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFREG | 0o755, stat.S_IFREG | 0o4777, 0])
-def test_the_modes_in_an_archive_are_not_taken_over(tmp_path, kind):
+def test_file_modes_in_an_archive_are_ignored(tmp_path, kind):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         info = zipfile.ZipInfo("run")
         info.external_attr = kind << 16
@@ -489,11 +489,11 @@ def test_the_modes_in_an_archive_are_not_taken_over(tmp_path, kind):
     assert not (tmp_path / "data/run").stat().st_mode & 0o7111
 
 
-def test_bounds(tmp_path):
+def test_limits_on_bytes_and_files(tmp_path):
     archive = pack(tmp_path / "a.zip", [("a", bytes(1009)), ("b", bytes(503)), ("c", bytes(11))])
-    assert_refused(archive, "more than 1,522 bytes or 100,000 files", most_bytes=1522)
-    assert_refused(archive, "more than 4,294,967,296 bytes or 2 files", most_files=2)
-    unpack(archive, tmp_path / "data", most_bytes=1523, most_files=3)
+    assert_refused(archive, "more than 1,522 bytes or 100,000 files", max_bytes=1522)
+    assert_refused(archive, "more than 4,294,967,296 bytes or 2 files", max_files=2)
+    unpack(archive, tmp_path / "data", max_bytes=1523, max_files=3)
     assert len(tree(tmp_path / "data")) == 3
 
 
@@ -507,17 +507,17 @@ def test_a_zip_that_lies_about_its_sizes(tmp_path, claimed):
     assert_refused(
         archive,
         "more than 4,000,037 bytes" if claimed > size else "not a whole archive",
-        most_bytes=4_000_037,
+        max_bytes=4_000_037,
     )
 
 
-def test_what_was_unpacked_of_a_bomb_before_it_was_seen_is_small(tmp_path, monkeypatch):
+def test_a_zip_bomb_is_detected_early(tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(
         "data_scripts.fetch.shutil.copyfileobj", lambda file, out: written.append(len(file.read()))
     )
     archive = pack(tmp_path / "a.zip", [("a", bytes(101)), ("bomb", bytes(3_000_017))])
-    assert_refused(archive, "more than 1,009 bytes", most_bytes=1009)
+    assert_refused(archive, "more than 1,009 bytes", max_bytes=1009)
     assert written == [101]
 
 
@@ -531,15 +531,15 @@ def test_what_was_unpacked_of_a_bomb_before_it_was_seen_is_small(tmp_path, monke
     [("a", None), ("a", OTHER)],
     [("a", BODY), ("a/b/c", None)],
 ])  # fmt: skip
-def test_a_name_is_there_once(tmp_path, entries):
+def test_duplicate_names_are_refused(tmp_path, entries):
     assert_refused(
         pack(tmp_path / "a.zip", entries),
-        f"'{entries[1][0]}/?' is in it twice, or as a file and a folder",
+        f"'{entries[1][0]}/?' occurs twice, or as a file and a folder",
     )
 
 
 @pytest.mark.parametrize("kept", [0, 1, 0.3, 0.7])
-def test_an_archive_that_is_cut(tmp_path, kept):
+def test_a_truncated_archive(tmp_path, kept):
     archive = pack(
         tmp_path / "a.zip", [("a", bytes(hashlib.shake_256(b"a").digest(40_009))), ("b", BODY)]
     )
@@ -548,7 +548,7 @@ def test_an_archive_that_is_cut(tmp_path, kept):
     assert_refused(archive, "not a whole archive: .")
 
 
-def test_no_archive_at_all(tmp_path):
+def test_a_file_that_is_not_an_archive(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"<html>not found</html>" * 101)
     assert_refused(tmp_path / "a.zip", "not a whole archive")
 
@@ -557,14 +557,13 @@ def test_no_archive_at_all(tmp_path):
 def test_an_archive_with_a_wrong_byte(tmp_path, place):
     archive = pack(tmp_path / "a.zip", [("a", BODY)])
     data = bytearray(archive.read_bytes())
-    data[place] = 7 if place == 31 else data[place] ^ 1  # compressed data never begins with 7
+    data[place] = 7 if place == 31 else data[place] ^ 1  # compressed data never begin with 7
     archive.write_bytes(data)
     assert_refused(archive, "not a whole archive")
 
 
-@pytest.mark.parametrize(
-    "place, value", [(6, 1), (8, 99)]
-)  # encrypted; a compression that nobody knows
+# encrypted; an unknown compression
+@pytest.mark.parametrize("place, value", [(6, 1), (8, 99)])
 def test_a_zip_that_cannot_be_read(tmp_path, place, value):
     archive = pack(tmp_path / "a.zip", [("a", BODY)])
     data = bytearray(archive.read_bytes())
@@ -573,14 +572,14 @@ def test_a_zip_that_cannot_be_read(tmp_path, place, value):
     assert_refused(archive, "not a whole archive")
 
 
-def test_a_killed_run_leaves_no_half_to_the_next(tmp_path):
+def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     (tmp_path / "data.unfinished/a").mkdir(parents=True)
     (tmp_path / "data.unfinished/old").write_bytes(OTHER)
     unpack(pack(tmp_path / "a.zip", [("a", BODY)]), tmp_path / "data")
     assert tree(tmp_path) == {"data/a": BODY, "a.zip": (tmp_path / "a.zip").read_bytes()}
 
 
-def test_a_folder_that_is_there_is_not_touched(tmp_path):
+def test_an_existing_folder_is_not_touched(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/mine").write_bytes(OTHER)
     with pytest.raises(OSError):
@@ -599,7 +598,7 @@ def test_ctrl_c_while_unpacking_leaves_nothing(tmp_path, monkeypatch):
     assert tree(tmp_path).keys() == {"a.zip"}
 
 
-def test_a_new_folder_is_seen_when_it_is_whole(tmp_path):
+def test_a_new_folder_appears_when_it_is_complete(tmp_path):
     with new_folder(tmp_path / "data") as unfinished:
         (unfinished / "a").write_bytes(BODY)
         assert not (tmp_path / "data").exists()
@@ -625,7 +624,7 @@ def test_find(tmp_path):
 
 @pytest.fixture
 def texts(server):
-    """Five files on the server, and their sums."""
+    """Five files on the server, and their checksums."""
     names = [
         "raw/train.en.gz",
         "raw/train.de.gz",
@@ -645,14 +644,14 @@ def test_multi30k(server, texts, tmp_path, capsys):
         assert len(server.requests) == 5
     assert (
         capsys.readouterr().out.splitlines()[-1]
-        == f"{task}: nothing to do: all 5 files are there, and their sums are right"
+        == f"{task}: nothing to do: all 5 files exist, and their checksums are right"
     )
     (task / "raw/val.de.gz").write_bytes(OTHER)
     (task / "raw/val.en.gz").unlink()
     multi30k.fetch(None, tmp_path, server.address, texts)
     assert {f"/{name}": content for name, content in tree(task).items()} == server.files
     assert [name for name, *_ in server.requests[5:]] == ["/raw/val.en.gz", "/raw/val.de.gz"]
-    assert "all 5 files are there, 2 of them new" in capsys.readouterr().out
+    assert "their checksums are right; 2 of them are new" in capsys.readouterr().out
 
 
 def test_multi30k_from_a_folder(server, texts, tmp_path, capsys):
@@ -662,20 +661,18 @@ def test_multi30k_from_a_folder(server, texts, tmp_path, capsys):
             (source / f"{i}").mkdir(parents=True)
             (source / f"{i}" / Path(name).name).write_bytes(server.files[f"/{name}"])
     (source / "0a").mkdir()
-    (source / "0a/val.en.gz").write_bytes(OTHER)  # not the official one, and found before it
+    (source / "0a/val.en.gz").write_bytes(OTHER)  # found first, but not the official one
     for _ in range(2):
         multi30k.fetch(source, tmp_path / "new", "nowhere", texts)
         assert tree(task) == {
             name: server.files[f"/{name}"] for name in texts if name != "image_splits/train.txt"
         }
     first, *rest = capsys.readouterr().out.splitlines()
-    assert first.startswith(
-        f"{source / '0a/val.en.gz'}: not taken, since it is not the official raw/val.en.gz"
-    )
+    assert first.startswith(f"{source / '0a/val.en.gz'}: skipped: not the official raw/val.en.gz")
     assert (
         rest
         == [
-            f"{task}: 4 of 5 files are there, and their sums are right",
+            f"{task}: 4 of 5 files exist, and their checksums are right",
             f"not below {source}: train.txt",
         ]
         * 2
@@ -692,15 +689,15 @@ def test_multi30k_needs_two_languages(server, texts, tmp_path, lacking):
         multi30k.fetch(tmp_path, tmp_path / "new", "nowhere", texts)
 
 
-def test_multi30k_gives_no_file_with_a_wrong_sum(server, texts, tmp_path):
+def test_multi30k_refuses_a_file_with_a_wrong_checksum(server, texts, tmp_path):
     server.files["/raw/val.de.gz"] = OTHER
-    with pytest.raises(ValueError, match="/raw/val.de.gz: not the file that was expected"):
+    with pytest.raises(ValueError, match="/raw/val.de.gz: not the expected file"):
         multi30k.fetch(None, tmp_path, server.address, texts)
     assert not (tmp_path / "data/task1/raw/val.de.gz").exists()
 
 
 def test_multi30k_refuses_a_file_that_is_too_large(server, texts, tmp_path, monkeypatch):
-    monkeypatch.setattr(multi30k, "MOST", 503)
+    monkeypatch.setattr(multi30k, "MAX_BYTES", 503)
     with pytest.raises(ValueError, match="more than 503 are refused"):
         multi30k.fetch(None, tmp_path, server.address, texts)
 
@@ -747,7 +744,7 @@ def jpeg(i):
 
 
 def photos(count, lacking=(), corrupt=()):
-    """What is in the two archives: {file name: content} each, as the official ones have it."""
+    """The contents of the two archives, as in the official ones: {file name: content} each."""
     names = [f"{i:03}_photo.jpg" for i in range(count)]
     tokens = "".join(f"{name}#{j}\tcaption {j} of it\n" for name in names for j in range(2))
     texts = {"Flickr8k.token.txt": tokens.encode(), "readme.txt": b"read me"}
@@ -772,7 +769,7 @@ def archives(folder, pictures, texts):
 
 @pytest.fixture
 def offered(server, tmp_path):
-    """Puts the archives of so many photographs on the server."""
+    """Puts the archives of `count` photographs on the server."""
 
     def offer(*args, **kwargs):
         folder = archives(tmp_path / "offered", *photos(*args, **kwargs))
@@ -834,7 +831,7 @@ def test_flickr8k_is_checked_again_when_a_file_has_changed(
     assert len(server.requests) == 2
 
 
-def test_flickr8k_names_what_is_missing_or_does_not_open(server, offered, tmp_path, capsys):
+def test_flickr8k_reports_missing_and_corrupt_pictures(server, offered, tmp_path, capsys):
     offered(211, lacking=[17], corrupt=[23])
     folder = tmp_path / "flickr8k"
     flickr8k.fetch(None, folder, server.address)
@@ -886,7 +883,7 @@ def test_flickr8k_from_a_broken_archive_keeps_it(tmp_path):
     assert (source / "Flickr8k_Dataset.zip").read_bytes() == BODY
 
 
-def test_flickr8k_from_folders_that_hold_a_part(tmp_path, capsys):
+def test_flickr8k_from_folders_with_a_part_of_it(tmp_path, capsys):
     pictures, texts = photos(13, lacking=range(2, 13))
     del texts["Flickr_8k.testImages.txt"]
     source = tmp_path / "source"
@@ -916,30 +913,30 @@ def test_flickr8k_from_folders_that_hold_a_part(tmp_path, capsys):
             "without Flickr_8k.testImages.txt there is no test split" in out
             and "no dev split" not in out
         )
-    with pytest.raises(ValueError, match="too many"):  # who wants all of it is told
+    with pytest.raises(ValueError, match="too many"):  # an error if all of it is wanted
         flickr8k.fetch(None, tmp_path / "new", "nowhere")
 
 
-def test_flickr8k_from_a_folder_without_a_picture_that_opens(tmp_path):
+def test_flickr8k_from_a_folder_with_corrupt_pictures_only(tmp_path):
     source = archives(tmp_path / "source", *photos(3, lacking=[0], corrupt=[1, 2]))
     with pytest.raises(ValueError, match="too many"):
         flickr8k.fetch(source, tmp_path / "new", "nowhere")
 
 
-def test_flickr8k_from_a_folder_that_lacks_it(tmp_path):
+def test_flickr8k_from_a_folder_without_it(tmp_path):
     (tmp_path / "source").mkdir()
     with pytest.raises(
         FileNotFoundError,
-        match=r"neither Flickr8k_Dataset.zip nor what is in it \(Flicker8k_Dataset\)",
+        match=r"neither Flickr8k_Dataset.zip nor its contents \(Flicker8k_Dataset\)",
     ):
         flickr8k.fetch(tmp_path / "source", tmp_path / "new", "nowhere")
     pack(tmp_path / "source/Flickr8k_Dataset.zip", [("x.jpg", jpeg(1))])
     with pytest.raises(
-        FileNotFoundError, match=r"neither Flickr8k_text.zip nor what is in it \(Flickr8k_text\)"
+        FileNotFoundError, match=r"neither Flickr8k_text.zip nor its contents \(Flickr8k_text\)"
     ):
         flickr8k.fetch(tmp_path / "source", tmp_path / "new", "nowhere")
     pack(tmp_path / "source/Flickr8k_text.zip", [("readme.txt", b"")])
-    with pytest.raises(FileNotFoundError, match="Flickr8k.token.txt: not there; delete"):
+    with pytest.raises(FileNotFoundError, match="Flickr8k.token.txt: not found; delete"):
         flickr8k.fetch(tmp_path / "source", tmp_path / "new", "nowhere")
 
 

@@ -1,4 +1,4 @@
-"""The contract that every decoder keeps: forward, start, step and reorder agree, and padding is nothing."""
+"""The contract of all decoders: forward, start, step and reorder agree, and padding has no effect."""
 
 from functools import partial
 
@@ -11,8 +11,8 @@ from mmscratch.attention import Memory
 from mmscratch.recurrent import LSTMDecoder
 from mmscratch.transformer import TransformerDecoder
 
-B, T, N, V = 5, 7, 13, 19  # sentences, their words, places in the memory, words there are
-D, H, HIDDEN, LAYERS = 34, 2, 11, 3  # widths: the memory's, and the LSTM's state
+B, T, N, V = 5, 7, 13, 19  # sentences, words, positions of the memory, vocabulary
+D, H, HIDDEN, LAYERS = 34, 2, 11, 3  # width of the memory, heads, width of the LSTM, layers
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 LSTM = partial(LSTMDecoder, V, D, HIDDEN)
 TRANSFORMER = partial(TransformerDecoder, V, D, H)
@@ -42,8 +42,9 @@ def decoder(make):
 
 @pytest.fixture
 def memory():
-    """The first has no padding, the others ever more."""
-    return Memory(torch.randn(B, N, D), torch.arange(N) < torch.tensor([[13], [11], [7], [3], [1]]))
+    """Five memories; the first has no padding, the last has most."""
+    mask = torch.arange(N) < torch.tensor([[13], [11], [7], [3], [1]])
+    return Memory(torch.randn(B, N, D), mask)
 
 
 @pytest.fixture
@@ -52,9 +53,10 @@ def tokens():
 
 
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
-def test_stepping_gives_what_the_full_forward_gives(make, memory, tokens, num_layers):
+def test_stepping_equals_the_full_forward(make, memory, tokens, num_layers):
     decoder = make(num_layers=num_layers)
-    expected, state = decoder(tokens, memory), decoder.start(memory)
+    expected = decoder(tokens, memory)
+    state = decoder.start(memory)
     assert expected.shape == (B, T, V)
     for t in range(T):
         logits, state = decoder.step(tokens[:, t], state)
@@ -62,7 +64,7 @@ def test_stepping_gives_what_the_full_forward_gives(make, memory, tokens, num_la
 
 
 @pytest.mark.parametrize("index", [[3, 0, 3, 1, 4, 2, 0], [4, 2], [1, 1, 1, 1, 1]])
-def test_beams_change_places(decoder, memory, tokens, index):
+def test_reorder_moves_words_and_memory(decoder, memory, tokens, index):
     index = torch.tensor(index)
     expected = decoder(tokens[index], Memory(*(part[index] for part in memory)))
     for moved_at in range(T):
@@ -75,34 +77,34 @@ def test_beams_change_places(decoder, memory, tokens, index):
             assert_close(logits, expected[:, t], **CLOSE)
 
 
-def looked_at(state):
-    """What a state holds of the memory, each of as many rows as there are memories."""
+def memory_parts(state):
+    """The tensors of the memory in a state, each with one row per memory."""
     if isinstance(state.memory, Memory):
         return list(state.memory)
     return [*(part for pair in state.memory for part in pair or ()), state.mask]
 
 
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_beams_of_a_memory_stay_together_change_places_and_leave(make, memory, num_layers):
-    decoder, state = make(num_layers=num_layers), None
+def test_beams_of_a_memory_can_be_reordered_and_removed(make, memory, num_layers):
+    decoder = make(num_layers=num_layers)
+    state = None
     moves = [
         list(range(B)),
         [b for b in range(B) for _ in range(3)],  # three beams each
         [3 * b + beam for b in range(B) for beam in (2, 0, 0)],
-        [3 * b + beam for b in (0, 2, 3) for beam in (1, 1, 2)],  # two memories are done
+        [3 * b + beam for b in (0, 2, 3) for beam in (1, 1, 2)],  # two memories are finished
         [3 * b + beam for b in range(3) for beam in (2, 0)],  # two beams each
         [2, 3, 4, 5],  # memories 2 and 3
-        [3, 0, 3, 1, 1],  # nobody stays together
+        [3, 0, 3, 1, 1],  # no two stay together
         [4, 4, 0, 0, 2, 2],
         [0, 1, 4, 5],
     ]
-    words, owner = (
-        torch.ones(B, 0, dtype=torch.long),
-        torch.arange(B),
-    )  # what each sentence has so far, and its memory
+    words = torch.ones(B, 0, dtype=torch.long)  # each sentence's words so far
+    owner = torch.arange(B)  # its memory
     for index in map(torch.tensor, moves):
         state = decoder.start(memory) if state is None else decoder.reorder(state, index)
-        words, owner = words[index], owner[index]
+        words = words[index]
+        owner = owner[index]
         for _ in range(2):
             words = torch.cat([words, torch.randint(1, V, (len(index), 1))], dim=1)
             logits, state = decoder.step(words[:, -1], state)
@@ -113,54 +115,54 @@ def test_beams_of_a_memory_stay_together_change_places_and_leave(make, memory, n
 
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("kind", [kind for kind in DECODERS if "prefix" not in kind])
-def test_beams_do_not_copy_the_memory(kind, memory, num_layers):
+def test_beams_share_the_memory_without_copies(kind, memory, num_layers):
     decoder = DECODERS[kind](num_layers=num_layers)
     state = decoder.start(memory)
-    first = looked_at(state)
+    first = memory_parts(state)
     assert len(first) == (2 if kind.startswith("lstm") else 2 * num_layers + 1)
     if kind.startswith("lstm"):
         assert first[0] is memory.tokens and first[1] is memory.mask
-    beams, moved = (
-        torch.arange(B).repeat_interleave(3),
-        torch.arange(3 * B).unflatten(0, (B, 3)).flip(1).flatten(),
-    )
+    beams = torch.arange(B).repeat_interleave(3)
+    moved = torch.arange(3 * B).unflatten(0, (B, 3)).flip(1).flatten()
     for index in (None, beams, moved, moved):
         state = state if index is None else decoder.reorder(state, index)
         _, state = decoder.step(torch.randint(1, V, (B if index is None else 3 * B,)), state)
-        assert all(one is other for one, other in zip(looked_at(state), first, strict=True))
-    state = decoder.reorder(
-        state, torch.arange(3, 3 * B)
-    )  # the first memory is done: the others are copied once
-    for part, whole in zip(looked_at(state), first, strict=True):
+        parts = memory_parts(state)
+        assert all(part is same for part, same in zip(parts, first, strict=True))
+    # the first memory is finished: the others are copied once
+    state = decoder.reorder(state, torch.arange(3, 3 * B))
+    for part, whole in zip(memory_parts(state), first, strict=True):
         assert_close(part, whole[1:], rtol=0, atol=0)
     state = decoder.reorder(state, torch.tensor([0, 4, 1]))
-    for part, whole in zip(looked_at(state), first, strict=True):
+    for part, whole in zip(memory_parts(state), first, strict=True):
         assert_close(part, whole[[1, 2, 1]], rtol=0, atol=0)
 
 
-def test_a_state_can_be_returned_to(decoder, memory, tokens):
-    states, written = [decoder.start(memory)], []
+def test_states_are_not_modified_by_later_steps(decoder, memory, tokens):
+    states = [decoder.start(memory)]
+    expected = []
     for t in range(T):
         logits, state = decoder.step(tokens[:, t], states[-1])
         states.append(state)
-        written.append(logits)
-        decoder.step(tokens[:, t] % (V - 1) + 1, state)  # another way to go on
+        expected.append(logits)
+        decoder.step(tokens[:, t] % (V - 1) + 1, state)  # another continuation
         decoder.reorder(state, torch.arange(B).flip(0))
     for t in range(T):
         logits, _ = decoder.step(tokens[:, t], states[t])
-        assert_close(logits, written[t], rtol=0, atol=0)
+        assert_close(logits, expected[t], rtol=0, atol=0)
 
 
-def test_padded_places_change_nothing_wherever_they_stand(decoder, memory, tokens):
+def test_padded_positions_have_no_effect_anywhere(decoder, memory, tokens):
     expected = decoder(tokens, memory)
     noise = memory.tokens.masked_fill(~memory.mask.unsqueeze(-1), 1e3)
-    mixed = torch.rand(B, N).argsort(1)  # (B, N): the places have no order
+    shuffled = torch.rand(B, N).argsort(1)  # (B, N): positions of a memory have no order
+    tokens_shuffled = noise.gather(1, shuffled.unsqueeze(-1).expand(B, N, D))
     longer = Memory(F.pad(noise, (0, 0, 0, 2)), F.pad(memory.mask, (0, 2)))
     for same in (
         Memory(noise, memory.mask),
         longer,
         Memory(longer.tokens.flip(1), longer.mask.flip(1)),  # padding in front
-        Memory(noise.gather(1, mixed.unsqueeze(-1).expand(B, N, D)), memory.mask.gather(1, mixed)),
+        Memory(tokens_shuffled, memory.mask.gather(1, shuffled)),
     ):
         assert_close(decoder(tokens, same), expected, **CLOSE)
         state = decoder.start(same)
@@ -169,18 +171,16 @@ def test_padded_places_change_nothing_wherever_they_stand(decoder, memory, token
             assert_close(logits, expected[:, t], **CLOSE)
 
 
-def test_a_memory_of_padding_is_as_good_as_none(decoder, memory, tokens):
-    padding, none = (
-        Memory(memory.tokens, memory.mask & False),
-        Memory(memory.tokens[:, :0], memory.mask[:, :0]),
-    )
+def test_memory_of_padding_equals_an_empty_memory(decoder, memory, tokens):
+    padding = Memory(memory.tokens, memory.mask & False)
+    empty = Memory(memory.tokens[:, :0], memory.mask[:, :0])
     logits = decoder(tokens, padding)
     assert logits.isfinite().all()
-    assert_close(decoder(tokens, none), logits, **CLOSE)
-    assert_close(decoder.step(tokens[:, 0], decoder.start(none))[0], logits[:, 0], **CLOSE)
+    assert_close(decoder(tokens, empty), logits, **CLOSE)
+    assert_close(decoder.step(tokens[:, 0], decoder.start(empty))[0], logits[:, 0], **CLOSE)
 
 
-def test_neighbours_in_the_batch_change_nothing(decoder, memory, tokens):
+def test_logits_do_not_depend_on_the_rest_of_the_batch(decoder, memory, tokens):
     together = decoder(tokens, memory)
     for b in range(B):
         real = memory.mask[b].sum()
@@ -188,7 +188,7 @@ def test_neighbours_in_the_batch_change_nothing(decoder, memory, tokens):
         assert_close(decoder(tokens[b : b + 1], alone), together[b : b + 1], **CLOSE)
 
 
-def test_padding_behind_the_words_changes_nothing(decoder, memory, tokens):
+def test_padding_after_the_words_has_no_effect(decoder, memory, tokens):
     assert_close(decoder(F.pad(tokens, (0, 4)), memory)[:, :T], decoder(tokens, memory), **CLOSE)
 
 
@@ -202,17 +202,16 @@ def test_later_words_do_not_influence_earlier_logits(decoder, memory, tokens):
         assert (after[:, t:] != before[:, t:]).any(-1).all()
 
 
-def test_every_real_place_is_seen_by_every_word(decoder, memory, tokens):
+def test_every_word_depends_on_every_real_position(decoder, memory, tokens):
     memory.tokens.requires_grad_()
     logits = decoder(tokens, memory)
     for t in range(T):
-        (gradient,) = torch.autograd.grad(
-            logits[:, t].square().sum(), memory.tokens, retain_graph=True
-        )
+        loss = logits[:, t].square().sum()
+        (gradient,) = torch.autograd.grad(loss, memory.tokens, retain_graph=True)
         assert ((gradient != 0).any(-1) == memory.mask).all()
 
 
-def test_the_weights_say_where_it_looked(make, memory, tokens):
+def test_attention_weights_cover_the_real_positions(make, memory, tokens):
     decoder = make(num_layers=LAYERS)
     expected = decoder(tokens, memory)
     if isinstance(decoder, LSTMDecoder) and decoder.fusion == "prefix":
@@ -221,34 +220,31 @@ def test_the_weights_say_where_it_looked(make, memory, tokens):
         return
     logits, weights = decoder(tokens, memory, need_weights=True)
     assert_close(logits, expected, **CLOSE)
-    assert weights.shape == (
-        B,
-        *((1, 1) if isinstance(decoder, LSTMDecoder) else (LAYERS, H)),
-        T,
-        N,
-    )
+    layers, heads = (1, 1) if isinstance(decoder, LSTMDecoder) else (LAYERS, H)
+    assert weights.shape == (B, layers, heads, T, N)
     assert ((weights != 0) == memory.mask[:, None, None, None]).all()
     total = weights.sum(-1)
     if decoder.fusion == "cross_attention":
         assert_close(total, torch.ones_like(total))
-    else:  # the words so far have the rest
+    else:  # the rest is the words' own
         assert ((0 < total) & (total < 1)).all()
 
 
 def test_dropout_is_only_in_training(make, memory, tokens):
-    decoder, plain = make(num_layers=LAYERS, dropout=0.5), make(num_layers=LAYERS)
+    decoder = make(num_layers=LAYERS, dropout=0.5)
+    plain = make(num_layers=LAYERS)
     plain.load_state_dict(decoder.state_dict())
     assert (decoder(tokens, memory) != decoder(tokens, memory)).any()
     assert_close(decoder.eval()(tokens, memory), plain(tokens, memory), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("make", [LSTM, TRANSFORMER])
-def test_an_unknown_fusion_is_refused(make):
+def test_unknown_fusion_is_refused(make):
     with pytest.raises(ValueError, match='"prefix" or "cross_attention", not \'concat\''):
         make(num_layers=1, fusion="concat")
 
 
-def test_learns_by_heart_what_to_write_about_each_memory(make, memory, tokens):
+def test_decoder_memorizes_one_sentence_per_memory(make, memory, tokens):
     decoder = make(num_layers=1)
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=1e-2)
     bos = torch.ones(B, 1, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""The drawings of the chapters: each is called by its own chapter, and nothing in it is cut off."""
+"""The drawings: each is called by its own chapter, and nothing in it is cut off."""
 
 import ast
 import importlib
@@ -9,10 +9,12 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
 from chapters import drawings
 from chapters.__main__ import book
 from chapters.chapter import ROOT
+from mmscratch.plots import caption_sheet
 
 MODULES = sorted(path.stem for path in (ROOT / "chapters" / "drawings").glob("ch*.py"))
 
@@ -39,7 +41,7 @@ ALL = [f"{name}.{drawing}" for name in MODULES for drawing in functions(name)]
 
 
 def imported_and_called(path):
-    """The modules of drawings that a chapter imports, and the names that it takes from them."""
+    """The modules of drawings that a chapter imports, and the names it uses from them."""
     imported, called = set(), set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module == "chapters.drawings":
@@ -51,7 +53,7 @@ def imported_and_called(path):
 
 
 @pytest.mark.parametrize("entry", book(), ids=lambda entry: entry.path.stem)
-def test_a_chapter_calls_all_of_its_own_drawings_and_no_others(entry):
+def test_chapter_calls_all_of_its_own_drawings_and_no_others(entry):
     name = f"ch{entry.number:02}"
     imported, called = imported_and_called(entry.path)
     if name in MODULES:
@@ -79,12 +81,13 @@ TEXT = " ".join(WORDS)
 
 
 def some_attention(queries, keys, values, causal):
-    """Scores, weights and results of five words, some numbers."""
+    """Made-up scores, weights and outputs of five words."""
     return [[0.5] * 5] * 5, [[0.2] * 5] * 5, [[0.75] * 4] * 5
 
 
-EXAMPLES = {  # drawing -> what it is called with
+EXAMPLES = {  # drawing -> its arguments
     "ch01.picture_and_caption": (PICTURE, WORDS[:6], range(4, 10)),
+    "ch01.preprocessing": (Image.new("RGB", (60, 40)), PICTURE, PICTURE.float()),
     "ch01.padding_and_mask": (
         [[*"abcd", "<eos>"], ["a", "<eos>"], ["e", "b", "<eos>"]],
         torch.tensor([[5, 6, 7, 8, 2], [5, 2, 0, 0, 0], [9, 6, 2, 0, 0]]),
@@ -95,7 +98,7 @@ EXAMPLES = {  # drawing -> what it is called with
             "scene captions, not bucketed": [[(7, "red"), (3, "blue")], [(5, "blue")]],
             "scene captions, bucketed": [[(7, "red"), (5, "blue")], [(3, "blue")]],
         },
-        {"red": "one thing", "blue": "two"},
+        {"red": "one object", "blue": "two"},
     ),
     "ch02.sliding_filter": (PICTURE, torch.arange(9.0).view(3, 3), torch.zeros(62, 62)),
     "ch02.stride_and_padding": ({(1, 0): 5, (1, 1): 7, (2, 0): 3, (2, 1): 4},),
@@ -120,7 +123,7 @@ EXAMPLES = {  # drawing -> what it is called with
         [[1, 0, 2, 0]] * 5,
         some_attention,
     ),
-    "ch04.who_may_look": (
+    "ch04.attention_masks": (
         {name: torch.ones(9, 9).tril() for name in ("all", "causal", "local", "picture, words")},
     ),
     "ch05.words_attend_to_objects": (
@@ -129,19 +132,26 @@ EXAMPLES = {  # drawing -> what it is called with
         {5: SimpleNamespace(x=0.2, y=0.3), 11: SimpleNamespace(x=0.9, y=0.8)},
     ),
     "ch06.five_lines": (),
+    "ch06.fetching_and_computing": (
+        [
+            ("no worker", [(0.9, 0.95, 1.0, 1.1), (1.1, 1.2, 1.2, 1.3)]),
+            ("1 worker", [(0.8, 0.9, 1.0, 1.1), (0.9, 1.0, 1.1, 1.6)]),
+        ],
+    ),
     "ch07.what_each_method_trains": (
-        ("stem", "stage 1", "projection", "encoder block", "decoder block 1", "words, in and out"),
+        ("stem", "stage 1", "projection", "encoder block", "decoder block 1", "embeddings, in, out"),
         {
-            "from nothing": {},
+            "from scratch": {},
             "frozen encoder": {"freeze": "encoder"},
             "all": {},
-            "falling rates": {"layer_decay": 0.7},
+            "layer-wise decay": {"layer_decay": 0.7},
             "LoRA": {"lora": 8},
         },
     ),
     "ch07.pictures_and_captions": (
         {"what the base knows": (PICTURE, TEXT), "noisy": (PICTURE, TEXT), "new": (PICTURE, TEXT)},
     ),
+    "ch07.label_rows": (caption_sheet([PICTURE] * 8, [WORDS] * 8), ["German: LoRA"] * 2),
     "ch08.all_sentences": (
         {
             (): {"a": 0.6, "two": 0.4},
@@ -175,6 +185,14 @@ EXAMPLES = {  # drawing -> what it is called with
         ["eine", "rote", "wolke"],
         (16, 5, 18),
     ),
+    "ch11.words_and_bleu": (
+        {
+            (kind, "no picture"): SimpleNamespace(right=(9, 8, 12), bleu=(99, 95, 100))
+            for kind in ("nothing", "colours", "noun")
+        },
+        {"no picture": "blue"},
+        {"colours": 14.3},
+    ),
     "ch11.with_either_picture": (
         [(PICTURE, PICTURE, [("given", TEXT, None), *[("another picture", TEXT, False)] * 4])] * 4,
     ),
@@ -182,8 +200,8 @@ EXAMPLES = {  # drawing -> what it is called with
 
 
 def cut_off(figure):
-    """Does anything that is drawn reach over the edge of the figure?"""
-    figure.draw_without_rendering()  # which lays it out
+    """Does anything reach over the edge of the figure?"""
+    figure.draw_without_rendering()  # computes the layout
     drawn = figure.get_tightbbox()  # inches
     width, height = figure.get_size_inches()
     return min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) < -0.01
@@ -191,7 +209,7 @@ def cut_off(figure):
 
 @pytest.mark.parametrize("drawing", ALL)
 def test_nothing_in_a_drawing_is_cut_off(drawing):
-    assert drawing in EXAMPLES, "add an example of what it is called with to EXAMPLES"
+    assert drawing in EXAMPLES, "add an example of its arguments to EXAMPLES"
     name, function = drawing.split(".")
     figure = functions(name)[function](*EXAMPLES[drawing])
     assert isinstance(figure, Figure)
@@ -200,7 +218,7 @@ def test_nothing_in_a_drawing_is_cut_off(drawing):
 
 
 @pytest.mark.parametrize("x, found", [(0.5, False), (0.99, True), (-0.1, True)])
-def test_a_text_over_the_edge_is_found(x, found):
+def test_text_over_the_edge_is_detected(x, found):
     figure = Figure(figsize=(2, 1))
     figure.text(x, 0.5, "word", va="center", fontsize=9)
     assert cut_off(figure) == found

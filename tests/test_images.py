@@ -1,4 +1,4 @@
-"""Pictures: every kind of file to RGB, and to tensors as torchvision and Pillow make them."""
+"""Pictures: every file format to RGB; tensors and augmentation against torchvision and Pillow."""
 
 import itertools
 import math
@@ -69,7 +69,7 @@ DEEP_AS_GREY = [(round(value / 257),) * 3 for value in DEEP[0].tolist()]
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-def test_every_kind_of_pixel_becomes_rgb(name, image, options, pixels, tmp_path):
+def test_every_pixel_format_becomes_rgb(name, image, options, pixels, tmp_path):
     image.save(tmp_path / name, **options)
     opened = open_image(tmp_path / name)
     assert opened.mode == "RGB"
@@ -77,18 +77,18 @@ def test_every_kind_of_pixel_becomes_rgb(name, image, options, pixels, tmp_path)
 
 
 def png(width, height, bits, pixels, **chunks):
-    """A grey PNG file by hand."""
+    """A grey PNG file, written by hand."""
     chunks = {
         "IHDR": struct.pack(">IIB4x", width, height, bits),
         **chunks,
         "IDAT": zlib.compress(pixels),
         "IEND": b"",
     }
-    parts = [(name.encode() + body, len(body)) for name, body in chunks.items()]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", length) + part + struct.pack(">I", zlib.crc32(part))
-        for part, length in parts
-    )
+    file = b"\x89PNG\r\n\x1a\n"
+    for name, body in chunks.items():
+        part = name.encode() + body
+        file += struct.pack(">I", len(body)) + part + struct.pack(">I", zlib.crc32(part))
+    return file
 
 
 @pytest.mark.parametrize("transparent", [0, 257, 32768, 65535])
@@ -104,22 +104,21 @@ def test_cmyk_jpeg(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
-def test_of_an_animation_the_first_frame_is_taken(suffix, tmp_path):
-    first, *others = (
-        Image.new("RGB", (5, 3), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))
-    )
+def test_the_first_frame_of_an_animation_is_read(suffix, tmp_path):
+    colours = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+    first, *others = [Image.new("RGB", (5, 3), colour) for colour in colours]
     first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=others, duration=100)
     opened = open_image(tmp_path / f"a.{suffix}")
     assert opened.size == (5, 3)
-    assert np.abs(np.array(opened, int) - (255, 0, 0)).max() <= 3  # webp is not exact
+    assert np.abs(np.array(opened, int) - (255, 0, 0)).max() <= 3  # webp is lossy
 
 
-UPRIGHT = {  # the EXIF standard: where the stored rows and columns begin -> the picture as seen
+UPRIGHT = {  # EXIF: where the stored rows and columns start -> the upright picture
     1: lambda stored: stored,  # at the top, left
     2: lambda stored: stored[:, ::-1],  # top, right
     3: lambda stored: stored[::-1, ::-1],  # bottom, right
     4: lambda stored: stored[::-1],  # bottom, left
-    5: lambda stored: stored.transpose(1, 0, 2),  # rows begin at the left, columns at the top
+    5: lambda stored: stored.transpose(1, 0, 2),  # rows start at the left, columns at the top
     6: lambda stored: stored[::-1].transpose(1, 0, 2),  # right, top
     7: lambda stored: stored[::-1, ::-1].transpose(1, 0, 2),  # right, bottom
     8: lambda stored: stored[:, ::-1].transpose(1, 0, 2),  # left, bottom
@@ -129,14 +128,15 @@ UPRIGHT = {  # the EXIF standard: where the stored rows and columns begin -> the
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 @pytest.mark.parametrize("orientation", UPRIGHT)
 def test_exif_rotation_is_applied(orientation, suffix, tmp_path):
-    stored = np.uint8(
-        [[(0, 0, 0), (90, 90, 90), (255, 0, 0)], [(0, 255, 0), (0, 0, 255), (255, 255, 255)]]
-    )
-    stored = stored.repeat(16, 0).repeat(16, 1)  # JPEG keeps squares of 16
+    upper = [(0, 0, 0), (90, 90, 90), (255, 0, 0)]
+    lower = [(0, 255, 0), (0, 0, 255), (255, 255, 255)]
+    stored = np.uint8([upper, lower])
+    stored = stored.repeat(16, 0).repeat(16, 1)  # JPEG keeps 16 × 16 squares
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(stored).save(tmp_path / f"phone.{suffix}", exif=exif.tobytes(), quality=95)
-    opened, expected = open_image(tmp_path / f"phone.{suffix}"), UPRIGHT[orientation](stored)
+    opened = open_image(tmp_path / f"phone.{suffix}")
+    expected = UPRIGHT[orientation](stored)
     assert opened.size == expected.shape[1::-1]
     assert np.abs(np.array(opened, int) - expected)[8::16, 8::16].max() <= 8
 
@@ -168,7 +168,7 @@ def test_a_truncated_file_is_refused_by_name(suffix, tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"<html>not found</html>", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", bytes(9)]
 )
-def test_what_is_no_picture_is_refused_by_name(content, tmp_path):
+def test_files_that_are_not_pictures_are_refused_by_name(content, tmp_path):
     path = tmp_path / "page.jpg"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=re.escape(f"{path}: ")) as error:
@@ -179,10 +179,9 @@ def test_what_is_no_picture_is_refused_by_name(content, tmp_path):
 def test_a_folder_or_a_missing_file_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match=re.escape(f"{tmp_path}: ")):
         open_image(tmp_path)
-    with pytest.raises(
-        FileNotFoundError, match=re.escape(f"{tmp_path / 'missing.jpg'}: no such file")
-    ):
-        open_image(tmp_path / "missing.jpg")
+    missing = tmp_path / "missing.jpg"
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{missing}: no such file")):
+        open_image(missing)
 
 
 def test_a_huge_picture_is_refused_before_it_is_decoded(tmp_path):
@@ -205,13 +204,13 @@ def test_the_limit_of_pixels(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "width, height", [(53, 37), (37, 53), (31, 31), (11, 23), (1, 1), (500, 1), (1, 500)]
 )
-def test_to_tensor_is_pillows_resize_and_the_middle(width, height):
+def test_to_tensor_resizes_and_crops_the_centre(width, height):
     image, size = Image.fromarray(NOISE).resize((width, height)), 31
     width, height = (int(size * side / min(width, height)) for side in (width, height))
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    expected = image.resize((width, height), Image.Resampling.BILINEAR).crop(
-        (left, top, left + size, top + size)
-    )
+    left = round((width - size) / 2)
+    top = round((height - size) / 2)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    expected = resized.crop((left, top, left + size, top + size))
     tensor = to_tensor(image, size)
     assert tensor.dtype == torch.uint8
     assert np.array_equal(tensor.permute(1, 2, 0), expected)
@@ -219,22 +218,22 @@ def test_to_tensor_is_pillows_resize_and_the_middle(width, height):
 
 @pytest.mark.parametrize("upright", [False, True])
 def test_a_panorama_shows_its_middle(upright):
-    ramp = Image.fromarray(
-        np.linspace(0, 255, 2003).round().astype(np.uint8)[None].repeat(7, 0)
-    ).convert("RGB")
-    tensor = to_tensor(ramp.transpose(Image.Transpose.TRANSPOSE) if upright else ramp, 29)
+    ramp = np.linspace(0, 255, 2003).round().astype(np.uint8)
+    panorama = Image.fromarray(ramp[None].repeat(7, 0)).convert("RGB")
+    if upright:
+        panorama = panorama.transpose(Image.Transpose.TRANSPOSE)
+    tensor = to_tensor(panorama, 29)
     assert tensor.shape == (3, 29, 29)
     assert (tensor.float() - 127.5).abs().max() <= 2
 
 
-def test_a_line_of_a_picture_does_not_fill_the_memory():
-    line = Image.new(
-        "RGB", (20_000_000, 1), (1, 2, 3)
-    )  # resized as a whole it would be 31 × 620,000,000
+def test_a_picture_one_pixel_high_does_not_fill_the_memory():
+    # resized as a whole it would be 31 × 620,000,000
+    line = Image.new("RGB", (20_000_000, 1), (1, 2, 3))
     assert to_tensor(line, 31)[:, 30, 30].tolist() == [1, 2, 3]
 
 
-def test_normalize_is_torchvisions():
+def test_normalize_agrees_with_torchvision():
     batch = torch.from_numpy(NOISE).permute(2, 0, 1)[None].repeat(2, 1, 1, 1)  # (B, 3, H, W)
     expected = torchvision.transforms.Normalize(MEAN, STD)(batch / 255)
     torch.testing.assert_close(normalize(batch), expected)
@@ -243,96 +242,91 @@ def test_normalize_is_torchvisions():
 
 
 EXTREMES = (0.0, 1 - 1e-7)
-AS_IT_IS = 0.5  # chance of a factor of 1 for brightness, contrast or saturation
-SQUARE = math.log(1 / 0.85) / math.log(
-    1.18 / 0.85
-)  # chance of a crop that is as wide as it is high
-WHOLE = (1 - 1e-7, SQUARE, 0.3, 0.7)  # a crop that is the picture
+NEUTRAL = 0.5  # the draw of a factor of 1 for brightness, contrast or saturation
+SQUARE = math.log(1 / 0.85) / math.log(1.18 / 0.85)  # the draw of a ratio of width to height of 1
+WHOLE = (1 - 1e-7, SQUARE, 0.3, 0.7)  # the draws of a crop that is the whole picture
 
 
 def pictures(height, width):
-    """(7, 3, height, width) uint8, each of another brightness, with soft shapes and some noise."""
+    """(7, 3, height, width) uint8 of different brightness, with soft shapes and some noise."""
     generator = np.random.default_rng(1)
-    soft = [
-        Image.fromarray(generator.integers(0, 256, (5, 7, 3), np.uint8)).resize((width, height))
-        for _ in range(7)
-    ]
+    soft = []
+    for _ in range(7):
+        coarse = generator.integers(0, 256, (5, 7, 3), np.uint8)
+        soft.append(Image.fromarray(coarse).resize((width, height)))
     noise = generator.integers(-20, 21, (7, height, width, 3))
     bright = np.linspace(0.4, 1.3, 7)[:, None, None, None]
     batch = (np.stack(soft) * bright + noise).clip(0, 255).astype(np.uint8)
     return torch.from_numpy(batch).permute(0, 3, 1, 2)
 
 
-def chance(*rows):
+def as_draws(*rows):
     return torch.tensor(rows, dtype=torch.float32)
 
 
-def differ(images, others):
-    """By how much at most, of 255."""
+def max_difference(images, others):
+    """The largest difference of two pixels, from 0 to 255."""
     return (images.int() - others.int()).abs().max().item()
 
 
-def some_chances(count, seed=2):
+def random_draws(count, seed=2):
     return torch.rand(count, 8, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("height, width", [(41, 41), (37, 53)])
-def test_the_light_of_augment_is_torchvisions(height, width):
-    batch, draws = pictures(height, width), some_chances(7)
-    draws[:, :4], draws[:, -1] = chance(WHOLE), 0.9
-    draws[0, 4:7], draws[6, 4:7] = (
-        EXTREMES[0],
-        EXTREMES[1],
-    )  # the dark one darkened, the bright one brightened
-    looks, functional = augment(batch, draws), torchvision.transforms.v2.functional
-    for picture, look, (brightness, contrast, saturation) in zip(
-        batch, looks, 0.8 + 0.4 * draws[:, 4:7].double()
-    ):
-        expected = functional.adjust_brightness(picture / 255, brightness.item())
-        expected = functional.adjust_contrast(expected, contrast.item())
-        expected = functional.adjust_saturation(expected, saturation.item())
-        assert differ(look, (expected * 255).round()) <= 1
+def test_colour_jitter_agrees_with_torchvision(height, width):
+    batch = pictures(height, width)
+    draws = random_draws(7)
+    draws[:, :4] = as_draws(WHOLE)
+    draws[:, -1] = 0.9
+    draws[0, 4:7] = EXTREMES[0]  # the dark picture is darkened
+    draws[6, 4:7] = EXTREMES[1]  # the bright one is brightened
+    augmented = augment(batch, draws)
+    functional = torchvision.transforms.v2.functional
+    factors = (0.8 + 0.4 * draws[:, 4:7].double()).tolist()
+    for picture, result, (brightness, contrast, saturation) in zip(batch, augmented, factors):
+        expected = functional.adjust_brightness(picture / 255, brightness)
+        expected = functional.adjust_contrast(expected, contrast)
+        expected = functional.adjust_saturation(expected, saturation)
+        assert max_difference(result, (expected * 255).round()) <= 1
 
 
 @pytest.mark.parametrize("which", range(3))
 def test_brightness_contrast_and_saturation_go_from_0_8_to_1_2(which):
     functional = torchvision.transforms.v2.functional
-    adjust = (
-        functional.adjust_brightness,
-        functional.adjust_contrast,
-        functional.adjust_saturation,
-    )[which]
+    name = ("adjust_brightness", "adjust_contrast", "adjust_saturation")[which]
+    adjust = getattr(functional, name)
     for extreme, factor in zip(EXTREMES, (0.8, 1.2)):
-        light = [AS_IT_IS] * 3
+        light = [NEUTRAL] * 3
         light[which] = extreme
         batch = pictures(37, 53)
-        looks = augment(batch, chance([*WHOLE, *light, 0.9]).expand(7, -1))
-        assert differ(looks, (adjust(batch / 255, factor) * 255).round()) <= 1
-        assert differ(looks, batch) > 7
+        augmented = augment(batch, as_draws([*WHOLE, *light, 0.9]).expand(7, -1))
+        assert max_difference(augmented, (adjust(batch / 255, factor) * 255).round()) <= 1
+        assert max_difference(augmented, batch) > 7
 
 
 @pytest.mark.parametrize("height, width", [(41, 41), (37, 53)])
-def test_the_crop_of_augment_is_pillows(height, width):
-    rows = [*itertools.product(EXTREMES, repeat=4), *some_chances(23)[:, :4].tolist()]
+def test_crop_agrees_with_pillow(height, width):
+    rows = [*itertools.product(EXTREMES, repeat=4), *random_draws(23)[:, :4].tolist()]
+    size = (width, height)
     for picture, (area, ratio, left, top) in zip(itertools.cycle(pictures(height, width)), rows):
-        look = augment(
-            picture[None], chance([area, ratio, left, top, AS_IT_IS, AS_IT_IS, AS_IT_IS, 0.9])
-        )
-        area, ratio = 0.6 + 0.4 * area, 0.85 * (1.18 / 0.85) ** ratio
-        wide, high = (
-            width * min(math.sqrt(area * ratio), 1),
-            height * min(math.sqrt(area / ratio), 1),
-        )
-        x, y = left * (width - wide), top * (height - high)
-        box, image = (x, y, x + wide, y + high), Image.fromarray(picture.permute(1, 2, 0).numpy())
-        expected = image.transform(
-            (width, height), Image.Transform.EXTENT, box, Image.Resampling.BILINEAR
-        )
-        assert differ(look[0], torch.from_numpy(np.array(expected)).permute(2, 0, 1)) <= 1
+        draws = as_draws([area, ratio, left, top, NEUTRAL, NEUTRAL, NEUTRAL, 0.9])
+        crop = augment(picture[None], draws)
+        area = 0.6 + 0.4 * area
+        ratio = 0.85 * (1.18 / 0.85) ** ratio
+        crop_width = width * min(math.sqrt(area * ratio), 1)
+        crop_height = height * min(math.sqrt(area / ratio), 1)
+        x = left * (width - crop_width)
+        y = top * (height - crop_height)
+        box = (x, y, x + crop_width, y + crop_height)
+        image = Image.fromarray(picture.permute(1, 2, 0).numpy())
+        expected = image.transform(size, Image.Transform.EXTENT, box, Image.Resampling.BILINEAR)
+        assert max_difference(crop[0], torch.from_numpy(np.array(expected)).permute(2, 0, 1)) <= 1
 
 
-def test_the_mirror_is_the_unmirrored_look_turned_around():
-    batch, draws = pictures(37, 53), some_chances(7)
+def test_a_mirrored_picture_is_the_flipped_one():
+    batch = pictures(37, 53)
+    draws = random_draws(7)
     draws[:, -1] = 0.5
     unmirrored = augment(batch, draws)
     for mirror in (0.5, 0.75, EXTREMES[1], 1.0):
@@ -343,40 +337,46 @@ def test_the_mirror_is_the_unmirrored_look_turned_around():
         assert torch.equal(augment(batch, draws), unmirrored.flip(-1))
 
 
-def test_the_chances_alone_decide_the_look():
-    batch, draws = pictures(41, 41), some_chances(7)
-    state, looks = torch.get_rng_state(), augment(batch, draws)
+def test_augment_depends_on_its_draws_only():
+    batch = pictures(41, 41)
+    draws = random_draws(7)
+    state = torch.get_rng_state()
+    augmented = augment(batch, draws)
     torch.manual_seed(3)
-    assert torch.equal(augment(batch, draws), looks)
+    assert torch.equal(augment(batch, draws), augmented)
     torch.set_rng_state(state)
     for i in range(8):
         others = draws.clone()
         others[:, i] = (others[:, i] + 0.5) % 1
-        assert all(differ(*pair) > 3 for pair in zip(augment(batch, others), looks))
+        assert all(max_difference(*pair) > 3 for pair in zip(augment(batch, others), augmented))
 
 
-def test_a_look_does_not_depend_on_its_neighbours():
-    batch, draws = pictures(41, 41), some_chances(7)
-    looks = augment(batch, draws)
+def test_augment_treats_each_picture_independently():
+    batch = pictures(41, 41)
+    draws = random_draws(7)
+    augmented = augment(batch, draws)
     for i in range(7):
-        assert differ(augment(batch[i : i + 1], draws[i : i + 1])[0], looks[i]) <= 1
-    assert differ(augment(batch.flip(0), draws.flip(0)).flip(0), looks) <= 1
+        assert max_difference(augment(batch[i : i + 1], draws[i : i + 1])[0], augmented[i]) <= 1
+    assert max_difference(augment(batch.flip(0), draws.flip(0)).flip(0), augmented) <= 1
 
 
-def test_augment_leaves_its_pictures_as_they_are():
-    batch, draws = pictures(41, 41), some_chances(7)
+def test_augment_does_not_change_its_inputs():
+    batch = pictures(41, 41)
+    draws = random_draws(7)
     before = batch.clone(), draws.clone()
     augment(batch, draws)
     assert torch.equal(batch, before[0]) and torch.equal(draws, before[1])
 
 
 @pytest.mark.parametrize("height, width", [(41, 41), (37, 53), (1, 1), (2, 61)])
-def test_the_most_extreme_chances_stay_within_the_picture(height, width):
-    draws = chance(*itertools.product(EXTREMES, repeat=8))  # (256, 8)
-    looks = augment(torch.full((256, 3, height, width), 150, dtype=torch.uint8), draws)
-    assert looks.dtype == torch.uint8 and looks.shape == (256, 3, height, width)
-    assert torch.equal(looks.amin((1, 2, 3)), looks.amax((1, 2, 3)))  # one grey, up to the border
-    assert {*looks.amin((1, 2, 3)).tolist()} == {120, 180}
+def test_extreme_draws_stay_within_the_picture(height, width):
+    draws = as_draws(*itertools.product(EXTREMES, repeat=8))  # (256, 8)
+    augmented = augment(torch.full((256, 3, height, width), 150, dtype=torch.uint8), draws)
+    assert augmented.dtype == torch.uint8 and augmented.shape == (256, 3, height, width)
+    darkest = augmented.amin((1, 2, 3))
+    brightest = augmented.amax((1, 2, 3))
+    assert torch.equal(darkest, brightest)  # one grey, up to the border
+    assert {*darkest.tolist()} == {120, 180}
 
 
 def test_augment_computes_in_float32():
@@ -386,7 +386,9 @@ def test_augment_computes_in_float32():
             seen.update(x.dtype for x in tree_leaves(result) if isinstance(x, torch.Tensor))
             return result
 
-    seen, batch, draws = set(), pictures(41, 41), some_chances(7)
+    seen = set()
+    batch = pictures(41, 41)
+    draws = random_draws(7)
     with Types():
         augment(batch, draws)
     assert torch.float32 in seen and torch.float64 not in seen
@@ -394,24 +396,23 @@ def test_augment_computes_in_float32():
 
 @pytest.mark.gpu
 def test_a_gpu_augments_as_a_cpu_does():
-    batch, draws = pictures(37, 53), some_chances(7)
-    looks = augment(batch.cuda(), draws)
-    assert looks.is_cuda and differ(looks.cpu(), augment(batch, draws)) <= 1
+    batch = pictures(37, 53)
+    draws = random_draws(7)
+    augmented = augment(batch.cuda(), draws)
+    assert augmented.is_cuda and max_difference(augmented.cpu(), augment(batch, draws)) <= 1
 
 
 def run(code):
+    command = [sys.executable, "-c", code]
     repository = Path(__file__).parents[1]
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=repository, timeout=120
-    )
+    return subprocess.run(command, capture_output=True, text=True, cwd=repository, timeout=120)
 
 
-BROKEN_TORCHVISION = (
-    "raise RuntimeError('operator torchvision::nms does not exist')"  # as a build for another torch
-)
+# What a torchvision built for another torch does.
+BROKEN_TORCHVISION = "raise RuntimeError('operator torchvision::nms does not exist')"
 
 
-def test_nothing_but_published_weights_needs_torchvision(tmp_path):
+def test_only_published_weights_need_torchvision(tmp_path):
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision/__init__.py").write_text(BROKEN_TORCHVISION)
     process = run(f"""
@@ -427,6 +428,5 @@ except ValueError as error:
 """)
     assert process.returncode == 0, process.stderr
     [line] = process.stdout.splitlines()
-    assert line.startswith(
-        "resnet18 needs torchvision, which cannot be imported (operator torchvision::nms does not exist)"
-    )
+    reason = "operator torchvision::nms does not exist"
+    assert line.startswith(f"resnet18 needs torchvision, which cannot be imported ({reason})")

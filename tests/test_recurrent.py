@@ -1,4 +1,4 @@
-"""The LSTM against torch's own, and what is particular to its decoder (the contract: test_decoders.py)."""
+"""The LSTM against torch's, and its decoder's own properties (the contract: test_decoders.py)."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from mmscratch.recurrent import LSTM, LSTMCell, LSTMDecoder, LSTMEncoder
 from mmscratch.text import PAD
 
 B, T, INPUT, HIDDEN = 5, 7, 3, 11
-N, D, V = 13, 17, 19  # places in the memory, its width, words
+N, D, V = 13, 17, 19  # positions of the memory, its width, vocabulary
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 
@@ -45,9 +45,8 @@ def test_lstm_agrees_with_torch(num_layers, bidirectional, given_state, lengths)
     rows = num_layers * (1 + bidirectional)
     state = [torch.randn(rows, B, HIDDEN, requires_grad=True) for _ in range(2 * given_state)]
     if lengths:
-        packed = pack_padded_sequence(
-            x, torch.tensor(lengths), batch_first=True, enforce_sorted=False
-        )
+        packing = {"batch_first": True, "enforce_sorted": False}
+        packed = pack_padded_sequence(x, torch.tensor(lengths), **packing)
         packed, expected_state = reference(packed, tuple(state) or None)
         expected, _ = pad_packed_sequence(packed, batch_first=True, total_length=T)
     else:
@@ -59,11 +58,11 @@ def test_lstm_agrees_with_torch(num_layers, bidirectional, given_state, lengths)
     assert_same_gradients(ours, reference, results, expected_results, [x, *state])
 
 
-def test_lstm_takes_many_steps_of_the_cell():
-    lstm, cell = LSTM(INPUT, HIDDEN), LSTMCell(INPUT, HIDDEN)
-    cell.load_state_dict(
-        {name.removesuffix("_l0"): weight for name, weight in lstm.state_dict().items()}
-    )
+def test_lstm_repeats_the_cell():
+    lstm = LSTM(INPUT, HIDDEN)
+    cell = LSTMCell(INPUT, HIDDEN)
+    state_dict = {name.removesuffix("_l0"): weight for name, weight in lstm.state_dict().items()}
+    cell.load_state_dict(state_dict)
     x = torch.randn(B, T, INPUT)
     outputs, state = lstm(x)
     step = torch.zeros(B, HIDDEN), torch.zeros(B, HIDDEN)
@@ -75,29 +74,29 @@ def test_lstm_takes_many_steps_of_the_cell():
 
 @pytest.mark.parametrize("lengths", [None, [4, 1, 0]], ids=["full", "lengths"])
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["forwards", "both ways"])
-def test_lstm_gradients_are_those_of_finite_differences(bidirectional, lengths):
-    lstm, lengths = (
-        LSTM(5, 2, 1, bidirectional).double(),
-        torch.tensor(lengths) if lengths else None,
-    )
+def test_lstm_gradients_agree_with_finite_differences(bidirectional, lengths):
+    lstm = LSTM(5, 2, 1, bidirectional).double()
+    lengths = torch.tensor(lengths) if lengths else None
     shapes = (3, 4, 5), (1 + bidirectional, 3, 2), (1 + bidirectional, 3, 2)
     x, *state = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
     names, weights = zip(*lstm.named_parameters())
 
     def results(x, hidden, cell, *weights):
-        output, state = torch.func.functional_call(
-            lstm, dict(zip(names, weights)), (x, (hidden, cell), lengths)
-        )
+        named = dict(zip(names, weights))
+        inputs = (x, (hidden, cell), lengths)
+        output, state = torch.func.functional_call(lstm, named, inputs)
         return output, *state
 
     inputs = [part.detach().requires_grad_() for part in (x, *state, *weights)]
     assert torch.autograd.gradcheck(results, inputs)
 
 
-def test_lstm_step_by_step_gives_what_it_gives_at_once():
-    lstm, x = LSTM(INPUT, HIDDEN, 2), torch.randn(B, T, INPUT)
+def test_lstm_step_by_step_equals_the_whole_sequence():
+    lstm = LSTM(INPUT, HIDDEN, 2)
+    x = torch.randn(B, T, INPUT)
     expected, expected_state = lstm(x)
-    outputs, state = [], None
+    outputs = []
+    state = None
     for t in range(T):
         output, state = lstm(x[:, t : t + 1], state)
         outputs.append(output)
@@ -106,9 +105,11 @@ def test_lstm_step_by_step_gives_what_it_gives_at_once():
 
 @pytest.mark.parametrize("inside", [False, True], ids=["backward outside", "backward inside"])
 def test_lstm_under_autocast_is_close_to_float32(inside):
-    lstm, x = LSTM(INPUT, HIDDEN, 2, bidirectional=True), torch.randn(B, T, INPUT)
+    lstm = LSTM(INPUT, HIDDEN, 2, bidirectional=True)
+    x = torch.randn(B, T, INPUT)
     state = tuple(torch.randn(2, 4, B, HIDDEN))
-    lengths, wanted = torch.tensor([5, 7, 1, 3, 2]), list(lstm.parameters())
+    lengths = torch.tensor([5, 7, 1, 3, 2])
+    parameters = list(lstm.parameters())
 
     def gradients(dtype):
         low = dtype == torch.bfloat16
@@ -116,18 +117,16 @@ def test_lstm_under_autocast_is_close_to_float32(inside):
             output, (hidden, cell) = lstm(x, state, lengths)
         assert (output.dtype, cell.dtype) == (dtype, torch.float32)
         with torch.autocast("cpu", torch.bfloat16, enabled=low and inside):
-            return torch.autograd.grad(
-                sum(part.float().square().sum() for part in (output, hidden, cell)), wanted
-            )
+            loss = sum(part.float().square().sum() for part in (output, hidden, cell))
+            return torch.autograd.grad(loss, parameters)
 
-    for got, expected in zip(gradients(torch.bfloat16), gradients(torch.float32)):
-        assert got.dtype == torch.float32
-        assert (
-            got - expected
-        ).norm() < 0.02 * expected.norm()  # bfloat16 keeps 8 bits: 0.004 a rounding
+    for gradient, expected in zip(gradients(torch.bfloat16), gradients(torch.float32)):
+        assert gradient.dtype == torch.float32
+        # bfloat16 keeps 8 bits: each rounding changes a number by up to 0.004 of it
+        assert (gradient - expected).norm() < 0.02 * expected.norm()
 
 
-def test_lstm_keeps_nothing_without_gradients():
+def test_lstm_without_gradients_saves_no_graph():
     lstm, x = LSTM(INPUT, HIDDEN), torch.randn(B, T, INPUT)
     expected = lstm(x)
     with torch.no_grad():
@@ -136,11 +135,12 @@ def test_lstm_keeps_nothing_without_gradients():
     assert not output.requires_grad and output.grad_fn is None
 
 
-def test_what_stands_behind_the_end_may_be_anything():
-    lstm, x = LSTM(INPUT, HIDDEN, 2, bidirectional=True), torch.randn(B, T, INPUT)
+def test_steps_after_the_end_have_no_effect():
+    lstm = LSTM(INPUT, HIDDEN, 2, bidirectional=True)
+    x = torch.randn(B, T, INPUT)
     lengths = torch.tensor([5, 7, 1, 3, 2])
-    behind = torch.arange(T) >= lengths.unsqueeze(1)
-    noise = x.masked_fill(behind.unsqueeze(-1), torch.nan)
+    ended = torch.arange(T) >= lengths.unsqueeze(1)
+    noise = x.masked_fill(ended.unsqueeze(-1), torch.nan)
     assert_close(lstm(noise, None, lengths), lstm(x, None, lengths), rtol=0, atol=0)
 
 
@@ -151,23 +151,21 @@ def test_lstm_refuses_inputs_of_another_width():
 
 def test_dropout_is_between_layers_and_only_in_training():
     lstm = LSTM(HIDDEN, HIDDEN, num_layers=2, dropout=0.3).double()
-    with (
-        torch.no_grad()
-    ):  # make the second layer a tiny linear map: c = i·g and h = o·c with i = o = 1/2, f = 0
+    # make the second layer a tiny linear map: c = i·g and h = o·c with i = o = 1/2, f = 0
+    with torch.no_grad():
         for name in ("weight_ih_l1", "weight_hh_l1", "bias_ih_l1", "bias_hh_l1"):
             lstm.get_parameter(name).zero_()
         lstm.bias_ih_l1[HIDDEN : 2 * HIDDEN] = -1e9
         lstm.weight_ih_l1[2 * HIDDEN : 3 * HIDDEN] = 4e-5 * torch.eye(HIDDEN)
     x = torch.randn(199, T, HIDDEN, dtype=torch.float64)
-    plain = lstm.eval()(x)[0] * 1e5  # what the first layer gives
+    plain = lstm.eval()(x)[0] * 1e5  # the first layer's output
     assert_close(lstm(x)[0] * 1e5, plain)
     dropped = lstm.train()(x)[0] * 1e5
     kept = dropped != 0
     assert_close(dropped[kept], plain[kept] / 0.7)
     assert abs(kept.double().mean() - 0.7) < 0.02  # 15,323 draws: the standard deviation is 0.004
-    assert (
-        abs((kept[:, 1:] & kept[:, :-1]).double().mean() - 0.49) < 0.02
-    )  # each word draws its own
+    kept_twice = kept[:, 1:] & kept[:, :-1]
+    assert abs(kept_twice.double().mean() - 0.49) < 0.02  # each word has its own draw
 
 
 def test_one_layer_has_no_dropout():
@@ -185,8 +183,9 @@ def decoder(request):
 
 @pytest.fixture
 def memory():
-    """The first has no padding, the others ever more."""
-    return Memory(torch.randn(B, N, D), torch.arange(N) < torch.tensor([[13], [11], [7], [3], [1]]))
+    """Five memories; the first has no padding, the last has most."""
+    mask = torch.arange(N) < torch.tensor([[13], [11], [7], [3], [1]])
+    return Memory(torch.randn(B, N, D), mask)
 
 
 @pytest.fixture
@@ -194,117 +193,114 @@ def tokens():
     return torch.randint(1, V, (B, T))
 
 
-def test_a_prefix_is_read_once_and_cross_attention_looks_again(decoder, memory, tokens):
+def test_only_cross_attention_reads_the_memory_at_each_step(decoder, memory, tokens):
     other = Memory(torch.randn_like(memory.tokens), memory.mask)
     state = decoder.start(memory)
     logits, _ = decoder.step(tokens[:, 0], state)
-    elsewhere, _ = decoder.step(tokens[:, 0], state._replace(memory=other))
-    assert (elsewhere != logits).any(-1).tolist() == [decoder.fusion == "cross_attention"] * B
-    assert (
-        (decoder(tokens, other) != decoder(tokens, memory)).any(-1).all()
-    )  # all read it at the start
+    other_logits, _ = decoder.step(tokens[:, 0], state._replace(memory=other))
+    changed = (other_logits != logits).any(-1)
+    assert changed.tolist() == [decoder.fusion == "cross_attention"] * B
+    changed = decoder(tokens, other) != decoder(tokens, memory)
+    assert changed.any(-1).all()  # all read it at the start
 
 
 @pytest.mark.parametrize("score", ["dot", "additive"])
-def test_a_word_is_read_out_of_the_state_and_of_what_it_sees(score, memory, tokens):
+def test_logits_are_computed_from_state_and_context(score, memory, tokens):
     decoder = LSTMDecoder(V, D, HIDDEN, 2, score=score)
     nn.init.normal_(decoder.bias)
     logits, state = decoder.step(tokens[:, 0], decoder.start(memory))
-    hidden, mask = state.hidden[-1].unsqueeze(1), memory.mask.unsqueeze(1)  # (B, 1, H), (B, 1, N)
+    hidden = state.hidden[-1].unsqueeze(1)  # (B, 1, H)
+    mask = memory.mask.unsqueeze(1)  # (B, 1, N)
     if score == "dot":
-        context = scaled_dot_product_attention(
-            decoder.query(hidden), memory.tokens, memory.tokens, mask
-        )
+        query = decoder.query(hidden)
+        context = scaled_dot_product_attention(query, memory.tokens, memory.tokens, mask)
     else:
         context, _ = decoder.additive(hidden, memory.tokens, mask)
-    read = decoder.combine(torch.cat([hidden, context], dim=-1)).tanh().squeeze(1)  # (B, D)
-    assert_close(logits, read @ decoder.embedding.weight.T + decoder.bias, **CLOSE)
+    combined = decoder.combine(torch.cat([hidden, context], dim=-1)).tanh().squeeze(1)  # (B, D)
+    assert_close(logits, combined @ decoder.embedding.weight.T + decoder.bias, **CLOSE)
 
 
-def test_the_first_state_is_its_formula(decoder, memory):
-    state, first, init_proj = decoder.start(memory), decoder.init_state, decoder.init_proj
+def test_initial_state_matches_its_formula(decoder, memory):
+    state = decoder.start(memory)
     assert state.hidden.shape == state.cell.shape == (2, B, HIDDEN) and state.memory is memory
     for b in range(B):
-        mean = init_proj(memory.tokens[b][memory.mask[b]]).relu().mean(0)  # (H,)
+        mean = decoder.init_proj(memory.tokens[b][memory.mask[b]]).relu().mean(0)  # (H,)
+        expected = decoder.init_state(mean).tanh()
         ours = torch.cat([state.hidden[:, b], state.cell[:, b]]).flatten()
-        assert_close(
-            ours.sort().values, first(mean).tanh().sort().values, **CLOSE
-        )  # which number is for what is open
+        assert_close(ours.sort().values, expected.sort().values, **CLOSE)  # in any order
 
 
-def test_a_step_goes_on_from_the_state_before(decoder, memory, tokens):
-    expected, start = decoder(tokens, memory), decoder.start(memory)
+def test_step_continues_from_the_previous_state(decoder, memory, tokens):
+    expected = decoder(tokens, memory)
+    start = decoder.start(memory)
     state = start
     for t in range(T):
         logits, state = decoder.step(tokens[:, t], state)
         assert_close(logits, expected[:, t], **CLOSE)
-        _, so_far = decoder.lstm(
-            decoder.embedding(tokens[:, : t + 1]) * D**0.5, (start.hidden, start.cell)
-        )
+        words = decoder.embedding(tokens[:, : t + 1]) * D**0.5
+        _, so_far = decoder.lstm(words, (start.hidden, start.cell))
         assert_close((state.hidden, state.cell), so_far, **CLOSE)
 
 
 @pytest.mark.parametrize("score", ["dot", "additive"])
-def test_a_sentence_is_read_out_at_once_and_where_it_looked_is_told(score, memory, tokens):
+def test_logits_and_attention_weights_of_a_whole_sentence(score, memory, tokens):
     decoder = LSTMDecoder(V, D, HIDDEN, 2, score=score)
-    logits, looked = decoder(tokens, memory, need_weights=True)
-    assert looked.shape == (B, 1, 1, T, N)  # of one layer and one head
-    state, weights = decoder.start(memory), looked[:, 0, 0]
+    logits, weights = decoder(tokens, memory, need_weights=True)
+    assert weights.shape == (B, 1, 1, T, N)  # of one layer and one head
+    weights = weights[:, 0, 0]  # (B, T, N)
+    state = decoder.start(memory)
     outputs, _ = decoder.lstm(decoder.embedding(tokens) * D**0.5, (state.hidden, state.cell))
     if score == "dot":
         scores = decoder.query(outputs) @ memory.tokens.transpose(1, 2) / D**0.5
     else:
-        hidden = decoder.additive.query(outputs).unsqueeze(2) + decoder.additive.key(
-            memory.tokens
-        ).unsqueeze(1)
+        keys = decoder.additive.key(memory.tokens)
+        hidden = decoder.additive.query(outputs).unsqueeze(2) + keys.unsqueeze(1)
         scores = decoder.additive.score(hidden.tanh()).squeeze(-1)
-    assert_close(
-        weights, scores.masked_fill(~memory.mask.unsqueeze(1), -torch.inf).softmax(-1), **CLOSE
-    )
-    read = decoder.combine(torch.cat([outputs, weights @ memory.tokens], dim=-1)).tanh()
-    assert_close(logits, read @ decoder.embedding.weight.T + decoder.bias, **CLOSE)
+    scores = scores.masked_fill(~memory.mask.unsqueeze(1), -torch.inf)
+    assert_close(weights, scores.softmax(-1), **CLOSE)
+    combined = decoder.combine(torch.cat([outputs, weights @ memory.tokens], dim=-1)).tanh()
+    assert_close(logits, combined @ decoder.embedding.weight.T + decoder.bias, **CLOSE)
     assert_close(decoder(tokens, memory), logits, **CLOSE)
 
 
-def test_what_is_read_out_is_dropped_and_only_in_training(decoder, memory, tokens):
+def test_dropout_before_the_output_layer_is_only_in_training(decoder, memory, tokens):
     decoder.dropout = decoder.lstm.dropout = 0.3
     with torch.no_grad():
-        decoder.combine.weight.zero_(), decoder.combine.bias.fill_(1.0)
-        decoder.embedding.weight.copy_(torch.eye(V, D))  # the logits are what is read out
+        decoder.combine.weight.zero_()
+        decoder.combine.bias.fill_(1.0)
+        decoder.embedding.weight.copy_(torch.eye(V, D))  # the logits are the output layer's input
     plain = decoder.eval()(tokens, memory)[..., :D]
     assert_close(plain, torch.ones(B, T, D).tanh())
     dropped = torch.stack([decoder.train()(tokens, memory)[..., :D] for _ in range(11)])
-    assert_close(
-        dropped[dropped != 0], torch.full_like(dropped[dropped != 0], plain[0, 0, 0].item() / 0.7)
-    )
-    assert (
-        abs((dropped == 0).double().mean() - 0.3) < 0.03
-    )  # 6,545 draws: the standard deviation is 0.006
+    kept = dropped[dropped != 0]
+    assert_close(kept, torch.full_like(kept, plain[0, 0, 0].item() / 0.7))
+    dropped_fraction = (dropped == 0).double().mean()
+    assert abs(dropped_fraction - 0.3) < 0.03  # 6,545 draws: the standard deviation is 0.006
 
 
-def test_the_first_state_knows_more_than_the_mean_of_the_memory(decoder):
-    tokens, mask = torch.randn(B, 1, D), torch.ones(B, 2, dtype=torch.bool)
-    opposites, nothing = torch.cat([tokens, -tokens], dim=1), torch.zeros(B, 2, D)
-    states = [decoder.start(Memory(tokens, mask)) for tokens in (opposites, nothing)]
-    for ours, other in ((states[0].hidden, states[1].hidden), (states[0].cell, states[1].cell)):
+def test_initial_state_depends_on_more_than_the_mean_of_the_memory(decoder):
+    tokens = torch.randn(B, 1, D)
+    mask = torch.ones(B, 2, dtype=torch.bool)
+    opposites = decoder.start(Memory(torch.cat([tokens, -tokens], dim=1), mask))
+    zeros = decoder.start(Memory(torch.zeros(B, 2, D), mask))
+    for ours, other in ((opposites.hidden, zeros.hidden), (opposites.cell, zeros.cell)):
         assert (ours - other).abs().amax(-1).min() > 1e-3
 
 
-def test_forget_gates_begin_open_and_no_other(decoder):
+def test_only_forget_gates_start_open(decoder):
     for layer in range(2):
         i, f, g, o = decoder.lstm.get_parameter(f"bias_ih_l{layer}").chunk(4)
-        assert (f == 3).all() and torch.cat(
-            [i, g, o, decoder.lstm.get_parameter(f"bias_hh_l{layer}")]
-        ).abs().max() < 1
+        others = torch.cat([i, g, o, decoder.lstm.get_parameter(f"bias_hh_l{layer}")])
+        assert (f == 3).all() and others.abs().max() < 1
 
 
-def test_an_unknown_score_is_refused():
+def test_unknown_score_is_refused():
     with pytest.raises(ValueError, match='"dot" or "additive", not \'cosine\''):
         LSTMDecoder(V, D, HIDDEN, score="cosine")
 
 
 class TorchEncoder(nn.Module):
-    """What an LSTMEncoder is, made of torch's pieces."""
+    """An LSTMEncoder made of torch's pieces."""
 
     def __init__(self, num_layers):
         super().__init__()
@@ -314,21 +310,18 @@ class TorchEncoder(nn.Module):
 
     def forward(self, tokens):
         words = self.embedding(tokens) * D**0.5
-        packed = pack_padded_sequence(
-            words, (tokens != PAD).sum(1), batch_first=True, enforce_sorted=False
-        )
-        states, _ = pad_packed_sequence(
-            self.lstm(packed)[0], batch_first=True, total_length=tokens.size(1)
-        )
+        lengths = (tokens != PAD).sum(1)
+        packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
+        packed, _ = self.lstm(packed)
+        states, _ = pad_packed_sequence(packed, batch_first=True, total_length=tokens.size(1))
         return self.projection(states)
 
 
 @pytest.fixture
 def sentences():
-    """Of 5, 7, 1, 3 and 2 words."""
-    return torch.randint(1, V, (B, T)).masked_fill(
-        torch.arange(T) >= torch.tensor([[5], [7], [1], [3], [2]]), PAD
-    )
+    """Sentences of 5, 7, 1, 3 and 2 words."""
+    padding = torch.arange(T) >= torch.tensor([[5], [7], [1], [3], [2]])
+    return torch.randint(1, V, (B, T)).masked_fill(padding, PAD)
 
 
 @pytest.mark.parametrize("num_layers", [1, 2])
@@ -342,9 +335,10 @@ def test_encoder_agrees_with_torch_on_packed_sequences(num_layers, sentences):
     assert_same_gradients(ours, reference, [memory.tokens], [expected], [])
 
 
-def test_padding_and_neighbours_change_nothing_of_what_is_read(sentences):
+def test_encoding_ignores_padding_and_other_sentences(sentences):
     encoder = LSTMEncoder(V, D, HIDDEN, 2)
-    together, longer = encoder(sentences), encoder(F.pad(sentences, (0, 4)))
+    together = encoder(sentences)
+    longer = encoder(F.pad(sentences, (0, 4)))
     assert longer.mask.shape == (B, T + 4) and not longer.mask[:, T:].any()
     assert_close(longer.tokens[:, :T], together.tokens, **CLOSE)
     for b in range(B):
@@ -353,7 +347,7 @@ def test_padding_and_neighbours_change_nothing_of_what_is_read(sentences):
         assert_close(alone.tokens[0], together.tokens[b][together.mask[b]], **CLOSE)
 
 
-def test_each_word_is_read_from_both_sides(sentences):
+def test_each_word_depends_on_both_sides(sentences):
     encoder, sentences = LSTMEncoder(V, D, HIDDEN), sentences[1:2]
     for t in range(T):
         other = sentences.clone()
@@ -361,20 +355,19 @@ def test_each_word_is_read_from_both_sides(sentences):
         assert (encoder(other).tokens != encoder(sentences).tokens).any(-1).all()
 
 
-def test_encoder_drops_words_and_states_and_only_in_training():
-    encoder, seen = LSTMEncoder(997, 97, 89, dropout=0.3), []
+def test_encoder_dropout_on_words_and_states_is_only_in_training():
+    encoder = LSTMEncoder(997, 97, 89, dropout=0.3)
+    seen = []
     for part in (encoder.lstm, encoder.projection):
         part.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     sentences = torch.randint(1, 997, (11, 7))
     encoder.eval()(sentences)
     assert all((x != 0).all() for x in seen)
-    assert (
-        abs(seen[0].std() - 1) < 0.02
-    )  # words of variance 1: 7,469 numbers, the standard deviation is 0.008
+    # words of variance 1: of 7,469 numbers, the standard deviation of their spread is 0.008
+    assert abs(seen[0].std() - 1) < 0.02
     plain = seen[0]
     encoder.train()(sentences)
     for x in seen[2:]:
-        assert (
-            abs((x == 0).double().mean() - 0.3) < 0.03
-        )  # 7,469 draws or more: the standard deviation is 0.005
+        dropped_fraction = (x == 0).double().mean()
+        assert abs(dropped_fraction - 0.3) < 0.03  # 7,469 draws: the standard deviation is 0.005
     assert_close(seen[2][seen[2] != 0], plain[seen[2] != 0] / 0.7)

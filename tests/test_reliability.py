@@ -1,4 +1,4 @@
-"""What keeps a run alive: the loss scaler, the first value that is not finite, the atomic write, the random states."""
+"""Keeping a run alive: the loss scale, the first NaN, atomic writes, random states."""
 
 import contextlib
 import io
@@ -35,18 +35,20 @@ def seed():
 
 
 @pytest.mark.parametrize("name", DTYPES)
-def test_the_scale_follows_that_of_torch(name):
+def test_loss_scale_follows_that_of_torch(name):
     weight = nn.Parameter(torch.zeros(()))
     optimizer = torch.optim.SGD([weight], lr=1.0)
-    ours, reference = (
-        GradScaler(DTYPES[name]),
-        torch.amp.GradScaler("cpu", enabled=name == "float16"),
-    )
-    draw, scales = random.Random(0), set()
-    for step in range(
-        7000 if name == "float16" else 70
-    ):  # 4,100 without an overflow, ten with many, one now and then
-        finite = draw.random() > (0.0 if step < 4100 else 0.7 if step < 4110 else 0.0003)
+    ours = GradScaler(DTYPES[name])
+    reference = torch.amp.GradScaler("cpu", enabled=name == "float16")
+    draw = random.Random(0)
+    scales = set()
+    # No overflow in the first 4,100 steps, many in the next ten, then one now and then.
+    for step in range(7000 if name == "float16" else 70):
+        if step < 4100:
+            risk = 0.0
+        else:
+            risk = 0.7 if step < 4110 else 0.0003
+        finite = draw.random() > risk
         weight.grad = torch.tensor(1.0 if finite else draw.choice([float("nan"), float("inf")]))
         reference.scale(weight)
         reference.step(optimizer)
@@ -58,20 +60,16 @@ def test_the_scale_follows_that_of_torch(name):
 
 
 @pytest.mark.parametrize("name", DTYPES)
-def test_dividing_by_the_scale_gives_the_gradients_of_the_loss(name):
-    ours, reference = (
-        GradScaler(DTYPES[name]),
-        torch.amp.GradScaler("cpu", enabled=name == "float16"),
-    )
+def test_unscaled_gradients_are_those_of_the_loss(name):
+    ours = GradScaler(DTYPES[name])
+    reference = torch.amp.GradScaler("cpu", enabled=name == "float16")
     weights = [nn.Parameter(torch.randn(size)) for size in (7, 5, 3)]
     weights[1].requires_grad = False
     reference.scale(sum(w.square().sum() for w in weights)).backward()
     ours.unscale(weights)
     assert weights[1].grad is None
-    for weight in (weights[0], weights[2]):
-        assert_close(
-            weight.grad, 2 * weight.detach(), rtol=0, atol=0
-        )  # the scale, a power of 2, has left no trace
+    for weight in (weights[0], weights[2]):  # exact, since the scale is a power of 2
+        assert_close(weight.grad, 2 * weight.detach(), rtol=0, atol=0)
 
 
 KINDS = [signal.SIGINT, signal.SIGTERM]
@@ -80,10 +78,10 @@ V, S = 23, 37  # words, and pixels a side
 
 @pytest.fixture(autouse=True)
 def outside():
-    """The handler of both signals: one that nobody takes fails the test, and does not end them all."""
+    """Let an unhandled SIGINT or SIGTERM fail the test instead of ending the session."""
 
     def fail(*_):
-        raise AssertionError("nobody has taken the signal")
+        raise AssertionError("nobody handled the signal")
 
     before = [signal.signal(kind, fail) for kind in KINDS]
     yield fail
@@ -123,9 +121,8 @@ def small(decoder):
 @pytest.fixture
 def batch():
     """Five pictures with sentences of 7, 5, 3, 2 and 1 words."""
-    target = torch.randint(4, V, (5, 7)).masked_fill(
-        torch.arange(7) >= torch.tensor([[7], [5], [3], [2], [1]]), PAD
-    )
+    padding = torch.arange(7) >= torch.tensor([[7], [5], [3], [2], [1]])
+    target = torch.randint(4, V, (5, 7)).masked_fill(padding, PAD)
     return {"image": torch.randint(256, (5, 3, S, S), dtype=torch.uint8), "target": target}
 
 
@@ -134,7 +131,7 @@ def hooks(model):
 
 
 def poison(value, bad=float("nan")):
-    """One number of a tensor, or of the first tensor in a tuple, becomes bad."""
+    """Set one number of a tensor, or of the first tensor in a tuple, to `bad`."""
     if isinstance(value, Tensor):
         value = value.clone()
         value[(-1,) * value.dim()] = bad
@@ -144,7 +141,7 @@ def poison(value, bad=float("nan")):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @CASES
-def test_the_first_layer_whose_output_is_not_finite_is_named(batch, layer, decoder, bad):
+def test_first_nonfinite_output_is_named(batch, layer, decoder, bad):
     model = small(decoder)
     module = model.get_submodule(layer)
     module.register_forward_hook(lambda _module, _inputs, output: poison(output, bad))
@@ -154,33 +151,30 @@ def test_the_first_layer_whose_output_is_not_finite_is_named(batch, layer, decod
 
 
 @CASES
-def test_a_weight_that_is_not_finite_is_named_before_what_follows_from_it(batch, layer, decoder):
+def test_nonfinite_weight_is_named_before_outputs(batch, layer, decoder):
     model = small(decoder)
-    name, weight = next(
-        (name, weight) for name, weight in model.named_parameters() if name.startswith(layer)
-    )
+    name = next(name for name, _ in model.named_parameters() if name.startswith(layer))
+    weight = model.get_parameter(name)
     with torch.no_grad():
         weight.view(-1)[-1] = float("nan")
     model.loss(batch)[0].backward()
     assert first_nonfinite(model, batch) == f"the weight {name}"
 
 
-def test_a_weight_that_overflows_is_found_in_the_output(batch):
+def test_overflow_caused_by_a_large_finite_weight_is_found_in_the_output(batch):
     model = small(TRANSFORMER)
     with torch.no_grad():
-        model.decoder.blocks[0].linear1.weight.fill_(
-            3e38
-        )  # of which there is still one that is finite
+        model.decoder.blocks[0].linear1.weight.fill_(3e38)  # large, but finite
     model.loss(batch)[0].backward()
     assert first_nonfinite(model, batch) == "the output of decoder.blocks.0.linear1"
 
 
 @pytest.mark.parametrize("decoder", [LSTM, TRANSFORMER], ids=["lstm", "transformer"])
-def test_a_gradient_is_named_only_where_all_outputs_are_finite(batch, decoder):
+def test_gradient_is_named_only_if_all_outputs_are_finite(batch, decoder):
     model = small(decoder)
     names = dict(model.named_parameters())
     model.loss(batch)[0].backward()
-    assert first_nonfinite(model, batch) == "the loss"  # of which nobody has been given another
+    assert first_nonfinite(model, batch) == "the loss"
     name = "decoder.query.weight" if decoder is LSTM else "decoder.blocks.1.norm2.weight"
     names[name].grad[3] = float("inf")
     assert first_nonfinite(model, batch) == f"the gradient of {name}"
@@ -191,7 +185,7 @@ def test_a_gradient_is_named_only_where_all_outputs_are_finite(batch, decoder):
     assert first_nonfinite(model, batch) == f"the gradient of {name}"
 
 
-def test_of_several_gradients_the_one_nearest_to_the_loss_is_named(batch):
+def test_gradient_nearest_to_the_loss_is_named_first(batch):
     model = small(TRANSFORMER)
 
     def overflow(_module, _inputs, output):
@@ -200,13 +194,12 @@ def test_of_several_gradients_the_one_nearest_to_the_loss_is_named(batch):
     handle = model.decoder.blocks[1].linear1.register_forward_hook(overflow)
     model.loss(batch)[0].backward()
     handle.remove()
-    assert (
-        not model.encoders["image"].backbone.conv1.weight.grad.isfinite().all()
-    )  # it has come that far
+    # The gradients are infinite all the way to the input.
+    assert not model.encoders["image"].backbone.conv1.weight.grad.isfinite().all()
     assert first_nonfinite(model, batch).startswith("the gradient of decoder.blocks.1.")
 
 
-def test_frozen_weights_have_no_gradient_and_are_no_trouble(batch):
+def test_frozen_weights_have_no_gradient_to_check(batch):
     model = small(LSTM)
     model.encoders.requires_grad_(False)
     model.loss(batch)[0].backward()
@@ -220,24 +213,27 @@ class Pair(NamedTuple):
 
 
 class Returns(nn.Module):
-    """A model whose part returns what it is told to."""
+    """A model with a part that returns a given output."""
 
     def __init__(self, output):
         super().__init__()
-        self.part, self.output = nn.Identity(), output
+        self.part = nn.Identity()
+        self.output = output
 
     def forward(self, batch):
         self.part(self.output)
         return torch.zeros(3)
 
 
-GOOD, BAD, MASK = torch.ones(5), torch.tensor([1.0, float("inf"), 2.0]), torch.tensor([True, False])
+GOOD = torch.ones(5)
+BAD = torch.tensor([1.0, float("inf"), 2.0])
+MASK = torch.tensor([True, False])
 
 
 @pytest.mark.parametrize(
     "output", [BAD, (GOOD, BAD), Pair(BAD, MASK), (GOOD, (GOOD, BAD))], ids=str
 )
-def test_in_whatever_an_output_is_wrapped_it_is_found(output):
+def test_nested_outputs_are_checked(output):
     model = Returns(output)
     assert first_nonfinite(model, {}) == "the output of part"
     assert hooks(model) == []
@@ -246,12 +242,12 @@ def test_in_whatever_an_output_is_wrapped_it_is_found(output):
 @pytest.mark.parametrize(
     "output", [GOOD, (GOOD, None), Pair(GOOD, MASK), torch.tensor([3, 5]), None, ()], ids=str
 )
-def test_what_is_finite_is_not_named(output):
+def test_finite_outputs_are_not_named(output):
     assert first_nonfinite(Returns(output), {}) == "the loss"
 
 
-def test_the_cell_of_an_lstm_is_looked_at_too():
-    """Its hidden state is finite, for tanh(inf) = 1."""
+def test_cell_state_of_an_lstm_is_checked():
+    """Its hidden state is finite, since tanh(inf) = 1."""
     model = nn.Sequential(nn.LSTM(3, 5, batch_first=True))
     with torch.no_grad():
         for name, weight in model[0].named_parameters():
@@ -263,12 +259,12 @@ def test_the_cell_of_an_lstm_is_looked_at_too():
     assert first_nonfinite(model, torch.zeros(2, 7, 3)) == "the output of 0"
 
 
-def test_the_model_itself_has_a_name_too():
+def test_output_of_the_model_itself_is_checked():
     model = nn.Identity()
     assert first_nonfinite(model, BAD) == "the output of the model"
 
 
-def test_no_hooks_are_left_where_the_model_fails(batch):
+def test_no_hooks_remain_when_the_model_fails(batch):
     model = small(LSTM)
     with pytest.raises(ValueError, match="none of: image"):
         first_nonfinite(model, {"target": batch["target"]})
@@ -281,126 +277,125 @@ DEVICES = [torch.device("cpu")] + [torch.device("cuda")] * torch.cuda.is_availab
 
 @pytest.fixture
 def path(tmp_path):
-    """A checkpoint that is there, alone in its folder."""
+    """A checkpoint, alone in its folder."""
     path = tmp_path / "run" / "last.pt"
     write_atomically(path, {"step": 1})
     return path
 
 
-def assert_nothing_has_happened(path):
+def assert_unchanged(path):
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert os.listdir(path.parent) == [path.name]
 
 
 def refused(path, state):
-    """The one line of a failed write."""
+    """The error of a failed write, one line."""
     with pytest.raises(OSError) as caught:
         write_atomically(path, state)
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"{path} cannot be written: ")
-    assert (
-        caught.value.__suppress_context__ and caught.value.__cause__ is None
-    )  # what torch said is not shown
+    # The error that torch raised is not shown.
+    assert caught.value.__suppress_context__ and caught.value.__cause__ is None
     return line
 
 
-def test_what_is_written_can_be_read(path):
-    weights, plain = (
-        {"weight": torch.randn(5, 3), "half": torch.randn(7).bfloat16()},
-        [1, (2.5, None), {"a": "ä"}, True],
-    )
+def test_written_file_can_be_read(path):
+    weights = {"weight": torch.randn(5, 3), "half": torch.randn(7).bfloat16()}
+    plain = [1, (2.5, None), {"a": "ä"}, True]
     write_atomically(path, {"model": weights, "plain": plain})
     state = read_checkpoint(path)
     assert_close(state["model"], weights, rtol=0, atol=0)
     assert state["plain"] == plain and os.listdir(path.parent) == ["last.pt"]
 
 
-def test_all_of_it_is_on_the_disk_before_it_takes_the_place_of_the_old_one(path, monkeypatch):
-    events, fsync, replace = [], os.fsync, os.replace
+def test_content_is_on_the_disk_before_the_rename(path, monkeypatch):
+    events = []
+    fsync = os.fsync
+    replace = os.replace
 
-    def watched(file):
+    def watched_fsync(file):
         events.append(("on the disk", os.fstat(file).st_size, path.stat().st_size))
         fsync(file)
 
-    monkeypatch.setattr(os, "fsync", watched)
-    monkeypatch.setattr(os, "replace", lambda *names: (events.append("renamed"), replace(*names)))
+    def watched_replace(source, target):
+        events.append("renamed")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "replace", watched_replace)
     old = path.stat().st_size
     write_atomically(path, {"weights": torch.randn(BIG)})
     assert events == [("on the disk", path.stat().st_size, old), "renamed"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize(
-    "size", [1, BIG]
-)  # what fails is the last flush, or a write in the midst of torch.save
-def test_a_full_disk_keeps_the_old_checkpoint(path, size):
+@pytest.mark.parametrize("size", [1, BIG])  # fails in the last flush, or within torch.save
+def test_full_disk_keeps_the_old_checkpoint(path, size):
     path.with_name("last.pt.writing").symlink_to("/dev/full")
     line = refused(path, {"weights": torch.randn(size)})
-    assert "No space left" in line and "the one before is kept" in line
-    assert_nothing_has_happened(path)
+    assert "No space left" in line and "the previous file is kept" in line
+    assert_unchanged(path)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_a_full_disk_at_first(tmp_path):
+def test_full_disk_at_the_first_write_leaves_no_file(tmp_path):
     (tmp_path / "last.pt.writing").symlink_to("/dev/full")
     line = refused(tmp_path / "last.pt", {"step": 1})
-    assert "No space left" in line and "kept" not in line  # for there is none
+    assert "No space left" in line and "kept" not in line  # there is no previous file
     assert os.listdir(tmp_path) == []
 
 
-def test_a_file_that_may_not_be_so_big_keeps_the_old_checkpoint(path):
+def test_file_size_limit_keeps_the_old_checkpoint(path):
     resource = pytest.importorskip("resource", reason="Windows has no such limit")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (BIG, before[1]))  # Python ignores the signal of it
+    resource.setrlimit(resource.RLIMIT_FSIZE, (BIG, before[1]))  # Python ignores its signal
     try:
         line = refused(path, {"weights": torch.randn(BIG)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "too large" in line
-    assert_nothing_has_happened(path)
+    assert_unchanged(path)
 
 
 @pytest.mark.parametrize("below", ["last.pt", "run/last.pt"])
-def test_a_folder_that_cannot_be(tmp_path, below):
+def test_impossible_folder_is_refused(tmp_path, below):
     (tmp_path / "file").write_text("a file, and no folder")
     refused(tmp_path / "file" / below, {"step": 1})
     assert os.listdir(tmp_path) == ["file"]
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere"
-)
-def test_a_folder_that_may_not_be_written_to(path):
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
+def test_read_only_folder_keeps_the_old_checkpoint(path):
     path.parent.chmod(0o500)
     try:
         assert "ermission" in refused(path, {"step": 2})
     finally:
         path.parent.chmod(0o700)
-    assert_nothing_has_happened(path)
+    assert_unchanged(path)
 
 
-def test_a_folder_in_the_place_of_the_file(tmp_path):
+def test_folder_in_place_of_the_file_is_refused(tmp_path):
     (tmp_path / "last.pt").mkdir()
     refused(tmp_path / "last.pt", {"step": 1})
     assert os.listdir(tmp_path) == ["last.pt"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, KeyError])
-def test_what_else_happens_while_writing_keeps_the_old_checkpoint(path, monkeypatch, error):
+def test_other_errors_pass_through_and_keep_the_old_checkpoint(path, monkeypatch, error):
     def happen(_):
         raise error
 
     monkeypatch.setattr(os, "fsync", happen)
     with pytest.raises(error):
         write_atomically(path, {"step": 2})
-    assert_nothing_has_happened(path)
+    assert_unchanged(path)
 
 
 NUMBERS = torch.arange(300_007)
 
 
 def write_and_be_killed(path, step, moment):
-    """Another process writes that step, and kills itself at that moment, or where it is None, writes on without an end."""
+    """Fork a process that writes this step and kills itself at this moment; None: it writes on."""
 
     def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -412,18 +407,19 @@ def write_and_be_killed(path, step, moment):
         file.flush()
         die()
 
-    save, replace = torch.save, os.replace
+    save = torch.save
+    replace = os.replace
     child = os.fork()
     if child:
         return child
     try:
-        if moment == "in the midst of torch.save":
+        if moment == "within torch.save":
             torch.save = save_half
         if moment == "before it is on the disk":
             os.fsync = die
-        if moment == "before it is renamed":
+        if moment == "before the rename":
             os.replace = die
-        if moment == "after it is renamed":
+        if moment == "after the rename":
             os.replace = lambda *names: (replace(*names), die())
         for later in range(step, step + 10**6):
             write_atomically(path, {"step": later, "numbers": NUMBERS + later})
@@ -433,32 +429,31 @@ def write_and_be_killed(path, step, moment):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows")
 @pytest.mark.parametrize(("moment", "reached"), [
-    ("in the midst of torch.save", 3), ("before it is on the disk", 3), ("before it is renamed", 3), ("after it is renamed", 4),
+    ("within torch.save", 3), ("before it is on the disk", 3),
+    ("before the rename", 3), ("after the rename", 4),
 ])  # fmt: skip
-def test_a_process_that_is_killed_at_that_moment_leaves_a_whole_checkpoint(
-    tmp_path, moment, reached
-):
+def test_process_killed_at_a_given_moment_leaves_a_complete_checkpoint(tmp_path, moment, reached):
     path = tmp_path / "last.pt"
     write_atomically(path, {"step": 3, "numbers": NUMBERS + 3})
     _, status = os.waitpid(write_and_be_killed(path, 4, moment), 0)
     assert status == signal.SIGKILL
-    assert path.with_name("last.pt.writing").exists() == (
-        reached == 3
-    )  # so it was killed while writing
+    was_writing = path.with_name("last.pt.writing").exists()
+    assert was_writing == (reached == 3)
     state = read_checkpoint(path)
     assert state["step"] == reached and torch.equal(state["numbers"], NUMBERS + reached)
     write_atomically(path, {"step": 1})
-    assert_nothing_has_happened(path)
+    assert_unchanged(path)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows")
-def test_a_process_that_is_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
-    path, chance = tmp_path / "last.pt", random.Random(0)
+def test_process_killed_at_a_random_moment_leaves_a_complete_checkpoint(tmp_path):
+    path = tmp_path / "last.pt"
+    draw = random.Random(0)
     state = {"step": 0, "numbers": NUMBERS}
     write_atomically(path, state)
     for _ in range(5):
         child = write_and_be_killed(path, state["step"] + 1, None)
-        time.sleep(chance.uniform(0.02, 0.1))
+        time.sleep(draw.uniform(0.02, 0.1))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         state = read_checkpoint(path)
@@ -466,30 +461,28 @@ def test_a_process_that_is_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_pa
 
 
 def draws():
-    """From each generator, in the ways that training, and what it calls, draw."""
+    """Numbers from each generator, drawn as in training."""
     numbers = []
     for device in DEVICES:
-        numbers += [
-            *torch.randn(3, device=device).tolist(),
-            torch.nn.Dropout()(torch.ones(53, device=device)).tolist(),
-        ]
+        numbers += torch.randn(3, device=device).tolist()
+        numbers.append(nn.Dropout()(torch.ones(53, device=device)).tolist())
     return numbers
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
-def test_the_same_random_numbers_come_again(path, on_disk):
+def test_restored_random_state_gives_the_same_numbers(path, on_disk):
     state = get_rng_state()
     if on_disk:
         write_atomically(path, state)
         state = read_checkpoint(path)
     expected = draws()
     assert all(a != b for a, b in zip(draws(), expected))
-    for _ in range(2):  # drawing does not change what was kept
+    for _ in range(2):  # drawing does not change the saved state
         set_rng_state(state)
         assert draws() == expected
 
 
-def test_a_state_that_was_kept_where_a_gpu_was_is_taken_where_none_is(monkeypatch):
+def test_random_state_saved_with_a_gpu_is_restored_without_one(monkeypatch):
     state = get_rng_state()
     expected = draws()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -499,7 +492,7 @@ def test_a_state_that_was_kept_where_a_gpu_was_is_taken_where_none_is(monkeypatc
     assert get_rng_state()["device"] == []
 
 
-def test_what_is_drawn_within_disturbs_nobody_outside():
+def test_draws_within_preserve_rng_state_do_not_change_it():
     with preserve_rng_state():
         expected = draws()
     for error in (None, KeyError):

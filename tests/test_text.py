@@ -1,4 +1,4 @@
-"""Words to numbers and back: the tokenizer against a property, the vocabulary against its promises."""
+"""Text to numbers and back: tokenizers, the vocabulary, and byte pair encoding."""
 
 import gzip
 import hashlib
@@ -35,10 +35,10 @@ from mmscratch.text import (
 try:
     from hypothesis import example, given, settings
     from hypothesis import strategies as st
-except ImportError:  # those who only check an exercise may not have it: then the tests that draw their examples are skipped
+except ImportError:  # not needed to check an exercise: tests that draw their examples are skipped
 
     class Nothing:
-        """In place of the strategies."""
+        """Replaces the strategies."""
 
         def __getattr__(self, name):
             return lambda *_, **__: self
@@ -83,9 +83,10 @@ def test_tokenize(text, tokens):
     assert tokenize(text) == tokens
 
 
-def test_both_spellings_of_an_umlaut_are_the_same_word():
+def test_composed_and_decomposed_umlauts_are_the_same_word():
     text = "Fünf Äpfel über Käthes Größe, naïve Señorita"
-    composed, decomposed = unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)
+    composed = unicodedata.normalize("NFC", text)
+    decomposed = unicodedata.normalize("NFD", text)
     assert composed != decomposed
     assert tokenize(composed) == tokenize(decomposed) == composed.lower().replace(",", " ,").split()
 
@@ -100,7 +101,7 @@ def test_both_spellings_of_an_umlaut_are_the_same_word():
         "50%: yes; no...",
     ],
 )
-def test_detokenize_writes_as_a_person_would(text):
+def test_detokenize_spaces_tokens_as_people_do(text):
     assert detokenize(tokenize(text)) == text
 
 
@@ -120,17 +121,17 @@ PIECES = ["Don't", "it’s", "T-Shirt", "ÄPFEL", "u\u0308", "ß", "Straße", "3
 @example("3 . 5, 1 , 000")
 @example("a ' b - c ’ d")
 @example("= \u0338 ( \u0301 。 \u3099 か \u3099")
-def test_what_is_joined_is_split_again_in_the_same_way(text):
+def test_tokenize_inverts_detokenize(text):
     tokens = tokenize(text)
     assert tokenize(detokenize(tokens)) == tokens
 
 
-def test_tokens_hold_all_of_the_text_but_spaces():
+def test_tokens_contain_the_whole_text_except_spaces():
     text = "Ein großer Hund; (zwei) 猫! 3.5%, <eos> [v]"
     assert "".join(tokenize(text)) == text.lower().replace(" ", "")
 
 
-def test_the_specials_come_first():
+def test_specials_come_first():
     assert (PAD, BOS, EOS, UNK) == (0, 1, 2, 3)
     vocabulary = Vocabulary(["a", "b"])
     assert vocabulary.words == ["<pad>", "<bos>", "<eos>", "<unk>", "a", "b"]
@@ -138,18 +139,18 @@ def test_the_specials_come_first():
     assert vocabulary.encode(["b", "a"]) == [5, 4]
 
 
-def test_build_orders_by_frequency_then_by_spelling():
+def test_build_sorts_by_frequency_then_alphabetically():
     assert Vocabulary.build(SENTENCES).words[4:] == ["a", "cat", "dog", "and", "bird", "or"]
     assert Vocabulary.build(SENTENCES[::-1]).words == Vocabulary.build(SENTENCES).words
 
 
-def test_build_keeps_what_is_frequent_enough():
+def test_build_drops_words_below_min_freq():
     assert Vocabulary.build(SENTENCES, min_freq=2).words[4:] == ["a", "cat", "dog"]
     assert Vocabulary.build(SENTENCES, min_freq=5).words[4:] == ["a"]
     assert Vocabulary.build(SENTENCES, min_freq=7).words == list(SPECIALS)
 
 
-def test_an_unknown_word_is_unk():
+def test_unknown_words_become_unk():
     vocabulary = Vocabulary.build(SENTENCES, min_freq=2)
     ids = vocabulary.encode(["a", "zebra", "dog", "bird"])
     assert ids == [4, UNK, 6, UNK]
@@ -157,7 +158,7 @@ def test_an_unknown_word_is_unk():
 
 
 @pytest.mark.parametrize("special", SPECIALS)
-def test_a_special_in_a_text_is_only_a_word(special):
+def test_specials_in_text_are_ordinary_words(special):
     vocabulary = Vocabulary.build([*SENTENCES, ["a", special, "dog"], tokenize(f"a {special} dog")])
     assert vocabulary.words.count(special) == 1
     assert vocabulary.encode(["a", special, "dog"])[1] == UNK
@@ -166,7 +167,7 @@ def test_a_special_in_a_text_is_only_a_word(special):
         Vocabulary(["a", special])
 
 
-def test_a_word_twice_is_refused():
+def test_duplicate_words_are_refused():
     with pytest.raises(ValueError, match="different"):
         Vocabulary(["a", "b", "a"])
 
@@ -183,7 +184,7 @@ def test_decode_stops_at_the_first_eos():
     assert vocabulary.decode([5, 4, 5]) == ["b", "a", "b"]
 
 
-def test_encode_then_decode_gives_the_sentence_back():
+def test_decode_inverts_encode():
     vocabulary = Vocabulary.build(SENTENCES)
     for sentence in SENTENCES:
         assert vocabulary.decode([BOS, *vocabulary.encode(sentence), EOS, PAD]) == sentence
@@ -194,29 +195,10 @@ def test_encode_then_decode_gives_the_sentence_back():
 
 MULTI30K = Path(__file__).parents[2] / "shared/multi30k/data/task1/raw"
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
-LOWEST = [
-    ["low"] * 5,
-    ["lower"] * 2 + ["newest"] * 6,
-    ["widest"] * 3,
-]  # the example of Sennrich et al.
-ODD = [
-    "",
-    " ",
-    "▁",
-    "▁▁a",
-    "a▁b",
-    "猫",
-    "🐱",
-    "u\u0308",
-    "\ud800",
-    "\udc31",
-    "\x00",
-    "\n",
-    "ﬁ",
-    "<0xE4>",
-    "<0x",
-    *SPECIALS,
-]
+# The example of Sennrich et al.
+LOWEST = [["low"] * 5, ["lower"] * 2 + ["newest"] * 6, ["widest"] * 3]
+ODD = ["", " ", "▁", "▁▁a", "a▁b", "猫", "🐱", "u\u0308", "\ud800", "\udc31", "\x00", "\n", "ﬁ",
+       "<0xE4>", "<0x", *SPECIALS]  # fmt: skip
 
 
 def spelled(encoding, tokens):
@@ -224,25 +206,25 @@ def spelled(encoding, tokens):
 
 
 def naive_state(sentences, merges):
-    """What `BytePairEncoding.learn(...).state()` should be: all pairs are counted anew for each merge."""
+    """What `BytePairEncoding.learn(...).state()` should be: all pairs are recounted for each merge."""
     tokens = [token for sentence in sentences for token in sentence]
-    seen = Counter("".join(tokens)) - Counter("▁" * len("".join(tokens)))
-    characters = sorted(c for c in seen if seen[c] > 1)
-    pieces, learned = ["▁", *characters], []
-    known = [
-        "".join(c if c in characters else "\n" for c in token) for token in tokens
-    ]  # a byte parts its neighbours
-    parts = [list(part) for token in known for part in f"▁{token}".split("\n")]
+    counts = Counter("".join(tokens))
+    characters = sorted(c for c in counts if counts[c] > 1 and c != "▁")
+    pieces = ["▁", *characters]
+    learned = []
+    parts = []
+    for token in tokens:
+        known = "".join(c if c in characters else "\n" for c in token)  # bytes are never merged
+        parts += [list(part) for part in f"▁{known}".split("\n")]
     while len(learned) < merges:
         counts = Counter(pair for part in parts for pair in zip(part, part[1:]))
-        frequent = [
-            pair for pair in counts if counts[pair] > 1 and "".join(pair) not in (*SPECIALS, *BYTES)
-        ]
+        frequent = []
+        for pair, count in counts.items():
+            if count > 1 and "".join(pair) not in (*SPECIALS, *BYTES):
+                frequent.append((-count, pieces.index(pair[0]), pieces.index(pair[1]), pair))
         if not frequent:
             break
-        best = min(
-            frequent, key=lambda pair: (-counts[pair], pieces.index(pair[0]), pieces.index(pair[1]))
-        )
+        *_, best = min(frequent)
         learned.append(list(best))
         pieces.append("".join(best))
         for part in parts:
@@ -264,54 +246,33 @@ TOKENS = (
 @example([["aaaaa", "aaaa", "aaa", "aaaaaaaaaaa"]], 23)
 @example([["ab", "cd"] * 3, ["ba", "dc"] * 3, ["abcd", "dcba"]], 23)
 @example([["x<pad>y", "<pad>", "<0x00><0x00>"] * 2], 23)
-def test_learning_is_that_of_a_learner_that_counts_everything_anew(sentences, merges):
+def test_learning_agrees_with_a_naive_implementation(sentences, merges):
     assert BytePairEncoding.learn(sentences, merges).state() == naive_state(sentences, merges)
 
 
-def test_the_example_of_the_paper():
+def test_bpe_example_of_the_paper():
     encoding = BytePairEncoding.learn(LOWEST, merges=10)
-    assert encoding.state()["merges"][:5] == [
-        ["e", "s"],
-        ["es", "t"],
-        ["▁", "l"],
-        ["o", "w"],
-        ["▁l", "ow"],
-    ]
+    merges = encoding.state()["merges"]
+    assert merges[:5] == [["e", "s"], ["es", "t"], ["▁", "l"], ["o", "w"], ["▁l", "ow"]]
     assert spelled(encoding, ["lowest", "low"]) == ["▁low", "est", "▁low"]
-    assert encoding.words == [
-        *SPECIALS,
-        *BYTES,
-        "▁",
-        *"deilnorstw",
-        *(a + b for a, b in encoding.state()["merges"]),
-    ]
-    assert len(encoding) == 4 + 256 + 1 + 10 + 10 and encoding.encode(["猫"]) == [
-        260,
-        4 + 0xE7,
-        4 + 0x8C,
-        4 + 0xAB,
-    ]
+    characters = "deilnorstw"
+    merged = [left + right for left, right in merges]
+    assert encoding.words == [*SPECIALS, *BYTES, "▁", *characters, *merged]
+    assert len(encoding) == 4 + 256 + 1 + 10 + 10
+    assert encoding.encode(["猫"]) == [260, 4 + 0xE7, 4 + 0x8C, 4 + 0xAB]
 
 
-def test_the_merge_that_was_learned_first_goes_first_wherever_it_stands():
-    encoding = BytePairEncoding(
-        "abc", [["b", "c"], ["a", "b"], ["▁", "a"], ["c", "a"], ["bc", "a"]]
-    )
-    assert spelled(encoding, ["abc", "ab", "cab", "abca"]) == [
-        "▁a",
-        "bc",
-        "▁",
-        "ab",
-        "▁",
-        "c",
-        "ab",
-        "▁a",
-        "bca",
-    ]
+def test_merges_are_applied_in_the_order_they_were_learned():
+    merges = [["b", "c"], ["a", "b"], ["▁", "a"], ["c", "a"], ["bc", "a"]]
+    encoding = BytePairEncoding("abc", merges)
+    assert spelled(encoding, ["abc"]) == ["▁a", "bc"]
+    assert spelled(encoding, ["ab"]) == ["▁", "ab"]
+    assert spelled(encoding, ["cab"]) == ["▁", "c", "ab"]
+    assert spelled(encoding, ["abca"]) == ["▁a", "bca"]
 
 
 def assert_as_hugging_face(monkeypatch, sentences, merges, others):
-    """Both the merges that are learned, ties and all, and the pieces of other words."""
+    """The learned merges, including ties, and the pieces of other words."""
     tokenizers = pytest.importorskip("tokenizers")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     ours = BytePairEncoding.learn(sentences, merges)
@@ -322,49 +283,43 @@ def assert_as_hugging_face(monkeypatch, sentences, merges, others):
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=5 * merges, min_frequency=2, special_tokens=first, show_progress=False
     )
-    theirs.train_from_iterator(
-        (" ".join(f"▁{token}" for token in sentence) for sentence in sentences), trainer
-    )
-    assert (
-        len(learned) == merges
-        and learned == json.loads(theirs.to_str())["model"]["merges"][:merges]
-    )
-    model = tokenizers.models.BPE(
-        vocab=ours.index, merges=list(map(tuple, learned)), byte_fallback=True
-    )
+    lines = [" ".join(f"▁{token}" for token in sentence) for sentence in sentences]
+    theirs.train_from_iterator(lines, trainer)
+    assert len(learned) == merges
+    assert learned == json.loads(theirs.to_str())["model"]["merges"][:merges]
+    pairs = list(map(tuple, learned))
+    model = tokenizers.models.BPE(vocab=ours.index, merges=pairs, byte_fallback=True)
     for word in others:
         assert ours.encode([word]) == [piece.id for piece in model.tokenize(f"▁{word}")], word
 
 
-def test_hugging_face_learns_and_writes_the_same(monkeypatch):
+def test_bpe_agrees_with_hugging_face(monkeypatch):
     draw = random.Random(0)
     words = ["".join(draw.choices("aaabcdé猫", k=draw.randint(1, 13))) for _ in range(499)]
-    sentences = [
-        draw.choices(words[:-97], weights=range(402, 0, -1), k=draw.randint(1, 17))
-        for _ in range(199)
-    ]
-    assert_as_hugging_face(
-        monkeypatch, sentences, 311, [*words, "unknown", "a🐱b", "aaaaaaaaa", "\x00é"]
-    )
+    sentences = []
+    for _ in range(199):
+        length = draw.randint(1, 17)
+        sentences.append(draw.choices(words[:-97], weights=range(402, 0, -1), k=length))
+    others = [*words, "unknown", "a🐱b", "aaaaaaaaa", "\x00é"]
+    assert_as_hugging_face(monkeypatch, sentences, 311, others)
 
 
-@pytest.mark.skipif(not MULTI30K.exists(), reason="Multi30k is not here")
-def test_hugging_face_does_the_same_with_english_and_german(monkeypatch):
-    lines = [
-        gzip.open(MULTI30K / f"val.{language}.gz", "rt", encoding="utf-8").readlines()
-        for language in ("en", "de")
-    ]
-    english, german = ([tokenize(line) for line in of_one] for of_one in lines)
-    assert_as_hugging_face(
-        monkeypatch, english[7:] + german[7:], 997, {word for s in english + german for word in s}
-    )
+@pytest.mark.skipif(not MULTI30K.exists(), reason="no Multi30k")
+def test_bpe_agrees_with_hugging_face_on_english_and_german(monkeypatch):
+    training = []
+    words = set()
+    for language in ("en", "de"):
+        with gzip.open(MULTI30K / f"val.{language}.gz", "rt", encoding="utf-8") as file:
+            sentences = [tokenize(line) for line in file]
+        training += sentences[7:]
+        words.update(*sentences)
+    assert_as_hugging_face(monkeypatch, training, 997, words)
 
 
 @cache
 def learned():
-    return BytePairEncoding.learn(
-        [*LOWEST, tokenize("zwei Hunde, zwei Häuser; two dogs, two houses"), ODD, ODD[4:]]
-    )
+    sentence = tokenize("zwei Hunde, zwei Häuser; two dogs, two houses")
+    return BytePairEncoding.learn([*LOWEST, sentence, ODD, ODD[4:]])
 
 
 @settings(max_examples=157, deadline=None, derandomize=True)
@@ -372,7 +327,7 @@ def learned():
 @example([])
 @example(["lower", *ODD, "".join(ODD), "<eos>"])
 @example(["\ud800\udc00", "\udc00\ud800a\udc31\ud800"])
-def test_any_tokens_come_back_exactly(tokens):
+def test_any_tokens_survive_encoding_and_decoding(tokens):
     ids = learned().encode(tokens)
     assert learned().decode([BOS, *ids, EOS, PAD]) == tokens and min(ids, default=4) > UNK
     assert learned().encode(tokens) == ids  # also of tokens that were encoded before
@@ -380,76 +335,59 @@ def test_any_tokens_come_back_exactly(tokens):
 
 @settings(max_examples=83, deadline=None, derandomize=True)
 @given(st.text(st.characters() | st.sampled_from(" ▁<>")))
-def test_any_text_comes_back_exactly(text):
+def test_any_text_survives_encoding_and_decoding(text):
     assert " ".join(learned().decode(learned().encode(text.split(" ")))) == text
 
 
 @settings(max_examples=97, deadline=None, derandomize=True)
 @given(st.lists(st.integers(0, 331) | st.integers(4, 261)))
-def test_whatever_a_model_writes_is_decoded(ids):
+def test_any_generated_ids_can_be_decoded(ids):
     content = ids[: ids.index(EOS)] if EOS in ids else ids
     begins = [learned().words[i][0] == "▁" for i in content if i not in (PAD, BOS)]
-    assert len(learned().decode(ids)) == sum(begins) + (
-        not all(begins[:1])
-    )  # a first piece begins a token in any case
+    expected = sum(begins)
+    if begins and not begins[0]:
+        expected += 1  # the first piece always starts a token
+    assert len(learned().decode(ids)) == expected
 
 
-def test_bytes_that_are_no_text_become_a_sign():
-    begin, cat = 260, [4 + byte for byte in "猫".encode()]
-    assert learned().decode([begin, *cat, *cat[:2], begin, *cat]) == ["猫\ufffd", "猫"]
-    assert learned().decode([*cat[2:], 4 + 0x41, begin, 4 + 0xFF]) == ["\ufffdA", "\ufffd"]
-    assert learned().decode([*cat[:1], begin, *cat[1:]]) == [
-        "\ufffd",
-        "\ufffd\ufffd",
-    ]  # no character goes over two tokens
+def test_invalid_utf8_becomes_the_replacement_character():
+    start = 260
+    cat = [4 + byte for byte in "猫".encode()]
+    assert learned().decode([start, *cat, *cat[:2], start, *cat]) == ["猫\ufffd", "猫"]
+    assert learned().decode([*cat[2:], 4 + 0x41, start, 4 + 0xFF]) == ["\ufffdA", "\ufffd"]
+    # no character extends over two tokens
+    assert learned().decode([*cat[:1], start, *cat[1:]]) == ["\ufffd", "\ufffd\ufffd"]
 
 
-def test_rare_characters_the_mark_and_what_cannot_be_printed_are_bytes():
-    encoding = BytePairEncoding.learn(
-        [["aä", "a▁", "a▁"], ["ü", "aü"], ["\n\x00\ud800\udc31\u200d"] * 2]
-    )
-    assert encoding.state()["characters"] == "aü"  # ä is there once
-    assert spelled(encoding, ["äü▁"]) == [
-        "▁",
-        "<0xC3>",
-        "<0xA4>",
-        "ü",
-        "<0xE2>",
-        "<0x96>",
-        "<0x81>",
-    ]
-    assert encoding.state()["merges"] == [
-        ["▁", "a"]
-    ]  # no bytes are joined, though they are there twice
+def test_rare_and_unprintable_characters_become_bytes():
+    sentences = [["aä", "a▁", "a▁"], ["ü", "aü"], ["\n\x00\ud800\udc31\u200d"] * 2]
+    encoding = BytePairEncoding.learn(sentences)
+    assert encoding.state()["characters"] == "aü"  # ä occurs once
+    umlaut = ["<0xC3>", "<0xA4>"]
+    mark = ["<0xE2>", "<0x96>", "<0x81>"]
+    assert spelled(encoding, ["äü▁"]) == ["▁", *umlaut, "ü", *mark]
+    assert encoding.state()["merges"] == [["▁", "a"]]  # bytes that occur twice are not merged
 
 
-def test_names_are_all_different_whatever_is_learned():
+def test_pieces_have_distinct_names():
     for word in (*SPECIALS, *BYTES):
         encoding = BytePairEncoding.learn([[f"x{word}", f"y{word}", word] * 3])
-        assert (
-            encoding.words.count(word) == 1
-            and len(set(encoding.words)) == len(encoding)
-            and encoding.state()["merges"]
-        )
+        assert encoding.words.count(word) == 1
+        assert len(set(encoding.words)) == len(encoding)
+        assert encoding.state()["merges"]
         assert encoding.words.index(word) not in encoding.encode([word, f"x{word}"])
 
 
-def test_learning_stops_where_nothing_is_there_twice():
-    assert BytePairEncoding.learn([["ab", "ab"], ["ba"]]).state()["merges"] == [
-        ["▁", "a"],
-        ["▁a", "b"],
-    ]
-    assert BytePairEncoding.learn([["ab", "ab"], ["ba"]], merges=1).state()["merges"] == [
-        ["▁", "a"]
-    ]
-    assert (
-        BytePairEncoding.learn([["ab"]]).words
-        == BytePairEncoding.learn([]).words
-        == [*SPECIALS, *BYTES, "▁"]
-    )
+def test_learning_stops_when_no_pair_occurs_twice():
+    sentences = [["ab", "ab"], ["ba"]]
+    merges = [["▁", "a"], ["▁a", "b"]]
+    assert BytePairEncoding.learn(sentences).state()["merges"] == merges
+    assert BytePairEncoding.learn(sentences, merges=1).state()["merges"] == merges[:1]
+    for sentences in ([["ab"]], []):
+        assert BytePairEncoding.learn(sentences).words == [*SPECIALS, *BYTES, "▁"]
 
 
-def test_the_order_of_the_sentences_does_not_matter():
+def test_learning_ignores_the_order_of_sentences():
     sentences = [[f"{a}{b}{c}"] for a in "xyz" for b in "uvw" for c in "rst"] * 3
     expected = BytePairEncoding.learn(sentences).state()
     assert len(expected["merges"]) > 30
@@ -458,55 +396,54 @@ def test_the_order_of_the_sentences_does_not_matter():
         assert BytePairEncoding.learn(sentences).state() == expected
 
 
-def test_every_process_learns_the_same():
-    code = "from mmscratch.text import *; print(BytePairEncoding.learn([[*'zyxwvu'], ['uvw', 'xyz'] * 2] * 3).words[261:])"
+def test_learning_does_not_depend_on_the_hash_seed():
+    code = (
+        "from mmscratch.text import BytePairEncoding;"
+        "sentences = [[*'zyxwvu'], ['uvw', 'xyz'] * 2] * 3;"
+        "print(BytePairEncoding.learn(sentences).words[261:])"
+    )
     printed = set()
     for hash_seed in ("1", "2"):
         env = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
-        printed.add(
-            subprocess.run(
-                [sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True
-            ).stdout
-        )
+        command = [sys.executable, "-c", code]
+        run = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+        printed.add(run.stdout)
     assert len(printed) == 1 and "vw" in printed.pop()
 
 
-def test_pieces_are_encoded_and_decoded_as_words_are():
+def test_bpe_has_the_interface_of_a_vocabulary():
     with pytest.raises(TypeError, match="tokenize"):
         learned().encode("lower")
-    lower, hunde = learned().encode(["lower"]), learned().encode(["hunde"])
+    lower = learned().encode(["lower"])
+    hunde = learned().encode(["hunde"])
     assert learned().encode(iter(["lower", "hunde"])) == lower + hunde
     assert learned().decode([BOS, *lower, PAD, *hunde, EOS, *lower, EOS, PAD]) == ["lower", "hunde"]
     assert learned().decode([EOS, *lower]) == learned().decode([]) == learned().encode([]) == []
     learned().encode(["lower"]).append(UNK)
-    assert UNK not in learned().encode(["lower"])  # what was remembered is not handed out
+    assert UNK not in learned().encode(["lower"])  # the cache is not handed out
 
 
-def test_a_worker_gets_the_same_encoding():
+def test_bpe_can_be_pickled():
     copy = pickle.loads(pickle.dumps(learned()))
-    assert copy.words == learned().words and copy.encode(["lowest", *ODD]) == learned().encode(
-        ["lowest", *ODD]
-    )
+    assert copy.words == learned().words
+    assert copy.encode(["lowest", *ODD]) == learned().encode(["lowest", *ODD])
 
 
 @pytest.mark.parametrize(
     "make", [learned, lambda: BytePairEncoding("bca"), lambda: Vocabulary.build([*SENTENCES, ODD])]
 )
-def test_a_state_makes_the_same_again(tmp_path, make):
+def test_vocabulary_from_restores_a_state(tmp_path, make):
     vocabulary = make()
     torch.save(vocabulary.state(), tmp_path / "state.pt")
     loaded = torch.load(tmp_path / "state.pt", weights_only=True)
     for state in (vocabulary.state(), loaded, json.loads(json.dumps(vocabulary.state()))):
         again = vocabulary_from(state)
-        assert (
-            type(again) is type(vocabulary)
-            and again.words == vocabulary.words
-            and again.state() == state
-        )
+        assert type(again) is type(vocabulary)
+        assert again.words == vocabulary.words and again.state() == state
         assert again.encode(["lowest", "a", *ODD]) == vocabulary.encode(["lowest", "a", *ODD])
 
 
-def test_the_state_of_a_vocabulary_is_the_list_that_checkpoints_hold():
+def test_the_state_of_a_vocabulary_is_a_list_of_words():
     assert Vocabulary(["b", "a"]).state() == ["b", "a"]
 
 
@@ -521,28 +458,25 @@ def test_the_state_of_a_vocabulary_is_the_list_that_checkpoints_hold():
          [["a", "b"], ["a", "b"]], [["<0xE4>", "<0xE5>"]], [["a", "<eos>"]], [["<pad>", "a"]],
          [["<", "p"], ["<p", "a"], ["<pa", "d"], ["<pad", ">"]], [["a", "b"], ["b", "a"], ["ab", "a"], ["a", "ba"]]))],
 )  # fmt: skip
-def test_a_state_that_is_none_is_refused(state):
-    with pytest.raises(
-        ValueError,
-        match="vocabulary|characters|the merge of .* must join two known pieces to a new one",
-    ):
+def test_invalid_states_are_refused(state):
+    merge = "the merge of .* must join two known pieces to a new one"
+    with pytest.raises(ValueError, match=f"vocabulary|characters|{merge}"):
         vocabulary_from(state)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The tokenizer of the COCO evaluation, against the Java program: what is expected here is what that program gave.
+# The tokenizer of the COCO evaluation against the Java program, whose output is expected here.
 
 FLICKR8K = Path(__file__).parents[2] / "shared/flickr8k/Flickr8k.token.txt"
-JAVA_GAVE = (
-    "8c370c7d1bca91b6136c39a779e3e2fbd788c15ada88b843cdd401132a9c7754"  # the SHA-256 of its tokens
-)
+# The SHA-256 of the Java program's tokens.
+JAVA_SHA256 = "8c370c7d1bca91b6136c39a779e3e2fbd788c15ada88b843cdd401132a9c7754"
 
-# A text and its tokens, with a space between two; \u00a0 is a space that belongs to a token.
+# A text and its tokens, separated by spaces; \u00a0 is a space within a token.
 CASES = {
     "": "",
     " \t ": "",
     "Two Zebras graze .": "two zebras graze",
-    # contractions and words of two
+    # contractions
     "I'm in, she'd go, they'll go, you've won, we're in": "i 'm in she 'd go they 'll go you 've won we 're in",
     "don't WON'T can't, isn't. shouldn't've": "do n't wo n't ca n't is n't should n't 've",
     "cannot CANNOT, gonna Gotta lemme gimme wanna.": "can not can not gon na got ta lem me gim me wan na",
@@ -606,42 +540,36 @@ CASES = {
 
 
 @pytest.mark.parametrize("text", CASES)
-def test_tokens_are_those_of_the_java_program(text):
+def test_caption_tokenize_agrees_with_java(text):
     assert caption_tokenize(text) == CASES[text].split(" ") * (text.strip() != "")
 
 
-def test_java_gives_the_same_for_captions_that_are_thrown_together(monkeypatch):
+def test_caption_tokenize_agrees_with_java_on_random_captions(monkeypatch):
     tokenizer = pytest.importorskip("pycocoevalcap.tokenizer.ptbtokenizer").PTBTokenizer()
     if not shutil.which("java"):
-        pytest.skip("there is no java here")
-    monkeypatch.setenv(
-        "JAVA_TOOL_OPTIONS", "-Dfile.encoding=UTF-8"
-    )  # whatever the language of this computer
+        pytest.skip("no java")
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Dfile.encoding=UTF-8")  # in any locale
     draw = random.Random(0)
-    pieces = [
-        piece for text in CASES for piece in text.split()
-    ] + "a man The dog runs in of red Two people.".split()
+    pieces = " ".join(CASES).split() + "a man The dog runs in of red Two people.".split()
     texts = [*CASES, *(" ".join(draw.choices(pieces, k=draw.randint(1, 9))) for _ in range(700))]
-    # between two captions a third, because Java lets the next caption decide about a single letter at the end
+    # A third caption in between: in Java, a single letter at the end depends on the next caption.
     captions = {i: [{"caption": text}, {"caption": "between"}] for i, text in enumerate(texts)}
     java = tokenizer.tokenize(captions)
     for i, text in enumerate(texts):
         assert java[i] == [" ".join(caption_tokenize(text)), "between"], text
 
 
-@pytest.mark.skipif(not FLICKR8K.exists(), reason="Flickr8k is not here")
-def test_flickr8k_has_the_tokens_that_java_gave():
-    captions = [
-        line.split("\t", 1)[1] for line in FLICKR8K.read_text(encoding="utf-8").splitlines()
-    ]
+@pytest.mark.skipif(not FLICKR8K.exists(), reason="no Flickr8k")
+def test_caption_tokenize_agrees_with_java_on_flickr8k():
+    file = FLICKR8K.read_text(encoding="utf-8")
+    captions = [line.split("\t", 1)[1] for line in file.splitlines()]
     lines = "\n".join(" ".join(caption_tokenize(caption)) for caption in captions)
     assert len(captions) == 35000
-    assert hashlib.sha256(lines.encode()).hexdigest() == JAVA_GAVE
+    assert hashlib.sha256(lines.encode()).hexdigest() == JAVA_SHA256
 
 
 @pytest.mark.parametrize("wrong", [None, b"a dog", ["a dog"], 3])
-def test_something_other_than_a_caption_is_refused(wrong):
-    with pytest.raises(
-        TypeError, match="takes one caption, a string, not .*: call it for each caption"
-    ):
+def test_caption_tokenize_refuses_anything_but_a_string(wrong):
+    message = "takes one caption, a string, not .*: call it for each caption"
+    with pytest.raises(TypeError, match=message):
         caption_tokenize(wrong)

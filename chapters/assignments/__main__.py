@@ -1,12 +1,12 @@
-"""Write the pieces of a chapter anew, and have them checked, hinted and graded.
+"""Write the pieces of a chapter yourself, with tests, hints and grades.
 
-    python -m chapters.assignments                              lists the exercises
-    python -m chapters.assignments start 5 --to work            what to write, as stubs
-    python -m chapters.assignments check 5 --from work          what is right already, and a hint for what is not
+    python -m chapters.assignments                              list the exercises
+    python -m chapters.assignments start 5 --to work            write stubs to fill in
+    python -m chapters.assignments check 5 --from work          run the tests, with hints
     python -m chapters.assignments solution 5 masked_softmax --from work
     python -m chapters.assignments grade 5 submissions --out grades.csv
 
-In a notebook: `from chapters.assignments import check`, and then `check(my_function)`.
+In a notebook: `from chapters.assignments import check`, then `check(my_function)`.
 """
 
 import argparse
@@ -27,49 +27,50 @@ from .grading import grade
 from .splice import definitions, excerpt, library, parse
 from .stubs import start
 from .submissions import read_files
-from .verdicts import Verdict, show, verdict, verdicts
+from .verdicts import Verdict, assess, assess_all, show
 
 # -------------------------------------------------------------------------------------------------
 # check
 
 
-def bar(verdicts: Sequence[Verdict]) -> str:
-    """How much of the assignment is done: "[████████············] 20 of 50 points"."""
-    points, most = sum(one.points for one in verdicts), sum(one.exercise.points for one in verdicts)
-    return f"[{'█' * (30 * points // most):·<30}] {points} of {most} points"
+def progress_bar(verdicts: Sequence[Verdict]) -> str:
+    """The points of an assignment so far: "[████████············] 20 of 50 points"."""
+    points = sum(verdict.points for verdict in verdicts)
+    maximum = sum(verdict.exercise.points for verdict in verdicts)
+    filled = "█" * (30 * points // maximum)
+    return f"[{filled:·<30}] {points} of {maximum} points"
 
 
 def check_folder(number: int, source: Path, name: str | None) -> bool:
-    """Check what is there, and say what came of it; -> is everything right?"""
+    """Check the files of a learner and print the verdicts. Returns whether all of them passed."""
     exercises = of_chapter(number, name)
     files = read_files(source, exercises)
     if not files:
         names = ", ".join(dict.fromkeys(exercise.file for exercise in exercises))
         raise ValueError(
-            f"{source} holds no {names}: python -m chapters.assignments start {number} --to {source} lays out what to write"
+            f"{source} holds no {names}: "
+            f"python -m chapters.assignments start {number} --to {source} writes stubs to fill in"
         )
     found = []
-    for one in verdicts(exercises, files):
-        show(one, files.get(one.exercise.module, ("", ""))[0])
-        found.append(one)
-    print(bar(found))
-    return all(one.state == "passed" for one in found)
+    for result in assess_all(exercises, files):
+        file, _ = files.get(result.exercise.module, ("", ""))
+        show(result, file)
+        found.append(result)
+    print(progress_bar(found))
+    return all(result.state == "passed" for result in found)
 
 
 def watch(number: int, source: Path, name: str | None) -> None:
-    """Check now, and whenever a file is saved, until Ctrl-C."""
-    seen = None
+    """Check now, and after every save, until Ctrl-C."""
+    before = None
     while True:
-        now = {
-            path: path.stat().st_mtime_ns
-            for path in ([source] if source.is_file() else source.rglob("*.py"))
-            if path.exists()
-        }
-        if now != seen:
+        paths = [source] if source.is_file() else source.rglob("*.py")
+        now = {path: path.stat().st_mtime_ns for path in paths if path.exists()}
+        if now != before:
             print(f"--- {time.strftime('%H:%M:%S')}")
             check_folder(number, source, name)
-            print("waiting for a change; Ctrl-C ends it", flush=True)
-        seen = now
+            print("waiting for a change; press Ctrl-C to stop", flush=True)
+        before = now
         time.sleep(0.5)
 
 
@@ -78,41 +79,53 @@ def watch(number: int, source: Path, name: str | None) -> None:
 
 
 def side_by_side(theirs: str, ours: str, width: int) -> Iterator[str]:
-    """Two texts as two columns: "|" where lines differ, "<" and ">" where only one side has one."""
-    left, right = theirs.splitlines(), ours.splitlines()
+    """Two texts in two columns: "|" where lines differ, "<" and ">" for lines of one side only."""
+    left = theirs.splitlines()
+    right = ours.splitlines()
     column = (width - 3) // 2
+
+    def wrap(line: str | None) -> list[str]:
+        line = line or ""
+        return [line[at : at + column] for at in range(0, len(line), column)] or [""]
+
     yield f"{'yours':{column}}   the library's"
-    for kind, i1, i2, j1, j2 in difflib.SequenceMatcher(
-        None, left, right, autojunk=False
-    ).get_opcodes():
+    matcher = difflib.SequenceMatcher(None, left, right, autojunk=False)
+    for kind, i1, i2, j1, j2 in matcher.get_opcodes():
         for a, b in itertools.zip_longest(left[i1:i2], right[j1:j2]):
-            mark = " " if kind == "equal" else "<" if b is None else ">" if a is None else "|"
-            halves = [
-                [text[at : at + column] for at in range(0, len(text), column)] or [""]
-                for text in (a or "", b or "")
-            ]
-            for one, other in itertools.zip_longest(*halves, fillvalue=""):
-                yield f"{one:{column}} {mark} {other}".rstrip()
+            mark = "|"
+            if kind == "equal":
+                mark = " "
+            elif b is None:
+                mark = "<"
+            elif a is None:
+                mark = ">"
+            for mine, other in itertools.zip_longest(wrap(a), wrap(b), fillvalue=""):
+                yield f"{mine:{column}} {mark} {other}".rstrip()
 
 
 def solution(number: int, name: str, source: Path | None, give_up: bool) -> bool:
-    """Show the library's version beside the learner's, if that passes or they give up; -> was it shown?"""
+    """Print the library's version next to the learner's, if theirs passes or they give up.
+
+    Returns whether it was shown.
+    """
     [exercise] = of_chapter(number, name)
     files = read_files(source, [exercise]) if source else {}
-    text = files.get(exercise.module, ("", ""))[1]
-    if not give_up and (one := verdict(exercise, text)).state != "passed":
-        show(one)
-        print("The library's version is shown when yours passes, or with --give-up.")
-        return False
-    whole = library(exercise.module)
+    _, text = files.get(exercise.module, ("", ""))
+    if not give_up:
+        result = assess(exercise, text)
+        if result.state != "passed":
+            show(result)
+            print("The library's version is shown when yours passes, or with --give-up.")
+            return False
+    library_text = library(exercise.module)
+    width = max(100, shutil.get_terminal_size().columns)
     with contextlib.suppress(SyntaxError):
-        theirs, ours = definitions(parse(text)), definitions(parse(whole))
+        theirs = definitions(parse(text))
+        ours = definitions(parse(library_text))
         for part in exercise.parts:
             yours = textwrap.dedent(excerpt(text, theirs[part])) if part in theirs else ""
-            pair = yours, textwrap.dedent(excerpt(whole, ours[part]))
-            print(
-                "\n".join(side_by_side(*pair, max(100, shutil.get_terminal_size().columns))), "\n"
-            )
+            shown = textwrap.dedent(excerpt(library_text, ours[part]))
+            print("\n".join(side_by_side(yours, shown, width)), "\n")
     return True
 
 
@@ -122,62 +135,54 @@ def solution(number: int, name: str, source: Path | None, give_up: bool) -> bool
 
 def list_exercises() -> None:
     for number in dict.fromkeys(exercise.chapter for exercise in EXERCISES):
-        chapter = of_chapter(number)
+        exercises = of_chapter(number)
         title = next(entry.title for entry in book() if entry.number == number)
-        print(
-            f"{number:2} {title}: {sum(e.points for e in chapter)} points, {sum(e.minutes for e in chapter) / 60:.1f} hours"
-        )
-        for e in chapter:
-            print(
-                f"     {e.name:44} {e.points:3} points {e.minutes:4} min  {e.difficulty:7} {e.title}"
-            )
+        points = sum(e.points for e in exercises)
+        hours = sum(e.minutes for e in exercises) / 60
+        print(f"{number:2} {title}: {points} points, {hours:.1f} hours")
+        for e in exercises:
+            effort = f"{e.points:3} points {e.minutes:4} min  {e.difficulty:7}"
+            print(f"     {e.name:44} {effort} {e.title}")
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m chapters.assignments",
-        description="Write the pieces anew, checked and hinted.",
+        description="Write the pieces of a chapter yourself, with tests, hints and grades.",
     )
     commands = parser.add_subparsers(
-        dest="command", metavar="COMMAND", help="without one, the exercises are listed"
+        dest="command", metavar="COMMAND", help="without a command: list the exercises"
     )
 
-    def command(name: str, says: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=says, description=says)
-        sub.add_argument("chapter", type=int, metavar="N", help="of which chapter")
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument("chapter", type=int, metavar="N", help="number of the chapter")
         return sub
 
-    sub = command("start", "write what to begin with: modules with stubs, and a README.md")
+    source = {"dest": "source", "type": Path, "metavar": "DIR", "help": "your folder or file"}
+
+    sub = command("start", "write modules with stubs to fill in, and a README.md")
     sub.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder")
-    sub = command("check", "say what is right already, and give a hint for what is not")
-    sub.add_argument(
-        "--from",
-        dest="source",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="your folder, or file",
-    )
-    sub.add_argument("--exercise", metavar="NAME", help="only this one")
-    sub.add_argument("--watch", action="store_true", help="check again when a file is saved")
-    sub = command("solution", "show the library's version beside yours, once that passes")
-    sub.add_argument("name", metavar="NAME", help="of the exercise")
-    sub.add_argument("--from", dest="source", type=Path, metavar="DIR", help="your folder, or file")
+
+    sub = command("check", "run the tests on your code, with a hint for each mistake")
+    sub.add_argument("--from", required=True, **source)
+    sub.add_argument("--exercise", metavar="NAME", help="check only this exercise")
+    sub.add_argument("--watch", action="store_true", help="check again after every save")
+
+    sub = command("solution", "show the library's version next to yours, once yours passes")
+    sub.add_argument("name", metavar="NAME", help="name of the exercise")
+    sub.add_argument("--from", **source)
     sub.add_argument("--give-up", action="store_true", help="show it in any case")
+
     sub = command("grade", "grade a folder of submissions: files, folders or zip files")
     sub.add_argument("submissions", type=Path, metavar="SUBMISSIONS", help="the folder")
-    sub.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="the table (.csv); the reports lie beside it",
-    )
+    out_help = "the table to write (.csv); the reports are written next to it"
+    sub.add_argument("--out", type=Path, required=True, metavar="FILE", help=out_help)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 if all is right, 1 if something is not yet, 2 after an error, 130 after Ctrl-C."""
+    """Run a command. Returns 0 if all is right, 1 if not yet, 2 after an error, 130 after Ctrl-C."""
     args = make_parser().parse_args(arguments)
     with contextlib.suppress(AttributeError):
         sys.stdout.reconfigure(errors="replace")
@@ -187,18 +192,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif args.command == "start":
             for path in start(args.chapter, args.to):
                 print(f"wrote {path}")
-            print(f"Begin with {args.to / 'README.md'}")
+            print(f"Start with {args.to / 'README.md'}")
         elif args.command == "solution":
-            return 0 if solution(args.chapter, args.name, args.source, args.give_up) else 1
+            was_shown = solution(args.chapter, args.name, args.source, args.give_up)
+            return 0 if was_shown else 1
         elif args.command == "grade":
             grade(args.chapter, args.submissions, args.out)
         elif args.watch:
             watch(args.chapter, args.source, args.exercise)
         else:
-            return 0 if check_folder(args.chapter, args.source, args.exercise) else 1
+            all_passed = check_folder(args.chapter, args.source, args.exercise)
+            return 0 if all_passed else 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output (head, less) has left
+    except BrokenPipeError:  # the program that reads our output (head, less) has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

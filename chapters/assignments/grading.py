@@ -1,4 +1,7 @@
-"""Grade a folder of submissions: a table, a report a submission, and which test the class fails. See chapters/README.md."""
+"""Grade a folder of submissions: a table, a report for each, and the tests that the class fails.
+
+See chapters/instructors.md.
+"""
 
 import ast
 import csv
@@ -8,58 +11,59 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
 from .exercises import Exercise, of_chapter
 from .splice import definitions, excerpt, library, parse
 from .submissions import read_files, submissions_in
-from .verdicts import MARKS, Verdict, described, verdict, wrong_outcomes
+from .verdicts import MARKS, Verdict, assess, described, wrong_outcomes
 
 
 class Graded(NamedTuple):
-    """A submission: what is said of each exercise, the learner's text of it, and why it could not be read, or ""."""
+    """A graded submission."""
 
     name: str
     verdicts: list[Verdict]
-    texts: list[str]
-    unread: str
+    texts: list[str]  # the learner's code for each exercise
+    unread: str  # why it could not be read, or ""
 
     @property
     def points(self) -> int:
-        return sum(one.points for one in self.verdicts)
+        return sum(verdict.points for verdict in self.verdicts)
 
     @property
     def notes(self) -> list[str]:
         """What the instructor should know."""
-        pairs = [(one.exercise, text) for one, text in zip(self.verdicts, self.texts)]
-        copied = [
-            e.name for e, text in pairs if text and same_code(text, own_text(e, library(e.module)))
-        ]
-        notes = [self.unread, f"as in the library: {', '.join(copied)}" if copied else ""]
-        return [
-            note
-            for note in [
-                *notes,
-                *(f"{v.exercise.name}: {v.problem}" for v in self.verdicts if v.problem),
-            ]
-            if note
-        ]
+        notes = [self.unread] if self.unread else []
+        copied = []
+        for verdict, text in zip(self.verdicts, self.texts):
+            exercise = verdict.exercise
+            if text and same_code(text, own_text(exercise, library(exercise.module))):
+                copied.append(exercise.name)
+        if copied:
+            notes.append(f"as in the library: {', '.join(copied)}")
+        for verdict in self.verdicts:
+            if verdict.problem:
+                notes.append(f"{verdict.exercise.name}: {verdict.problem}")
+        return notes
 
 
 def grade(number: int, folder: Path, out: Path) -> list[Graded]:
-    """Grade every file, folder and zip file in `folder`; `out` is the table, and the reports lie in a folder beside it.
+    """Grade every file, folder and zip file in a folder.
 
-    The table is written line by line, so that what was graded before Ctrl-C stays. Raises ValueError if `out` is there.
+    out: the table to write; the reports go into a folder next to it. The table is written row by
+        row, so Ctrl-C keeps the finished rows.
+    Raises ValueError if one of the files to write exists already.
     """
-    exercises, reports = of_chapter(number), out.with_suffix("")
+    exercises = of_chapter(number)
+    reports = out.with_suffix("")
     if out.suffix != ".csv":
-        raise ValueError(f"{out}: the table is a .csv file")
+        raise ValueError(f"{out}: the table must be a .csv file")
     for path in (out, out.with_suffix(".html"), reports):
         if path.exists():
-            raise ValueError(
-                f"{path} is there already, and stays as it is: choose another --out, or move it away"
-            )
+            raise ValueError(f"{path} exists already: choose another --out, or move it away")
     submissions = submissions_in(folder)
     reports.mkdir(parents=True)
     graded = []
@@ -69,48 +73,52 @@ def grade(number: int, folder: Path, out: Path) -> list[Graded]:
     ):
         table = csv.writer(file)
         names = [f"{e.name} ({e.points})" for e in exercises]
-        most = sum(e.points for e in exercises)
-        table.writerow(["submission", *names, f"points of {most}", "notes"])
+        maximum = sum(e.points for e in exercises)
+        table.writerow(["submission", *names, f"points of {maximum}", "notes"])
         try:
-            list(pool.map(wrong_outcomes, exercises))  # once, for the hints of all
-            for one in pool.map(lambda item: grade_one(*item, exercises), submissions.items()):
+            list(pool.map(wrong_outcomes, exercises))  # once, for everybody's hints
+            names, paths = submissions.keys(), submissions.values()
+            for one in pool.map(grade_one, names, paths, repeat(exercises)):
                 graded.append(one)
-                points = [v.points for v in one.verdicts]
-                table.writerow([_harmless(one.name), *points, one.points, "; ".join(one.notes)])
+                points = [verdict.points for verdict in one.verdicts]
+                table.writerow([_escape(one.name), *points, one.points, "; ".join(one.notes)])
                 file.flush()
                 (reports / f"{one.name}.html").write_text(report(number, one), encoding="utf-8")
                 done = f"{len(graded):4} of {len(submissions)}"
                 print(f"{done}  {one.points:4} points  {one.name}", flush=True)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            out.with_suffix(".html").write_text(
-                class_report(number, exercises, graded, reports.name), encoding="utf-8"
-            )
+            page = class_report(number, exercises, graded, reports.name)
+            out.with_suffix(".html").write_text(page, encoding="utf-8")
     for line in class_table(exercises, graded):
         print(line)
-    print(f"wrote {out}, {out.with_suffix('.html')} about all, and in {reports} a report for each")
+    print(f"wrote {out}, {out.with_suffix('.html')} about the class, and reports in {reports}")
     return graded
 
 
 def grade_one(name: str, path: Path, exercises: Sequence[Exercise]) -> Graded:
-    """One submission, its exercises one after another."""
+    """Grade one submission, exercise by exercise."""
     files: dict[str, tuple[str, str]] = {}
+    unread = ""
     try:
         if path.is_symlink():
             raise ValueError("it is a link, and was not followed")
         files = read_files(path, exercises)
-        unread = "" if files else "no file of this chapter"
+        if not files:
+            unread = "no file of this chapter"
     except (ValueError, OSError) as error:
         unread = str(error)
-    whole = [files.get(exercise.module, ("", ""))[1] for exercise in exercises]
-    texts = [own_text(exercise, text) for exercise, text in zip(exercises, whole)]
-    return Graded(
-        name, [verdict(exercise, text) for exercise, text in zip(exercises, whole)], texts, unread
-    )
+    verdicts = []
+    texts = []
+    for exercise in exercises:
+        _, text = files.get(exercise.module, ("", ""))
+        verdicts.append(assess(exercise, text))
+        texts.append(own_text(exercise, text))
+    return Graded(name, verdicts, texts, unread)
 
 
 def own_text(exercise: Exercise, text: str) -> str:
-    """What a file has of the exercise's parts."""
+    """The exercise's parts in the text of a file."""
     try:
         known = definitions(parse(text))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -119,7 +127,7 @@ def own_text(exercise: Exercise, text: str) -> str:
 
 
 def same_code(one: str, other: str) -> bool:
-    """Are they the same but for spaces, comments and docstrings?"""
+    """Whether two texts are equal apart from spaces, comments and docstrings."""
 
     def bare(text: str) -> str:
         tree = parse("if True:\n" + "\n".join("    " + line for line in text.splitlines()))
@@ -134,30 +142,34 @@ def same_code(one: str, other: str) -> bool:
         return False
 
 
-def _harmless(text: str) -> str:
-    """For a table: what begins like a formula must not be computed by whoever opens it."""
+def _escape(text: str) -> str:
+    """Text for a table: a spreadsheet must not compute a name that looks like a formula."""
     return "'" + text if text.startswith(("=", "+", "-", "@")) else text
 
 
 # -------------------------------------------------------------------------------------------------
-# What is written of it.
+# The reports.
 
 
 def class_table(exercises: Sequence[Exercise], graded: Sequence[Graded]) -> Iterator[str]:
-    """For each exercise how many passed, and which of its tests were failed by how many, the most first."""
+    """For each exercise, how many passed, and its most failed tests."""
     for i, exercise in enumerate(exercises):
         verdicts = [one.verdicts[i] for one in graded]
-        states = Counter(one.state for one in verdicts)
-        yield f"{exercise.name}: {states['passed']} passed, {states['failed']} failed, {states['not started']} not started"
-        failed = Counter(words for one in verdicts for words in failed_tests(one))
-        yield from (f"    {count:4} failed: {words}" for words, count in failed.most_common(5))
+        states = Counter(verdict.state for verdict in verdicts)
+        counts = ", ".join(f"{states[s]} {s}" for s in ("passed", "failed", "not started"))
+        yield f"{exercise.name}: {counts}"
+        failed = Counter(test for verdict in verdicts for test in failed_tests(verdict))
+        for test, count in failed.most_common(5):
+            yield f"    {count:4} failed: {test}"
 
 
 def failed_tests(verdict: Verdict) -> set[str]:
-    """In words, without what they were called with; and why it was ended, if it was."""
+    """The failed tests in words, without their parameters, and a note if they were ended early."""
     failures = verdict.outcome.failed.values() if verdict.outcome else ()
-    words = {failure["test"].partition(" [")[0] for failure in failures}
-    return words | {"(it was not run, or ended early)"} if verdict.problem else words
+    tests = {failure["test"].partition(" [")[0] for failure in failures}
+    if verdict.problem:
+        tests.add("(it was not run, or ended early)")
+    return tests
 
 
 STYLE = """
@@ -177,78 +189,83 @@ summary { cursor: pointer }
 
 def page(title: str, body: Sequence[str]) -> str:
     title = html.escape(title)
-    head = f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>\n<style>{STYLE}</style>'
-    return "\n".join([head, f"<h1>{title}</h1>", *body, "</html>\n"])
+    head = [
+        "<!doctype html>",
+        '<html lang="en">',
+        '<meta charset="utf-8">',
+        f"<title>{title}</title>",
+        f"<style>{STYLE}</style>",
+    ]
+    return "\n".join([*head, f"<h1>{title}</h1>", *body, "</html>\n"])
 
 
 def report(number: int, graded: Graded) -> str:
     """A page about one submission."""
-    most = sum(one.exercise.points for one in graded.verdicts)
-    rows, details = [], []
-    for one, text in zip(graded.verdicts, graded.texts):
-        exercise, mark = (
-            one.exercise,
-            f'<span class="{one.state.split()[0]}">{MARKS[one.state]}</span>',
-        )
+    rows = []
+    details = []
+    for verdict, text in zip(graded.verdicts, graded.texts):
+        exercise = verdict.exercise
         name = html.escape(exercise.name)
-        rows.append(f'<tr><td>{mark}<td><a href="#{name}">{name}</a><td>{html.escape(exercise.title)}'
-                    f'<td class="number">{one.points}<td class="number">{exercise.points}')  # fmt: skip
-        details.append(
-            f'<h2 id="{name}">{mark} {name}: {one.points} of {exercise.points} points</h2>'
+        mark = f'<span class="{verdict.state.split()[0]}">{MARKS[verdict.state]}</span>'
+        rows.append(
+            f'<tr><td>{mark}<td><a href="#{name}">{name}</a><td>{html.escape(exercise.title)}'
+            f'<td class="number">{verdict.points}<td class="number">{exercise.points}'
         )
-        lines = list(described(one))
-        hints = [line for line in lines if line.startswith("Hint")]
-        said = html.escape("\n".join(line for line in lines if line not in hints))
-        shown = {
-            "passed": "<p>All tests pass.</p>",
-            "failed": f"<pre>{said}</pre>",
-            "not started": "<p>Not started.</p>",
-        }
-        details.append(shown[one.state])
-        details += [f'<p class="hint">{html.escape(line)}</p>' for line in hints]
+        heading = f"{mark} {name}: {verdict.points} of {exercise.points} points"
+        details.append(f'<h2 id="{name}">{heading}</h2>')
+        details += _details(verdict)
         if text:
-            details.append(
-                f"<details><summary>what was handed in</summary><pre>{html.escape(text)}</pre></details>"
-            )
+            code = f"<pre>{html.escape(text)}</pre>"
+            details.append(f"<details><summary>submitted code</summary>{code}</details>")
+    maximum = sum(verdict.exercise.points for verdict in graded.verdicts)
     head = '<tr><th><th>exercise<th><th class="number">points<th class="number">of'
-    total = f"<p>Chapter {number}: {graded.points} of {most} points</p>"
-    return page(
-        graded.name,
-        [
-            total,
-            f"<p>{html.escape(graded.unread)}</p>",
-            f"<table>{head}{''.join(rows)}</table>",
-            *details,
-        ],
-    )
+    body = [
+        f"<p>Chapter {number}: {graded.points} of {maximum} points</p>",
+        f"<p>{html.escape(graded.unread)}</p>",
+        f"<table>{head}{''.join(rows)}</table>",
+        *details,
+    ]
+    return page(graded.name, body)
+
+
+def _details(verdict: Verdict) -> list[str]:
+    """Paragraphs about one exercise: what went wrong, and the hint."""
+    if verdict.state == "passed":
+        return ["<p>All tests pass.</p>"]
+    if verdict.state == "not started":
+        return ["<p>Not started.</p>"]
+    messages = []
+    hints = []
+    for line in described(verdict):
+        if line.startswith("Hint"):
+            hints.append(f'<p class="hint">{html.escape(line)}</p>')
+        else:
+            messages.append(html.escape(line))
+    return ["<pre>" + "\n".join(messages) + "</pre>", *hints]
 
 
 def class_report(
     number: int, exercises: Sequence[Exercise], graded: Sequence[Graded], reports: str
 ) -> str:
-    """A page about all: the points of each, and which test was failed by how many."""
-    names = [
-        re.sub(r"([._])", r"\1<wbr>", html.escape(e.name)) for e in exercises
-    ]  # where a long name may be broken
-    head = "".join(
-        f'<th class="number narrow">{name} ({e.points})' for name, e in zip(names, exercises)
-    )
-    rows = []
+    """A page about the class: the points of each, and how many failed which test."""
+    head = ""
+    for exercise in exercises:
+        name = re.sub(r"([._])", r"\1<wbr>", html.escape(exercise.name))  # may break there
+        head += f'<th class="number narrow">{name} ({exercise.points})'
+    rows = ""
     for one in graded:
         name = html.escape(one.name)
-        cells = (
-            MARKS[v.state] if v.state == "not started" else str(v.points) for v in one.verdicts
-        )
-        rows.append(
-            f'<tr><td><a href="{html.escape(reports)}/{name}.html">{name}</a><td class="number">{one.points}'
-        )
-        rows += [
-            f'<td class="number {v.state.split()[0]}">{cell}'
-            for v, cell in zip(one.verdicts, cells)
-        ]
-    return page(f"Chapter {number}: {len(graded)} submissions", [
-        "<h2>Which test was failed by how many</h2>",
-        f"<pre>{html.escape(chr(10).join(class_table(exercises, graded)))}</pre>",
+        link = f'<a href="{html.escape(reports)}/{name}.html">{name}</a>'
+        rows += f'<tr><td>{link}<td class="number">{one.points}'
+        for verdict in one.verdicts:
+            is_started = verdict.state != "not started"
+            cell = str(verdict.points) if is_started else MARKS[verdict.state]
+            rows += f'<td class="number {verdict.state.split()[0]}">{cell}'
+    failures = html.escape("\n".join(class_table(exercises, graded)))
+    body = [
+        "<h2>Failed tests</h2>",
+        f"<pre>{failures}</pre>",
         "<h2>Points</h2>",
-        f'<table><tr><th>submission<th class="number">points{head}{"".join(rows)}</table>',
-    ])  # fmt: skip
+        f'<table><tr><th>submission<th class="number">points{head}{rows}</table>',
+    ]
+    return page(f"Chapter {number}: {len(graded)} submissions", body)

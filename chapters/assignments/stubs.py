@@ -1,4 +1,4 @@
-"""What a learner begins with: the library's modules with stubs in them, and a README.md."""
+"""The files that a learner starts with: modules of the library with stubs, and a README.md."""
 
 import ast
 from collections.abc import Sequence
@@ -10,28 +10,35 @@ from .splice import definitions, library, lines_in, parse
 
 
 def stubs(module: str, exercises: Sequence[Exercise]) -> str:
-    """The library's module, the bodies of the exercises' parts being `raise NotImplementedError`; docstrings stay."""
+    """The module's text, with `raise NotImplementedError` as the body of each part of an exercise.
+
+    Docstrings stay.
+    """
     text = library(module)
-    lines, known = lines_in(text), definitions(parse(text))
-    parts = {
-        part: exercise
-        for exercise in exercises
-        if exercise.module == module
-        for part in exercise.parts
-    }
-    for part in sorted(parts, key=lambda part: -known[part].lineno):
+    lines = lines_in(text)
+    known = definitions(parse(text))
+    exercise_of = {}
+    for exercise in exercises:
+        if exercise.module == module:
+            exercise_of |= dict.fromkeys(exercise.parts, exercise)
+    for part in sorted(exercise_of, key=lambda part: -known[part].lineno):  # last lines first
         body = known[part].body
-        first = body[1] if ast.get_docstring(known[part]) is not None and len(body) > 1 else body[0]
-        start = body[0].end_lineno if first is not body[0] else body[0].lineno - 1
-        message = f"exercise {parts[part].name} of chapter {parts[part].chapter}"
-        lines[start : known[part].end_lineno] = [
-            " " * body[0].col_offset + f'raise NotImplementedError("{message}")'
-        ]
+        start = body[0].lineno - 1
+        if ast.get_docstring(known[part]) is not None and len(body) > 1:
+            start = body[0].end_lineno
+        exercise = exercise_of[part]
+        message = f"exercise {exercise.name} of chapter {exercise.chapter}"
+        indentation = " " * body[0].col_offset
+        stub = f'{indentation}raise NotImplementedError("{message}")'
+        lines[start : known[part].end_lineno] = [stub]
     return "\n".join(lines)
 
 
 def start(number: int, folder: Path) -> list[Path]:
-    """Write what a learner begins with: each module with stubs, and README.md. Raises ValueError if one is there already."""
+    """Write the stubs and README.md of a chapter into a folder. Returns the paths.
+
+    Raises ValueError, and writes nothing, if one of the files exists already.
+    """
     exercises = of_chapter(number)
     modules = dict.fromkeys(exercise.module for exercise in exercises)
     files = {path_of(module).name: stubs(module, exercises) for module in modules}
@@ -39,7 +46,8 @@ def start(number: int, folder: Path) -> list[Path]:
     for name in files:
         if (folder / name).exists():
             raise ValueError(
-                f"{folder / name} is there already, and stays as it is; nothing was written. Choose another folder: --to …"
+                f"{folder / name} exists already, and nothing was written. "
+                "Choose another folder: --to …"
             )
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
@@ -52,33 +60,42 @@ def _read_me(
     number: int, exercises: Sequence[Exercise], files: dict[str, str], folder: Path
 ) -> str:
     entry = next(entry for entry in book() if entry.number == number)
-    rows, line_of = [], {name: definitions(parse(text)) for name, text in files.items()}
+    known = {name: definitions(parse(text)) for name, text in files.items()}
+    rows = []
     for i, exercise in enumerate(exercises, 1):
-        file = exercise.file
-        names = ", ".join(
-            f"`{part}` (line {line_of[file][part].lineno})" for part in exercise.parts
-        )
-        rows.append(
-            f"| {i} | {exercise.title} | `{file}`: {names} | {exercise.points} | {exercise.minutes} | {exercise.difficulty} |"
-        )
-    points, hours = sum(e.points for e in exercises), sum(e.minutes for e in exercises) / 60
+        parts = []
+        for part in exercise.parts:
+            parts.append(f"`{part}` (line {known[exercise.file][part].lineno})")
+        cells = [
+            str(i),
+            exercise.title,
+            f"`{exercise.file}`: {', '.join(parts)}",
+            str(exercise.points),
+            str(exercise.minutes),
+            exercise.difficulty,
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    table = "\n".join(rows)
+    points = sum(exercise.points for exercise in exercises)
+    hours = sum(exercise.minutes for exercise in exercises) / 60
+    notebook = entry.path.with_suffix(".ipynb").name
     return f"""# Chapter {number}: {entry.title}
 
 {len(exercises)} exercises, {points} points, about {hours:.0f} hours. Write them in this order, each from its docstring: replace
-`raise NotImplementedError(…)`, and leave the rest of the file as it is. You may add functions, classes, methods and
-imports of your own. Read `chapters/{entry.path.with_suffix(".ipynb").name}` first; "by hand" in it shows the slow way.
+`raise NotImplementedError(…)`, and leave the rest of the file unchanged. You may add functions, classes, methods and
+imports of your own. First read `chapters/{notebook}`; its section "by hand" shows the slow way.
 
 | | exercise | what to write | points | minutes | |
 |---|---|---|---|---|---|
-{chr(10).join(rows)}
+{table}
 
-From the folder of the project:
+From the project's folder:
 
     python -m chapters.assignments check {number} --from {folder}
     python -m chapters.assignments check {number} --from {folder} --exercise {exercises[0].name} --watch
 
-`check` runs the library's own tests on your code. Each exercise is checked by itself: what you have not written yet comes from
-the library. When one passes, see how the library does it:
+`check` runs the library's own tests on your code. It checks each exercise separately: the parts that you have not written yet
+come from the library. When yours passes, see how the library does it:
 
     python -m chapters.assignments solution {number} {exercises[0].name} --from {folder}
 """

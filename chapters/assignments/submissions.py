@@ -1,4 +1,4 @@
-"""What learners hand in: files, folders and zip files, which are read and never unpacked."""
+"""Reads submissions: files, folders and zip files, which are never unpacked."""
 
 import contextlib
 import zipfile
@@ -14,23 +14,23 @@ MAX_BYTES = 1 << 20  # of a learner's file
 
 
 def read_files(source: Path, exercises: Sequence[Exercise]) -> dict[str, tuple[str, str]]:
-    """module -> (name of the file, text), from a folder or a zip file, anywhere in it, or from one
-    file, for every module.
+    """The exercises' modules in a submission: {module: (file name, text)}.
 
-    Links are left out: they lead elsewhere. Raises ValueError for what is no text, or too large to
-    be written by hand, and for a broken zip file.
+    source: a folder or zip file, searched to any depth, or a single .py file, which then counts
+        for every module. Links are skipped, since they lead elsewhere.
+    Raises ValueError for a file that is not text, or too large to be written by hand, and for a
+    broken zip file.
     """
     found = {}
     with contextlib.ExitStack() as stack:
-        sizes, read = _opened(source, stack)
+        sizes, read = _open_source(source, stack)
         for module in dict.fromkeys(exercise.module for exercise in exercises):
-            wanted = path_of(module).name
-            fitting = [
-                name for name in sizes if source.suffix == ".py" or PurePath(name).name == wanted
-            ]
-            if not fitting:
+            names = list(sizes)
+            if source.suffix != ".py":
+                names = [name for name in sizes if PurePath(name).name == path_of(module).name]
+            if not names:
                 continue
-            name = min(fitting, key=lambda name: (len(PurePath(name).parts), name))
+            name = min(names, key=lambda name: (len(PurePath(name).parts), name))
             if sizes[name] > MAX_BYTES:
                 raise ValueError(f"{name}: larger than {MAX_BYTES:,} bytes")
             try:
@@ -38,40 +38,44 @@ def read_files(source: Path, exercises: Sequence[Exercise]) -> dict[str, tuple[s
             except UnicodeDecodeError:
                 raise ValueError(f"{name}: not UTF-8 text") from None
             except BROKEN_ARCHIVE:
-                raise ValueError(f"{source}: not a whole archive") from None
+                raise ValueError(f"{source}: not a complete archive") from None
     return found
 
 
-def _opened(
+def _open_source(
     source: Path, stack: contextlib.ExitStack
 ) -> tuple[dict[str, int], Callable[[str], bytes]]:
-    """name -> bytes of each file in it, and how to read one; the stack closes what is opened."""
+    """{file name: size in bytes}, and a function that reads a file; `stack` closes the archive."""
     if source.suffix.lower() == ".zip" and source.is_file():
         try:
             archive = stack.enter_context(zipfile.ZipFile(source))
         except BROKEN_ARCHIVE:
-            raise ValueError(f"{source}: not a whole archive") from None
+            raise ValueError(f"{source}: not a complete archive") from None
         return {entry.filename: entry.file_size for entry in archive.infolist()}, archive.read
-    paths = (
-        [source] if source.is_file() else [path for path in source.rglob("*.py") if path.is_file()]
-    )
+    paths = [source]
+    if not source.is_file():
+        paths = [path for path in source.rglob("*.py") if path.is_file()]
     root = source.resolve()
-    inside = {
-        str(path): path for path in paths if path.resolve() == root / path.relative_to(source)
-    }
+    inside = {}
+    for path in paths:
+        if path.resolve() == root / path.relative_to(source):  # not a link
+            inside[str(path)] = path
     sizes = {name: path.stat().st_size for name, path in inside.items()}
     return sizes, lambda name: inside[name].read_bytes()
 
 
 def submissions_in(folder: Path) -> dict[str, Path]:
-    """name -> file, folder or zip file. The name is the file's, without its ending where that stays unique."""
-    paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith((".", "__"))
-             and (path.is_dir() or path.suffix.lower() in (".py", ".zip"))]  # fmt: skip
+    """{name: file, folder or zip file}. The suffix is left out where the name stays unique."""
+    paths = []
+    for path in sorted(folder.iterdir()):
+        is_submission = path.is_dir() or path.suffix.lower() in (".py", ".zip")
+        if is_submission and not path.name.startswith((".", "__")):
+            paths.append(path)
     if not paths:
-        raise ValueError(
-            f"{folder}: there is no submission in it, no .py or .zip file, and no folder"
-        )
+        raise ValueError(f"{folder}: no submission in it: no .py or .zip file, and no folder")
     stems = Counter(path.name if path.is_dir() else path.stem for path in paths)
-    return {
-        path.name if path.is_dir() or stems[path.stem] > 1 else path.stem: path for path in paths
-    }
+    named = {}
+    for path in paths:
+        keep_suffix = path.is_dir() or stems[path.stem] > 1
+        named[path.name if keep_suffix else path.stem] = path
+    return named

@@ -1,7 +1,8 @@
-"""The inside of the process in which the library's tests run on a learner's code.
+"""Runs the library's tests on a learner's code, inside a process of its own.
 
-`chapters.assignments.verdicts` starts it; a fork server has imported this file before, so that a process begins in an instant. What
-is large is therefore imported here, and nothing of mmscratch: each process imports it anew, with the learner's code in it.
+`chapters.assignments.verdicts` starts the process. A fork server imports this file beforehand, so that
+processes start quickly; that is why the large packages are imported here. Nothing of mmscratch is:
+each process imports it with the learner's code.
 """
 
 import contextlib
@@ -31,29 +32,30 @@ import torch.nn.functional as F
 import torch.utils.data
 import torch.utils.flop_counter
 
-with contextlib.suppress(Exception):  # mmscratch.images copes without it
-    import torchvision.transforms.v2  # noqa: F401
-for name in (
-    "sacrebleu",
-    "transformers",
-    "hypothesis",
-    "sklearn.metrics",
-):  # what the tests compare with
-    with contextlib.suppress(Exception):
+COMPARED = ("sacrebleu", "transformers", "hypothesis", "sklearn.metrics")  # by the tests
+for name in ("torchvision.transforms.v2", *COMPARED):
+    with contextlib.suppress(Exception):  # it may be missing or broken
         __import__(name)
 with contextlib.suppress(ImportError):  # the parts of pytest, which it would import when it starts
     from _pytest.config import default_plugins
 
     for name in default_plugins:
         __import__(f"_pytest.{name}")
-gc.freeze()  # what is here stays: no process need look through it
+gc.freeze()  # the garbage collector of a process need not scan these objects
 
 ROOT = Path(__file__).resolve().parents[2]
-HIDDEN = [
-    str(ROOT / name) + os.sep for name in ("mmscratch", "chapters", "tests", ".git")
-]  # where the solution is
-FORBIDDEN = tuple(
-    "os.exec os.fork os.kill os.posix_spawn os.spawn os.startfile os.system subprocess. socket.".split()
+SOLUTIONS = ("mmscratch", "chapters", "tests", ".git")  # where a learner could read them
+HIDDEN = tuple(str(ROOT / name) + os.sep for name in SOLUTIONS)
+FORBIDDEN = (
+    "os.exec",
+    "os.fork",
+    "os.kill",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.startfile",
+    "os.system",
+    "subprocess.",
+    "socket.",
 )
 CHANGES = (
     "os.chmod",
@@ -78,13 +80,19 @@ WATCHED = (
     torch.Tensor,
     torch.nn.Module,
 )
-NOT_NEEDED = (
-    "cacheprovider doctest faulthandler junitxml threadexception unraisableexception".split()
-)  # of pytest
-WALL_CLOCK_FACTOR = (
-    3  # so many seconds may pass on the clock for one of computing, on a busy machine or in a sleep
+NOT_NEEDED = (  # plugins of pytest
+    "cacheprovider",
+    "doctest",
+    "faulthandler",
+    "junitxml",
+    "threadexception",
+    "unraisableexception",
 )
-NEW_NETWORK, NEW_USER = 0x40000000, 0x10000000  # of Linux
+WALL_CLOCK_FACTOR = (
+    3  # seconds on the clock for one of computing: machines are busy, code may sleep
+)
+NEW_NETWORK = 0x40000000  # flags of Linux's unshare
+NEW_USER = 0x10000000
 
 
 def run(
@@ -95,13 +103,14 @@ def run(
     limits: dict,
     pipe: Connection,
 ) -> None:
-    """Run `tests` of folder/tests with folder/mmscratch, and send what comes of each.
+    """Run tests of folder/tests on folder/mmscratch, and send the results.
 
-    module    its file, from mmscratch/ on: data/language.py
-    segments  (first line in the module, first line in the learner's file, number of lines) of what
-              is the learner's
-    Sent are ("collected", names), ("passed", name), ("skipped", name) and ("failed", name, dict) for
-    each test, and ("ended", what was changed).
+    module    its path relative to mmscratch: data/language.py
+    segments  the learner's lines: (first line in the module, first line in their file, count)
+    tests     arguments of pytest
+    limits    "seconds" of computing and "bytes" of memory
+    pipe      where the results go: ("collected", names), then for each test ("passed", name),
+              ("skipped", name) or ("failed", name, dict), and ("ended", names that were changed)
     """
     _enclose(folder, limits)
     _set_clocks(folder, limits["seconds"])
@@ -120,11 +129,11 @@ def run_versions(
     limits: dict,
     pipe: Connection,
 ) -> None:
-    """Collect `tests` once, and run them on each version of a module, in a fork for each.
+    """Collect the tests once, and run them on each version of a module, in a fork for each.
 
-    module    its name, from mmscratch on: data.language
-    versions  "function" or "Class.method" -> the code, marshalled, that takes the place of its own
-    Sent is for each version what `run` sends, or ("gone", exit status) in the place of "ended".
+    module    its name: data.language
+    versions  {"function" or "Class.method": the marshalled code that replaces it}
+    Sends for each version what `run` sends, or ("gone", exit status) instead of "ended".
     """
     _enclose(folder, limits)
     sys.addaudithook(_guard(str(folder) + os.sep, allowed=("os.fork",)))
@@ -135,10 +144,10 @@ def run_versions(
 
 
 def _enclose(folder: Path, limits: dict) -> None:
-    """Leave the project for the copy of it, in a group of processes that can be killed as a whole."""
+    """Move into the copy of the project, in a process group that can be killed as one."""
     with contextlib.suppress(AttributeError):  # Windows has none
         os.setsid()
-    _limit(limits["bytes"])  # before there is a second thread, that of faulthandler
+    _limit(limits["bytes"])  # before faulthandler starts a second thread
     output = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -146,17 +155,16 @@ def _enclose(folder: Path, limits: dict) -> None:
     elsewhere = [path for path in sys.path if path and Path(path).resolve() != ROOT]
     sys.path[:] = [str(folder), *elsewhere]
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    tempfile.tempdir = str(folder)
+    os.environ["TMPDIR"] = str(folder)
 
 
 def _set_clocks(folder: Path, seconds: float) -> None:
-    """End this process after `seconds` of computing, and write to folder/stack where it then was."""
-    stack = open(folder / "stack", "w")  # the process ends with it open
+    """End this process after `seconds` of computing, and write its stack to folder/stack."""
+    stack = open(folder / "stack", "w")  # never closed: the process ends first
     with contextlib.suppress(AttributeError):  # on Windows only the clock counts
         faulthandler.register(signal.SIGPROF, file=stack, chain=True)
-        signal.setitimer(
-            signal.ITIMER_PROF, seconds
-        )  # of computing, whatever else the machine does
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # counts computing time only
     faulthandler.dump_traceback_later(WALL_CLOCK_FACTOR * seconds, exit=True, file=stack)
 
 
@@ -170,14 +178,15 @@ def _send(pipe: Connection, *message) -> None:
     pipe.send_bytes(json.dumps(message).encode())
 
 
-def _limit(most: int) -> None:
-    """So many bytes more than now, and no network, where the system lets us."""
+def _limit(max_bytes: int) -> None:
+    """Allow this much more memory than now, and no network, if the system supports it."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + most,) * 2)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        memory = pages * resource.getpagesize() + max_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
     with contextlib.suppress(Exception):
         import ctypes
 
@@ -185,57 +194,69 @@ def _limit(most: int) -> None:
 
 
 def _guard(folder: str, allowed: Collection[str] = ()):
-    """Forbids other processes, the network, changing files outside the folder, and reading where the
-    solution is; but not the events that are allowed."""
+    """An audit hook that forbids processes, the network, and files outside of the folder.
+
+    Outside, files may be read but not changed, and solutions may not be read. Events in `allowed`
+    are allowed.
+    """
+    null_device = os.devnull + os.sep
+
+    def check_path(path: str | int, writes: bool) -> None:
+        if isinstance(path, int):  # an open file, whose path was checked
+            return
+        path = os.path.realpath(os.fsdecode(path)) + os.sep
+        if path.startswith(folder):
+            return
+        if writes and path != null_device:
+            raise PermissionError(f"{path[:-1]}: an exercise may not change this file")
+        if path.startswith(HIDDEN):
+            verb = "change" if writes else "read"
+            raise PermissionError(f"{path[:-1]}: an exercise may not {verb} this file")
 
     def guard(event: str, args: tuple) -> None:
         if event.startswith(FORBIDDEN) and event not in allowed:
             raise PermissionError(f"{event} is not allowed in an exercise")
-        if event == "open" or event in CHANGES:
-            writes = event in CHANGES or (args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            for path in args[: 2 if event in ("os.link", "os.rename", "os.symlink") else 1]:
-                path = (
-                    folder
-                    if isinstance(path, int)
-                    else os.path.realpath(os.fsdecode(path)) + os.sep
-                )
-                if not path.startswith(folder) and (
-                    writes and path != os.devnull + os.sep or path.startswith(tuple(HIDDEN))
-                ):
-                    raise PermissionError(
-                        f"{path[:-1]}: an exercise may not {'change' if writes else 'read'} this file"
-                    )
+        if event == "open":
+            flags = args[2] or 0
+            check_path(args[0], bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)))
+        elif event in CHANGES:
+            paths = args[:2] if event in ("os.link", "os.rename", "os.symlink") else args[:1]
+            for path in paths:
+                check_path(path, writes=True)
 
     return guard
 
 
 def _attributes() -> dict[str, object]:
-    """What the tests rely on, by name: a learner's code must leave it as it is."""
-    return {
-        f"{obj.__name__}.{name}": value
-        for obj in WATCHED
-        for name, value in vars(obj).items()
-        if callable(value)
-    }
+    """The functions that the tests rely on, by name: a learner's code must not change them."""
+    found = {}
+    for obj in WATCHED:
+        for name, value in vars(obj).items():
+            if callable(value):
+                found[f"{obj.__name__}.{name}"] = value
+    return found
 
 
 class _Forks:
-    """A plugin of pytest that runs what was collected on one version of a module after another.
+    """A plugin of pytest that runs the collected tests on one version of a module after another.
 
-    With -x, the tests that were the quickest on the first version come first on the others.
+    With -x, the tests that were fastest on the first version run first on the others.
     """
 
     def __init__(
         self, folder: Path, module: str, versions: list[dict], limits: dict, recorder: "_Recorder"
     ):
-        self.folder, self.module, self.versions = folder, module, versions
-        self.limits, self.recorder = limits, recorder
+        self.folder = folder
+        self.module = module
+        self.versions = versions
+        self.limits = limits
+        self.recorder = recorder
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session) -> bool:
         gc.collect()
         gc.freeze()
-        quickest_first = session.config.getoption("maxfail") == 1
+        fastest_first = session.config.getoption("maxfail") == 1
         for version in self.versions:
             child = os.fork()
             if child == 0:
@@ -246,11 +267,11 @@ class _Forks:
             _, status = os.waitpid(child, 0)
             if status:
                 _send(self.recorder.pipe, "gone", os.waitstatus_to_exitcode(status))
-            if quickest_first and (self.folder / "seconds").exists():  # how long each test took
+            if fastest_first and (self.folder / "seconds").exists():  # of each test
                 seconds = json.loads((self.folder / "seconds").read_text())
                 session.items.sort(key=lambda item: seconds.get(item.nodeid, 0.0))
-                quickest_first = False
-        return True  # pytest's own loop has nothing left to do
+                fastest_first = False
+        return True  # so that pytest does not run them again
 
     def _run(self, version: dict[str, bytes], session) -> None:
         _set_clocks(self.folder, self.limits["seconds"])
@@ -265,36 +286,38 @@ class _Forks:
             began = time.process_time()
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             seconds[item.nodeid] = time.process_time() - began
-            if session.shouldfail:  # at the first failure, after -x
+            if session.shouldfail:  # with -x, after the first failure
                 break
         (self.folder / "seconds").write_text(json.dumps(seconds))
         self.recorder.end(before)
 
 
 def _replace_body(module: ModuleType, part: str, code: CodeType) -> None:
-    """Give a function or method another body, wherever it is known, behind its decorators too."""
+    """Give a function or method another body, under its decorators too."""
     owner, _, name = part.rpartition(".")
     obj = vars(getattr(module, owner) if owner else module)[name]
     obj = getattr(obj, "fget", obj)  # of a property
     while hasattr(obj, "__wrapped__"):
-        if hasattr(obj, "cache_clear"):  # what the other body computed
+        if hasattr(obj, "cache_clear"):  # results of the other body
             obj.cache_clear()
         obj = obj.__wrapped__
     obj.__code__ = code
 
 
 class _Recorder:
-    """A plugin of pytest that sends what comes of each test.
+    """A plugin of pytest that sends the result of each test.
 
-    path      the module that is tried; None where the message of a failure is enough
+    path      the module under test; None if the message of a failure is enough
     segments  see `run`
     """
 
     def __init__(self, path: Path | None, segments: list[tuple[int, int, int]], pipe: Connection):
-        self.path, self.segments, self.pipe = path, segments, pipe
+        self.path = path
+        self.segments = segments
+        self.pipe = pipe
 
     def end(self, before: dict[str, object]) -> None:
-        """The last word, and the end of the process."""
+        """Send the last message, and end the process."""
         after = _attributes()
         changed = [name for name, value in before.items() if after.get(name) is not value]
         _send(self.pipe, "ended", changed)
@@ -302,15 +325,8 @@ class _Recorder:
 
     def pytest_collectreport(self, report):
         if report.failed:
-            message = getattr(
-                getattr(report.longrepr, "reprcrash", None), "message", str(report.longrepr)
-            )
-            _send(
-                self.pipe,
-                "failed",
-                "",
-                {"test": "the file can be imported", "message": message.strip()},
-            )
+            failure = {"test": "the file can be imported", "message": _message(report).strip()}
+            _send(self.pipe, "failed", "", failure)
 
     def pytest_collection_finish(self, session):
         _send(self.pipe, "collected", [item.nodeid for item in session.items])
@@ -326,51 +342,53 @@ class _Recorder:
             _send(self.pipe, "skipped", item.nodeid)
 
     def _failure(self, item, call, report) -> dict:
-        """What was expected, in words, where it went wrong, and which shapes were there."""
+        """The failed expectation in words, the line that failed, and the shapes there."""
         name, _, parameters = item.name.partition("[")
-        words = name.removeprefix("test_").replace("_", " ") + (
-            f" [{parameters}" if parameters else ""
-        )
-        message = getattr(
-            getattr(report.longrepr, "reprcrash", None), "message", str(report.longrepr)
-        )
-        failure = {"test": words, "message": message, "printed": report.capstdout}
+        test = name.removeprefix("test_").replace("_", " ")
+        if parameters:
+            test += f" [{parameters}"
+        failure = {"test": test, "message": _message(report), "printed": report.capstdout}
         if self.path is None:
             return failure
         for entry in reversed(call.excinfo.traceback):
-            path, line = Path(str(entry.path)), entry.lineno + 1
+            path = Path(str(entry.path))
+            variables = entry.frame.f_locals
             if path == self.path and "line" not in failure:
-                for first, theirs, count in self.segments:
-                    if first <= line < first + count:
-                        failure |= {
-                            "line": theirs + line - first,
-                            "shapes": _shapes(entry.frame.f_locals),
-                        }
+                line = self._learners_line(entry.lineno + 1)
+                if line:
+                    failure |= {"line": line, "shapes": _shapes(variables)}
             if path.name.startswith("test_") and "statement" not in failure:
-                failure |= {
-                    "statement": " ".join(str(entry.statement).split()),
-                    "given": _shapes(entry.frame.f_locals),
-                }
+                statement = " ".join(str(entry.statement).split())
+                failure |= {"statement": statement, "given": _shapes(variables)}
         return failure
+
+    def _learners_line(self, line: int) -> int | None:
+        """The line in the learner's file of a line in the module; None if it is not theirs."""
+        for first, theirs, count in self.segments:
+            if first <= line < first + count:
+                return theirs + line - first
+        return None
+
+
+def _message(report) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return getattr(crash, "message", str(report.longrepr))
 
 
 def _shapes(variables: dict) -> str:
-    """Of the tensors and numbers among the variables: "query (2, 5, 11), mask (2, 7) bool, state [(5, 11), (5, 11)]"."""
+    """The tensors and numbers in words: "query (2, 5, 11), mask (2, 7) bool, state [(5, 11), (5, 11)]"."""
     shown = []
     for name, value in variables.items():
         if name.startswith("@"):  # of pytest
             continue
+        is_list = isinstance(value, (tuple, list)) and len(value) > 0
         if isinstance(value, torch.Tensor):
-            kind = (
-                "" if value.is_floating_point() else " " + str(value.dtype).removeprefix("torch.")
-            )
-            shown.append(f"{name} {tuple(value.shape)}{kind}")
-        elif isinstance(value, (bool, int, float)):
-            shown.append(f"{name} = {value}" if isinstance(value, bool) else f"{name} = {value:g}")
-        elif (
-            isinstance(value, (tuple, list))
-            and value
-            and all(isinstance(one, torch.Tensor) for one in value)
-        ):
-            shown.append(f"{name} {[tuple(one.shape) for one in value]}")
+            dtype = "" if value.is_floating_point() else f" {value.dtype}".replace("torch.", "")
+            shown.append(f"{name} {tuple(value.shape)}{dtype}")
+        elif isinstance(value, bool):
+            shown.append(f"{name} = {value}")
+        elif isinstance(value, (int, float)):
+            shown.append(f"{name} = {value:g}")
+        elif is_list and all(isinstance(x, torch.Tensor) for x in value):
+            shown.append(f"{name} {[tuple(x.shape) for x in value]}")
     return ", ".join(shown)

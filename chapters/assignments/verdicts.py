@@ -1,4 +1,4 @@
-"""The library's tests on a learner's code, the verdict on it, and the hint that fits."""
+"""Runs the library's tests on a learner's code, and finds the verdict and the hint that fits."""
 
 import contextlib
 import functools
@@ -24,12 +24,9 @@ from ..chapter import ROOT
 from .exercises import Exercise, Wrong
 from .splice import LIBRARY, NotStarted, Refused, Spliced, bodies, library, splice, wrong_version
 
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "PYTHONHASHSEED": "0",
-}  # of all tests: sets are shown in the same order
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}  # the same order of sets every time
 STARTING = threading.Lock()
-LIMITS = {"seconds": 30, "bytes": 4 << 30}  # of one exercise: computing, and memory
+LIMITS = {"seconds": 30, "bytes": 4 << 30}  # of computing and of memory, for one exercise
 
 
 # -------------------------------------------------------------------------------------------------
@@ -37,29 +34,26 @@ LIMITS = {"seconds": 30, "bytes": 4 << 30}  # of one exercise: computing, and me
 
 
 class Outcome(NamedTuple):
-    """What came of the tests of one exercise: the names of all, those that passed, name -> what went wrong (see `trial`)."""
+    """The results of an exercise's tests."""
 
-    collected: list[str]
+    collected: list[str]  # the names of all tests
     passed: set[str]
-    failed: dict[str, dict]
-    ended: str  # why the process ended before its time, or ""
+    failed: dict[str, dict]  # name -> what went wrong (see `trial`)
+    ended: str  # why the process ended early, or ""
 
     @property
     def right(self) -> bool:
-        """All tests ran, some passed, and none failed."""
+        """Whether all tests ran, some passed, and none failed."""
         return not self.ended and not self.failed and bool(self.passed)
 
 
 def _enter(task: str, *arguments) -> None:
-    """The first thing that the process does: a function of trial.py, which imports what is large.
-
-    The fork server has imported it already.
-    """
+    """The target of a process: call a function of trial.py, which the fork server has imported."""
     getattr(importlib.import_module("chapters.assignments.trial"), task)(*arguments)
 
 
 def processes():
-    """How processes start: from a server that has imported what is large, where the system can."""
+    """The context that starts processes: a fork server, if the system has one."""
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
     context = get_context("forkserver")
@@ -67,8 +61,8 @@ def processes():
     return context
 
 
-def _lay_out(exercise: Exercise, folder: Path) -> None:
-    """Copy the library and the exercise's tests, with what is compiled of them already, but for its own module."""
+def _copy_project(exercise: Exercise, folder: Path) -> None:
+    """Copy the library without the exercise's module, and the tests, with their compiled files."""
     half_written = shutil.ignore_patterns("*.pyc.*")  # by another process
     shutil.copytree(LIBRARY, folder / "mmscratch", ignore=half_written)
     for path in _with_compiled(folder / "mmscratch" / exercise.path):
@@ -81,35 +75,35 @@ def _lay_out(exercise: Exercise, folder: Path) -> None:
 
 
 def _with_compiled(path: Path) -> list[Path]:
-    """A file of Python, and what Python and pytest have compiled of it."""
+    """A Python file, and what Python and pytest have compiled from it."""
     return [path, *path.parent.glob(f"__pycache__/{path.stem}.*.pyc")]
 
 
 def attempt(
     exercise: Exercise, spliced: Spliced, limits: dict = LIMITS, options: Sequence[str] = ()
 ) -> Outcome:
-    """Run the exercise's tests on a module in a copy of the library, in a process with limits of
-    time and memory.
+    """Run the exercise's tests on a module, in a copy of the library and a process with limits.
 
-    `options` are pytest's.
+    options: for pytest.
     """
     arguments = exercise.path, spliced.segments, _tests(exercise, options), limits
     with _process(exercise, spliced.text, "run", *arguments) as (copy, receiver, process):
-        return _received(receiver, process, 4 * limits["seconds"], copy, spliced, exercise)
+        return _receive(receiver, process, 4 * limits["seconds"], copy, spliced, exercise)
 
 
 def attempt_versions(
     exercise: Exercise, texts: Sequence[str], limits: dict = LIMITS, options: Sequence[str] = ()
 ) -> list[Outcome]:
-    """What `attempt` says of each of several versions of the library's module, much sooner.
+    """The outcome of `attempt` for several versions of the library's module, much faster.
 
-    For versions that are ours, and differ from the library's in the bodies of the exercise's parts:
-    one process imports the library and collects the tests, and runs them on each version in a fork.
-    A version that differs in more than that, or that passes, is tried by itself: where it is used
-    when something is imported, its mistake may show only there.
+    One process imports the library and collects the tests, and runs them on each version in a fork.
+    That is for our own versions, which differ from the library's only in the bodies of the parts. A
+    version that differs in more, or that passes, is tried in a process of its own: a mistake in
+    code that runs during an import may show only there.
     """
     spliced = [splice(exercise, text) for text in texts]
-    _, around = bodies(exercise, library(exercise.module))
+    original = library(exercise.module)
+    _, around = bodies(exercise, original)
     versions = {}
     for i, one in enumerate(spliced):
         codes, around_these = bodies(exercise, one.text)
@@ -117,13 +111,12 @@ def attempt_versions(
             versions[i] = {part: marshal.dumps(code) for part, code in codes.items()}
     outcomes = {}
     arguments = exercise.module, list(versions.values()), _tests(exercise, options), limits
-    whole = library(exercise.module)
-    with _process(exercise, whole, "run_versions", *arguments) as (copy, receiver, process):
+    with _process(exercise, original, "run_versions", *arguments) as (copy, receiver, process):
         for i in versions:
             seconds = 4 * limits["seconds"]
-            outcomes[i] = _received(receiver, process, seconds, copy, spliced[i], exercise)
+            outcomes[i] = _receive(receiver, process, seconds, copy, spliced[i], exercise)
     for i, one in enumerate(spliced):
-        if i not in outcomes or (outcomes[i].right and one.text != whole):
+        if i not in outcomes or (outcomes[i].right and one.text != original):
             outcomes[i] = attempt(exercise, one, limits, options)
     return [outcomes[i] for i in range(len(texts))]
 
@@ -134,14 +127,14 @@ def _tests(exercise: Exercise, options: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def _process(exercise: Exercise, text: str, task: str, *arguments):
-    """A process that runs a function of trial.py in a copy of the library with this text of the module.
+    """A process that runs a function of trial.py in a copy of the library with this module text.
 
-    -> the folder of the copy, the pipe that says what comes of it, and the process.
+    Yields the folder of the copy, the pipe with the results, and the process.
     """
     context = processes()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         copy = Path(folder).resolve()
-        _lay_out(exercise, copy)
+        _copy_project(exercise, copy)
         (copy / "mmscratch" / exercise.path).write_text(text, encoding="utf-8")
         receiver, sender = context.Pipe(duplex=False)
         everything = task, copy, *arguments, sender
@@ -158,17 +151,20 @@ def _process(exercise: Exercise, text: str, task: str, *arguments):
             process.join()
 
 
-def _received(
+def _receive(
     receiver, process, seconds: float, copy: Path, spliced: Spliced, exercise: Exercise
 ) -> Outcome:
-    """What is sent of one version until it ends, or until its time is over."""
-    collected, passed, failed, ended, status = [], set(), {}, None, None
+    """The results of one version, until it ends or its time is up."""
+    collected = []
+    passed = set()
+    failed = {}
+    ended = None  # names that were changed, or why it ended early
+    status = None
     deadline = time.monotonic() + seconds
     with contextlib.suppress(EOFError, OSError, ValueError):
         while receiver.poll(max(0.0, deadline - time.monotonic())):
-            kind, *rest = json.loads(
-                receiver.recv_bytes()
-            )  # no pickle: who sends it is not trusted
+            # JSON instead of pickle: the sender is not trusted
+            kind, *rest = json.loads(receiver.recv_bytes())
             if kind == "collected":
                 (collected,) = rest
             elif kind == "passed":
@@ -197,20 +193,20 @@ def _received(
 def _why_it_ended(
     process, late: bool, status: int | None, copy: Path, spliced: Spliced, exercise: Exercise
 ) -> str:
-    """Of a process that did not come to its last word."""
+    """Why a process ended before its last message."""
     stack = (copy / "stack").read_text() if (copy / "stack").exists() else ""
     if not stack and not late:
         if status is None:
             process.join(5)
             status = process.exitcode
-        return f"the process ended before its tests had (exit status {status})"
+        return f"the process ended before its tests did (exit status {status})"
     lines = re.findall(rf'mmscratch/{re.escape(str(exercise.path))}", line (\d+)', stack)
     place = ""
-    for at in map(int, lines):
+    for line in map(int, lines):
         for first, theirs, count in spliced.segments:
-            if first <= at < first + count:
-                place = place or f" in line {theirs + at - first}"
-    return f"it was still running{place} when its time was over; does every loop come to an end?"
+            if first <= line < first + count and not place:
+                place = f" in line {theirs + line - first}"
+    return f"it was still running{place} when its time was up; does every loop come to an end?"
 
 
 # -------------------------------------------------------------------------------------------------
@@ -218,11 +214,11 @@ def _why_it_ended(
 
 
 class Verdict(NamedTuple):
-    """What is said of an exercise."""
+    """The result of checking one exercise."""
 
     exercise: Exercise
     state: str  # "passed", "failed" or "not started"
-    problem: str = ""  # why it was not tried, or why it ended before its time
+    problem: str = ""  # why it was not run, or why it ended early
     outcome: Outcome | None = None
     hint: str = ""
 
@@ -231,19 +227,18 @@ class Verdict(NamedTuple):
         return self.exercise.points if self.state == "passed" else 0
 
 
-def verdict(exercise: Exercise, theirs: str, limits: dict = LIMITS) -> Verdict:
-    """Of the text of a learner's file, "" where there is none."""
+def assess(exercise: Exercise, theirs: str, limits: dict = LIMITS) -> Verdict:
+    """The verdict on the text of a learner's file; "" if there is none."""
     try:
         spliced = splice(exercise, theirs)
     except NotStarted:
         return Verdict(exercise, "not started")
     except SyntaxError as error:
+        problem = f"line {error.lineno} is not Python: {error.msg}"
         line = (error.text or "").strip()
-        return Verdict(
-            exercise,
-            "failed",
-            f"line {error.lineno} is not Python: {error.msg}" + (f": {line}" if line else ""),
-        )
+        if line:
+            problem += f": {line}"
+        return Verdict(exercise, "failed", problem)
     except (ValueError, RecursionError, MemoryError) as error:
         return Verdict(exercise, "failed", f"the file cannot be read as Python: {error}")
     except Refused as error:
@@ -256,62 +251,83 @@ def verdict(exercise: Exercise, theirs: str, limits: dict = LIMITS) -> Verdict:
 
 @functools.cache
 def wrong_outcomes(exercise: Exercise) -> tuple[tuple[Wrong, Outcome], ...]:
-    """How each of the wrong versions fails."""
+    """Each wrong version of an exercise, and how it fails."""
     texts = [wrong_version(exercise, wrong) for wrong in exercise.wrong]
     return tuple(zip(exercise.wrong, attempt_versions(exercise, texts)))
 
 
 def hint(exercise: Exercise, outcome: Outcome) -> str:
-    """That of the wrong version which fails as this one does: in the same words and numbers, or else in the same tests."""
+    """The hint of the wrong version that fails like this outcome, or "".
 
-    def messages(outcome: Outcome) -> dict[str, str]:
-        """Numbers are rounded: the same mistake may be computed in another order."""
-        found = {name: failure["message"] for name, failure in outcome.failed.items()}
-        found |= {"": re.sub(r" in line \d+", "", outcome.ended)} if outcome.ended else {}
-        found = {name: re.sub(r" at 0x[0-9a-f]+", "", text) for name, text in found.items()}
-        return {
-            name: re.sub(r"\d+\.\d+(e[-+]\d+)?", lambda number: f"{float(number[0]):.3g}", text)
-            for name, text in found.items()
-        }
+    Best are the same messages with the same numbers; next best, failures in the same tests.
+    """
+    found = []
+    for wrong, wrong_outcome in wrong_outcomes(exercise):
+        found.append((_similarity(outcome, wrong_outcome), wrong.hint))
+    (same_messages, same_tests), best = max(found)
+    if same_messages >= 0.5:
+        return f"Hint: {best}"
+    if same_messages == 0:
+        # an error in the learner's own lines speaks for itself
+        raised = any("line" in failure for failure in outcome.failed.values())
+        similarities = [similarity for similarity, _ in found]
+        is_tie = similarities.count((same_messages, same_tests)) > 1
+        if same_tests < 0.8 or raised or is_tie:
+            return ""
+    return f"Hint, perhaps: {best}"
 
-    def likeness(wrong: Outcome) -> tuple[float, float]:
-        """The share of failures that are the same, and that of tests that fail in both."""
-        theirs, same = messages(wrong), messages(outcome)
-        both = len(same.keys() | theirs.keys())
-        return len(same.items() & theirs.items()) / both, len(same.keys() & theirs.keys()) / both
 
-    found = [(likeness(of_wrong), wrong.hint) for wrong, of_wrong in wrong_outcomes(exercise)]
-    (same, as_many), best = max(found)
-    raised = any(
-        "line" in failure for failure in outcome.failed.values()
-    )  # an error in their own lines speaks for itself
-    if same == 0 and (
-        as_many < 0.8 or raised or [likeness for likeness, _ in found].count((same, as_many)) > 1
-    ):
-        return ""
-    return f"Hint: {best}" if same >= 0.5 else f"Hint, perhaps: {best}"
+def _similarity(one: Outcome, other: Outcome) -> tuple[float, float]:
+    """The fraction of failures with equal messages, and of tests that fail in both."""
+    a = _messages(one)
+    b = _messages(other)
+    either = len(a.keys() | b.keys())
+    return len(a.items() & b.items()) / either, len(a.keys() & b.keys()) / either
+
+
+def _messages(outcome: Outcome) -> dict[str, str]:
+    """The messages of the failed tests, without addresses, and with rounded numbers.
+
+    The same mistake may be computed in another order.
+    """
+
+    def rounded(number: re.Match) -> str:
+        return f"{float(number[0]):.3g}"
+
+    found = {name: failure["message"] for name, failure in outcome.failed.items()}
+    if outcome.ended:
+        found[""] = re.sub(r" in line \d+", "", outcome.ended)
+    for name, text in found.items():
+        text = re.sub(r" at 0x[0-9a-f]+", "", text)
+        found[name] = re.sub(r"\d+\.\d+(e[-+]\d+)?", rounded, text)
+    return found
 
 
 def described(verdict: Verdict, file: str = "") -> Iterator[str]:
-    """What went wrong, in lines: the first expectation that does not hold, where, with which shapes, and the hint."""
+    """The verdict in lines: the first failed expectation, where, with which shapes, and the hint."""
     if verdict.problem:
         yield verdict.problem
     failed = list(verdict.outcome.failed.values()) if verdict.outcome else []
     if failed:
         first = failed[0]
         if verdict.outcome.collected:
-            yield f"{len(failed)} of {len(verdict.outcome.collected)} tests fail. The first: {first['test']}"
-        yield from [f"    {line}" for line in first["message"].splitlines() if line.strip()][:6]
+            count = f"{len(failed)} of {len(verdict.outcome.collected)}"
+            yield f"{count} tests fail. The first: {first['test']}"
+        lines = [line for line in first["message"].splitlines() if line.strip()]
+        yield from [f"    {line}" for line in lines[:6]]
         if "line" in first:
-            yield f"in line {first['line']}{file and ' of ' + file}" + (
-                f", where {first['shapes']}" if first["shapes"] else ""
-            )
+            where = f"in line {first['line']}"
+            if file:
+                where += f" of {file}"
+            if first["shapes"]:
+                where += f", where {first['shapes']}"
+            yield where
         elif "statement" in first:
-            yield f"which asks: {first['statement']}"
+            yield f"the test was: {first['statement']}"
             if first["given"]:
                 yield f"    with {first['given']}"
         printed = first.get("printed", "").strip().splitlines()
-        yield from (f"    it printed: {line}" for line in printed[:5])
+        yield from [f"    it printed: {line}" for line in printed[:5]]
     if verdict.hint:
         yield verdict.hint
 
@@ -319,29 +335,29 @@ def described(verdict: Verdict, file: str = "") -> Iterator[str]:
 MARKS = {"passed": "✓", "failed": "✗", "not started": "·"}
 
 
-def verdicts(exercises: Sequence[Exercise], files: dict[str, tuple[str, str]]) -> Iterator[Verdict]:
-    """In the order of the exercises, side by side."""
+def assess_all(
+    exercises: Sequence[Exercise], files: dict[str, tuple[str, str]]
+) -> Iterator[Verdict]:
+    """The verdicts in the order of the exercises, computed in parallel."""
+    texts = []
+    for exercise in exercises:
+        _, text = files.get(exercise.module, ("", ""))
+        texts.append(text)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(
-            lambda exercise: verdict(exercise, files.get(exercise.module, ("", ""))[1]), exercises
-        )
+        yield from pool.map(assess, exercises, texts)
 
 
 def show(verdict: Verdict, file: str = "") -> None:
+    """Print a verdict."""
     exercise = verdict.exercise
-    points = {"passed": f"{exercise.points} points", "failed": f"0 of {exercise.points} points"}
-    print(
-        f"{MARKS[verdict.state]} {exercise.name}: {points.get(verdict.state, 'not started')}",
-        flush=True,
-    )
+    points = {
+        "passed": f"{exercise.points} points",
+        "failed": f"0 of {exercise.points} points",
+        "not started": "not started",
+    }
+    print(f"{MARKS[verdict.state]} {exercise.name}: {points[verdict.state]}", flush=True)
     width = max(60, shutil.get_terminal_size().columns - 4)
     for line in described(verdict, file):
-        print(
-            textwrap.indent(
-                textwrap.fill(
-                    line, width, subsequent_indent=" " * (len(line) - len(line.lstrip()))
-                ),
-                "    ",
-            ),
-            flush=True,
-        )
+        indentation = " " * (len(line) - len(line.lstrip()))
+        wrapped = textwrap.fill(line, width, subsequent_indent=indentation)
+        print(textwrap.indent(wrapped, "    "), flush=True)

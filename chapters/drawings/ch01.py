@@ -6,12 +6,17 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 from torch import Tensor
 
-from chapters.drawings.shapes import box, cell, show
+from chapters.drawings.shapes import box, cell, centred, panels, show
 from mmscratch.plots import GREEN, GREY, RED
 
-PART = 6  # pixels, the side of the part of the picture that is enlarged
+PART = 6  # pixels, the side of the enlarged part of the picture
+ROW = 7  # of its upper left corner
+COLUMN = 8
+COLOURS = ("red", "green", "blue")
+PALE = "#d5d5d5"
 
 
 def picture_and_caption(
@@ -22,25 +27,24 @@ def picture_and_caption(
     picture (3, H, W) is shown with a few of its pixels in three channels, each token with its
     number.
     """
-    figure = Figure(figsize=(7, 3), dpi=100, layout="constrained")
-    left, middle, right = figure.subplots(1, 3, width_ratios=(1.1, 1.1, 0.7))
-    row, column = 7, 8  # the upper left corner of the part that is enlarged
-    show(left, picture)
-    corner = (column - 0.5, row - 0.5)
-    frame = {"fill": False, "edgecolor": "black", "linewidth": 1.5}
-    left.add_patch(Rectangle(corner, PART, PART, **frame))
-    _channels(middle, picture[:, row : row + PART, column : column + PART])
-    for i, (token, number) in enumerate(zip(tokens, numbers, strict=True)):
-        y = 1 - (i + 0.5) / len(tokens)
-        box(right, (0.55, y), token, ("#dce9f7", "none"), ha="right", fontsize=9)
-        right.text(
-            0.95, y, number, ha="right", va="center", fontsize=9, family="monospace"
-        )
-    right.set_box_aspect(1.57)  # as high as the others
+    figure, axes = panels((7, 3), 1, 3, width_ratios=(1.1, 1.1, 0.7))
     titles = ("a picture", f"{PART} × {PART} of its pixels", "its caption")
-    for axis, title in zip((left, middle, right), titles):
+    for axis, title in zip(axes, titles):
         axis.set_title(title, fontsize=9)
         axis.set_axis_off()
+    left, middle, right = axes
+    show(left, picture)
+    style = {"fill": False, "edgecolor": "black", "linewidth": 1.5}
+    left.add_patch(Rectangle((COLUMN - 0.5, ROW - 0.5), PART, PART, **style))
+    rows = slice(ROW, ROW + PART)
+    columns = slice(COLUMN, COLUMN + PART)
+    _channels(middle, picture[:, rows, columns])
+    style = {"ha": "right", "va": "center", "fontsize": 9}
+    for i, (token, number) in enumerate(zip(tokens, numbers, strict=True)):
+        y = 1 - (i + 0.5) / len(tokens)
+        box(right, (0.55, y), token, ("#dce9f7", "none"), **style)
+        right.text(0.95, y, number, family="monospace", **style)
+    right.set_box_aspect(1.57)  # as high as the others
     return figure
 
 
@@ -48,65 +52,102 @@ def _channels(axis: Axes, part: Tensor) -> None:
     """The three channels of a part of a picture, one behind the other; numbers in the first."""
     for channel, colour in enumerate(("red", "lime", "blue")):
         shift = 1.2 * channel
-        place = (shift, shift + PART, PART - shift, -shift)
-        colours = LinearSegmentedColormap.from_list("", ["black", colour])
-        style = {"cmap": colours, "vmin": 0, "vmax": 255, "zorder": -channel}
-        axis.imshow(part[channel].numpy(), extent=place, **style)
+        extent = (shift, shift + PART, PART - shift, -shift)
+        cmap = LinearSegmentedColormap.from_list("", ["black", colour])
+        style = {"cmap": cmap, "vmin": 0, "vmax": 255, "zorder": -channel}
+        axis.imshow(part[channel].numpy(), extent=extent, **style)
     for i, values in enumerate(part[0].tolist()):
         for j, value in enumerate(values):
-            style = {"ha": "center", "va": "center", "fontsize": 7, "color": "white"}
-            axis.text(j + 0.5, i + 0.5, value, **style)
-    axis.set(xlim=(-0.1, 8.5), ylim=(6.1, -2.5))
+            centred(axis, j + 0.5, i + 0.5, value, fontsize=7, color="white")
+    axis.set_xlim(-0.1, 8.5)
+    axis.set_ylim(6.1, -2.5)
+
+
+def preprocessing(photograph: Image.Image, small: Tensor, normal: Tensor) -> Figure:
+    """A photograph, its centre (3, 64, 64), and that normalised; below, histograms."""
+    figure = Figure(figsize=(7, 4.4), dpi=100, layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.1))
+    axes = upper.subplots(1, 5)
+    axes[0].imshow(photograph)
+    show(axes[1], small)
+    style = {"cmap": "RdBu_r", "vmin": -2.5, "vmax": 2.5}
+    for axis, channel in zip(axes[2:], normal):
+        image = axis.imshow(channel.numpy(), **style)
+    names = [f"{photograph.width} × {photograph.height}", "64 × 64"]
+    names += [f"{colour}, normalised" for colour in COLOURS]
+    for axis, name in zip(axes, names):
+        axis.set_xlabel(name, fontsize=8)
+        axis.set(xticks=[], yticks=[])
+    bar = upper.colorbar(image, ax=axes[4], shrink=0.7)
+    bar.ax.tick_params(labelsize=7)
+    left, right = lower.subplots(1, 2)
+    _histograms(left, small.float(), "before")
+    _histograms(right, normal, "after normalising")
+    return figure
+
+
+def _histograms(axis: Axes, picture: Tensor, title: str) -> None:
+    """The histogram of each channel of a picture (3, H, W)."""
+    for channel, colour in zip(picture, COLOURS):
+        style = {"histtype": "step", "color": f"tab:{colour}", "linewidth": 1.4}
+        axis.hist(channel.flatten().numpy(), bins=40, **style)
+    axis.set_title(title, fontsize=9)
+    axis.set(xlabel="value", ylabel="pixels")
 
 
 def padding_and_mask(
     words: Sequence[Sequence[str]], target: Tensor, mask: Tensor
 ) -> Figure:
     """Sentences as `words`, padded as numbers `target` (B, T), and their mask (B, T)."""
-    figure = Figure(figsize=(7, 3.3), dpi=100, layout="constrained")
-    upper, lower = figure.subplots(2, 1)
+    figure, axes = panels((7, 3.3), 2, 1)
+    titles = ("target (4, T)", "mask (4, T): True = may be attended to")
+    B, T = target.shape
+    for axis, title in zip(axes, titles):
+        axis.set_title(title, fontsize=9)
+        _empty(axis, T, B)
+    upper, lower = axes
     for row, numbers in enumerate(target.tolist()):
         for column, number in enumerate(numbers):
-            real = bool(mask[row, column])
-            token = words[row][column] if real else "<pad>"
-            place = (column, row)
-            above = ("#dce9f7", "black") if real else ("#d5d5d5", GREY)
-            below = ("#d4ecd9", GREEN) if real else ("#d5d5d5", RED)
-            _cell_with_text(upper, place, f"{token}\n{number}", above)
-            _cell_with_text(lower, place, str(real), below)
-    titles = ("target (4, T)", "mask (4, T): True = may be attended to")
-    for axis, title in zip((upper, lower), titles):
-        axis.set(xlim=(0, target.size(1)), ylim=(len(target), 0), xticks=[], yticks=[])
-        axis.set_title(title, fontsize=9)
-        axis.spines[:].set_visible(False)
+            corner = (column, row)
+            if mask[row, column]:
+                text = f"{words[row][column]}\n{number}"
+                _cell_with_text(upper, corner, text, ("#dce9f7", "black"))
+                _cell_with_text(lower, corner, "True", ("#d4ecd9", GREEN))
+            else:
+                _cell_with_text(upper, corner, f"<pad>\n{number}", (PALE, GREY))
+                _cell_with_text(lower, corner, "False", (PALE, RED))
     return figure
 
 
-def _cell_with_text(axis: Axes, place: tuple, text: str, colours: tuple) -> None:
+def _cell_with_text(axis: Axes, corner: tuple, text: str, colours: tuple) -> None:
     """A cell of 1 × 1 and a text in its middle; `colours`: of the cell and of the text."""
     fill, colour = colours
-    cell(axis, place, (1, 1), fill, edgecolor="white")
-    x, y = place
-    axis.text(
-        x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=8, color=colour
-    )
+    cell(axis, corner, (1, 1), fill, edgecolor="white")
+    x, y = corner
+    centred(axis, x + 0.5, y + 0.5, text, fontsize=8, color=colour)
 
 
-def batches_as_blocks(panels: dict[str, list], names: dict[str, str]) -> Figure:
-    """Batches next to each other, a row a sentence, grey where it is padded.
+def _empty(axis: Axes, width: int, height: int) -> None:
+    """An axis of width × height cells, without ticks and frame; row 0 is at the top."""
+    axis.set_xlim(0, width)
+    axis.set_ylim(height, 0)
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
 
-    panels: title -> batches, each a list of (length, colour), one a sentence.
+
+def batches_as_blocks(groups: dict[str, list], names: dict[str, str]) -> Figure:
+    """Batches next to each other, one row per sentence, padding in grey.
+
+    groups: title -> batches, each a list of (length, colour), one per sentence.
     names: colour -> its meaning.
     """
-    figure = Figure(figsize=(7, 5), dpi=100, layout="constrained")
-    axes = figure.subplots(len(panels), 1)
+    figure, axes = panels((7, 5), len(groups), 1)
     widths = []
-    for axis, (title, batches) in zip(axes, panels.items()):
+    for axis, (title, batches) in zip(axes, groups.items()):
         widths.append(_blocks(axis, batches))
         axis.set_title(title, fontsize=9, loc="left")
     for axis in axes:
-        axis.set(xlim=(0, max(widths)), ylim=(64, 0), xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
+        _empty(axis, max(widths), 64)
     handles = [Rectangle((0, 0), 1, 1, facecolor=colour) for colour in names]
     style = {"loc": "outside lower center", "ncols": 3, "fontsize": 8, "frameon": False}
     figure.legend(handles, list(names.values()), **style)
@@ -114,7 +155,7 @@ def batches_as_blocks(panels: dict[str, list], names: dict[str, str]) -> Figure:
 
 
 def _blocks(axis: Axes, batches: Sequence[Sequence[tuple[int, str]]]) -> int:
-    """The batches of one panel -> how wide they are together."""
+    """Draw the batches of one panel; return their total width."""
     start = 0
     for batch in batches:
         width = max(length for length, _ in batch)

@@ -8,50 +8,54 @@ from torch import Tensor
 
 from chapters.drawings.shapes import sheet, show
 
-FROZEN = 4  # layers, the first ones, of a frozen encoder
+FROZEN = 4  # first layers in a frozen encoder
 ORANGE, BLUE, GREY = "#fdd0a2", "#2171b5", "#d4d4d4"
-MEANING = (  # where the legend has it, and what it says
+LEGEND = (  # x, colour, text
     (16, ORANGE, "random at first, trained"),
-    (38, BLUE, "trained before, trained on"),
+    (38, BLUE, "pretrained, trained further"),
     (62, GREY, "frozen"),
 )
 EDGE = {"align": "edge", "ec": "#555555", "lw": 0.7}
+CENTRED = {"ha": "center", "va": "center"}
 
 
 def what_each_method_trains(layers: Sequence[str], methods: dict[str, dict]) -> Figure:
-    """The layers, the picture below and the words above, coloured by what each method trains.
+    """The layers, from the picture at the bottom to the words, coloured by what each method trains.
 
-    methods: name -> its settings, of which "freeze", "lora" and "layer_decay" count.
+    methods: name -> its settings, of which "freeze", "lora" and "layer_decay" are shown.
     """
     figure, axis = sheet((8, 4.3), (0, 80), (0, 43))
-    for row, layer in enumerate(layers):
-        y = 4 + 3.8 * row
-        behind = len(layers) - 1 - row  # layers between this one and the output
+    heights = [4 + 3.8 * row for row in range(len(layers))]
+    for layer, y in zip(layers, heights):
         axis.text(14.5, y + 1.4, layer, ha="right", va="center", fontsize=9)
-        for column, (name, method) in enumerate(methods.items()):
-            x = 16 + 12.8 * column
-            factor = method.get("layer_decay", 1.0) ** behind
-            axis.bar(x, 2.8, 9, y, color=(_colour(name, method, row), factor), **EDGE)
+    for column, (name, method) in enumerate(methods.items()):
+        x = 16 + 12.8 * column
+        axis.text(x + 4.5, 39.6, name, fontsize=9, weight="bold", **CENTRED)
+        for row, y in enumerate(heights):
+            later = len(layers) - 1 - row  # layers between this one and the output
+            factor = method.get("layer_decay", 1.0) ** later
+            fill = (_colour(name, method, row), factor)
+            axis.bar(x, 2.8, 9, y, color=fill, **EDGE)
             if factor < 1:
-                style = {"ha": "center", "va": "center", "fontsize": 8}
                 colour = "black" if factor < 0.6 else "white"
-                axis.text(x + 4.5, y + 1.4, f"× {factor:.2f}", color=colour, **style)
-            if "lora" in method and layer.startswith("decoder"):
+                style = {"fontsize": 8, "color": colour} | CENTRED
+                axis.text(x + 4.5, y + 1.4, f"× {factor:.2f}", **style)
+            if "lora" in method and layers[row].startswith("decoder"):
                 axis.bar(x + 9.4, 2.8, 1.2, y, color=BLUE, **EDGE)
-    for column, name in enumerate(methods):
-        style = {"ha": "center", "va": "center", "fontsize": 9.5, "weight": "bold"}
-        axis.text(20.5 + 12.8 * column, 39.6, name, **style)
-    for x, colour, text in MEANING:
+    for x, colour, text in LEGEND:
         axis.bar(x, 1.5, 1.8, 0.8, color=colour, **EDGE)
         axis.text(x + 2.5, 1.5, text, va="center", fontsize=8.5)
     return figure
 
 
 def _colour(name: str, method: dict, row: int) -> str:
-    if name == "from nothing":
+    if name == "from scratch":
         return ORANGE
-    frozen = "lora" in method or ("freeze" in method and row < FROZEN)
-    return GREY if frozen else BLUE
+    if "lora" in method:
+        return GREY
+    if "freeze" in method and row < FROZEN:
+        return GREY
+    return BLUE
 
 
 def pictures_and_captions(shown: dict[str, tuple[Tensor, str]]) -> Figure:
@@ -62,11 +66,15 @@ def pictures_and_captions(shown: dict[str, tuple[Tensor, str]]) -> Figure:
         axis.set_title(title, fontsize=10)
         show(axis, picture, interpolation="nearest")
         axis.set_axis_off()
-        style = {
-            "ha": "center",
-            "va": "top",
-            "fontsize": 8.5,
-            "transform": axis.transAxes,
-        }
-        axis.text(0.5, -0.04, "\n".join(wrap(caption, 32)), **style)
+        style = {"ha": "center", "va": "top", "transform": axis.transAxes}
+        axis.text(0.5, -0.04, "\n".join(wrap(caption, 32)), fontsize=8.5, **style)
+    return figure
+
+
+def label_rows(figure: Figure, labels: Sequence[str]) -> Figure:
+    """Write a label, turned by 90 degrees, to the left of each row of four pictures."""
+    for row, label in enumerate(labels):
+        picture = figure.axes[4 * row].get_position()
+        y = (picture.y0 + picture.y1) / 2
+        figure.text(0.008, y, label, rotation=90, fontsize=8, **CENTRED)
     return figure

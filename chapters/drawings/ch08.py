@@ -8,8 +8,15 @@ from torch import Tensor
 
 from chapters.drawings.shapes import sheet, show
 
-RED, ORANGE, GREEN = "#c62828", "#d94801", "#1a7f37"
-PALE, GREY = "#999999", "#555555"
+RED = "#c62828"
+ORANGE = "#d94801"
+GREEN = "#1a7f37"
+PALE = "#999999"
+GREY = "#555555"
+BRANCHES = {  # first word -> height, colour and second word of its best sentence
+    "a": (1.0, ORANGE, "star"),
+    "two": (3.5, GREEN, "stars"),
+}
 
 
 def all_sentences(table: dict[tuple, dict[str, float]]) -> Figure:
@@ -18,28 +25,25 @@ def all_sentences(table: dict[tuple, dict[str, float]]) -> Figure:
     table: the words so far -> the probabilities of the next. The first words are "a" and "two".
     """
     figure, axis = sheet((7.2, 3.2), (-0.1, 3.05), (4.6, -0.85))
-    heights = {"a": 1.0, "two": 3.5}
-    colours = {("a", "star"): ORANGE, ("two", "stars"): GREEN}
-    ends = [(first, second) for first in heights for second in table[first,]]
-    for y, (first, second) in enumerate(ends):
+    above = {"ha": "center", "va": "bottom"}  # a line
+    y = 0
+    for first, (height, colour, best) in BRANCHES.items():
         p = table[()][first]
-        q = table[first,][second]
-        chosen = (first, second) in colours
-        colour = colours.get((first, second), PALE)
-        axis.plot(
-            (1, 1.1, 2), (heights[first], y, y), color=colour, lw=3 if chosen else 1
-        )
-        style = {"ha": "center", "va": "bottom", "color": colour}
-        axis.text(1.55, y - 0.1, f"{second}  {q:.2f}", **style)
-        style = {"va": "center", "color": colour, "weight": "bold" if chosen else None}
-        axis.text(2.05, y, f"{p:.1f} × {q:.2f} = {p * q:.2f}", **style)
-    for first, colour in (("a", ORANGE), ("two", GREEN)):
-        y = heights[first]
-        axis.plot((0, 0.1, 1), (2.25, y, y), color=colour, lw=3)
-        style = {"ha": "center", "va": "bottom", "color": colour}
-        axis.text(0.55, y - 0.1, f"{first}  {table[()][first]:.1f}", **style)
-    axis.text(2.05, -0.55, "greedy search", color=ORANGE, va="center", style="italic")
-    axis.text(2.05, 2.55, "the most probable", color=GREEN, va="center", style="italic")
+        axis.plot((0, 0.1, 1), (2.25, height, height), color=colour, lw=3)
+        axis.text(0.55, height - 0.1, f"{first}  {p:.1f}", color=colour, **above)
+        for second, q in table[(first,)].items():
+            is_best = second == best
+            shade = colour if is_best else PALE
+            width = 3 if is_best else 1
+            weight = "bold" if is_best else None
+            axis.plot((1, 1.1, 2), (height, y, y), color=shade, lw=width)
+            axis.text(1.55, y - 0.1, f"{second}  {q:.2f}", color=shade, **above)
+            style = {"va": "center", "color": shade, "weight": weight}
+            axis.text(2.05, y, f"{p:.1f} × {q:.2f} = {p * q:.2f}", **style)
+            y += 1
+    style = {"va": "center", "style": "italic"}
+    axis.text(2.05, -0.55, "greedy search", color=ORANGE, **style)
+    axis.text(2.05, 2.55, "the most probable", color=GREEN, **style)
     return figure
 
 
@@ -63,14 +67,11 @@ def greedy_and_beams(
 
 
 def _sentence(figure: Figure, y: float, label: str, sentence: tuple) -> None:
-    """A line: who found it, its log-probability, and the words, green if they are true."""
+    """A line: which search found it, its log-probability, and the words, green if they are true."""
     log_prob, text, true = sentence
     style = {"fontsize": 8.5, "va": "top"}
+    number = style | {"ha": "right", "family": "DejaVu Sans Mono"}
+    words = style | {"color": GREEN if true else RED, "linespacing": 1.15}
     figure.text(0.33, y, label, color=GREY, style="italic", **style)
-    figure.text(
-        0.5, y, f"{log_prob:.2f}", ha="right", family="DejaVu Sans Mono", **style
-    )
-    wrapped = "\n".join(wrap(text, 60))
-    figure.text(
-        0.52, y, wrapped, color=GREEN if true else RED, linespacing=1.15, **style
-    )
+    figure.text(0.5, y, f"{log_prob:.2f}", **number)
+    figure.text(0.52, y, "\n".join(wrap(text, 60)), **words)

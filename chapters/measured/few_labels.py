@@ -1,17 +1,19 @@
 """How many labelled pictures does a new task need? The measurements of chapter 7, which take hours.
 
-    python -m chapters.measured.few_labels       measures what is not yet in chapters/measured/few_labels.jsonl, and adds it there
+    python -m chapters.measured.few_labels
 
-It begins with the captioner that chapter 7 trains, in runs/ch07/base. Flickr8k is measured where it lies in data/flickr8k.
+makes those that are missing in chapters/measured/few_labels.jsonl, and adds them there. It starts from the captioner
+that chapter 7 trains, in runs/ch07/base. Flickr8k is measured if it is in data/flickr8k.
 """
 
-import contextlib
-import io
 import json
+import math
 import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from itertools import count, islice, product
+from contextlib import redirect_stdout
+from io import StringIO
+from itertools import count, product
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -30,32 +32,41 @@ from mmscratch.text import SPECIALS, Vocabulary, detokenize
 from mmscratch.training import TrainConfig, Trainer
 
 UNSEEN = ("cat", "pencil", "anchor", "gear")  # nouns that pre-training never shows
-COUNTS, SEEDS = (50, 200, 800, 3200), (0, 1, 2)
-# With so many pictures, for all methods: at least so many steps, then the epoch is brought to its end.
+COUNTS = (50, 200, 800, 3200)  # labelled pictures
+SEEDS = (0, 1, 2)
+# Labelled pictures -> steps, the same for all methods; the last epoch is then completed.
 STEPS = {50: 150, 200: 250, 800: 300, 1600: 400, 3200: 500}
 BATCH_SIZE = 32  # captions
 BASE = Path("runs/ch07/base")
 RESULTS = Path(__file__).with_suffix(".jsonl")
 FLICKR8K = Path("data/flickr8k")
 METHODS = {
-    "from nothing": {"learning_rate": 3e-3},
+    "from scratch": {"learning_rate": 3e-3},
     "frozen encoder": {"learning_rate": 3e-3, "freeze": ("encoders.image.backbone",)},
     "all": {"learning_rate": 2e-3},
-    "falling rates": {"learning_rate": 3e-3, "layer_decay": 0.8},
+    "layer-wise decay": {"learning_rate": 3e-3, "layer_decay": 0.8},
     "LoRA": {"learning_rate": 1e-2, "lora": 8},
 }
-# Tried with 200 pictures.
-GRADUALLY = {
+GRADUALLY = {  # measured with 200 pictures only
     "gradual unfreezing": {
         "learning_rate": 2e-3,
         "freeze": ("encoders", "decoder.blocks"),
         "gradual_unfreezing": 0.5,
     }
 }
+OLD_NAMES = {"from nothing": "from scratch", "falling rates": "layer-wise decay"}  # in the file
+TASKS = {
+    "inverted and noisy": {"inverted": True},
+    "unseen nouns": {"unseen": True},
+    "German": {"language": "de"},
+    "photographs": {},
+    "old": {},  # what the base was trained on
+}
+OLD = "old"
 
 
-class Drawn(SceneCaptions):
-    """So many scenes, from the number `first` on: those that hold unseen nouns, or those that do not."""
+class FilteredScenes(SceneCaptions):
+    """The `number` first scenes from scene `first` on that show unseen nouns, or that show none."""
 
     def __init__(
         self,
@@ -67,93 +78,82 @@ class Drawn(SceneCaptions):
         one_caption_each: bool = False,
     ):
         DataSet.__init__(self)
-        fitting = (
-            scene
-            for scene in map(Scene, count(first))
-            if unseen == any(t.noun in UNSEEN for t in scene.objects)
-        )
-        self.tell(list(islice(fitting, number)), language, one_caption_each=one_caption_each)
+        scenes = []
+        for seed in count(first):
+            if len(scenes) == number:
+                break
+            scene = Scene(seed)
+            if any(obj.noun in UNSEEN for obj in scene.objects) == unseen:
+                scenes.append(scene)
+        self.set_scenes(scenes, language, one_caption_each=one_caption_each)
         if inverted:
             self.columns["image"] = LazyColumn(inverted_and_noisy, self.scenes)
 
 
 def inverted_and_noisy(scene: Scene) -> torch.Tensor:
-    """The picture of a scene, (3, 64, 64) uint8, white where it was black; its noise is always the same."""
+    """The inverted picture of a scene, (3, 64, 64) uint8, plus noise that depends only on the scene."""
     picture = draw(scene)  # (3, 64, 64)
     noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(scene.seed))
     return (255.0 - picture + 25 * noise).clamp(0, 255).to(torch.uint8)
 
 
-def some(data: DataSet, number: int, seed: int) -> Subset:
-    """So many examples of a larger data set, drawn by a seed."""
+def random_subset(data: DataSet, number: int, seed: int) -> Subset:
+    """`number` examples of a data set, drawn by a seed."""
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     return Subset(data, order[:number].tolist())
 
 
-TASKS = {
-    "inverted and noisy": {"inverted": True},
-    "unseen nouns": {"unseen": True},
-    "German": {"language": "de"},
-    "photographs": {},
-    "old": {},  # what the base was trained on
-}
-OLD = "old"
-
-
-def labelled(task: str, number: int, seed: int) -> DataSet:
-    """The pictures that a method may learn from; with another seed others."""
+def training_set(task: str, number: int, seed: int) -> DataSet:
+    """The labelled pictures that a method learns from; each seed draws others."""
     if task == "photographs":
-        return some(Flickr8k(FLICKR8K, "train"), number, seed)
-    return Drawn(10_000_000 + 1_000_000 * seed, number, **TASKS[task])
+        return random_subset(Flickr8k(FLICKR8K, "train"), number, seed)
+    return FilteredScenes(10_000_000 + 1_000_000 * seed, number, **TASKS[task])
 
 
 def test_set(task: str, number: int = 500) -> DataSet:
-    """Those that it is measured on, the same for all."""
+    """The pictures that all methods are measured on."""
     if task == "photographs":
-        return some(Flickr8k(FLICKR8K, "validation"), number, 0)
-    return Drawn(SPLITS["test"], number, **TASKS[task])
+        return random_subset(Flickr8k(FLICKR8K, "validation"), number, 0)
+    return FilteredScenes(SPLITS["test"], number, **TASKS[task])
+
+
+def make_vocabulary(task: str, data: DataSet, base: Vocabulary) -> Vocabulary:
+    """The words of the base, then the new ones of the data; for German, those of the data only."""
+    sentences = [tokens for references in data.references for tokens in references]
+    min_freq = 2 if task == "photographs" else 1
+    words = Vocabulary.build(sentences, min_freq=min_freq).words[len(SPECIALS) :]
+    if task == "German":
+        return Vocabulary(words)
+    new_words = [word for word in words if word not in base.index]
+    return Vocabulary(base.words[len(SPECIALS) :] + new_words)
 
 
 def fine_tune(
-    method: dict,
-    task: str,
-    data: DataSet,
-    seed: int,
-    folder: Path,
-    steps: int,
-    base: Path | None = BASE,
+    settings: dict, task: str, data: DataSet, steps: int, folder: Path, base: Path | None = BASE
 ) -> Trainer:
-    """Learn a task from labelled pictures, beginning with a base or, without one, from nothing.
+    """Learn a task from labelled pictures.
 
-    The trainer, with the model as it is at the end.
+    settings: of a method, for `TrainConfig`.
+    steps: to be completed to full epochs.
+    base: the run to start from; with None, train its architecture from scratch.
+    Returns the trainer, whose model has the weights of the last step.
     """
     _, vocabularies, saved = load_run(base or BASE)
-    before = vocabularies["target"]
-    sentences = [tokens for references in data.references for tokens in references]
-    words = Vocabulary.build(sentences, min_freq=2 if task == "photographs" else 1).words[
-        len(SPECIALS) :
-    ]
-    if task != "German":  # what it could say, it still can; a new language begins anew
-        words = [
-            *before.words[len(SPECIALS) :],
-            *(word for word in words if word not in before.index),
-        ]
-    vocabulary = Vocabulary(words)
+    vocabulary = make_vocabulary(task, data, vocabularies["target"])
     examples = Examples(data, {"target": vocabulary})
     config = TrainConfig(
-        epochs=-(-steps * BATCH_SIZE // len(examples)),
+        epochs=math.ceil(steps * BATCH_SIZE / len(examples)),
         batch_size=BATCH_SIZE,
         precision="float32",
         bucket_batches=None,
         evaluate_every=10**9,
-        seed=seed,
         start_from=str(base or ""),
-        **method,
+        **settings,
     )
-    settings = saved["model_config"] | {"vocab_size": len(vocabulary)}
-    # The trainer validates, but the weights of the last step are taken: one picture is enough for it.
-    few = Examples(Drawn(SPLITS["validation"], 1), {"target": vocabulary})
-    trainer = Trainer(ModelConfig(**settings), config, (examples, few), folder)
+    model_config = ModelConfig(**saved["model_config"] | {"vocab_size": len(vocabulary)})
+    # Validation chooses nothing here, so one picture is enough.
+    validation = Examples(FilteredScenes(SPLITS["validation"], 1), {"target": vocabulary})
+    trainer = Trainer(model_config, config, (examples, validation), folder)
     trainer.fit()
     return trainer
 
@@ -161,84 +161,80 @@ def fine_tune(
 def measure(
     model: torch.nn.Module, vocabularies: dict, task: str, data: DataSet
 ) -> dict[str, float]:
-    """The share of captions that are true, in percent; of photographs CIDEr-D and BLEU-4."""
-    written = generate(model, vocabularies, data)
+    """The percentage of captions that are true; for photographs CIDEr-D and BLEU-4."""
+    written = [detokenize(tokens) for tokens in generate(model, vocabularies, data)]
     if task == "photographs":
-        hypotheses = [caption_tokenize(detokenize(tokens)) for tokens in written]
-        references = [list(map(caption_tokenize, texts)) for texts in data.texts]
-        return {
-            "CIDEr-D": cider_d(hypotheses, references).score,
-            "BLEU-4": bleu(hypotheses, references).score,
-        }
+        hypotheses = [caption_tokenize(text) for text in written]
+        references = [[caption_tokenize(text) for text in texts] for texts in data.texts]
+        cider = cider_d(hypotheses, references).score
+        return {"CIDEr-D": cider, "BLEU-4": bleu(hypotheses, references).score}
     language = TASKS[task].get("language", "en")
-    true = [
-        judge(detokenize(tokens), scene, language).true
-        for tokens, scene in zip(written, data.scenes)
-    ]
+    true = [judge(text, scene, language).true for text, scene in zip(written, data.scenes)]
     return {"true": 100 * sum(true) / len(true)}
 
 
-def one(task: str, method: str, labels: int, seed: int, longer: int = 1) -> dict:
-    """One of the measurements: the new task, and, in the same language, the old one after it."""
+def measure_one(task: str, method: str, labels: int, seed: int, longer: int = 1) -> dict:
+    """Fine-tune once and measure: the new task, then the old one, unless the model now speaks German.
+
+    longer: how many times the usual number of steps.
+    """
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        base = None if method == "from nothing" else BASE
-        trainer = fine_tune(
-            (METHODS | GRADUALLY)[method],
-            task,
-            labelled(task, labels, seed),
-            seed,
-            Path(folder),
-            longer * STEPS[labels],
-            base,
-        )
-    model, vocabularies = trainer.model, trainer.train.vocabularies
-    found = {"task": task, "method": method, "labels": labels, "seed": seed, "longer": longer}
-    found |= measure(model, vocabularies, task, test_set(task))
+    settings = (METHODS | GRADUALLY)[method] | {"seed": seed}
+    base = None if method == "from scratch" else BASE
+    data = training_set(task, labels, seed)
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
+        trainer = fine_tune(settings, task, data, longer * STEPS[labels], Path(folder), base)
+    model = trainer.model
+    vocabularies = trainer.train.vocabularies
+    result = {"task": task, "method": method, "labels": labels, "seed": seed, "longer": longer}
+    result |= measure(model, vocabularies, task, test_set(task))
     if task != "German":
-        found["old"] = measure(model, vocabularies, OLD, test_set(OLD))["true"]
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return found | {
-        "parameters": sum(n for n, _ in sizes),
-        "trained": sum(n for n, trained in sizes if trained),
-    }
+        result["old"] = measure(model, vocabularies, OLD, test_set(OLD))["true"]
+    result["parameters"] = sum(p.numel() for p in model.parameters())
+    result["trained"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return result
 
 
 def results() -> list[dict]:
-    """What has been measured."""
-    return (
-        [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-    )
+    """The measurements in the file."""
+    if not RESULTS.exists():
+        return []
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    for row in rows:
+        row["method"] = OLD_NAMES.get(row["method"], row["method"])
+    return rows
 
 
 def plan() -> list[tuple]:
-    """All that is to be measured: what `one` takes."""
+    """All measurements that chapter 7 needs, as the arguments of `measure_one`."""
     drawn = [task for task in TASKS if task not in ("photographs", OLD)]
-    tasks = [
-        (task, method, labels, seed, 1)
-        for seed, task, labels, method in product(SEEDS, drawn, COUNTS, METHODS)
-    ]
-    tasks += [(task, *GRADUALLY, 200, seed, 1) for seed, task in product(SEEDS, drawn)]
-    # Is it only that from nothing needs more steps? Four times as many, for it and for the best of the others with 200.
-    longer = [(drawn[0], "all", 200), (drawn[1], "frozen encoder", 200), (drawn[2], "LoRA", 200)]
-    longer += [(task, "from nothing", labels) for task, labels in product(drawn, (800, 1600, 3200))]
-    tasks += [(*what, 0, 4) for what in longer]
-    return tasks + [
-        ("photographs", method, labels, seed, 1)
-        for seed, labels, method in product(SEEDS, COUNTS, METHODS)
-    ]
+    runs = []
+    for seed, task, labels, method in product(SEEDS, drawn, COUNTS, METHODS):
+        runs.append((task, method, labels, seed, 1))
+    for seed, task, method in product(SEEDS, drawn, GRADUALLY):
+        runs.append((task, method, 200, seed, 1))
+    # The control, with four times as many steps: does training from scratch only need longer? And
+    # does the best of the other methods with 200 pictures gain as much?
+    for task, best in zip(drawn, ("all", "frozen encoder", "LoRA")):
+        runs.append((task, best, 200, 0, 4))
+    for task, labels in product(drawn, (800, 1600, 3200)):
+        runs.append((task, "from scratch", labels, 0, 4))
+    for seed, labels, method in product(SEEDS, COUNTS, METHODS):
+        runs.append(("photographs", method, labels, seed, 1))
+    return runs
 
 
 def main() -> None:
-    """Measure what is missing, one measurement a core at a time."""
+    """Make the missing measurements, one per core at a time."""
     done = [(r["task"], r["method"], r["labels"], r["seed"], r["longer"]) for r in results()]
-    missing = [
-        what
-        for what in plan()
-        if what not in done and (what[0] != "photographs" or FLICKR8K.exists())
-    ]
+    missing = []
+    for run in plan():
+        can_run = run[0] != "photographs" or FLICKR8K.exists()
+        if run not in done and can_run:
+            missing.append(run)
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(one, *what) for what in missing]):
+        futures = [pool.submit(measure_one, *run) for run in missing]
+        for future in as_completed(futures):
             line = json.dumps(future.result())
             print(line, flush=True)
             with RESULTS.open("a") as file:

@@ -1,4 +1,4 @@
-"""What every source hands over: a sequence of examples, each a dict."""
+"""The interface of every data source: a sequence of examples, each a dict."""
 
 import copy
 import sys
@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 from ..text import tokenize
 
-# Words that begin like these may be false of a mirrored picture.
+# A text with a word that begins like one of these may be false once the picture is mirrored.
 SIDES = ("left", "right", "link", "recht", "gauche", "droit", "vlevo", "vpravo", "左", "右")
 
 
 class LazyColumn(Sequence):
-    """A column whose values are made when they are asked for: make(keys[i]), or None where the key is None."""
+    """A column that computes its values on access: make(keys[i]), or None where the key is None."""
 
     def __init__(self, make: Callable, keys: Sequence):
         self.make = make
@@ -26,13 +26,13 @@ class LazyColumn(Sequence):
 
 
 class DataSet(Sequence):
-    """Examples, and what people wrote about each. A source is a subclass that fills in:
+    """Examples and their reference texts. A source is a subclass that fills in:
 
-    columns[modality][i]   what example i has of a modality, or None: a "source" is a list of words, in a list of them;
-                           an "image" a tensor (3, S, S) uint8, in a `LazyColumn` column; anything else a tensor
-    texts[i]               what people wrote about example i: its captions, translations or answers
+    columns[modality][i]   the modality of example i, or None: a "source" is a list of words, in a list of them;
+                           an "image" a tensor (3, S, S) uint8, in a `LazyColumn`; anything else a tensor
+    texts[i]               the references of example i as people wrote them: captions, translations or answers
     references[i]          the same texts, tokenized
-    names[i]               what to call example i: a file, or a file and a line
+    names[i]               example i in messages: a file, or a file and a line
     problems               what was skipped while reading, one line each, with file and line
     """
 
@@ -47,12 +47,12 @@ class DataSet(Sequence):
         return len(self.references)
 
     def __getitem__(self, index: int) -> dict:
-        """{modality: what example `index` has of it}. A modality that it lacks is not in the dict."""
+        """{modality: value} of an example, without the modalities that it lacks."""
         values = {modality: column[index] for modality, column in self.columns.items()}
         return {modality: value for modality, value in values.items() if value is not None}
 
     def name(self, index: int) -> str:
-        """What to call an example in a message."""
+        """The name of an example in messages."""
         return self.names[index]
 
     def count(self, modality: str) -> int:
@@ -62,33 +62,34 @@ class DataSet(Sequence):
         return sum(key is not None for key in keys)
 
     def without(self, modality: str) -> "DataSet":
-        """The same examples, but without this modality."""
+        """The same examples without this modality."""
         other = copy.copy(self)
         other.columns = {name: column for name, column in self.columns.items() if name != modality}
         return other
 
     def may_flip(self, index: int, which: int) -> bool:
-        """Whether the picture may be mirrored: neither reference number `which` nor a given text names a side."""
+        """Whether the picture may be mirrored: no input text, nor reference `which`, mentions a side."""
         texts = [column[index] for column in self.columns.values() if isinstance(column, list)]
         texts.append(self.references[index][which])
-        return not any(word.startswith(SIDES) for text in texts for word in text)
+        words = (word for text in texts for word in text)
+        return not any(word.startswith(SIDES) for word in words)
 
 
 class Subset(DataSet):
-    """Some examples of another data set, by their numbers."""
+    """Some examples of another data set, by their indices."""
 
     def __init__(self, data: DataSet, chosen: Sequence[int]):
         super().__init__()
         for modality, column in data.columns.items():
-            is_lazy = isinstance(column, LazyColumn)
-            self.columns[modality] = (
-                LazyColumn(column.__getitem__, chosen) if is_lazy else [column[i] for i in chosen]
-            )
+            if isinstance(column, LazyColumn):
+                self.columns[modality] = LazyColumn(column.__getitem__, chosen)
+            else:
+                self.columns[modality] = [column[i] for i in chosen]
         self.texts = [data.texts[i] for i in chosen]
         self.references = [data.references[i] for i in chosen]
         self.names = [data.names[i] for i in chosen]
 
 
 def words_of(text: str) -> list[str]:
-    """The tokens of a text. A word that occurs in 10,000 texts is kept in memory once."""
+    """The tokens of a text; interned, so a word that occurs in 10,000 texts is in memory once."""
     return [sys.intern(token) for token in tokenize(text)]

@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from itertools import permutations
 from string import Formatter
 from typing import NamedTuple
@@ -18,14 +18,16 @@ from .language import (
     _TEMPLATES,
     Mention,
     _check_language,
-    _is_spread,
     _lexicon,
+    is_spread,
 )
-from .scenes import NOUNS, Scene
+from .scenes import NOUNS, Object, Scene
+
+Claim = Callable[[Sequence[Object]], bool]  # what a sentence says about the places of its objects
 
 
 class Judgement(NamedTuple):
-    """What `judge` says. `wrong` names the faults: "grammar", or "noun", "colour", "size", "place", "number"."""
+    """The verdict of `judge`; `wrong` has some of grammar, noun, colour, size, place, number."""
 
     well_formed: bool
     true: bool
@@ -35,101 +37,113 @@ class Judgement(NamedTuple):
 def judge(caption: str, scene: Scene, language: str = "en") -> Judgement:
     """Is the caption a sentence of the grammar, and is it true of the scene?
 
-    A true caption speaks of every thing in the scene and of nothing else, so that saying little does not help. What
-    it may leave out is a size or a colour. Where the caption is wrong, the faults are those of the reading with the
-    fewest: "left" for "right" is one wrong place, not two wrong colours.
+    A true caption mentions every object of the scene and nothing else, so saying little does not help. It may leave
+    out a size or a colour. A wrong caption gets the faults of the reading that has the fewest: "left" for "right" is
+    one wrong place, not two wrong colours.
     """
     _check_language(language)
     text = _normal(caption, language)
     reading = _read(text, language)
     if reading is None:
         return Judgement(False, False, ("grammar",))
-    written, mentions, holds = reading
-    wrong = _compare(mentions, scene.objects, holds)
-    if written != text:
+    wrong = _compare(reading.mentions, scene.objects, reading.claim)
+    well_formed = reading.text == text
+    if not well_formed:
         wrong = ("grammar", *wrong)
-    return Judgement(written == text, not wrong, wrong)
+    return Judgement(well_formed, not wrong, wrong)
 
 
-def _compare(mentions, objects, holds) -> tuple[str, ...]:
-    """The faults of the mentions, one a thing, `holds` being what the sentence claims of their order or place."""
-
-    def differences(mention, obj):
-        return [
-            name
-            for name in ("noun", "colour", "size")
-            if getattr(mention, name) not in (None, getattr(obj, name))
-        ]
-
+def _compare(
+    mentions: Sequence[Mention], objects: Sequence[Object], claim: Claim
+) -> tuple[str, ...]:
+    """The faults of the mentions, which are in the order of the sentence, one for each object."""
     if len(mentions) != len(objects):
         return ("number",)
     readings = []
     for order in permutations(objects):
-        wrong = [
-            name for mention, obj in zip(mentions, order) for name in differences(mention, obj)
-        ]
-        readings.append(wrong + [] if holds(order) else wrong + ["place"])
+        wrong = []
+        for mention, obj in zip(mentions, order):
+            wrong += _differences(mention, obj)
+        if not claim(order):
+            wrong.append("place")
+        readings.append(wrong)
     best = min(readings, key=len)
-    all_there = all(any(not differences(m, t) for m in mentions) for t in objects)
-    if (
-        set(best) - {"place"}
-        and all_there
-        and all(any(not differences(m, t) for t in objects) for m in mentions)
-    ):
-        return ("number",)  # the right kinds of things, but not so many of each
+    if set(best) <= {"place"}:
+        return tuple(best)
+    fits = [[not _differences(mention, obj) for obj in objects] for mention in mentions]
+    if all(map(any, fits)) and all(map(any, zip(*fits))):
+        return ("number",)  # the right kinds of objects, but the wrong number of each
     return tuple(dict.fromkeys(best))
 
 
-def _read(text: str, language: str):
-    """(the text as it should be written, a mention for each thing, a test of the claimed order), or None."""
+def _differences(mention: Mention, obj: Object) -> list[str]:
+    """The attributes that the mention names and the object does not have."""
+    wrong = []
+    for name in ("noun", "colour", "size"):
+        if getattr(mention, name) not in (None, getattr(obj, name)):
+            wrong.append(name)
+    return wrong
+
+
+class Reading(NamedTuple):
+    """A caption as one template reads it."""
+
+    text: str  # the same sentence without mistakes of grammar
+    mentions: list[Mention]  # one for each object
+    claim: Claim
+
+
+def _read(text: str, language: str) -> Reading | None:
     for pattern, template, words, claim in _patterns(language):
         match = pattern.fullmatch(text)
         if not match:
             continue
-        slots = {
-            slot[-1]: _read_mention(phrase, language) for slot, phrase in match.groupdict().items()
-        }
+        slots = {}
+        for name, phrase in match.groupdict().items():
+            slots[name.removeprefix("slot_")] = _read_mention(phrase, language)
         if any((mention.count == 1) != (slot != "n") for slot, mention in slots.items()):
-            continue
+            continue  # only {n} is a plural
         ordered = [slots[slot] for slot in "012" if slot in slots]
         groups = {slot: slots[slot] for slot in "nm" if slot in slots}
-        written = _normal(template.format(*ordered, **groups, **words), language)
-        return written, ordered + [m for m in groups.values() for _ in range(m.count)], claim
+        correct = _normal(template.format(*ordered, **groups, **words), language)
+        mentions = list(ordered)
+        for mention in groups.values():
+            mentions += [mention] * mention.count
+        return Reading(correct, mentions, claim)
     return None
 
 
 @cache
-def _patterns(language: str):
-    """Every template as a pattern, with the words of an axis or a place filled in, and what it claims."""
+def _patterns(language: str) -> list[tuple[re.Pattern, str, dict[str, str], Claim]]:
+    """(pattern, template, words, claim) for every template with the words of every axis or place."""
     phrase = re.sub("[?]P<[a-z]+>", "?:", _phrase_pattern(language))
-
-    def pattern(template, words):
-        slots = {slot: _Slot(slot) for slot in "012nm"}
-        text = template.format(
-            *(slots[slot] for slot in "012"), n=slots["n"], m=slots["m"], **words
-        )
-        escaped = re.escape(_normal(text, language))
-        return re.compile(re.sub("slot_([012nm])", rf"(?P<slot_\1>{phrase})", escaped))
-
+    slots = [_Slot(slot) for slot in "012"]
+    groups = {slot: _Slot(slot) for slot in "nm"}
     found = {}
     for kind in _TEMPLATES[language].values():
         for template in kind:
-            fields = {name for _, name, _, _ in Formatter().parse(template)}
-            if "place" in fields:
-                variants = [
-                    ({"place": _PLACES[language][i]}, _is_at(*divmod(i, 3))) for i in range(9)
-                ]
-            elif fields & set(_AXIS_FIELDS):
-                claim = _is_spread if "beside" in fields else _is_ordered
-                axes = enumerate(_AXES[language])
-                variants = [(dict(zip(_AXIS_FIELDS, words)), claim(axis)) for axis, words in axes]
-            else:
-                variants = [({}, _is_between if "1" in fields else lambda objects: True)]
-            found |= {
-                (template, i): (pattern(template, w), template, w, claim)
-                for i, (w, claim) in enumerate(variants)
-            }
+            for i, (words, claim) in enumerate(_variants(template, language)):
+                text = _normal(template.format(*slots, **groups, **words), language)
+                pattern = re.sub("slot_([012nm])", rf"(?P<slot_\1>{phrase})", re.escape(text))
+                found[template, i] = re.compile(pattern), template, words, claim
     return list(found.values())
+
+
+def _variants(template: str, language: str) -> list[tuple[dict[str, str], Claim]]:
+    """The words of each place or axis that fit the template, with the claim that it then makes."""
+    fields = {name for _, name, _, _ in Formatter().parse(template)}
+    variants = []
+    if "place" in fields:
+        for i, place in enumerate(_PLACES[language]):
+            row, column = divmod(i, 3)
+            variants.append(({"place": place}, partial(_is_at, cell=(column, row))))
+    elif fields & set(_AXIS_FIELDS):
+        claim = is_spread if "beside" in fields else _is_ordered
+        for axis, words in enumerate(_AXES[language]):
+            variants.append((dict(zip(_AXIS_FIELDS, words)), partial(claim, axis=axis)))
+    else:
+        variants.append(({}, _is_between if "1" in fields else _claims_nothing))
+    return variants
 
 
 class _Slot(str):
@@ -137,74 +151,82 @@ class _Slot(str):
         return "slot_" + self
 
 
-def _is_at(row, column):
-    return lambda objects: (objects[0].row, objects[0].column) == (row, column)
+def _is_at(objects: Sequence[Object], cell: tuple[int, int]) -> bool:
+    return objects[0].cell == cell
 
 
-def _is_ordered(axis):
-    return lambda objects: all(a[3 + axis] < b[3 + axis] for a, b in zip(objects, objects[1:]))
+def _is_ordered(objects: Sequence[Object], axis: int) -> bool:
+    return all(a.cell[axis] < b.cell[axis] for a, b in zip(objects, objects[1:]))
 
 
-def _is_between(objects):
-    return any(_is_ordered(axis)(order) for axis in (0, 1) for order in (objects, objects[::-1]))
+def _is_between(objects: Sequence[Object]) -> bool:
+    """Whether the middle one is between the others on one of the axes."""
+    return any(_is_ordered(order, axis) for axis in (0, 1) for order in (objects, objects[::-1]))
+
+
+def _claims_nothing(objects: Sequence[Object]) -> bool:
+    return True
 
 
 @cache
 def _phrase_pattern(language: str) -> str:
-    """A noun phrase, read with any article and ending: what is wrong with it is found by writing it again."""
-    sizes, colours, nouns = (
-        "|".join(sorted(words, key=len, reverse=True)) for words in _lexicon(language)
-    )
+    """A pattern of noun phrases with any article and ending; formatting again shows wrong ones."""
+    alternatives = []
+    for words in _lexicon(language):
+        alternatives.append("|".join(sorted(words, key=len, reverse=True)))
+    sizes, colours, nouns = alternatives
     if language == "zh":
         classifiers = "|".join({noun.classifier for noun in NOUNS.values()})
-        return rf"(?P<number>[一两三])(?:{classifiers})(?:(?P<colour>{colours})的)?(?P<size>{sizes})?(?P<noun>{nouns})"
-    numbers, ending = {
-        "en": ("an?|two|three", ""),
-        "de": ("ein(?:e[rsnm]?)?|zwei|drei", "(?:e[rsnm]?)?"),
-    }[language]
+        adjectives = rf"(?:(?P<colour>{colours})的)?(?P<size>{sizes})?"
+        return rf"(?P<number>[一两三])(?:{classifiers}){adjectives}(?P<noun>{nouns})"
+    if language == "en":
+        numbers = "an?|two|three"
+        ending = ""
+    else:
+        numbers = "ein(?:e[rsnm]?)?|zwei|drei"
+        ending = "(?:e[rsnm]?)?"
     adjectives = rf"(?:(?P<size>{sizes}){ending} )?(?:(?P<colour>{colours}){ending} )?"
     return rf"(?P<number>{numbers}) {adjectives}(?P<noun>{nouns})"
 
 
 def _read_mention(phrase: str, language: str) -> Mention:
-    """A noun phrase that the pattern has matched -> a Mention."""
+    """Parse a noun phrase that matches `_phrase_pattern`."""
     found = re.fullmatch(_phrase_pattern(language), phrase)
-    sizes, colours, nouns = _lexicon(language)
-    count = next((i for i in (2, 3) if _NUMBERS[language][i] == found["number"]), 1)
-    return Mention(
-        language,
-        count,
-        sizes.get(found["size"]),
-        colours.get(found["colour"]),
-        nouns[found["noun"]],
-    )
+    lexicon = _lexicon(language)
+    number = found["number"]
+    count = _NUMBERS[language].index(number) if number in _NUMBERS[language][2:] else 1
+    size = lexicon.sizes.get(found["size"])
+    colour = lexicon.colours.get(found["colour"])
+    return Mention(language, count, size, colour, lexicon.nouns[found["noun"]])
 
 
 def _normal(text: str, language: str) -> str:
-    """One spelling for all that `tokenize` treats alike."""
+    """The text with the spelling and spaces of `tokenize`."""
     return ("" if language == "zh" else " ").join(tokenize(text))
 
 
 class JudgeReport(NamedTuple):
-    """What `judge_captions` returns."""
+    """The result of `judge_captions`."""
 
-    fractions: list[
-        float
-    ]  # of true captions in %: of scenes with one thing, with two, with three, and of all
-    faults: Counter  # of the others: how many captions have which
+    fractions: list[float]  # % true: of the scenes with one object, two, three, and of all
+    faults: Counter  # in how many of the other captions each fault occurs
 
 
-def judge_captions(written: Sequence[Tokens], scenes: Sequence[Scene]) -> JudgeReport:
-    """How many captions, in English, are true of their scenes, and what is wrong in the others, by `scenes.judge`.
+def judge_captions(captions: Sequence[Tokens], scenes: Sequence[Scene]) -> JudgeReport:
+    """Judge English captions: how many percent are true of their scenes, and the faults of the others.
 
-    A share of no scenes is 0. A caption with two faults of different kinds counts with each.
+    The percentage of no scenes is 0. A caption with faults of several kinds counts for each of them.
     """
-    if len(written) != len(scenes):
-        raise ValueError(f"{len(written)} captions but {len(scenes)} scenes")
-    check_tokens(written)
-    judgements = [judge(detokenize(tokens), scene) for tokens, scene in zip(written, scenes)]
+    if len(captions) != len(scenes):
+        raise ValueError(f"{len(captions)} captions but {len(scenes)} scenes")
+    check_tokens(captions)
+    judgements = [judge(detokenize(tokens), scene) for tokens, scene in zip(captions, scenes)]
+    true = {1: [], 2: [], 3: []}
+    faults = Counter()
+    for judgement, scene in zip(judgements, scenes):
+        true[len(scene.objects)].append(judgement.true)
+        faults.update(judgement.wrong)
     fractions = []
-    for numbers in ((1,), (2,), (3,), (1, 2, 3)):
-        true = [j.true for j, scene in zip(judgements, scenes) if len(scene.objects) in numbers]
-        fractions.append(100 * sum(true) / max(len(true), 1))
-    return JudgeReport(fractions, Counter(fault for j in judgements for fault in j.wrong))
+    for group in (true[1], true[2], true[3], true[1] + true[2] + true[3]):
+        fractions.append(100 * sum(group) / max(len(group), 1))
+    return JudgeReport(fractions, faults)

@@ -1,4 +1,4 @@
-"""The grammar of the scenes: what it says of them in English, German and Chinese."""
+"""The grammar of the scenes: captions in English, German and Chinese."""
 
 import re
 from collections.abc import Sequence
@@ -12,35 +12,32 @@ LANGUAGES = ("en", "de", "zh")
 
 
 def named_objects(words: Sequence[str], scene: Scene) -> list[tuple[int, Object]]:
-    """Which word of an English caption names which thing: pairs of the word's index and the thing.
+    """Find the words of an English caption that name one object: pairs (index of the word, object).
 
-    These are the colour and the noun (its first word) of every phrase in the singular that fits one thing of the scene
-    and no other: "a big red star" of the one star that is big and red.
+    These are the colour and the noun (its first word) of every singular phrase that fits exactly one object of the
+    scene: "a big red star", if only one star is big and red.
     """
-    named, attributes = (
-        [],
-        {},
-    )  # of the phrase being read: its size and colour, and where they stand
+    named = []
+    attributes = {}  # the size and the colour of the current phrase, and the index of each
     for i, word in enumerate(words):
         if word in ("a", "an", "two", "three"):
             attributes = {}
         elif word in SIZES or word in COLOURS:
             attributes[word] = i
         for noun in NOUNS:
-            if list(words[i : i + len(noun.split())]) == noun.split():
-                objects = [
-                    obj
-                    for obj in scene.objects
-                    if obj.noun == noun and attributes.keys() <= set(obj.attributes)
-                ]
-                if len(objects) == 1:
-                    named += [
-                        (place, objects[0]) for word, place in attributes.items() if word in COLOURS
-                    ] + [(i, objects[0])]
-                attributes = {}
+            noun_words = noun.split()
+            if list(words[i : i + len(noun_words)]) != noun_words:
+                continue
+            same_noun = [obj for obj in scene.objects if obj.noun == noun]
+            fitting = [obj for obj in same_noun if attributes.keys() <= set(obj.attributes)]
+            if len(fitting) == 1:
+                colours = [index for name, index in attributes.items() if name in COLOURS]
+                named += [(index, fitting[0]) for index in (*colours, i)]
+            attributes = {}
     return named
 
 
+# {0}, {1} and {2} are the objects in the order of an axis; {n} is a group of objects that are alike, {m} the other one.
 _TEMPLATES = {
     "en": {
         "one": ("{0} {place}", "{0} is {place}", "there is {0} {place}", "{place} there is {0}",
@@ -75,7 +72,7 @@ _TEMPLATES = {
     },
 }  # fmt: skip
 _AXIS_FIELDS = ("before", "after", "thereafter", "order", "reverse", "beside")
-_AXES = {  # the words of the two axes: 0, left to right, and 1, top to bottom
+_AXES = {  # for each axis: 0, left to right, and 1, top to bottom
     "en": (("left of", "right of", "", "from left to right", "from right to left", "side by side"),
            ("above", "below", "", "from top to bottom", "from bottom to top", "one above the other")),
     "de": (("links von", "rechts von", "rechts davon", "von links nach rechts", "von rechts nach links",
@@ -100,11 +97,11 @@ _SIZE_WORDS = {
     "de": {"small": "klein", "big": "groß"},
     "zh": {"small": "小", "big": "大"},
 }
-_WEAK = {
+_WEAK = {  # nouns that change with the case
     ("Affe", "acc"): "Affen",
     ("Affe", "dat"): "Affen",
     ("Herz", "dat"): "Herzen",
-}  # nouns with endings of their own
+}
 _ARTICLES = {"nom": {"m": "ein", "f": "eine", "n": "ein"}, "acc": {"m": "einen", "f": "eine", "n": "ein"},
              "dat": {"m": "einem", "f": "einer", "n": "einem"}}  # fmt: skip
 _ENDINGS = {"nom": {"m": "er", "f": "e", "n": "es"}, "acc": {"m": "en", "f": "e", "n": "es"},
@@ -112,7 +109,7 @@ _ENDINGS = {"nom": {"m": "er", "f": "e", "n": "es"}, "acc": {"m": "en", "f": "e"
 
 
 class Mention(NamedTuple):
-    """A noun phrase: "two big red stars". In a template, its format is the German case: nom, acc or dat."""
+    """A noun phrase: "two big red stars". Its format spec is the German case: nom, acc or dat."""
 
     language: str
     count: int
@@ -121,67 +118,92 @@ class Mention(NamedTuple):
     noun: str
 
     def __format__(self, case: str) -> str:
-        number, noun = _NUMBERS[self.language][self.count], NOUNS[self.noun]
-        size = _SIZE_WORDS[self.language][self.size] if self.size else ""
         if self.language == "zh":
-            colour = COLOURS[self.colour].chinese + "的" if self.colour else ""
-            return number + noun.classifier + colour + size + noun.chinese
+            return self._chinese()
         if self.language == "en":
-            rest = " ".join(
-                filter(None, (size, self.colour, self.noun if self.count == 1 else noun.plural))
-            )
-            return ("an" if number == "a" and rest[0] in "aeiou" else number) + " " + rest
-        case, ending, name = case or "nom", "e", noun.german_plural
+            return self._english()
+        return self._german(case or "nom")
+
+    def _english(self) -> str:
+        noun = self.noun if self.count == 1 else NOUNS[self.noun].plural
+        words = [word for word in (self.size, self.colour, noun) if word]
+        number = _NUMBERS["en"][self.count]
+        if number == "a" and words[0][0] in "aeiou":
+            number = "an"
+        return " ".join([number, *words])
+
+    def _german(self, case: str) -> str:
+        noun = NOUNS[self.noun]
         if self.count == 1:
-            number, ending = _ARTICLES[case][noun.gender], _ENDINGS[case][noun.gender]
+            number = _ARTICLES[case][noun.gender]
+            ending = _ENDINGS[case][noun.gender]
             name = _WEAK.get((noun.german, case), noun.german)
-        colour = COLOURS[self.colour].german if self.colour else ""
-        return " ".join([number, *(stem + ending for stem in (size, colour) if stem), name])
+        else:
+            number = _NUMBERS["de"][self.count]
+            ending = "e"
+            name = noun.german_plural
+        words = [number]
+        if self.size:
+            words.append(_SIZE_WORDS["de"][self.size] + ending)
+        if self.colour:
+            words.append(COLOURS[self.colour].german + ending)
+        return " ".join([*words, name])
+
+    def _chinese(self) -> str:
+        noun = NOUNS[self.noun]
+        colour = COLOURS[self.colour].chinese + "的" if self.colour else ""
+        size = _SIZE_WORDS["zh"][self.size] if self.size else ""
+        return _NUMBERS["zh"][self.count] + noun.classifier + colour + size + noun.chinese
 
 
 def captions(scene: Scene, language: str = "en") -> list[str]:
-    """Five true sentences about the whole scene, each naming the size, the colour and the noun of every thing."""
+    """Five true sentences about the scene; each names the size, colour and noun of every object."""
     return [caption(scene, which, language) for which in range(5)]
 
 
 def caption(scene: Scene, which: int, language: str = "en") -> str:
-    """One of the five, 0 to 4."""
+    """One of the five captions, number `which` from 0 to 4."""
     _check_language(language)
     objects = scene.objects
     attributes = [obj.attributes for obj in objects]
-    most = max(attributes, key=attributes.count)
-    n, rest = attributes.count(most), [a for a in attributes if a != most]
-    kind = (
-        "alike"
-        if n == len(attributes) > 1
-        else "mixed"
-        if n > 1
-        else ("one", "two", "three")[len(attributes) - 1]
-    )
-    axis = (
-        0 if _is_spread(0)(objects) else 1
-    )  # things that stand diagonally are told from left to right
+    most_frequent = max(attributes, key=attributes.count)
+    count = attributes.count(most_frequent)
+    others = [other for other in attributes if other != most_frequent]
+    if count == 1:
+        kind = ("one", "two", "three")[len(objects) - 1]
+    else:
+        kind = "mixed" if others else "alike"
+    axis = 0 if is_spread(objects, 0) else 1  # a diagonal is described from left to right
     words = dict(zip(_AXIS_FIELDS, _AXES[language][axis]))
     words["place"] = _PLACES[language][objects[0].row * 3 + objects[0].column]
-    words |= {"n": Mention(language, n, *most), "m": rest and Mention(language, 1, *rest[0])}
-    ordered = sorted(objects, key=lambda obj: obj[3 + axis])
-    mentions = (Mention(language, 1, *obj.attributes) for obj in ordered)
+    words["n"] = Mention(language, count, *most_frequent)
+    words["m"] = Mention(language, 1, *others[0]) if others else None
+    ordered = sorted(objects, key=lambda obj: obj.cell[axis])
+    mentions = [Mention(language, 1, *obj.attributes) for obj in ordered]
     return _TEMPLATES[language][kind][which].format(*mentions, **words)
 
 
+def is_spread(objects: Sequence[Object], axis: int) -> bool:
+    """Whether no two objects are in the same column (axis 0) or row (axis 1)."""
+    return len({obj.cell[axis] for obj in objects}) == len(objects)
+
+
 def name_object(scene: Scene, leave_out: int = 2, language: str = "en") -> str:
-    """The first thing of a scene by itself: "a big red star". Left out is 0 its size, 1 its colour, 2 nothing."""
+    """A phrase for the first object of a scene, "a big red star", without its size or its colour.
+
+    leave_out  0 for the size, 1 for the colour, 2 for nothing
+    """
     _check_language(language)
     size, colour, noun = scene.objects[0].attributes
-    return format(
-        Mention(
-            language, 1, None if leave_out == 0 else size, None if leave_out == 1 else colour, noun
-        )
-    )
+    if leave_out == 0:
+        size = None
+    if leave_out == 1:
+        colour = None
+    return format(Mention(language, 1, size, colour, noun))
 
 
 def mask_colours(caption: str, language: str = "en") -> str:
-    """Hide the colour words: "a big red star" -> "a big [v] star"; and "an orange star" -> "a [v] star"."""
+    """Hide the colours: "a big red star" -> "a big [v] star", "an orange star" -> "a [v] star"."""
     _check_language(language)
     if language == "en":
         pattern = rf"\b({'|'.join(COLOURS)})\b"
@@ -193,12 +215,16 @@ def mask_colours(caption: str, language: str = "en") -> str:
 
 
 def mask_noun(caption: str, which: int = 0, language: str = "en") -> str:
-    """Hide one of the nouns, number `which`, counted on from the start when they are fewer: "a big red [v]"."""
+    """Hide one noun: "an orange cat" -> "an orange [v]", "an anchor" -> "a [v]".
+
+    which  its number, modulo the number of nouns. A caption without nouns stays as it is
+    """
     _check_language(language)
-    nouns = "|".join(sorted(map(re.escape, _lexicon(language)[2]), key=len, reverse=True))
-    found = list(
-        re.finditer(nouns if language == "zh" else rf"\b(?:{nouns})\b", caption, re.IGNORECASE)
-    )
+    nouns = sorted(_lexicon(language).nouns, key=len, reverse=True)  # "stars" before "star"
+    pattern = "|".join(map(re.escape, nouns))
+    if language != "zh":
+        pattern = rf"\b(?:{pattern})\b"
+    found = list(re.finditer(pattern, caption, re.IGNORECASE))
     if not found:
         return caption
     start, end = found[which % len(found)].span()
@@ -206,44 +232,53 @@ def mask_noun(caption: str, which: int = 0, language: str = "en") -> str:
 
 
 def _without_an(masked: str) -> str:
-    """ "an [v] star" would tell that the word begins with a vowel, and of the colours only orange does."""
+    """Replace the "an" of "an [v] star": "an" would reveal the one colour that begins with a vowel."""
     return re.sub(rf"\ban (?={re.escape(MASKED)})", "a ", masked)
 
 
 def colour_of(token: str, language: str = "en") -> str | None:
-    """The English name of the colour that a token names in a language, "red" for "rotes"; None for all other words."""
-    colours = _lexicon(language)[1]
-    if (
-        language == "zh"
-    ):  # of which a token is one character; the first of each colour stands for nothing else
-        return next((name for word, name in colours.items() if word[0] == token), None)
-    return colours.get(token) or colours.get(
-        re.sub(r"e[rsnm]?$", "", token) if language == "de" else token
-    )
+    """The English name of a colour word, "red" for the German "rotes"; None for any other token."""
+    colours = _lexicon(language).colours
+    if language == "zh":
+        # A token is one character, and the first character of each colour occurs in no other word.
+        for word, name in colours.items():
+            if word[0] == token:
+                return name
+        return None
+    if language == "de" and token not in colours:
+        token = re.sub(r"e[rsnm]?$", "", token)
+    return colours.get(token)
 
 
-def _is_spread(axis):
-    return lambda objects: len({obj[3 + axis] for obj in objects}) == len(objects)
+class Lexicon(NamedTuple):
+    """Every lower-case form of a word -> its name in SIZES, COLOURS or NOUNS."""
+
+    sizes: dict[str, str]
+    colours: dict[str, str]
+    nouns: dict[str, str]
 
 
 @cache
-def _lexicon(language: str) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-    """Every lower-case form of the words for sizes, colours and nouns -> its name in SIZES, COLOURS and NOUNS."""
+def _lexicon(language: str) -> Lexicon:
+    sizes = {word: name for name, word in _SIZE_WORDS[language].items()}
+    nouns = {}
     if language == "en":
         colours = {name: name for name in COLOURS}
-        nouns = {form: name for name, noun in NOUNS.items() for form in (name, noun.plural)}
+        for name, noun in NOUNS.items():
+            nouns[name] = name
+            nouns[noun.plural] = name
     elif language == "de":
         colours = {colour.german: name for name, colour in COLOURS.items()}
         weak = {nominative: form for (nominative, _), form in _WEAK.items()}
-        forms = {
-            name: (n.german, n.german_plural, weak.get(n.german, n.german))
-            for name, n in NOUNS.items()
-        }
-        nouns = {form.lower(): name for name in NOUNS for form in forms[name]}
+        for name, noun in NOUNS.items():
+            nouns[noun.german.lower()] = name
+            nouns[noun.german_plural.lower()] = name
+            if noun.german in weak:
+                nouns[weak[noun.german].lower()] = name
     else:
         colours = {colour.chinese: name for name, colour in COLOURS.items()}
         nouns = {noun.chinese: name for name, noun in NOUNS.items()}
-    return {word: name for name, word in _SIZE_WORDS[language].items()}, colours, nouns
+    return Lexicon(sizes, colours, nouns)
 
 
 def _check_language(language: str) -> None:

@@ -1,9 +1,9 @@
 """Icon scenes: an endless data set that a program draws, describes, asks about and judges.
 
-A scene is one to three icons on a muted background. The icons are characters of DejaVu Sans, the font that matplotlib
-ships, so nothing is downloaded. Because a program drew the picture, a program can tell whether a caption is true.
+A scene is one to three icons on a muted background. The icons are characters of DejaVu Sans, the font that comes with
+matplotlib, so nothing is downloaded. A program drew the picture, so a program can check whether a caption is true.
 
-    scene = Scene(7)                            # any number is a scene, always the same one
+    scene = Scene(7)                            # every number is a scene, always the same one
     render(scene, 64)                           # a PIL picture
     captions(scene, "de")                       # five sentences, all true
     judge("a big red star", scene)              # Judgement(well_formed=..., true=..., wrong=...)
@@ -12,6 +12,7 @@ ships, so nothing is downloaded. Because a program drew the picture, a program c
 
 import random
 from functools import cache
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -20,12 +21,12 @@ from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-SPLITS = {
+SPLITS = {  # the number of the first scene of each split
     "train": 0,
     "validation": 10**9,
     "test": 2 * 10**9,
     "compositional_test": 3 * 10**9,
-}  # where each begins
+}
 
 
 class Noun(NamedTuple):
@@ -40,7 +41,7 @@ class Noun(NamedTuple):
 
 class Colour(NamedTuple):
     rgb: tuple[int, int, int]
-    german: str  # the stem, to which an ending is added
+    german: str  # the stem, without an ending
     chinese: str
 
 
@@ -88,11 +89,17 @@ COLOURS = {
     "white": Colour((255, 255, 255), "weiß", "白色"),
     "black": Colour((0, 0, 0), "schwarz", "黑色"),
 }
-SIZES = {"small": 0.25, "big": 0.38}  # the longer side of an icon, as a share of the picture
+SIZES = {
+    "small": 0.25,
+    "big": 0.38,
+}  # the longer side of an icon, as a fraction of the picture's side
 
 
 class Object(NamedTuple):
-    """One icon: what it is, its cell in a grid of 3 by 3, and its centre as a share of the picture's side."""
+    """One icon: its attributes, its cell in a 3 × 3 grid, and its centre.
+
+    x and y are fractions of the picture's side.
+    """
 
     noun: str
     colour: str
@@ -106,33 +113,37 @@ class Object(NamedTuple):
     def attributes(self) -> tuple[str, str, str]:
         return self.size, self.colour, self.noun
 
+    @property
+    def cell(self) -> tuple[int, int]:
+        return self.column, self.row
+
 
 def is_held_out_pair(noun: str, colour: str) -> bool:
-    """Is this pair kept from training? One colour of each noun is, and four nouns of each colour."""
+    """Whether this pair never occurs in training: one colour per noun, four nouns per colour."""
     return (list(NOUNS).index(noun) + list(COLOURS).index(colour)) % len(COLOURS) == 0
 
 
 _PAIRS = {
-    novel: [(n, c) for n in NOUNS for c in COLOURS if is_held_out_pair(n, c) == novel]
-    for novel in (False, True)
+    held_out: [pair for pair in product(NOUNS, COLOURS) if is_held_out_pair(*pair) == held_out]
+    for held_out in (False, True)
 }
 
 
 class Scene:
-    """The scene of a number: `objects`, a tuple of one to three `Object`, and `background`, an RGB colour.
+    """The scene with this number: one to three `objects`, and `background`, an RGB colour.
 
-    Training uses 0, 1, 2, …; the other splits begin at `SPLITS[name]`, so they never meet. Only the scenes of
-    "compositional_test" hold pairs of noun and colour that are `is_held_out_pair`, each at least one.
+    Training uses 0, 1, 2, …; the other splits begin at `SPLITS[name]`, so they never overlap. Only scenes of
+    "compositional_test" contain held-out pairs of noun and colour (`is_held_out_pair`), at least one each.
     """
 
     def __init__(self, seed: int):
         if seed < 0:
-            raise ValueError(f"a scene's number is 0 or more, not {seed}")
+            raise ValueError(f"a scene's number must be 0 or more, not {seed}")
         self.seed = seed
         draw = random.Random(seed)
-        novel = seed >= SPLITS["compositional_test"]
+        held_out = seed >= SPLITS["compositional_test"]
         count = draw.randint(1, 3)
-        attributes = [_draw_attributes(draw, novel)]
+        attributes = [_draw_attributes(draw, held_out)]
         alike = count > 1 and draw.random() < 0.25
         while len(attributes) < count:
             new = attributes[0] if alike else _draw_attributes(draw, False)
@@ -142,46 +153,53 @@ class Scene:
         places = None
         while not places:
             places = _draw_places(draw, [SIZES[size] for size, _, _ in attributes])
-        self.objects = tuple(
-            Object(noun, colour, size, *at) for (size, colour, noun), at in zip(attributes, places)
-        )
+        objects = []
+        for (size, colour, noun), place in zip(attributes, places):
+            objects.append(Object(noun, colour, size, *place))
+        self.objects = tuple(objects)
         self.background = tuple(draw.randint(140, 195) for _ in range(3))
 
 
-def _draw_attributes(draw: random.Random, novel: bool) -> tuple[str, str, str]:
-    noun, colour = draw.choice(_PAIRS[novel])
+def _draw_attributes(draw: random.Random, held_out: bool) -> tuple[str, str, str]:
+    noun, colour = draw.choice(_PAIRS[held_out])
     return draw.choice(tuple(SIZES)), colour, noun
 
 
 def _draw_places(
     draw: random.Random, sizes: list[float]
 ) -> list[tuple[int, int, float, float]] | None:
-    """A place (column, row, x, y) for each thing, or None where they overlap or three stand in no order."""
+    """A place (column, row, x, y) for each object; None if two overlap or no axis orders them."""
     places = []
     for cell, size in zip(draw.sample(range(9), len(sizes)), sizes):
         row, column = divmod(cell, 3)
-        x, y = ((i + 0.5) / 3 + draw.uniform(-0.03, 0.03) for i in (column, row))
-        x, y = (min(max(at, size / 2), 1 - size / 2) for at in (x, y))
-        if any(max(abs(x - p[2]), abs(y - p[3])) < (size + s) / 2 for p, s in zip(places, sizes)):
-            return None
+        x = (column + 0.5) / 3 + draw.uniform(-0.03, 0.03)
+        y = (row + 0.5) / 3 + draw.uniform(-0.03, 0.03)
+        x = min(max(x, size / 2), 1 - size / 2)
+        y = min(max(y, size / 2), 1 - size / 2)
+        for (_, _, other_x, other_y), other_size in zip(places, sizes):
+            distance = max(abs(x - other_x), abs(y - other_y))
+            if distance < (size + other_size) / 2:
+                return None
         places.append((column, row, x, y))
-    in_order = any(len({place[axis] for place in places}) == len(places) for axis in (0, 1))
-    return places if in_order else None
+    columns = {column for column, _, _, _ in places}
+    rows = {row for _, row, _, _ in places}
+    return places if len(places) in (len(columns), len(rows)) else None
 
 
 @cache
 def _icon(noun: str, pixels: int) -> Image.Image:
-    """The icon as a mask whose longer side has so many pixels."""
-    path, icon = findfont("DejaVu Sans"), NOUNS[noun].icon
-    left, top, right, bottom = ImageFont.truetype(
-        path, 200, layout_engine=ImageFont.Layout.BASIC
-    ).getbbox(icon)
-    font = ImageFont.truetype(
-        path, 200 * pixels / max(right - left, bottom - top), layout_engine=ImageFont.Layout.BASIC
-    )
+    """The icon as a mask whose longer side is `pixels` long."""
+    icon = NOUNS[noun].icon
+    left, top, right, bottom = _font(200).getbbox(icon)
+    font = _font(200 * pixels / max(right - left, bottom - top))
     mask = Image.new("L", (3 * pixels, 3 * pixels))
     ImageDraw.Draw(mask).text((pixels, pixels), icon, fill=255, font=font)
     return mask.crop(mask.getbbox())
+
+
+def _font(size: float) -> ImageFont.FreeTypeFont:
+    path = findfont("DejaVu Sans")
+    return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def render(scene: Scene, size: int = 64) -> Image.Image:
@@ -197,18 +215,16 @@ def _icon_of(obj: Object, size: int) -> Image.Image:
 
 
 def box(obj: Object, size: int = 64) -> tuple[int, int, int, int]:
-    """Where the thing is in a picture of size × size pixels: left, top, right, bottom."""
+    """The object's bounding box in a picture of size × size pixels: left, top, right, bottom."""
     icon = _icon_of(obj, size)
-    left = min(
-        max(round(obj.x * size - icon.width / 2), 0), size - icon.width
-    )  # the font may round up a pixel
-    top = min(max(round(obj.y * size - icon.height / 2), 0), size - icon.height)
+    left = round(obj.x * size - icon.width / 2)
+    top = round(obj.y * size - icon.height / 2)
+    left = min(max(left, 0), size - icon.width)  # the font may round up by a pixel
+    top = min(max(top, 0), size - icon.height)
     return left, top, left + icon.width, top + icon.height
 
 
 def draw(scene: Scene, size: int = 64) -> Tensor:
     """The scene's picture (3, size, size) uint8."""
-    picture = np.array(render(scene, size)).transpose(2, 0, 1)
-    return torch.from_numpy(
-        picture.copy()
-    )  # in the order of its axes, pictures are stacked 20 times as fast
+    picture = np.array(render(scene, size)).transpose(2, 0, 1)  # (3, S, S)
+    return torch.from_numpy(picture.copy())  # contiguous, so stacking a batch is 20 times as fast

@@ -1,4 +1,4 @@
-"""Sentences and their translations, with pictures or without: drawn, or Multi30k."""
+"""Sentences and their translations, with or without pictures: drawn scenes, or Multi30k."""
 
 import gzip
 import re
@@ -16,9 +16,9 @@ HIDDEN = ("", "colours", "noun", "some")
 class SceneTranslation(SceneCaptions):
     """The first `count` scenes of a split, each with one of its captions in two languages.
 
-    Every sixth only names a thing, without its size, its colour, or neither: "a red anchor". `hidden` is what the source
-    does not say, so that only the picture tells: "" for nothing, "colours" ("a big [v] star"), "noun" (of one thing), or
-    "some", each of these in a third of the sentences. With `size` 0 there are no pictures.
+    Every sixth sentence only names an object, without its size, without its colour, or with both: "a red anchor".
+    `hidden` is what the source does not say, so that only the picture tells: "" for nothing, "colours" ("a big [v]
+    star"), "noun" (of one object), or "some", each of these in a third of the sentences. `size` 0 means no pictures.
     """
 
     def __init__(
@@ -30,36 +30,38 @@ class SceneTranslation(SceneCaptions):
         hidden: str = "",
     ):
         if hidden not in HIDDEN:
-            raise ValueError(f"what is hidden is one of {HIDDEN}, not {hidden!r}")
+            raise ValueError(f"`hidden` must be one of {HIDDEN}, not {hidden!r}")
         _check_languages(*languages)
         source, target = languages
         super().__init__(split, count, target, size, one_caption_each=True)
         sources = self.columns["source"] = []
         for i, scene in enumerate(self.scenes):
-            text, turn = caption(scene, i % 5, source), i // 6
-            if i % 6 == 5:
-                text, translation = (
-                    name_object(scene, turn // 3 % 3, language) for language in languages
-                )
+            cycle, position = divmod(i, 6)
+            text = caption(scene, i % 5, source)
+            if position == 5:
+                leave_out = cycle // 3 % 3
+                text = name_object(scene, leave_out, source)
+                translation = name_object(scene, leave_out, target)
                 self.texts[i] = [translation]
                 self.references[i] = [words_of(translation)]
-            what = HIDDEN[turn % 3] if hidden == "some" else hidden
-            if what == "colours":
+            hide = HIDDEN[cycle % 3] if hidden == "some" else hidden
+            if hide == "colours":
                 text = mask_colours(text, source)
-            elif what == "noun":
-                text = mask_noun(text, turn, source)
+            elif hide == "noun":
+                text = mask_noun(text, cycle, source)
             sources.append(words_of(text))
 
 
 class Multi30k(DataSet):
-    """Multi30k in its official layout: data/task1/raw/train.en or train.en.gz, …, and data/task1/image_splits/train.txt.
+    """Multi30k in its official layout.
 
-    Line i of a language is the translation of line i of another: en, de, fr, cs. Splits: train (29,000 sentences),
-    validation (1,014; "val"), test (1,000; "test_2016_flickr"), or any other by the name of its files. Sentences are left
-    out, and named in `problems`, where one of the two is empty.
+    The folder has data/task1/raw/train.en or train.en.gz, …, and data/task1/image_splits/train.txt. Line i in one
+    language is the translation of line i in another: en, de, fr, cs. Splits: train (29,000 sentences), validation
+    (1,014; "val"), test (1,000; "test_2016_flickr"), or any other by the name of its files. If a sentence or its
+    translation is empty, the pair is left out and reported in `problems`.
 
-    With `photographs`, a folder of pictures, each pair has its photograph where there is one: Multi30k is made of
-    Flickr30k, of which Flickr8k is a part, and a photograph has the same number in the names of both.
+    With `photographs`, a folder of pictures, each pair has its photograph if the folder contains it. Multi30k is made
+    from Flickr30k, which includes Flickr8k; a photograph has the same number in the file names of both.
     Source: Elliott, Frank, Sima'an & Specia 2016.
     """
 
@@ -71,47 +73,45 @@ class Multi30k(DataSet):
         photographs: str | Path | None = None,
         size: int = 64,
     ):
+        super().__init__()
+        _check_languages(*languages)
         folder = Path(root, "data/task1")
         split = {"validation": "val", "test": "test_2016_flickr"}.get(split, split)
-        _check_languages(*languages)
-        paths = [_plain_or_packed(folder / "raw", f"{split}.{language}") for language in languages]
-        columns = list(map(read_lines, paths))
+        paths = [_find_text(folder / "raw" / f"{split}.{language}") for language in languages]
+        columns = [read_lines(path) for path in paths]
+        photo_ids = [None] * len(columns[0])
         if photographs is not None:
             paths.append(folder / "image_splits" / f"{split}.txt")
-            columns.append([_photo_id(line) for line in read_lines(paths[-1])])
-        for path, column in zip(paths, columns):
-            if len(column) != len(columns[0]):
-                raise ValueError(
-                    f"{paths[0]} has {len(columns[0]):,} lines, but {path} {len(column):,}: they must be in parallel"
-                )
-        super().__init__()
+            photo_ids = [_photo_id(line) for line in read_lines(paths[-1])]
+        _check_lengths(paths, [*columns, photo_ids])
+        index_of = {}
+        if photographs is not None:
+            index_of = self._decode_photographs(Path(photographs), photo_ids, size)
         sources = self.columns["source"] = []
-        places = []  # of each pair's photograph among those that are kept, or None
-        number = self._keep(photographs, columns[2], size) if photographs is not None else {}
-        for i, (text, translation, *photograph) in enumerate(zip(*columns), 1):
-            place = number.get(photograph[0]) if photograph else None
-            given = words_of(text)
-            written = words_of(translation)
-            if not given or not written:
-                self.problems.append(
-                    f"{paths[1] if given else paths[0]}:{i}: the sentence is empty"
-                )
-            else:
-                sources.append(given)
-                places.append(place)
-                self.texts.append([translation.strip()])
-                self.references.append([written])
-                self.names.append(f"{paths[0]}:{i}")
-        if number:
-            self.columns["image"] = LazyColumn(self.photographs.__getitem__, places)
+        indices = []  # of each pair's photograph, or None
+        for i, (source, target, photo_id) in enumerate(zip(*columns, photo_ids), 1):
+            source_words = words_of(source)
+            target_words = words_of(target)
+            if not source_words or not target_words:
+                path = paths[1] if source_words else paths[0]
+                self.problems.append(f"{path}:{i}: the sentence is empty")
+                continue
+            sources.append(source_words)
+            indices.append(index_of.get(photo_id))
+            self.texts.append([target.strip()])
+            self.references.append([target_words])
+            self.names.append(f"{paths[0]}:{i}")
+        if index_of:
+            self.columns["image"] = LazyColumn(self.photographs.__getitem__, indices)
 
-    def _keep(self, folder: str | Path, wanted: list[str], size: int) -> dict[str, int]:
-        """Decode the photographs that the sentences speak of: the number of each that can be read, by its name."""
-        found = _photographs(Path(folder))
-        names = sorted(set(wanted) & found.keys())
-        self.photographs = Photographs([found[name] for name in names], size)
-        self.problems += self.photographs.unreadable.values()
-        return {name: i for i, name in enumerate(names) if i not in self.photographs.unreadable}
+    def _decode_photographs(self, folder: Path, photo_ids: list[str], size: int) -> dict[str, int]:
+        """Decode the photographs of the sentences; -> {id: index}, of those that can be read."""
+        paths = _photographs(folder)
+        ids = sorted(set(photo_ids) & paths.keys())
+        self.photographs = Photographs([paths[photo_id] for photo_id in ids], size)
+        unreadable = self.photographs.unreadable
+        self.problems += unreadable.values()
+        return {photo_id: i for i, photo_id in enumerate(ids) if i not in unreadable}
 
 
 def _check_languages(source: str, target: str) -> None:
@@ -119,27 +119,35 @@ def _check_languages(source: str, target: str) -> None:
         raise ValueError(f"{source!r} is the language of source and target: choose two")
 
 
-def _plain_or_packed(folder: Path, name: str) -> Path:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.exists():
-            return path
-    there = (
-        sorted({path.name.removesuffix(".gz") for path in folder.glob("*.*")})
-        if folder.is_dir()
-        else []
-    )
-    raise FileNotFoundError(
-        f"{folder / name}: not there, nor as .gz; there is {', '.join(there) or 'nothing'}"
-    )
+def _check_lengths(paths: list[Path], columns: list[list]) -> None:
+    expected = len(columns[0])
+    for path, column in zip(paths, columns):
+        if len(column) != expected:
+            lengths = f"{paths[0]} has {expected:,} lines, but {path} {len(column):,}"
+            raise ValueError(f"{lengths}: they must be in parallel")
+
+
+def _find_text(path: Path) -> Path:
+    """This file, or the same with .gz."""
+    packed = path.with_name(f"{path.name}.gz")
+    for candidate in (path, packed):
+        if candidate.exists():
+            return candidate
+    names = sorted({other.name.removesuffix(".gz") for other in path.parent.glob("*.*")})
+    found = ", ".join(names) or "nothing"
+    raise FileNotFoundError(f"{path}: not found, nor {packed.name}; its folder has {found}")
 
 
 def _photo_id(name: str) -> str:
-    """Of a photograph on Flickr: 1000268201 of 1000268201.jpg (Flickr30k) and of 1000268201_693b08cb0e.jpg (Flickr8k)."""
+    """A photograph's number on Flickr, with which its name begins.
+
+    1000268201.jpg (Flickr30k) and 1000268201_693b08cb0e.jpg (Flickr8k) -> 1000268201
+    """
     return re.match(r"[^_.]*", Path(name.strip()).name)[0]
 
 
 def _photographs(folder: Path) -> dict[str, Path]:
-    """The pictures of a folder by the number in their names."""
+    """The pictures of a folder, by the number in their names."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of photographs")
     pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
@@ -149,23 +157,24 @@ def _photographs(folder: Path) -> dict[str, Path]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, packed with gzip where its name ends in .gz; their places are kept, empty or not.
+    """The lines of a text file, including empty ones; a name that ends in .gz means gzip.
 
-    Raises ValueError where it is damaged, no UTF-8 text, or empty.
+    Raises ValueError if the file is damaged, not UTF-8 text, or empty.
     """
     raw = path.read_bytes()
     try:
-        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
+        if path.suffix == ".gz":
+            raw = gzip.decompress(raw)
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: byte {error.start:,} is not UTF-8 text; save it as UTF-8"
-        ) from None
+        problem = f"byte {error.start:,} is not UTF-8 text; save it as UTF-8"
+        raise ValueError(f"{path}: {problem}") from None
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: damaged, {error}; fetch it again") from None
-    lines = text.replace("\r\n", "\n").split(
-        "\n"
-    )  # not splitlines: a sentence may hold one of Unicode's other separators
-    lines = lines if lines[-1] else lines[:-1]
+    # Not splitlines: a sentence may contain one of Unicode's other line separators.
+    lines = text.replace("\r\n", "\n").split("\n")
+    if not lines[-1]:
+        lines.pop()
     if not lines:
         raise ValueError(f"{path}: the file is empty")
     return lines

@@ -1,1 +1,1 @@
-"""What nobody needs to read: devices, processes, files."""
+"""What you need not read: devices, processes, files. Nothing here is about a model."""

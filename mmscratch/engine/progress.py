@@ -1,4 +1,4 @@
-"""What a training run tells: a line that renews itself, a file of numbers, and where the time goes."""
+"""Reports on training: a status line, a file of numbers, a profile. Nothing here is about a model."""
 
 import json
 import math
@@ -15,12 +15,18 @@ from ..engine.devices import Stopwatch, peak_memory
 
 
 class Progress:
-    """A line on the screen or in a notebook that renews itself, or a plain line now and then; and JSON lines in `path`.
+    """A status line on the screen or in a notebook, and JSON lines in a file.
 
-    A line holds the means since the line before: loss (for each of what the model counts, its words), learning_rate,
-    gradient_norm, words_per_second and examples_per_second, waiting (the fraction of time in which the device waited for
-    data); and so far: peak_memory in bytes, skipped (steps whose gradients were not finite). `path` is None in processes
-    that report nothing.
+    Without a terminal, a plain line is printed now and then. A line has the means since the previous line: loss
+    (per word, or whatever else the model counts), learning_rate, gradient_norm, words_per_second and
+    examples_per_second, data_time (the fraction of time in which the device waited for data); and so far:
+    peak_memory in bytes, skipped (steps whose gradients were not finite).
+
+    path       of the JSON lines; None in processes that report nothing
+    steps      (the last step that was done, the last step of the run)
+    data_time  the stopwatch of the time spent waiting for data
+    device     whose peak memory is reported
+    unit       of the count that the model's loss returns: "words"
     """
 
     def __init__(
@@ -31,36 +37,39 @@ class Progress:
         device: torch.device,
         unit: str,
     ):
-        """steps: the number of the one that was done last, and of the last one; unit: of the count that `loss` returns ("words")."""
-        step, last = steps
         self.path = path
-        self.first = step
-        self.steps = last
+        self.first, self.steps = steps
         self.data_time = data_time
         self.device = device
         self.unit = unit
-        self.renewing = sys.stdout.isatty() or "ipykernel" in sys.modules
-        self.line = None  # what the next line takes the place of: True on a terminal, in a notebook its display
+        self.renews_line = sys.stdout.isatty() or "ipykernel" in sys.modules
+        self.line = (
+            None  # to be replaced by the next: True on a terminal, in a notebook its display
+        )
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text().splitlines() if path.exists() and step else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        beside = path.with_name(path.name + ".writing")
-        beside.write_text(
-            "".join(line + "\n" for line in kept)
-        )  # not what a killed run did after its last checkpoint
-        os.replace(beside, path)
+        self._drop_lines_after(self.first)
         self.start = self.shown = self.stepped = time.perf_counter()
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _drop_lines_after(self, step: int) -> None:
+        """Remove from the file what a killed run wrote after its last checkpoint."""
+        lines = self.path.read_text().splitlines() if self.path.exists() and step else []
+        lines = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        temporary = self.path.with_name(self.path.name + ".writing")
+        temporary.write_text("".join(line + "\n" for line in lines))
+        os.replace(temporary, self.path)
+
+    def _reset(self) -> None:
         self.logged = time.perf_counter()
-        self.loss = self.count = self.examples = 0.0
+        self.loss = 0.0
+        self.count = 0.0
+        self.examples = 0.0
         self.norms = []
 
     def update(self, step: int, stats, rate: float, skipped: int) -> None:
-        """After a step, with its `training.Step`."""
+        """Report a step, by its `training.Step`."""
         if self.path is None:
             return
         if stats.norm < float("inf"):  # a skipped step would spoil the mean
@@ -83,15 +92,23 @@ class Progress:
             "skipped": skipped,
         }
         self._write(step=step, **numbers)
-        if self.renewing or now - self.shown >= 15 or step == self.steps:
-            left = round((now - self.start) / (step - self.first) * (self.steps - step))
-            self._show(
-                f"step {step}/{self.steps}  loss {numbers['loss']:.3f}  {numbers['examples_per_second']:.0f} examples/s  "
-                f"waiting {100 * numbers['data_time']:.1f} %  {numbers['peak_memory'] / 1e9:.1f} GB  "
-                f"{f'{skipped} skipped  ' if skipped else ''}{left // 60}:{left % 60:02} left"
-            )
+        if self.renews_line or now - self.shown >= 15 or step == self.steps:
+            left = (now - self.start) / (step - self.first) * (self.steps - step)
+            self._show(self._line(step, numbers, round(left)))
             self.shown = now
-        self._begin()
+        self._reset()
+
+    def _line(self, step: int, numbers: dict, seconds_left: int) -> str:
+        skipped = f"{numbers['skipped']} skipped  " if numbers["skipped"] else ""
+        minutes, seconds = divmod(seconds_left, 60)
+        return (
+            f"step {step}/{self.steps}  "
+            f"loss {numbers['loss']:.3f}  "
+            f"{numbers['examples_per_second']:.0f} examples/s  "
+            f"waiting {100 * numbers['data_time']:.1f} %  "
+            f"{numbers['peak_memory'] / 1e9:.1f} GB  "
+            f"{skipped}{minutes}:{seconds:02} left"
+        )
 
     def validated(self, step: int, loss: float) -> None:
         """Report the mean loss over the validation set."""
@@ -99,32 +116,28 @@ class Progress:
             return
         self.close()
         print(f"step {step}/{self.steps}  validation loss {loss:.3f}", flush=True)
-        self._write(
-            step=step, validation_loss=round(loss, 4) if math.isfinite(loss) else None
-        )  # NaN is not JSON
-        self.logged += time.perf_counter() - self.stepped  # the time it took is not the next steps'
+        value = round(loss, 4) if math.isfinite(loss) else None  # JSON has no NaN
+        self._write(step=step, validation_loss=value)
+        self.logged += time.perf_counter() - self.stepped  # do not count this time as training
 
     def close(self) -> None:
-        """What is printed next gets a line of its own."""
+        """End the status line, so that the next print gets its own."""
         if self.line is True:
             print()
         self.line = None
 
     def _show(self, line: str) -> None:
-        if (
-            "ipykernel" in sys.modules
-        ):  # a notebook keeps all that is printed: its line is one output that is replaced
+        if "ipykernel" in sys.modules:  # a notebook keeps all output: replace one display
             from IPython.display import display
 
             if self.line is None:
                 self.line = display({"text/plain": line}, raw=True, display_id=True)
             else:
                 self.line.update({"text/plain": line}, raw=True)
-        elif self.renewing:
-            width, self.line = shutil.get_terminal_size().columns - 1, True
-            print(
-                "\r" + line[:width].ljust(width), end="", flush=True
-            )  # one that is longer could not be renewed
+        elif self.renews_line:
+            self.line = True
+            width = shutil.get_terminal_size().columns - 1  # a longer line would wrap
+            print("\r" + line[:width].ljust(width), end="", flush=True)
         else:
             print(line, flush=True)
 
@@ -134,49 +147,54 @@ class Progress:
 
 
 def profiled(batches: Iterable, folder: Path) -> Iterator:
-    """Pass batches on, and look closely at the steps that are made with the fourth to sixth of them.
+    """Yield the batches, and profile the steps that are made with the fourth to sixth of them.
 
-    Writes folder/trace.json, which a browser opens (chrome://tracing, or ui.perfetto.dev), and prints the ten operations
-    that cost most.
+    Writes folder/trace.json, which a browser opens (chrome://tracing, or ui.perfetto.dev), and prints the ten most
+    expensive operations.
     """
 
     def report(profiler) -> None:
         if profiler.step_num < 6:
-            return  # training ended, or broke off, before
+            return  # training ended or failed earlier
         folder.mkdir(parents=True, exist_ok=True)
         profiler.export_chrome_trace(str(folder / "trace.json"))
-        kind = (
-            "CUDA" if torch.cuda.is_available() else "CPU"
-        )  # of a GPU, what it did itself; not again what called for it
-        averages = [a for a in profiler.key_averages() if a.device_type.name == kind]
-        averages = [
-            a for a in averages if not a.key.startswith(("ProfilerStep", "Optimizer."))
-        ]  # marks around many of them
-        columns = (
-            ["self_cpu_time_total"]
-            if kind == "CPU"
-            else ["self_device_time_total", "self_cuda_time_total"]
-        )  # torch 2.3
-        cost = {
-            a.key: (next(vars(a)[column] for column in columns if column in vars(a)), a.count)
-            for a in averages
-        }
-        every = max(sum(microseconds for microseconds, _ in cost.values()), 1)
-        print(
-            f"\n{'the ten costliest operations of 3 steps':50} {'ms':>9} {'share':>7} {'calls':>6}"
-        )
-        for name, (microseconds, calls) in sorted(cost.items(), key=lambda item: -item[1][0])[:10]:
-            print(
-                f"{name[:50]:50} {microseconds / 1000:9.1f} {100 * microseconds / every:5.1f} % {calls:6}"
-            )
+        _print_costs(profiler.key_averages())
         print(f"see {folder / 'trace.json'} in chrome://tracing or ui.perfetto.dev", flush=True)
 
     activities = [torch.profiler.ProfilerActivity.CPU]
-    activities += [torch.profiler.ProfilerActivity.CUDA] * torch.cuda.is_available()
-    steps = torch.profiler.schedule(wait=2, warmup=1, active=3, repeat=1)
+    if torch.cuda.is_available():
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    schedule = torch.profiler.schedule(wait=2, warmup=1, active=3, repeat=1)
     with torch.profiler.profile(
-        activities=activities, schedule=steps, on_trace_ready=report
+        activities=activities, schedule=schedule, on_trace_ready=report
     ) as profiler:
         for batch in batches:
             yield batch
             profiler.step()
+
+
+def _print_costs(averages) -> None:
+    """Print the ten costliest operations: on a GPU by its own time, not by that of the CPU's calls."""
+    uses_gpu = torch.cuda.is_available()
+    kind = "CUDA" if uses_gpu else "CPU"
+    costs = []
+    for average in averages:
+        if average.device_type.name != kind:
+            continue
+        if average.key.startswith(("ProfilerStep", "Optimizer.")):  # marks around many operations
+            continue
+        values = vars(average)
+        if not uses_gpu:
+            microseconds = values["self_cpu_time_total"]
+        elif "self_device_time_total" in values:
+            microseconds = values["self_device_time_total"]
+        else:
+            microseconds = values["self_cuda_time_total"]  # torch 2.3
+        costs.append((microseconds, average.key, average.count))
+    costs.sort(key=lambda cost: -cost[0])
+    total = max(sum(microseconds for microseconds, _, _ in costs), 1)
+    print(f"\n{'the ten costliest operations of 3 steps':50} {'ms':>9} {'share':>7} {'calls':>6}")
+    for microseconds, name, calls in costs[:10]:
+        milliseconds = microseconds / 1000
+        percent = 100 * microseconds / total
+        print(f"{name[:50]:50} {milliseconds:9.1f} {percent:5.1f} % {calls:6}")

@@ -1,4 +1,4 @@
-"""What a run keeps on disk, and how it is read again."""
+"""Checkpoints: how they are read, and when they are refused. Nothing here is about a model."""
 
 from pathlib import Path
 
@@ -8,67 +8,71 @@ VERSION = 3  # of the layout of checkpoints
 
 
 def read_checkpoint(path: Path) -> dict:
-    """What `write_atomically` wrote: tensors and plain values only, nothing in it is executed."""
+    """Read a file of `write_atomically`: tensors and plain values only; nothing in it is executed."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
-    except Exception as error:  # torch raises several kinds, and advises to execute what is in it
-        reason = (
-            getattr(error, "strerror", None)
-            or "it is damaged, or holds more than tensors and plain values"
-        )
+    except Exception as error:  # torch raises several kinds, and advises to execute the file
+        reason = getattr(error, "strerror", None)
+        reason = reason or "it is damaged, or holds more than tensors and plain values"
         raise ValueError(f"{path}: not a checkpoint that can be read: {reason}") from None
 
 
-def check_version(path: Path, saved: object) -> None:
-    """Raise ValueError where a checkpoint is of another layout than this version of the project writes."""
-    if not isinstance(saved, dict) or "model_config" not in saved:
-        raise ValueError(
-            f"{path} is the checkpoint of something else: choose another --to, or delete it"
-        )
-    version = saved.get("version", 1)
+def check_version(path: Path, checkpoint: object) -> None:
+    """Raise ValueError for anything but a checkpoint of the layout that this version writes."""
+    if not isinstance(checkpoint, dict) or "model_config" not in checkpoint:
+        raise _not_a_run(path)
+    version = checkpoint.get("version", 1)
     if version != VERSION:
-        raise ValueError(
-            f"{path} is of layout {version}, and this version of the project reads layout {VERSION}: train it again, with "
-            "another --to"
-        )
+        layouts = f"is of layout {version}, and this version of the project reads layout {VERSION}"
+        raise ValueError(f"{path} {layouts}: train it again, with another --to")
 
 
 def read_run(path: Path, settings: dict) -> dict:
-    """The checkpoint of a run to resume. Raises ValueError where it was made with other settings, and lists those."""
-    saved = read_checkpoint(path)
-    check_version(path, saved)
-    if "settings" not in saved:
+    """The checkpoint of a run to resume. Raises ValueError with the differences between settings."""
+    checkpoint = read_checkpoint(path)
+    check_version(path, checkpoint)
+    if "settings" not in checkpoint:
+        raise _not_a_run(path)
+    different = differences(settings, checkpoint["settings"])
+    if different:
+        found = "; ".join(different)
         raise ValueError(
-            f"{path} is the checkpoint of something else: choose another --to, or delete it"
+            f"{path} belongs to another run ({found}): choose another --to, or delete it"
         )
-    if different := differences(settings, saved["settings"]):
-        raise ValueError(
-            f"{path} is of another run ({'; '.join(different)}): choose another --to, or delete it"
-        )
-    return saved
+    return checkpoint
+
+
+def _not_a_run(path: Path) -> ValueError:
+    return ValueError(
+        f"{path} is the checkpoint of something else: choose another --to, or delete it"
+    )
 
 
 def differences(ours: dict, theirs: dict) -> list[str]:
-    """In words, what is not the same in two dicts, and in dicts within them: "decoder.hidden_size 64, there 32"."""
+    """The differences between two nested dicts, in words: "decoder.hidden_size 64, there 32"."""
+    ours = _flatten(ours)
+    theirs = _flatten(theirs)
     found = []
-    ours, theirs = _flat(ours), _flat(theirs)
     for name in ours | theirs:
-        mine, other = ours.get(name, "nothing"), theirs.get(name, "nothing")
-        if mine != other:
-            short = max(len(str(mine)), len(str(other))) < 100
-            found.append(f"{name} {mine}, there {other}" if short else f"other {name}")
+        mine = ours.get(name, "nothing")
+        other = theirs.get(name, "nothing")
+        if mine == other:
+            continue
+        if max(len(str(mine)), len(str(other))) < 100:
+            found.append(f"{name} {mine}, there {other}")
+        else:
+            found.append(f"other {name}")
     return found
 
 
-def _flat(values: dict, before: str = "") -> dict:
+def _flatten(values: dict, prefix: str = "") -> dict:
     """{"decoder": {"name": "lstm"}} -> {"decoder.name": "lstm"}."""
     flat = {}
     for name, value in values.items():
-        flat |= (
-            _flat(value, f"{before}{name}.")
-            if isinstance(value, dict)
-            else {f"{before}{name}": value}
-        )
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
     return flat

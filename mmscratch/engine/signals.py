@@ -1,4 +1,4 @@
-"""What can go wrong while training, caught and said in one line."""
+"""Ctrl-C, running out of memory, and lost processes: caught, and explained in one line."""
 
 import contextlib
 import signal
@@ -10,56 +10,56 @@ import torch
 
 
 class StopSignals:
-    """Within it, the first Ctrl-C or SIGTERM only sets `requested`; one more, after a second, stops at once.
+    """A context in which the first Ctrl-C or SIGTERM only sets `requested`.
 
-    A second, since torchrun passes on to its processes what the terminal has also sent them.
+    Another one, more than a second later, stops at once. A second, because torchrun forwards to its processes the
+    signal that the terminal has also sent them.
     """
 
     def __init__(self):
         self.requested = False
 
-    def _ask(self, *_) -> None:
-        if self.requested and time.monotonic() - self.since > 1:
-            raise KeyboardInterrupt(
-                "stopped at once; the same command goes on from the last checkpoint"
-            )
+    def _handle(self, *_) -> None:
         if not self.requested:
-            self.requested, self.since = True, time.monotonic()
+            self.requested = True
+            self.since = time.monotonic()
+        elif time.monotonic() - self.since > 1:
+            raise KeyboardInterrupt(
+                "stopped at once; the same command resumes from the last checkpoint"
+            )
 
     def __enter__(self):
-        self.requested, self.before = False, {}
-        if (
-            threading.current_thread() is threading.main_thread()
-        ):  # no other may set signal handlers
-            self.before = {
-                kind: signal.signal(kind, self._ask) for kind in (signal.SIGINT, signal.SIGTERM)
-            }
+        self.requested = False
+        self.previous = {}
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            for kind in (signal.SIGINT, signal.SIGTERM):
+                self.previous[kind] = signal.signal(kind, self._handle)
 
     def __exit__(self, *_):
-        for kind, handler in self.before.items():
+        for kind, handler in self.previous.items():
             signal.signal(kind, handler or signal.SIG_DFL)  # None: it was not set from Python
+
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+LOST_PROCESS = ("gloo", "Gloo", "NCCL")
 
 
 @contextlib.contextmanager
 def translate_errors(where: Callable[[], str]):
-    """What torch says in its own words becomes a MemoryError, or a ConnectionError, in ours. `where` tells the step."""
+    """Turn torch's errors into a MemoryError or ConnectionError of one line; `where` names the step."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         text = str(error)
-        if isinstance(error, MemoryError) or any(
-            words in text
-            for words in ("out of memory", "can't allocate memory", "not enough memory")
-        ):
+        if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
             raise MemoryError(
-                f"out of memory in {where()}: twice the --accumulation-steps is the same training with half as much at once; or lower "
-                "--batch-size or --image-size"
+                f"out of memory in {where()}: double --accumulation-steps for the same training in half the memory, "
+                "or lower --batch-size or --image-size"
             ) from None
-        if torch.distributed.is_initialized() and any(
-            words in text for words in ("gloo", "Gloo", "NCCL")
-        ):
+        is_distributed = torch.distributed.is_initialized()
+        if is_distributed and any(words in text for words in LOST_PROCESS):
             raise ConnectionError(
-                f"another process of this run has ended (its own message says why), so this one ends in {where()}, too; the same "
-                "command goes on from the last checkpoint"
+                f"another process of this run has ended (see its own message), so this one ends in {where()}, too; "
+                "the same command resumes from the last checkpoint"
             ) from None
         raise

@@ -1,4 +1,4 @@
-"""What the pieces are put to. A task is one file with a subclass of `Task`, and a line here."""
+"""The tasks: each is one file with a subclass of `Task`, and an entry here."""
 
 from .captioning import Captioning
 from .task import Task

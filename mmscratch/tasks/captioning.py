@@ -1,4 +1,4 @@
-"""Captioning: a picture is given, and a sentence about it is written."""
+"""Captioning: write a sentence about a picture."""
 
 import argparse
 import sys
@@ -7,14 +7,15 @@ from pathlib import Path
 from ..data.captions import LAYOUTS, SceneCaptions
 from ..data.dataset import DataSet
 from ..data.judge import judge_captions
-from ..data.photographs import PICTURE_SUFFIXES
 from ..decoding import generate
 from ..plots import caption_sheet
 from ..text import caption_tokenize, detokenize
-from .scores import percentage, print_scores, write_rows
-from .task import Metadata, Task, open_picture
+from .scores import print_judgement, print_scores, write_rows
+from .task import Metadata, Task, open_picture, pictures_in
 
-SCENES, VALIDATION_SCENES, TEST_SCENES = 100_000, 300, 1000  # of each split of the drawn scenes
+SCENES = 100_000  # scenes to train on
+VALIDATION_SCENES = 300
+TEST_SCENES = 1000
 BEST = {"decoder": "lstm", "fusion": "cross_attention"}  # of the four that quickstart can train
 DECODERS = {
     "lstm": {"name": "lstm", "hidden_size": 256},
@@ -30,8 +31,8 @@ class Captioning(Task):
         "--scenes": {
             "type": int,
             "default": SCENES,
-            "help": "drawn pictures to train on (default: %(default)s)",
-        },
+            "help": "training scenes (default: %(default)s)",
+        }
     }
     verb = "caption"
     verb_help = "Write a caption for each picture."
@@ -40,21 +41,16 @@ class Captioning(Task):
         if metadata["layout"] != "scenes":
             return LAYOUTS[metadata["layout"]](metadata["data"], split, image_size)
         counts = {"train": metadata["scenes"], "validation": VALIDATION_SCENES}
-        return SceneCaptions(
-            split,
-            counts.get(split, TEST_SCENES),
-            size=image_size,
-            one_caption_each=split == "train",
-        )
+        count = counts.get(split, TEST_SCENES)
+        one_caption_each = split == "train"
+        return SceneCaptions(split, count, size=image_size, one_caption_each=one_caption_each)
 
     def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
         is_drawn = metadata["layout"] == "scenes"
         chosen = BEST | chosen
-        backbone = chosen.get("backbone", {"name": "resnet"})
-        image = backbone | {
-            "image_size": chosen.get("image_size", 64),
-            "num_layers": 1 if is_drawn else 0,
-        }
+        image = dict(chosen.get("backbone", {"name": "resnet"}))
+        image["image_size"] = chosen.get("image_size", 64)
+        image["num_layers"] = 1 if is_drawn else 0
         decoder = DECODERS[chosen["decoder"]] | {"fusion": chosen["fusion"]}
         settings = base or {"encoders": {"image": image}, "decoder": decoder}
         if not is_drawn:  # few pictures, seen many times
@@ -64,81 +60,48 @@ class Captioning(Task):
     def settings(self, metadata: Metadata) -> dict:
         if metadata["layout"] != "scenes":
             return {"epochs": 8, "batch_size": 64, "learning_rate": 2e-3}
-        # No bucketing: the length of a scene's caption tells how many things there are, so bucketed batches would be all
-        # alike, and batch norm would learn to rely on that (after 40,000 scenes: 56 % true with it, 70 without).
-        return {
-            "batch_size": 96,
-            "learning_rate": 3e-3,
-            "bucket_batches": None,
-            "evaluate_every": 500,
-        }
+        # No bucketing: the length of a scene's caption depends on the number of objects, so all scenes of a bucketed
+        # batch would be alike, and batch norm would come to rely on that (after 40,000 scenes, 56 % of the captions
+        # are true with bucketing, 70 % without).
+        settings = {"batch_size": 96, "learning_rate": 3e-3}
+        return settings | {"bucket_batches": None, "evaluate_every": 500}
 
     def evaluation_split(self, metadata: Metadata) -> str:
         return "test" if metadata["layout"] == "scenes" else "validation"
 
     def measure(self, run: Path, data: DataSet, split: str, num_beams: int = 1) -> None:
         model, vocabularies, _ = self.load(run)
-        written = generate(model, vocabularies, data, num_beams)
+        hypotheses = generate(model, vocabularies, data, num_beams)
         if isinstance(data, SceneCaptions):
-            (one, two, three, every), faults = judge_captions(written, data.scenes)
-            fractions = f"one thing {one:.0f} %, two {two:.0f} %, three {three:.0f} %"
-            print(f"  true by judge        {percentage(every, len(data))}; {fractions}")
-            print(
-                f"  wrong in the others  {', '.join(f'{fault} {n}' for fault, n in faults.most_common()) or 'nothing'}"
-            )
-        hypotheses = [caption_tokenize(detokenize(words)) for words in written]
-        print_scores(
-            hypotheses, [[caption_tokenize(text) for text in texts] for texts in data.texts]
-        )
-        captions = map(detokenize, written)
-        write_rows(
-            run / f"captions-{split}.jsonl",
-            picture=data.names,
-            caption=captions,
-            references=data.texts,
-        )
+            print_judgement(judge_captions(hypotheses, data.scenes), len(data))
+        captions = [detokenize(words) for words in hypotheses]
+        references = [[caption_tokenize(text) for text in texts] for texts in data.texts]
+        print_scores([caption_tokenize(caption) for caption in captions], references)
+        path = run / f"captions-{split}.jsonl"
+        write_rows(path, picture=data.names, caption=captions, references=data.texts)
         pictures = [data[i]["image"] for i in range(min(12, len(data)))]
-        caption_sheet(pictures, written[:12], data.references[:12]).savefig(
-            run / f"captions-{split}.png"
-        )
+        sheet = caption_sheet(pictures, hypotheses[:12], data.references[:12])
+        sheet.savefig(run / f"captions-{split}.png")
 
     def advice(self, run: Path, data: DataSet, split: str) -> str:
         return f"Look at {run / f'captions-{split}.png'}. {self.command('PICTURE', run)}"
 
     def add_verb_options(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "pictures",
-            type=Path,
-            nargs="+",
-            metavar="PICTURE",
-            help="picture files, or folders of them",
-        )
+        text = "picture files, or folders of them"
+        parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help=text)
         super().add_verb_options(parser)
 
     def use(self, args: argparse.Namespace) -> int:
-        """Print a caption for each picture; 2 where one cannot be read."""
-        model, vocabularies, saved = self.load(args.run)
-        failed = 0
+        """Print a caption for each picture; returns 2 if one cannot be read."""
+        model, vocabularies, checkpoint = self.load(args.run)
+        status = 0
         for path in pictures_in(args.pictures):
             try:
-                picture = open_picture(path, saved)
+                picture = open_picture(path, checkpoint)
             except (ValueError, OSError) as error:
                 print(f"error: {error}", file=sys.stderr)
-                failed = 2
+                status = 2
                 continue
             (words,) = generate(model, vocabularies, [{"image": picture}], args.beams)
             print(f"{path}: {detokenize(words)}", flush=True)
-        return failed
-
-
-def pictures_in(paths: list[Path]) -> list[Path]:
-    """The files, and in place of each folder the pictures in it."""
-    found = []
-    for path in paths:
-        inside = [path]
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
-        if not inside:
-            raise ValueError(f"{path}: no pictures in this folder")
-        found += inside
-    return found
+        return status

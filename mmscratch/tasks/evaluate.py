@@ -1,4 +1,4 @@
-"""evaluate: the same command for every task; and what is printed of data and of models."""
+"""evaluate: one command for every task; and reports on data and models."""
 
 import argparse
 from pathlib import Path
@@ -6,18 +6,21 @@ from pathlib import Path
 from ..data.dataset import DataSet
 from ..finetuning import trainable_parts
 from . import TASKS
+from .scores import INTERVALS
 from .task import Metadata, Task, image_size_of, load
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Measure a run on held-out examples: those of its own data, or of others."""
-    _, _, saved = load(args.run)
-    metadata = saved["metadata"]
+    """Measure a run on held-out examples of its own data, or on other data."""
+    _, _, checkpoint = load(args.run)
+    metadata = checkpoint["metadata"]
     task = TASKS[metadata["task"]]
     if args.data or args.layout:
-        metadata = metadata | data_metadata(task, args.data or Path(metadata["data"]), args.layout)
+        folder = args.data or Path(metadata["data"])
+        metadata = metadata | data_metadata(task, folder, args.layout)
     split = args.split or task.evaluation_split(metadata)
-    data = task.read(metadata, split, image_size_of(saved["model_config"]["encoders"]))
+    image_size = image_size_of(checkpoint["model_config"]["encoders"])
+    data = task.read(metadata, split, image_size)
     report(data, split, args.run)
     if len(data) == 0:
         raise ValueError(f"no examples in the split {split}")
@@ -26,27 +29,27 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def print_heading(task: Task, run: Path, data: DataSet, split: str) -> None:
-    """What the numbers that follow are about."""
-    shown = f"{run}, {len(data):,} {task.example_noun} of the {split} split"
-    print(f"\n{shown}; in brackets, what 95 % of a thousand resamples give")
+    """Print what the following numbers are about."""
+    print(f"\n{run}, {len(data):,} {task.example_noun} of the {split} split; {INTERVALS}")
 
 
-def data_metadata(task: Task, data: Path, layout: str | None) -> Metadata:
-    """Where the data are, and in which form: as it was asked for, or else by the folder's name."""
+def data_metadata(task: Task, folder: Path, layout: str | None) -> Metadata:
+    """The data's folder and layout: the requested layout, or else a guess by the folder's name."""
     if layout is None:
-        drawn = data == Path("scenes") and not data.is_dir()
-        layout = "scenes" if drawn and "scenes" in task.layouts else task.layouts[0]
+        is_drawn = folder == Path("scenes") and not folder.is_dir()
+        layout = "scenes" if is_drawn and "scenes" in task.layouts else task.layouts[0]
     if layout not in task.layouts:
-        raise ValueError(
-            f"{task.name} has no layout {layout}: choose one of {', '.join(task.layouts)}"
-        )
-    return {"data": "scenes" if layout == "scenes" else str(data.resolve()), "layout": layout}
+        known = ", ".join(task.layouts)
+        raise ValueError(f"{task.name} has no layout {layout}: choose one of {known}")
+    return {"data": "scenes" if layout == "scenes" else str(folder.resolve()), "layout": layout}
 
 
 def print_parts(model) -> None:
-    """Which parts of a model are trained, and which are frozen."""
+    """Print the parts of a model, with the percentage of their parameters that is trained."""
     parts = trainable_parts(model)
-    parts.append(("all", sum(part[1] for part in parts), sum(part[2] for part in parts)))
+    total = sum(count for _, count, _ in parts)
+    total_trained = sum(trained for _, _, trained in parts)
+    parts.append(("all", total, total_trained))
     width = max(len(part) for part, _, _ in parts)
     print(f"{'part':{width}}  parameters   trained")
     for part, count, trained in parts:
@@ -54,17 +57,16 @@ def print_parts(model) -> None:
 
 
 def report(data: DataSet, split: str, folder: Path | None) -> None:
-    """Say what was read and what was skipped, and keep the latter in the folder."""
+    """Print what was read and what was skipped, and write the latter to the folder."""
     texts = sum(len(references) for references in data.references)
     columns = ", ".join(f"{data.count(modality):,} with {modality}" for modality in data.columns)
-    print(
-        f"{split}: {len(data):,} examples with {texts:,} texts ({columns}); {len(data.problems)} problems",
-        flush=True,
-    )
+    examples = f"{len(data):,} examples with {texts:,} texts ({columns})"
+    print(f"{split}: {examples}; {len(data.problems)} problems", flush=True)
     if data.problems and folder:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"problems-{split}.txt"
         path.write_text("\n".join(data.problems) + "\n", encoding="utf-8")
-        print("\n".join(f"  skipped: {problem}" for problem in data.problems[:5]))
+        for problem in data.problems[:5]:
+            print(f"  skipped: {problem}")
         if len(data.problems) > 5:
             print(f"  and {len(data.problems) - 5} more, all in {path}")

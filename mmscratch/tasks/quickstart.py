@@ -1,4 +1,4 @@
-"""The first command: captioning of drawn scenes, with a look at where the model looked."""
+"""The first command: train a captioner of drawn scenes, and show its attention."""
 
 import argparse
 import shlex
@@ -22,57 +22,56 @@ def quickstart(args: argparse.Namespace) -> None:
     start = time.monotonic()
     distributed.start()
     if args.scenes < 1:
-        raise ValueError(f"--scenes is a number of pictures to train on, not {args.scenes}")
-    chosen = captioning.BEST | {
-        name: getattr(args, name) for name in captioning.BEST if getattr(args, name)
-    }
-    is_best = chosen == captioning.BEST
-    args.run = args.run or Path(
-        "runs/quickstart" if is_best else f"runs/quickstart-{'-'.join(chosen.values())}"
-    )
-    print(
-        f"drawing {args.scenes:,} scenes to train on; each is shown once, with one of its captions",
-        flush=True,
-    )
+        raise ValueError(f"--scenes must be at least 1, not {args.scenes}")
+    chosen = dict(captioning.BEST)
+    for name in chosen:
+        chosen[name] = getattr(args, name) or chosen[name]
+    if args.run is None:
+        variant = "" if chosen == captioning.BEST else f"-{'-'.join(chosen.values())}"
+        args.run = Path(f"runs/quickstart{variant}")
+    scenes = f"{args.scenes:,} scenes to train on"
+    print(f"drawing {scenes}; each is shown once, with one of its captions", flush=True)
     if train_run(args) is None:
         return
     folder = args.run
-    if chosen != {"decoder": "lstm", "fusion": "prefix"}:  # which looks once, before the first word
-        test = SceneCaptions("test", captioning.TEST_SCENES)
-        show_attention(folder, test)
+    # An LSTM with a prefix attends only once, before the first word.
+    if chosen != {"decoder": "lstm", "fusion": "prefix"}:
+        show_attention(folder, SceneCaptions("test", captioning.TEST_SCENES))
     pictures = folder / "pictures"
     pictures.mkdir(exist_ok=True)
     for i in range(8):
-        render(Scene(SPLITS["test"] + captioning.TEST_SCENES + i), 256).save(
-            pictures / f"scene{i}.png"
-        )
-    print(
-        f"\n{time.monotonic() - start:.0f} seconds. Look at {folder / 'captions-test.png'}, then try"
-    )
-    print(
-        f"  python -m mmscratch caption {shlex.quote(str(pictures))} --run {shlex.quote(str(folder))}"
-    )
+        scene = Scene(SPLITS["test"] + captioning.TEST_SCENES + i)
+        render(scene, 256).save(pictures / f"scene{i}.png")
+    seconds = time.monotonic() - start
+    print(f"\n{seconds:.0f} seconds. Look at {folder / 'captions-test.png'}, then try")
+    command = ["python", "-m", "mmscratch", "caption", str(pictures), "--run", str(folder)]
+    print(f"  {shlex.join(command)}")
 
 
-def show_attention(run: Path, data: SceneCaptions, written: list[list[str]] | None = None) -> None:
-    """Print how much of the attention lies within the thing that a word names, and draw it for two captions."""
+def show_attention(
+    run: Path, data: SceneCaptions, hypotheses: list[list[str]] | None = None
+) -> None:
+    """Print how much attention is within the object that a word names; draw it for two captions."""
     model, vocabularies, _ = load(run)
-    shown = range(min(300, len(data)))
-    if written is None:
-        written = generate(model, vocabularies, [data[i] for i in shown])
-    maps = [attention_maps(model, vocabularies, data[i]["image"], written[i]) for i in shown]
+    indices = range(min(300, len(data)))
+    pictures = [data[i]["image"] for i in indices]
+    if hypotheses is None:
+        hypotheses = generate(model, vocabularies, [{"image": picture} for picture in pictures])
+    maps = []
     fractions = []
-    for i in shown:
-        for t, obj in named_objects(written[i], data.scenes[i]):
-            size = data[i]["image"].size(-1)
-            fractions.append(attention_in_box(maps[i][t], box(obj, size), size))
-    if fractions:  # a model that has hardly learned anything may name nothing that is there
-        inside, area = (100 * sum(column) / len(fractions) for column in zip(*fractions))
-        print(
-            f"  attention            {inside:.0f} % within the thing that a noun or colour names, {area:.0f} % of the area"
-        )
-    chosen = [i for i in shown if len(data.scenes[i].objects) > 1][:2]
+    for picture, words, scene in zip(pictures, hypotheses, data.scenes):
+        attention = attention_maps(model, vocabularies, picture, words)
+        maps.append(attention)
+        for t, obj in named_objects(words, scene):
+            size = picture.size(-1)
+            fractions.append(attention_in_box(attention[t], box(obj, size), size))
+    if fractions:  # a model that has hardly learned anything may name no object of the scene
+        inside = 100 * sum(inside for inside, _ in fractions) / len(fractions)
+        area = 100 * sum(area for _, area in fractions) / len(fractions)
+        where = "within the object that a noun or colour names"
+        print(f"  attention            {inside:.0f} % {where}, {area:.0f} % of the area")
+    chosen = [i for i in indices if len(data.scenes[i].objects) > 1][:2]
     sheet = attention_sheet(
-        [data[i]["image"] for i in chosen], [written[i] for i in chosen], [maps[i] for i in chosen]
+        [pictures[i] for i in chosen], [hypotheses[i] for i in chosen], [maps[i] for i in chosen]
     )
     sheet.savefig(run / "attention.png")

@@ -1,4 +1,4 @@
-"""What a task has to say: `train`, `evaluate` and the verbs are made from it."""
+"""The interface of a task, from which `train`, `evaluate` and its own command are made."""
 
 import argparse
 import shlex
@@ -7,22 +7,25 @@ from pathlib import Path
 from torch import Tensor
 
 from ..data.dataset import DataSet
+from ..data.photographs import PICTURE_SUFFIXES
 from ..finetuning import load_run
 from ..images import open_image, to_tensor
 from ..text import Vocabulary
 from ..training import Trainer
 
-Metadata = dict  # what a checkpoint remembers of its task: "task", "data", "layout", and the task's own options
+Metadata = dict  # what a checkpoint records about its task: "task", "data", "layout", and the task's options
 
 
 class Task:
-    """Data by layout, default settings, a measure, and the verb that uses a trained run.
+    """Data by layout, default settings, a measure, and a command ("verb") that uses a trained run.
 
-    name       of `train --task`
-    example_noun  what its examples are called in messages: "pictures"
-    layouts    the names of the forms in which its data come; the first is the default
-    options    those of `train` that only this task has, kept in the facts: {"--source": {argparse's arguments}}
-    verb       the command that uses a run, with one line that says what it does in `verb_help`
+    name          its name in `train --task`
+    example_noun  the name of its examples in messages: "pictures"
+    layouts       the forms in which its data come; the first is the default
+    options       its own options of `train`, kept in the metadata: {"--source": {arguments of argparse}}
+    verb          the command that uses a run
+    verb_help     one line that says what the command does
+    default_run   the run that the command uses by default
     """
 
     name = ""
@@ -31,41 +34,46 @@ class Task:
     options: dict[str, dict] = {}
     verb = ""
     verb_help = ""
-    default_run = Path("runs/quickstart")  # that the verb uses
+    default_run = Path("runs/quickstart")
 
     def read(self, metadata: Metadata, split: str, image_size: int) -> DataSet:
         """The examples of a split."""
         raise NotImplementedError
 
     def vocabularies(self, metadata: Metadata, training: DataSet, known: dict | None) -> dict:
-        """What turns words into numbers, for "target" and for each modality that is text; `known` are those of the run
-        that the training starts from."""
+        """The vocabularies of "target" and of each text modality.
+
+        known  the vocabularies of the run that training starts from
+        """
         sentences = [words for references in training.references for words in references]
-        # A word that occurs in one text only cannot be learned; but in few texts, most words occur only once.
+        # A word that occurs in a single text cannot be learned; but in few texts, most words occur only once.
         target = Vocabulary.build(sentences, min_freq=2 if len(sentences) > 1000 else 1)
-        if known:  # what the model could say, it still can
+        if known:  # keep all words that the model can already generate
             new = [word for word in target.state() if word not in known["target"].index]
             target = Vocabulary([*known["target"].state(), *new])
         return {"target": target}
 
     def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
-        """The settings of a `ModelConfig`, without sizes of vocabularies. `chosen` holds what was given on the command line
-        of "decoder", "fusion", "image_size" and "backbone"; `base` is the config of the run that the training starts from."""
+        """The settings of a `ModelConfig`, without vocabulary sizes.
+
+        chosen  the model's options on the command line: some of "decoder", "fusion", "image_size" and "backbone"
+        base    the config of the run that training starts from
+        """
         raise NotImplementedError
 
     def settings(self, metadata: Metadata) -> dict:
-        """Those of `TrainConfig` that differ from its defaults."""
+        """The settings of `TrainConfig` that differ from its defaults."""
         return {}
 
     def prepare(self, trainer: Trainer, metadata: Metadata) -> None:
-        """A last step before training, if there is one."""
+        """Do what remains to be done before training, if anything."""
 
     def evaluation_split(self, metadata: Metadata) -> str:
-        """The split with which a run is measured."""
+        """The split on which a run is measured."""
         return "validation"
 
     def measure(self, run: Path, data: DataSet, split: str, num_beams: int = 1) -> None:
-        """Print how good a run is, and keep in its folder what it wrote."""
+        """Print how good a run is, and write its outputs to its folder."""
         raise NotImplementedError
 
     def advice(self, run: Path, data: DataSet, split: str) -> str:
@@ -74,22 +82,15 @@ class Task:
 
     def command(self, argument: str, run: Path) -> str:
         """How to call the verb."""
-        words = [
-            "python",
-            "-m",
-            "mmscratch",
-            self.verb,
-            *([argument] if argument else []),
-            "--run",
-            str(run),
-        ]
-        return f"Then try\n  {shlex.join(words)}"
+        words = ["python", "-m", "mmscratch", self.verb]
+        if argument:
+            words.append(argument)
+        return f"Then try\n  {shlex.join([*words, '--run', str(run)])}"
 
     def add_verb_options(self, parser: argparse.ArgumentParser) -> None:
-        """The arguments of the verb: those of a task of its own, and these."""
-        parser.add_argument(
-            "--run", type=Path, default=self.default_run, metavar="DIR", help="default: %(default)s"
-        )
+        """Add the verb's arguments: a task's own, and these."""
+        text = "default: %(default)s"
+        parser.add_argument("--run", type=Path, default=self.default_run, metavar="DIR", help=text)
         add_beams(parser)
 
     def use(self, args: argparse.Namespace) -> int | None:
@@ -97,47 +98,56 @@ class Task:
         raise NotImplementedError
 
     def load(self, run: Path) -> tuple:
-        """`load_run`, for a run of this task. Raises FileNotFoundError or ValueError in one line."""
-        model, vocabularies, saved = load(run)
-        task = saved["metadata"]["task"]
+        """`load_run` for a run of this task. Raises FileNotFoundError or ValueError in one line."""
+        model, vocabularies, checkpoint = load(run)
+        task = checkpoint["metadata"]["task"]
         if task != self.name:
-            raise ValueError(
-                f"{run} is a run of the task {task}, and {self.verb} needs one of the task {self.name}"
-            )
-        return model, vocabularies, saved
+            needed = f"{self.verb} needs one of the task {self.name}"
+            raise ValueError(f"{run} is a run of the task {task}, and {needed}")
+        return model, vocabularies, checkpoint
 
 
 def load(run: Path) -> tuple:
-    """`load_run`, with a word on what to do where there is none."""
+    """`load_run`; if there is no run, the error says what to do."""
     if not (run / "best.pt").exists():
-        first = (
-            "python -m mmscratch quickstart"
-            if run == Path("runs/quickstart")
-            else "python -m mmscratch train"
-        )
-        raise FileNotFoundError(
-            f"{run} holds no trained model: run {first} first, or name another run"
-        )
+        command = "quickstart" if run == Path("runs/quickstart") else "train"
+        first = f"run python -m mmscratch {command} first"
+        raise FileNotFoundError(f"{run} holds no trained model: {first}, or name another run")
     return load_run(run)
 
 
 def image_size_of(encoders: dict[str, dict]) -> int:
-    """The size of the pictures that a model sees, by its config; 0 where it sees none."""
+    """The size of a model's pictures, from its config; 0 if it uses none."""
     return encoders["image"]["image_size"] if "image" in encoders else 0
 
 
-def max_length_of(saved: dict) -> int:
-    """How many words the model of a checkpoint can write; an LSTM, which has no limit, 64."""
-    return saved["model_config"]["decoder"].get("max_length", 64)
+def max_length_of(checkpoint: dict) -> int:
+    """The number of words that the model can generate; 64 for an LSTM, which has no limit."""
+    return checkpoint["model_config"]["decoder"].get("max_length", 64)
 
 
-def open_picture(path: Path, saved: dict) -> Tensor:
-    """A picture file as the model of a checkpoint sees it, (3, S, S) uint8. Raises ValueError where it cannot be read."""
-    return to_tensor(open_image(path), image_size_of(saved["model_config"]["encoders"]))
+def open_picture(path: Path, checkpoint: dict) -> Tensor:
+    """Read a picture in the size of a checkpoint's model, (3, S, S) uint8; ValueError if it cannot."""
+    size = image_size_of(checkpoint["model_config"]["encoders"])
+    if size == 0:
+        raise ValueError(f"{path}: this model was trained without pictures: leave it out")
+    return to_tensor(open_image(path), size)
+
+
+def pictures_in(paths: list[Path]) -> list[Path]:
+    """The files among the paths, and the pictures in each folder among them."""
+    pictures = []
+    for path in paths:
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
+        if not inside:
+            raise ValueError(f"{path}: no pictures in this folder")
+        pictures += inside
+    return pictures
 
 
 def add_beams(parser: argparse.ArgumentParser) -> None:
-    """The option of all commands that write sentences."""
-    parser.add_argument(
-        "--beams", type=int, default=1, metavar="N", help="beam width (default: 1, greedy search)"
-    )
+    """Add the option of all commands that generate sentences."""
+    text = "beam width (default: 1, greedy search)"
+    parser.add_argument("--beams", type=int, default=1, metavar="N", help=text)

@@ -1,4 +1,4 @@
-"""train: the same command for every task."""
+"""train: one command for every task."""
 
 import argparse
 import copy
@@ -15,10 +15,8 @@ from . import TASKS
 from .evaluate import data_metadata, print_heading, print_parts, report
 from .task import Metadata, Task, image_size_of, load
 
-LONGEST = (
-    64  # words and <eos> that a Transformer has positions for, or more where the data are longer
-)
-LEAST = {
+MAX_LENGTH = 64  # words and <eos> that a Transformer has positions for; more if the data are longer
+MINIMUM = {
     "image_size": 1,
     "epochs": 1,
     "batch_size": 1,
@@ -27,7 +25,7 @@ LEAST = {
     "workers": 0,
     "lora": 0,
 }
-STEPS = (
+TRAIN_OPTIONS = (  # options of the command line that override a setting of TrainConfig
     "epochs",
     "batch_size",
     "learning_rate",
@@ -48,12 +46,12 @@ def train(args: argparse.Namespace) -> None:
 
 
 def train_run(args: argparse.Namespace) -> str | None:
-    """Train and measure. -> what to try with the run, in rank 0; None in other processes."""
-    for name, least in LEAST.items():
-        if getattr(args, name) is not None and not getattr(args, name) >= least:
-            raise ValueError(
-                f"--{name.replace('_', '-')} must be at least {least}, not {getattr(args, name)}"
-            )
+    """Train and measure a run. Returns what to try with it; None in processes other than rank 0."""
+    for name, minimum in MINIMUM.items():
+        value = getattr(args, name)
+        if value is not None and not value >= minimum:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} must be at least {minimum}, not {value}")
     distributed.start()
     task = TASKS[args.task]
     metadata = metadata_of(task, args)
@@ -76,34 +74,30 @@ def train_run(args: argparse.Namespace) -> str | None:
 def _make_trainer(
     task: Task, metadata: Metadata, args: argparse.Namespace, folder: Path
 ) -> Trainer:
-    """Data, vocabularies, model and settings, as the task and the command line have them."""
-    base = load_base(task, args) if args.start_from and not is_published(args.start_from) else None
+    """Put together data, vocabularies, model and settings, by the task and the command line."""
+    base = None
+    known = None
+    if args.start_from and not is_published(args.start_from):
+        base = load_base(task, args)
+        known = vocabularies_from(base["vocabularies"])
     settings = task.model(metadata, model_options(args), base and base["model_config"])
+    data = {}
     with distributed.main_process_first():  # the others find the pictures decoded
-        data = {
-            split: task.read(metadata, split, image_size_of(settings["encoders"]))
-            for split in ("train", "validation")
-        }
+        for split in ("train", "validation"):
+            data[split] = task.read(metadata, split, image_size_of(settings["encoders"]))
     for split in data:
         report(data[split], split, folder if distributed.rank() == 0 else None)
-    vocabularies = task.vocabularies(
-        metadata, data["train"], base and vocabularies_from(base["vocabularies"])
-    )
-    is_drawn = metadata["layout"] == "scenes"  # then no picture is shown twice
-    examples = (
-        Examples(data["train"], vocabularies, not is_drawn, args.seed),
-        Examples(data["validation"], vocabularies),
-    )
-    config = task.settings(metadata)
-    frozen = tuple(args.freeze) + (() if base else config.pop("freeze", ()))
+    vocabularies = task.vocabularies(metadata, data["train"], known)
+    augments = metadata["layout"] != "scenes"  # no scene is shown twice
+    training = Examples(data["train"], vocabularies, augments, args.seed)
+    examples = (training, Examples(data["validation"], vocabularies))
+    config = _train_config(task, metadata, args)
+    if base:  # a task freezes parts of a new model only
+        config["freeze"] = tuple(args.freeze)
     if "image" in settings["encoders"] and not data["train"].count("image"):
-        frozen += ("encoders.image",)  # without pictures there is nothing to learn for it
-    config |= {"learning_rate": 1e-2} if args.lora else {}
-    config |= {name: getattr(args, name) for name in STEPS if getattr(args, name) is not None}
-    config |= {"start_from": str(args.start_from or ""), "freeze": frozen}
-    trainer = Trainer(
-        sized(settings, vocabularies, examples), TrainConfig(**config), examples, folder, metadata
-    )
+        config["freeze"] += ("encoders.image",)  # nothing to learn without pictures
+    model_config = sized(settings, vocabularies, examples)
+    trainer = Trainer(model_config, TrainConfig(**config), examples, folder, metadata)
     if not base:
         task.prepare(trainer, metadata)
     if trainer.rank == 0 and (trainer.frozen or args.start_from):
@@ -111,67 +105,77 @@ def _make_trainer(
     return trainer
 
 
+def _train_config(task: Task, metadata: Metadata, args: argparse.Namespace) -> dict:
+    """The task's settings of `TrainConfig`, and over them those of the command line."""
+    config = dict(task.settings(metadata))
+    if args.lora:
+        config["learning_rate"] = 1e-2
+    for name in TRAIN_OPTIONS:
+        if getattr(args, name) is not None:
+            config[name] = getattr(args, name)
+    config["start_from"] = str(args.start_from or "")
+    config["freeze"] = tuple(args.freeze) + config.get("freeze", ())
+    return config
+
+
 def metadata_of(task: Task, args: argparse.Namespace) -> Metadata:
-    """What the checkpoint is to remember of the task and its data."""
+    """What the checkpoint records about the task and its data."""
     if args.data is None and args.layout != "scenes":
-        raise ValueError("train needs --data DIR, the folder with what to learn from")
-    metadata = {"task": task.name, **data_metadata(task, args.data or Path("scenes"), args.layout)}
+        raise ValueError("train needs --data DIR, the folder with the training data")
+    metadata = {"task": task.name}
+    metadata |= data_metadata(task, args.data or Path("scenes"), args.layout)
     for option in task.options:
-        value = getattr(args, option.removeprefix("--").replace("-", "_"))
-        metadata[option.removeprefix("--")] = (
-            str(value.resolve()) if isinstance(value, Path) else value
-        )
+        name = option.removeprefix("--")
+        value = getattr(args, name.replace("-", "_"))
+        metadata[name] = str(value.resolve()) if isinstance(value, Path) else value
     return metadata
 
 
 def model_options(args: argparse.Namespace) -> dict:
-    """What was said of the model on the command line: a published backbone, a decoder, a fusion, a size of pictures."""
-    chosen = {
-        name: getattr(args, name)
-        for name in ("decoder", "fusion", "image_size")
-        if getattr(args, name) is not None
-    }
+    """The model's options on the command line: decoder, fusion, image size, published backbone."""
+    chosen = {}
+    for name in ("decoder", "fusion", "image_size"):
+        if getattr(args, name) is not None:
+            chosen[name] = getattr(args, name)
     if is_published(args.start_from):
-        backbone, depth = re.fullmatch(r"([a-z]+)(\d+)(?:_bn)?", str(args.start_from)).groups()
-        chosen["backbone"] = {"name": backbone, "depth": int(depth)} | (
-            {"width": 64} if backbone == "resnet" else {}
-        )
+        name, depth = re.fullmatch(r"([a-z]+)(\d+)(?:_bn)?", str(args.start_from)).groups()
+        chosen["backbone"] = {"name": name, "depth": int(depth)}
+        if name == "resnet":
+            chosen["backbone"]["width"] = 64
     return chosen
 
 
 def is_published(start_from: Path | None) -> bool:
-    """Is it the name of a CNN of torchvision's that can begin a captioner, and no run?"""
+    """Whether this names a CNN of torchvision, and not a run."""
     return re.fullmatch(r"resnet\d+|vgg\d+_bn", str(start_from)) is not None
 
 
 def load_base(task: Task, args: argparse.Namespace) -> dict:
-    """The checkpoint of the run that a training starts from, if it is of the same task and sizes."""
-    _, _, saved = load(args.start_from)
-    config = saved["model_config"]
-    there = {
-        "task": saved["metadata"]["task"],
+    """The checkpoint of the run to start from. Raises ValueError if its task or model differs."""
+    _, _, checkpoint = load(args.start_from)
+    config = checkpoint["model_config"]
+    theirs = {
+        "task": checkpoint["metadata"]["task"],
         "decoder": config["decoder"]["name"],
         "fusion": config["decoder"].get("fusion", "cross_attention"),
         "image_size": image_size_of(config["encoders"]),
     }
     for name, value in {"task": task.name, **model_options(args)}.items():
-        if there[name] != value:
-            option = name.replace("_", "-")
-            raise ValueError(
-                f"--{option} is {there[name]} in {args.start_from}, and cannot become {value}"
-            )
-    return saved
+        if theirs[name] != value:
+            option = f"--{name.replace('_', '-')}"
+            found = f"is {theirs[name]} in {args.start_from}"
+            raise ValueError(f"{option} {found}, and cannot become {value}")
+    return checkpoint
 
 
 def sized(settings: dict, vocabularies: dict, examples: tuple[Examples, Examples]) -> ModelConfig:
-    """The settings of a model with the sizes that its data decide: of vocabularies, and of Transformers the longest text."""
+    """Add the sizes that the data determine: the vocabularies', and a Transformer's longest text."""
     settings = copy.deepcopy(settings) | {"vocab_size": len(vocabularies["target"])}
     for modality, words in vocabularies.items():
         if modality in settings["encoders"]:
             settings["encoders"][modality]["vocab_size"] = len(words)
+    longest = max([0, *examples[0].lengths, *examples[1].lengths])
     for part in (*settings["encoders"].values(), settings["decoder"]):
         if part["name"] == "transformer":
-            part["max_length"] = max(
-                part.get("max_length", LONGEST), *examples[0].lengths, *examples[1].lengths
-            )
+            part["max_length"] = max(part.get("max_length", MAX_LENGTH), longest)
     return ModelConfig(**settings)

@@ -1,4 +1,4 @@
-"""Folders of pictures, and a cache of its own for each test."""
+"""Folders of pictures, and a separate cache for each test."""
 
 import pytest
 from grey_pictures import save
@@ -12,7 +12,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Pictures that a test captions."""
+    """Pictures, to which a test adds captions."""
     for name, grey in (("a.png", 10), ("b.png", 20), ("c.png", 30), ("sub/d.png", 40)):
         save(tmp_path / "photos" / name, grey)
     save(tmp_path / "secret.png", 99)

@@ -1,4 +1,4 @@
-"""Pictures of one grey each, by which a test knows them again."""
+"""Pictures of a single grey each, by which a test recognises them."""
 
 from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Captions: drawn scenes, folders, Flickr8k; what is broken is named and skipped."""
+"""Captions: drawn scenes, folders, Flickr8k; broken lines and pictures are skipped and reported."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def read(folder):
                   '{"image": "c.png", "text": "ein Käfer"}\r\n{"file": "sub/d.png", "captions": ["a \\"d\\""]}'),
     ],
 )  # fmt: skip
-def test_captions_are_read_in_every_form(table, text, folder):
+def test_captions_are_read_in_every_format(table, text, folder):
     (folder / f"captions.{table}").write_bytes(text.encode())
     expected = {
         "a.png": ["a dog .", "two , dogs"],
@@ -76,7 +76,7 @@ def tokenized(data):
     return [list(map(tokenize, texts)) for texts in data.texts]
 
 
-def test_captions_are_kept_as_they_were_written_each_beside_its_tokens(folder):
+def test_texts_are_verbatim_and_references_are_their_tokens(folder):
     lines = ["A dog 's ear.", "none", " \t ", "Two,  DOGS!", "", "a café", "C", "a dog 's ear."]
     names = ["a.png", "missing.png", "b.png", "b.png", "sub/d.png", "a.png", "c.png", "a.png"]
     table = [
@@ -98,7 +98,7 @@ def test_captions_are_kept_as_they_were_written_each_beside_its_tokens(folder):
     assert [Path(name).name for name in data.names] == ["a.png", "b.png"]
 
 
-def test_a_caption_may_stand_twice(folder):
+def test_duplicate_captions_are_kept(folder):
     (folder / "captions.csv").write_text("a.png,a dog\na.png,a dog\n")
     assert read(folder)[0] == {"a.png": ["a dog", "a dog"]}
 
@@ -128,7 +128,7 @@ def test_a_caption_may_stand_twice(folder):
         ("jsonl", b'{"file_name": "b.png", "captions": []}', "captions.jsonl:2: a file name and a caption"),
         ("jsonl", b'{"file_name": "b.png"}', "captions.jsonl:2: a file name and a caption"),
         ("jsonl", b'{"caption": "a cat"}', "captions.jsonl:2: a file name and a caption"),
-        ("jsonl", b'{"image": "b.png", "text": "1", "text": "2"}', "captions.jsonl:2: not JSON: 'text' is there twice"),
+        ("jsonl", b'{"image": "b.png", "text": "1", "text": "2"}', "captions.jsonl:2: not JSON: 'text' occurs twice"),
         ("jsonl", b'["b.png", "a cat"]', "captions.jsonl:2: a file name and a caption"),
         ("jsonl", b"[" * 100_000, "captions.jsonl:2: not JSON: "),
         ("json", b'{"file_name": "b.png", "caption": 7}', "captions.json, entry 2: a file name and a caption"),
@@ -137,7 +137,7 @@ def test_a_caption_may_stand_twice(folder):
     ],
     ids=lambda value: "" if isinstance(value, bytes) else value,
 )  # fmt: skip
-def test_a_broken_line_is_named_and_the_others_are_kept(table, content, problem, folder):
+def test_a_broken_line_is_reported_and_the_others_are_kept(table, content, problem, folder):
     first, last, between = {
         "csv": (b"a.png,a dog", b"c.png,a bird", b"\n"),
         "tsv": (b"a.png\ta dog", b"c.png\ta bird", b"\n"),
@@ -159,7 +159,7 @@ def test_a_broken_line_is_named_and_the_others_are_kept(table, content, problem,
     assert named.startswith(f"{folder}{os.sep}{problem}") and "\n" not in named
 
 
-def test_an_absolute_path_out_of_the_folder_is_not_read(folder):
+def test_an_absolute_path_outside_the_folder_is_not_read(folder):
     (folder / "captions.csv").write_text(f"a.png,a dog\n{folder.parent / 'secret.png'},a cat\n")
     found, problems = read(folder)
     assert list(found) == ["a.png"] and any(
@@ -167,7 +167,7 @@ def test_an_absolute_path_out_of_the_folder_is_not_read(folder):
     )
 
 
-def test_a_picture_without_caption_is_named_and_other_files_are_not(folder):
+def test_a_picture_without_caption_is_reported_and_other_files_are_not(folder):
     (folder / "captions.csv").write_text("a.png,a dog\nb.png,a cat\n")
     (folder / "readme.txt").write_text("mine")
     assert read(folder)[1] == {
@@ -175,7 +175,7 @@ def test_a_picture_without_caption_is_named_and_other_files_are_not(folder):
     }
 
 
-def test_names_that_differ_in_case_only_are_named(folder):
+def test_names_that_differ_only_in_case_are_reported(folder):
     save(folder / "A.png", 50)
     if len(list(folder.glob("?.png"))) < 4:
         pytest.skip("this file system does not tell a.png from A.png")
@@ -190,7 +190,7 @@ def test_names_that_differ_in_case_only_are_named(folder):
     assert f"{folder / 'captions.csv'}:3: there is no picture 'a.PNG'" in problems
 
 
-def test_the_split_column_decides(folder):
+def test_the_split_column_determines_the_split(folder):
     lines = [
         "a.png,a dog,train",
         "b.png,a cat,Dev",
@@ -228,13 +228,13 @@ def test_without_a_split_column_every_tenth_picture_is_held_out(forty):
         ({"captions.csv": b"a.png,a dog", "captions.json": b"{}"}, "train", "captions.csv and captions.json"),
         ({"captions.csv": b"a.png,a dog"}, "val", "no split 'val': choose train, validation or test"),
         ({"captions.json": b'{"a.png": "a dog"'}, "train", "captions.json: not JSON"),
-        ({"captions.json": b'{"a.png": "1", "a.png": "2"}'}, "train", "captions.json: not JSON: 'a.png' is there"),
+        ({"captions.json": b'{"a.png": "1", "a.png": "2"}'}, "train", "captions.json: not JSON: 'a.png' occurs twice"),
         ({"captions.json": b"[" * 100_000}, "train", "captions.json: not JSON"),
         ({"captions.json": b'{"a.png": "a caf\xe9"}'}, "train", "captions.json: not JSON"),
         ({"captions.json": b'"a.png"'}, "train", "captions.json: a list, or a map"),
     ],
 )  # fmt: skip
-def test_what_cannot_go_on_stops_with_one_line(files, split, words, folder):
+def test_an_unusable_folder_raises_an_error_of_one_line(files, split, words, folder):
     for name, content in files.items():
         (folder / name).write_bytes(content)
     with pytest.raises(ValueError, match=words) as error:
@@ -242,12 +242,12 @@ def test_what_cannot_go_on_stops_with_one_line(files, split, words, folder):
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_folder_is_named(tmp_path):
+def test_a_missing_folder_is_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
         FolderCaptions(tmp_path / "nowhere")
 
 
-def test_corrupt_pictures_are_named_and_the_others_keep_their_captions(forty):
+def test_corrupt_pictures_are_reported_and_the_others_keep_their_captions(forty):
     whole = (forty / "2.png").read_bytes()
     (forty / "2.png").write_bytes(whole[: len(whole) // 2])
     (forty / "7.png").write_text("<html>not found</html>")
@@ -334,10 +334,10 @@ def test_flickr8k_with_faults(flickr):
 
 
 @pytest.mark.parametrize("name", ["Flickr_8k.testImages.txt", "Flickr8k.token.txt"])
-def test_flickr8k_without_one_of_its_files_says_which(name, flickr):
+def test_flickr8k_reports_which_file_is_missing(name, flickr):
     root, texts = flickr
     (texts / name).unlink()
-    with pytest.raises(FileNotFoundError, match=name + ": not there"):
+    with pytest.raises(FileNotFoundError, match=name + ": not found"):
         Flickr8k(root, "test")
     with pytest.raises(ValueError, match="no split 'all': choose train, validation or test"):
         Flickr8k(root, "all")
@@ -373,6 +373,6 @@ def test_scene_captions(language):
     assert one_caption_each.texts == [[data.texts[i][i % 5]] for i in range(7)]
 
 
-def test_scene_captions_names_the_splits():
+def test_scene_captions_lists_the_known_splits():
     with pytest.raises(ValueError, match="no split 'val': choose one of train, validation, test"):
         SceneCaptions("val", 3)

@@ -9,12 +9,7 @@ from itertools import permutations
 import pytest
 
 from mmscratch.data.judge import Judgement, judge
-from mmscratch.data.language import (
-    LANGUAGES,
-    caption,
-    captions,
-    mask_colours,
-)
+from mmscratch.data.language import LANGUAGES, caption, captions, mask_colours
 from mmscratch.data.scenes import COLOURS, NOUNS, SPLITS, Object, Scene
 from mmscratch.text import MASKED, detokenize, tokenize
 
@@ -35,28 +30,28 @@ COLOUR_WORDS = {
 TRUE = Judgement(True, True, ())
 
 
-def with_things(scene, objects):
-    """The same scene with other things."""
+def with_objects(scene, objects):
+    """The same scene with other objects."""
     scene = copy.copy(scene)
     scene.objects = tuple(objects)
     return scene
 
 
 def changed(scene, which, **fields):
-    """The same scene with one thing altered."""
+    """The same scene with one object changed."""
     objects = list(scene.objects)
     objects[which] = objects[which]._replace(**fields)
-    return with_things(scene, objects)
+    return with_objects(scene, objects)
 
 
 def rearranged(scene, order):
-    """The same scene with the same things, in each other's places."""
-    return with_things(
+    """The same scene with its objects in a different order of places."""
+    return with_objects(
         scene, [Object(*obj[:3], *scene.objects[i][3:]) for obj, i in zip(scene.objects, order)]
     )
 
 
-def looks(scene):
+def attributes_of(scene):
     return [obj.attributes for obj in scene.objects]
 
 
@@ -72,7 +67,7 @@ def test_every_reference_is_well_formed_and_true(split, language):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_what_the_tokenizer_does_to_a_caption_does_not_change_the_verdict(language):
+def test_tokenizing_a_caption_does_not_change_the_verdict(language):
     for seed in range(300):
         scene = Scene(seed)
         for reference in captions(scene, language):
@@ -96,37 +91,37 @@ def test_sentences_written_by_hand():
     monkey = Object("monkey", "white", "small", 0, 2, 0.2, 0.8)
     heart = Object("heart", "yellow", "small", 1, 2, 0.5, 0.8)
     assert_describes(
-        with_things(Scene(0), [anchor]),
+        with_objects(Scene(0), [anchor]),
         "there is a big red anchor in the top left corner",
         "es gibt einen großen roten Anker oben links",
         "左上角有一个红色的大船锚",
     )
     assert_describes(
-        with_things(Scene(0), [sun, anchor]),
+        with_objects(Scene(0), [sun, anchor]),
         "right of a big red anchor is a small orange sun",
         "rechts von einem großen roten Anker ist eine kleine orangefarbene Sonne",
         "一个红色的大船锚的右边有一个橙色的小太阳",
     )
     assert_describes(
-        with_things(Scene(0), [monkey, anchor]),
+        with_objects(Scene(0), [monkey, anchor]),
         "from top to bottom: a big red anchor and a small white monkey",
         "es gibt einen großen roten Anker über einem kleinen weißen Affen",
         "从上到下：一个红色的大船锚和一只白色的小猴子",
     )
     assert_describes(
-        with_things(Scene(0), [heart, sun, monkey]),
+        with_objects(Scene(0), [heart, sun, monkey]),
         "a small yellow heart is between a small white monkey and a small orange sun",
         "ein kleines gelbes Herz ist zwischen einem kleinen weißen Affen und einer kleinen orangefarbenen Sonne",
         "一颗黄色的小爱心在一只白色的小猴子和一个橙色的小太阳之间",
     )
     assert_describes(
-        with_things(Scene(0), [heart, heart._replace(column=0, x=0.2)]),
+        with_objects(Scene(0), [heart, heart._replace(column=0, x=0.2)]),
         "two small yellow hearts side by side",
         "zwei kleine gelbe Herzen nebeneinander",
         "两颗黄色的小爱心左右排列",
     )
     assert_describes(
-        with_things(Scene(0), [heart, heart._replace(column=0, x=0.2), sun]),
+        with_objects(Scene(0), [heart, heart._replace(column=0, x=0.2), sun]),
         "there are two small yellow hearts and a small orange sun",
         "das Bild zeigt eine kleine orangefarbene Sonne und zwei kleine gelbe Herzen",
         "有两颗黄色的小爱心和一个橙色的小太阳",
@@ -139,7 +134,7 @@ def test_german_genders():
     assert len(names) == 32
     for noun in NOUNS:
         sentence = captions(
-            with_things(Scene(0), [Object(noun, "red", "small", 1, 1, 0.5, 0.5)]), "de"
+            with_objects(Scene(0), [Object(noun, "red", "small", 1, 1, 0.5, 0.5)]), "de"
         )[2]
         name = NOUNS[noun].german
         written = "Affen" if name == "Affe" else name
@@ -147,7 +142,7 @@ def test_german_genders():
 
 
 def is_true(sentence, objects):
-    """Does the sentence name just these things, and is what it says of their order or place so?"""
+    """Does the sentence name exactly these objects, and is its claim about their order or place true?"""
     phrase = rf"\b(an?|two|three) (small|big) (\w+) ({'|'.join(f'{n.plural}|{name}' for name, n in NOUNS.items())})\b"
     singular = {noun.plural: name for name, noun in NOUNS.items()}
     named = []
@@ -192,14 +187,13 @@ def test_claims_of_order_are_judged_as_by_other_rules():
         scene = Scene(seed)
         turned = [obj._replace(column=obj.row, row=obj.column) for obj in scene.objects]
         mirrored = [obj._replace(column=2 - obj.column, row=2 - obj.row) for obj in scene.objects]
-        others = [with_things(scene, turned), with_things(scene, mirrored)]
+        others = [with_objects(scene, turned), with_objects(scene, mirrored)]
         others += [rearranged(scene, order) for order in permutations(range(len(scene.objects)))]
         other = random.Random(seed).choice(others)
         english = captions(other)
         for language in LANGUAGES:
-            for which, sentence in enumerate(
-                captions(other, language)
-            ):  # the languages say the same in the same order
+            # caption number `which` says the same in every language
+            for which, sentence in enumerate(captions(other, language)):
                 true = is_true(english[which], scene.objects)
                 assert judge(sentence, scene, language) == (
                     TRUE if true else Judgement(True, False, ("place",))
@@ -218,7 +212,7 @@ def test_a_caption_of_another_scene_is_as_true_as_by_other_rules():
         assert verdict.true == is_true(caption(other, which), scene.objects) == (not verdict.wrong)
 
 
-def test_the_faults_of_one_thing_are_exactly_what_differs():
+def test_the_faults_of_one_object_are_exactly_its_wrong_attributes():
     draw = random.Random(5)
     scenes = [scene for scene in map(Scene, range(400)) if len(scene.objects) == 1]
     for _ in range(3000):
@@ -237,7 +231,7 @@ def test_the_faults_of_one_thing_are_exactly_what_differs():
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("fault", ["colour", "noun", "size"])
-def test_one_wrong_word_is_caught_as_what_it_is(fault, language):
+def test_one_wrong_word_is_a_fault_of_its_kind(fault, language):
     checked = 0
     for seed in range(600):
         scene, draw = Scene(seed), random.Random(seed)
@@ -248,8 +242,8 @@ def test_one_wrong_word_is_caught_as_what_it_is(fault, language):
         else:
             new = draw.choice(sorted({"colour": COLOURS, "noun": NOUNS}[fault].keys() - there))
         false = changed(scene, which, **{fault: new})
-        if set(looks(false)) == set(looks(scene)):
-            continue  # one fewer of this and one more of that: a wrong number, below
+        if set(attributes_of(false)) == set(attributes_of(scene)):
+            continue  # one fewer of one kind and one more of another: a wrong number, see below
         for sentence in captions(false, language):
             assert judge(sentence, scene, language) == Judgement(True, False, (fault,)), (
                 seed,
@@ -273,14 +267,14 @@ def test_a_replaced_colour_word_is_a_wrong_colour():
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_wrong_order_or_place_is_caught_as_place(language):
+def test_a_wrong_order_or_place_is_a_wrong_place(language):
     checked = Counter()
     for seed in range(600):
         scene = Scene(seed)
         if len(scene.objects) == 1:
             column, row = scene.objects[0].column, scene.objects[0].row
             false = changed(scene, 0, column=(column + 1 + seed % 2) % 3, row=(row + seed % 3) % 3)
-        elif len(set(looks(scene))) == 2 == len(scene.objects):
+        elif len(set(attributes_of(scene))) == 2 == len(scene.objects):
             false = rearranged(scene, (1, 0))
         else:
             continue
@@ -294,12 +288,12 @@ def test_a_wrong_order_or_place_is_caught_as_place(language):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_one_too_few_and_one_too_many_are_caught_as_number(language):
+def test_one_object_too_few_or_too_many_is_a_wrong_number(language):
     for seed in range(600):
         scene = Scene(seed)
         if len(scene.objects) == 1:
             continue
-        fewer = with_things(scene, scene.objects[: seed % 2] + scene.objects[seed % 2 + 1 :])
+        fewer = with_objects(scene, scene.objects[: seed % 2] + scene.objects[seed % 2 + 1 :])
         for sentence in captions(fewer, language):
             assert judge(sentence, scene, language) == Judgement(True, False, ("number",)), (
                 seed,
@@ -316,7 +310,7 @@ def test_a_replaced_number_word_is_a_wrong_number():
     scenes = [
         scene
         for scene in map(Scene, range(1000))
-        if len(set(looks(scene))) == 1 and len(scene.objects) == 2
+        if len(set(attributes_of(scene))) == 1 and len(scene.objects) == 2
     ]
     assert len(scenes) > 50
     for scene in scenes:
@@ -331,17 +325,19 @@ def test_a_replaced_number_word_is_a_wrong_number():
                 )
 
 
-def test_two_of_the_one_and_one_of_the_other_is_not_the_other_way_round():
+def test_swapped_counts_are_a_wrong_number():
     scenes = [
         scene
         for scene in map(Scene, range(2000))
-        if len(set(looks(scene))) == 2 and len(scene.objects) == 3
+        if len(set(attributes_of(scene))) == 2 and len(scene.objects) == 3
     ]
     assert len(scenes) > 50
     for scene in scenes:
-        common, rare = (attributes for attributes, _ in Counter(looks(scene)).most_common())
+        common, rare = (attributes for attributes, _ in Counter(attributes_of(scene)).most_common())
         size, colour, noun = rare
-        false = changed(scene, looks(scene).index(common), noun=noun, colour=colour, size=size)
+        false = changed(
+            scene, attributes_of(scene).index(common), noun=noun, colour=colour, size=size
+        )
         for language in LANGUAGES:
             for sentence in captions(false, language):
                 assert judge(sentence, scene, language) == Judgement(True, False, ("number",))
@@ -380,7 +376,7 @@ def test_german_nouns_have_their_own_endings_and_plurals():
         Object("heart", "red", "big", 0, 1, 0.2, 0.5),
         Object("monkey", "red", "big", 2, 1, 0.8, 0.5),
     )
-    scene = with_things(Scene(0), [heart, monkey])
+    scene = with_objects(Scene(0), [heart, monkey])
     for good, bad in [
         ("rechts von einem großen roten Herzen ist ein großer roter Affe", "Affen"),
         ("ein großes rotes Herz ist links von einem großen roten Affen", "Affe"),
@@ -389,7 +385,7 @@ def test_german_nouns_have_their_own_endings_and_plurals():
         assert judge(good, scene, "de") == TRUE
         assert_bad_grammar(" ".join([*good.split()[:-1], bad]), scene, "de")
     assert_bad_grammar("rechts von einem großen roten Herz ist ein großer roter Affe", scene, "de")
-    two = with_things(Scene(0), [monkey, monkey._replace(column=1, x=0.5)])
+    two = with_objects(Scene(0), [monkey, monkey._replace(column=1, x=0.5)])
     assert judge("zwei große rote Affen", two, "de") == TRUE
     assert_bad_grammar("zwei große rote Affe", two, "de")
     assert_bad_grammar("zwei großen roten Affen", two, "de")
@@ -409,7 +405,7 @@ def test_every_other_chinese_classifier_is_wrong():
                 assert judge(false, scene, "zh") == Judgement(False, False, ("grammar",)), false
 
 
-def test_an_only_before_a_vowel_and_plurals_only_of_many():
+def test_an_only_before_a_vowel_and_plurals_only_for_several():
     for seed in range(300):
         scene = Scene(seed)
         for sentence in captions(scene):
@@ -427,7 +423,7 @@ def test_an_only_before_a_vowel_and_plurals_only_of_many():
                 assert_bad_grammar(
                     sentence.replace(scene.objects[0].noun, noun.plural), scene, "en"
                 )
-    scene = with_things(Scene(0), [Object("umbrella", "orange", "big", 1, 1, 0.5, 0.5)])
+    scene = with_objects(Scene(0), [Object("umbrella", "orange", "big", 1, 1, 0.5, 0.5)])
     assert (
         judge("an orange umbrella in the middle", scene)
         == judge("an umbrella in the middle", scene)
@@ -441,8 +437,8 @@ def test_an_only_before_a_vowel_and_plurals_only_of_many():
         assert judge(bad, scene) == Judgement(False, False, ("grammar",))
 
 
-def test_bad_grammar_and_a_false_claim_are_both_named():
-    scene = with_things(Scene(0), [Object("anchor", "red", "big", 1, 1, 0.5, 0.5)])
+def test_bad_grammar_and_a_false_claim_are_both_reported():
+    scene = with_objects(Scene(0), [Object("anchor", "red", "big", 1, 1, 0.5, 0.5)])
     assert judge("eine großer roter Stern oben links", scene, "de") == (
         False,
         False,
@@ -477,9 +473,8 @@ def test_nonsense_is_bad_grammar(language):
             tokens = tokenize(sentence)
             for false in (tokens[::-1], tokens * 2, [*tokens, tokens[-1]]):
                 assert judge(detokenize(false), scene, language) == nonsense, false
-            if len(set(looks(scene))) == len(
-                scene.objects
-            ):  # "zwei rote Sterne (nebeneinander)" could lose its last
+            # "zwei rote Sterne (nebeneinander)" is also right without its last word
+            if len(set(attributes_of(scene))) == len(scene.objects):
                 assert judge(detokenize(tokens[:-1]), scene, language) == nonsense, tokens
             for other in set(LANGUAGES) - {language}:
                 assert judge(sentence, scene, other) == nonsense

@@ -1,4 +1,4 @@
-"""The grammar of the scenes: what captions name, and what is hidden in them."""
+"""The grammar of the scenes: named objects, and masked words."""
 
 import copy
 import random
@@ -27,23 +27,19 @@ COLOUR_WORDS = {
 }
 
 
-def with_things(scene, objects):
-    """The same scene with other things."""
+def with_objects(scene, objects):
+    """The same scene with other objects."""
     scene = copy.copy(scene)
     scene.objects = tuple(objects)
     return scene
 
 
-def looks(scene):
-    return [obj.attributes for obj in scene.objects]
-
-
-def test_words_name_the_thing_that_they_fit_and_no_other():
-    looks = ("star", "red", "big"), ("lightning bolt", "blue", "small"), ("star", "red", "small")
+def test_words_name_an_object_only_if_no_other_fits():
+    kinds = ("star", "red", "big"), ("lightning bolt", "blue", "small"), ("star", "red", "small")
     star, bolt, other = objects = [
-        Object(*attributes, i, i, 0.2, 0.2) for i, attributes in enumerate(looks)
+        Object(*attributes, i, i, 0.2, 0.2) for i, attributes in enumerate(kinds)
     ]
-    scene = with_things(Scene(0), objects)
+    scene = with_objects(Scene(0), objects)
     for sentence, expected in (
         (
             "a big red star is left of a small blue lightning bolt",
@@ -53,33 +49,33 @@ def test_words_name_the_thing_that_they_fit_and_no_other():
         (
             "two small red stars and a small red star",
             [(7, other), (8, other)],
-        ),  # a plural names no single thing
-        ("a big blue star above an orange bolt", []),  # neither is there
+        ),  # a plural names no single object
+        ("a big blue star above an orange bolt", []),  # neither is in the scene
         ("a lightning bolt", [(1, bolt)]),
         ("", []),
     ):
         assert named_objects(sentence.split(), scene) == expected, sentence
 
 
-def test_every_thing_of_a_scene_is_named_by_its_captions_where_it_is_the_only_one():
+def test_captions_name_every_unique_object_of_a_scene():
     for seed in range(100):
         scene = Scene(seed)
-        looks = [obj.attributes for obj in scene.objects]
+        kinds = [obj.attributes for obj in scene.objects]
         for words in map(tokenize, captions(scene)):
             named = named_objects(words, scene)
-            alone = [obj for obj in scene.objects if looks.count(obj.attributes) == 1]
+            alone = [obj for obj in scene.objects if kinds.count(obj.attributes) == 1]
             assert sorted(obj for _, obj in named) == sorted(2 * alone)
             assert all(words[i] in (obj.colour, obj.noun.split()[0]) for i, obj in named)
 
 
-def test_caption_gives_one_of_the_five():
+def test_caption_returns_one_of_the_five():
     for language in LANGUAGES:
         assert [caption(Scene(13), which, language) for which in range(5)] == captions(
             Scene(13), language
         )
 
 
-def test_only_the_known_languages():
+def test_unknown_languages_are_refused():
     for function in (captions, lambda scene, language: judge("a", scene, language)):
         with pytest.raises(ValueError, match="'fr'.*en, de, zh"):
             function(Scene(0), "fr")
@@ -100,11 +96,11 @@ def test_masking_leaves_no_colour_word(language):
             assert not any(word in masked.lower() for word in words) and "色" not in masked, masked
 
 
-def test_masked_captions_are_the_same_whatever_the_colours():
+def test_masked_captions_do_not_depend_on_the_colours():
     for seed in range(500):
         scene, draw = Scene(seed), random.Random(seed)
         repaint = dict(zip(COLOURS, draw.sample(list(COLOURS), len(COLOURS))))
-        other = with_things(
+        other = with_objects(
             scene, [obj._replace(colour=repaint[obj.colour]) for obj in scene.objects]
         )
         for language in LANGUAGES:
@@ -114,7 +110,7 @@ def test_masked_captions_are_the_same_whatever_the_colours():
             ]
 
 
-def test_masking_does_not_tell_that_the_word_begins_with_a_vowel():
+def test_masking_does_not_reveal_an_initial_vowel():
     assert (
         mask_colours("there are an orange star and an orange king")
         == "there are a [v] star and a [v] king"
@@ -130,19 +126,19 @@ def test_masking_does_not_tell_that_the_word_begins_with_a_vowel():
     (1, "a big star", "ein großer Stern", "一颗大星星"),
     (2, "a big orange star", "ein großer orangefarbener Stern", "一颗橙色的大星星"),
 ])  # fmt: skip
-def test_a_thing_is_named_by_itself(leave_out, en, de, zh):
+def test_a_phrase_names_the_first_object(leave_out, en, de, zh):
     objects = (
         Object("star", "orange", "big", 1, 1, 0.5, 0.5),
         Object("cat", "red", "small", 0, 0, 0.2, 0.2),
     )
-    scene = with_things(Scene(0), objects)
+    scene = with_objects(Scene(0), objects)
     assert [name_object(scene, leave_out, language) for language in LANGUAGES] == [en, de, zh]
     assert leave_out < 2 or name_object(scene) == en
     with pytest.raises(ValueError, match="fr"):
         name_object(scene, leave_out, "fr")
 
 
-def test_masking_a_noun_by_hand():
+def test_masked_nouns_by_hand():
     two = "a big red star is left of two pairs of scissors"
     first, second = (
         "a big red [v] is left of two pairs of scissors",
@@ -167,7 +163,7 @@ def test_masking_a_noun_by_hand():
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_each_noun_is_masked_in_turn_and_nothing_else(language):
+def test_each_noun_is_masked_and_nothing_else(language):
     forms = {"en": [form for name, noun in NOUNS.items() for form in (name, noun.plural)],
              "de": [form for noun in NOUNS.values() for form in (noun.german, noun.german_plural)] + ["Affen", "Herzen"],
              "zh": [noun.chinese for noun in NOUNS.values()]}[language]  # fmt: skip
@@ -184,7 +180,7 @@ def test_each_noun_is_masked_in_turn_and_nothing_else(language):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_colours_of_a_caption_are_known_by_their_tokens(language):
+def test_colours_of_a_caption_are_recognised_by_their_tokens(language):
     names = {stem: name for name, stem in COLOUR_WORDS[language].items()}
     for seed in range(89):
         scene = Scene(seed)
@@ -194,7 +190,7 @@ def test_the_colours_of_a_caption_are_known_by_their_tokens(language):
             assert set(found) == {obj.colour for obj in scene.objects}
 
 
-def test_every_german_ending_of_a_colour_is_known():
+def test_german_colours_are_recognised_with_every_ending():
     for name, stem in COLOUR_WORDS["de"].items():
         assert {colour_of(stem + ending, "de") for ending in ("", "e", "er", "es", "en", "em")} == {
             name
@@ -209,7 +205,7 @@ def test_every_german_ending_of_a_colour_is_known():
     ]
 
 
-def test_masking_by_hand():
+def test_masked_colours_by_hand():
     assert mask_colours("a big red star") == "a big [v] star"
     assert (
         mask_colours("ein roter Stern und zwei grüne Affen", "de")

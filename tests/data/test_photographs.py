@@ -1,4 +1,4 @@
-"""Photographs are decoded once, whatever happens meanwhile."""
+"""Photographs are decoded once, also by concurrent and by killed processes."""
 
 import itertools
 import json
@@ -71,21 +71,21 @@ def test_a_changed_picture_is_noticed(forty):
     assert [grey for grey in greys(after) if grey not in greys(before)] == [200]
 
 
-def test_who_changes_a_picture_does_not_change_the_cache(forty):
+def test_modifying_a_picture_does_not_change_the_cache(forty):
     data = FolderCaptions(forty, size=7)
     data[11]["image"].fill_(255)
     assert data[11]["image"].max() < 40
 
 
-def test_pickling_leaves_the_pixels_out(forty):
+def test_pickles_do_not_contain_the_pixels(forty):
     data = FolderCaptions(forty, size=64)
-    data[0]["image"]  # the file is mapped now
+    data[0]["image"]  # from now on the file is mapped
     pickled = pickle.dumps(data)
     assert len(pickled) < 10_000  # the pictures are 491,520 bytes
     assert greys(pickle.loads(pickled)) == greys(data)
 
 
-def test_decoding_leaves_the_warning_filters_as_they_were(forty, monkeypatch):
+def test_decoding_does_not_change_the_warning_filters(forty, monkeypatch):
     waits, transpose = itertools.cycle([0.001, 0.004, 0.002]), ImageOps.exif_transpose
     monkeypatch.setattr(
         ImageOps, "exif_transpose", lambda image: time.sleep(next(waits)) or transpose(image)
@@ -97,9 +97,9 @@ def test_decoding_leaves_the_warning_filters_as_they_were(forty, monkeypatch):
 
 
 def start(folder, at_each_picture):
-    """Another process that reads the folder, and calls `at_each_picture` with the path of each before it opens it.
+    """Another process that reads the folder, and calls at_each_picture(path) before it opens a picture.
 
-    It writes the grey values that it has found to the file "found". A fork, since to import torch again takes seconds.
+    It writes the grey values to the file "found". A fork, because importing torch again takes seconds.
     """
 
     def open_after_that(path):
@@ -163,7 +163,9 @@ def test_a_killed_process_leaves_the_next_one_working(forty, cache):
     assert [path.suffix for path in cache.iterdir()] == [".unfinished"]
     assert greys(FolderCaptions(forty, size=7)) == sorted(range(40), key=str)
 
-    [left] = cache.glob("*.unfinished")  # it might be that of a living process: it goes after a day
+    [left] = cache.glob(
+        "*.unfinished"
+    )  # it might belong to a running process, so it is removed only after a day
     os.utime(left, (time.time() - 90_000,) * 2)
     FolderCaptions(forty, size=5)
     assert not left.exists()

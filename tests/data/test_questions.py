@@ -15,7 +15,7 @@ CELLS = [
 
 
 def answer_of(question, objects):
-    """The answer, worked out anew from the things; the things that a question points to must be just one."""
+    """The answer, computed again from the objects; a question must point to exactly one of them."""
     singular = {noun.plural: name for name, noun in NOUNS.items()}
     if match := re.fullmatch(r"what colour is the (.+)\?", question):
         (obj,) = [obj for obj in objects if obj.noun == match[1]]
@@ -54,10 +54,7 @@ def test_answers_are_true(split):
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_yes_and_no_are_balanced(split):
-    answers = {
-        True: Counter(),
-        False: Counter(),
-    }  # of pairs that are held out and of those that are not
+    answers = {True: Counter(), False: Counter()}  # for held-out pairs and for the others
     for seed in range(SPLITS[split], SPLITS[split] + 2000):
         question, answer = questions(Scene(seed))[-1]
         colour, noun = re.fullmatch(r"is there an? (\w+) (.+)\?", question).groups()
@@ -80,7 +77,7 @@ def test_a_no_is_a_near_miss():
     assert near["none"] == 0 and min(near["colour"], near["noun"]) > 100
 
 
-def test_the_question_alone_does_not_give_the_answer():
+def test_questions_alone_do_not_give_the_answer_away():
     answers = defaultdict(Counter)
     for seed in range(6000):
         for question, answer in questions(Scene(seed)):

@@ -1,4 +1,4 @@
-"""Scenes: every number is one, the pictures show what they should, the splits never meet."""
+"""Scenes: every number is a scene, pictures show their objects, splits never overlap."""
 
 import copy
 import hashlib
@@ -14,10 +14,7 @@ import pytest
 from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 
-from mmscratch.data.language import (
-    LANGUAGES,
-    captions,
-)
+from mmscratch.data.language import LANGUAGES, captions
 from mmscratch.data.questions import questions
 from mmscratch.data.scenes import (
     COLOURS,
@@ -32,14 +29,14 @@ from mmscratch.data.scenes import (
 )
 
 
-def with_things(scene, objects):
-    """The same scene with other things."""
+def with_objects(scene, objects):
+    """The same scene with other objects."""
     scene = copy.copy(scene)
     scene.objects = tuple(objects)
     return scene
 
 
-def looks(scene):
+def attributes_of(scene):
     return [obj.attributes for obj in scene.objects]
 
 
@@ -47,7 +44,7 @@ def pixels(scene, size=64):
     return np.asarray(render(scene, size)).astype(int)
 
 
-def test_how_many_kinds_there_are():
+def test_numbers_of_nouns_colours_and_sizes():
     assert (len(NOUNS), len(COLOURS), len(SIZES)) == (32, 8, 2)
 
 
@@ -61,7 +58,7 @@ def test_every_icon_is_in_the_font():
 def test_no_two_icons_look_alike(size):
     scene = Scene(0)
     drawn = [
-        pixels(with_things(scene, [Object(noun, "black", size, 1, 1, 0.5, 0.5)])) for noun in NOUNS
+        pixels(with_objects(scene, [Object(noun, "black", size, 1, 1, 0.5, 0.5)])) for noun in NOUNS
     ]
     for one, other in combinations(drawn, 2):
         assert (abs(one - other).max(-1) > 60).sum() > 20
@@ -76,7 +73,7 @@ def test_colours_differ_from_each_other_and_from_every_background():
     )
 
 
-def test_one_to_three_things_that_do_not_overlap_and_are_all_inside():
+def test_one_to_three_objects_inside_the_picture_without_overlap():
     for seed in range(3000):
         objects = Scene(seed).objects
         assert 1 <= len(objects) <= 3
@@ -89,28 +86,27 @@ def test_one_to_three_things_that_do_not_overlap_and_are_all_inside():
             assert apart >= (SIZES[one.size] + SIZES[other.size]) / 2
 
 
-def test_every_number_of_things_every_look_and_every_cell_comes_up():
+def test_every_count_attribute_and_cell_occurs():
     scenes = [Scene(seed) for seed in range(3000)]
     assert min(Counter(len(scene.objects) for scene in scenes).values()) > 900
     objects = [obj for scene in scenes for obj in scene.objects]
     assert len({(obj.noun, obj.colour) for obj in objects}) == 32 * 7
     assert len({(obj.size, obj.row, obj.column) for obj in objects}) == 2 * 9
-    repeats = Counter(max(Counter(looks(scene)).values()) for scene in scenes)
+    repeats = Counter(max(Counter(attributes_of(scene)).values()) for scene in scenes)
     assert repeats[2] > 100 and repeats[3] > 20
 
 
 @pytest.mark.parametrize("size", [64, 97])
-def test_the_picture_shows_each_thing_whole_in_its_colour_and_nothing_else(size):
+def test_the_picture_shows_each_object_whole_in_its_colour_and_nothing_else(size):
     for seed in range(150):
         scene = Scene(seed)
-        expected = pixels(with_things(scene, []), size)
+        expected = pixels(with_objects(scene, []), size)
         assert expected.shape == (size, size, 3) and (expected == scene.background).all()
         for obj in scene.objects:
-            alone = pixels(with_things(scene, [obj]), size)
+            alone = pixels(with_objects(scene, [obj]), size)
             painted = (alone != scene.background).any(-1)
-            centred = (
-                pixels(with_things(scene, [obj._replace(x=0.5, y=0.5)]), size) != scene.background
-            ).any(-1)
+            in_the_middle = with_objects(scene, [obj._replace(x=0.5, y=0.5)])
+            centred = (pixels(in_the_middle, size) != scene.background).any(-1)
             assert painted.sum() == centred.sum()  # nothing is cut off at the edge
             rows, columns = np.nonzero(painted)
             radius = SIZES[obj.size] * size / 2 + 1.5
@@ -124,22 +120,22 @@ def test_the_picture_shows_each_thing_whole_in_its_colour_and_nothing_else(size)
 
 
 @pytest.mark.parametrize("size", [64, 97, 256])
-def test_the_box_of_a_thing_holds_all_of_it_and_no_more(size):
+def test_boxes_are_tight(size):
     for seed in range(50):
         scene = Scene(seed)
         for obj in scene.objects:
-            drawn = (pixels(with_things(scene, [obj]), size) != scene.background).any(
-                -1
-            )  # (size, size)
+            picture = pixels(with_objects(scene, [obj]), size)
+            drawn = (picture != scene.background).any(-1)  # (size, size)
             left, top, right, bottom = box(obj, size)
             inside = drawn[top:bottom, left:right]
             assert inside.sum() == drawn.sum()
+            # some edges are faint
             assert all(
                 edge.any() for edge in (inside[:2], inside[-2:], inside[:, :2], inside[:, -2:])
-            )  # some edges are faint
+            )
 
 
-def test_the_same_number_is_the_same_scene():
+def test_equal_seeds_give_equal_scenes():
     scenes = [Scene(seed) for seed in range(500)]
     random.seed(7)
     for scene in scenes:
@@ -152,7 +148,7 @@ def test_the_same_number_is_the_same_scene():
     assert len({render(scene).tobytes() for scene in scenes}) == 500
 
 
-def test_another_process_makes_the_same_scenes():
+def test_scenes_are_the_same_in_another_process():
     code = """
         import hashlib
         from mmscratch.data.language import *
@@ -173,14 +169,14 @@ def test_another_process_makes_the_same_scenes():
         assert answer.stdout.strip() == hashlib.sha256(repr(made).encode()).hexdigest()
 
 
-def test_drawing_scenes_leaves_the_global_randomness_alone():
+def test_drawing_scenes_does_not_touch_the_global_random_state():
     random.seed(5)
     state = random.getstate()
     questions(Scene(3)), captions(Scene(3)), render(Scene(3))
     assert random.getstate() == state
 
 
-def test_a_negative_number_is_refused():
+def test_a_negative_seed_is_refused():
     with pytest.raises(ValueError, match="-1"):
         Scene(-1)
 

@@ -24,7 +24,7 @@ OFFICIAL_TRANSLATIONS = REPOSITORY.parent / "shared/multi30k"
 
 
 @pytest.mark.parametrize("source, target", [*itertools.permutations(LANGUAGES, 2)])
-def test_both_languages_of_a_scene_say_the_same_and_it_is_true(source, target):
+def test_source_and_target_say_the_same_and_are_true(source, target):
     data = SceneTranslation("validation", 61, (source, target), size=0)
     assert (
         len(data) == len(data.columns["source"]) == len(data.references) == 61
@@ -54,7 +54,7 @@ def test_both_languages_of_a_scene_say_the_same_and_it_is_true(source, target):
     assert sorted(map(str, phrases)) == sorted(["[0]", "[1]", "[2]"] * 3 + ["[0]"])
 
 
-def test_the_languages_are_english_and_german_unless_others_are_asked_for():
+def test_the_default_languages_are_english_and_german():
     data = SceneTranslation("train", 7, size=0)
     assert data.columns["source"][1] == tokenize(caption(Scene(1), 1)) and data.texts[1] == [
         caption(Scene(1), 1, "de")
@@ -62,7 +62,7 @@ def test_the_languages_are_english_and_german_unless_others_are_asked_for():
 
 
 @pytest.mark.parametrize("source, target", [("en", "de"), ("de", "zh"), ("zh", "en")])
-def test_what_is_hidden_is_hidden_in_the_source_alone(source, target):
+def test_words_are_hidden_in_the_source_only(source, target):
     plain, colours, noun = (
         SceneTranslation("train", 97, (source, target), 0, hidden)
         for hidden in ("", "colours", "noun")
@@ -93,7 +93,7 @@ def test_what_is_hidden_is_hidden_in_the_source_alone(source, target):
     assert places == {True, False}  # not always the first noun
 
 
-def test_some_is_a_third_of_each_kind_whatever_the_phrasing():
+def test_some_hides_each_kind_in_a_third_of_the_sentences():
     plain, some = (SceneTranslation("train", 540, size=0, hidden=hidden) for hidden in ("", "some"))
     of_each, of_phrases = Counter(), Counter()
     for i, (whole, tokens) in enumerate(zip(plain.columns["source"], some.columns["source"])):
@@ -122,7 +122,7 @@ def test_some_is_a_third_of_each_kind_whatever_the_phrasing():
     assert some.texts == plain.texts
 
 
-def test_a_translation_of_scenes_has_their_pictures_or_none():
+def test_scene_translation_has_pictures_unless_size_is_0():
     data, none = SceneTranslation("test", 5, size=23), SceneTranslation("test", 5, size=0)
     assert data.count("image") == 5 and none.count("image") == 0
     assert data.columns["source"] == none.columns["source"] and list(none[3]) == ["source"]
@@ -131,13 +131,13 @@ def test_a_translation_of_scenes_has_their_pictures_or_none():
 
 
 @pytest.mark.parametrize("arguments, says", [
-    (("train", 3, ("en", "de"), 0, "nouns"), "what is hidden is one of .*'noun', 'some'.*not 'nouns'"),
+    (("train", 3, ("en", "de"), 0, "nouns"), "`hidden` must be one of .*'noun', 'some'.*not 'nouns'"),
     (("train", 3, ("de", "de")), "'de' is the language of source and target: choose two"),
     (("train", 3, ("en", "fr")), "fr"),
     (("train", 3, ("cs", "en")), "cs"),
     (("val", 3), "no split 'val'"),
 ])  # fmt: skip
-def test_a_translation_of_scenes_that_cannot_be_is_refused(arguments, says):
+def test_scene_translation_refuses_bad_arguments(arguments, says):
     with pytest.raises(ValueError, match=says):
         SceneTranslation(*arguments)
 
@@ -148,7 +148,7 @@ IMAGES = ["1000.jpg", "20.jpg", "333.jpg", "4.jpg"]
 
 
 def multi30k(root, split="train", images=None, **languages):
-    """The official layout with these files, each a list of lines or the bytes; en_gz is packed."""
+    """The official layout with these files, each a list of lines or its bytes; en_gz is compressed."""
     raw, splits = root / "data/task1/raw", root / "data/task1/image_splits"
     for language, lines in languages.items():
         content = (
@@ -167,7 +167,7 @@ def multi30k(root, split="train", images=None, **languages):
 
 @pytest.fixture
 def shown(tmp_path):
-    """Multi30k with four photographs, of grey 10, 20, 30 and 40, which have the names of both data sets."""
+    """Multi30k with four photographs, of grey 10, 20, 30 and 40, named as in either data set."""
     for i, name in enumerate(["1000.jpg", "20_0a1b.jpg", "333.JPG", "4_99_f.png", "55.jpg"]):
         save(tmp_path / "photographs" / name, 10 * (i + 1))
     return multi30k(tmp_path, en=ENGLISH, de=GERMAN, images=IMAGES)
@@ -177,7 +177,7 @@ def shown(tmp_path):
     "start, end", [("", "\n"), ("", "\r\n"), ("\ufeff", "\n"), ("\ufeff", "\r\n")]
 )
 @pytest.mark.parametrize("packed", ["", "_gz"], ids=["plain", "packed"])
-def test_multi30k_is_read_in_every_form(packed, start, end, tmp_path):
+def test_multi30k_is_read_plain_and_compressed(packed, start, end, tmp_path):
     files = {
         "en" + packed: (start + end.join(ENGLISH) + end * (end == "\n")).encode(),
         "de": GERMAN,
@@ -209,7 +209,7 @@ def test_any_two_languages_of_multi30k_are_read(tmp_path):
         Multi30k(tmp_path, "train", ("de", "de"))
 
 
-def test_the_splits_of_multi30k_have_the_names_of_all_and_those_of_their_files(tmp_path):
+def test_multi30k_splits_have_our_names_and_those_of_the_files(tmp_path):
     for name in ("train", "val", "test_2016_flickr", "test_2017_mscoco"):
         multi30k(tmp_path, name, en=[f"a {name}"], de=["eins"])
     for split, name in (("train", "train"), ("validation", "val"), ("val", "val"), ("test", "test_2016_flickr"),
@@ -217,7 +217,7 @@ def test_the_splits_of_multi30k_have_the_names_of_all_and_those_of_their_files(t
         assert Multi30k(tmp_path, split).columns["source"] == [tokenize(f"a {name}")]
 
 
-def test_photographs_stand_beside_their_sentences_under_both_kinds_of_names(shown):
+def test_photographs_are_found_by_the_names_of_both_data_sets(shown):
     data = Multi30k(shown, photographs=shown / "photographs", size=7)
     assert data.count("image") == 4 and greys(data) == [10, 20, 30, 40] and not data.problems
     assert data[0]["image"].shape == (3, 7, 7)
@@ -226,7 +226,7 @@ def test_photographs_stand_beside_their_sentences_under_both_kinds_of_names(show
     assert len(pickle.dumps(data)) < 10_000, "the pictures are not sent"
 
 
-def test_a_name_with_its_folder_and_its_number_of_a_caption_is_found(shown):
+def test_photographs_are_found_by_names_with_folder_and_caption_number(shown):
     multi30k(shown, images=["flickr30k-images/1000.jpg", " 20.jpg#0", "333.jpg#1", "5.jpg"])
     data = Multi30k(shown, photographs=str(shown / "photographs"), size=7)
     assert greys(data) == [10, 20, 30, None] and data.count("image") == 3
@@ -253,7 +253,7 @@ def test_some_sentences_have_a_photograph(shown):
     )
 
 
-def test_empty_sentences_are_named_and_the_others_keep_their_photographs(shown):
+def test_empty_sentences_are_reported_and_the_others_keep_their_photographs(shown):
     multi30k(
         shown, en=["", "A man's hat", " \t", "Snow."], de=["Zwei Hunde.", "", "\u00a0", "Schnee."]
     )
@@ -268,21 +268,21 @@ def test_empty_sentences_are_named_and_the_others_keep_their_photographs(shown):
     )
 
 
-def test_photographs_of_others_are_none(shown):
+def test_photographs_of_other_sentences_are_ignored(shown):
     multi30k(shown, images=["6.jpg", "7.jpg", "8.jpg", "9.jpg"])
     data = Multi30k(shown, photographs=shown / "photographs", size=7)
     assert data.count("image") == 0 and greys(data) == [None] * 4 and len(data) == 4
 
 
 def not_to_be_read(root, **options):
-    """The one line that says why."""
+    """The error, one line."""
     with pytest.raises((ValueError, OSError)) as caught:
         Multi30k(root, **options)
     (line,) = str(caught.value).splitlines()
     return line
 
 
-def test_files_that_are_not_in_parallel_are_named_with_their_lengths(shown):
+def test_files_that_are_not_parallel_are_reported_with_their_lengths(shown):
     raw = shown / "data/task1/raw"
     multi30k(shown, de=GERMAN[:3])
     assert (
@@ -294,20 +294,20 @@ def test_files_that_are_not_in_parallel_are_named_with_their_lengths(shown):
     assert f"{shown / 'data/task1/image_splits/train.txt'} 5: they" in not_to_be_read(
         shown, photographs=photographs
     )
-    assert len(Multi30k(shown)) == 4  # the list of photographs is not asked for
+    assert len(Multi30k(shown)) == 4  # the list of photographs is not read
 
 
-def test_a_language_or_a_split_that_is_not_there_is_told_with_what_is(tmp_path):
+def test_a_missing_language_or_split_is_reported_with_those_found(tmp_path):
     line = not_to_be_read(multi30k(tmp_path, en_gz=ENGLISH, de=GERMAN), languages=("en", "fr"))
     assert (
-        f"{tmp_path / 'data/task1/raw/train.fr'}: not there, nor as .gz; there is train.de, train.en"
+        f"{tmp_path / 'data/task1/raw/train.fr'}: not found, nor train.fr.gz; its folder has train.de, train.en"
         == line
     )
-    assert "val.en: not there" in not_to_be_read(tmp_path, split="validation")
-    assert not_to_be_read(tmp_path / "nowhere").endswith("there is nothing")
+    assert "val.en: not found" in not_to_be_read(tmp_path, split="validation")
+    assert not_to_be_read(tmp_path / "nowhere").endswith("its folder has nothing")
 
 
-def test_photographs_that_are_not_there_are_told(shown):
+def test_missing_photographs_are_reported(shown):
     assert "nowhere: no such folder of photographs" in not_to_be_read(
         shown, photographs=shown / "nowhere"
     )
@@ -326,7 +326,7 @@ PACKED = gzip.compress("ein Käfer\nund noch ein Käfer\n".encode(), mtime=0)
     ("a", b"\xef\xbb\xbfa\r\nb\r\n", ["a", "b"]), ("a.txt", "a\u2028b\x85c\x0cd\n".encode(), ["a\u2028b\x85c\x0cd"]),
     ("a.en.gz", PACKED, ["ein Käfer", "und noch ein Käfer"]), ("a.gz", gzip.compress(b"\xef\xbb\xbfa\r\n\r\nb", mtime=0), ["a", "", "b"]),
 ])  # fmt: skip
-def test_lines_are_read_with_their_places_kept(name, content, lines, tmp_path):
+def test_empty_lines_are_kept(name, content, lines, tmp_path):
     (tmp_path / name).write_bytes(content)
     assert read_lines(tmp_path / name) == lines
 
@@ -337,10 +337,10 @@ def test_lines_are_read_with_their_places_kept(name, content, lines, tmp_path):
     ("a", b"ein K\xe4fer", "byte 5 is not UTF-8 text; save it as UTF-8"),
     ("a.gz", PACKED[:-3], "damaged, .*; fetch it again"), ("a.gz", PACKED[:-8] + bytes(8), "damaged, .*; fetch it again"),
     ("a.gz", PACKED[:20] + b"\0\0\0" + PACKED[23:], "damaged, .*; fetch it again"),
-    ("a.gz", PACKED[:10] + b"\xff" + PACKED[11:], "damaged, .*; fetch it again"),  # no such kind of block
+    ("a.gz", PACKED[:10] + b"\xff" + PACKED[11:], "damaged, .*; fetch it again"),  # not a valid kind of block
     ("a.gz", b"a plain text\n", "damaged, .*; fetch it again"),
 ])  # fmt: skip
-def test_lines_that_cannot_be_read_are_told_with_their_file(name, content, says, tmp_path):
+def test_unreadable_text_files_are_reported(name, content, says, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=says) as caught:
         read_lines(tmp_path / name)
@@ -354,13 +354,14 @@ def test_lines_that_cannot_be_read_are_told_with_their_file(name, content, says,
 @pytest.mark.parametrize(
     "split, count, pictured", [("train", 29000, 6043), ("validation", 1014, 210)]
 )
-def test_the_official_multi30k_has_as_many_sentences_and_photographs_as_it_should(
+def test_the_official_multi30k_has_its_sentences_and_photographs(
     split, count, pictured, monkeypatch
 ):
     paths = []
+    # decoding takes a while
     monkeypatch.setattr(
         "mmscratch.data.photographs._decode_once", lambda found, size: (paths.extend(found), {})
-    )  # that takes a while
+    )
     photographs = OFFICIAL / "Flicker8k_Dataset" if OFFICIAL.is_dir() else None
     data = Multi30k(OFFICIAL_TRANSLATIONS, split, photographs=photographs)
     assert (len(data), len(data.columns["source"]), data.problems) == (count, count, [])

@@ -1,4 +1,4 @@
-"""Device, number format, watches."""
+"""Devices, number formats, stopwatches, determinism."""
 
 import contextlib
 import copy
@@ -29,7 +29,7 @@ from mmscratch.text import PAD
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-V, S = 23, 37  # words, and pixels a side
+V, S = 23, 37  # vocabulary, and the side of a picture
 gpu = pytest.mark.gpu
 on_gpu = pytest.mark.parametrize("device", [pytest.param(CUDA, marks=gpu)], ids=str)
 everywhere = pytest.mark.parametrize("device", [CPU, pytest.param(CUDA, marks=gpu)], ids=str)
@@ -57,7 +57,7 @@ def batch():
 
 @pytest.fixture
 def tf32():
-    """Where TF32 is on; what it was is put back."""
+    """TF32 is on; the settings are restored."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     yield lambda: (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
@@ -66,7 +66,7 @@ def tf32():
 
 @pytest.fixture
 def two_gpus(monkeypatch):
-    """Pretended; what is given to set_device."""
+    """Two simulated GPUs; the arguments of set_device."""
     made_current = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -87,16 +87,16 @@ def test_each_process_takes_its_own_gpu(two_gpus, monkeypatch, rank):
 
 def test_more_processes_than_gpus_are_refused(two_gpus, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ValueError, match="2 GPUs are here.*--nproc_per_node"):
+    with pytest.raises(ValueError, match="this machine has 2 GPUs.*--nproc_per_node"):
         pick_device()
     assert two_gpus == []
 
 
 @pytest.mark.parametrize(("mps", "picked"), [(True, "mps"), (False, "cpu")])
-def test_without_cuda_it_is_mps_or_the_cpu(monkeypatch, mps, picked):
+def test_without_cuda_the_device_is_mps_or_cpu(monkeypatch, mps, picked):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    monkeypatch.setenv("LOCAL_RANK", "1")  # of which a CPU has as many as it likes
+    monkeypatch.setenv("LOCAL_RANK", "1")  # a CPU takes any number of processes
     assert pick_device() == torch.device(picked)
 
 
@@ -106,22 +106,24 @@ def test_autocast_computes_in_the_dtype_and_keeps_the_weights(name):
     with Precision(CPU, DTYPES[name], False).autocast():
         assert linear(torch.randn(7, 5)).dtype == DTYPES[name]
     assert linear.weight.dtype == torch.float32
-    assert torch.randn(7, 5).matmul(torch.randn(5, 3)).dtype == torch.float32  # it has ended
+    assert (
+        torch.randn(7, 5).matmul(torch.randn(5, 3)).dtype == torch.float32
+    )  # the context has ended
 
 
-def test_float32_is_no_autocast_at_all():
+def test_float32_does_not_use_autocast():
     assert isinstance(Precision(CPU, torch.float32, True).autocast(), contextlib.nullcontext)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_the_layout_is_that_of_the_convolutions(channels_last):
+def test_the_layout_sets_the_memory_format_of_convolutions(channels_last):
     precision = Precision(CPU, torch.float32, channels_last)
     weight = nn.Conv2d(3, 7, 5).to(memory_format=precision.layout).weight
     assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
 
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
-def test_on_a_gpu_tf32_is_off_and_elsewhere_nobody_asks(tf32, dtype):
+def test_tf32_is_turned_off_on_a_gpu_only(tf32, dtype):
     Precision(CPU, dtype, False)
     assert tf32() == (True, True)
     Precision(CUDA, dtype, True)
@@ -154,7 +156,7 @@ def test_loss_and_gradients_agree_with_those_of_float32(model, batch, name, chan
 
 
 @pytest.mark.parametrize("asked", DTYPES)
-def test_the_precision_that_is_asked_for_is_taken(asked):
+def test_a_requested_precision_is_used(asked):
     precision, why = pick_precision(CPU, asked)
     assert precision.dtype == DTYPES[asked] and precision.device == CPU and precision.channels_last
     assert "asked" in why
@@ -169,7 +171,7 @@ def test_an_unknown_precision_is_refused():
 
 @pytest.fixture
 def cpuinfo(monkeypatch):
-    """Writes what the kernel says of the processor: these flags, for each of two cores; None: there is no such file."""
+    """Simulates /proc/cpuinfo with these flags, for each of two cores; None means that the file is missing."""
 
     def write(flags):
         def read_text(path, **_):
@@ -196,17 +198,15 @@ def cpuinfo(monkeypatch):
         (None, "float32", "no instructions for bfloat16"),  # not Linux
     ],
 )
-def test_a_cpu_computes_in_bfloat16_where_its_flags_say_that_it_can(
-    cpuinfo, flags, expected, reason
-):
+def test_a_cpu_uses_bfloat16_if_its_flags_support_it(cpuinfo, flags, expected, reason):
     cpuinfo(flags)
     assert cpu_flags() == set((flags or "").split())
     precision, why = pick_precision(CPU)
     assert precision.dtype == DTYPES[expected] and precision.channels_last and reason in why
 
 
-def test_a_processor_without_flags_computes_in_float32(monkeypatch):
-    """As on ARM, where the kernel names them otherwise."""
+def test_a_processor_without_flags_uses_float32(monkeypatch):
+    """As on ARM, where the kernel has another name for them."""
     monkeypatch.setattr(
         Path, "read_text", lambda path, **_: "processor\t: 0\nFeatures\t: fp asimd bf16\n"
     )
@@ -214,7 +214,7 @@ def test_a_processor_without_flags_computes_in_float32(monkeypatch):
 
 
 @pytest.mark.parametrize("device", [CPU, CUDA, torch.device("mps")], ids=str)
-def test_no_clock_and_no_computation_decide_about_the_precision(monkeypatch, tf32, device):
+def test_precision_depends_on_no_measurement(monkeypatch, tf32, device):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
     monkeypatch.setattr("mmscratch.engine.devices.time", None)  # has no clock
 
@@ -239,7 +239,9 @@ def test_no_clock_and_no_computation_decide_about_the_precision(monkeypatch, tf3
         ((7, 5), "float32", "float32"),
     ],
 )
-def test_on_a_gpu_its_age_decides(monkeypatch, tf32, capability, asked, expected):
+def test_precision_on_a_gpu_depends_on_its_compute_capability(
+    monkeypatch, tf32, capability, asked, expected
+):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch.version, "hip", None)
     precision, _ = pick_precision(CUDA, asked)
@@ -250,12 +252,12 @@ def test_on_a_gpu_its_age_decides(monkeypatch, tf32, capability, asked, expected
 @pytest.mark.parametrize(
     ("asked", "expected"), [("auto", "float32"), ("float32", "float32"), ("float16", "float16")]
 )
-def test_mps_computes_in_float32_unless_asked(asked, expected):
+def test_mps_uses_float32_unless_asked(asked, expected):
     precision, _ = pick_precision(torch.device("mps"), asked)
     assert precision.dtype == DTYPES[expected] and not precision.channels_last
 
 
-def test_a_stopwatch_adds_up_and_begins_anew_when_it_was_asked(monkeypatch):
+def test_a_stopwatch_adds_up_and_restarts_when_read(monkeypatch):
     times = iter([2.0, 5.0, 11.0, 18.0, 31.0, 44.0])
     monkeypatch.setattr(
         "mmscratch.engine.devices.time", SimpleNamespace(perf_counter=lambda: next(times))
@@ -273,7 +275,7 @@ def test_a_stopwatch_adds_up_and_begins_anew_when_it_was_asked(monkeypatch):
 
 
 @on_gpu
-def test_a_stopwatch_on_a_gpu_sees_that_the_cpu_kept_it_waiting(device):
+def test_a_stopwatch_on_a_gpu_measures_waiting_for_the_cpu(device):
     watch = Stopwatch(device)
     torch.cuda.synchronize()
     with watch:
@@ -284,27 +286,25 @@ def test_a_stopwatch_on_a_gpu_sees_that_the_cpu_kept_it_waiting(device):
 
 
 @on_gpu
-def test_a_stopwatch_on_a_gpu_waits_for_nobody(device):
+def test_a_stopwatch_on_a_gpu_does_not_synchronize(device):
     watch = Stopwatch(device)
     with watch:
-        torch.cuda._sleep(2 * 10**9)  # so many ticks, about a second
-    assert (
-        watch.seconds() == 0 and not torch.cuda.current_stream().query()
-    )  # the GPU has not come to the second mark
+        torch.cuda._sleep(2 * 10**9)  # clock ticks: about a second
+    # the GPU has not reached the second event
+    assert watch.seconds() == 0 and not torch.cuda.current_stream().query()
     torch.cuda.synchronize()
     assert watch.seconds() > 0.1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not say")
-def test_peak_memory_is_in_bytes_and_stays_when_the_memory_is_given_back():
+def test_peak_memory_is_in_bytes_and_stays_after_memory_is_freed():
     def measure():
         before = peak_memory(CPU)
         torch.ones(300_000_000, dtype=torch.uint8)
         found.put((before, peak_memory(CPU)))
 
-    fork = multiprocessing.get_context(
-        "fork"
-    )  # its peak begins with what its parent has now, not had once
+    # its peak starts at the parent's current memory, not at the parent's peak
+    fork = multiprocessing.get_context("fork")
     found = fork.SimpleQueue()
     process = fork.Process(target=measure)
     process.start()
@@ -315,7 +315,7 @@ def test_peak_memory_is_in_bytes_and_stays_when_the_memory_is_given_back():
 
 
 @on_gpu
-def test_peak_memory_of_a_gpu_is_that_of_its_tensors(device):
+def test_peak_memory_on_a_gpu_counts_tensors(device):
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = peak_memory(device)
@@ -325,8 +325,8 @@ def test_peak_memory_of_a_gpu_is_that_of_its_tensors(device):
 
 @pytest.fixture
 def workspace(monkeypatch):
-    """Where cuBLAS has not been told anything."""
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is put back
+    """The setting of cuBLAS is unset."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is restored
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
 
 
@@ -337,14 +337,14 @@ def settings():
     )
 
 
-def test_a_cpu_needs_nothing_to_be_repeatable(workspace):
+def test_deterministic_changes_nothing_on_a_cpu(workspace):
     before = settings()
     with deterministic(CPU):
         assert settings() == before
         assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
 
 
-def test_a_gpu_is_repeatable_within_and_as_before_after_an_error(workspace):
+def test_deterministic_restores_the_settings_after_an_error(workspace):
     before = settings()
     with pytest.raises(KeyError), deterministic(CUDA):
         assert settings() == (True, True) and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
@@ -354,7 +354,7 @@ def test_a_gpu_is_repeatable_within_and_as_before_after_an_error(workspace):
 
 @on_gpu
 @pytest.mark.parametrize("name", DTYPES)
-def test_a_gpu_gives_the_same_gradients_to_the_bit(model, batch, device, name):
+def test_gradients_on_a_gpu_are_bit_identical(model, batch, device, name):
     batch = {key: value.to(device) for key, value in batch.items()}
     model, precision, gradients = model.to(device), Precision(device, DTYPES[name], True), []
     with deterministic(device):

@@ -33,7 +33,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 
 def in_processes(size, task, folder):
-    """task(folder) in `size` processes, as torchrun starts them; but forked, since importing torch takes seconds.
+    """Run task(folder) in `size` processes, as torchrun does; but forked, because importing torch takes seconds.
 
     -> their exit codes. What rank 0 prints is in the file "printed".
     """
@@ -44,7 +44,7 @@ def in_processes(size, task, folder):
     def run(rank):
         os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        torch.cuda.is_available = lambda: False  # a fork could not use it
+        torch.cuda.is_available = lambda: False  # a forked process could not use it
         with open(folder / "printed" if rank == 0 else os.devnull, "w") as sys.stdout:
             task(folder)
 
@@ -56,14 +56,14 @@ def in_processes(size, task, folder):
         process.start()
     for process in processes:
         process.join(150)
-        process.kill()  # where it still runs
+        process.kill()  # those that still run
         process.join()
     return [process.exitcode for process in processes]
 
 
 @pytest.fixture(scope="module", params=[2, 3])
 def processes(request, tmp_path_factory):
-    """(how many, the folder in which all tasks have left what they found, what was printed)"""
+    """(number of processes, the folder with the results of all tasks, the output)"""
     if not hasattr(os, "fork"):
         pytest.skip("no fork here")
     folder = tmp_path_factory.mktemp("processes")
@@ -108,7 +108,7 @@ def exchange(folder):
 
 
 def share_of(batch):
-    """The examples of this process: every size-th."""
+    """The examples of this process: every `size`-th."""
     return {
         name: value[distributed.rank() :: distributed.world_size()] for name, value in batch.items()
     }
@@ -119,7 +119,7 @@ def first_32(trainer):
 
 
 def one_gradient(folder, accumulation_steps=1):
-    """The gradient of the first 32 captions, of which this process has every size-th."""
+    """The gradient of the first 32 captions; this process has every `size`-th."""
     trainer = tiny_trainer(
         folder / "run",
         replace(CONFIG, batch_size=32, accumulation_steps=accumulation_steps),
@@ -137,19 +137,19 @@ def assert_same_step(got, expected):
     assert_close(got["gradient"], expected["gradient"], rtol=1e-5, atol=1e-6)
 
 
-def test_processes_with_unequal_words_have_the_gradient_of_the_whole_batch(processes, tmp_path):
+def test_shards_with_unequal_words_give_the_gradient_of_the_whole_batch(processes, tmp_path):
     size, folder, _ = processes
     expected = one_gradient(tmp_path)
     ranks = kept(folder, "gradient", size)
     assert len({rank[0]["own"] for rank in ranks}) > 1  # they have different numbers of words
     assert sum(rank[0]["own"] for rank in ranks) == expected["own"] == expected["stats"][1]
     for rank in ranks:
-        for got in rank:  # at once, and in three micro-batches
+        for got in rank:  # in one batch, and in three micro-batches
             assert_same_step(got, expected)
 
 
 class Toy(nn.Module):
-    """It counts long words more: an example of w words is worth w * w."""
+    """Long sentences count more: one of w words counts w * w."""
 
     counts = "squares"
 
@@ -165,7 +165,7 @@ class Toy(nn.Module):
 
 
 def toy_gradient(folder, accumulation_steps=1):
-    """That of a model of another kind, which counts something else."""
+    """The count of a model of another kind, which does not count words."""
     build, training.build_model = training.build_model, lambda config: Toy()
     try:
         trainer = tiny_trainer(
@@ -182,7 +182,7 @@ def toy_gradient(folder, accumulation_steps=1):
     return {"stats": tuple(stats), "counts": counts, "gradient": gradient}
 
 
-def test_the_sum_of_all_processes_is_divided_by_their_count(processes, tmp_path):
+def test_ddp_gradients_are_divided_by_the_world_size(processes, tmp_path):
     size, folder, _ = processes
     trainer = tiny_trainer(tmp_path / "any", replace(CONFIG, batch_size=32))
     model = Toy()
@@ -194,9 +194,8 @@ def test_the_sum_of_all_processes_is_divided_by_their_count(processes, tmp_path)
     }
     ranks = kept(folder, "toy", size)
     counts = [count for rank in ranks for count in rank[0]["counts"]]
-    assert (
-        len(set(counts)) == 3 * size and sum(counts) == count
-    )  # no two micro-batches count the same
+    # no two micro-batches have the same count
+    assert len(set(counts)) == 3 * size and sum(counts) == count
     for rank in ranks:
         for got in rank:
             assert_same_step(got, expected)
@@ -220,7 +219,7 @@ def fit(folder):
     }
 
 
-def test_a_run_of_several_processes_is_that_of_one(processes, tmp_path):
+def test_training_with_several_processes_equals_training_with_one(processes, tmp_path):
     size, folder, printed = processes
     alone = tiny_trainer(tmp_path, replace(CONFIG, batch_size=13), **still())
     alone.fit()
@@ -233,7 +232,7 @@ def test_a_run_of_several_processes_is_that_of_one(processes, tmp_path):
         assert all(
             torch.equal(value, rank["weights"][name]) for name, value in ranks[0]["weights"].items()
         )
-    assert printed.count("step 10/10  validation loss") == 1  # only rank 0 speaks
+    assert printed.count("step 10/10  validation loss") == 1  # only rank 0 prints
     assert sorted(path.name for path in (folder / "run").iterdir()) == [
         "best.pt",
         "last.pt",
@@ -242,13 +241,12 @@ def test_a_run_of_several_processes_is_that_of_one(processes, tmp_path):
     entries = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in entries if "validation_loss" in entry] == [5, 10]
     states = read_checkpoint(folder / "run/last.pt")["rng_states"]
-    assert len(states) == size and not torch.equal(
-        states[0]["torch"], states[1]["torch"]
-    )  # dropout differs
+    # dropout differs
+    assert len(states) == size and not torch.equal(states[0]["torch"], states[1]["torch"])
 
 
 def fit_and_stop(folder, stop):
-    """With dropout and batch norm; one process is asked to stop in that step, if any."""
+    """With dropout and batch norm; if a step is given, one process is asked to stop in it."""
     trainer = tiny_trainer(folder, replace(CONFIG, workers=1))
     step = trainer._train_step
 
@@ -263,11 +261,11 @@ def fit_and_stop(folder, stop):
     except KeyboardInterrupt:
         pass
     assert trainer.step == (stop or 16)
-    del trainer._train_step  # a circle, which would keep the workers
+    del trainer._train_step  # a reference cycle, which would keep the workers alive
     return [trainer.model.state_dict(), trainer.optimizer.state_dict()["state"]]
 
 
-def test_all_stop_when_one_is_asked_to_and_resume_is_exact(processes):
+def test_a_signal_to_one_process_stops_all_and_resuming_is_exact(processes):
     size, folder, _ = processes
     for whole, broken in zip(kept(folder, "whole", size), kept(folder, "broken", size)):
         assert all(torch.equal(value, broken[0][name]) for name, value in whole[0].items())
@@ -275,17 +273,17 @@ def test_all_stop_when_one_is_asked_to_and_resume_is_exact(processes):
             assert all(torch.equal(value, broken[1][number][name]) for name, value in state.items())
 
 
-def test_another_number_of_processes_goes_on_and_says_that_it_is_not_exact(processes, capsys):
+def test_resuming_with_another_world_size_warns_that_it_is_not_exact(processes, capsys):
     size, folder, _ = processes
     trainer = tiny_trainer(folder / "broken", CONFIG)
     assert (
         trainer.step == 16
-        and f"saved by {size} processes, gone on with by 1" in capsys.readouterr().out
+        and f"saved by {size} processes, resuming with 1" in capsys.readouterr().out
     )
 
 
-def test_parts_are_exchanged_once_a_step(tmp_path, monkeypatch):
-    """no_sync: of three parts, the gradients of the first two stay at home."""
+def test_gradients_are_exchanged_once_per_step(tmp_path, monkeypatch):
+    """no_sync: of three micro-batches, the gradients of the first two are not exchanged."""
     calls = []
 
     class Parallel(torch.nn.Module):
@@ -312,9 +310,9 @@ def test_parts_are_exchanged_once_a_step(tmp_path, monkeypatch):
             return Apart()
 
     monkeypatch.setattr(training, "DistributedDataParallel", Parallel)
-    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     trainer = tiny_trainer(tmp_path, replace(CONFIG, accumulation_steps=3), **still())
-    trainer._gradient(collate([trainer.train[i] for i in range(7)]))
+    trainer._train_step(collate([trainer.train[i] for i in range(7)]))
     assert calls[-3:] == [False, False, True]
 
 
@@ -337,7 +335,7 @@ def dying(folder):
 
 
 @needs_fork
-def test_one_process_that_dies_ends_the_others_with_a_message(tmp_path):
+def test_a_lost_process_ends_the_others_with_a_message(tmp_path):
     start = time.monotonic()
     assert (
         in_processes(2, dying, tmp_path) == [7, -signal.SIGKILL] and time.monotonic() - start < 60
@@ -371,7 +369,7 @@ def test_the_command_line_under_torchrun(tmp_path):
     assert (tmp_path / "runs/quickstart/captions-test.png").exists()
 
 
-def test_alone_all_of_it_does_nothing(tmp_path):
+def test_without_torchrun_the_collectives_do_nothing(tmp_path):
     distributed.start()
     exchange(tmp_path)
     assert (distributed.rank(), distributed.world_size()) == (0, 1)

@@ -1,4 +1,4 @@
-"""doctor: what this machine has; it works where a package is missing."""
+"""doctor: the report on this machine; it works even if a package is missing."""
 
 import subprocess
 import sys
@@ -9,7 +9,9 @@ from mmscratch.__main__ import main
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_doctor_finds_nothing_wrong_here_and_names_a_missing_package(tmp_path, monkeypatch, capsys):
+def test_doctor_finds_nothing_wrong_here_and_reports_a_missing_package(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What a run tells: the numbers in its file, the line that renews itself, and the profile of a few steps."""
+"""Reports on training: the numbers in the file, the status line, and the profile of a few steps."""
 
 import json
 import re
@@ -27,7 +27,7 @@ KEYS += ["peak_memory", "skipped"]
 
 
 class Clock:
-    """Time that passes when a test says so."""
+    """A clock that a test advances."""
 
     now = 1009.0
 
@@ -39,9 +39,8 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    monkeypatch.delitem(
-        sys.modules, "ipykernel", raising=False
-    )  # whatever imported it here, this is no notebook
+    # something may have imported it, but this is not a notebook
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     monkeypatch.setattr("mmscratch.engine.progress.time", Clock())
     monkeypatch.setattr(
         "mmscratch.engine.devices.time", sys.modules["mmscratch.engine.progress"].time
@@ -64,7 +63,7 @@ def terminal(monkeypatch):
 
 @pytest.fixture
 def displays(monkeypatch):
-    """A notebook: its displays, each the list of what it has shown, one after the other."""
+    """A simulated notebook: its displays, each a list of the texts that it has shown."""
     displays = []
 
     def display(data, *, raw, display_id):
@@ -100,7 +99,7 @@ def lines_of(path):
 
 
 def on_screen(output):
-    """The lines that a terminal shows: what follows a \\r is written over what stands there."""
+    """The lines that a terminal shows: text after a \\r overwrites the line."""
     screen = []
     for line in output.split("\n"):
         shown = ""
@@ -110,7 +109,7 @@ def on_screen(output):
     return screen
 
 
-def test_a_line_has_what_is_documented_and_no_more(path, clock):
+def test_a_line_has_exactly_the_documented_keys(path, clock):
     progress = start(path)
     clock.now += 2
     update(progress, 1)
@@ -122,7 +121,7 @@ def test_a_line_has_what_is_documented_and_no_more(path, clock):
     assert validated == {"step": 1, "validation_loss": 3.0}
 
 
-def test_a_line_tells_means_since_the_line_before(path, clock, monkeypatch):
+def test_a_line_has_the_means_since_the_previous_line(path, clock, monkeypatch):
     monkeypatch.setattr(
         "mmscratch.engine.progress.peak_memory", lambda device: {CPU: 123_457}[device]
     )
@@ -134,9 +133,8 @@ def test_a_line_tells_means_since_the_line_before(path, clock, monkeypatch):
         [5, 3, 2, 1, 7],
         [0.5, 0.25, 1.5, 3.0, 2.0],
     )
-    for step in range(
-        5
-    ):  # of 0.75 s, a third of it waiting: a line after the second and after the fourth
+    # steps of 0.75 s, a third of it data time: a line after the second and after the fourth
+    for step in range(5):
         with data_time:
             clock.now += 0.25
         clock.now += 0.5
@@ -164,7 +162,7 @@ def test_a_line_tells_means_since_the_line_before(path, clock, monkeypatch):
         )
 
 
-def test_what_a_model_counts_gives_its_rate_a_name(path, clock, capsys):
+def test_the_rate_is_named_after_the_unit_of_the_loss(path, clock, capsys):
     progress = start(path, steps=1, unit="pairs")
     clock.now += 2
     update(progress, 1, count=11, examples=7)
@@ -177,7 +175,7 @@ def test_what_a_model_counts_gives_its_rate_a_name(path, clock, capsys):
     assert "4 examples/s" in capsys.readouterr().out
 
 
-def test_the_last_step_is_told_at_once(path, clock):
+def test_the_last_step_is_reported_at_once(path, clock):
     progress = start(path, steps=3)
     for step in range(1, 4):
         clock.now += 0.001
@@ -198,7 +196,7 @@ def test_a_skipped_step_is_not_in_the_means(path, clock, norm):
     assert line["skipped"] == 1
 
 
-def test_where_all_steps_were_skipped_no_loss_is_claimed(path, clock):
+def test_no_loss_is_reported_if_all_steps_were_skipped(path, clock):
     progress = start(path, steps=3)
     for step in range(1, 4):
         clock.now += 2
@@ -206,12 +204,12 @@ def test_where_all_steps_were_skipped_no_loss_is_claimed(path, clock):
     assert [line.get("loss") for line in lines_of(path)] == [None] * len(lines_of(path))
 
 
-def test_a_validation_loss_that_is_not_finite_is_json_too(path):
+def test_a_validation_loss_that_is_not_finite_is_valid_json(path):
     start(path).validated(1, float("nan"))
     assert lines_of(path)[0]["step"] == 1
 
 
-def test_the_time_that_validating_takes_is_not_the_steps(path, clock):
+def test_the_time_of_validation_is_not_counted(path, clock):
     progress = start(path)
     for _ in range(2):
         clock.now += 2
@@ -222,9 +220,9 @@ def test_the_time_that_validating_takes_is_not_the_steps(path, clock):
     assert rates == [1.5, 1.5]
 
 
-def test_steps_before_a_validation_are_told_with_those_after_it(path, clock):
+def test_steps_before_a_validation_are_reported_with_those_after_it(path, clock):
     progress = start(path)
-    for step in range(1, 5):  # none of which takes a second
+    for step in range(1, 5):  # each takes less than a second
         clock.now += 0.5
         update(progress, step, loss=float(step))
         clock.now += 100
@@ -234,7 +232,7 @@ def test_steps_before_a_validation_are_told_with_those_after_it(path, clock):
     assert [line["examples_per_second"] for line in lines] == [6, 6]
 
 
-def test_going_on_forgets_what_came_after_the_checkpoint_and_half_a_line(path, clock):
+def test_resuming_drops_lines_after_the_checkpoint_and_partial_lines(path, clock):
     kept = [json.dumps({"step": step, "loss": 0.5}) for step in (1, 3, 5)] + [
         '{"step": 5, "validation_loss": 2.0}'
     ]
@@ -251,14 +249,14 @@ def test_going_on_forgets_what_came_after_the_checkpoint_and_half_a_line(path, c
     assert [line["step"] for line in lines_of(path)] == [1, 3, 5, 5, 6]
 
 
-def test_a_new_run_begins_a_new_file(path):
+def test_a_new_run_starts_a_new_file(path):
     path.write_text('{"step": 0, "loss": 0.5}\n')
     start(path, step=0)
     assert path.read_text() == ""
 
 
 @pytest.mark.parametrize("where", ["terminal", "displays", "capsys"])
-def test_without_a_path_nothing_is_told(tmp_path, clock, capsys, request, where):
+def test_without_a_path_nothing_is_reported(tmp_path, clock, capsys, request, where):
     there = request.getfixturevalue(where)
     progress = start(None, steps=2)
     for step in (1, 2):
@@ -270,7 +268,7 @@ def test_without_a_path_nothing_is_told(tmp_path, clock, capsys, request, where)
     assert where != "displays" or there == []
 
 
-def test_elsewhere_a_line_is_printed_every_15_seconds_and_at_the_end(path, clock, capsys):
+def test_without_a_terminal_a_line_is_printed_every_15_seconds_and_at_the_end(path, clock, capsys):
     progress, printed = start(path, steps=41), []
     for step in range(1, 42):
         clock.now += 1
@@ -280,7 +278,7 @@ def test_elsewhere_a_line_is_printed_every_15_seconds_and_at_the_end(path, clock
     assert len(lines_of(path)) == 41
 
 
-def test_on_a_terminal_one_line_is_renewed(path, clock, capsys, terminal):
+def test_on_a_terminal_one_line_is_overwritten(path, clock, capsys, terminal):
     progress = start(path)
     for step in range(1, 8):
         clock.now += 1
@@ -290,7 +288,7 @@ def test_on_a_terminal_one_line_is_renewed(path, clock, capsys, terminal):
         assert re.search(rf"\b{step}\b", output) and f"{step}.000" in output
 
 
-def test_on_a_terminal_nothing_of_a_longer_line_is_left(path, clock, capsys, terminal):
+def test_on_a_terminal_a_shorter_line_overwrites_a_longer_one(path, clock, capsys, terminal):
     progress = start(path, steps=3)
     clock.now += 6000  # a slow start
     update(progress, 1, loss=60_000.0, examples=60_000_000)
@@ -300,19 +298,16 @@ def test_on_a_terminal_nothing_of_a_longer_line_is_left(path, clock, capsys, ter
     assert on_screen(f"\r{before}\r{after}") == [after.rstrip()]
 
 
-def test_on_a_narrow_terminal_a_line_is_no_longer_than_that(
-    path, clock, capsys, terminal, monkeypatch
-):
+def test_a_line_fits_a_narrow_terminal(path, clock, capsys, terminal, monkeypatch):
     monkeypatch.setenv("COLUMNS", "59")
     progress = start(path)
     clock.now += 1
     update(progress, 1)
-    assert (
-        20 < len(capsys.readouterr().out.lstrip("\r")) < 59
-    )  # in the last column, it would go on in the next line
+    # text in the last column would wrap
+    assert 20 < len(capsys.readouterr().out.lstrip("\r")) < 59
 
 
-def test_on_a_terminal_what_comes_between_has_lines_of_its_own(path, clock, capsys, terminal):
+def test_on_a_terminal_other_output_gets_its_own_lines(path, clock, capsys, terminal):
     progress = start(path)
     progress.validated(0, 5.0)
     for step in (1, 2):
@@ -334,7 +329,7 @@ def test_on_a_terminal_what_comes_between_has_lines_of_its_own(path, clock, caps
     assert last == "stopped"
 
 
-def test_in_a_notebook_one_display_is_renewed_until_something_is_printed(
+def test_in_a_notebook_one_display_is_updated_until_something_is_printed(
     path, clock, capsys, displays
 ):
     progress = start(path)
@@ -351,9 +346,9 @@ def test_in_a_notebook_one_display_is_renewed_until_something_is_printed(
     assert len(printed) == 2 and all("validation" in line for line in printed)
 
 
-@pytest.mark.parametrize("seconds", [1.0, 2.0, 0.997, 59.9])  # a step
+@pytest.mark.parametrize("seconds", [1.0, 2.0, 0.997, 59.9])  # per step
 @pytest.mark.parametrize("first", [0, 7])
-def test_the_time_that_is_left(path, clock, capsys, terminal, first, seconds):
+def test_the_remaining_time(path, clock, capsys, terminal, first, seconds):
     progress = start(path, step=first, steps=131)
     for step in range(first + 1, 132):
         clock.now += 1
@@ -382,7 +377,7 @@ OPERATIONS = [
     "asin",
     "acos",
     "atan",
-]  # one a step
+]  # one per step
 
 
 def steps(count, folder):
@@ -392,7 +387,7 @@ def steps(count, folder):
 
 
 @pytest.mark.parametrize("count", [6, 13])
-def test_the_profile_is_of_the_fourth_to_sixth_step(tmp_path, capsys, count):
+def test_the_profile_covers_the_fourth_to_sixth_step(tmp_path, capsys, count):
     assert list(steps(count, tmp_path / "run")) == list(range(count))
     with open(tmp_path / "run" / "trace.json") as file:
         events = json.load(file)["traceEvents"]
@@ -405,7 +400,7 @@ def test_the_profile_is_of_the_fourth_to_sixth_step(tmp_path, capsys, count):
     )
 
 
-def test_the_profile_names_the_ten_costliest_operations(tmp_path, capsys):
+def test_the_profile_lists_the_ten_costliest_operations(tmp_path, capsys):
     model = nn.Sequential(nn.Linear(503, 499), nn.ReLU(), nn.Linear(499, 3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for batch in profiled(torch.randn(7, 101, 503), tmp_path):
@@ -419,9 +414,8 @@ def test_the_profile_names_the_ten_costliest_operations(tmp_path, capsys):
     milliseconds, fractions, calls = (list(map(float, column)) for column in list(zip(*rows))[1:])
     assert len(rows) == 10 and "aten::addmm" in names
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
-    traced = (
-        sum(event["dur"] for event in events if event.get("name") == "aten::addmm") / 1000
-    )  # with what it calls
+    # including the operations that it calls
+    traced = sum(event["dur"] for event in events if event.get("name") == "aten::addmm") / 1000
     assert traced / 2 < milliseconds[names.index("aten::addmm")] < traced + 0.1
     assert milliseconds == sorted(milliseconds, reverse=True) and milliseconds[0] > 0
     assert 50 < sum(fractions) <= 100.5 and fractions[0] / fractions[1] == pytest.approx(
@@ -434,12 +428,12 @@ def test_the_profile_names_the_ten_costliest_operations(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("count", range(6))
-def test_of_fewer_than_six_steps_there_is_no_profile(tmp_path, capsys, count):
+def test_fewer_than_six_steps_give_no_profile(tmp_path, capsys, count):
     assert list(steps(count, tmp_path)) == list(range(count))
     assert "aten::" not in capsys.readouterr().out and not (tmp_path / "trace.json").exists()
 
 
-def test_leaving_a_profiled_loop_early_is_no_profile(tmp_path, capsys):
+def test_leaving_a_profiled_loop_early_gives_no_profile(tmp_path, capsys):
     with pytest.raises(KeyError):
         for number in steps(8, tmp_path):
             if number == 4:

@@ -1,4 +1,4 @@
-"""What a run keeps on disk: read back, or refused in one line."""
+"""Checkpoints: read back, or refused in one line."""
 
 import os
 
@@ -12,28 +12,27 @@ from mmscratch.reliability import write_atomically
 
 @pytest.fixture
 def path(tmp_path):
-    """A checkpoint that is there, alone in its folder."""
+    """An existing checkpoint, alone in its folder."""
     path = tmp_path / "run" / "last.pt"
     write_atomically(path, {"step": 1})
     return path
 
 
 def broken(path):
-    """The one line about a checkpoint that cannot be read."""
+    """The error about a checkpoint that cannot be read, one line."""
     with pytest.raises(ValueError) as caught:
         read_checkpoint(path)
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"{path}: not a checkpoint that can be read")
-    assert (
-        caught.value.__suppress_context__ and caught.value.__cause__ is None
-    )  # what torch said is not shown
+    # torch's message is not shown
+    assert caught.value.__suppress_context__ and caught.value.__cause__ is None
     return line
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"no checkpoint", b"PK\x03\x04 torn", b"\x80\x02", bytes(1009)]
 )
-def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
+def test_a_file_that_is_not_a_checkpoint_is_reported(tmp_path, content):
     path = tmp_path / "best.pt"
     path.write_bytes(content)
     broken(path)
@@ -41,7 +40,7 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
         load_run(tmp_path)
 
 
-def test_half_a_checkpoint_is_named(path):
+def test_a_truncated_checkpoint_is_reported(path):
     write_atomically(path, {"weights": torch.randn(101, 103)})
     whole = path.read_bytes()
     for size in range(1, len(whole), 997):
@@ -49,17 +48,17 @@ def test_half_a_checkpoint_is_named(path):
         broken(path)
 
 
-def test_a_folder_is_no_checkpoint(tmp_path):
+def test_a_folder_is_not_a_checkpoint(tmp_path):
     broken(tmp_path)
 
 
-def test_a_checkpoint_that_is_not_there(tmp_path):
+def test_a_missing_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError, match="last.pt"):
         read_checkpoint(tmp_path / "last.pt")
 
 
 class Evil:
-    """What opens it as a pickle makes a folder."""
+    """Unpickling it creates a folder."""
 
     def __init__(self, folder):
         self.folder = str(folder)
@@ -69,16 +68,16 @@ class Evil:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_checkpoint_executes_nothing_and_nobody_is_told_to_let_it(tmp_path, zipped):
+def test_reading_a_checkpoint_executes_nothing(tmp_path, zipped):
     path, folder = tmp_path / "best.pt", tmp_path / "evil"
     torch.save({"model": Evil(folder)}, path, _use_new_zipfile_serialization=zipped)
     line = broken(path)
     assert not folder.exists() and "weights_only" not in line
     torch.load(path, weights_only=False)
-    assert folder.exists()  # so it was evil
+    assert folder.exists()  # so it was malicious
 
 
-def test_each_difference_is_told_with_both_values(path):
+def test_each_difference_is_reported_with_both_values(path):
     ours = {"same": 3, "batch_size": 67, "only here": 2.5, "depth": (1, 1), "none": None}
     theirs = {"same": 3, "depth": (1, 3), "batch_size": 31, "none": None, "only there": True}
     found = sorted(differences(ours, theirs))
@@ -99,7 +98,7 @@ def test_each_difference_is_told_with_both_values(path):
     assert differences(ours, read_checkpoint(path)) == []  # tuples stay tuples
 
 
-def test_a_long_difference_is_told_in_short():
+def test_a_long_difference_is_abbreviated():
     words = [f"word{number}" for number in range(29)]  # 200 letters
     for ours, theirs in (
         ({"words": words}, {"words": words[:-1]}),
@@ -120,9 +119,9 @@ def test_a_checkpoint_of_this_layout_is_read(path):
 
 
 @pytest.mark.parametrize("version", [None, 1, VERSION + 1])
-def test_a_checkpoint_of_another_layout_is_refused_in_one_line_that_says_so(version, path):
+def test_a_checkpoint_of_another_layout_is_refused_in_one_line(version, path):
     saved = SAVED | {"version": version}
-    if version is None:  # as in all that were written before layouts had numbers
+    if version is None:  # as in checkpoints from before layouts had numbers
         del saved["version"]
     write_atomically(path, saved)
     line = (
@@ -149,7 +148,7 @@ def test_a_checkpoint_of_something_else_is_refused_in_one_line(saved, path):
         )
 
 
-def test_a_best_model_alone_is_no_run_to_resume(path):
+def test_a_best_model_alone_cannot_be_resumed(path):
     saved = {name: value for name, value in SAVED.items() if name != "settings"}
     write_atomically(path, saved)
     check_version(path, saved)
@@ -157,9 +156,10 @@ def test_a_best_model_alone_is_no_run_to_resume(path):
         read_run(path, {})
 
 
-def test_a_run_of_other_settings_is_refused_and_the_differences_are_listed(path):
+def test_a_run_with_other_settings_is_refused_with_the_differences(path):
     write_atomically(path, SAVED)
     with pytest.raises(
-        ValueError, match="last.pt is of another run .batch_size 64, there 32.: choose another --to"
+        ValueError,
+        match="last.pt belongs to another run .batch_size 64, there 32.: choose another --to",
     ):
         read_run(path, {"batch_size": 64})

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, and what torch says in its own words."""
+"""Ctrl-C and SIGTERM, and translated errors of torch."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ def seed():
 
 @pytest.fixture(autouse=True)
 def outside():
-    """The handler of both signals: one that nobody takes fails the test, and does not end them all."""
+    """The handler of both signals: an unhandled one fails the test instead of ending all tests."""
 
     def fail(*_):
         raise AssertionError("nobody has taken the signal")
@@ -47,7 +47,7 @@ def press(kind=signal.SIGINT):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_first_signal_only_asks(kind):
+def test_the_first_signal_only_sets_a_flag(kind):
     signals = StopSignals()
     assert not signals.requested
     with signals:
@@ -60,7 +60,7 @@ def test_the_first_signal_only_asks(kind):
 
 @pytest.mark.parametrize("first", KINDS)
 @pytest.mark.parametrize("second", KINDS)
-def test_a_second_signal_at_once_is_the_same_one(clock, first, second):
+def test_a_second_signal_within_a_second_is_ignored(clock, first, second):
     signals = StopSignals()
     try:
         with signals:
@@ -77,10 +77,10 @@ def test_a_second_signal_at_once_is_the_same_one(clock, first, second):
 @pytest.mark.parametrize("second", KINDS)
 def test_a_second_signal_after_a_second_stops_at_once(clock, first, second):
     after = []
-    with pytest.raises(KeyboardInterrupt, match="the same command goes on"), StopSignals():
+    with pytest.raises(KeyboardInterrupt, match="the same command resumes"), StopSignals():
         press(first)
         clock.now += 0.7
-        press(second)  # which does not begin a new second
+        press(second)  # this does not restart the second
         clock.now += 0.4
         press(second)
         after.append("not reached")
@@ -88,7 +88,7 @@ def test_a_second_signal_after_a_second_stops_at_once(clock, first, second):
 
 
 @pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
-def test_the_handlers_are_put_back(outside, error):
+def test_the_handlers_are_restored(outside, error):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for raised in (None, error):
         with contextlib.suppress(error), StopSignals():
@@ -99,7 +99,7 @@ def test_the_handlers_are_put_back(outside, error):
         assert [signal.getsignal(kind) for kind in KINDS] == [outside, signal.SIG_IGN]
 
 
-def test_the_next_run_is_not_asked_yet(clock):
+def test_the_flag_is_reset_for_the_next_run(clock):
     signals = StopSignals()
     for _ in range(2):
         with signals:
@@ -109,7 +109,7 @@ def test_the_next_run_is_not_asked_yet(clock):
             assert signals.requested
 
 
-def test_outside_the_main_thread_it_sets_no_handlers(outside):
+def test_no_handlers_are_set_outside_the_main_thread(outside):
     seen = []
 
     def run():
@@ -131,13 +131,13 @@ def never():
 
 
 def line(caught):
-    """The one line of an error, whose cause, in torch's words, is not shown."""
+    """The message of an error, one line, without torch's own message."""
     assert caught.value.__suppress_context__ and caught.value.__cause__ is None
     (line,) = str(caught.value).splitlines()
     return line
 
 
-def test_a_real_lack_of_memory_is_explained():
+def test_running_out_of_memory_is_explained():
     with (
         pytest.raises(MemoryError, match="step 17.*--accumulation-steps") as caught,
         translate_errors(where),
@@ -147,7 +147,7 @@ def test_a_real_lack_of_memory_is_explained():
 
 
 @pytest.mark.skipif(not hasattr(torch, "OutOfMemoryError"), reason="before torch 2.5")
-def test_a_lack_of_memory_on_a_gpu_is_explained():
+def test_an_out_of_memory_error_of_a_gpu_is_explained():
     with pytest.raises(MemoryError, match="step 17"), translate_errors(where):
         raise torch.OutOfMemoryError(
             "CUDA out of memory. Tried to allocate 23.00 GiB. GPU 0 has a total capacity of 7.00 GiB"
@@ -155,7 +155,7 @@ def test_a_lack_of_memory_on_a_gpu_is_explained():
 
 
 @pytest.mark.gpu
-def test_a_real_lack_of_memory_on_a_gpu_is_explained():
+def test_running_out_of_memory_on_a_gpu_is_explained():
     with pytest.raises(MemoryError, match="step 17") as caught, translate_errors(where):
         torch.empty(10**13, device="cuda")
     assert "GiB" not in line(caught)
@@ -165,20 +165,20 @@ def test_a_real_lack_of_memory_on_a_gpu_is_explained():
     "error",
     [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("out of memory")],
 )
-def test_other_errors_are_left_alone(error):
+def test_other_errors_are_not_translated(error):
     with pytest.raises(type(error)) as caught, translate_errors(never):
         raise error
     assert caught.value is error
 
 
-def test_without_an_error_nothing_is_explained():
+def test_without_an_error_nothing_is_translated():
     done = []
     with translate_errors(never):
         done.append("reached")
     assert done
 
 
-# What torch says where another process was killed, or waits for something else; by gloo twice, and by NCCL.
+# Messages of torch after another process was killed or hangs: two of gloo, one of NCCL.
 DEAD = [
     "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:13177",
     "[../third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 55000ms for recv operation to complete",
@@ -187,7 +187,7 @@ DEAD = [
 
 
 @pytest.mark.parametrize("text", DEAD)
-def test_a_process_whose_others_ended_says_so_and_one_alone_does_not(monkeypatch, text):
+def test_a_lost_process_is_explained_only_in_a_distributed_run(monkeypatch, text):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     with (
         pytest.raises(ConnectionError, match="another process.*step 17") as caught,

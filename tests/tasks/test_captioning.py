@@ -1,4 +1,4 @@
-"""Captioning, as a user meets it: what the commands print, what they leave, how they fail."""
+"""Captioning from the command line: output, files, errors."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def few_scenes(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The run of a model that has hardly learned anything, of pictures of 32 pixels; it was measured on 13 test scenes."""
+    """The run of a model that has hardly learned anything, with pictures of 32 pixels; measured on 13 test scenes."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr("mmscratch.tasks.captioning.TEST_SCENES", 13)
@@ -95,7 +95,7 @@ def test_quickstart_then_caption_then_evaluate(few_scenes, tmp_path, capsys):
 
     data = SceneCaptions("test", 13)
     show_attention(run, data, [captions[0] for captions in data.references])
-    assert "% within the thing that a noun or colour names" in capsys.readouterr().out
+    assert "% within the object that a noun or colour names" in capsys.readouterr().out
 
     assert main(["caption", "runs/quickstart/pictures"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 8
@@ -111,9 +111,7 @@ def test_quickstart_then_caption_then_evaluate(few_scenes, tmp_path, capsys):
 
 @pytest.mark.parametrize("decoder", ["lstm", "transformer"])
 @pytest.mark.parametrize("fusion", ["prefix", "cross_attention"])
-def test_quickstart_trains_what_is_asked_for_in_a_folder_of_its_own(
-    few_scenes, tmp_path, decoder, fusion
-):
+def test_quickstart_trains_each_variant_in_its_own_folder(few_scenes, tmp_path, decoder, fusion):
     best = BEST == {"decoder": decoder, "fusion": fusion}
     command = [
         "quickstart",
@@ -137,7 +135,7 @@ def test_quickstart_trains_what_is_asked_for_in_a_folder_of_its_own(
     assert (run / "attention.png").exists() == ((decoder, fusion) != ("lstm", "prefix"))
 
 
-def test_train_on_a_folder_names_and_skips_what_is_broken(folder, capsys):
+def test_train_on_a_folder_skips_and_reports_broken_files(folder, capsys):
     assert main(["train", "--data", "photos", "--epochs", "1", "--image-size", "32"]) == 0
     out = capsys.readouterr().out
     assert "text.jpg" in out and "captions.csv:118" in out
@@ -150,7 +148,7 @@ def test_train_on_a_folder_names_and_skips_what_is_broken(folder, capsys):
     assert main(["evaluate", "runs/photos", "--data", "photos", "--split", "test"]) == 0
 
 
-def test_a_corrupt_picture_among_good_ones_is_named_and_the_others_get_captions(folder, capsys):
+def test_a_corrupt_picture_is_reported_and_the_others_get_captions(folder, capsys):
     main("train --data photos --epochs 1 --image-size 32 --precision float32".split())
     phone = Image.new("RGB", (3000, 2000), "white")
     exif = phone.getexif()
@@ -180,7 +178,7 @@ def test_a_corrupt_picture_among_good_ones_is_named_and_the_others_get_captions(
     )
 
 
-def test_train_begins_with_another_run(folder, run, capsys):
+def test_train_starts_from_another_run(folder, run, capsys):
     base, vocabularies, _ = load_run("run")
     words = vocabularies["target"]
     frozen = "--freeze encoders.image.backbone --freeze *.norm.*"
@@ -211,10 +209,10 @@ def test_train_begins_with_another_run(folder, run, capsys):
     assert "--image-size is 32 in run, and cannot become 64" in error_of(capsys)
 
 
-def test_a_small_change_is_kept_without_its_base_and_used_as_any_run(folder, run, capsys):
+def test_a_lora_run_is_saved_without_its_base_and_used_as_any_run(folder, run, capsys):
     with (folder / "captions.csv").open("a") as file:
         file.write("\n01.png,a zebra")
-    for _ in range(2):  # the second time all is done
+    for _ in range(2):  # the second time nothing is left to do
         assert (
             main("train --data photos --from run --lora 2 --epochs 1 --precision float32".split())
             == 0
@@ -241,7 +239,7 @@ def test_a_small_change_is_kept_without_its_base_and_used_as_any_run(folder, run
     assert "runs/photos/best.pt is a change of run, which must be as it was" in error_of(capsys)
 
 
-def test_train_begins_with_a_cnn_of_torchvision(folder, monkeypatch, capsys):
+def test_train_starts_from_a_cnn_of_torchvision(folder, monkeypatch, capsys):
     monkeypatch.setenv("TORCH_HOME", "hub")
     torch.manual_seed(0)
     theirs = torchvision.models.resnet18()
@@ -276,12 +274,12 @@ def test_train_begins_with_a_cnn_of_torchvision(folder, monkeypatch, capsys):
         ("train --data photos --epochs 0", "--epochs must be at least 1"),
         ("train --data photos --learning-rate 0", "--learning-rate must be at least 1e-09"),
         ("train --data photos --image-size -5", "--image-size must be at least 1"),
-        ("train --data photos --lora 3", "say of which run (start_from, or --from)"),
+        ("train --data photos --lora 3", "name its run (start_from, or --from)"),
         ("train --data photos --lora -1", "--lora must be at least 0"),
         ("train --data photos --from nowhere", "nowhere holds no trained model"),
         (
             "train --data photos --freeze encoder",
-            "called 'encoder'; there are encoders.image.position, encoders.image.backbone",
+            "called 'encoder'; the model's parts are encoders.image.position, encoders.image.backbone",
         ),
         ("train --data photos --freeze encoders --freeze decoder", "there is nothing to train"),
         ("quickstart --scenes 0", "--scenes"),
@@ -289,7 +287,7 @@ def test_train_begins_with_a_cnn_of_torchvision(folder, monkeypatch, capsys):
         ("score photos photos", "photos"),
     ],
 )
-def test_bad_use_gets_one_line_and_2(folder, capsys, arguments, says):
+def test_bad_arguments_give_one_line_and_exit_code_2(folder, capsys, arguments, says):
     assert main(arguments.split()) == 2
     assert says in error_of(capsys)
 
@@ -297,7 +295,7 @@ def test_bad_use_gets_one_line_and_2(folder, capsys, arguments, says):
 def test_evaluate_prints_every_score_of_scenes_with_its_interval(run, monkeypatch, capsys):
     data = SceneCaptions("test", 13, size=32)
     written = [list(data.references[i][i % 5]) for i in range(13)]
-    written[0] = written[1]  # not true of it
+    written[0] = written[1]  # not true of its scene
     written[2][-1:] = []  # neither true, nor a sentence
     written[5] = data.references[5][0][:2] + ["cat"]
     monkeypatch.setattr("mmscratch.tasks.captioning.generate", lambda *_: written)
@@ -310,18 +308,18 @@ def test_evaluate_prints_every_score_of_scenes_with_its_interval(run, monkeypatc
     assert 9 <= right < 13 and sum(faults.values()) > 2
     wanted = expected(hypotheses, references) | {"true by judge": fraction(right, 13)}
     assert printed(out) == wanted
-    for name in ("true by judge", "a reference exactly"):
+    for name in ("true by judge", "exact match"):
         value, low, high = map(float, wanted[name])
         assert low < value < high
     one, two, three, _ = fractions
-    assert f"; one thing {one:.0f} %, two {two:.0f} %, three {three:.0f} %" in out
+    assert f"; one object {one:.0f} %, two {two:.0f} %, three {three:.0f} %" in out
     assert (
         f"wrong in the others  {', '.join(f'{fault} {n}' for fault, n in faults.most_common())}\n"
         in out
     )
     whole = bleu(hypotheses, references)
     lengths = f"{whole.sys_len / 13:.1f}, closest references {whole.ref_len / 13:.1f}"
-    assert f"  words a sentence     {lengths}; brevity penalty {whole.bp:.3f}\n" in out
+    assert f"  words per sentence   {lengths}; brevity penalty {whole.bp:.3f}\n" in out
     assert "run, 13 pictures of the test split" in out and whole.sys_len < whole.ref_len
 
     written[:] = [refs[1] for refs in data.references]
@@ -330,10 +328,10 @@ def test_evaluate_prints_every_score_of_scenes_with_its_interval(run, monkeypatc
     assert (
         printed(out)["true by judge"] == ["100.0"] * 3 and "wrong in the others  nothing\n" in out
     )
-    assert printed(out)["a reference exactly"] == ["100.0"] * 3
+    assert printed(out)["exact match"] == ["100.0"] * 3
 
 
-def test_evaluate_and_caption_search_with_as_many_beams_as_they_are_told(run, capsys):
+def test_evaluate_and_caption_use_the_requested_beam_width(run, capsys):
     data = SceneCaptions("test", 13, size=32)
     model, vocabularies, _ = load_run(run)
     Path("pictures").mkdir()
@@ -372,13 +370,13 @@ def test_evaluate_and_caption_search_with_as_many_beams_as_they_are_told(run, ca
 
 @pytest.mark.parametrize("command", ["evaluate run", "caption one.png --run run"])
 @pytest.mark.parametrize("beams", ["0", "-2"])
-def test_no_beams_get_one_line_and_2(run, capsys, command, beams):
+def test_a_beam_width_below_1_is_refused(run, capsys, command, beams):
     render(Scene(0), 40).save("one.png")
     assert main([*command.split(), "--beams", beams]) == 2
     assert f"num_beams must be at least 1, not {beams}" in error_of(capsys)
 
 
-def test_photographs_are_scored_by_their_captions_as_they_were_written(run, monkeypatch, capsys):
+def test_photographs_are_scored_against_verbatim_captions(run, monkeypatch, capsys):
     texts = [
         "A dog's ear, seen from a T-shirt.",
         "A dog 's ear (red) , and a cat can't swim !",
@@ -408,14 +406,14 @@ def test_photographs_are_scored_by_their_captions_as_they_were_written(run, monk
     assert found == expected(
         [caption_tokenize(text) for text in written], [[caption_tokenize(text)] for text in texts]
     )
-    assert found["a reference exactly"] == ["100.0"] * 3 and found["BLEU-4"][0] == "100.0"
+    assert found["exact match"] == ["100.0"] * 3 and found["BLEU-4"][0] == "100.0"
     ours = [[caption_tokenize(detokenize(tokenize(text)))] for text in texts]
     assert expected([caption_tokenize(text) for text in written], ours) != found, (
         "our tokens would give another score"
     )
 
 
-def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_goes_on(tmp_path):
+def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_resumes(tmp_path):
     command = [
         sys.executable,
         "-u",
@@ -437,13 +435,13 @@ def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_goes_on(tmp_path):
         text=True,
     )
     numbers = tmp_path / "runs/quickstart/metrics.jsonl"
-    while not (numbers.exists() and numbers.read_text()):  # it trains
+    while not (numbers.exists() and numbers.read_text()):  # training has started
         assert first.poll() is None
         time.sleep(0.1)
     first.send_signal(signal.SIGINT)
     out, err = first.communicate(timeout=60)
     assert first.returncode == 130
-    assert "Traceback" not in err and "the same command goes on" in err
+    assert "Traceback" not in err and "the same command" in err
     assert (tmp_path / "runs/quickstart/last.pt").exists()
     second = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert second.returncode == 0 and "going on with runs/quickstart at step" in second.stdout
+    assert second.returncode == 0 and "resuming runs/quickstart at step" in second.stdout

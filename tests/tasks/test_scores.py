@@ -51,7 +51,7 @@ def test_score_of_text_files(tmp_path, monkeypatch, capsys, option, split, files
     assert out.startswith("h.txt, 4 sentences") and len(out.splitlines()) == 9
 
 
-def test_the_three_ways_to_tokenize_differ():
+def test_the_three_tokenizers_differ():
     scores = []
     for split in (caption_tokenize, tokenize, str.split):
         scores.append(
@@ -94,9 +94,7 @@ def test_score_reads_every_kind_of_text_file(tmp_path, monkeypatch, capsys):
         ):
             assert main(["score", *names, "--tokenize", tokenizer]) == 0
             found = printed(capsys.readouterr().out)
-            assert (
-                found["a reference exactly"] == ["100.0"] * 3 and found["BLEU-1"] == ["100.0"] * 3
-            )
+            assert found["exact match"] == ["100.0"] * 3 and found["BLEU-1"] == ["100.0"] * 3
 
 
 @pytest.mark.parametrize(
@@ -121,7 +119,7 @@ def test_score_reads_every_kind_of_text_file(tmp_path, monkeypatch, capsys):
         ([b"\n", b"\n"], "line 1 has no reference"),
     ],
 )
-def test_score_says_in_one_line_what_is_wrong(tmp_path, monkeypatch, capsys, files, says):
+def test_score_reports_errors_in_one_line(tmp_path, monkeypatch, capsys, files, says):
     monkeypatch.chdir(tmp_path)
     names = ["h.txt", "1.txt", "2.txt"][: max(2, len(files))]
     for name, content in zip(names, files):
@@ -131,26 +129,26 @@ def test_score_says_in_one_line_what_is_wrong(tmp_path, monkeypatch, capsys, fil
     assert out == "" and len(err.splitlines()) == 1 and err.startswith("error: ") and says in err
 
 
-def test_score_reads_packed_files_and_says_which_is_damaged(tmp_path, monkeypatch, capsys):
+def test_score_reads_compressed_files_and_reports_a_damaged_one(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_lines("h.txt", REFERENCES)
     Path("r.txt.gz").write_bytes(gzip.compress(Path("h.txt").read_bytes()))
     assert main(["score", "h.txt", "r.txt.gz"]) == 0
-    assert printed(capsys.readouterr().out)["a reference exactly"] == ["100.0"] * 3
+    assert printed(capsys.readouterr().out)["exact match"] == ["100.0"] * 3
     Path("r.txt.gz").write_bytes(Path("r.txt.gz").read_bytes()[:-9])
     assert main(["score", "h.txt", "r.txt.gz"]) == 2
     assert "r.txt.gz: damaged" in error_of(capsys)
 
 
-def test_a_reference_of_signs_only_is_one(tmp_path, monkeypatch, capsys):
+def test_a_reference_of_punctuation_only_counts(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_lines("h.txt", ["a dog", ""])
     write_lines("1.txt", ["a dog", "..."])
     assert main(["score", "h.txt", "1.txt"]) == 0
-    assert printed(capsys.readouterr().out)["a reference exactly"] == ["100.0"] * 3
+    assert printed(capsys.readouterr().out)["exact match"] == ["100.0"] * 3
 
 
-def test_a_share_in_percent_gives_back_how_many_were_right():
+def test_a_percentage_recovers_the_number_of_right_answers():
     rounded_down = [right for right in range(58) if int(100 * (right / 58) * 58 / 100) < right]
     assert rounded_down, "the product is a little too small"
     for right in (0, 58, *rounded_down[:3]):

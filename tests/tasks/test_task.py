@@ -1,6 +1,6 @@
-"""A task that this file defines, trained, resumed, evaluated and used through the command line: no line of the library changes.
+"""A task defined in this file is trained, resumed, evaluated and used from the command line, without changes to the library.
 
-A row of counters is given, a tensor (F, 2) of different lengths F, and the sum of its first column is written as a word.
+The input is a row of counters, a tensor (F, 2) of varying length F; the output is the sum of its first column, as a word.
 """
 
 import json
@@ -43,7 +43,7 @@ class CounterEncoder(nn.Module):
 
 
 class Counters(DataSet):
-    """Rows of zeros and ones; every ninth has none, and is called nothing."""
+    """Rows of zeros and ones; every ninth example has no row, and its text is "nothing"."""
 
     def __init__(self, seed: int, count: int):
         super().__init__()
@@ -100,7 +100,7 @@ class Counting(Task):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folder in which a run was trained: "runs/here"."""
+    """A folder with a trained run, "runs/here"."""
     folder = tmp_path_factory.mktemp("counting")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(TASKS, "counting", Counting())
@@ -110,7 +110,7 @@ def trained(tmp_path_factory):
         yield folder
 
 
-def test_it_is_trained_with_its_own_settings_and_measured(trained, capsys):
+def test_a_task_is_trained_with_its_own_settings_and_measured(trained, capsys):
     assert main(["evaluate", "runs/here"]) == 0
     out = capsys.readouterr().out
     assert "validation: 54 examples with 54 texts (48 with counters); 0 problems" in out
@@ -131,7 +131,7 @@ def test_it_is_trained_with_its_own_settings_and_measured(trained, capsys):
     assert saved["train_config"]["epochs"] == 30
 
 
-def test_its_verb_uses_the_run(trained, capsys):
+def test_the_verb_of_a_task_uses_the_run(trained, capsys):
     assert main("count 1 0 1 1 --run runs/here".split()) == 0
     assert capsys.readouterr().out == "three\n"
     assert main("count 0 --run runs/here --beams 2".split()) == 0
@@ -143,9 +143,7 @@ def test_its_verb_uses_the_run(trained, capsys):
     )
 
 
-def test_a_stopped_training_resumes_and_ends_as_one_that_was_not_stopped(
-    trained, monkeypatch, capsys
-):
+def test_a_resumed_training_equals_one_that_was_not_stopped(trained, monkeypatch, capsys):
     step = Trainer._train_step
 
     def pressing(trainer, batch):
@@ -159,12 +157,12 @@ def test_a_stopped_training_resumes_and_ends_as_one_that_was_not_stopped(
         patch.setattr(Trainer, "_train_step", pressing)
         assert main([*command, "runs/stopped"]) == 130
     assert main([*command, "runs/stopped"]) == 0
-    assert "going on with runs/stopped at step 8 of 10" in capsys.readouterr().out
+    assert "resuming runs/stopped at step 8 of 10" in capsys.readouterr().out
     straight, stopped = (load_run(run)[0].state_dict() for run in ("runs/straight", "runs/stopped"))
     assert all(torch.equal(straight[name], stopped[name]) for name in straight)
 
 
-def test_a_training_can_start_from_a_run_of_its_own_task_only(trained, capsys):
+def test_training_starts_only_from_a_run_of_the_same_task(trained, capsys):
     assert (
         main("train --task counting --data here --from runs/here --epochs 1 --to runs/more".split())
         == 0
@@ -173,14 +171,14 @@ def test_a_training_can_start_from_a_run_of_its_own_task_only(trained, capsys):
     assert "--task is counting in runs/here, and cannot become captioning" in error_of(capsys)
 
 
-def test_a_layout_that_it_does_not_have_gets_one_line(trained, capsys):
+def test_an_unknown_layout_is_refused(trained, capsys):
     assert main("train --task counting --data here --layout scenes".split()) == 2
     assert "counting has no layout scenes: choose one of made, longer" in error_of(capsys)
     assert main("train --task counting".split()) == 2
     assert "train needs --data DIR" in error_of(capsys)
 
 
-def test_a_folder_that_is_called_scenes_is_a_folder(tmp_path, monkeypatch, capsys):
+def test_a_folder_named_scenes_is_read_as_a_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("scenes").mkdir()
     assert main("train --data scenes".split()) == 2

@@ -1,4 +1,4 @@
-"""Translation, as a user meets it: of drawn scenes, and of Multi30k with photographs and without."""
+"""Translation from the command line: drawn scenes, and Multi30k with and without photographs."""
 
 import gzip
 import io
@@ -54,7 +54,7 @@ def make_small(monkeypatch):
 
 @pytest.fixture(scope="module")
 def translators(tmp_path_factory):
-    """A folder with the runs of three tiny translators: of scenes, of Multi30k with photographs, and of it without."""
+    """A folder with the runs of three tiny translators: of scenes, and of Multi30k with and without photographs."""
     folder = tmp_path_factory.mktemp("translators")
     raw, splits, shown = (
         folder / "multi/data/task1/raw",
@@ -84,7 +84,7 @@ def translators(tmp_path_factory):
 
 @pytest.fixture
 def translating(translators, monkeypatch):
-    """In that folder; what the trainings printed."""
+    """Change to that folder; the output of the trainings."""
     folder, stats = translators
     make_small(monkeypatch)
     monkeypatch.chdir(folder)
@@ -92,7 +92,7 @@ def translating(translators, monkeypatch):
 
 
 def measures(out):
-    """Every line of a translation's measures: way -> the numbers in it."""
+    """The scores that were printed: {condition: the numbers in its line}."""
     return {
         way.strip(): re.findall(r"[\d.]+", rest)
         for way, rest in re.findall(r"^  (.{14}) BLEU (.*)$", out, re.M)
@@ -135,7 +135,7 @@ def test_a_translator_of_scenes_is_trained_and_measured(translating, capsys):
     assert measures(capsys.readouterr().out) == measures(out)
 
 
-def test_evaluate_of_a_translator_says_which_colours_are_right(translating, monkeypatch, capsys):
+def test_evaluating_a_translator_reports_right_colours(translating, monkeypatch, capsys):
     data = SceneTranslation("test", 13, ("en", "de"), 32, "some")
     right, asked = [list(refs[0]) for refs in data.references], []
     wrong = [
@@ -163,7 +163,9 @@ def test_evaluate_of_a_translator_says_which_colours_are_right(translating, monk
     assert Path("runs/scenes/translations-test-without.jsonl").exists()
 
 
-def test_translate_takes_sentences_and_lines_pictures_and_beams(translating, monkeypatch, capsys):
+def test_translate_takes_arguments_or_standard_input_pictures_and_beams(
+    translating, monkeypatch, capsys
+):
     model, vocabularies, _ = load_run("runs/scenes")
     longest, sentences = 64, ["A big red star.", "a small [v] cat at the top"]
     render(Scene(3), 80).save("scene.png")
@@ -173,7 +175,7 @@ def test_translate_takes_sentences_and_lines_pictures_and_beams(translating, mon
         generate(model, vocabularies, [{"source": tokenize(text)}], max_length=longest)[0]
         for text in sentences
     ]
-    assert main(["translate", *sentences]) == 0  # by the run of scenes
+    assert main(["translate", *sentences]) == 0  # with the run of scenes
     assert capsys.readouterr().out == "".join(
         " ".join(detokenize(sentence).split()) + "\n" for sentence in tokens
     )
@@ -194,7 +196,7 @@ def test_translate_takes_sentences_and_lines_pictures_and_beams(translating, mon
     assert asked[2:] == [(None, longest, 3)] * 2
 
 
-def test_a_translator_of_multi30k_sees_the_photographs_that_there_are(translating, capsys):
+def test_a_translator_of_multi30k_uses_the_existing_photographs(translating, capsys):
     out = translating[1]
     assert (
         "train: 31 examples with 31 texts (31 with source, 15 with image); 1 problems" in out
@@ -210,7 +212,7 @@ def test_a_translator_of_multi30k_sees_the_photographs_that_there_are(translatin
     assert Path("runs/multi/translations-test-without.jsonl").read_text("utf-8").count("\n") == 5
 
 
-def test_a_translator_without_pictures_says_so(translating, capsys):
+def test_a_translator_without_pictures(translating, capsys):
     out = translating[2]
     assert "31 examples with 31 texts (31 with source); 0 problems" in out
     assert (
@@ -223,7 +225,7 @@ def test_a_translator_without_pictures_says_so(translating, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
-def test_a_translation_that_was_stopped_goes_on(translating, monkeypatch, capsys):
+def test_a_stopped_translator_resumes(translating, monkeypatch, capsys):
     step = Trainer._train_step
 
     def pressing(trainer, batch):
@@ -235,16 +237,16 @@ def test_a_translation_that_was_stopped_goes_on(translating, monkeypatch, capsys
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_train_step", pressing)
         assert main(command) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command" in capsys.readouterr().err
     assert main(command) == 0
-    assert "going on with runs/stopped at step 2 of 3" in capsys.readouterr().out
+    assert "resuming runs/stopped at step 2 of 3" in capsys.readouterr().out
     ours, whole = (load_run(run)[0].state_dict() for run in ("runs/stopped", "runs/multi"))
     assert all(torch.equal(ours[name], whole[name]) for name in whole)
     assert main([*command, "--source", "de", "--target", "en"]) == 2
     assert "source de, there en" in error_of(capsys)
 
 
-def test_a_translator_begins_with_another(translating, capsys):
+def test_a_translator_starts_from_another(translating, capsys):
     command = "train --task translation --data multi --from runs/scenes --epochs 1 --freeze encoders --to runs/more --precision float32"
     assert main(command.split()) == 0
     table = parts(capsys.readouterr().out)
@@ -276,7 +278,7 @@ def test_a_translator_begins_with_another(translating, capsys):
     ("caption scene.png --run runs/scenes", "runs/scenes is a run of the task translation, and caption needs one of the task captioning"),
     ("translate star --run captioner", "captioner is a run of the task captioning, and translate needs one of the task translation"),
     ("translate star --run nowhere", "nowhere holds no trained model"),
-    ("translate star --run runs/blind --image scene.png", "runs/blind translates without pictures: leave out --image"),
+    ("translate star --run runs/blind --image scene.png", "scene.png: this model was trained without pictures"),
     ("translate star --run runs/scenes --image nothing.png", "nothing.png"),
     ("translate star --run runs/scenes --image multi/data/task1/raw/val.de.gz", "not a picture"),
     ("translate star --run runs/scenes --beams 0", "num_beams must be at least 1, not 0"),
@@ -285,13 +287,15 @@ def test_a_translator_begins_with_another(translating, capsys):
     (f"{ON_SCENES} --from captioner", "--task is captioning in captioner, and cannot become translation"),
     (f"{ON_SCENES} --from nowhere", "nowhere holds no trained model"),
     (f"{ON_SCENES} --epochs 0", "--epochs must be at least 1"),
-    (f"{ON_MULTI30K} --target fr", "train.fr: not there, nor as .gz; there is test_2016_flickr.de"),
+    (f"{ON_MULTI30K} --target fr", "train.fr: not found, nor train.fr.gz; its folder has test_2016_flickr.de"),
     (f"{ON_MULTI30K} --photographs nowhere", "nowhere: no such folder of photographs"),
-    ("train --task translation --data nowhere", "there is nothing"),
-    ("evaluate runs/multi --split test_2017", "test_2017.en: not there"),
+    ("train --task translation --data nowhere", "its folder has nothing"),
+    ("evaluate runs/multi --split test_2017", "test_2017.en: not found"),
     ("train --data photos --from runs/scenes", "--task is translation in runs/scenes, and cannot become captioning"),
 ])  # fmt: skip
-def test_bad_use_of_a_translator_gets_one_line_and_2(translating, trained, capsys, arguments, says):
+def test_bad_arguments_of_a_translator_give_one_line_and_exit_code_2(
+    translating, trained, capsys, arguments, says
+):
     shutil.copytree(trained, "captioner", dirs_exist_ok=True)
     Path("photos").mkdir(exist_ok=True)
     for name in ("scene.png", "photos/a.png", "photos/b.png"):

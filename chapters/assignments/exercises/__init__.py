@@ -10,14 +10,18 @@ EXERCISES = tuple(exercise for chapter in CHAPTERS for exercise in chapter.EXERC
 
 
 def of_chapter(number: int, name: str | None = None) -> list[Exercise]:
-    """Its exercises, or the one that is asked for, by its name or a part of it."""
-    found = [exercise for exercise in EXERCISES if exercise.chapter == number]
-    if not found:
+    """The exercises of a chapter, or only the one with this name, which may be shortened."""
+    exercises = [exercise for exercise in EXERCISES if exercise.chapter == number]
+    if not exercises:
         numbers = sorted({exercise.chapter for exercise in EXERCISES})
-        raise ValueError(f"chapter {number} has no exercises: choose one of {', '.join(map(str, numbers))}")
+        listed = ", ".join(map(str, numbers))
+        raise ValueError(f"chapter {number} has no exercises: choose one of {listed}")
     if name is None:
-        return found
-    chosen = [exercise for exercise in found if name == exercise.name] or [e for e in found if name.lower() in e.name.lower()]
+        return exercises
+    chosen = [exercise for exercise in exercises if exercise.name == name]
+    if not chosen:
+        chosen = [exercise for exercise in exercises if name.lower() in exercise.name.lower()]
     if len(chosen) != 1:
-        raise ValueError(f"{name}: choose one of {', '.join(exercise.name for exercise in chosen or found)}")
+        listed = ", ".join(exercise.name for exercise in chosen or exercises)
+        raise ValueError(f"{name}: choose one of {listed}")
     return chosen

@@ -7,42 +7,42 @@ EXERCISES = (
         chapter=1,
         module="text",
         parts=("tokenize",),
-        title="a sentence to words and signs",
+        title="a sentence to words and punctuation",
         points=1,
         minutes=5,
         difficulty="easy",
         tests=(
             "test_tokenize",
-            "test_both_spellings_of_an_umlaut_are_the_same_word",
-            "test_tokens_hold_all_of_the_text_but_spaces",
+            "test_composed_and_decomposed_umlauts_are_the_same_word",
+            "test_tokens_contain_the_whole_text_except_spaces",
         ),
         wrong=(
             Wrong(
-                "Spaces alone do not part a text: a comma is a token, and so is "
+                "Splitting at spaces is not enough: a comma is a token, and so is "
                 "every Chinese character. There is a pattern for it above the "
                 "function.",
                 old='_TOKEN.findall(unicodedata.normalize("NFC", text.lower()))',
                 new="text.lower().split()",
             ),
             Wrong(
-                "Small and capital letters should give the same word.",
+                "Capital and small letters should give the same word.",
                 old="text.lower()",
                 new="text",
             ),
             Wrong(
-                "An ü can be one character of Unicode, or a u and two dots. Both "
-                "look the same and should be the same word.",
+                "An ü can be one character of Unicode, or a u followed by two "
+                "dots. Both look the same and should be the same word.",
                 old='unicodedata.normalize("NFC", text.lower())',
                 new="text.lower()",
             ),
             Wrong(
-                "NFD takes letters and their accents apart, and the pattern then "
+                "NFD separates letters from their accents, and the pattern then "
                 "cuts words there. Which form joins them?",
                 old='"NFC"',
                 new='"NFD"',
             ),
             Wrong(
-                "casefold() does more than to make letters small: what happens to ß?",
+                "casefold() does more than lower-case letters: what happens to ß?",
                 old="text.lower()",
                 new="text.casefold()",
             ),
@@ -52,41 +52,41 @@ EXERCISES = (
         chapter=1,
         module="text",
         parts=("detokenize",),
-        title="tokens to a sentence as a person writes it",
+        title="tokens to a sentence as people write it",
         points=3,
         minutes=15,
         difficulty="easy",
         tests=(
-            "test_detokenize_writes_as_a_person_would",
-            "test_what_is_joined_is_split_again_in_the_same_way",
+            "test_detokenize_spaces_tokens_as_people_do",
+            "test_tokenize_inverts_detokenize",
         ),
         wrong=(
             Wrong(
                 "A space between all tokens is not how people write: look at "
                 "commas, brackets and Chinese.",
-                old='text += token if together else " " + token',
+                old='text += token if no_space else " " + token',
                 new='text += " " + token if text else token',
             ),
             Wrong(
-                "No space before the first token: there is nothing yet to part it "
+                "No space before the first token: there is nothing to separate it "
                 "from.",
-                old="not text or (",
-                new="text and (",
+                old="text += token if no_space else",
+                new="text += token if text and no_space else",
             ),
             Wrong(
-                "Behind an opening bracket there is no space either.",
+                "There is no space after an opening bracket either.",
                 old="or _NO_SPACE_AFTER.fullmatch(text[-1])",
                 new="",
             ),
             Wrong(
                 "A Chinese character needs no space on either side: look at the "
-                "token, and at what stands before it.",
+                "token, and at the character before it.",
                 old="or _WIDE.fullmatch(text[-1])",
                 new="",
             ),
             Wrong(
-                "A token is a sign only if all of it is: 3.5 holds a full stop "
-                "and is still a number that needs its space.",
+                "A token is punctuation only if all of it is: 3.5 contains a full "
+                "stop and is still a number that needs its space.",
                 old="_NO_SPACE_BEFORE.fullmatch(token)",
                 new="_NO_SPACE_BEFORE.search(token)",
             ),
@@ -96,40 +96,41 @@ EXERCISES = (
         chapter=1,
         module="text",
         parts=("Vocabulary.build",),
-        title="the words that are worth a number",
+        title="the words that get a number",
         points=2,
         minutes=10,
         difficulty="easy",
         tests=(
-            "test_build_orders_by_frequency_then_by_spelling",
-            "test_build_keeps_what_is_frequent_enough",
-            "test_a_special_in_a_text_is_only_a_word",
+            "test_build_sorts_by_frequency_then_alphabetically",
+            "test_build_drops_words_below_min_freq",
+            "test_specials_in_text_are_ordinary_words",
         ),
         wrong=(
             Wrong(
-                "Words that are equally frequent must not stand in the order in "
-                "which they were met: it is that of the data.",
+                "Equally frequent words must not be in the order in which they "
+                "were found, which depends on the order of the data.",
                 old="key=lambda word: (-counts[word], word)",
                 new="key=lambda word: -counts[word]",
             ),
             Wrong(
-                "The commonest word comes first, not last.",
+                "The most frequent word comes first, not last.",
                 old="(-counts[word], word)",
                 new="(counts[word], word)",
             ),
             Wrong(
-                '"At least min_freq times": a word that is there exactly so often '
-                "stays.",
-                old="count >= min_freq",
-                new="count > min_freq",
+                '"At least min_freq times": a word that occurs exactly min_freq '
+                "times stays.",
+                old="counts[word] >= min_freq",
+                new="counts[word] > min_freq",
             ),
             Wrong(
-                'A text may hold "<eos>", but the vocabulary has its specials already.',
+                'A text may contain "<eos>", but the vocabulary has its specials '
+                "already.",
                 old=" and word not in SPECIALS",
                 new="",
             ),
             Wrong(
-                "A word that stands in a sentence twice counts twice.",
+                "A word that occurs twice in a sentence counts twice.",
                 old="for word in sentence)",
                 new="for word in set(sentence))",
             ),
@@ -144,20 +145,20 @@ EXERCISES = (
         minutes=10,
         difficulty="easy",
         tests=(
-            "test_the_specials_come_first",
-            "test_an_unknown_word_is_unk",
-            "test_a_special_in_a_text_is_only_a_word",
+            "test_specials_come_first",
+            "test_unknown_words_become_unk",
+            "test_specials_in_text_are_ordinary_words",
             "test_decode_stops_at_the_first_eos",
-            "test_encode_then_decode_gives_the_sentence_back",
+            "test_decode_inverts_encode",
         ),
         wrong=(
             Wrong(
-                "A word that nobody has seen is no error: it has a number too.",
+                "An unknown word is not an error: it has a number too.",
                 old="self.index.get(token, UNK)",
                 new="self.index[token]",
             ),
             Wrong(
-                "An unknown word must not vanish: <unk> holds its place.",
+                "An unknown word must not vanish: <unk> takes its place.",
                 old="self.index.get(token, UNK) for token in tokens",
                 new="self.index[token] for token in tokens if token in self.index",
             ),
@@ -168,19 +169,18 @@ EXERCISES = (
                 new="self.words.index(token) if token in self.words else UNK",
             ),
             Wrong(
-                "At <eos> the sentence is over; what stands behind it must not be "
-                "read.",
+                "The sentence ends at <eos>; whatever follows must not be read.",
                 old="break",
                 new="continue",
             ),
             Wrong(
-                "<pad> is no end: it is left out, and the reading goes on.",
+                "<pad> does not end the sentence: leave it out and read on.",
                 old="if i == EOS:",
                 new="if i in (EOS, PAD):",
             ),
             Wrong(
-                "<pad> and <bos> are no words of the sentence. But <unk> stands "
-                "for one, and stays.",
+                "<pad> and <bos> are not words of the sentence. But <unk> stands "
+                "for a word, and stays.",
                 old="(PAD, BOS)",
                 new="(PAD, BOS, UNK)",
             ),
@@ -195,39 +195,47 @@ EXERCISES = (
         chapter=1,
         module="images",
         parts=("normalize",),
-        title="pictures around zero",
+        title="pixels around zero",
         points=1,
         minutes=5,
         difficulty="easy",
         tests=(
-            "test_normalize_is_torchvisions",
+            "test_normalize_agrees_with_torchvision",
         ),
         wrong=(
             Wrong(
-                "MEAN and STD are of numbers from 0 to 1, and the pictures go "
-                "from 0 to 255.",
-                old=" * 255",
-                new="",
+                "MEAN and STD are for pixels from 0 to 1, and these go from 0 to 255.",
+                old="255 * torch.tensor(MEAN",
+                new="torch.tensor(MEAN",
+                more=(
+                    ("255 * torch.tensor(STD", "torch.tensor(STD"),
+                ),
             ),
             Wrong(
-                "Which axis is that of the colours? Broadcasting begins from the "
-                "right.",
-                old=".view(3, 1, 1)",
-                new=".view(3)",
+                "Which axis is the colour channels'? Broadcasting aligns shapes "
+                "from the right.",
+                old="(MEAN, device=images.device).view(3, 1, 1)",
+                new="(MEAN, device=images.device).view(3)",
+                more=(
+                    (
+                        "(STD, device=images.device).view(3, 1, 1)",
+                        "(STD, device=images.device).view(3)",
+                    ),
+                ),
             ),
             Wrong(
-                "The mean has to be brought to the same scale as the picture, and "
-                "so has the deviation.",
+                "The mean must be on the same scale as the picture, and so must "
+                "the standard deviation.",
                 old="(images - mean) / std",
                 new="(images / 255 - mean) / std",
             ),
             Wrong(
-                "Divided by the standard deviation, not by its square.",
+                "Divide by the standard deviation, not by its square, the variance.",
                 old="(images - mean) / std",
                 new="(images - mean) / std**2 * 255",
             ),
             Wrong(
-                "Scaled but not moved: what is dark should be below zero.",
+                "Scaled but not shifted: dark pixels should be below zero.",
                 old="(images - mean)",
                 new="images",
             ),
@@ -246,33 +254,29 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The batch's own axis comes first: (B, T), not (T, B).",
+                "The batch axis comes first: (B, T), not (T, B).",
                 old="batch_first=True",
                 new="batch_first=False",
             ),
             Wrong(
-                "The numbers behind the end are those of <pad>.",
+                "The numbers after the end of a sentence are those of <pad>.",
                 old="padding_value=PAD",
                 new="padding_value=-1",
             ),
             Wrong(
-                "Padding belongs behind the words, not before them.",
+                "Padding belongs after the words, not before them.",
                 old="padding_value=PAD",
                 new='padding_value=PAD, padding_side="left"',
             ),
             Wrong(
-                "Of different lengths, the longest decides: nothing of a sentence "
-                "may be cut off.",
-                old=(
-                    "pad_sequence(\n"
-                    "                values,"
-                ),
-                new="pad_sequence([value[: len(values[0])] for value in values],",
+                "The longest sentence decides: nothing of a sentence may be cut off.",
+                old="pad_sequence(values, ",
+                new="pad_sequence([value[: len(values[0])] for value in values], ",
             ),
             Wrong(
                 "Every sequence is padded, not only the one called target.",
-                old="values[0].dim() == 1",
-                new='name == "target"',
+                old="if is_text or len(set(lengths)) > 1:",
+                new='if modality == "target":',
             ),
         ),
     ),
@@ -287,8 +291,8 @@ EXERCISES = (
         tests=(
             "test_each_example_comes_exactly_once_an_epoch",
             "test_the_order_depends_on_seed_and_epoch_only",
-            "test_start_goes_on_where_another_stopped",
-            "test_sentences_of_similar_length_come_together",
+            "test_start_skips_the_first_batches",
+            "test_batches_hold_sentences_of_similar_length",
         ),
         wrong=(
             Wrong(
@@ -310,37 +314,37 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "The batches of a bucket come from short to long: shuffle them "
-                "too, or the model reads by length.",
+                "The batches of a bucket run from short to long: shuffle them "
+                "too, or the model sees sentences in the order of their length.",
                 old="torch.randperm(len(batches), generator=generator).tolist()",
                 new="range(len(batches))",
             ),
             Wrong(
-                "Another epoch, another order: the numbers that chance begins "
-                "with must depend on the epoch as well.",
+                "Another epoch, another order: the seed of the shuffling must "
+                "depend on the epoch as well.",
                 old="_digest(self.seed, self.epoch)",
                 new="_digest(self.seed)",
             ),
             Wrong(
-                "Seed 0 in epoch 1 gives what seed 1 gives in epoch 0: a sum does "
-                "not keep two numbers apart.",
+                "Seed 0 in epoch 1 gives the same as seed 1 in epoch 0: a sum "
+                "does not keep two numbers apart.",
                 old="_digest(self.seed, self.epoch)",
                 new="_digest(self.seed + self.epoch)",
             ),
             Wrong(
-                "The order may not depend on torch's common generator, nor move "
-                "it on: use one of your own for all.",
+                "The order must not depend on torch's global generator, nor "
+                "advance it: use your own generator throughout.",
                 old="torch.randperm(len(self.lengths), generator=generator)",
                 new="torch.randperm(len(self.lengths))",
             ),
             Wrong(
-                "start(epoch, skip) leaves out the first batches of what the "
-                "epoch would have been; nothing else changes.",
+                "start(epoch, skip) leaves out the first batches of the epoch; "
+                "nothing else changes.",
                 old="[self.skip :]",
                 new="",
             ),
             Wrong(
-                "The last batch may be a small one, but its examples must come.",
+                "The last batch may be smaller, but its examples must not be left out.",
                 old="range(0, len(bucket), self.batch_size)",
                 new="range(0, len(bucket) - self.batch_size + 1, self.batch_size)",
             ),

@@ -21,18 +21,18 @@ EXERCISES = (
                 new="(padding,) * 2",
             ),
             Wrong(
-                "What deep learning calls convolution does not turn the filter "
-                "around: see the formula.",
+                "What deep learning calls convolution does not flip the filter: "
+                "see the formula.",
                 old="weight.flatten(1)",
                 new="weight.flip(2, 3).flatten(1)",
             ),
             Wrong(
-                "The stride holds in both directions.",
-                old=".unfold(3, columns, stride)",
-                new=".unfold(3, columns, 1)",
+                "The stride applies in both directions.",
+                old=".unfold(3, V, stride)",
+                new=".unfold(3, V, 1)",
             ),
             Wrong(
-                "The numbers of a window and those of a filter must lie in the "
+                "The numbers of a window and those of a filter must be in the "
                 "same order: channel, row, column.",
                 old="windows.permute(0, 2, 3, 1, 4, 5)",
                 new="windows.permute(0, 2, 3, 4, 5, 1)",
@@ -44,7 +44,7 @@ EXERCISES = (
                 new="windows.permute(0, 2, 3, 1, 5, 4)",
             ),
             Wrong(
-                "What of the bias?",
+                "Where is the bias?",
                 old="y = y + bias",
                 new="y = y",
             ),
@@ -70,23 +70,17 @@ EXERCISES = (
             Wrong(
                 "The last ReLU comes after the sum: before it, the block could "
                 "only add.",
-                old=(
-                    "return F.relu(y + (x if self.downsample is None else "
-                    "self.downsample(x)))"
-                ),
-                new=(
-                    "return F.relu(y) + (x if self.downsample is None else "
-                    "self.downsample(x))"
-                ),
+                old="return F.relu(y + shortcut)",
+                new="return F.relu(y) + shortcut",
             ),
             Wrong(
-                "Where is x? Without what goes around the convolutions it is no "
-                "residual block.",
-                old="y + (x if self.downsample is None else self.downsample(x))",
+                "Where is x? Without the shortcut around the convolutions it is "
+                "not a residual block.",
+                old="y + shortcut",
                 new="y",
             ),
             Wrong(
-                "The stride sits on the first convolution, not on the second.",
+                "The stride is in the first convolution, not in the second.",
                 old="_conv(in_channels, channels, 3, stride)",
                 new="_conv(in_channels, channels, 3)",
                 more=(
@@ -97,24 +91,26 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "There is a ReLU between the two convolutions, or they would be one.",
+                "There is a ReLU between the two convolutions; without it they "
+                "would be one.",
                 old="F.relu(self.bn1(self.conv1(x)))",
                 new="self.bn1(self.conv1(x))",
             ),
             Wrong(
-                "As many channels but half the size: x must be made to fit then too.",
+                "The same number of channels but half the size: then x must be "
+                "made to fit, too.",
                 old="if stride == 1 and in_channels == out_channels",
                 new="if in_channels == out_channels",
             ),
             Wrong(
-                "The convolution of the shortcut has a batch norm behind it, as "
-                "every other one.",
+                "The convolution of the shortcut is followed by a batch norm, "
+                "like every other one.",
                 old=", nn.BatchNorm2d(out_channels))",
                 new=")",
             ),
             Wrong(
-                "Where x fits as it is, it goes around unchanged: there are no "
-                "weights on that way.",
+                "If x already fits, it passes unchanged: there are no weights on "
+                "the shortcut.",
                 old="if stride == 1 and in_channels == out_channels",
                 new="if False",
             ),
@@ -133,8 +129,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The stride sits on the 3×3, as in torchvision: a 1×1 with a "
-                "stride passes over three of four places.",
+                "The stride is in the 3×3, as in torchvision: a 1×1 with a stride "
+                "of 2 ignores three of four positions.",
                 old="_conv(in_channels, channels, 1)",
                 new="_conv(in_channels, channels, 1, stride)",
                 more=(
@@ -145,13 +141,13 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "How many channels come out of the block? The shortcut must give "
-                "as many.",
+                "How many channels come out of the block? The shortcut must "
+                "produce the same number.",
                 old="_shortcut(in_channels, 4 * channels, stride)",
                 new="_shortcut(in_channels, channels, stride)",
             ),
             Wrong(
-                "A ReLU follows on each of the first two batch norms.",
+                "Each of the first two batch norms is followed by a ReLU.",
                 old="y = F.relu(self.bn2(self.conv2(y)))",
                 new="y = self.bn2(self.conv2(y))",
             ),
@@ -161,9 +157,9 @@ EXERCISES = (
                 new="y = F.relu(self.bn3(self.conv3(y)))",
             ),
             Wrong(
-                "Where is x? Without what goes around the convolutions it is no "
-                "residual block.",
-                old="y + (x if self.downsample is None else self.downsample(x))",
+                "Where is x? Without the shortcut around the convolutions it is "
+                "not a residual block.",
+                old="y + shortcut",
                 new="y",
             ),
         ),
@@ -179,54 +175,51 @@ EXERCISES = (
         tests=(
             "test_deep_resnet_has_the_parameters_of_torchvision",
             "test_resnet_of_a_list_of_stages_agrees_with_torchvision",
-            "test_resnet_features_have_the_promised_shape",
-            "test_without_classes_there_is_no_classifier",
+            "test_resnet_features_have_the_documented_shape",
+            "test_no_classifier_without_num_classes",
         ),
         wrong=(
             Wrong(
-                "The first stage keeps the size: before it, the 7×7 and the "
-                "pooling have halved twice.",
+                "The first stage keeps the size: the 7×7 and the pooling before "
+                "it have already halved it twice.",
                 old="2 if i > 0 and j == 0 else 1",
                 new="2 if j == 0 else 1",
             ),
             Wrong(
-                "A stage halves the picture once, in its first block, and the "
-                "blocks behind keep the size.",
+                "A stage halves the picture once, in its first block; the blocks "
+                "after it keep the size.",
                 old="2 if i > 0 and j == 0 else 1",
                 new="2 if i > 0 else 1",
             ),
             Wrong(
-                "What comes out of a Bottleneck is four times as wide, and the "
-                "next block takes it in.",
-                old="channels = (width << i) * block.expansion",
-                new="channels = width << i",
+                "The output of a Bottleneck is four times as wide, and it is the "
+                "input of the next block.",
+                old="in_channels = channels * block.expansion",
+                new="in_channels = channels",
             ),
             Wrong(
                 "Each stage is twice as wide as the one before.",
-                old="channels, width << i, stride",
-                new="channels, width, stride",
-                more=(
-                    ("(width << i) * block.expansion", "width * block.expansion"),
-                ),
+                old="channels = width * 2**i",
+                new="channels = width",
             ),
             Wrong(
                 "From which depth on are the blocks bottlenecks? A list of stages "
-                "is of basic blocks.",
+                "has basic blocks.",
                 old="depth >= 50",
                 new="depth >= 102",
             ),
             Wrong(
                 "With num_classes=0 there is no classifier: it has no weights, "
-                "and out come the features.",
+                "and the output is the features.",
                 old=(
-                    "nn.Linear(channels, num_classes) if num_classes else "
+                    "nn.Linear(in_channels, num_classes) if num_classes else "
                     "nn.Identity()"
                 ),
-                new="nn.Linear(channels, num_classes)",
+                new="nn.Linear(in_channels, num_classes)",
             ),
             Wrong(
-                "torchvision's first convolution has no bias: a batch norm "
-                "follows, which takes away any mean.",
+                "torchvision's first convolution has no bias: the batch norm that "
+                "follows would remove it.",
                 old="stride=2, padding=3, bias=False",
                 new="stride=2, padding=3",
             ),
@@ -243,48 +236,44 @@ EXERCISES = (
         tests=(
             "test_vgg_has_the_parameters_of_torchvision",
             "test_vgg_features_agree_with_torchvision",
-            "test_without_classes_there_is_no_classifier",
+            "test_no_classifier_without_num_classes",
         ),
         wrong=(
             Wrong(
-                "The ReLU comes behind the batch norm: the other way round, the "
+                "The ReLU comes after the batch norm: the other way round, the "
                 "norm would bring negative numbers back.",
-                old="layers += [nn.BatchNorm2d(width)] if batch_norm else []",
-                new="layers += [nn.ReLU()]",
-                more=(
-                    (
-                        (
-                            "layers += [nn.ReLU()]\n"
-                            "                channels"
-                        ),
-                        (
-                            "layers += [nn.BatchNorm2d(width)] if batch_norm else []\n"
-                            "                channels"
-                        ),
-                    ),
+                old=(
+                    "                if batch_norm:\n"
+                    "                    layers.append(nn.BatchNorm2d(channels))\n"
+                    "                layers.append(nn.ReLU())\n"
+                ),
+                new=(
+                    "                layers.append(nn.ReLU())\n"
+                    "                if batch_norm:\n"
+                    "                    layers.append(nn.BatchNorm2d(channels))\n"
                 ),
             ),
             Wrong(
-                "A 3×3 takes one place from every side, unless it is padded; only "
-                "the pooling makes the picture smaller.",
-                old="width, 3, padding=1",
-                new="width, 3",
+                "A 3×3 without padding loses one row or column on every side; "
+                "only the pooling makes the picture smaller.",
+                old="channels, 3, padding=1",
+                new="channels, 3",
             ),
             Wrong(
                 "There is one pooling for each stage, not one for each convolution.",
-                old="layers += [nn.ReLU()]",
-                new="layers += [nn.ReLU(), nn.MaxPool2d(2)]",
+                old="                layers.append(nn.ReLU())\n",
+                new="                layers += [nn.ReLU(), nn.MaxPool2d(2)]\n",
                 more=(
                     (
-                        "            layers += [nn.MaxPool2d(2)]\n",
+                        "            layers.append(nn.MaxPool2d(2))\n",
                         "",
                     ),
                 ),
             ),
             Wrong(
-                "VGG's convolutions have a bias, also where a batch norm follows.",
-                old="width, 3, padding=1",
-                new="width, 3, padding=1, bias=not batch_norm",
+                "VGG's convolutions have a bias, even if a batch norm follows.",
+                old="channels, 3, padding=1",
+                new="channels, 3, padding=1, bias=not batch_norm",
                 more=(
                     ("nn.init.zeros_(module.bias)", "pass"),
                 ),
@@ -297,7 +286,11 @@ EXERCISES = (
             Wrong(
                 "Two hidden layers of 4096, each with its ReLU and its dropout, "
                 "and then the classes.",
-                old="nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(),",
+                old=(
+                    "                nn.Linear(4096, 4096),\n"
+                    "                nn.ReLU(),\n"
+                    "                nn.Dropout(),\n"
+                ),
                 new="",
             ),
             Wrong(

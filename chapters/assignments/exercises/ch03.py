@@ -16,18 +16,19 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The gates stand in the order i, f, g, o.",
+                "The gates come in the order i, f, g, o.",
                 old="i, f, g, o = gates",
                 new="i, f, o, g = gates",
             ),
             Wrong(
-                "The forget gate is for the old cell, the input gate for what is new.",
+                "The forget gate multiplies the old cell, the input gate the new "
+                "content.",
                 old="i, f, g, o = gates",
                 new="f, i, g, o = gates",
             ),
             Wrong(
-                "Three gates are sigmoids; g is what is written into the cell, "
-                "from -1 to 1.",
+                "Three gates are sigmoids; g is the content written into the "
+                "cell, from -1 to 1.",
                 old="g.tanh()",
                 new="g.sigmoid()",
             ),
@@ -39,15 +40,11 @@ EXERCISES = (
             Wrong(
                 "There are two biases, as in torch: one for the input and one for "
                 "the hidden state.",
-                old=(
-                    "F.linear(\n"
-                    "            hidden, self.weight_hh, self.bias_hh\n"
-                    "        )"
-                ),
+                old="F.linear(hidden, self.weight_hh, self.bias_hh)",
                 new="F.linear(hidden, self.weight_hh)",
             ),
             Wrong(
-                "The hidden state is made of the new cell, not of the old one.",
+                "The hidden state is computed from the new cell, not from the old one.",
                 old=(
                     "cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()\n"
                     "        hidden = o.sigmoid() * cell.tanh()"
@@ -68,44 +65,41 @@ EXERCISES = (
         chapter=3,
         module="recurrent",
         parts=("LSTM.forward", "LSTM._run"),
-        title="whole sentences, in layers and both ways",
+        title="whole sentences, in layers and in both directions",
         points=20,
         minutes=100,
         difficulty="hard",
         tests=(
             "test_lstm_agrees_with_torch",
-            "test_lstm_takes_many_steps_of_the_cell",
-            "test_lstm_step_by_step_gives_what_it_gives_at_once",
-            "test_what_stands_behind_the_end_may_be_anything",
+            "test_lstm_repeats_the_cell",
+            "test_lstm_step_by_step_equals_the_whole_sequence",
+            "test_steps_after_the_end_have_no_effect",
             "test_dropout_is_between_layers_and_only_in_training",
             "test_one_layer_has_no_dropout",
         ),
         wrong=(
             Wrong(
-                "The LSTM that reads from the end writes its outputs from the end "
-                "as well: turn them around again.",
+                "The LSTM that reads from the end also writes its outputs from "
+                "the end: reverse them again.",
                 old="            output = output.flip(0)",
                 new="            pass",
             ),
             Wrong(
-                "The last state must be that of the last word, not of the padding "
-                "behind it.",
-                old=(
-                    "weight_hh, ended\n"
-                    "        )"
-                ),
+                "The last state must be that of the last word, not that of the "
+                "padding after it.",
+                old="weight_hh, ended)",
                 new="weight_hh, None)",
             ),
             Wrong(
-                "Behind a sentence's end the outputs are zero.",
-                old="output = output * live",
-                new="output = output",
+                "Past a sentence's end the outputs are zero.",
+                old="output = output.masked_fill(ended, 0.0)",
+                new="pass",
             ),
             Wrong(
-                "Read from the end, the padding comes first: where a sentence has "
-                "ended must be turned around as well.",
-                old="x.flip(0), None if live is None else ended.flip(0)",
-                new="x.flip(0), ended",
+                "Read from the end, the padding comes first: the mask of ended "
+                "steps must be reversed as well.",
+                old="ended = ended.flip(0)",
+                new="pass",
             ),
             Wrong(
                 "There are two biases, as in torch.",
@@ -125,26 +119,29 @@ EXERCISES = (
             Wrong(
                 "Each layer has a state of its own, and with two directions each "
                 "layer has two.",
-                old="state[0][len(hiddens)], state[1][len(cells)]",
-                new="state[0][layer], state[1][layer]",
+                old="first_hidden[len(hiddens)]",
+                new="first_hidden[layer]",
+                more=(
+                    ("first_cell[len(cells)]", "first_cell[layer]"),
+                ),
             ),
             Wrong(
-                "0 · NaN is NaN: what is behind the end must not be weighed with "
-                "0 but left out, as torch.where does.",
+                "0 · NaN is NaN: inputs past the end must be left out, as "
+                "torch.where does, not multiplied by 0.",
                 old=(
-                    "output, cell = LSTMFunction.apply(\n"
-                    "            inputs, hidden, cell.to(weight_ih.dtype), "
-                    "weight_hh, ended\n"
-                    "        )"
+                    "output, cell = LSTMFunction.apply(inputs, hidden, cell, "
+                    "weight_hh, ended)"
                 ),
                 new=(
-                    "output, keep = [], x.new_zeros(len(x), 1, 1) if ended is "
-                    "None else ended.to(x.dtype)\n"
+                    "output = []\n"
+                    "        keep = x.new_zeros(len(x), 1, 1) if ended is None "
+                    "else ended.to(x.dtype)\n"
                     "        for t in range(len(inputs)):\n"
                     "            i, f, g, o = (inputs[t] + hidden @ "
                     "weight_hh.t()).chunk(4, dim=-1)\n"
-                    "            cell = keep[t] * cell + (1 - keep[t]) * "
-                    "(f.sigmoid() * cell + i.sigmoid() * g.tanh())\n"
+                    "            new_cell = f.sigmoid() * cell + i.sigmoid() * "
+                    "g.tanh()\n"
+                    "            cell = keep[t] * cell + (1 - keep[t]) * new_cell\n"
                     "            hidden = keep[t] * hidden + (1 - keep[t]) * "
                     "(o.sigmoid() * cell.tanh())\n"
                     "            output.append(hidden)\n"
@@ -163,20 +160,20 @@ EXERCISES = (
         difficulty="hard",
         tests=(
             "test_lstm_agrees_with_torch",
-            "test_lstm_takes_many_steps_of_the_cell",
+            "test_lstm_repeats_the_cell",
             "test_lstm_under_autocast_is_close_to_float32",
-            "test_lstm_keeps_nothing_without_gradients",
+            "test_lstm_without_gradients_saves_no_graph",
         ),
         wrong=(
             Wrong(
-                "h' = o tanh(c'): on the way back to the cell, the slope of this "
-                "tanh counts too.",
-                old="d_hidden * o * (1 - squashed * squashed)",
+                "h' = o tanh(c'): the gradient of the cell also contains the "
+                "slope of this tanh.",
+                old="d_hidden * o * (1 - tanh_cell * tanh_cell)",
                 new="d_hidden * o",
             ),
             Wrong(
-                "What the forget gate multiplied is the cell before the step, not "
-                "the one behind it.",
+                "The forget gate multiplied the cell before the step, not the one "
+                "after it.",
                 old="d_cell * cells[t] * f",
                 new="d_cell * cells[t + 1] * f",
             ),
@@ -187,24 +184,20 @@ EXERCISES = (
             ),
             Wrong(
                 "The hidden state of a step goes two ways: to the output, and "
-                "into the next step. Both gradients add up.",
+                "into the next step. The two gradients add up.",
                 old="d_hidden = d_hidden + d_output[t]",
                 new="d_hidden = d_output[t]",
             ),
             Wrong(
-                "A row that has ended hands its hidden state on, and so its gradient.",
-                old="kept = 0 if ended is None else ended[t] * d_hidden",
-                new="kept = 0",
+                "A row that has ended passes its hidden state on, and so its gradient.",
+                old="d_copied = 0 if ended is None else ended[t] * d_hidden",
+                new="d_copied = 0",
             ),
             Wrong(
-                "W_hh was multiplied with the hidden state before each step, not "
-                "with the one behind it.",
-                old=(
-                    "@ hiddens[:-1].flatten(\n"
-                    "            0, 1\n"
-                    "        )"
-                ),
-                new="@ hiddens[1:].flatten(0, 1)",
+                "W_hh was multiplied by the hidden state before each step, not by "
+                "the one after it.",
+                old="hiddens[:-1].flatten(0, 1)",
+                new="hiddens[1:].flatten(0, 1)",
             ),
             Wrong(
                 "A row that has ended keeps its hidden state.",
@@ -214,7 +207,7 @@ EXERCISES = (
             Wrong(
                 "A row that has ended keeps its cell: its forget gate is 1, and "
                 "nothing is written.",
-                old="gates[..., width : 2 * width].masked_fill_(ended, torch.inf)",
+                old="gates[..., H : 2 * H].masked_fill_(ended, torch.inf)",
                 new="pass",
             ),
         ),
@@ -223,38 +216,38 @@ EXERCISES = (
         chapter=3,
         module="attention",
         parts=("Memory.mean",),
-        title="the average of what is there",
+        title="the average of the real positions",
         points=2,
         minutes=10,
         difficulty="easy",
         tests=(
-            "test_the_mean_of_a_memory_leaves_padding_out",
+            "test_mean_of_a_memory_ignores_padding",
         ),
         wrong=(
             Wrong(
-                "Padding is among what is averaged: both the sum and the number "
-                "must leave it out.",
+                "Padding is in your average: both the sum and the count must "
+                "leave it out.",
                 old="(self.tokens * mask).sum(1) / mask.sum(1).clamp(min=1)",
                 new="self.tokens.mean(1)",
             ),
             Wrong(
-                "Divide by how many places are real, not by how many there are.",
+                "Divide by the number of real positions, not of all positions.",
                 old="mask.sum(1).clamp(min=1)",
                 new="mask.size(1)",
             ),
             Wrong(
-                "What stands in the padded places must not be added.",
+                "The vectors at padded positions must not be added.",
                 old="(self.tokens * mask)",
                 new="self.tokens",
             ),
             Wrong(
-                "Where no place is real, the mean is 0 here; 0 / 0 is NaN.",
+                "Without any real position, the mean is 0 here; 0 / 0 is NaN.",
                 old=".clamp(min=1)",
                 new="",
             ),
             Wrong(
-                "The average is over the places, and of each number: (B, N, D) -> "
-                "(B, D).",
+                "Average over the positions, separately for each dimension: (B, "
+                "N, D) -> (B, D).",
                 old="(self.tokens * mask).sum(1)",
                 new="(self.tokens * mask).sum(-1)",
             ),
@@ -264,62 +257,65 @@ EXERCISES = (
         chapter=3,
         module="recurrent",
         parts=("LSTMDecoder.start", "LSTMDecoder.step"),
-        title="a first state, and from word to word",
+        title="the initial state, and from word to word",
         points=10,
         minutes=60,
         difficulty="medium",
         tests=(
-            "test_the_first_state_is_its_formula",
-            "test_a_step_goes_on_from_the_state_before",
-            "test_the_first_state_knows_more_than_the_mean_of_the_memory",
-            "test_a_prefix_is_read_once_and_cross_attention_looks_again",
-            "test_a_word_is_read_out_of_the_state_and_of_what_it_sees",
+            "test_initial_state_matches_its_formula",
+            "test_step_continues_from_the_previous_state",
+            "test_initial_state_depends_on_more_than_the_mean_of_the_memory",
+            "test_only_cross_attention_reads_the_memory_at_each_step",
+            "test_logits_are_computed_from_state_and_context",
         ),
         wrong=(
             Wrong(
-                "The mean is of the real places: padding must not be in it.",
-                old="Memory(self.init_proj(memory.tokens).relu(), memory.mask).mean()",
-                new="self.init_proj(memory.tokens).relu().mean(1)",
+                "The mean is over the real positions: padding must not be in it.",
+                old="Memory(features, memory.mask).mean()",
+                new="features.mean(1)",
             ),
             Wrong(
-                "The relu is for every place, before the mean: of a mean, "
+                "The relu is for each position, before the mean: in the mean, "
                 "opposites would already have cancelled out.",
-                old="Memory(self.init_proj(memory.tokens).relu(), memory.mask).mean()",
-                new="Memory(self.init_proj(memory.tokens), memory.mask).mean().relu()",
+                old=".relu()",
+                new="",
+                more=(
+                    (
+                        "Memory(features, memory.mask).mean()",
+                        "Memory(features, memory.mask).mean().relu()",
+                    ),
+                ),
             ),
             Wrong(
-                "A state lies between -1 and 1, as the LSTM's own: see the formula.",
+                "The initial state lies between -1 and 1, like the LSTM's own: "
+                "see the formula.",
                 old=".tanh()",
                 new="",
             ),
             Wrong(
-                "The layers and sentences are mixed up: view only cuts the last "
-                "axis into pieces, permute then moves them.",
-                old=(
-                    "first.view(first.size(0), 2, self.lstm.num_layers, -1).permute(\n"
-                    "            1, 2, 0, 3\n"
-                    "        )"
+                "Layers and sentences are mixed up: view only cuts the last axis "
+                "into pieces, and permute then moves them.",
+                old="state.view(state.size(0), 2, self.lstm.num_layers, -1)",
+                new="state.view(2, self.lstm.num_layers, state.size(0), -1)",
+                more=(
+                    (".permute(1, 2, 0, 3)", ""),
                 ),
-                new="first.view(2, self.lstm.num_layers, first.size(0), -1)",
             ),
             Wrong(
-                "The next step must begin where this one has ended.",
+                "The next step must start where this one has ended.",
                 old="LSTMState(hidden, cell, state.memory)",
                 new="LSTMState(state.hidden, state.cell, state.memory)",
             ),
             Wrong(
-                "In training the words go in through _embed, which scales them: a "
-                "step must do the same.",
+                "In training, words go through _embed, which scales them: a step "
+                "must do the same.",
                 old="self._embed(token.unsqueeze(1))",
                 new="self.embedding(token.unsqueeze(1))",
             ),
             Wrong(
-                "The LSTM's state is two things, and both must be given to it.",
-                old=(
-                    "(state.hidden, state.cell)\n"
-                    "        )  # (B, 1, H)"
-                ),
-                new="(state.hidden, torch.zeros_like(state.cell)))",
+                "The LSTM's state has two parts, hidden and cell, and needs both.",
+                old="(state.hidden, state.cell)",
+                new="(state.hidden, torch.zeros_like(state.cell))",
             ),
         ),
     ),

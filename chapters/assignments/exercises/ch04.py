@@ -7,41 +7,40 @@ EXERCISES = (
         chapter=4,
         module="attention",
         parts=("causal_mask",),
-        title="who may see whom",
+        title="each query sees itself and the past",
         points=2,
         minutes=10,
         difficulty="easy",
         tests=(
-            "test_the_causal_mask_shows_what_stands_before",
+            "test_causal_mask_shows_each_query_itself_and_earlier_positions",
         ),
         wrong=(
             Wrong(
-                "With fewer queries than places, the queries are the last of the "
-                "places: a single one, over a cache, sees all. Yours are right "
+                "With fewer queries than positions, the queries are the last "
+                "positions: a single one, over a cache, sees all. Yours are right "
                 "only for T = N.",
                 old=".tril(N - T)",
                 new=".tril()",
             ),
             Wrong(
-                "Each query sees what stands before it, and nothing behind it. "
+                "Each query sees the positions before it, and none after it. "
                 "Print the mask for T = N = 4: yours shows the future.",
                 old=".tril(N - T)",
                 new=".triu(N - T)",
             ),
             Wrong(
-                "A query sees itself as well, so that the first of N = T has "
-                "something to look at.",
+                "A query sees itself as well, so that the first of T = N has "
+                "something to attend to.",
                 old=".tril(N - T)",
                 new=".tril(N - T - 1)",
             ),
             Wrong(
-                "The right places, but a mask is of booleans: True where one may look.",
+                "The right positions, but a mask holds booleans: True for visible.",
                 old="dtype=torch.bool, ",
                 new="",
             ),
             Wrong(
-                "True stands for what may be seen. Torch's own layers have it the "
-                "other way round.",
+                "True means visible. In torch's own layers it means hidden.",
                 old="torch.ones(T, N, dtype=torch.bool, device=device).tril(N - T)",
                 new="~torch.ones(T, N, dtype=torch.bool, device=device).tril(N - T)",
             ),
@@ -51,30 +50,30 @@ EXERCISES = (
         chapter=4,
         module="attention",
         parts=("scaled_dot_product_attention",),
-        title="scores, mask, softmax, sum",
+        title="scores, mask, softmax, weighted sum",
         points=10,
         minutes=60,
         difficulty="medium",
         tests=(
             "test_agrees_with_torch",
-            "test_agrees_with_the_formula_word_for_word",
+            "test_agrees_with_the_formula_query_by_query",
             "test_both_paths_agree_in_float32",
-            "test_the_weights_sum_to_one_or_to_nothing",
-            "test_who_may_see_nothing_gets_zeros_and_finite_gradients",
-            "test_causal_attention_sees_the_triangle_and_the_mask_besides",
-            "test_who_sees_nothing_of_the_triangle_gets_zeros_and_finite_gradients",
-            "test_dropout_drops_weights_and_only_as_asked",
+            "test_weights_sum_to_one_or_are_zero",
+            "test_fully_masked_rows_are_zero_with_finite_gradients",
+            "test_causal_attention_combines_triangle_and_mask",
+            "test_rows_masked_by_triangle_and_mask_together_are_zero",
+            "test_dropout_drops_weights_with_the_given_probability",
         ),
         wrong=(
             Wrong(
                 "The variance of a sum of D products grows with D. What brings it "
-                "back to 1, before the softmax?",
+                "back to 1 before the softmax?",
                 old=" / math.sqrt(query.size(-1))",
                 new="",
             ),
             Wrong(
-                "By what are the scores divided? By a root of the width of a "
-                "query, not of the number of places.",
+                "What are the scores divided by? The root of the width of a "
+                "query, not of the number of positions.",
                 old="math.sqrt(query.size(-1))",
                 new="math.sqrt(key.size(-2))",
             ),
@@ -85,31 +84,32 @@ EXERCISES = (
                 new="query.size(-1)",
             ),
             Wrong(
-                "`causal` holds besides the mask: what one of the two hides is hidden.",
+                "`causal` applies in addition to the mask: a position that either "
+                "of them hides is hidden.",
                 old="mask & triangle",
                 new="triangle",
             ),
             Wrong(
-                "The kernel's own triangle begins at the first place. With fewer "
-                "queries than places it is not ours: use `causal_mask` there.",
+                "The kernel's own triangle starts at the first position. With "
+                "fewer queries than positions it is not ours: use `causal_mask` there.",
                 old=" and T == N and not need_weights",
                 new=" and not need_weights",
             ),
             Wrong(
-                "A mask of torch's kernel says what may be seen, as ours does: do "
-                "not turn it round.",
+                "In the mask of torch's kernel True means visible, as in ours: do "
+                "not invert it.",
                 old="mask = mask | fully_masked",
                 new="mask = ~mask | fully_masked",
             ),
             Wrong(
-                "A query that may see nothing: its output is zeros, and not the "
-                "average of everything.",
+                "The output of a fully masked query is zeros, not the average of "
+                "all values.",
                 old="output.masked_fill(fully_masked, 0.0)",
                 new="output",
             ),
             Wrong(
-                "Dropout is for the weights that are used. Those that are "
-                "returned say where it looked, and have lost nothing.",
+                "Dropout is for the weights in the sum. The weights that are "
+                "returned show where the query attends, before dropout.",
                 old="weights = masked_softmax(scores, mask)",
                 new="weights = F.dropout(masked_softmax(scores, mask), dropout)",
                 more=(
@@ -125,59 +125,111 @@ EXERCISES = (
             "MultiHeadAttention.project",
             "MultiHeadAttention.queries",
             "MultiHeadAttention.keys_values",
-            "MultiHeadAttention._heads",
         ),
-        title="one matrix, and H heads of it",
+        title="one matrix for the queries, keys and values of H heads",
         points=6,
         minutes=30,
         difficulty="medium",
         tests=(
             "test_multi_head_attention_agrees_with_torch",
-            "test_padding_is_torchs_key_padding_mask",
-            "test_keys_and_values_can_be_computed_before",
+            "test_mask_agrees_with_torchs_key_padding_mask",
+            "test_keys_and_values_can_be_computed_in_advance",
         ),
         wrong=(
             Wrong(
-                "All numbers are there, but in the wrong place: an axis has to "
-                "move, and a reshape only cuts anew. Move it with permute or "
-                "transpose.",
-                old="x.transpose(1, 2)",
-                new="x.reshape(len(x), self.num_heads, x.size(1), -1)",
+                "All numbers are present, but in the wrong order: an axis has to "
+                "move, and reshape does not move axes. Use permute or transpose.",
+                old="q = q.view(B, T, self.num_heads, self.head_dim).transpose(1, 2)",
+                new="q = q.reshape(B, self.num_heads, T, self.head_dim)",
+                more=(
+                    (
+                        "k = k.view(B, T, self.num_heads, "
+                        "self.head_dim).transpose(1, 2)",
+                        "k = k.reshape(B, self.num_heads, T, self.head_dim)",
+                    ),
+                    (
+                        "v = v.view(B, T, self.num_heads, "
+                        "self.head_dim).transpose(1, 2)",
+                        "v = v.reshape(B, self.num_heads, T, self.head_dim)",
+                    ),
+                    (
+                        "k = k.view(B, N, self.num_heads, "
+                        "self.head_dim).transpose(1, 2)",
+                        "k = k.reshape(B, self.num_heads, N, self.head_dim)",
+                    ),
+                    (
+                        "v = v.view(B, N, self.num_heads, "
+                        "self.head_dim).transpose(1, 2)",
+                        "v = v.reshape(B, self.num_heads, N, self.head_dim)",
+                    ),
+                    (
+                        "return q.view(B, T, self.num_heads, "
+                        "self.head_dim).transpose(1, 2)",
+                        "return q.reshape(B, self.num_heads, T, self.head_dim)",
+                    ),
+                ),
             ),
             Wrong(
                 "A head is D/H neighbouring dimensions. Yours are H apart: in "
                 "which order do you name the two factors of D?",
-                old="(self.num_heads, -1)",
-                new="(-1, self.num_heads)",
+                old="q = q.view(B, T, self.num_heads, self.head_dim).transpose(1, 2)",
+                new=(
+                    "q = q.view(B, T, self.head_dim, self.num_heads).permute(0, "
+                    "3, 1, 2)"
+                ),
                 more=(
-                    ("x.transpose(1, 2)", "x.permute(0, 3, 1, 2)"),
+                    (
+                        "k = k.view(B, T, self.num_heads, "
+                        "self.head_dim).transpose(1, 2)",
+                        "k = k.view(B, T, self.head_dim, "
+                        "self.num_heads).permute(0, 3, 1, 2)",
+                    ),
+                    (
+                        "v = v.view(B, T, self.num_heads, "
+                        "self.head_dim).transpose(1, 2)",
+                        "v = v.view(B, T, self.head_dim, "
+                        "self.num_heads).permute(0, 3, 1, 2)",
+                    ),
+                    (
+                        "k = k.view(B, N, self.num_heads, "
+                        "self.head_dim).transpose(1, 2)",
+                        "k = k.view(B, N, self.head_dim, "
+                        "self.num_heads).permute(0, 3, 1, 2)",
+                    ),
+                    (
+                        "v = v.view(B, N, self.num_heads, "
+                        "self.head_dim).transpose(1, 2)",
+                        "v = v.view(B, N, self.head_dim, "
+                        "self.num_heads).permute(0, 3, 1, 2)",
+                    ),
+                    (
+                        "return q.view(B, T, self.num_heads, "
+                        "self.head_dim).transpose(1, 2)",
+                        "return q.view(B, T, self.head_dim, "
+                        "self.num_heads).permute(0, 3, 1, 2)",
+                    ),
                 ),
             ),
             Wrong(
                 "The rows of the joint matrix are first all queries, then all "
-                "keys, then all values, and not head after head.",
-                old=(
-                    "query, keys, values = self.in_proj(x, slice(None)).chunk(3, "
-                    "dim=-1)"
-                ),
+                "keys, then all values, not head after head.",
+                old="self.in_proj(x, slice(0, 3 * D)).chunk(3, dim=-1)",
                 new=(
-                    "joint = self.in_proj(x, slice(None)).unflatten(-1, "
-                    "(self.num_heads, 3, -1))\n"
-                    "        query, keys, values = joint.transpose(-3, "
-                    "-2).flatten(-2).unbind(-2)"
+                    "self.in_proj(x, slice(0, 3 * D)).view(B, T, self.num_heads, "
+                    "3, -1).transpose(2, 3).flatten(3).unbind(2)"
                 ),
             ),
             Wrong(
-                "Self-attention is right. Which rows of the joint matrix make a "
-                "query, if keys and values are of a memory?",
-                old="slice(self.embed_dim))",
-                new="slice(self.embed_dim, 2 * self.embed_dim))",
+                "Self-attention is right. Which rows of the joint matrix make the "
+                "queries, if keys and values come from a memory?",
+                old="slice(0, D))",
+                new="slice(D, 2 * D))",
             ),
             Wrong(
-                "First keys, then values, in the order in which their rows stand "
-                "in the joint matrix.",
-                old="keys, values = self.in_proj(memory",
-                new="values, keys = self.in_proj(memory",
+                "First keys, then values, in the order of their rows in the joint "
+                "matrix.",
+                old="k, v = self.in_proj(memory",
+                new="v, k = self.in_proj(memory",
             ),
         ),
     ),
@@ -185,27 +237,26 @@ EXERCISES = (
         chapter=4,
         module="attention",
         parts=("MultiHeadAttention.forward", "MultiHeadAttention.attend"),
-        title="heads side by side, and mixed",
+        title="heads in parallel, and their mix",
         points=9,
         minutes=45,
         difficulty="medium",
         tests=(
             "test_multi_head_attention_agrees_with_torch",
-            "test_padding_is_torchs_key_padding_mask",
-            "test_keys_and_values_can_be_computed_before",
-            "test_heads_that_see_nothing_give_zeros",
+            "test_mask_agrees_with_torchs_key_padding_mask",
+            "test_keys_and_values_can_be_computed_in_advance",
+            "test_multi_head_attention_of_fully_masked_rows_is_zero",
             "test_multi_head_attention_drops_weights_only_in_training",
         ),
         wrong=(
             Wrong(
-                "The heads of a word belong side by side again: (B, H, T, D/H) is "
-                "not in that order yet when you join its axes.",
+                "The heads of a word must become neighbours again: the axes of "
+                "(B, H, T, D/H) are not yet in the right order to be joined.",
                 old="output.transpose(1, 2).flatten(2)",
                 new="output.reshape(output.size(0), output.size(2), -1)",
             ),
             Wrong(
-                "Who mixes what the heads have found? One more matrix stands "
-                "behind them.",
+                "What mixes the outputs of the heads? One more matrix follows them.",
                 old="self.out_proj(output)",
                 new="output",
             ),
@@ -217,18 +268,18 @@ EXERCISES = (
             ),
             Wrong(
                 "A mask of (B, T, N) is the same for all heads: where among its "
-                "axes is the one of the heads?",
+                "axes does that of the heads belong?",
                 old="mask.unsqueeze(-3)",
                 new="mask.unsqueeze(0)",
             ),
             Wrong(
-                "With a memory, x asks and the memory answers: queries of the "
-                "one, keys and values of the other.",
-                old="query = self.queries(x)",
-                new="query = self.queries(memory)",
+                "With a memory, queries come from x, and keys and values from the "
+                "memory.",
+                old="q = self.queries(x)",
+                new="q = self.queries(memory)",
             ),
             Wrong(
-                "`causal` must get through to the attention.",
+                "`causal` must be passed on to the attention.",
                 old="need_weights, causal, dropout",
                 new="need_weights, False, dropout",
             ),
@@ -238,36 +289,35 @@ EXERCISES = (
         chapter=4,
         module="transformer",
         parts=("Embedding.forward",),
-        title="words, and where they stand",
+        title="words and their positions",
         points=2,
         minutes=10,
         difficulty="easy",
         tests=(
-            "test_a_word_is_the_sum_of_its_vector_and_that_of_where_it_stands",
-            "test_a_text_that_runs_over_the_positions_is_refused",
+            "test_embedding_is_the_sum_of_word_and_position",
+            "test_text_beyond_the_last_position_is_refused",
         ),
         wrong=(
             Wrong(
-                "Attention does not know any order. What tells the model where a "
-                "word stands?",
-                old=" + self.positions.weight[first:end]",
+                "Attention ignores order. What tells the model the position of a word?",
+                old=" + self.positions.weight[offset:end]",
                 new="",
             ),
             Wrong(
-                "The first of these words stands at the position `first`: in a "
-                "cache there are others before it.",
-                old="self.positions.weight[first:end]",
+                "The first of these words is at position `offset`: with a cache, "
+                "there are others before it.",
+                old="self.positions.weight[offset:end]",
                 new="self.positions.weight[: tokens.size(1)]",
             ),
             Wrong(
-                "Off by one: with how many words are all positions taken?",
-                old="if end > there",
-                new="if end >= there",
+                "Off by one: with how many words are all positions used up?",
+                old="if end > max_length",
+                new="if end >= max_length",
             ),
             Wrong(
-                "The position of a word is its place in the sentence, and not "
-                "which word it is.",
-                old="self.positions.weight[first:end]",
+                "The position of a word is its index in the sentence, not its "
+                "index in the vocabulary.",
+                old="self.positions.weight[offset:end]",
                 new="self.positions(tokens % self.positions.num_embeddings)",
             ),
         ),
@@ -277,71 +327,72 @@ EXERCISES = (
         module="transformer",
         parts=(
             "TransformerBlock.forward",
-            "TransformerBlock._before",
-            "TransformerBlock._after",
+            "TransformerBlock._self_attention",
             "TransformerBlock._mlp",
         ),
-        title="attention, then a network for each place",
+        title="attention, then a network for each position",
         points=14,
         minutes=75,
         difficulty="medium",
         tests=(
             "test_block_agrees_with_torch",
-            "test_a_block_goes_on_from_its_past",
+            "test_block_continues_from_cached_keys_and_values",
         ),
         wrong=(
             Wrong(
-                "What attention finds is added to x, and does not replace it.",
+                "The output of attention is added to x; it does not replace it.",
                 old=(
-                    "x + self._drop(y))\n"
-                    "\n"
-                    "        if self.multihead_attn"
+                    "x = x + y\n"
+                    "            if cross_attention"
                 ),
                 new=(
-                    "self._drop(y))\n"
-                    "\n"
-                    "        if self.multihead_attn"
+                    "x = y\n"
+                    "            if cross_attention"
+                ),
+                more=(
+                    ("self.norm1(x + y)", "self.norm1(y)"),
                 ),
             ),
             Wrong(
-                "With pre-norm, what is added comes of the normed x, but it is "
-                "added to x as it was: the way from the first block to the last "
+                "With pre-norm, the branch reads the normalized x, but its output "
+                "is added to x itself: the path from the first block to the last "
                 "stays free.",
-                old="self._after(norm, x + self._drop(y))",
-                new="self._after(norm, self._before(norm, x) + self._drop(y))",
+                old="x = x + self._mlp(mlp_norm(x))",
+                new="x = mlp_norm(x) + self._mlp(mlp_norm(x))",
             ),
             Wrong(
                 "Each norm has its own place: the first is for attention, the "
                 "second for the small network.",
-                old="norm = self.norm3 or self.norm2",
-                new="norm = self.norm3 or self.norm1",
+                old="self.norm3 if cross_attention else self.norm2",
+                new="self.norm3 if cross_attention else self.norm1",
             ),
             Wrong(
-                "Post-norm: where does the norm stand if it does not stand before?",
-                old="return x if self.pre_norm else norm(x)",
-                new="return x",
-            ),
-            Wrong(
-                "The past stands before the new words, in the order of the text, "
-                "also among keys and values.",
-                old="torch.cat([past[0], keys], dim=2)",
-                new="torch.cat([keys, past[0]], dim=2)",
+                "Post-norm: where does the norm go if it does not come before the "
+                "branch?",
+                old="self.norm1(x + y)",
+                new="x + y",
                 more=(
-                    (
-                        "torch.cat([past[1], values], dim=2)",
-                        "torch.cat([values, past[1]], dim=2)",
-                    ),
+                    ("self.norm2(x + y)", "x + y"),
+                    ("mlp_norm(x + self._mlp(x))", "x + self._mlp(x)"),
                 ),
             ),
             Wrong(
-                "GELU has two versions: the block says which.",
+                "The past comes before the new words, among keys and values too.",
+                old="torch.cat([past_k, k], dim=2)",
+                new="torch.cat([k, past_k], dim=2)",
+                more=(
+                    ("torch.cat([past_v, v], dim=2)", "torch.cat([v, past_v], dim=2)"),
+                ),
+            ),
+            Wrong(
+                "GELU has two versions: use the block's.",
                 old="approximate=self.approximate",
                 new='approximate="none"',
             ),
             Wrong(
-                "The mask must reach the attention: padding was seen.",
-                old="attend(query, keys, values, mask, causal",
-                new="attend(query, keys, values, None, causal",
+                "The mask must reach the attention: padding was visible.",
+                old="attend(q, k, v, mask, causal",
+                new="attend(q, k, v, None, causal",
             ),
         ),
     ),
@@ -349,42 +400,42 @@ EXERCISES = (
         chapter=4,
         module="transformer",
         parts=("TransformerEncoder.forward",),
-        title="a sentence that reads itself",
+        title="self-attention over a sentence",
         points=5,
         minutes=25,
         difficulty="easy",
         tests=(
             "test_encoder_agrees_with_torch",
-            "test_padding_and_neighbours_change_nothing_of_what_is_read",
+            "test_encoding_ignores_padding_and_other_sentences",
             "test_encoder_dropout_is_only_in_training",
         ),
         wrong=(
             Wrong(
-                "A sentence is read in another way if its neighbour in the batch "
-                "is longer: who may look at padding?",
+                "The encoding of a sentence changes if another one in the batch "
+                "is longer: which words may attend to padding?",
                 old="block(x, mask.unsqueeze(1))",
                 new="block(x)",
             ),
             Wrong(
-                "The mask (B, T) says which places may be looked at, not who may "
-                "look: which axis of (B, T, N) is that?",
+                "The mask (B, T) says which positions are visible, not which of "
+                "them may look: which axis of (B, T, N) is that?",
                 old="mask.unsqueeze(1)",
                 new="mask.unsqueeze(2)",
             ),
             Wrong(
-                "A last norm is for pre-norm only: a post-norm block has one at "
-                "its end already.",
-                old="self.norm(x) if self.pre_norm else x",
-                new="self.norm(x)",
+                "The last norm is for pre-norm only: a post-norm block already "
+                "ends with one.",
+                old="if self.pre_norm:",
+                new="if True:",
             ),
             Wrong(
-                "Where does the norm stand without `pre_norm`? As in BERT, before "
+                "Where does the norm go without `pre_norm`? As in BERT, before "
                 "the blocks.",
-                old="x = self.norm(x)\n",
-                new="pass\n",
+                old="if not self.pre_norm:",
+                new="if False:",
             ),
             Wrong(
-                "This is an encoder: every word sees those behind it as well.",
+                "This is an encoder: each word also attends to the words after it.",
                 old="block(x, mask.unsqueeze(1))",
                 new="block(x, mask.unsqueeze(1), True)",
             ),
@@ -404,60 +455,58 @@ EXERCISES = (
             "TransformerDecoder.start",
             "TransformerDecoder._advance",
         ),
-        title="the picture as a prefix, and a cache",
+        title="the picture as a prefix, and the key-value cache",
         points=16,
         minutes=90,
         difficulty="hard",
         tests=(
-            "test_decoder_with_a_prefix_is_torchs_encoder_with_a_mask",
-            "test_the_memory_is_projected_once[prefix]",
-            "test_the_weights_are_those_of_the_layers_in_order[prefix]",
-            "test_the_embedding_is_also_the_output[prefix]",
-            "test_a_text_longer_than_the_positions_is_refused[prefix]",
+            "test_decoder_with_a_prefix_agrees_with_torchs_masked_encoder",
+            "test_memory_is_projected_once[prefix]",
+            "test_attention_weights_are_those_of_the_layers_in_order[prefix]",
+            "test_embedding_is_tied_to_the_output[prefix]",
+            "test_decoder_refuses_text_beyond_the_last_position[prefix]",
         ),
         wrong=(
             Wrong(
                 "The full forward is right, but stepping is not: the next state "
-                "must hold the keys and values of the new words, too.",
-                old="TransformerState(past, state.memory",
+                "must also hold the keys and values of the new words.",
+                old="TransformerState(new_past, state.memory",
                 new="TransformerState(state.past, state.memory",
             ),
             Wrong(
-                "Stepping goes wrong at the second word: at which position does "
-                "it stand?",
+                "Stepping goes wrong at the second word: what is its position?",
                 old="self.embedding(tokens, state.length)",
                 new="self.embedding(tokens)",
             ),
             Wrong(
-                "The state must remember how many words there are now.",
-                old="state.mask, length), looked",
-                new="state.mask, state.length), looked",
+                "The new state must count the new words.",
+                old="state.mask, length)",
+                new="state.mask, state.length)",
             ),
             Wrong(
-                "The mask speaks of the prefix and of all words so far, also "
-                "those that are in the cache only.",
+                "The mask covers the prefix and all words so far, including those "
+                "that are only in the cache.",
                 old="F.pad(memory_mask, (0, length), value=True)",
                 new="F.pad(memory_mask, (0, tokens.size(1)), value=True)",
             ),
             Wrong(
-                "Words look at the padding of the prefix.",
+                "Words attend to the padding of the prefix.",
                 old="mask = F.pad(memory_mask, (0, length), value=True)",
                 new="mask = None",
             ),
             Wrong(
-                "The places of the prefix see one another, all of them: the "
+                "The positions of the prefix all attend to one another: the "
                 "picture has no order in time.",
                 old="block(x, memory.mask.unsqueeze(1))",
                 new="block(x, memory.mask.unsqueeze(1), True)",
             ),
             Wrong(
-                "The keys and values of the last block are of what it norms "
-                "first, as a block does.",
+                "The last block, too, normalizes x before it computes keys and values.",
                 old="keys_values(last.norm1(x))",
                 new="keys_values(x)",
             ),
             Wrong(
-                "One norm more stands between the last block and the words.",
+                "One more norm comes between the last block and the logits.",
                 old="F.linear(self.norm(x),",
                 new="F.linear(x,",
             ),
@@ -466,52 +515,49 @@ EXERCISES = (
     Exercise(
         chapter=4,
         module="transformer",
-        parts=("TransformerDecoder.reorder", "_pick"),
-        title="beams that change places",
+        parts=("TransformerDecoder.reorder", "_reorder_cache"),
+        title="reordering beams",
         points=8,
         minutes=40,
         difficulty="hard",
         tests=(
-            "test_beams_of_a_memory_stay_together_change_places_and_leave",
-            "test_beams_do_not_copy_the_memory",
-            "test_a_state_can_be_returned_to",
+            "test_beams_of_a_memory_can_be_reordered_and_removed",
+            "test_beams_share_the_memory_without_copies",
+            "test_states_are_not_modified_by_later_steps",
         ),
         wrong=(
             Wrong(
-                "A beam that takes another's place takes the words along that "
-                "this one has written: they are in its cache.",
-                old="past = _pick(state.past, index)",
+                "A beam that is replaced takes over the words of its successor: "
+                "they are in the cache.",
+                old="past = _reorder_cache(state.past, index)",
                 new="past = state.past",
             ),
             Wrong(
-                "The beams of a picture share its memory, which is then not "
-                "copied for each: `memory_index` says which are needed.",
-                old=(
-                    'index if self.fusion == "prefix" else memory_index(index, '
-                    "rows, len(mask))"
-                ),
-                new="index",
+                "The beams of a picture share its memory, which is not copied for "
+                "each of them: `memory_index` says which memories are needed.",
+                old="needed = memory_index(index, rows, len(mask))",
+                new="needed = index",
             ),
             Wrong(
-                "When a picture leaves, its mask leaves as well.",
-                old="mask = mask.index_select(0, owner)",
+                "When a picture is finished, its mask goes as well.",
+                old="mask = mask.index_select(0, needed)",
                 new="mask = mask",
             ),
             Wrong(
-                "The mask is right, but what is it of? Keys and values of the "
-                "memory have to follow the pictures, too.",
-                old="memory = _pick(memory, owner)",
+                "The mask is right, but the memory's keys and values must be "
+                "reordered with it.",
+                old="memory = _reorder_cache(memory, needed)",
                 new="memory = memory",
             ),
             Wrong(
-                "How many words there are does not change when beams change places.",
+                "Reordering beams does not change the number of words.",
                 old="memory, mask, state.length)",
                 new="memory, mask, 0)",
             ),
             Wrong(
-                "How many sentences were there before? That is not the number of "
-                "those that are wanted.",
-                old="rows = len(mask) if past[0] is None else len(state.past[0][0])",
+                "How many sentences were there before reordering? That is not the "
+                "length of `index`.",
+                old="rows = len(mask) if first_layer is None else len(first_layer[0])",
                 new="rows = len(index)",
             ),
         ),
@@ -528,15 +574,14 @@ EXERCISES = (
         tests=(
             "test_vision_transformer_without_blocks_is_patches_and_positions",
             "test_vision_transformer_agrees_with_torchvision",
-            "test_vision_transformer_features_have_the_promised_shape",
-            "test_a_patch_is_at_its_place_and_seen_by_all",
-            "test_vision_transformer_drops_in_training_only",
-            "test_vision_transformer_refuses_what_does_not_fit",
+            "test_vision_transformer_features_have_the_documented_shape",
+            "test_patches_keep_their_place_and_attend_to_all",
+            "test_vision_transformer_applies_dropout_in_training_only",
+            "test_vision_transformer_refuses_wrong_sizes",
         ),
         wrong=(
             Wrong(
-                "To attention, a set of patches has no order. What tells the "
-                "blocks where each patch was?",
+                "Attention has no order: what tells the blocks where each patch was?",
                 old="x + self.positions",
                 new="x",
             ),
@@ -547,55 +592,56 @@ EXERCISES = (
                 new="x + F.pad(self.positions[:, 1:], (0, 0, 1, 0))",
             ),
             Wrong(
-                "Where does the class token stand? `forward` reads it at the "
-                "first position, and published positions expect it there.",
+                "Where is the class token? `forward` reads it at the first "
+                "position, and published positions expect it there.",
                 old="[class_token, patches]",
                 new="[patches, class_token]",
             ),
             Wrong(
-                "Patches are read as a page is: along the first row, then the "
+                "Patches are read like a page: along the first row, then the "
                 "second. Yours go column by column.",
                 old="patches.flatten(2).transpose(1, 2)",
                 new="patches.transpose(2, 3).flatten(2).transpose(1, 2)",
             ),
             Wrong(
-                "The shape is right, but the numbers of a patch are not those of "
-                "one patch: `conv_proj` puts D before the rows, so an axis has to "
+                "The shape is right, but each vector mixes numbers of several "
+                "patches: `conv_proj` puts D before the rows, so an axis has to "
                 "move. A reshape moves nothing.",
                 old="patches.flatten(2).transpose(1, 2)",
                 new="patches.reshape(len(x), -1, self.out_channels)",
             ),
             Wrong(
-                "The class token is no patch. At which end of the sequence is it "
-                "left out?",
+                "The class token is not a patch. At which end of the sequence "
+                "must it be left out?",
                 old="self._encode(x)[:, 1:]",
                 new="self._encode(x)[:, :-1]",
             ),
             Wrong(
-                "A grid has its D channels before rows and columns, as a CNN's has.",
+                "A feature map has its D channels before rows and columns, as a "
+                "CNN's has.",
                 old="patches.transpose(1, 2).unflatten(2, (rows, rows))",
                 new="patches.unflatten(1, (rows, rows))",
             ),
             Wrong(
-                "The blocks are pre-norm: nothing has normed their sum yet. What "
-                "stands after the last block?",
+                "The blocks are pre-norm: nothing has normalised their sum yet. "
+                "What comes after the last block?",
                 old="return self.norm(x)",
                 new="return x",
             ),
             Wrong(
-                "Dropout only in training: after `eval()` the same picture gives "
-                "the same features.",
+                "Dropout is for training only: after `eval()` the same picture "
+                "gives the same features.",
                 old="self.training)",
                 new="True)",
             ),
             Wrong(
-                "What is dropped is the sum of patches and positions, not the "
+                "Dropout applies to the sum of patches and positions, not to the "
                 "patches alone.",
                 old="F.dropout(x + self.positions, self.dropout, self.training)",
                 new="F.dropout(x, self.dropout, self.training) + self.positions",
             ),
             Wrong(
-                "A picture of another size would meet the wrong positions: refuse "
+                "A picture of another size would get the wrong positions: refuse "
                 "it, with `_check_size`.",
                 old="_check_size(x, self.image_size)",
                 new="pass",

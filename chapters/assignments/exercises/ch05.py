@@ -7,46 +7,46 @@ EXERCISES = (
         chapter=5,
         module="attention",
         parts=("masked_softmax",),
-        title="softmax among what may be seen",
+        title="softmax over the visible positions",
         points=6,
         minutes=30,
         difficulty="easy",
         tests=(
-            "test_masked_softmax_is_the_softmax_of_what_may_be_seen",
-            "test_masked_softmax_of_nothing_is_zero_with_finite_gradients",
+            "test_masked_softmax_is_the_softmax_over_unmasked_scores",
+            "test_masked_softmax_of_a_fully_masked_row_is_zero_with_finite_gradients",
         ),
         wrong=(
             Wrong(
-                "Every hidden place must be out of the softmax before it is "
-                "computed: what is erased afterwards has had its fraction.",
+                "Masked scores must be excluded before the softmax: set to zero "
+                "afterwards, they have already taken their part of the sum.",
                 old="scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)",
                 new="scores = scores",
             ),
             Wrong(
-                "A score of 0 is a score like others, and often a high one. What "
-                "must stand there for a weight of 0?",
+                "A score of 0 is a score like any other, and often a high one. "
+                "Which score gives a weight of 0?",
                 old="torch.finfo(scores.dtype).min)",
                 new="0.0)",
             ),
             Wrong(
                 "Which axis sums to one? The weights of a query run over the "
-                "places, the last axis.",
+                "positions, the last axis.",
                 old="return scores.softmax(-1).masked_fill",
                 new="return scores.softmax(-2).masked_fill",
             ),
             Wrong(
-                "-1e9 is not in float16's range, and where nothing may be seen it "
-                "is no answer either: ask the format for its lowest number.",
+                "-1e9 is out of float16's range, and no solution for a fully "
+                "masked row: ask the format for its lowest number.",
                 old="torch.finfo(scores.dtype).min",
                 new="-1e9",
             ),
             Wrong(
-                "Where nothing may be seen all weights must be 0, not 1/N.",
+                "In a fully masked row all weights must be 0, not 1/N.",
                 old=".masked_fill(~mask, 0.0)",
                 new="",
             ),
             Wrong(
-                "True stands for what may be seen; yours looks just at the rest.",
+                "True means visible; yours attends to exactly the other positions.",
                 old="scores = scores.masked_fill(~mask,",
                 new=(
                     "mask = ~mask\n"
@@ -64,20 +64,20 @@ EXERCISES = (
         minutes=50,
         difficulty="medium",
         tests=(
-            "test_additive_attention_is_its_formula",
-            "test_additive_attention_to_nothing_is_zero_with_finite_gradients",
+            "test_additive_attention_matches_its_formula",
+            "test_additive_attention_to_a_fully_masked_memory_is_zero",
         ),
         wrong=(
             Wrong(
-                "The score is a network with a bend in it. Without tanh the query "
-                "would add the same to all scores, and the softmax would not "
-                "notice it.",
+                "The score is a non-linear network. Without the tanh, the query "
+                "would add the same number to all scores, and the softmax would "
+                "ignore it.",
                 old="hidden.tanh()",
                 new="hidden",
             ),
             Wrong(
-                "tanh of the sum, not the sum of two tanhs: only in the bend do "
-                "query and memory meet.",
+                "tanh of the sum, not the sum of two tanhs: only inside the "
+                "non-linearity do query and memory interact.",
                 old="self.query(query).unsqueeze(2) + self.key(memory).unsqueeze(1)",
                 new=(
                     "self.query(query).tanh().unsqueeze(2) + "
@@ -98,8 +98,8 @@ EXERCISES = (
                 new="",
             ),
             Wrong(
-                "The gate is for the context. The weights still say where it "
-                "looked, and sum to one.",
+                "The gate is for the context only. The weights still show where "
+                "the query attends, and sum to one.",
                 old="context = context * self.gate(query).sigmoid()",
                 new=(
                     "context, weights = context * self.gate(query).sigmoid(), "
@@ -108,8 +108,8 @@ EXERCISES = (
             ),
             Wrong(
                 "The mask must reach the softmax.",
-                old=".squeeze(-1), mask)",
-                new=".squeeze(-1), None)",
+                old="masked_softmax(scores, mask)",
+                new="masked_softmax(scores, None)",
             ),
         ),
     ),
@@ -117,49 +117,52 @@ EXERCISES = (
         chapter=5,
         module="attention",
         parts=("doubly_stochastic_penalty",),
-        title="every place is looked at once",
+        title="a total weight of one for each position",
         points=4,
         minutes=20,
         difficulty="easy",
         tests=(
-            "test_the_penalty_is_its_formula",
-            "test_padded_words_and_places_are_not_penalised",
-            "test_there_is_no_penalty_where_every_place_is_looked_at_once",
+            "test_penalty_matches_its_formula",
+            "test_padding_is_not_penalised",
+            "test_penalty_is_zero_if_each_position_gets_a_total_weight_of_one",
         ),
         wrong=(
             Wrong(
-                "What the model looked at behind the end of a caption counts for "
-                "nothing.",
-                old="(weights * words.unsqueeze(-1))",
+                "The weights of padded words, after the end of a caption, do not "
+                "count.",
+                old="(weights * word_mask.unsqueeze(-1))",
                 new="weights",
             ),
             Wrong(
-                "Padded places need not be looked at: for them there is no penalty.",
-                old="((1 - looked).square() * places)",
-                new="(1 - looked).square()",
+                "Padded positions need no attention: they are not penalised.",
+                old="((1 - total).square() * memory_mask)",
+                new="(1 - total).square()",
             ),
             Wrong(
-                "A sum over the places, and a mean over the batch only.",
+                "A sum over the positions, and a mean over the batch only.",
                 old=".sum(1).mean()",
                 new=".mean()",
             ),
             Wrong(
                 "The mean over the batch, so that the penalty does not depend on "
-                "its size.",
+                "the batch size.",
                 old=".sum(1).mean()",
                 new=".sum()",
             ),
             Wrong(
-                "The sum over the words stands within the square: a place may be "
-                "looked at in parts.",
-                old="(1 - looked).square() * places",
-                new="((1 - weights).square() * words.unsqueeze(-1)).sum(1) * places",
+                "The sum over the words is inside the square: several words may "
+                "share a position.",
+                old="(1 - total).square() * memory_mask",
+                new=(
+                    "((1 - weights).square() * word_mask.unsqueeze(-1)).sum(1) * "
+                    "memory_mask"
+                ),
             ),
             Wrong(
-                "Over a caption, each place: which axis of (B, T, N) is summed, "
-                "so that (B, N) is left?",
-                old="words.unsqueeze(-1)).sum(1)",
-                new="words.unsqueeze(-1)).sum(2)",
+                "Sum the weights of each position over the words: which axis of "
+                "(B, T, N) goes, so that (B, N) remains?",
+                old="word_mask.unsqueeze(-1)).sum(1)",
+                new="word_mask.unsqueeze(-1)).sum(2)",
             ),
         ),
     ),
@@ -167,50 +170,49 @@ EXERCISES = (
         chapter=5,
         module="recurrent",
         parts=("LSTMDecoder._attend", "LSTMDecoder._compute_logits"),
-        title="a hidden state that asks",
+        title="the hidden state as a query",
         points=11,
         minutes=60,
         difficulty="medium",
         tests=(
-            "test_a_word_is_read_out_of_the_state_and_of_what_it_sees",
-            "test_a_prefix_is_read_once_and_cross_attention_looks_again",
-            "test_a_sentence_is_read_out_at_once_and_where_it_looked_is_told",
-            "test_what_is_read_out_is_dropped_and_only_in_training",
+            "test_logits_are_computed_from_state_and_context",
+            "test_only_cross_attention_reads_the_memory_at_each_step",
+            "test_logits_and_attention_weights_of_a_whole_sentence",
+            "test_dropout_before_the_output_layer_is_only_in_training",
         ),
         wrong=(
             Wrong(
-                "The state and what it sees stand side by side, the state first.",
+                "The hidden state and the context are concatenated, the hidden "
+                "state first.",
                 old="torch.cat([outputs, context], dim=-1)",
                 new="torch.cat([context, outputs], dim=-1)",
             ),
             Wrong(
-                "A tanh stands between the matrix that combines and the words.",
+                "A tanh comes between the matrix that combines the two and the "
+                "output matrix.",
                 old="self.combine(outputs).tanh()",
                 new="self.combine(outputs)",
             ),
             Wrong(
-                "Each place has one vector, but some of them are padding: who "
-                "tells the attention?",
-                old=(
-                    "tokens, tokens, mask, need_weights\n"
-                    "        )"
-                ),
+                "Some positions of the memory are padding: does the attention get "
+                "the mask?",
+                old="tokens, tokens, mask, need_weights)",
                 new="tokens, tokens, None, need_weights)",
             ),
             Wrong(
-                "Words have a bias of their own: some are frequent whatever is to "
-                "be seen.",
+                "Words have a bias of their own: some are frequent whatever the "
+                "picture shows.",
                 old="self.embedding.weight, self.bias)",
                 new="self.embedding.weight)",
             ),
             Wrong(
-                "Dropout only in training: after `eval()` nothing is left to chance.",
+                "Dropout only in training: after `eval()` nothing is random.",
                 old="self.dropout, self.training)",
                 new="self.dropout, True)",
             ),
             Wrong(
-                "Weights are (B, 1, 1, T, N), as of one layer and one head: the "
-                "new axes stand before those of words and places.",
+                "Weights are (B, 1, 1, T, N), as for one layer and one head: the "
+                "new axes come before those of words and positions.",
                 old="weights[:, None, None]",
                 new="weights[..., None, None]",
             ),
@@ -219,56 +221,59 @@ EXERCISES = (
     Exercise(
         chapter=5,
         module="transformer",
-        parts=("TransformerBlock.forward",),
-        title="a block that looks at words, then at the memory",
+        parts=("TransformerBlock.forward", "TransformerBlock._cross_attention"),
+        title="a block that attends to words, then to the memory",
         points=11,
         minutes=60,
         difficulty="medium",
         tests=(
             "test_block_with_cross_attention_agrees_with_torch",
-            "test_the_weights_of_a_block_are_those_that_torch_has",
+            "test_attention_weights_of_a_block_agree_with_torch",
             "test_block_dropout_is_in_every_branch_and_only_in_training",
-            "test_a_block_looks_at_one_memory_for_all_its_beams",
+            "test_beams_of_a_block_share_one_memory",
         ),
         wrong=(
             Wrong(
-                "The block looks at the memory through its own attention, "
-                "`multihead_attn`, and not once more through `self_attn`.",
-                old="query = self.multihead_attn.queries(y)",
-                new="query = self.self_attn.queries(y)",
+                "The block attends to the memory with its own cross-attention, "
+                "`multihead_attn`, not with `self_attn` again.",
+                old="self.multihead_attn.queries(y)",
+                new="self.self_attn.queries(y)",
             ),
             Wrong(
-                "Words know no padding, but a memory does: its mask must reach "
-                "the attention.",
-                old="query, *memory, memory_mask, need_weights=need_weights",
-                new="query, *memory, need_weights=need_weights",
+                "A memory may have padding: its mask must reach the attention.",
+                old="attend(q, k, v, mask, need_weights=need_weights)",
+                new="attend(q, k, v, need_weights=need_weights)",
             ),
             Wrong(
                 "Three branches, three norms: the second is for the memory, the "
                 "third for the small network.",
-                old="norm = self.norm3 or self.norm2",
-                new="norm = self.norm2",
+                old="self.norm3 if cross_attention else self.norm2",
+                new="self.norm2",
             ),
             Wrong(
-                "What was seen in the memory is added to x, and does not replace it.",
-                old="x + self._drop(y.view_as(x))",
-                new="self._drop(y.view_as(x))",
+                "The output of cross-attention is added to x; it does not replace it.",
+                old="                x = x + y\n",
+                new="                x = y\n",
+                more=(
+                    ("self.norm2(x + y)", "self.norm2(y)"),
+                ),
             ),
             Wrong(
-                "Dropout stands in every branch, in that of the memory as well.",
-                old="self._drop(y.view_as(x))",
-                new="y.view_as(x)",
+                "Each branch has dropout, that of the memory too.",
+                old="F.dropout(y, self.dropout, self.training), weights",
+                new="y, weights",
             ),
             Wrong(
-                "The memory has no order in time: every word sees all of it.",
-                old="query, *memory, memory_mask, need_weights=need_weights",
-                new="query, *memory, memory_mask, True, need_weights",
+                "The memory has no order in time: every word attends to all of it.",
+                old="attend(q, k, v, mask, need_weights=need_weights)",
+                new="attend(q, k, v, mask, True, need_weights)",
             ),
             Wrong(
                 "There may be more sentences than memories: the beams of a "
-                "picture. Let them ask as words of one sentence do.",
-                old="y = y.reshape(len(memory[0]), -1, y.size(-1))",
-                new="y = y",
+                "picture. Let them attend to it together, like the words of one "
+                "sentence.",
+                old="y = x.reshape(len(k), -1, x.size(-1))",
+                new="y = x",
             ),
         ),
     ),
@@ -276,18 +281,18 @@ EXERCISES = (
         chapter=5,
         module="transformer",
         parts=("TransformerDecoder.start",),
-        title="a memory that is read once",
+        title="keys and values of the memory, computed once",
         points=5,
         minutes=25,
         difficulty="medium",
         tests=(
-            "test_decoder_with_cross_attention_is_torchs_decoder",
-            "test_the_memory_is_projected_once[cross_attention]",
-            "test_decoder_with_a_prefix_is_torchs_encoder_with_a_mask",
+            "test_decoder_with_cross_attention_agrees_with_torch",
+            "test_memory_is_projected_once[cross_attention]",
+            "test_decoder_with_a_prefix_agrees_with_torchs_masked_encoder",
         ),
         wrong=(
             Wrong(
-                "Each block has its own keys and values of the memory: it has its "
+                "Each block has its own keys and values of the memory, from its "
                 "own matrices.",
                 old=(
                     "[block.multihead_attn.keys_values(memory.tokens) for block "
@@ -299,27 +304,26 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "It is the cross-attention that will look at these keys: whose "
+                "It is the cross-attention that will use these keys: whose "
                 "matrices make them?",
                 old="block.multihead_attn.keys_values(memory.tokens)",
                 new="block.self_attn.keys_values(memory.tokens)",
             ),
             Wrong(
-                "The memory comes normed from its encoder: the norms of a block "
-                "are for the words.",
+                "The encoder has already normalized the memory: the norms of a "
+                "block are for the words.",
                 old="keys_values(memory.tokens) for",
                 new="keys_values(block.norm2(memory.tokens)) for",
             ),
             Wrong(
-                "No word has been written yet: the length is 0, whatever there is "
-                "to look at.",
+                "The length counts words, not positions of the memory: it starts at 0.",
                 old="memory.mask, 0)",
                 new="memory.mask, memory.tokens.size(1))",
             ),
             Wrong(
-                "A state remembers the mask of the memory, or padding is seen.",
-                old="seen, memory.mask, 0)",
-                new="seen, torch.ones_like(memory.mask), 0)",
+                "A state keeps the mask of the memory; otherwise padding is visible.",
+                old="cross, memory.mask, 0)",
+                new="cross, torch.ones_like(memory.mask), 0)",
             ),
         ),
     ),

@@ -7,22 +7,19 @@ EXERCISES = (
         chapter=6,
         module="training",
         parts=("warmup_and_cosine",),
-        title="a rate that rises and falls",
+        title="a learning rate that rises and falls",
         points=3,
         minutes=15,
         difficulty="easy",
         tests=(
-            "test_the_learning_rate_rises_and_falls",
+            "test_learning_rate_rises_linearly_and_falls_as_a_cosine",
         ),
         wrong=(
             Wrong(
-                "Where is the warm-up? The first steps go with the full rate, "
-                "when Adam knows nothing yet.",
-                old=(
-                    "min((step + 1) / (warmup_fraction * steps), 0.5 + 0.5 * "
-                    "math.cos(math.pi * step / steps))"
-                ),
-                new="0.5 + 0.5 * math.cos(math.pi * step / steps)",
+                "Where is the warmup? Your first steps use the full rate, before "
+                "Adam has seen any gradients.",
+                old="return min(warmup, cosine)",
+                new="return cosine",
             ),
             Wrong(
                 "`warmup_fraction` is not a number of steps but a fraction of all "
@@ -31,17 +28,17 @@ EXERCISES = (
                 new="(step + 1) / warmup_fraction",
             ),
             Wrong(
-                "Off by one: a first step with a rate of 0 would be lost.",
+                "Off by one: a first step with a learning rate of 0 would be wasted.",
                 old="(step + 1)",
                 new="step",
             ),
             Wrong(
-                "Half a cosine, from 1 to 0: in the middle it has fallen to one half.",
+                "Half a cosine, from 1 to 0: halfway, it has fallen to one half.",
                 old="math.cos(math.pi * step / steps)",
                 new="math.cos(2 * math.pi * step / steps)",
             ),
             Wrong(
-                "A cosine lies between -1 and 1: this one is to end at 0.",
+                "A cosine lies between -1 and 1: this one should end at 0.",
                 old="0.5 + 0.5 * math.cos",
                 new="math.cos",
             ),
@@ -51,25 +48,25 @@ EXERCISES = (
         chapter=6,
         module="model",
         parts=("EncoderDecoder.loss",),
-        title="the loss of words, and of nothing else",
+        title="the loss counts words only",
         points=4,
         minutes=20,
         difficulty="easy",
         tests=(
-            "test_padding_does_not_matter_to_the_loss",
-            "test_the_loss_is_that_of_the_formula_and_pads_count_in_neither_term",
-            "test_the_loss_is_the_cross_entropy_in_float32_and_smoothed_in_training_only",
+            "test_padding_does_not_change_the_loss",
+            "test_smoothed_loss_follows_the_formula_and_ignores_padding",
+            "test_loss_is_in_float32_and_smoothed_in_training_only",
         ),
         wrong=(
             Wrong(
-                "Padding counts for nothing: a longer neighbour in the batch must "
-                "not change the loss.",
+                "Padding is ignored: a longer neighbour in the batch must not "
+                "change the loss.",
                 old="ignore_index=PAD,",
                 new="",
             ),
             Wrong(
                 "Return the sum over the words, not their mean: the caller "
-                "divides once all parts of a batch are added up.",
+                "divides once, after adding up all micro-batches.",
                 old='reduction="sum",',
                 new="",
             ),
@@ -95,8 +92,8 @@ EXERCISES = (
                 new="self.label_smoothing",
             ),
             Wrong(
-                "In training, `teacher_forcing_ratio` decides how many of the "
-                "true words the decoder reads: pass it on.",
+                "In training, `teacher_forcing_ratio` is the fraction of true "
+                "words that the decoder reads: pass it on.",
                 old="self(batch, teacher_forcing_ratio=teacher_forcing_ratio)",
                 new="self(batch, teacher_forcing_ratio=1.0)",
             ),
@@ -107,7 +104,7 @@ EXERCISES = (
                 new="self.teacher_forcing_ratio",
             ),
             Wrong(
-                "Count the words, and not the padding behind them.",
+                "Count the words, and not the padding after them.",
                 old="(target != PAD).sum()",
                 new="(target == target).sum()",
             ),
@@ -117,13 +114,13 @@ EXERCISES = (
         chapter=6,
         module="reliability",
         parts=("GradScaler.update", "GradScaler.unscale"),
-        title="a scale for float16",
+        title="the loss scale of float16",
         points=4,
         minutes=20,
         difficulty="easy",
         tests=(
-            "test_the_scale_follows_that_of_torch",
-            "test_dividing_by_the_scale_gives_the_gradients_of_the_loss",
+            "test_loss_scale_follows_that_of_torch",
+            "test_unscaled_gradients_are_those_of_the_loss",
         ),
         wrong=(
             Wrong(
@@ -132,28 +129,35 @@ EXERCISES = (
                 new="self.scale *= 2",
             ),
             Wrong(
-                "2,000 good steps in a row: an overflow begins the count anew.",
-                old="self.good_steps + 1 if finite else 0",
-                new="self.good_steps + finite",
+                "2,000 good steps in a row: an overflow sets the count back to 0.",
+                old=(
+                    "            self.good_steps = 0\n"
+                    "            return\n"
+                ),
+                new="            return\n",
             ),
             Wrong(
-                "After it has doubled, the count begins anew.",
-                old="self.scale, self.good_steps = 2 * self.scale, 0",
-                new="self.scale = 2 * self.scale",
+                "After the scale has doubled, the count starts again at 0.",
+                old=(
+                    "            self.scale *= 2\n"
+                    "            self.good_steps = 0\n"
+                ),
+                new="            self.scale *= 2\n",
             ),
             Wrong(
-                "Off by one: after 2,000 steps without an overflow, and not one later.",
+                "Off by one: after exactly 2,000 steps without an overflow, not "
+                "one later.",
                 old="self.good_steps == 2000",
                 new="self.good_steps > 2000",
             ),
             Wrong(
-                "The loss was multiplied by the scale, and every gradient with "
-                "it: undo that before use.",
+                "The loss was multiplied by the scale, and so was every gradient: "
+                "undo that before the gradients are used.",
                 old="parameter.grad /= self.scale",
                 new="pass",
             ),
             Wrong(
-                "What is frozen has no gradient.",
+                "A frozen parameter has no gradient.",
                 old="if parameter.grad is not None:",
                 new="if True:",
             ),
@@ -162,63 +166,48 @@ EXERCISES = (
     Exercise(
         chapter=6,
         module="training",
-        parts=("Trainer._gradient",),
-        title="a batch in parts",
-        points=12,
-        minutes=60,
-        difficulty="hard",
+        parts=("Trainer._micro_batches", "Trainer._scaled"),
+        title="a batch in micro-batches",
+        points=7,
+        minutes=35,
+        difficulty="medium",
         tests=(
-            "test_the_gradient_of_parts_is_that_of_the_whole_batch_by_words",
-            "test_a_step_is_what_torch_s_own_pieces_make_of_it",
-            "test_clipping_does_not_see_the_scale_of_float16",
-            "test_the_parts_of_a_batch_add_up_to_its_loss_its_words_and_its_examples",
+            "test_micro_batches_add_up_to_the_batch",
+            "test_accumulated_gradient_is_that_of_the_whole_batch_averaged_over_words",
+            "test_step_equals_that_of_torch",
+            "test_clipping_ignores_the_loss_scale_of_float16",
         ),
         wrong=(
             Wrong(
-                "The mean of the micro-batches' means is not the mean over all "
-                "words: they have different numbers of words.",
-                old="self.processes / unit).backward()",
-                new="self.processes / part_count / micro_batches).backward()",
-            ),
-            Wrong(
-                "Divide by a number of words, not by the number of micro-batches: "
-                "the loss is a sum over words.",
-                old="self.processes / unit).backward()",
-                new="self.processes / micro_batches).backward()",
-            ),
-            Wrong(
-                "Divide the loss of each micro-batch by the same number: `unit` "
-                "is the count of the first one.",
-                old="if unit is None:",
-                new="if True:",
-            ),
-            Wrong(
                 "Each example belongs in exactly one micro-batch: together they "
                 "are the batch.",
-                old="value[i::micro_batches]",
-                new="value[: len(value) // micro_batches]",
+                old="value[i::number]",
+                new="value[: len(value) // number]",
+            ),
+            Wrong(
+                "A batch may be smaller than `accumulation_steps`: a micro-batch "
+                "must not be empty.",
+                old="min(self.config.accumulation_steps, size)",
+                new="self.config.accumulation_steps",
+            ),
+            Wrong(
+                "Sorted by length, neighbours in a batch are alike: deal the "
+                "examples out like cards, so that each micro-batch has short and "
+                "long ones.",
+                old="value[i::number]",
+                new="value.tensor_split(number)[i]",
+            ),
+            Wrong(
+                "The loss is a sum over words: divide it by `first_count`, or the "
+                "gradient grows with the batch.",
+                old="self.world_size / first_count",
+                new="self.world_size",
             ),
             Wrong(
                 "In float16 small gradients become 0: multiply the loss by the "
                 "scale before you go backward.",
-                old="part * self.scaler.scale * self.processes",
-                new="part * self.processes",
-            ),
-            Wrong(
-                "Return the loss of all micro-batches, not only that of the last one.",
-                old="loss += part.detach()",
-                new="loss = part.detach()",
-            ),
-            Wrong(
-                "Return the count of all micro-batches, not only that of the last one.",
-                old="count += part_count",
-                new="count = part_count",
-            ),
-            Wrong(
-                "The loss is only reported: without detach() it holds on to the "
-                "graph of every micro-batch.",
-                old="loss += part.detach()",
-                new="loss = loss + part",
+                old="loss * self.scaler.scale * self.world_size",
+                new="loss * self.world_size",
             ),
         ),
     ),
@@ -227,19 +216,60 @@ EXERCISES = (
         module="training",
         parts=("Trainer._train_step", "Trainer._set_learning_rates"),
         title="one step, or none",
-        points=15,
-        minutes=75,
+        points=20,
+        minutes=100,
         difficulty="hard",
         tests=(
-            "test_a_step_is_what_torch_s_own_pieces_make_of_it",
-            "test_clipping_bounds_the_gradient_and_tells_its_norm_before",
-            "test_a_step_whose_gradient_is_not_finite_changes_nothing_and_is_counted",
-            "test_the_schedule_does_not_move_with_a_skipped_step",
-            "test_clipping_does_not_see_the_scale_of_float16",
-            "test_float16_halves_a_scale_that_is_too_large_and_goes_on",
-            "test_the_gradient_of_parts_is_that_of_the_whole_batch_by_words",
+            "test_step_equals_that_of_torch",
+            "test_clipping_bounds_the_gradient_and_reports_its_norm_before",
+            "test_step_with_a_nonfinite_gradient_is_skipped_and_counted",
+            "test_skipped_steps_do_not_move_the_schedule",
+            "test_clipping_ignores_the_loss_scale_of_float16",
+            "test_float16_halves_a_loss_scale_that_is_too_large",
+            "test_accumulated_gradient_is_that_of_the_whole_batch_averaged_over_words",
+            "test_micro_batches_add_up_to_the_batch",
         ),
         wrong=(
+            Wrong(
+                "The mean of the micro-batches' means is not the mean over all "
+                "words: micro-batches have different numbers of words.",
+                old="self._scaled(loss, first_count)",
+                new="self._scaled(loss, count * self.config.accumulation_steps)",
+                more=(
+                    ("self._rescale(first_count / count)", "pass"),
+                ),
+            ),
+            Wrong(
+                "Divide by a number of words, not by the number of micro-batches: "
+                "the loss is a sum over words.",
+                old="self._scaled(loss, first_count)",
+                new="self._scaled(loss, self.config.accumulation_steps)",
+                more=(
+                    ("self._rescale(first_count / count)", "pass"),
+                ),
+            ),
+            Wrong(
+                "Divide the loss of every micro-batch by the same number: "
+                "`first_count` is the count of the first one.",
+                old="if first_count is None:",
+                new="if True:",
+            ),
+            Wrong(
+                "Report the loss of all micro-batches, not only that of the last one.",
+                old="loss_sum += loss.detach()",
+                new="loss_sum = loss.detach()",
+            ),
+            Wrong(
+                "Report the count of all micro-batches, not only that of the last one.",
+                old="count_sum += count",
+                new="count_sum = count.float()",
+            ),
+            Wrong(
+                "The sum of the losses is only reported: without detach() it keeps "
+                "the graph of every micro-batch in memory.",
+                old="loss_sum += loss.detach()",
+                new="loss_sum = loss_sum + loss",
+            ),
             Wrong(
                 "Clear the gradients after each step, or the next ones are added "
                 "to them.",
@@ -272,7 +302,7 @@ EXERCISES = (
             Wrong(
                 "With micro-batches, the gradient was divided by the words of the "
                 "first one only. How many are there in all?",
-                old="self._rescale(unit / count)",
+                old="self._rescale(first_count / count)",
                 new="pass",
             ),
             Wrong(
@@ -281,16 +311,16 @@ EXERCISES = (
                 new="is_finite = True",
             ),
             Wrong(
-                "A skipped step has changed something already: batch norm has "
-                "seen the batch.",
+                "A skipped step has changed something already: the running "
+                "statistics of batch norm.",
                 old="                buffer.copy_(before)\n",
                 new="                pass\n",
             ),
             Wrong(
                 "The schedule counts the steps that were made, not those that "
                 "were skipped.",
-                old="self.step - self.skipped, self.steps",
-                new="self.step, self.steps",
+                old="step = self.step - self.skipped",
+                new="step = self.step",
             ),
             Wrong(
                 "After each step, the scaler must learn whether the gradient was "
@@ -310,46 +340,46 @@ EXERCISES = (
         chapter=6,
         module="reliability",
         parts=("write_atomically",),
-        title="a file that is never half",
+        title="a file that is never half written",
         points=7,
         minutes=35,
         difficulty="medium",
         tests=(
-            "test_what_is_written_can_be_read",
-            "test_all_of_it_is_on_the_disk_before_it_takes_the_place_of_the_old_one",
-            "test_a_file_that_may_not_be_so_big_keeps_the_old_checkpoint",
-            "test_a_folder_that_cannot_be",
-            "test_a_folder_in_the_place_of_the_file",
-            "test_what_else_happens_while_writing_keeps_the_old_checkpoint",
+            "test_written_file_can_be_read",
+            "test_content_is_on_the_disk_before_the_rename",
+            "test_file_size_limit_keeps_the_old_checkpoint",
+            "test_impossible_folder_is_refused",
+            "test_folder_in_place_of_the_file_is_refused",
+            "test_other_errors_pass_through_and_keep_the_old_checkpoint",
         ),
         wrong=(
             Wrong(
-                "Whoever writes into the file itself has lost the old one before "
-                "the new one is whole: write beside it, then rename.",
+                "If you write into the file itself, the old one is lost before the "
+                "new one is complete: write a temporary file, then rename it.",
                 old='path.with_name(path.name + ".writing")',
                 new="path",
                 more=(
-                    ("os.replace(beside, path)", "pass"),
+                    ("os.replace(temporary, path)", "pass"),
                 ),
             ),
             Wrong(
-                "A rename may reach the disk before what was written: what would "
-                "be there after a power cut?",
+                "A rename may reach the disk before the content: what would you "
+                "find after a power cut?",
                 old=(
-                    "            os.fsync(file.fileno())  # on the disk, before "
-                    "the name is\n"
+                    "            os.fsync(file.fileno())  # the content is on the "
+                    "disk before the name is\n"
                 ),
                 new="",
             ),
             Wrong(
-                "First on the disk, then the name: yours has the new name before "
-                "it is safe.",
+                "First the content on the disk, then the new name: you rename the "
+                "file before it is safe.",
                 old="os.fsync(file.fileno())",
-                new="os.replace(beside, path), os.fsync(file.fileno())",
+                new="os.replace(temporary, path), os.fsync(file.fileno())",
                 more=(
                     (
                         (
-                            "        os.replace(beside, path)\n"
+                            "        os.replace(temporary, path)\n"
                             "    except"
                         ),
                         "    except",
@@ -357,24 +387,24 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "Ctrl-C is no failed write, and a mistake in the program is none "
-                "either: let them through as they are.",
+                "Ctrl-C is no failed write, and neither is a bug: let them "
+                "through as they are.",
                 old="except (OSError, RuntimeError) as error",
                 new="except BaseException as error",
             ),
             Wrong(
-                "Whatever fails, no half file may be left beside.",
-                old="            beside.unlink()\n",
+                "Whatever fails, no temporary file may remain.",
+                old="            temporary.unlink()\n",
                 new="            pass\n",
             ),
             Wrong(
-                "The folder may not be there yet.",
+                "The folder may not exist yet.",
                 old="path.parent.mkdir(parents=True, exist_ok=True)",
                 new="pass",
             ),
             Wrong(
-                "Torch makes a RuntimeError of a write that failed: to whoever "
-                "calls, that is an OSError as well.",
+                "Torch turns a failed write into a RuntimeError: the caller should "
+                "get an OSError for that, too.",
                 old="except (OSError, RuntimeError) as error",
                 new="except OSError as error",
             ),
@@ -384,52 +414,55 @@ EXERCISES = (
         chapter=6,
         module="batches",
         parts=("BucketSampler.__iter__",),
-        title="each process its share",
+        title="a shard of each batch for every process",
         points=8,
         minutes=40,
         difficulty="medium",
         tests=(
-            "test_processes_share_each_batch",
-            "test_the_shares_of_a_batch_are_of_similar_length",
-            "test_the_loaders_of_all_processes_give_each_caption_once",
-            "test_start_goes_on_where_another_stopped",
+            "test_processes_split_each_batch",
+            "test_shards_of_a_batch_have_similar_lengths",
+            "test_all_processes_together_load_each_caption_once",
+            "test_start_skips_the_first_batches",
         ),
         wrong=(
             Wrong(
                 "Every process takes the whole batch: which examples are its own?",
-                old="batches[i][self.rank :: self.world_size]",
-                new="batches[i]",
+                old="batch[self.rank :: self.world_size]",
+                new="batch",
             ),
             Wrong(
-                "A process for which nothing is left must still have a batch, or "
-                "the others wait for it forever: an example without target words.",
-                old="or [(batches[i][0], None)]",
+                "A process without examples must still get a batch, or the others "
+                "wait for it forever: an example without target words.",
+                old=(
+                    "            else:\n"
+                    "                yield [(batch[0], None)]"
+                ),
                 new="",
             ),
             Wrong(
-                "A process for which nothing is left gets an example that counts "
-                "for nothing: its epoch is None.",
-                old="[(batches[i][0], None)]",
-                new="[(batches[i][0], self.epoch)]",
+                "A process without examples gets one that does not count: its "
+                "epoch is None.",
+                old="[(batch[0], None)]",
+                new="[(batch[0], self.epoch)]",
             ),
             Wrong(
-                "Processes wait for one another, so their shares should take "
-                "equally long: deal the sorted sentences out in turn, not in blocks.",
-                old="batches[i][self.rank :: self.world_size]",
+                "Processes wait for one another, so their shards should take "
+                "equally long: deal the sorted sentences out one by one, not in "
+                "blocks.",
+                old="batch[self.rank :: self.world_size]",
                 new=(
-                    "batches[i][self.rank * len(batches[i]) // self.world_size : "
-                    "(self.rank + 1) * len(batches[i]) // self.world_size]"
+                    "batch[self.rank * len(batch) // self.world_size : (self.rank "
+                    "+ 1) * len(batch) // self.world_size]"
                 ),
             ),
             Wrong(
-                "All processes must draw the same order, or their shares overlap: "
-                "the seed must not know the rank.",
+                "All processes must draw the same order, or their shards overlap: "
+                "the seed must not depend on the rank.",
                 old="_digest(self.seed, self.epoch)",
                 new="_digest(self.seed + self.rank, self.epoch)",
             ),
             Wrong(
-                "Who goes on in the midst of an epoch leaves out batches, and not "
-                "examples.",
+                "Resuming in the middle of an epoch skips batches, not examples.",
                 old="shuffled[self.skip :]",
                 new="shuffled",
                 more=(
@@ -447,36 +480,33 @@ EXERCISES = (
     Exercise(
         chapter=6,
         module="reliability",
-        parts=("first_nonfinite",),
+        parts=("first_nonfinite", "_is_finite"),
         title="where the first NaN comes from",
         points=9,
         minutes=45,
         difficulty="medium",
         tests=(
-            "test_the_first_layer_whose_output_is_not_finite_is_named",
-            "test_a_weight_that_is_not_finite_is_named_before_what_follows_from_it",
-            "test_a_gradient_is_named_only_where_all_outputs_are_finite",
-            "test_of_several_gradients_the_one_nearest_to_the_loss_is_named",
-            "test_frozen_weights_have_no_gradient_and_are_no_trouble",
-            "test_in_whatever_an_output_is_wrapped_it_is_found",
-            "test_what_is_finite_is_not_named",
-            "test_no_hooks_are_left_where_the_model_fails",
+            "test_first_nonfinite_output_is_named",
+            "test_nonfinite_weight_is_named_before_outputs",
+            "test_gradient_is_named_only_if_all_outputs_are_finite",
+            "test_gradient_nearest_to_the_loss_is_named_first",
+            "test_frozen_weights_have_no_gradient_to_check",
+            "test_nested_outputs_are_checked",
+            "test_finite_outputs_are_not_named",
+            "test_no_hooks_remain_when_the_model_fails",
         ),
         wrong=(
             Wrong(
-                "A NaN spreads: everything behind the first one has it as well. "
-                "Which of what you found came first?",
-                old='return next(iter(found), "the loss")',
+                "A NaN spreads: everything after the first one has it as well. "
+                "Which of those that you found came first?",
+                old='return found[0] if found else "the loss"',
                 new='return found[-1] if found else "the loss"',
             ),
             Wrong(
                 "Gradients are computed from the loss back to the input: the "
-                "first that is wrong is the nearest to the loss.",
-                old=(
-                    "    gradients.reverse()  # as they are computed: from the "
-                    "loss back to the input\n"
-                ),
-                new="",
+                "first wrong one is the nearest to the loss.",
+                old="reversed(list(model.named_parameters()))",
+                new="list(model.named_parameters())",
             ),
             Wrong(
                 "Infinity is not finite either.",
@@ -484,34 +514,27 @@ EXERCISES = (
                 new="not output.isnan().any()",
             ),
             Wrong(
-                "An output may be a tuple, and in it there may be tuples: look "
-                "into them.",
-                old="return all(map(finite, output))",
-                new="return finite(output[0]) if output else True",
+                "An output may be a tuple, and that may contain tuples: check "
+                "every tensor in them.",
+                old="return all(_is_finite(part) for part in output)",
+                new="return _is_finite(output[0]) if output else True",
             ),
             Wrong(
-                "The hooks stay on the model when it is done, or when it fails: "
-                "each must go.",
+                "Your hooks stay on the model after you return, or when its forward "
+                "pass fails: remove each of them.",
                 old="            handle.remove()\n",
                 new="            pass\n",
             ),
             Wrong(
-                "What is frozen has no gradient at all.",
-                old=(
-                    "if weight.grad is not None\n"
-                    "    ]"
-                ),
-                new="]",
+                "A frozen parameter has no gradient at all.",
+                old="if weight.grad is not None and not weight.grad",
+                new="if not weight.grad",
             ),
             Wrong(
                 "A weight that is not finite spoils what follows: name it before "
                 "the outputs.",
-                old=(
-                    "in model.named_parameters()\n"
-                    "        if not weight.isfinite().all()\n"
-                    "    ]"
-                ),
-                new="in ()]",
+                old='found.append(f"the weight {name}")',
+                new="pass",
             ),
         ),
     ),

@@ -13,63 +13,63 @@ EXERCISES = (
             "_set_frozen_modes",
             "_stay_in_eval",
         ),
-        title="what is frozen is really still",
+        title="frozen modules really do not change",
         points=15,
         minutes=75,
         difficulty="hard",
         tests=(
-            "test_a_pattern_freezes_what_it_fits_and_nothing_else",
-            "test_a_pattern_that_fits_nothing_is_named_in_a_line_with_what_there_is",
-            "test_nothing_is_dropped_in_what_is_frozen_until_it_wakes",
-            "test_beside_a_lora_batch_norm_is_still",
-            "test_a_frozen_model_can_be_sent_and_comes_back_frozen",
+            "test_pattern_freezes_matching_parameters_only",
+            "test_pattern_without_a_match_is_refused_with_the_list_of_parts",
+            "test_frozen_modules_have_no_dropout_until_unfrozen",
+            "test_batch_norm_statistics_do_not_change_with_a_lora",
+            "test_frozen_model_can_be_pickled",
         ),
         wrong=(
             Wrong(
-                "A pattern may be the beginning of a name only up to a dot: "
-                "\"encoders.image.backb\" is nothing's name.",
+                "A pattern may be the start of a name only up to a dot: "
+                '"encoders.image.backb" matches nothing.',
                 old='pattern + ".*"',
                 new='pattern + "*"',
             ),
             Wrong(
-                "A pattern that fits nothing is a slip of the pen: raise "
-                "ValueError, and name it.",
-                old="if not fitting:",
+                "A pattern that matches nothing is a typo: raise ValueError, and "
+                "name it.",
+                old="if not matching:",
                 new="if False:",
             ),
             Wrong(
-                "Without a gradient a weight stands still, but batch norm still "
-                "counts and dropout still drops. In which mode must a frozen part "
-                "be, and what keeps it there when `model.train()` is called?",
+                "Without a gradient a weight does not change, but batch norm still "
+                "updates its statistics, and dropout still drops. In which mode must "
+                "a frozen module be, and what keeps it there after `model.train()`?",
                 old="module.train = partial(_stay_in_eval, module)",
                 new="pass",
             ),
             Wrong(
-                "A part is still only if all of its parameters are frozen: one "
-                "that is frozen by half goes on training.",
+                "A module goes into eval mode only if all of its parameters are "
+                "frozen: a half-frozen one still trains.",
                 old="any(p.requires_grad for p in parameters)",
                 new="all(p.requires_grad for p in parameters)",
             ),
             Wrong(
-                "A module without any parameter is not frozen: `any` of nothing "
+                "A module without parameters is not frozen: `any` of an empty list "
                 "is False.",
                 old="if parameters and not any",
                 new="if not any",
             ),
             Wrong(
-                "What is freed must follow `model.train()` again.",
+                "An unfrozen module must follow `model.train()` again.",
                 old='module.__dict__.pop("train", None)',
                 new="pass",
             ),
             Wrong(
-                "A lambda cannot be pickled, and a frozen model goes to other "
-                "processes too.",
+                "A lambda cannot be pickled, and a frozen model is sent to other "
+                "processes, too.",
                 old="partial(_stay_in_eval, module)",
                 new="lambda mode=True: module",
             ),
             Wrong(
-                "Freezing changes the mode of what is frozen only: the rest stays "
-                "in the mode in which the model was.",
+                "Freezing changes the mode of frozen modules only: the others keep "
+                "the model's mode.",
                 old="model.train(model.training)",
                 new="model.train()",
             ),
@@ -84,40 +84,37 @@ EXERCISES = (
         minutes=40,
         difficulty="medium",
         tests=(
-            "test_layers_have_every_parameter_once_in_the_order_in_which_they_compute",
+            "test_layers_list_every_parameter_once_in_order_of_computation",
         ),
         wrong=(
             Wrong(
-                "The order in which a model names its parameters is not the order "
-                "in which it computes: what stands before the blocks and what "
-                "behind them must be sorted.",
-                old="for depth in sorted(found)",
-                new="for depth in found",
+                "The order in which a model lists its parameters is not the order "
+                "in which it computes: sort what comes before, in and after the "
+                "blocks.",
+                old="for depth in sorted(by_depth)",
+                new="for depth in by_depth",
             ),
             Wrong(
-                'As text, "10" stands before "2": sort the blocks by their number.',
-                old="1, int(numbered[1])",
-                new="1, numbered[1]",
+                'As text, "10" comes before "2": sort the blocks by their number.',
+                old="1, int(block[1])",
+                new="1, block[1]",
             ),
             Wrong(
-                "A CNN or ViT comes before all else of its encoder.",
-                old=(
-                    '0 if ".backbone." in name else 1 if '
-                    'name.startswith("encoders.") else 2'
-                ),
-                new='1 if name.startswith("encoders.") else 2',
+                "The backbone, a CNN or ViT, comes first in its encoder.",
+                old='if ".backbone." in name:',
+                new="if False:",
             ),
             Wrong(
-                "Of the backbone and the decoder, the last norm or the output "
-                "stands behind the blocks, not before them.",
-                old="2 if behind else 0",
+                "The last norm of the backbone and the output of the decoder come "
+                "after the blocks, not before them.",
+                old="2 if is_after else 0",
                 new="0",
             ),
             Wrong(
-                "The decoder's embedding is its output too: with all that has no "
-                "number there, it is the last layer.",
-                old="behind = part == 2 or ",
-                new="behind = ",
+                "The decoder's embedding is its output, too: with all other "
+                "parameters outside the blocks, it is the last layer.",
+                old="is_after = part == 2 or ",
+                new="is_after = ",
             ),
         ),
     ),
@@ -125,42 +122,41 @@ EXERCISES = (
         chapter=7,
         module="finetuning",
         parts=("parameter_groups",),
-        title="who decays, and how fast each layer learns",
+        title="weight decay, and layer-wise learning rates",
         points=8,
         minutes=35,
         difficulty="medium",
         tests=(
-            "test_groups_have_every_parameter_once_with_its_decay_and_its_rate",
+            "test_parameter_groups_hold_every_parameter_once_with_its_decay_and_factor",
         ),
         wrong=(
             Wrong(
-                "The layer next to the output learns fastest, at factor 1. From "
-                "which end do you count?",
+                "The last layer, next to the output, learns fastest, at factor 1. "
+                "From which end do you count?",
                 old="enumerate(reversed(layers(model)))",
                 new="enumerate(layers(model))",
             ),
             Wrong(
                 "Biases, norms and single vectors do not decay.",
-                old="weight_decay * decays",
+                old="weight_decay if decays else 0.0",
                 new="weight_decay",
             ),
             Wrong(
-                "A class token (1, 1, D) has three axes and is a single vector "
-                "all the same.",
+                "A class token (1, 1, D) has three axes but is a single vector.",
                 old="parameter.squeeze().dim()",
                 new="parameter.dim()",
             ),
             Wrong(
-                "Here a parameter is in two groups, and an optimizer would move "
+                "A parameter is in two of your groups, so an optimizer would move "
                 "it twice.",
-                old=") == decays:",
-                new=") >= decays:",
+                old="is_matrix == decays:",
+                new="is_matrix >= decays:",
             ),
             Wrong(
-                "Each layer is slower than the next by the same factor: a power, "
-                "not a product.",
-                old="layer_decay ** depth[name]",
-                new="layer_decay * depth[name]",
+                "Each layer is slower than the next by the same factor: that is a "
+                "power, not a product.",
+                old="layer_decay ** distance[name]",
+                new="layer_decay * distance[name]",
             ),
         ),
     ),
@@ -173,34 +169,35 @@ EXERCISES = (
         minutes=30,
         difficulty="medium",
         tests=(
-            "test_thawing_goes_by_layers_from_the_output",
+            "test_gradual_unfreezing_starts_at_the_output",
         ),
         wrong=(
             Wrong(
-                "What is nearest to the output is freed first.",
-                old="for names in reversed(chosen) if names",
-                new="for names in chosen if names",
+                "The layer nearest to the output is unfrozen first.",
+                old="in reversed(layers(model))",
+                new="in layers(model)",
             ),
             Wrong(
-                "The share is of the layers in which something is frozen; the "
-                "others do not count.",
-                old="[names for names in reversed(chosen) if names]",
-                new="[names for names in reversed(chosen)]",
+                "It is a fraction of the layers with frozen parameters; the others "
+                "do not count.",
+                old="if frozen_names:",
+                new="if True:",
             ),
             Wrong(
-                "A layer is freed when its share is reached, not before: round down.",
-                old="int(fraction * len(chosen))",
-                new="round(fraction * len(chosen))",
+                "A layer is unfrozen when its fraction is reached, not before: "
+                "round down.",
+                old="int(fraction * len(frozen_layers))",
+                new="round(fraction * len(frozen_layers))",
             ),
             Wrong(
-                "The answer is whether this call has changed anything; what was "
-                "free before is no change.",
-                old="return change",
+                "Return whether this call has changed anything; layers that were "
+                "trained before do not count.",
+                old="return changed",
                 new="return bool(free)",
             ),
             Wrong(
-                "A layer that is freed must also wake from its eval mode: "
-                "`unfreeze` does both.",
+                "An unfrozen layer must also leave its eval mode: `unfreeze` does "
+                "both.",
                 old="unfreeze(model, *free)",
                 new="[model.get_parameter(name).requires_grad_(True) for name in free]",
             ),
@@ -210,19 +207,19 @@ EXERCISES = (
         chapter=7,
         module="finetuning",
         parts=("LoRA.forward", "LoRA.matrix"),
-        title="a change of low rank",
+        title="low-rank adaptation",
         points=6,
         minutes=30,
         difficulty="easy",
         tests=(
-            "test_attention_with_lora_is_attention_with_another_matrix",
-            "test_dropout_is_for_what_goes_into_the_change_only",
-            "test_every_matrix_of_a_decoder_is_joined_by_scale_b_a_which_alone_is_trained",
-            "test_a_linear_layer_with_lora_is_that_of_loralib",
+            "test_attention_with_lora_equals_attention_with_the_changed_matrix",
+            "test_lora_dropout_acts_only_on_the_input_of_a",
+            "test_lora_adds_scale_b_a_to_every_matrix_and_is_trained_alone",
+            "test_linear_layer_with_lora_equals_loralib",
         ),
         wrong=(
             Wrong(
-                "What is added to W x is scale · B A x. Where is the scale?",
+                "The change added to W x is scale · B A x. Where is the scale?",
                 old="return self.scale * F.linear(",
                 new="return F.linear(",
             ),
@@ -232,13 +229,13 @@ EXERCISES = (
                 new="return self.b @",
             ),
             Wrong(
-                "`rows` chooses rows of the product, so of B: an attention that "
-                "needs the queries alone asks for these.",
+                "`rows` selects rows of the product, so of B: attention asks for "
+                "some of them if it needs only the queries.",
                 old="self.b[rows]",
                 new="self.b",
             ),
             Wrong(
-                "Dropout is for what goes into A, not for what is added.",
+                "Dropout acts on the input of A, not on the change.",
                 old=(
                     "x = F.dropout(x, self.dropout, self.training)\n"
                     "        return self.scale * F.linear(F.linear(x, self.a), "
@@ -255,8 +252,7 @@ EXERCISES = (
                 new="self.dropout, True",
             ),
             Wrong(
-                "`scale` is what the paper calls α / r: the division by the rank "
-                "is done.",
+                "`scale` is the paper's α / r: it is already divided by the rank.",
                 old="self.scale * F.linear(",
                 new="self.scale / len(self.a) * F.linear(",
             ),
@@ -266,20 +262,20 @@ EXERCISES = (
         chapter=7,
         module="finetuning",
         parts=("LoRALinear.forward", "LoRAAttention.in_proj", "LoRALSTM.weight"),
-        title="where a LoRA joins its layer",
+        title="a LoRA in each kind of layer",
         points=5,
         minutes=25,
         difficulty="easy",
         tests=(
-            "test_a_linear_layer_with_lora_is_that_of_loralib",
-            "test_attention_with_lora_is_attention_with_another_matrix",
-            "test_an_lstm_with_lora_is_an_lstm_with_other_matrices",
-            "test_dropout_is_for_what_goes_into_the_change_only",
-            "test_every_matrix_of_a_decoder_is_joined_by_scale_b_a_which_alone_is_trained",
+            "test_linear_layer_with_lora_equals_loralib",
+            "test_attention_with_lora_equals_attention_with_the_changed_matrix",
+            "test_lstm_with_lora_equals_an_lstm_with_changed_matrices",
+            "test_lora_dropout_acts_only_on_the_input_of_a",
+            "test_lora_adds_scale_b_a_to_every_matrix_and_is_trained_alone",
         ),
         wrong=(
             Wrong(
-                "The change is added to W x, it does not replace it.",
+                "The change is added to W x; it does not replace it.",
                 old='super().forward(x) + self.lora["weight"](x)',
                 new='self.lora["weight"](x)',
             ),
@@ -290,14 +286,14 @@ EXERCISES = (
                 new='self.lora["weight"](super().forward(x)) + super().forward(x)',
             ),
             Wrong(
-                "Attention may ask for some rows only, as for the queries: the "
+                "Attention may ask for some rows only, such as the queries': the "
                 "change must be of the same rows.",
                 old='self.lora["in_proj_weight"](x, rows)',
                 new='self.lora["in_proj_weight"](x)',
             ),
             Wrong(
-                "In training, dropout acts on the x that goes into A. If B A is "
-                "added to W first, there is nowhere to drop it.",
+                "In training, dropout acts on the x that goes into A. If you add B A "
+                "to W first, there is no such x.",
                 old='super().in_proj(x, rows) + self.lora["in_proj_weight"](x, rows)',
                 new=(
                     "F.linear(x, (self.in_proj_weight + "
@@ -307,19 +303,19 @@ EXERCISES = (
             ),
             Wrong(
                 "An LSTM asks for its matrix at each call, and W itself must not "
-                "change: a sum in place adds the change again and again.",
+                "change: an in-place sum adds the change again and again.",
                 old="super().weight(name) + self.lora[name].matrix()",
                 new="super().weight(name).data.add_(self.lora[name].matrix().detach())",
             ),
             Wrong(
-                "Each of the LSTM's matrices has a LoRA of its own, known by the "
-                "matrix's name.",
+                "Each of the LSTM's matrices has its own LoRA, under the matrix's "
+                "name.",
                 old="self.lora[name].matrix()",
                 new="next(iter(self.lora.values())).matrix()",
             ),
             Wrong(
-                "The LSTM calls `weight` for every matrix that it uses: what this "
-                "returns must include the change.",
+                "The LSTM calls `weight` for every matrix that it uses: the result "
+                "must include the change.",
                 old="super().weight(name) + self.lora[name].matrix()",
                 new="super().weight(name)",
             ),
@@ -329,35 +325,35 @@ EXERCISES = (
         chapter=7,
         module="finetuning",
         parts=("merge_lora", "remove_lora"),
-        title="into the weights, or away without a trace",
+        title="merge a LoRA, or remove it",
         points=4,
         minutes=20,
         difficulty="easy",
         tests=(
-            "test_a_merged_lora_computes_the_same_and_counts_once",
-            "test_without_its_lora_a_model_is_plain_again",
+            "test_merged_lora_computes_the_same",
+            "test_model_is_plain_again_without_its_lora",
         ),
         wrong=(
             Wrong(
-                "`weight = weight + …` gives the name to a new tensor, and the "
-                "layer's weight stays as it was.",
+                "`weight = weight + …` makes a new tensor, and the layer's weight "
+                "stays as it was.",
                 old="weight += lora.matrix()",
                 new="weight = weight + lora.matrix()",
             ),
             Wrong(
-                "The weight holds the change now. If the LoRA stays, its change "
+                "The weight now includes the change. If the LoRA stays, the change "
                 "counts twice.",
                 old="    remove_lora(model)",
                 new="    pass",
             ),
             Wrong(
-                "Merging is no step for autograd: without `torch.no_grad` the "
+                "Autograd must not record the merge: without `torch.no_grad` the "
                 "weight becomes part of A's and B's graph.",
                 old="@torch.no_grad()\n",
                 new="",
             ),
             Wrong(
-                "`matrix` gives scale · B A: the scale is in it already.",
+                "`matrix` returns scale · B A: the scale is already in it.",
                 old="weight += lora.matrix()",
                 new="weight += lora.scale * lora.matrix()",
             ),
@@ -368,19 +364,19 @@ EXERCISES = (
                 new="in list(layer.lora.items())[:1]:",
             ),
             Wrong(
-                "A and B must go from the layer's parameters too.",
+                "A and B must be removed from the layer's parameters, too.",
                 old="del layer.lora",
                 new="pass",
             ),
             Wrong(
-                "Without its LoRA the layer must be of its plain class: the other "
-                "one looks for `layer.lora`.",
+                "Without its LoRA the layer must be of its plain class again: the "
+                "other one looks for `layer.lora`.",
                 old="layer.__class__ = _PLAIN_CLASS[type(layer)]",
                 new="pass",
             ),
             Wrong(
-                "W was never changed, so there is nothing to subtract: take the "
-                "LoRA away, and W is what it was.",
+                "W was never changed, so there is nothing to subtract: remove the "
+                "LoRA, and W is as before.",
                 old="        del layer.lora\n",
                 new=(
                     "        for name, lora in layer.lora.items():\n"
@@ -395,36 +391,30 @@ EXERCISES = (
         chapter=7,
         module="weights",
         parts=("load_matching",),
-        title="what fits is loaded, and the rest is said",
+        title="load matching tensors, list the others",
         points=4,
         minutes=20,
         difficulty="easy",
         tests=(
-            "test_what_fits_is_loaded_and_the_rest_is_said",
+            "test_matching_tensors_are_loaded_and_the_others_are_listed",
         ),
         wrong=(
             Wrong(
-                "`strict=False` forgives names, but not shapes: leave out what is "
+                "`strict=False` forgives names, but not shapes: leave out tensors "
                 "of another shape.",
-                old="for name in common if state[name].shape == ours[name].shape}",
-                new="for name in common}",
+                old="if state[name].shape == ours[name].shape:",
+                new="if True:",
             ),
             Wrong(
-                '"Missing" is what the model has and the state dict has not, and '
-                '"unexpected" the other way round.',
-                old=(
-                    "[name for name in ours if name not in state],\n"
-                    "        [name for name in state if name not in ours]"
-                ),
-                new=(
-                    "[name for name in state if name not in ours], [name for name "
-                    "in ours if name not in state]"
-                ),
+                '"Missing" names are only in the model, "unexpected" ones only in '
+                "the state dict.",
+                old="IncompatibleKeys(missing, unexpected, mismatched)",
+                new="IncompatibleKeys(unexpected, missing, mismatched)",
             ),
             Wrong(
-                "What is there in another shape is not missing.",
+                "A tensor of another shape is mismatched, not missing.",
                 old="for name in ours if name not in state]",
-                new="for name in ours if name not in fitting]",
+                new="for name in ours if name not in matching]",
             ),
             Wrong(
                 "Say which shape is theirs and which is ours: first the state "
@@ -438,37 +428,37 @@ EXERCISES = (
         chapter=7,
         module="weights",
         parts=("transfer_embedding_rows",),
-        title="the rows of the words that both know",
+        title="rows of words in both vocabularies",
         points=4,
         minutes=15,
         difficulty="easy",
         tests=(
-            "test_the_rows_of_common_words_are_kept",
+            "test_common_words_keep_their_rows",
         ),
         wrong=(
             Wrong(
-                "A word has another number in each vocabulary: which number "
+                "A word has a different number in each vocabulary: which number "
                 "belongs to which tensor?",
                 old="(i, index[word])",
                 new="(index[word], index[word])",
             ),
             Wrong(
-                "What you were given must stay as it is: change a copy.",
+                "The tensors that you are given must not change: change a copy.",
                 old="new = new.clone()",
                 new="new = new",
             ),
             Wrong(
-                "Words that only the new vocabulary knows keep their rows of `new`.",
+                "Words that are only in the new vocabulary keep their rows of `new`.",
                 old="new = new.clone()",
                 new="new = torch.zeros_like(new)",
             ),
             Wrong(
-                "The result has the type of `new`: convert the old rows.",
-                old="old[from_rows].to(new)",
-                new="old[from_rows]",
+                "The result has the dtype of `new`: convert the old rows.",
+                old="old[old_rows].to(new)",
+                new="old[old_rows]",
             ),
             Wrong(
-                "What if no word is in both?",
+                "What if no word is in both vocabularies?",
                 old=".reshape(-1, 2).T",
                 new=".T",
             ),

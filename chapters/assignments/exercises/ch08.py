@@ -76,51 +76,49 @@ EXERCISES = (
         chapter=8,
         module="recurrent",
         parts=("LSTMDecoder.reorder",),
-        title="beams change places",
+        title="reordering beams",
         points=3,
         minutes=15,
         difficulty="easy",
         tests=(
-            "test_beams_change_places",
-            "test_beams_do_not_copy_the_memory",
+            "test_reorder_moves_words_and_memory",
+            "test_beams_share_the_memory_without_copies",
         ),
         wrong=(
             Wrong(
-                "The first axis of the state is the layers: the sentences are the "
-                "second.",
+                "The first axis of the state is that of the layers; the sentences "
+                "are on the second.",
                 old="state.hidden.index_select(1, index)",
                 new="state.hidden.index_select(0, index)",
             ),
             Wrong(
-                "Hidden state and cell belong together: both change places.",
+                "Hidden state and cell belong together: reorder both.",
                 old="state.cell.index_select(1, index)",
                 new="state.cell",
             ),
             Wrong(
-                "Who changes places takes along what it looks at: `memory_index` "
-                "says which memories.",
-                old=(
-                    "else Memory(*(part.index_select(0, owner) for part in "
-                    "state.memory))"
+                "A sentence keeps its memory when it moves: `memory_index` says "
+                "which memories are needed.",
+                old="tokens = tokens.index_select(0, needed)",
+                new="pass",
+                more=(
+                    ("mask = mask.index_select(0, needed)", "pass"),
                 ),
-                new="else state.memory",
             ),
             Wrong(
-                "Beams of one picture share its memory: where `memory_index` says "
-                "None, nothing of it is to be copied.",
-                old=(
-                    "state.memory\n"
-                    "            if owner is None\n"
-                    "            else"
-                ),
+                "The beams of one picture share its memory: where `memory_index` "
+                "returns None, copy nothing.",
+                old="if needed is not None:",
                 new=(
-                    "Memory(*(part.clone() for part in state.memory)) if owner is "
-                    "None else"
+                    "if needed is None:\n"
+                    "            tokens = tokens.clone()\n"
+                    "            mask = mask.clone()\n"
+                    "        else:"
                 ),
             ),
             Wrong(
-                "`memory_index` must know how many sentences there are now: that "
-                "is an axis of the hidden state.",
+                "`memory_index` needs the number of sentences before reordering: "
+                "an axis of the hidden state.",
                 old="state.hidden.size(1)",
                 new="len(index)",
             ),

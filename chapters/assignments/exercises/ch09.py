@@ -555,23 +555,23 @@ EXERCISES = (
         minutes=20,
         difficulty="medium",
         tests=(
-            "test_tokens_are_those_of_the_java_program",
+            "test_caption_tokenize_agrees_with_java",
         ),
         wrong=(
             Wrong(
-                "What counts as punctuation is in a list. It has single signs "
-                "only, so some signs stay as words.",
+                "A list defines what counts as punctuation. It has single "
+                'characters only, so "!!" stays a word.',
                 old="if token not in _PUNCTUATION:",
                 new="if any(map(str.isalnum, token)):",
             ),
             Wrong(
-                "Punctuation is no word here: commas and full stops must go.",
+                "Punctuation marks are not words here: commas and full stops must go.",
                 old="if token not in _PUNCTUATION:",
                 new="if token:",
             ),
             Wrong(
-                'Small letters only after the split: the pattern tells "Miss." '
-                'from "miss." by them.',
+                "Lower-case after the split, not before: the pattern "
+                'distinguishes "Miss." from "miss." by the capital.',
                 old="_PTB_TOKEN.findall(text)",
                 new="_PTB_TOKEN.findall(text.lower())",
             ),
@@ -581,27 +581,24 @@ EXERCISES = (
                 new="token = str(token)",
             ),
             Wrong(
-                "Before the text is split, some of it is read as something else: "
-                "&amp; is only another way to write &.",
-                old="_READ_AS.items()",
+                "Some of the text is replaced before it is split: &amp; is only "
+                "another way to write &.",
+                old="_TEXT_REPLACEMENTS.items()",
                 new="{}.items()",
             ),
             Wrong(
-                "Some tokens are written in another way than they stood there: ½ "
-                "is 1/2, and ’s is 's.",
-                old="_WRITTEN_AS.get(token, token)",
+                "Some tokens are replaced after the split: ½ becomes 1/2, and ’s "
+                "becomes 's.",
+                old="_TOKEN_REPLACEMENTS.get(token, token)",
                 new="token",
             ),
             Wrong(
-                "A bracket has a name of letters, in the middle of a token too.",
-                old=(
-                    '.replace("(", "-lrb-")\n'
-                    '                .replace(")", "-rrb-")'
-                ),
-                new="",
+                "A bracket has a name in letters, even in the middle of a token.",
+                old='token.replace("(", "-lrb-").replace(")", "-rrb-")',
+                new="str(token)",
             ),
             Wrong(
-                '"1 1/2" is one token: the space in it is one that does not part.',
+                '"1 1/2" is one token: its space becomes a no-break space.',
                 old='.replace(" ", "\\u00a0")',
                 new="",
             ),

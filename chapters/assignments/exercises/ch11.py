@@ -12,44 +12,47 @@ EXERCISES = (
         minutes=10,
         difficulty="easy",
         tests=(
-            "test_fuse_lays_memories_side_by_side",
-            "test_several_modalities_are_fused_with_vectors_of_one_length",
+            "test_fuse_concatenates_memories",
+            "test_fused_modalities_have_vectors_of_one_length",
         ),
         wrong=(
             Wrong(
-                "Side by side means more places, not longer vectors: along which "
-                "axis do the places lie?",
-                old="torch.cat([m.tokens for m in memories], 1)",
-                new="torch.cat([m.tokens for m in memories], -1)",
+                "Side by side means more positions, not longer vectors: along "
+                "which axis are the positions?",
+                old="[memory.tokens for memory in memories], dim=1",
+                new="[memory.tokens for memory in memories], dim=-1",
             ),
             Wrong(
-                "The masks go side by side as well: padding of one memory must "
-                "stay padding in both.",
-                old="torch.cat([m.mask for m in memories], 1)",
-                new=(
-                    "torch.ones(memories[0].mask.size(0), sum(m.mask.size(1) for "
-                    "m in memories)).bool()"
-                ),
+                "Concatenate the masks as well: padding must stay padding.",
+                old="torch.cat([memory.mask for memory in memories], dim=1)",
+                new="torch.ones(tokens.shape[:2]).bool()",
             ),
             Wrong(
-                "A mask for each place: that of the first memory is too short for all.",
-                old="torch.cat([m.mask for m in memories], 1)",
+                "Every position needs its mask: the first memory's is too short "
+                "for all.",
+                old="torch.cat([memory.mask for memory in memories], dim=1)",
                 new="memories[0].mask",
             ),
             Wrong(
                 "There may be more than two memories.",
-                old="m.tokens for m in memories]",
-                new="m.tokens for m in memories[:2]]",
+                old="[memory.tokens for memory in memories], dim=1",
+                new="[memory.tokens for memory in memories[:2]], dim=1",
                 more=(
-                    ("m.mask for m in memories]", "m.mask for m in memories[:2]]"),
+                    (
+                        "[memory.mask for memory in memories], dim=1",
+                        "[memory.mask for memory in memories[:2]], dim=1",
+                    ),
                 ),
             ),
             Wrong(
-                "They lie in the order in which they were given.",
-                old="m.tokens for m in memories]",
-                new="m.tokens for m in memories[::-1]]",
+                "Keep the memories in the given order.",
+                old="[memory.tokens for memory in memories], dim=1",
+                new="[memory.tokens for memory in memories[::-1]], dim=1",
                 more=(
-                    ("m.mask for m in memories]", "m.mask for m in memories[::-1]]"),
+                    (
+                        "[memory.mask for memory in memories], dim=1",
+                        "[memory.mask for memory in memories[::-1]], dim=1",
+                    ),
                 ),
             ),
         ),
@@ -58,23 +61,23 @@ EXERCISES = (
         chapter=11,
         module="model",
         parts=("EncoderDecoder.encode",),
-        title="what is given, on an equal footing",
+        title="several modalities on an equal footing",
         points=8,
         minutes=40,
         difficulty="medium",
         tests=(
             "test_a_missing_modality_is_not_fused",
-            "test_several_modalities_are_fused_with_vectors_of_one_length",
-            "test_a_picture_that_stands_alone_is_never_dropped",
-            "test_without_modality_dropout_nothing_is_drawn",
-            "test_of_some_pictures_each_sentence_sees_its_own_or_none",
-            "test_in_training_some_lack_the_picture_and_as_many_the_sentence_but_none_both",
-            "test_lengths_reach_the_encoder_of_what_is_padded",
+            "test_fused_modalities_have_vectors_of_one_length",
+            "test_the_only_modality_is_never_dropped",
+            "test_without_modality_dropout_no_random_numbers_are_drawn",
+            "test_each_sentence_sees_its_own_picture_or_none",
+            "test_modality_dropout_drops_each_equally_often_and_never_both",
+            "test_lengths_of_padded_inputs_reach_the_encoder",
         ),
         wrong=(
             Wrong(
-                "A batch need not have all that the model could read: what it "
-                "lacks is not encoded.",
+                "A batch need not have all the modalities of the model: encode "
+                "only those that it has.",
                 old="[name for name in self.encoders if name in batch]",
                 new="list(self.encoders)",
             ),
@@ -85,51 +88,49 @@ EXERCISES = (
                 new="if False:",
             ),
             Wrong(
-                "A sentence must look the same to the decoder whether a picture "
-                "is beside it or not: what decides is how many modalities the "
-                "model has, not how many this batch has.",
+                "A sentence must look the same to the decoder with or without a "
+                "picture: what decides is how many modalities the model has, not "
+                "how many this batch has.",
                 old="if len(self.encoders) > 1:",
-                new="if len(given) > 1:",
+                new="if len(modalities) > 1:",
             ),
             Wrong(
                 "A model of one modality has nothing to bring to the same length: "
-                "leave its memory as the encoder gave it.",
+                "leave its memory as it is.",
                 old="if len(self.encoders) > 1:",
                 new="if True:",
             ),
             Wrong(
-                "Each vector by itself is brought to the same length, not all of "
-                "a sentence together.",
-                old="m.tokens.shape[-1:]",
-                new="m.tokens.shape[1:]",
+                "Each vector is normalised by itself, not all of a sentence together.",
+                old="tokens.shape[-1:]",
+                new="tokens.shape[1:]",
             ),
             Wrong(
-                "Who lacks a picture is told by has_image in the batch, if it is "
-                "there.",
+                "If has_image is in the batch, it says which examples have a picture.",
                 old='batch.get(f"has_{name}")',
                 new="None",
             ),
             Wrong(
-                "Modalities are dropped in training only; a model that is in use "
-                "should see all that there is.",
+                "Modalities are dropped in training only; in use, a model should "
+                "see everything.",
                 old="self.training and ",
                 new="",
             ),
             Wrong(
-                "Where only one is given there is nothing to choose from, and no "
+                "With only one modality there is nothing to choose from, and no "
                 "coin to toss.",
-                old=" and len(given) > 1",
+                old=" and len(modalities) > 1",
                 new="",
             ),
             Wrong(
-                "With modality_dropout, in training, a share of the examples "
-                "should lack one of its modalities.",
+                "In training, the fraction modality_dropout of the examples "
+                "should lack one modality.",
                 old="if self.training and",
                 new="if False and",
             ),
             Wrong(
-                "Where sequences are padded, their encoder cannot know where each "
-                "one ends: pass it the lengths as well.",
+                "The encoder of padded sequences cannot know where each one ends: "
+                "pass it the lengths as well.",
                 old='inputs.append(batch[f"{name}_lengths"])',
                 new="pass",
             ),
@@ -139,70 +140,70 @@ EXERCISES = (
         chapter=11,
         module="model",
         parts=("_encode_present",),
-        title="who has no picture neither sees nor computes one",
+        title="absent pictures are neither seen nor computed",
         points=10,
         minutes=50,
         difficulty="hard",
         tests=(
-            "test_of_some_pictures_each_sentence_sees_its_own_or_none",
-            "test_batch_norm_learns_of_the_pictures_that_are_there",
-            "test_those_without_a_picture_see_nothing_of_what_stands_in_its_place",
-            "test_no_picture_is_as_good_as_none_that_is_there",
-            "test_without_any_picture_the_gradient_of_what_sees_is_0_and_not_none",
-            "test_only_the_rows_that_have_a_sound_reach_its_encoder_and_so_do_their_lengths",
+            "test_each_sentence_sees_its_own_picture_or_none",
+            "test_batch_norm_counts_present_pictures_only",
+            "test_pixels_of_absent_pictures_have_no_effect",
+            "test_absent_pictures_equal_no_picture_modality",
+            "test_without_any_picture_the_image_gradient_is_zero_not_none",
+            "test_only_rows_with_a_sound_reach_its_encoder",
         ),
         wrong=(
             Wrong(
-                "Masked afterwards is too late: the blank pictures went through "
-                "batch norm, and changed the others.",
-                old="B = len(there)",
+                "Masking afterwards is too late: the blank pictures have gone "
+                "through batch norm, and changed the others.",
+                old="batch_size = len(present)",
                 new=(
-                    "if there.any():\n"
+                    "if present.any():\n"
                     "        every = encoder(*inputs)\n"
-                    "        return Memory(every.tokens, every.mask & there[:, "
+                    "        return Memory(every.tokens, every.mask & present[:, "
                     "None])\n"
-                    "    B = len(there)"
+                    "    batch_size = len(present)"
                 ),
             ),
             Wrong(
-                "Zeros are not nothing: a place of zeros still gets a share of "
+                "Zeros are not nothing: a position of zeros still gets some of "
                 "the attention. What must its mask say?",
-                old="mask.index_copy(0, rows, some.mask)",
+                old="mask.index_copy(0, rows, memory.mask)",
                 new="torch.ones_like(mask)",
             ),
             Wrong(
                 "Each memory belongs in the row of its own example, not in the "
-                "first rows that are free.",
-                old="tokens.index_copy(0, rows, some.tokens)",
-                new="torch.cat([some.tokens, tokens[len(rows) :]])",
+                "first free rows.",
+                old="tokens.index_copy(0, rows, memory.tokens)",
+                new="torch.cat([memory.tokens, tokens[len(rows) :]])",
             ),
             Wrong(
-                "If nobody has a picture, the encoder still needs a gradient, of "
+                "With no picture at all, the encoder still needs a gradient, of "
                 "0: processes that train together wait for it.",
-                old="0 * some.tokens.expand(B, -1, -1)",
-                new="some.tokens.new_zeros(B, *some.tokens.shape[1:])",
+                old="0 * memory.tokens.expand(batch_size, -1, -1)",
+                new="memory.tokens.new_zeros(batch_size, *memory.tokens.shape[1:])",
             ),
             Wrong(
-                "What is computed only for its gradient of 0 is no picture that "
-                "batch norm should learn of.",
-                old="encoder.eval()(*(values[:1] for values in inputs))",
-                new="encoder(*(values[:1] for values in inputs))",
+                "A row that is encoded only for a gradient of 0 must not enter "
+                "the batch-norm statistics.",
+                old="encoder.eval()\n",
+                new="\n",
             ),
             Wrong(
                 "The lengths belong to the examples: pick the rows of every "
                 "input, not only of the first.",
-                old="encoder(*(values[rows] for values in inputs))",
+                old="encoder(*[values[rows] for values in inputs])",
                 new="encoder(inputs[0][rows], *inputs[1:])",
             ),
             Wrong(
-                "The encoder must be left as it was found: in training if it was "
-                "in training.",
+                "Leave the encoder as you found it: in training mode if it was in "
+                "training mode.",
                 old="encoder.train(training)",
                 new="encoder.eval()",
             ),
             Wrong(
-                "The encoder must be left as it was found: one that was not in "
-                "training must not be afterwards.",
+                "Leave the encoder as you found it: in eval mode if it was in "
+                "eval mode.",
                 old="encoder.train(training)",
                 new="encoder.train()",
             ),
@@ -217,53 +218,49 @@ EXERCISES = (
         minutes=25,
         difficulty="medium",
         tests=(
-            "test_in_training_some_lack_the_picture_and_as_many_the_sentence_but_none_both",
+            "test_modality_dropout_drops_each_equally_often_and_never_both",
         ),
         wrong=(
             Wrong(
-                "With a coin for each modality, some examples lose both. One of "
-                "them must be left.",
-                old="(chosen != i)",
-                new="(torch.rand(B, device=device) >= fraction / len(there))",
+                "With a coin for each modality, some examples lose both. One must "
+                "be left.",
+                old="(dropped != i)",
+                new=(
+                    "(torch.rand(batch_size, device=device) >= fraction / "
+                    "len(present))"
+                ),
             ),
             Wrong(
                 "An example that has only one modality must keep it.",
-                old=" | (count < 2)",
+                old=" | (num_present < 2)",
                 new="",
             ),
             Wrong(
                 "A coin for each example, not one for the whole batch.",
-                old="torch.rand(B, device=device)",
+                old="torch.rand(batch_size, device=device)",
                 new="torch.rand(1, device=device)",
             ),
             Wrong(
                 "`fraction` of the examples lack something. With two modalities, "
-                "each is lacking in half of those.",
-                old=" * len(there) / fraction",
+                "each is missing in half of those.",
+                old=" * len(present) / fraction",
                 new=" / fraction",
             ),
             Wrong(
-                "Each modality should be left out as often as another. Is it "
-                "always the same one?",
-                old=(
-                    "(\n"
-                    "        torch.rand(B, device=device) * len(there) / fraction\n"
-                    "    ).floor()"
-                ),
-                new=(
-                    "torch.where(torch.rand(B, device=device) < fraction, 0, "
-                    "len(there))"
-                ),
+                "Each modality should be dropped equally often. Do you always "
+                "drop the same one?",
+                old="(draws * len(present) / fraction).floor()",
+                new="torch.where(draws < fraction, 0, len(present))",
             ),
             Wrong(
-                "Who lacks a picture to begin with does not get one by a coin.",
+                "An example without a picture does not get one from a coin.",
                 old="has & (",
                 new="(",
             ),
             Wrong(
-                "None says that all examples have it.",
-                old="torch.ones(B",
-                new="torch.zeros(B",
+                "None says that all examples have the modality.",
+                old="torch.ones(batch_size",
+                new="torch.zeros(batch_size",
             ),
         ),
     ),
@@ -276,27 +273,27 @@ EXERCISES = (
         minutes=20,
         difficulty="easy",
         tests=(
-            "test_masking_by_hand",
-            "test_masking_does_not_tell_that_the_word_begins_with_a_vowel",
+            "test_masked_colours_by_hand",
+            "test_masking_does_not_reveal_an_initial_vowel",
             "test_masking_leaves_no_colour_word",
-            "test_masked_captions_are_the_same_whatever_the_colours",
+            "test_masked_captions_do_not_depend_on_the_colours",
         ),
         wrong=(
             Wrong(
-                '"an [v] star" tells that the hidden word begins with a vowel, '
-                'and so that it is "orange".',
+                '"an [v] star" reveals that the hidden word begins with a vowel: '
+                'it must be "orange".',
                 old="return _without_an(re.sub(pattern, MASKED, caption))",
                 new="return re.sub(pattern, MASKED, caption)",
             ),
             Wrong(
-                'Only an "an" right before what is hidden must change: "an '
+                'Only an "an" right before the hidden word must change: "an '
                 'anchor" stays.',
                 old=" (?={re.escape(MASKED)})",
                 new=" ",
             ),
             Wrong(
-                "In German a colour has endings: what is left of them would tell "
-                "the gender twice.",
+                "German colours have endings: one that is left over would show "
+                "the gender of the noun.",
                 old="(e[rsnm]?)?\\b",
                 new="",
             ),
@@ -306,12 +303,12 @@ EXERCISES = (
                 new='if language != "zh":',
             ),
             Wrong(
-                "All colours of the sentence are hidden, not only the first.",
+                "Hide all colours of the sentence, not only the first.",
                 old="MASKED, caption))",
                 new="MASKED, caption, count=1))",
             ),
             Wrong(
-                "Hide the colour and nothing else: 的 is no part of it.",
+                "Hide only the colour: 的 does not belong to it.",
                 old='pattern = "|".join(colour.chinese for',
                 new='pattern = "|".join(colour.chinese + "的" for',
             ),
@@ -326,55 +323,49 @@ EXERCISES = (
         minutes=20,
         difficulty="medium",
         tests=(
-            "test_masking_a_noun_by_hand",
-            "test_each_noun_is_masked_in_turn_and_nothing_else",
-            "test_masking_does_not_tell_that_the_word_begins_with_a_vowel",
+            "test_masked_nouns_by_hand",
+            "test_each_noun_is_masked_and_nothing_else",
+            "test_masking_does_not_reveal_an_initial_vowel",
         ),
         wrong=(
             Wrong(
-                "German nouns have a capital letter, and the list of words has none.",
+                "German nouns are capitalised, and the words of the lexicon are not.",
                 old=", re.IGNORECASE",
                 new="",
             ),
             Wrong(
-                "If `which` is larger than the number of nouns, it is counted on "
-                "from the start.",
+                "If `which` exceeds the number of nouns, counting continues at the "
+                "first.",
                 old="which % len(found)",
                 new="which",
             ),
             Wrong(
-                "A sentence may have no noun that you know. It stays as it is.",
-                old=(
-                    "    if not found:\n"
-                    "        return caption\n"
-                ),
+                "A sentence may have no noun that you know. Return it as it is.",
+                old=("    if not found:\n        return caption\n"),
                 new="",
             ),
             Wrong(
-                "The same noun may stand there twice, and only one of them is to "
-                "be hidden.",
+                "The same noun may occur twice, and only one of them is to be hidden.",
                 old="caption[:start] + MASKED + caption[end:]",
                 new="caption.replace(caption[start:end], MASKED)",
             ),
             Wrong(
-                '"an [v]" tells that the noun begins with a vowel. There is a '
+                '"an [v]" reveals that the noun begins with a vowel. There is a '
                 "function for that.",
                 old="_without_an(caption[:start] + MASKED + caption[end:])",
                 new="caption[:start] + MASKED + caption[end:]",
             ),
             Wrong(
-                "Counted from the start of the sentence, not from its end.",
+                "Count from the start of the sentence, not from its end.",
                 old="found[which % len(found)]",
                 new="found[-1 - which % len(found)]",
             ),
             Wrong(
-                "Some nouns are the beginning of others. The pattern must not "
-                "stop amid a word.",
-                old='rf"\\b(?:{nouns})\\b"',
-                new="nouns",
-                more=(
-                    (", reverse=True", ""),
-                ),
+                'Some nouns are the beginning of others: "star" of "stars". A '
+                "match must end with the word.",
+                old='rf"\\b(?:{pattern})\\b"',
+                new="pattern",
+                more=((", reverse=True", ""),),
             ),
         ),
     ),
@@ -387,44 +378,44 @@ EXERCISES = (
         minutes=10,
         difficulty="easy",
         tests=(
-            "test_the_colours_of_a_caption_are_known_by_their_tokens",
-            "test_every_german_ending_of_a_colour_is_known",
+            "test_colours_of_a_caption_are_recognised_by_their_tokens",
+            "test_german_colours_are_recognised_with_every_ending",
         ),
         wrong=(
             Wrong(
-                "A German colour may end like an ending by itself: look for the "
-                "whole word first.",
-                old="colours.get(token) or ",
+                '"orangefarben" itself ends in "en": look up the whole word first.',
+                old=" and token not in colours",
                 new="",
             ),
             Wrong(
-                "German has five endings of adjectives; you know fewer.",
+                "German adjectives have five endings; you know fewer.",
                 old="e[rsnm]?$",
                 new="e[rs]?$",
             ),
             Wrong(
                 'Only German has these endings: in English, "reds" is no colour.',
-                old='re.sub(r"e[rsnm]?$", "", token) if language == "de" else token',
-                new='re.sub(r"(e[rsnm]?|s)$", "", token)',
+                old='language == "de" and token not in colours',
+                new="token not in colours",
+                more=(('r"e[rsnm]?$"', 'r"(e[rsnm]?|s)$"'),),
             ),
             Wrong(
-                "To the tokenizer each Chinese character is a token, so the whole "
-                "word never comes.",
+                "The tokenizer makes each Chinese character a token, so you never "
+                "see the whole word.",
                 old="word[0] == token",
                 new="word == token",
             ),
             Wrong(
-                "The character 色 stands in every Chinese colour: which of a "
-                "word's characters tells the colour?",
+                "Every Chinese colour contains the character 色: which of a word's "
+                "characters identifies the colour?",
                 old="word[0] == token",
                 new="token in word",
             ),
             Wrong(
-                "A word that only begins like a colour is none.",
-                old="colours.get(token) or colours",
+                "A word that merely begins like a colour is not one.",
+                old="return colours.get(token)",
                 new=(
-                    "next((colours[word] for word in colours if "
-                    "token.startswith(word)), None) or colours"
+                    "return next((colours[word] for word in colours if "
+                    "token.startswith(word)), None)"
                 ),
             ),
         ),

@@ -1,7 +1,8 @@
-"""The exercises: which pieces of the library a learner writes anew, and how people get them wrong.
+"""An exercise: a piece of the library that a learner writes, and the mistakes that people make in it.
 
-Each names its tests. Each has wrong versions, made from the library's by replacing text that occurs once in its parts. They
-prove that the tests notice, and where a learner's code fails as one of them does, its hint is the one that fits.
+The wrong versions are made from the library's by replacing text that occurs exactly once in the parts of
+the exercise. They prove that the tests notice each mistake, and if a learner's code fails like one of
+them, its hint fits.
 """
 
 from pathlib import PurePosixPath
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 
 class Wrong(NamedTuple):
-    """A mistake that people make: what to think about, and what makes it of the library's version."""
+    """A mistake: what to think about, and the replacement that makes it."""
 
     hint: str
     old: str
@@ -18,16 +19,18 @@ class Wrong(NamedTuple):
 
 
 def path_of(module: str) -> PurePosixPath:
-    """The file of a module, from mmscratch/ on: data/language.py for "data.language"."""
+    """The path of a module relative to mmscratch: data/language.py for "data.language"."""
     return PurePosixPath(*module.split(".")).with_suffix(".py")
 
 
 class Exercise(NamedTuple):
-    """A piece to write anew."""
+    """A piece for a learner to write."""
 
     chapter: int
     module: str  # of mmscratch: "attention", or "data.language"
-    parts: tuple[str, ...]  # "function" or "Class.method": what is stubbed, and what is taken from the learner
+    parts: tuple[
+        str, ...
+    ]  # "function" or "Class.method": replaced by stubs, taken from the learner
     title: str
     points: int
     minutes: int
@@ -38,20 +41,20 @@ class Exercise(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What a learner calls it: the first of its parts."""
+        """The first of its parts."""
         return self.parts[0]
 
     @property
     def path(self) -> PurePosixPath:
-        """The module's file, from mmscratch/ on: data/language.py."""
+        """The module's path relative to mmscratch: data/language.py."""
         return path_of(self.module)
 
     @property
     def file(self) -> str:
-        """What the learner's file is called: language.py."""
+        """The name of the learner's file: language.py."""
         return self.path.name
 
     @property
     def tests_path(self) -> PurePosixPath:
-        """The file of its tests, from tests/ on: data/test_language.py."""
+        """The path of its tests relative to tests: data/test_language.py."""
         return self.path.with_name(self.test_file or f"test_{self.file}")
