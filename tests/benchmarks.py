@@ -110,7 +110,7 @@ class TorchGPT(nn.Module):
 class TorchTranslator(nn.Module):
     """torch.nn.Transformer as a translator with a joint vocabulary, with the loss of ours."""
 
-    counts = "words"
+    loss_unit = "words"
 
     def __init__(self, config):
         super().__init__()
@@ -221,7 +221,7 @@ def quickstart_step(folder):
     metrics = trainer.folder / "metrics.jsonl"
     data_time = trainer.prefetcher.data_time
     steps = (0, trainer.steps)
-    progress = Progress(metrics, steps, data_time, trainer.device, trainer.model.counts)
+    progress = Progress(metrics, steps, data_time, trainer.device, trainer.model.loss_unit)
     batches = trainer._batches()
 
     def ours():
