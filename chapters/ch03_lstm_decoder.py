@@ -407,7 +407,7 @@ results = {}
 print(f"{'% true, pictures with':26}one object    two  three    all")
 for name in captions:
     results[name] = judge_captions(captions[name], scenes)
-    one, two, three, overall = results[name].fractions
+    one, two, three, overall = results[name].percentages
     print(f"{name:26}{one:10.1f}{two:7.1f}{three:7.1f}{overall:7.1f}")
 faults = results["one vector"].faults.most_common()
 print("faults of the first:", ", ".join(f"{fault} {n}" for fault, n in faults))
@@ -418,7 +418,7 @@ axis = figure.subplots()
 bars = {"one vector": (-0.2, GREEN), "half open forget gates": (0.2, BLUE)}
 for name, (shift, colour) in bars.items():
     places = [n + shift for n in range(3)]
-    heights = results[name].fractions[:3]
+    heights = results[name].percentages[:3]
     drawn = axis.bar(places, heights, width=0.38, color=colour, label=name)
     axis.bar_label(drawn, fmt="%.0f", fontsize=9)
 axis.set_xticks(range(3), ["one object", "two", "three"])

@@ -298,7 +298,7 @@ for name in DECODERS:
     for seed in range(seeds if name in COMPARED else 1):
         models[name] = train(name, seed)
         captions = describe(*models[name], vocabulary, test_grids)
-        results[name].append(judge_captions(captions, scenes).fractions)
+        results[name].append(judge_captions(captions, scenes).percentages)
     true = ", ".join(f"{fractions[3]:.1f}" for fractions in results[name])
     seconds = time.monotonic() - start
     print(f"{name:28} {true} % true; {seconds:.0f} s", flush=True)
@@ -435,7 +435,7 @@ chapter.draw(figure, "attention within the object that the word names")
 # %%
 for name in COMPARED:
     captions = describe(*models[name], vocabulary, test_grids.roll(1, 0))
-    true = judge_captions(captions, scenes).fractions[3]
+    true = judge_captions(captions, scenes).percentages[3]
     print(f"{name:28} with another picture: {true:.1f} % true")
 
 # %% [markdown]

@@ -61,7 +61,7 @@ from mmscratch.model import ModelConfig, build_model
 from mmscratch.plots import caption_sheet
 from mmscratch.pretraining import (
     LABELS,
-    labelled,
+    label_scenes,
     labelled_scenes,
     predict_logits,
     pretrained_cnn,
@@ -342,7 +342,7 @@ torch.manual_seed(0)
 settings = ModelConfig(len(vocabulary), {"image": IMAGE}, DECODER, embed_dim=128)
 model = build_model(settings).to(device)
 cnn = ResNet((1, 1, 2), num_classes=len(LABELS), width=32)
-losses = train_classifier(cnn, *labelled(known.scenes[:12_800]))
+losses = train_classifier(cnn, *label_scenes(known.scenes[:12_800]))
 seconds = time.monotonic() - start
 print(f"the CNN: first loss {losses[0]:.3f}, last {losses[-1]:.4f}; ", end="")
 print(f"{seconds:.0f} s so far", flush=True)

@@ -389,7 +389,7 @@ systems = {"few large errors": few_large, "many small errors": many_small}
 for name, texts in systems.items():
     corpus = bleu(texts, four_references).score
     scores = [sentence_bleu(t, refs).score for t, refs in zip(texts, four_references)]
-    true = judge_captions(texts, scenes).fractions[3]
+    true = judge_captions(texts, scenes).percentages[3]
     print(f"{name:30} {corpus:11.1f} {mean(scores):19.1f} {true:5.1f} %")
 
 # %% [markdown]
@@ -668,7 +668,7 @@ for name, texts in corpora.items():
     for metric in ("BLEU-4", "ROUGE-L", "CIDEr-D"):
         score, low, high = intervals[metric]
         scores.append(f"{metric} {score:.2f} ({low:.2f} to {high:.2f})")
-    true = judge_captions(texts, scenes).fractions[3]
+    true = judge_captions(texts, scenes).percentages[3]
     print(f"{name:28} {true:5.1f} % true; {', '.join(scores)}")
 
 # %% [markdown]

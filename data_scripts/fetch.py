@@ -39,7 +39,8 @@ def main(
 ) -> int:
     """Run a script: fetch(the folder after --from, or None).
 
-    `offline` says what to do without a network. Returns 0 if all is well, 2 after an error, 130 after Ctrl-C.
+    `offline` says what to do without a network. Returns 0 if all is well, 2 after an error, 130
+    after Ctrl-C.
     """
     parser = argparse.ArgumentParser(description=licence)
     text = "take the files from anywhere below FOLDER, and nothing from the network"
@@ -87,7 +88,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Download.
 
 
@@ -99,9 +100,10 @@ def download(
     expected   its SHA-256; without one, an existing file counts as right, since only complete files get this name
     max_bytes  refuse larger files
 
-    The bytes received so far are in PATH.part; the next attempt, or the next run, adds the rest. It does so only if
-    both parts certainly belong to the same file: if the checksum is known, or the server has named the version (its
-    ETag). Raises ConnectionError if the server does not deliver the file, and ValueError if it delivers a wrong one.
+    The bytes received so far are in PATH.part; the next attempt, or the next run, adds the rest. It
+    does so only if both parts certainly belong to the same file: if the checksum is known, or the
+    server has named the version (its ETag). Raises ConnectionError if the server does not deliver
+    the file, and ValueError if it delivers a wrong one.
     """
     if path.is_file() and (expected is None or sha256(path) == expected):
         return False
@@ -212,7 +214,7 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
         raise Interrupted(f"the connection broke off: {error}") from None
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # From the disk.
 
 
@@ -250,9 +252,9 @@ def unpack(
 ) -> None:
     """Unpack a .zip as `folder`, which appears once it is complete.
 
-    Additions of macOS (__MACOSX) are left out. Raises ValueError, and leaves nothing behind, if an entry would lie
-    outside the folder, is a link or a device, or occurs twice; if there are too many entries or bytes; or if the
-    archive is broken.
+    Additions of macOS (__MACOSX) are left out. Raises ValueError, and leaves nothing behind, if an
+    entry would lie outside the folder, is a link or a device, or occurs twice; if there are too
+    many entries or bytes; or if the archive is broken.
     """
     name = ""
     total = 0

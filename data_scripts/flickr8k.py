@@ -1,8 +1,9 @@
 """Flickr8k: 8,000 photographs, each with five captions. Run: python -m data_scripts.flickr8k
 
-Puts Flicker8k_Dataset/ (this is how it is spelled) and Flickr8k_text/ into data/flickr8k, from two archives (1.1
-GB) that are removed after unpacking. They have no official checksums, so the contents are checked: every picture
-that Flickr8k.token.txt names must open. Source: Hodosh, Young & Hockenmaier 2013.
+Puts Flicker8k_Dataset/ (this is how it is spelled) and Flickr8k_text/ into data/flickr8k, from two
+archives (1.1 GB) that are removed after unpacking. They have no official checksums, so the contents
+are checked: every picture that Flickr8k.token.txt names must open. Source: Hodosh, Young &
+Hockenmaier 2013.
 """
 
 import hashlib
@@ -70,8 +71,9 @@ def _take(source: Path, part: str, target: Path) -> None:
 def check(folder: Path, partial: bool = False) -> None:
     """Open every picture that the captions name, and report those that do not open.
 
-    Raises ValueError if these are more than the fraction MAX_MISSING or, with `partial` (only a part of the data set
-    was given), all. The result is kept in `folder`/.checked, and is valid until a file is added, removed or resized.
+    Raises ValueError if these are more than the fraction MAX_MISSING or, with `partial` (only a
+    part of the data set was given), all. The result is kept in `folder`/.checked, and is valid
+    until a file is added, removed or resized.
     """
     files = [path for part in ARCHIVES for path in (folder / part).iterdir()]
     sizes = sorted((path.name, path.stat().st_size) for path in files)

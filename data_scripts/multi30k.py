@@ -1,8 +1,8 @@
 """Multi30k: sentences about photographs in four languages. Run: python -m data_scripts.multi30k
 
-The languages are English, German, French and Czech. Puts the raw files and the lists of pictures of task 1 into
-data/multi30k, in the layout of github.com/multi30k/dataset. Every file must have the SHA-256 in multi30k.sha256.
-Source: Elliott et al. 2016 and 2017, Barrault et al. 2018.
+The languages are English, German, French and Czech. Puts the raw files and the lists of pictures of
+task 1 into data/multi30k, in the layout of github.com/multi30k/dataset. Every file must have the
+SHA-256 in multi30k.sha256. Source: Elliott et al. 2016 and 2017, Barrault et al. 2018.
 """
 
 import os

@@ -43,11 +43,13 @@ class Examples(Dataset):
         for i, references in enumerate(data.references):
             for j, reference in enumerate(references):
                 self.pairs.append((i, j))
-                self.targets.append(encode(vocabularies["target"], reference))
+                self.targets.append(encode_words(vocabularies["target"], reference))
         self.texts = {}  # modality -> the words of each example
         for modality in vocabularies.keys() - {"target"}:
             vocabulary = vocabularies[modality]
-            self.texts[modality] = [encode(vocabulary, words) for words in data.columns[modality]]
+            self.texts[modality] = [
+                encode_words(vocabulary, words) for words in data.columns[modality]
+            ]
         self.lengths = []  # the longest text of each pair
         for (i, _), target in zip(self.pairs, self.targets):
             lengths = [len(target)] + [len(texts[i]) for texts in self.texts.values()]
@@ -74,7 +76,7 @@ class Examples(Dataset):
         return self.data.name(self.pairs[index][0])
 
 
-def encode(vocabulary, words: Sequence[str]) -> np.ndarray:
+def encode_words(vocabulary, words: Sequence[str]) -> np.ndarray:
     """The numbers of words, followed by <eos>."""
     return np.array([*vocabulary.encode(words), EOS])
 
@@ -83,7 +85,7 @@ def numericalize(example: dict, vocabularies: dict) -> dict[str, Tensor]:
     """An example whose words are numbers, in each modality that has a vocabulary."""
     example = dict(example)
     for name in vocabularies.keys() & example.keys():
-        example[name] = torch.from_numpy(encode(vocabularies[name], example[name]))
+        example[name] = torch.from_numpy(encode_words(vocabularies[name], example[name]))
     return example
 
 
@@ -237,7 +239,7 @@ class Prefetcher:
         self.loader = loader
         self.device = device
         self.data_time = Stopwatch(device)
-        self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.copy_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.iterator = iter(())
         self.next_batch = None
 
@@ -252,10 +254,10 @@ class Prefetcher:
                 return
             batch = self.next_batch
             self.next_batch = None
-            if self.copies:
+            if self.copy_stream:
                 stream = torch.cuda.current_stream(self.device)
                 with self.data_time:
-                    stream.wait_stream(self.copies)
+                    stream.wait_stream(self.copy_stream)
                 for value in batch.values():
                     value.record_stream(stream)  # its memory must not be reused before
             yield batch
@@ -266,7 +268,7 @@ class Prefetcher:
             return
         with self.data_time, self.worker_errors():
             batch = next(self.iterator, None)
-        with torch.cuda.stream(self.copies) if self.copies else contextlib.nullcontext():
+        with torch.cuda.stream(self.copy_stream) if self.copy_stream else contextlib.nullcontext():
             self.next_batch = _END if batch is None else to_device(batch, self.device)
 
     @contextlib.contextmanager

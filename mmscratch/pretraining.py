@@ -24,11 +24,11 @@ LABELS = (*NOUNS, *COLOURS, *SIZES)  # a picture has several of them
 
 
 def labelled_scenes(split: str, count: int, size: int = 64) -> tuple[Tensor, Tensor]:
-    """The first `count` scenes of a split, with their labels (see `labelled`)."""
-    return labelled([Scene(SPLITS[split] + n) for n in range(count)], size)
+    """The first `count` scenes of a split, with their labels (see `label_scenes`)."""
+    return label_scenes([Scene(SPLITS[split] + n) for n in range(count)], size)
 
 
-def labelled(scenes: Sequence[Scene], size: int = 64) -> tuple[Tensor, Tensor]:
+def label_scenes(scenes: Sequence[Scene], size: int = 64) -> tuple[Tensor, Tensor]:
     """Images (N, 3, size, size) uint8 of the scenes, and labels (N, L) bool.
 
     labels[n, LABELS.index(word)] is True if an object in picture n has that noun, colour or size.

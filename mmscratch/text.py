@@ -98,7 +98,7 @@ class Vocabulary:
         return self.words[len(SPECIALS) :]
 
 
-START = "▁"  # U+2581, the start of a token
+WORD_START = "▁"  # U+2581, the start of a token
 FIRST_BYTE = len(SPECIALS)
 FIRST_CHARACTER = FIRST_BYTE + 256
 
@@ -123,12 +123,19 @@ class BytePairEncoding:
 
     def __init__(self, characters: str, merges: Iterable[Sequence[str]] = ()):
         """Raises ValueError for a duplicate character or "▁", and for an impossible merge."""
-        self.words = [*SPECIALS, *(f"<0x{byte:02X}>" for byte in range(256)), START, *characters]
+        self.words = [
+            *SPECIALS,
+            *(f"<0x{byte:02X}>" for byte in range(256)),
+            WORD_START,
+            *characters,
+        ]
         self.index = {word: i for i, word in enumerate(self.words)}
         self.merges: dict[tuple[int, int], int] = {}  # two pieces -> the new piece, in order
         self._cache: dict[str, list[int]] = {}  # token -> its pieces
         if len(self.index) != len(self.words):
-            raise ValueError(f"the characters must be all different and none of them {START!r}")
+            raise ValueError(
+                f"the characters must be all different and none of them {WORD_START!r}"
+            )
         for left, right in merges:
             if not self._add((self.index.get(left, PAD), self.index.get(right, PAD))):
                 pair = f"{left!r:.40} and {right!r:.40}"
@@ -157,7 +164,9 @@ class BytePairEncoding:
         """
         token_counts = Counter(token for sentence in sentences for token in sentence)
         counts = Counter("".join(token_counts.elements()))
-        characters = [c for c in sorted(counts) if counts[c] > 1 and c.isprintable() and c != START]
+        characters = [
+            c for c in sorted(counts) if counts[c] > 1 and c.isprintable() and c != WORD_START
+        ]
         encoding = cls("".join(characters))
         words = [encoding._spell(token) for token in token_counts]
         frequencies = list(token_counts.values())
@@ -199,7 +208,7 @@ class BytePairEncoding:
         """A token as "▁", characters, and bytes for unknown characters."""
         ids = [FIRST_CHARACTER]  # "▁"
         for c in token:
-            if c in self.index and c != START:
+            if c in self.index and c != WORD_START:
                 ids.append(self.index[c])
             else:
                 ids += [FIRST_BYTE + byte for byte in c.encode("utf-8", "surrogatepass")]
@@ -232,12 +241,12 @@ class BytePairEncoding:
             if i in (PAD, BOS):
                 continue
             piece = self.words[i]
-            if piece.startswith(START) or not tokens:
+            if piece.startswith(WORD_START) or not tokens:
                 tokens.append(b"")
             if FIRST_BYTE <= i < FIRST_CHARACTER:
                 tokens[-1] += bytes([i - FIRST_BYTE])
             else:
-                tokens[-1] += piece.removeprefix(START).encode("utf-8", "surrogatepass")
+                tokens[-1] += piece.removeprefix(WORD_START).encode("utf-8", "surrogatepass")
         return [_read_utf8(token) for token in tokens]
 
     def state(self) -> dict:
@@ -283,7 +292,7 @@ def _is_pair(pair: object) -> bool:
     return isinstance(pair, list) and [type(piece) for piece in pair] == [str, str]
 
 
-# --------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The tokenizer of the COCO evaluation.
 
 # Words that keep their full stop. (?-i:M) is for capitals only: "Miss." is a title, "miss." is not.

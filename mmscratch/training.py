@@ -245,7 +245,7 @@ class Trainer:
             if self.signals.requested or self.step < self.steps:
                 raise KeyboardInterrupt(
                     f"stopped at step {self.step} of {self.steps}; "
-                    "the same command goes on from there"
+                    "the same command resumes from there"
                 )
 
     def _start_progress(self) -> Progress:

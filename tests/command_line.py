@@ -8,7 +8,7 @@ from mmscratch.__main__ import main
 from mmscratch.metrics import bootstrap, caption_scores
 
 
-def printed(out) -> dict:
+def parse_scores(out) -> dict:
     """The lines with a score and its interval: name -> score, low and high, as printed."""
     lines = re.findall(
         r"^  ([\w-]+(?: \w+)*) {2,}([\d.]+)(?: %)?  \(([\d.]+) to ([\d.]+)\)(;.*)?$", out, re.M
@@ -16,8 +16,8 @@ def printed(out) -> dict:
     return {name: numbers for name, *numbers, _ in lines}
 
 
-def expected(hypotheses, references) -> dict:
-    """What `printed` should return for these tokens."""
+def expected_scores(hypotheses, references) -> dict:
+    """What `parse_scores` should return for these tokens."""
     scores = {}
     for name, interval in caption_scores(hypotheses, references).items():
         digits = 1 if "BLEU" in name else 3
@@ -48,7 +48,7 @@ def parts(out):
     return rows
 
 
-def quietly(command):
+def run_command(command):
     """Run a command: its exit status and what it prints."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
@@ -60,5 +60,5 @@ def train_tiny_captioner(folder, seed=0) -> None:
     """Train a captioner of 32-pixel scenes, barely, and save it in `folder`."""
     data = "--layout scenes --scenes 53 --image-size 32"
     training = f"--batch-size 7 --precision float32 --seed {seed}"
-    status, _ = quietly(f"train {data} {training} --to {folder}")
+    status, _ = run_command(f"train {data} {training} --to {folder}")
     assert status == 0

@@ -39,14 +39,14 @@ def random_double(module):
 # The encoders and decoders of tiny models.
 IMAGE = {"name": "resnet", "image_size": 32, "depth": (1,), "width": 5, "num_layers": 0}
 # without batch norm
-STILL_IMAGE = {"name": "vit", "image_size": 32, "depth": 1, "hidden_dim": 8, "num_layers": 0}
+DETERMINISTIC_IMAGE = {"name": "vit", "image_size": 32, "depth": 1, "hidden_dim": 8, "num_layers": 0}
 LSTM = {"name": "lstm", "hidden_size": 13, "dropout": 0.2}
 TRANSFORMER = {"name": "transformer", "num_heads": 2, "num_layers": 2, "dropout": 0.2}
 
 
-def still(decoder=LSTM):
+def deterministic_settings(decoder=LSTM):
     """Settings without batch norm and dropout, so that the division of a batch does not matter."""
-    return {"image": STILL_IMAGE, "decoder": decoder | {"dropout": 0.0}}
+    return {"image": DETERMINISTIC_IMAGE, "decoder": decoder | {"dropout": 0.0}}
 
 
 def tiny_config(vocab_size, image=IMAGE, decoder=LSTM, embed_dim=12, **settings):

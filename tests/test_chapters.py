@@ -83,6 +83,15 @@ def listing():
 
 
 @each_chapter
+def test_code_cells_fit_a_notebook_page(entry):
+    for cell in notebooks.make(entry).cells[1:]:  # the first prepares the notebook
+        if cell.cell_type == "code":
+            lines = cell.source.splitlines()
+            assert max(map(len, lines)) <= 88, cell.source
+            assert sum(bool(line.strip()) for line in lines) <= 25, cell.source
+
+
+@each_chapter
 def test_list_has_every_chapter(entry, listing):
     assert (listing.returncode, listing.stderr) == (0, "")
     [line] = [line for line in listing.stdout.splitlines() if line.startswith(f"{entry.number:2} ")]

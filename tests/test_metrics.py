@@ -723,7 +723,7 @@ def test_judge_captions_of_true_swapped_and_no_captions():
         written = [tokenize(captions(scene)[which]) for scene in scenes]
         assert judge_captions(written, scenes) == ([100] * 4, {})
         # no two neighbours are alike
-        assert judge_captions(written[1:] + written[:1], scenes).fractions == [0] * 4
+        assert judge_captions(written[1:] + written[:1], scenes).percentages == [0] * 4
     # scenes of one object only
     assert judge_captions(written[1:4], scenes[1:4]) == ([100, 0, 0, 100], {})
     assert judge_captions([], []) == ([0] * 4, {})

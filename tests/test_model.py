@@ -349,7 +349,7 @@ def test_captioner_overfits_a_small_batch(decoder):
     assert (model(batch).argmax(-1) == batch["target"])[batch["target"] != PAD].all()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The loss: the sum over the words, and their number.
 
 
@@ -464,7 +464,7 @@ def test_smoothing_and_scheduled_sampling_are_for_training_only(batch):
     assert torch.equal(torch.get_rng_state(), state), "nothing is drawn in eval mode"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Translation, with pictures or without.
 
 

@@ -190,7 +190,7 @@ def test_decode_inverts_encode():
         assert vocabulary.decode([BOS, *vocabulary.encode(sentence), EOS, PAD]) == sentence
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Pieces of words.
 
 MULTI30K = Path(__file__).parents[2] / "shared/multi30k/data/task1/raw"
@@ -464,7 +464,7 @@ def test_invalid_states_are_refused(state):
         vocabulary_from(state)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The tokenizer of the COCO evaluation against the Java program, whose output is expected here.
 
 FLICKR8K = Path(__file__).parents[2] / "shared/flickr8k/Flickr8k.token.txt"

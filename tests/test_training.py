@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import IMAGE, LSTM, TRANSFORMER, step_gradients, still, tiny_trainer
+from helpers import IMAGE, LSTM, TRANSFORMER, deterministic_settings, step_gradients, tiny_trainer
 from torch import nn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -84,7 +84,7 @@ def stop_after(trainer, steps, kind=signal.SIGINT):
         return step(batch)
 
     trainer._train_step = pressing
-    with pytest.raises(KeyboardInterrupt, match=f"step {steps} of 16; the same command goes on"):
+    with pytest.raises(KeyboardInterrupt, match=f"step {steps} of 16; the same command resumes"):
         trainer.fit()
 
 
@@ -135,7 +135,7 @@ def translator(
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The step.
 
 
@@ -144,7 +144,7 @@ def test_accumulated_gradient_equals_that_of_the_whole_batch_if_some_examples_la
     smoothing, tmp_path
 ):
     config = replace(CONFIG, batch_size=32)
-    settings = still() | {"label_smoothing": smoothing, "modality_dropout": 0.0}
+    settings = deterministic_settings() | {"label_smoothing": smoothing, "modality_dropout": 0.0}
     runs = [
         translator(tmp_path / str(n), replace(config, accumulation_steps=n), **settings)
         for n in (1, 3, 32)
@@ -161,7 +161,7 @@ def test_accumulated_gradient_equals_that_of_the_whole_batch_if_some_examples_la
 def test_training_uses_the_teacher_forcing_ratio_of_the_config(tmp_path):
     runs = {}
     for ratio in (0.0, 1.0):
-        settings = still() | {"modality_dropout": 0.0, "teacher_forcing_ratio": ratio}
+        settings = deterministic_settings() | {"modality_dropout": 0.0, "teacher_forcing_ratio": ratio}
         runs[ratio] = translator(tmp_path / str(ratio), **settings)
     batch = a_batch(runs[0.0], 7)
     words = batch["target"] != PAD
@@ -180,7 +180,7 @@ def test_training_uses_the_teacher_forcing_ratio_of_the_config(tmp_path):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_loss_follows_its_formula_and_ignores_padding(smoothing, trainer):
-    run = trainer(**still(), label_smoothing=smoothing)  # no dropout
+    run = trainer(**deterministic_settings(), label_smoothing=smoothing)  # no dropout
     batch = a_batch(run, 5)
     longer = batch | {"target": F.pad(batch["target"], (0, 3), value=PAD)}
     log_p = run.model(batch).log_softmax(-1)
@@ -248,7 +248,7 @@ def test_accumulated_gradient_is_that_of_the_whole_batch_averaged_over_words(
     parts, decoder, trainer
 ):
     config = replace(CONFIG, batch_size=32)
-    settings = still(decoder) | {"label_smoothing": 0.1}
+    settings = deterministic_settings(decoder) | {"label_smoothing": 0.1}
     whole = trainer("whole", config, **settings)
     split = trainer("split", replace(config, accumulation_steps=parts), **settings)
     batch = a_batch(whole, 32)
@@ -268,7 +268,7 @@ def test_accumulated_gradient_is_that_of_the_whole_batch_averaged_over_words(
 @pytest.mark.parametrize("steps", [1, 3, 32])
 def test_micro_batches_add_up_to_the_batch(steps, trainer, monkeypatch):
     """Loss, words and examples add up; examples are dealt like cards, and no graph is kept."""
-    run = trainer(config=replace(CONFIG, accumulation_steps=steps), **still())
+    run = trainer(config=replace(CONFIG, accumulation_steps=steps), **deterministic_settings())
     batch = a_batch(run, 11)
     batch["target"][3] = PAD  # a picture without words counts for nothing
     number = min(steps, 11)
@@ -300,8 +300,8 @@ def test_micro_batches_add_up_to_the_batch(steps, trainer, monkeypatch):
 
 
 def test_accumulation_trains_the_same_model(trainer):
-    whole = trainer("whole", **still())
-    split = trainer("split", replace(CONFIG, accumulation_steps=3), **still())
+    whole = trainer("whole", **deterministic_settings())
+    split = trainer("split", replace(CONFIG, accumulation_steps=3), **deterministic_settings())
     whole.fit()
     split.fit()
     losses = [loss for _, loss in whole.history]
@@ -309,8 +309,8 @@ def test_accumulation_trains_the_same_model(trainer):
 
 
 def test_step_equals_that_of_torch(trainer):
-    run = trainer("run", **still())
-    copy = trainer("copy", **still())
+    run = trainer("run", **deterministic_settings())
+    copy = trainer("copy", **deterministic_settings())
     optimizer = torch.optim.AdamW(parameter_groups(copy.model, 0.05), betas=(0.9, 0.98))
     for i in range(5):
         batch = a_batch(run, 11)
@@ -341,7 +341,7 @@ def test_clipping_bounds_the_gradient_and_reports_its_norm_before(trainer):
 
 def test_clipping_ignores_the_loss_scale_of_float16(trainer):
     runs = [
-        trainer(name, replace(CONFIG, precision=name, clip_norm=0.01), **still())
+        trainer(name, replace(CONFIG, precision=name, clip_norm=0.01), **deterministic_settings())
         for name in ("float32", "float16")
     ]
     seen = []
@@ -372,7 +372,7 @@ def test_learning_rate_rises_linearly_and_falls_as_a_cosine(trainer):
 
 
 def test_biases_and_norms_do_not_decay(trainer):
-    model = trainer(**still(TRANSFORMER)).model
+    model = trainer(**deterministic_settings(TRANSFORMER)).model
     decaying, kept = parameter_groups(model, 0.3)
     assert (decaying["weight_decay"], kept["weight_decay"]) == (0.3, 0.0)
     for module in model.modules():
@@ -446,7 +446,7 @@ def test_float16_halves_a_loss_scale_that_is_too_large(trainer):
     assert 0 < run.skipped < 16 and 1 < run.scaler.scale < 2.0**30 and run.optimizer.state
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The whole run.
 
 
@@ -616,7 +616,7 @@ def test_resuming_with_other_settings_is_refused_and_lists_the_differences(train
     ):
         trainer(decoder=LSTM | {"hidden_size": 17})
     with pytest.raises(ValueError, match="encoders.image.name vit, there resnet"):
-        trainer(**still())
+        trainer(**deterministic_settings())
     with pytest.raises(ValueError, match="examples 59, there 53; .*epochs 3, there 2"):
         trainer(config=replace(CONFIG, epochs=3), count=59)
     trainer(config=replace(CONFIG, workers=1))  # may change: the results are the same
@@ -703,7 +703,7 @@ def test_no_large_tensor_is_float64(trainer):
 def test_compiled_model_learns_the_same_and_saves_the_same_names(trainer, monkeypatch):
     # Traced, but not compiled to C++, which would take minutes.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    settings = still(TRANSFORMER | {"num_layers": 1})
+    settings = deterministic_settings(TRANSFORMER | {"num_layers": 1})
     runs = [
         trainer(f"{flag}", replace(CONFIG, compile=flag), count=11, **settings)
         for flag in (False, True)
@@ -716,7 +716,7 @@ def test_compiled_model_learns_the_same_and_saves_the_same_names(trainer, monkey
         assert names == list(runs[0].model.state_dict())
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Errors.
 
 
@@ -779,7 +779,7 @@ def test_unwritable_folder_is_reported_before_the_first_step(trainer, tmp_path):
         trainer("file/run").fit()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # On a GPU.
 
 
@@ -794,17 +794,17 @@ def test_resume_is_exact_on_a_gpu(precision, trainer):
 @pytest.mark.gpu
 def test_copying_on_a_side_stream_changes_nothing(trainer):
     runs = [trainer("side stream"), trainer("same stream")]
-    runs[1].prefetcher.copies = None
+    runs[1].prefetcher.copy_stream = None
     for run in runs:
         run.fit()
-    assert runs[0].prefetcher.copies is not None and states_equal(*runs)
+    assert runs[0].prefetcher.copy_stream is not None and states_equal(*runs)
 
 
 @pytest.mark.gpu
 @DECODERS
 def test_model_compiled_for_a_gpu_learns_the_same(decoder, trainer):
     runs = [
-        trainer(f"{flag}", replace(CONFIG, compile=flag), **still(decoder))
+        trainer(f"{flag}", replace(CONFIG, compile=flag), **deterministic_settings(decoder))
         for flag in (False, True)
     ]
     for run in runs:
@@ -828,7 +828,7 @@ def test_gpu_memory_does_not_grow_over_steps(trainer):
     assert len(used) == 240 and max(used[200:]) <= 1.01 * max(used[40:80])
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Killed.
 
 

@@ -1,8 +1,8 @@
 """Runs the library's tests on a learner's code, inside a process of its own.
 
-`chapters.assignments.verdicts` starts the process. A fork server imports this file beforehand, so that
-processes start quickly; that is why the large packages are imported here. Nothing of mmscratch is:
-each process imports it with the learner's code.
+`chapters.assignments.verdicts` starts the process. A fork server imports this file beforehand, so
+that processes start quickly; that is why the large packages are imported here. Nothing of mmscratch
+is: each process imports it with the learner's code.
 """
 
 import contextlib

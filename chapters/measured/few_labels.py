@@ -2,8 +2,9 @@
 
     python -m chapters.measured.few_labels
 
-makes those that are missing in chapters/measured/few_labels.jsonl, and adds them there. It starts from the captioner
-that chapter 7 trains, in runs/ch07/base. Flickr8k is measured if it is in data/flickr8k.
+makes those that are missing in chapters/measured/few_labels.jsonl, and adds them there. It starts
+from the captioner that chapter 7 trains, in runs/ch07/base. Flickr8k is measured if it is in
+data/flickr8k.
 """
 
 import json

@@ -20,8 +20,8 @@ from .scenes import SPLITS, Scene, draw
 class SceneCaptions(DataSet):
     """The first `count` scenes of a split, drawn on access, each with its five captions.
 
-    With `one_caption_each`, for training on many scenes, scene i has only its caption i modulo 5. `size` is the side
-    of the pictures; 0 means no pictures.
+    With `one_caption_each`, for training on many scenes, scene i has only its caption i modulo 5.
+    `size` is the side of the pictures; 0 means no pictures.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class Line(NamedTuple):
 class PhotoCaptions(DataSet):
     """Photographs with captions, from the lines that a layout's reader yields.
 
-    The pictures are decoded once, into a memory-mapped file under `CACHE`. Whatever cannot be used (a missing or
-    corrupt picture, an empty caption) is left out and reported in `problems`.
+    The pictures are decoded once, into a memory-mapped file under `CACHE`. Whatever cannot be used
+    (a missing or corrupt picture, an empty caption) is left out and reported in `problems`.
     """
 
     def __init__(
@@ -136,10 +136,11 @@ def _captions_by_file(
 class FolderCaptions(PhotoCaptions):
     """A folder of pictures with captions.csv, captions.tsv, captions.json or captions.jsonl.
 
-    Every line or entry has a file name and a caption; a picture may have several lines. Columns or keys are called
-    "file_name" and "caption" ("image" or "file", "captions" or "text" also work), and an optional third, "split", is
-    train, validation or test. Without any split, every tenth picture by name is for validation and every tenth for
-    test. A table without column names has the file name first. JSON may also map file names to captions.
+    Every line or entry has a file name and a caption; a picture may have several lines. Columns or
+    keys are called "file_name" and "caption" ("image" or "file", "captions" or "text" also work),
+    and an optional third, "split", is train, validation or test. Without any split, every tenth
+    picture by name is for validation and every tenth for test. A table without column names has the
+    file name first. JSON may also map file names to captions.
     """
 
     def __init__(self, root: str | Path, split: str = "train", size: int = 64):
@@ -304,9 +305,9 @@ _READERS = {
 class Flickr8k(PhotoCaptions):
     """Flickr8k in its official layout.
 
-    The folder has Flicker8k_Dataset/, Flickr8k.token.txt and Flickr_8k.{train,dev,test}Images.txt; the text files may
-    also be in Flickr8k_text/, as the archive unpacks them. Splits: train (6,000 pictures), validation (1,000; "dev"),
-    test (1,000). Source: Hodosh, Young & Hockenmaier 2013.
+    The folder has Flicker8k_Dataset/, Flickr8k.token.txt and Flickr_8k.{train,dev,test}Images.txt;
+    the text files may also be in Flickr8k_text/, as the archive unpacks them. Splits: train (6,000
+    pictures), validation (1,000; "dev"), test (1,000). Source: Hodosh, Young & Hockenmaier 2013.
     """
 
     def __init__(self, root: str | Path, split: str = "train", size: int = 64):

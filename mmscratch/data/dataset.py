@@ -29,7 +29,8 @@ class DataSet(Sequence):
     """Examples and their reference texts. A source is a subclass that fills in:
 
     columns[modality][i]   the modality of example i, or None: a "source" is a list of words, in a list of them;
-                           an "image" a tensor (3, S, S) uint8, in a `LazyColumn`; anything else a tensor
+                           an "image" a tensor (3, S, S) uint8, in a `LazyColumn`; anything else a
+                           tensor
     texts[i]               the references of example i as people wrote them: captions, translations or answers
     references[i]          the same texts, tokenized
     names[i]               example i in messages: a file, or a file and a line

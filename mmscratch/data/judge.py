@@ -37,9 +37,9 @@ class Judgement(NamedTuple):
 def judge(caption: str, scene: Scene, language: str = "en") -> Judgement:
     """Is the caption a sentence of the grammar, and is it true of the scene?
 
-    A true caption mentions every object of the scene and nothing else, so saying little does not help. It may leave
-    out a size or a colour. A wrong caption gets the faults of the reading that has the fewest: "left" for "right" is
-    one wrong place, not two wrong colours.
+    A true caption mentions every object of the scene and nothing else, so saying little does not
+    help. It may leave out a size or a colour. A wrong caption gets the faults of the reading that
+    has the fewest: "left" for "right" is one wrong place, not two wrong colours.
     """
     _check_language(language)
     text = _normal(caption, language)
@@ -208,14 +208,15 @@ def _normal(text: str, language: str) -> str:
 class JudgeReport(NamedTuple):
     """The result of `judge_captions`."""
 
-    fractions: list[float]  # % true: of the scenes with one object, two, three, and of all
+    percentages: list[float]  # % true: of the scenes with one object, two, three, and of all
     faults: Counter  # in how many of the other captions each fault occurs
 
 
 def judge_captions(captions: Sequence[Tokens], scenes: Sequence[Scene]) -> JudgeReport:
     """Judge English captions: how many percent are true of their scenes, and the faults of the others.
 
-    The percentage of no scenes is 0. A caption with faults of several kinds counts for each of them.
+    The percentage of no scenes is 0. A caption with faults of several kinds counts for each of
+    them.
     """
     if len(captions) != len(scenes):
         raise ValueError(f"{len(captions)} captions but {len(scenes)} scenes")
@@ -226,7 +227,7 @@ def judge_captions(captions: Sequence[Tokens], scenes: Sequence[Scene]) -> Judge
     for judgement, scene in zip(judgements, scenes):
         true[len(scene.objects)].append(judgement.true)
         faults.update(judgement.wrong)
-    fractions = []
+    percentages = []
     for group in (true[1], true[2], true[3], true[1] + true[2] + true[3]):
-        fractions.append(100 * sum(group) / max(len(group), 1))
-    return JudgeReport(fractions, faults)
+        percentages.append(100 * sum(group) / max(len(group), 1))
+    return JudgeReport(percentages, faults)

@@ -14,8 +14,8 @@ LANGUAGES = ("en", "de", "zh")
 def named_objects(words: Sequence[str], scene: Scene) -> list[tuple[int, Object]]:
     """Find the words of an English caption that name one object: pairs (index of the word, object).
 
-    These are the colour and the noun (its first word) of every singular phrase that fits exactly one object of the
-    scene: "a big red star", if only one star is big and red.
+    These are the colour and the noun (its first word) of every singular phrase that fits exactly
+    one object of the scene: "a big red star", if only one star is big and red.
     """
     named = []
     attributes = {}  # the size and the colour of the current phrase, and the index of each
@@ -37,7 +37,8 @@ def named_objects(words: Sequence[str], scene: Scene) -> list[tuple[int, Object]
     return named
 
 
-# {0}, {1} and {2} are the objects in the order of an axis; {n} is a group of objects that are alike, {m} the other one.
+# {0}, {1} and {2} are the objects in the order of an axis; {n} is a group of objects that are
+# alike, {m} the other one.
 _TEMPLATES = {
     "en": {
         "one": ("{0} {place}", "{0} is {place}", "there is {0} {place}", "{place} there is {0}",

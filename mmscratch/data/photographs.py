@@ -24,8 +24,8 @@ CHUNK = 500  # pictures decoded at a time: all of them need not fit into memory
 class Photographs:
     """Picture files, decoded once into a memory-mapped file under `CACHE`.
 
-    photographs[i] is (3, size, size) uint8. `unreadable` maps the index of each picture that cannot be decoded to the
-    reason.
+    photographs[i] is (3, size, size) uint8. `unreadable` maps the index of each picture that cannot
+    be decoded to the reason.
     """
 
     def __init__(self, paths: list[Path], size: int):
@@ -46,8 +46,9 @@ class Photographs:
 def _decode_once(paths: list[Path], size: int) -> tuple[Path, dict[int, str]]:
     """(a file with all pictures, uint8 (N, 3, size, size); why the unreadable ones cannot be read).
 
-    The file's name depends on the paths, sizes and dates of the pictures. It is written in a temporary folder that is
-    renamed once it is complete, so neither a killed process nor a concurrent one leaves a partial file.
+    The file's name depends on the paths, sizes and dates of the pictures. It is written in a
+    temporary folder that is renamed once it is complete, so neither a killed process nor a
+    concurrent one leaves a partial file.
     """
     stats = [(str(path.resolve()), _size_and_date(path)) for path in paths]
     folder = CACHE.absolute() / hashlib.sha256(repr((size, stats)).encode()).hexdigest()[:20]

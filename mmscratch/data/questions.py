@@ -12,9 +12,9 @@ ATTRIBUTES = [("noun", NOUNS), ("colour", COLOURS), ("size", SIZES)]
 def questions(scene: Scene) -> list[tuple[str, str]]:
     """English questions about the scene with their true answers, at most one of each kind.
 
-    The kinds: what colour, what is it, where (each only about an object that the question identifies), how many, and
-    "is there", whose answer is "yes" half of the time and whose "no" is a near miss. A question gives away little of
-    its answer.
+    The kinds: what colour, what is it, where (each only about an object that the question
+    identifies), how many, and "is there", whose answer is "yes" half of the time and whose "no" is
+    a near miss. A question gives away little of its answer.
     """
     draw = random.Random(f"questions {scene.seed}")
     objects = scene.objects

@@ -1,7 +1,8 @@
 """Icon scenes: an endless data set that a program draws, describes, asks about and judges.
 
-A scene is one to three icons on a muted background. The icons are characters of DejaVu Sans, the font that comes with
-matplotlib, so nothing is downloaded. A program drew the picture, so a program can check whether a caption is true.
+A scene is one to three icons on a muted background. The icons are characters of DejaVu Sans, the
+font that comes with matplotlib, so nothing is downloaded. A program drew the picture, so a program
+can check whether a caption is true.
 
     scene = Scene(7)                            # every number is a scene, always the same one
     render(scene, 64)                           # a PIL picture
@@ -132,8 +133,9 @@ _PAIRS = {
 class Scene:
     """The scene with this number: one to three `objects`, and `background`, an RGB colour.
 
-    Training uses 0, 1, 2, …; the other splits begin at `SPLITS[name]`, so they never overlap. Only scenes of
-    "compositional_test" contain held-out pairs of noun and colour (`is_held_out_pair`), at least one each.
+    Training uses 0, 1, 2, …; the other splits begin at `SPLITS[name]`, so they never overlap. Only
+    scenes of "compositional_test" contain held-out pairs of noun and colour (`is_held_out_pair`),
+    at least one each.
     """
 
     def __init__(self, seed: int):

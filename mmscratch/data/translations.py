@@ -16,9 +16,10 @@ HIDDEN = ("", "colours", "noun", "some")
 class SceneTranslation(SceneCaptions):
     """The first `count` scenes of a split, each with one of its captions in two languages.
 
-    Every sixth sentence only names an object, without its size, without its colour, or with both: "a red anchor".
-    `hidden` is what the source does not say, so that only the picture tells: "" for nothing, "colours" ("a big [v]
-    star"), "noun" (of one object), or "some", each of these in a third of the sentences. `size` 0 means no pictures.
+    Every sixth sentence only names an object, without its size, without its colour, or with both:
+    "a red anchor". `hidden` is what the source does not say, so that only the picture tells: "" for
+    nothing, "colours" ("a big [v] star"), "noun" (of one object), or "some", each of these in a
+    third of the sentences. `size` 0 means no pictures.
     """
 
     def __init__(
@@ -55,14 +56,15 @@ class SceneTranslation(SceneCaptions):
 class Multi30k(DataSet):
     """Multi30k in its official layout.
 
-    The folder has data/task1/raw/train.en or train.en.gz, …, and data/task1/image_splits/train.txt. Line i in one
-    language is the translation of line i in another: en, de, fr, cs. Splits: train (29,000 sentences), validation
-    (1,014; "val"), test (1,000; "test_2016_flickr"), or any other by the name of its files. If a sentence or its
-    translation is empty, the pair is left out and reported in `problems`.
+    The folder has data/task1/raw/train.en or train.en.gz, …, and data/task1/image_splits/train.txt.
+    Line i in one language is the translation of line i in another: en, de, fr, cs. Splits: train
+    (29,000 sentences), validation (1,014; "val"), test (1,000; "test_2016_flickr"), or any other by
+    the name of its files. If a sentence or its translation is empty, the pair is left out and
+    reported in `problems`.
 
-    With `photographs`, a folder of pictures, each pair has its photograph if the folder contains it. Multi30k is made
-    from Flickr30k, which includes Flickr8k; a photograph has the same number in the file names of both.
-    Source: Elliott, Frank, Sima'an & Specia 2016.
+    With `photographs`, a folder of pictures, each pair has its photograph if the folder contains
+    it. Multi30k is made from Flickr30k, which includes Flickr8k; a photograph has the same number
+    in the file names of both. Source: Elliott, Frank, Sima'an & Specia 2016.
     """
 
     def __init__(

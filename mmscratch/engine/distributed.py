@@ -2,8 +2,8 @@
 
     torchrun --nproc_per_node=2 -m mmscratch train --data my_photographs
 
-Each process has its own copy of the model and its own shard of every batch; `all_reduce` sums their results. Everything
-also works without torchrun: then there is one process, of rank 0.
+Each process has its own copy of the model and its own shard of every batch; `all_reduce` sums their
+results. Everything also works without torchrun: then there is one process, of rank 0.
 """
 
 import contextlib

@@ -17,10 +17,11 @@ from ..engine.devices import Stopwatch, peak_memory
 class Progress:
     """A status line on the screen or in a notebook, and JSON lines in a file.
 
-    Without a terminal, a plain line is printed now and then. A line has the means since the previous line: loss
-    (per word, or whatever else the model counts), learning_rate, gradient_norm, words_per_second and
-    examples_per_second, data_time (the fraction of time in which the device waited for data); and so far:
-    peak_memory in bytes, skipped (steps whose gradients were not finite).
+    Without a terminal, a plain line is printed now and then. A line has the means since the
+    previous line: loss (per word, or whatever else the model counts), learning_rate, gradient_norm,
+    words_per_second and examples_per_second, data_time (the fraction of time in which the device
+    waited for data); and so far: peak_memory in bytes, skipped (steps whose gradients were not
+    finite).
 
     path       of the JSON lines; None in processes that report nothing
     steps      (the last step that was done, the last step of the run)
@@ -149,8 +150,8 @@ class Progress:
 def profiled(batches: Iterable, folder: Path) -> Iterator:
     """Yield the batches, and profile the steps that are made with the fourth to sixth of them.
 
-    Writes folder/trace.json, which a browser opens (chrome://tracing, or ui.perfetto.dev), and prints the ten most
-    expensive operations.
+    Writes folder/trace.json, which a browser opens (chrome://tracing, or ui.perfetto.dev), and
+    prints the ten most expensive operations.
     """
 
     def report(profiler) -> None:

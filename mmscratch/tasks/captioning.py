@@ -60,9 +60,9 @@ class Captioning(Task):
     def settings(self, metadata: Metadata) -> dict:
         if metadata["layout"] != "scenes":
             return {"epochs": 8, "batch_size": 64, "learning_rate": 2e-3}
-        # No bucketing: the length of a scene's caption depends on the number of objects, so all scenes of a bucketed
-        # batch would be alike, and batch norm would come to rely on that (after 40,000 scenes, 56 % of the captions
-        # are true with bucketing, 70 % without).
+        # No bucketing: the length of a scene's caption depends on the number of objects, so all
+        # scenes of a bucketed batch would be alike, and batch norm would come to rely on that
+        # (after 40,000 scenes, 56 % of the captions are true with bucketing, 70 % without).
         settings = {"batch_size": 96, "learning_rate": 3e-3}
         return settings | {"bucket_batches": None, "evaluate_every": 500}
 

@@ -54,7 +54,7 @@ def print_scores(hypotheses: list[list[str]], references: list[list[list[str]]])
 
 def print_judgement(report: JudgeReport, count: int) -> None:
     """Print the percentages of true captions among `count`, and the faults of the others."""
-    one, two, three, every = report.fractions
+    one, two, three, every = report.percentages
     by_objects = f"one object {one:.0f} %, two {two:.0f} %, three {three:.0f} %"
     print(f"  true by judge        {percentage(every, count)}; {by_objects}")
     faults = ", ".join(f"{fault} {number}" for fault, number in report.faults.most_common())

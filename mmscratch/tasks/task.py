@@ -46,7 +46,8 @@ class Task:
         known  the vocabularies of the run that training starts from
         """
         sentences = [words for references in training.references for words in references]
-        # A word that occurs in a single text cannot be learned; but in few texts, most words occur only once.
+        # A word that occurs in a single text cannot be learned; but in few texts, most words occur
+        # only once.
         target = Vocabulary.build(sentences, min_freq=2 if len(sentences) > 1000 else 1)
         if known:  # keep all words that the model can already generate
             new = [word for word in target.state() if word not in known["target"].index]

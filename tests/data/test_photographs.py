@@ -99,7 +99,8 @@ def test_decoding_does_not_change_the_warning_filters(forty, monkeypatch):
 def start(folder, at_each_picture):
     """Another process that reads the folder, and calls at_each_picture(path) before it opens a picture.
 
-    It writes the grey values to the file "found". A fork, because importing torch again takes seconds.
+    It writes the grey values to the file "found". A fork, because importing torch again takes
+    seconds.
     """
 
     def open_after_that(path):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import step_gradients, still, tiny_trainer
+from helpers import deterministic_settings, step_gradients, tiny_trainer
 from torch import nn
 from torch.testing import assert_close
 
@@ -123,7 +123,7 @@ def one_gradient(folder, accumulation_steps=1):
     trainer = tiny_trainer(
         folder / "run",
         replace(CONFIG, batch_size=32, accumulation_steps=accumulation_steps),
-        **still(),
+        **deterministic_settings(),
     )
     batch = share_of(first_32(trainer))
     stats, gradient = step_gradients(trainer, batch)
@@ -203,7 +203,7 @@ def test_ddp_gradients_are_divided_by_the_world_size(processes, tmp_path):
 
 def fit(folder):
     """Train to the end: 53 captions in batches of 13 leave one for the last batch, and none for all ranks but one."""
-    trainer = tiny_trainer(folder / "run", replace(CONFIG, batch_size=13), **still())
+    trainer = tiny_trainer(folder / "run", replace(CONFIG, batch_size=13), **deterministic_settings())
     validated, get = [], Examples.__getitem__
     Examples.__getitem__ = lambda examples, index: (validated.append(index), get(examples, index))[
         1
@@ -221,7 +221,7 @@ def fit(folder):
 
 def test_training_with_several_processes_equals_training_with_one(processes, tmp_path):
     size, folder, printed = processes
-    alone = tiny_trainer(tmp_path, replace(CONFIG, batch_size=13), **still())
+    alone = tiny_trainer(tmp_path, replace(CONFIG, batch_size=13), **deterministic_settings())
     alone.fit()
     ranks = kept(folder, "fit", size)
     assert Counter(index for rank in ranks for index in rank["validated"]) == Counter(
@@ -311,7 +311,7 @@ def test_gradients_are_exchanged_once_per_step(tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "DistributedDataParallel", Parallel)
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    trainer = tiny_trainer(tmp_path, replace(CONFIG, accumulation_steps=3), **still())
+    trainer = tiny_trainer(tmp_path, replace(CONFIG, accumulation_steps=3), **deterministic_settings())
     trainer._train_step(collate([trainer.train[i] for i in range(7)]))
     assert calls[-3:] == [False, False, True]
 

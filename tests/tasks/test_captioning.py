@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import error_of, expected, fraction, parts, printed, train_tiny_captioner
+from command_line import error_of, expected_scores, fraction, parse_scores, parts, train_tiny_captioner
 from PIL import Image
 from reference import torchvision
 
@@ -306,8 +306,8 @@ def test_evaluate_prints_every_score_of_scenes_with_its_interval(run, monkeypatc
     fractions, faults = judge_captions(written, data.scenes)
     right = round(13 * fractions[-1] / 100)
     assert 9 <= right < 13 and sum(faults.values()) > 2
-    wanted = expected(hypotheses, references) | {"true by judge": fraction(right, 13)}
-    assert printed(out) == wanted
+    wanted = expected_scores(hypotheses, references) | {"true by judge": fraction(right, 13)}
+    assert parse_scores(out) == wanted
     for name in ("true by judge", "exact match"):
         value, low, high = map(float, wanted[name])
         assert low < value < high
@@ -326,9 +326,9 @@ def test_evaluate_prints_every_score_of_scenes_with_its_interval(run, monkeypatc
     assert main(["evaluate", "run"]) == 0
     out = capsys.readouterr().out
     assert (
-        printed(out)["true by judge"] == ["100.0"] * 3 and "wrong in the others  nothing\n" in out
+        parse_scores(out)["true by judge"] == ["100.0"] * 3 and "wrong in the others  nothing\n" in out
     )
-    assert printed(out)["exact match"] == ["100.0"] * 3
+    assert parse_scores(out)["exact match"] == ["100.0"] * 3
 
 
 def test_evaluate_and_caption_use_the_requested_beam_width(run, capsys):
@@ -343,10 +343,10 @@ def test_evaluate_and_caption_use_the_requested_beam_width(run, capsys):
     for beams, option in ((1, []), (3, ["--beams", "3"])):
         written = generate(model, vocabularies, data, beams)
         assert main(["evaluate", "run", *option]) == 0
-        found = printed(capsys.readouterr().out)
+        found = parse_scores(capsys.readouterr().out)
         assert (
             found.items()
-            >= expected(
+            >= expected_scores(
                 [caption_tokenize(detokenize(tokens)) for tokens in written], references
             ).items()
         )
@@ -402,13 +402,13 @@ def test_photographs_are_scored_against_verbatim_captions(run, monkeypatch, caps
         "validation: 3 examples with 3 texts (3 with image); 1 problems" in out
         and "true by judge" not in out
     )
-    found = printed(out)
-    assert found == expected(
+    found = parse_scores(out)
+    assert found == expected_scores(
         [caption_tokenize(text) for text in written], [[caption_tokenize(text)] for text in texts]
     )
     assert found["exact match"] == ["100.0"] * 3 and found["BLEU-4"][0] == "100.0"
     ours = [[caption_tokenize(detokenize(tokenize(text)))] for text in texts]
-    assert expected([caption_tokenize(text) for text in written], ours) != found, (
+    assert expected_scores([caption_tokenize(text) for text in written], ours) != found, (
         "our tokens would give another score"
     )
 

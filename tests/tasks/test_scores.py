@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from command_line import error_of, expected, fraction, printed
+from command_line import error_of, expected_scores, fraction, parse_scores
 
 from mmscratch.__main__ import main
 from mmscratch.metrics import bleu
@@ -42,7 +42,7 @@ def test_score_of_text_files(tmp_path, monkeypatch, capsys, option, split, files
         for one, other in zip(REFERENCES, OTHERS)
     ]
     hypotheses = list(map(split, HYPOTHESES))
-    assert printed(out) == expected(hypotheses, references)
+    assert parse_scores(out) == expected_scores(hypotheses, references)
     whole = bleu(hypotheses, references)
     assert (
         f"{whole.sys_len / 4:.1f}, closest references {whole.ref_len / 4:.1f}; brevity penalty {whole.bp:.3f}\n"
@@ -93,7 +93,7 @@ def test_score_reads_every_kind_of_text_file(tmp_path, monkeypatch, capsys):
             ("b", "f", "e", "d"),
         ):
             assert main(["score", *names, "--tokenize", tokenizer]) == 0
-            found = printed(capsys.readouterr().out)
+            found = parse_scores(capsys.readouterr().out)
             assert found["exact match"] == ["100.0"] * 3 and found["BLEU-1"] == ["100.0"] * 3
 
 
@@ -134,7 +134,7 @@ def test_score_reads_compressed_files_and_reports_a_damaged_one(tmp_path, monkey
     write_lines("h.txt", REFERENCES)
     Path("r.txt.gz").write_bytes(gzip.compress(Path("h.txt").read_bytes()))
     assert main(["score", "h.txt", "r.txt.gz"]) == 0
-    assert printed(capsys.readouterr().out)["exact match"] == ["100.0"] * 3
+    assert parse_scores(capsys.readouterr().out)["exact match"] == ["100.0"] * 3
     Path("r.txt.gz").write_bytes(Path("r.txt.gz").read_bytes()[:-9])
     assert main(["score", "h.txt", "r.txt.gz"]) == 2
     assert "r.txt.gz: damaged" in error_of(capsys)
@@ -145,7 +145,7 @@ def test_a_reference_of_punctuation_only_counts(tmp_path, monkeypatch, capsys):
     write_lines("h.txt", ["a dog", ""])
     write_lines("1.txt", ["a dog", "..."])
     assert main(["score", "h.txt", "1.txt"]) == 0
-    assert printed(capsys.readouterr().out)["exact match"] == ["100.0"] * 3
+    assert parse_scores(capsys.readouterr().out)["exact match"] == ["100.0"] * 3
 
 
 def test_a_percentage_recovers_the_number_of_right_answers():

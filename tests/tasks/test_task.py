@@ -1,6 +1,7 @@
 """A task defined in this file is trained, resumed, evaluated and used from the command line, without changes to the library.
 
-The input is a row of counters, a tensor (F, 2) of varying length F; the output is the sum of its first column, as a word.
+The input is a row of counters, a tensor (F, 2) of varying length F; the output is the sum of its
+first column, as a word.
 """
 
 import json

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import error_of, fraction, parts, quietly, train_tiny_captioner
+from command_line import error_of, fraction, parts, run_command, train_tiny_captioner
 
 from mmscratch.__main__ import main
 from mmscratch.data.language import caption, colour_of
@@ -77,7 +77,7 @@ def translators(tmp_path_factory):
         blind = f"{ON_MULTI30K} --to runs/blind --decoder lstm --fusion prefix".replace(
             "--photographs shown ", ""
         )
-        stats = [quietly(command) for command in (ON_SCENES, ON_MULTI30K, blind)]
+        stats = [run_command(command) for command in (ON_SCENES, ON_MULTI30K, blind)]
     assert [status for status, _ in stats] == [0, 0, 0]
     return folder, [out for _, out in stats]
 

@@ -122,7 +122,7 @@ EXERCISES = (
             Wrong(
                 'A "▁" within a token is written as bytes: as a piece it would '
                 "start another token.",
-                old="c in self.index and c != START",
+                old="c in self.index and c != WORD_START",
                 new="c in self.index",
             ),
             Wrong(
@@ -173,7 +173,7 @@ EXERCISES = (
             ),
             Wrong(
                 '"▁" marks the start of a token and is not part of it.',
-                old="piece.removeprefix(START)",
+                old="piece.removeprefix(WORD_START)",
                 new="piece",
             ),
             Wrong(

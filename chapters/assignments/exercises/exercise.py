@@ -1,8 +1,8 @@
 """An exercise: a piece of the library that a learner writes, and the mistakes that people make in it.
 
-The wrong versions are made from the library's by replacing text that occurs exactly once in the parts of
-the exercise. They prove that the tests notice each mistake, and if a learner's code fails like one of
-them, its hint fits.
+The wrong versions are made from the library's by replacing text that occurs exactly once in the
+parts of the exercise. They prove that the tests notice each mistake, and if a learner's code fails
+like one of them, its hint fits.
 """
 
 from pathlib import PurePosixPath
