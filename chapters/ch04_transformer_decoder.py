@@ -91,7 +91,7 @@ def dot(a, b):
 
 
 def attend_by_hand(query, keys, values):
-    """A query -> its scores and weights, one per key, and the weighted sum of values."""
+    """One query -> its scores and weights, one per key, and the weighted sum."""
     scores = [dot(query, key) / len(query) ** 0.5 for key in keys]
     exponentials = [exp(score) for score in scores]
     weights = [e / sum(exponentials) for e in exponentials]

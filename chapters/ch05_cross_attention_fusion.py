@@ -183,7 +183,7 @@ show(LSTMDecoder._compute_logits)
 
 # %%
 class AttendFirst(LSTMDecoder):
-    """The order of Show, Attend and Tell. `start` is inherited from the LSTM decoder."""
+    """The order of Show, Attend and Tell. `start` is inherited."""
 
     def __init__(self, vocab_size, embed_dim, hidden_size):
         super().__init__(vocab_size, embed_dim, hidden_size)

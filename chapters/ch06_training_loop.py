@@ -93,7 +93,7 @@ MODEL = ModelConfig(len(vocabulary), {"image": RESNET}, LSTM, embed_dim=128)
 
 # %%
 def new_trainer(examples=examples, **settings):
-    """The library's Trainer, with 32 captions a step in float32 unless `settings` differ."""
+    """The library's Trainer; 32 captions a step in float32 unless changed."""
     defaults = {"batch_size": 32, "bucket_batches": None, "precision": "float32"}
     config = TrainConfig(**(defaults | settings))
     folder = chapter.folder / "never-written"
@@ -322,7 +322,7 @@ for micro_batches in (1, 4, 32):
 
 # %%
 def train(trainer, steps=10**9):
-    """Like `Trainer.fit`, for at most `steps` steps, without reports and checkpoints."""
+    """Like `Trainer.fit`, for at most `steps` steps, without checkpoints."""
     history = History([], [], [])
     before = time.perf_counter()
     trainer.model.train()

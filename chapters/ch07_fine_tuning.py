@@ -488,7 +488,7 @@ def measured(task, method, labels, value=None, longer=1):
 
 
 def plot_method(axis, task, method, marker):
-    """Its mean for each number of pictures, with a band from the minimum to the maximum."""
+    """The mean for each number of pictures, with a band from minimum to maximum."""
     points = [(labels, measured(task, method, labels)) for labels in COUNTS]
     points = [(labels, values) for labels, values in points if values]
     x = [labels for labels, _ in points]

@@ -573,7 +573,7 @@ def score_each(texts, refs):
 
 
 def rank_pairs(pairs):
-    """By metric, for each pair: does the true caption score higher? 1, 0, or 0.5 on a tie.
+    """By metric, for each pair: 1 if the true caption scores higher, 0.5 on a tie.
 
     pairs: a list of (index of a scene, false caption).
     """

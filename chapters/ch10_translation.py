@@ -418,7 +418,7 @@ for name in MODELS:
 # the same form.
 
 # %%
-# The form of a caption repeats after 5 and after 6 sentences, so after 30 it is the same.
+# The form of a caption repeats every 5 and every 6 sentences, so every 30.
 others = validation.references[30:] + validation.references[:30]
 for name, row in rows.items():
     score = bleu(row["texts"], others).score
