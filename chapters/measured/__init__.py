@@ -1,1 +1,1 @@
-"""What takes hours to measure: a script and its results each."""
+"""Measurements that take hours: for each, a script and a file of its results."""

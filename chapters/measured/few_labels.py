@@ -55,7 +55,6 @@ GRADUALLY = {  # measured with 200 pictures only
         "gradual_unfreezing": 0.5,
     }
 }
-OLD_NAMES = {"from nothing": "from scratch", "falling rates": "layer-wise decay"}  # in the file
 TASKS = {
     "inverted and noisy": {"inverted": True},
     "unseen nouns": {"unseen": True},
@@ -200,10 +199,7 @@ def results() -> list[dict]:
     """The measurements in the file."""
     if not RESULTS.exists():
         return []
-    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
-    for row in rows:
-        row["method"] = OLD_NAMES.get(row["method"], row["method"])
-    return rows
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()]
 
 
 def plan() -> list[tuple]:
