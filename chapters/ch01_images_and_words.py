@@ -3,10 +3,10 @@
 #
 # **Adds** a tokenizer, a vocabulary, image preprocessing and batches bucketed by length. **Takes** 0.2 min on two cores.
 #
-# A network computes with numbers, and neither a picture nor a sentence is one. This chapter turns
-# both into tables of numbers, and puts many of them into one table, a batch. Nothing is learned
-# yet. But no network can recover information that is lost here, so we measure what each step keeps
-# and what it costs.
+# A network computes with numbers, and a picture or a sentence is not a number. This chapter turns
+# both into tables of numbers, and joins many of these into one larger table, a batch. Nothing is
+# learned yet. But no network can recover information that is lost here, so we measure what each
+# step keeps and what it costs.
 
 # %%
 import gzip
@@ -41,7 +41,7 @@ chapter = Chapter(1)
 # numbers from 0 (none) to 255 (full). The three numbers at one row and column are a **pixel**.
 #
 # A sentence is cut into **tokens**, which are words and punctuation marks. A **vocabulary** is a
-# list of all tokens that we want to know, and a token's number is its index in that list. So a
+# list of all the tokens we want to know, and a token's number is its index in that list. So a
 # sentence of $T$ tokens becomes a tensor of shape $(T)$.
 #
 # Below is one of this book's own pictures, a scene drawn by a program, with one of its captions.
@@ -65,16 +65,16 @@ chapter.draw(figure, "a picture and its caption as numbers")
 # %% [markdown]
 # ## By hand
 #
-# **A picture.** From each number $x$ we subtract the mean $\mu_c$ of its channel $c$, and divide by
-# the standard deviation $\sigma_c$ of that channel, which says how far the numbers lie from the
-# mean:
+# **A picture.** We scale each number $x$ to a fraction from 0 to 1, subtract the mean $\mu_c$ of
+# its channel $c$, and divide by the standard deviation $\sigma_c$ of that channel, which says how
+# far the numbers typically lie from the mean:
 #
 # $$z = \frac{x / 255 - \mu_c}{\sigma_c}$$
 #
-# This is called **normalising**. The numbers then lie around 0, about 1 away from it, which makes a
-# network learn faster (LeCun et al. 1998). The $\mu_c$ and $\sigma_c$ are those of the photographs
-# of ImageNet (Deng et al. 2009): most weights that you can download were trained with them, and
-# only work on pictures normalised in the same way.
+# This is called **normalising**. The numbers then lie around 0, typically about 1 away from it, and
+# a network learns faster (LeCun et al. 1998). Our $\mu_c$ and $\sigma_c$ are those of ImageNet's
+# photographs (Deng et al. 2009): most weights for pictures that you can download were trained with
+# them, and work well only on pictures normalised in the same way.
 
 
 # %%
@@ -95,7 +95,7 @@ after = [round(z, 3) for z in normalized[:, 0, 0].tolist()]
 print(f"the first pixel: {before} -> {after}")
 
 # %% [markdown]
-# **A sentence.** We go through its characters. A letter or a digit joins the current word, anything
+# **A sentence.** We go through its characters. A letter or a digit joins the current word; anything
 # else ends it. Chinese puts no spaces between its words, so each of its characters becomes a token
 # of its own.
 
@@ -122,8 +122,8 @@ for language in LANGUAGES:
     print(tokenize_by_hand(captions(scene, language)[1]))
 
 # %% [markdown]
-# **A vocabulary.** We count, and keep the tokens that occur often enough. All others share one
-# number, that of `<unk>`, the unknown token. The first four numbers are reserved for special
+# **A vocabulary.** We count the tokens, and keep those that occur often enough. All others share
+# one number, that of `<unk>`, the unknown token. The first four numbers are reserved for special
 # tokens: `<pad>` 0, `<bos>` 1 and `<eos>` 2 (the beginning and the end of a sentence), `<unk>` 3.
 
 
@@ -147,9 +147,9 @@ print(vocabulary_by_hand(few, min_freq=2))
 # %% [markdown]
 # **A batch.** A network works on many examples at once, a **batch**, because one large computation
 # takes less time than many small ones (measured below). A tensor has no ragged edge, so sentences
-# shorter than the longest are filled up with `<pad>`. That is **padding**. So that it is not taken
-# for words, a **mask** goes with it: a tensor of the same shape with `True` at each real token. In
-# this book a mask always means one thing: **True = may be attended to.**
+# shorter than the longest are filled up with `<pad>`. That is **padding**. To keep it from being
+# taken for words, a **mask** goes with it: a tensor of the same shape, with `True` at each real
+# token. In this book a mask always means the same: **True = may be attended to.**
 
 
 # %%
@@ -188,32 +188,33 @@ print(f"one by one takes {slow / fast:.0f} times as long as all at once")
 # %% [markdown]
 # ## The piece
 #
-# The library does the same, without loops over single numbers. Its `tokenize` is one regular
-# expression, `_TOKEN`, which you find just above it in its file; it also knows apostrophes
-# (`don't`), hyphens (`t-shirt`) and numbers (`3.5`).
+# The library does the same, without loops over single numbers. Its `tokenize` applies one regular
+# expression, `_TOKEN`, defined just above it in its file, which also knows apostrophes (`don't`),
+# hyphens (`t-shirt`) and numbers (`3.5`).
 
 # %%
 show(normalize)
 show(tokenize)
 
 # %% [markdown]
-# A `Vocabulary` counts, keeps and looks up. `decode` goes the way back: it stops at `<eos>`, and
-# leaves out `<pad>` and `<bos>`.
+# A `Vocabulary` counts tokens, keeps the frequent ones and looks them up. `decode` is the way back:
+# it stops at `<eos>`, and leaves out `<pad>` and `<bos>`.
 
 # %%
 show(Vocabulary)
 
 # %% [markdown]
 # A data set gives each example as a dict, here a picture and a caption. `Examples` turns the words
-# into numbers and appends `<eos>`. `collate` makes a batch: it stacks pictures, which all have one
-# shape, and pads sentences.
+# into numbers and appends `<eos>`. `collate` makes a batch: it stacks the pictures, which all have
+# the same shape, and pads the sentences.
 
 # %%
 show(Examples)
 show(collate)
 
 # %% [markdown]
-# Both agree: on the picture above, and on one caption of each scene in each of the three languages.
+# The two agree: on the picture above, and on one caption of each of 2,000 scenes in each of the
+# three languages.
 
 # %%
 assert torch.allclose(normalized, normalize(picture[None])[0], atol=1e-5)
@@ -236,11 +237,11 @@ print("by hand and in the library: the same")
 
 # %% [markdown]
 # The last piece is new, and has no slow version. Padding is wasted work, so a batch should hold
-# sentences of similar length: a **bucket**. But batches must also differ from one pass over the
-# data (an **epoch**) to the next. So the sampler shuffles, cuts the order into buckets of 50
-# batches, sorts each bucket by length, cuts it into batches, and shuffles those. (`rank` and
-# `world_size` are for several processes that train together: each takes its part of every batch.
-# Here there is one process.)
+# sentences of similar length. But the batches must also differ from one pass over the data (an
+# **epoch**) to the next. So the sampler shuffles the sentences, cuts them into **buckets** of 50
+# batches each, sorts each bucket by length, cuts it into batches, and shuffles the batches. (`rank`
+# and `world_size` are for several processes that train together: each takes its part of every
+# batch. Here there is one process.)
 
 # %%
 show(BucketSampler.__iter__)
@@ -326,10 +327,9 @@ for tokens in with_unknown[:3]:
 # %% [markdown]
 # ## Look
 #
-# **Preprocessing.** The shorter side of a real photograph (it comes with matplotlib) is resized to
-# 64 pixels and its centre is cut out, then it is normalised. A normalised picture has numbers below
-# 0 and above 1, which no screen can show, so each channel is drawn by itself, blue below 0 and red
-# above.
+# **Preprocessing.** A real photograph (it comes with matplotlib) is resized until its shorter side
+# has 64 pixels, cropped to its centre, and normalised. A normalised picture has numbers below 0 and
+# above 1, which no screen can show, so each channel is drawn by itself, blue below 0 and red above.
 
 # %%
 show(to_tensor)
@@ -355,12 +355,13 @@ for name, images in (("photograph", small[None]), ("500 scenes", many)):
         print(f"{name} {when:6}  red, green, blue: {', '.join(pairs)}")
 
 # %% [markdown]
-# Each line gives mean ± standard deviation. Normalising shifts and stretches a histogram; it does
-# not change its shape: undone and rounded, every number returned to its old value (the `assert`).
-# And it does not bring *these* pictures to exactly 0 ± 1, because the constants are ImageNet's.
+# Each line gives mean ± standard deviation. Normalising shifts and stretches a histogram but keeps
+# its shape, and nothing is lost: undo it and round, and every number has its old value again (the
+# `assert`). It does not bring *these* pictures to exactly 0 ± 1, because the constants are
+# ImageNet's.
 #
-# **Padding and its mask.** Four captions, filled up to the longest: above, the words and their
-# numbers; below, the mask.
+# **Padding and its mask.** Four captions, filled up to the length of the longest. The upper table
+# has the words and their numbers, the lower one the mask.
 
 # %%
 sentences = [*captions(data.scenes[24])[:3], captions(scene)[0]]
@@ -373,9 +374,9 @@ mask = target != PAD  # (4, T)
 chapter.draw(drawings.padding_and_mask(words, target, mask), "padding and its mask")
 
 # %% [markdown]
-# What the mask is for: we give every token a vector of random numbers, and average the vectors of
-# the first caption, once alone, once in the batch above, where it is padded. Attention (chapter 5)
-# is such an average, with weights; here the token `a` asks, and we look at how much of its weight
+# Why have a mask? We give every token a vector of random numbers, and average the vectors of the
+# first caption: once by itself, once in the batch above, where it is padded. Attention (chapter 4)
+# is such an average, with weights. Here the token `a` asks, and we look at how much of the weight
 # goes to the padding.
 
 # %%
@@ -398,10 +399,10 @@ for name, seen in (("with the mask", mask[:1, None]), ("without it", None)):
     print(f"attention {name} puts {on_padding:.6f} of its weight on padding")
 
 # %% [markdown]
-# **Zipf's law.** Sort the tokens of a text by their frequency. Zipf (1949) found that the token of
-# rank $r$ occurs about $1/r$ times as often as the first. With both axes logarithmic that is a
-# straight line. As a control, we add the natural text with all its letters and spaces shuffled: the
-# same letters, but no language.
+# **Zipf's law.** Sort the tokens of a text by frequency. Zipf (1949) found that the token of rank
+# $r$ occurs about $1/r$ times as often as the first. On two logarithmic axes that is a straight
+# line. As a control, we add the natural text with all its letters and spaces shuffled: the same
+# letters, but no language.
 
 # %%
 letters = list(" ".join(" ".join(tokens) for tokens in natural))
@@ -455,18 +456,18 @@ for name, counts in frequencies.items():
 # line ends at rank 111. And the control warns us: the shuffled letters, which say nothing, lie
 # between 0.05 and 0.09 at the same ranks from 10 to 5000, closer to $1/r$ than the language does.
 # Miller (1957) explains why random typing does that. So such a line is no sign of language. But the
-# figure does show that many tokens of a natural text are rare: of the 10,337 of Multi30k, 42 %
-# occur once.
+# figure does show that many tokens of a natural text are rare: of the 10,337 in Multi30k, 42 %
+# occur only once.
 #
-# **Buckets.** Each block is a batch of 64 sentences, one per row; grey is padding. In the scene
-# captions the colour says how many objects are in the picture. Within a batch the order does not
+# **Buckets.** Each block is a batch of 64 sentences, one per row; grey is padding. For scene
+# captions, the colour says how many objects are in the picture. Within a batch the order does not
 # matter; the sampler leaves it sorted.
 
 
 # %%
-def make_batches(lengths, pool, seed=0):
-    """The batches of one epoch, from buckets of `pool` batches; 1: no bucketing."""
-    sampler = BucketSampler(lengths, 64, seed, bucket_batches=pool)
+def make_batches(lengths, bucket_batches, seed=0):
+    """The batches of one epoch, from buckets of `bucket_batches`; 1: none."""
+    sampler = BucketSampler(lengths, 64, seed, bucket_batches)
     return [[i for i, _ in batch] for batch in sampler]
 
 
@@ -491,11 +492,11 @@ kinds = {
     "natural text": (natural_lengths, ["#4c9f70"] * len(natural)),
     "scene captions": (scene_lengths, scene_colours),
 }
-pools = {"not bucketed": 1, "bucketed in pools of 50 batches": 50}
+bucketing = {"not bucketed": 1, "in buckets of 50 batches": 50}
 panels = {}  # title -> batches, each a list of (length, colour)
 for name, (lengths, colours) in kinds.items():
-    for how, pool in pools.items():
-        batches = make_batches(lengths, pool)
+    for how, bucket_batches in bucketing.items():
+        batches = make_batches(lengths, bucket_batches)
         full = [batch for batch in batches if len(batch) == 64][:8]
         padding = f"{padding_fraction(full, lengths):.0%} of these 8 batches is padding"
         title = f"{name}, {how}: {padding}"
@@ -508,8 +509,7 @@ chapter.draw(figure, "eight batches with and without buckets")
 # ## What to notice
 #
 # **1. A vocabulary must be measured on text that it has not seen.** The fraction of `<unk>` in the
-# text from which a vocabulary was built says little: with `min_freq=1` it is zero whatever the
-# text.
+# text that a vocabulary was built from says little: with `min_freq=1` it is zero for any text.
 
 
 # %%
@@ -533,15 +533,15 @@ for name, (text, held_out) in parts.items():
 # %% [markdown]
 # With Multi30k, `min_freq=5` leaves 3,276 of 10,341 tokens (four are special), and 3.59 % of the
 # held-out text is `<unk>` instead of 1.29 %. Keeping all tokens may still be the worse choice: the
-# text itself then has no `<unk>`, so a network would never see that token in training, but would
-# meet it later. As `min_freq` grows, the two columns come together: tokens left out for being rare
-# are as rare in new text. Each of the 111 tokens of the scene captions occurs 50 times or more, so
-# no choice matters, and the held-out captions hold no `<unk>`. (Counting has no seed; this is one
-# text with one held-out part.)
+# training text then has no `<unk>`, so a network never sees that token in training, but meets it
+# later. As `min_freq` grows, the two columns come together: tokens left out for being rare are just
+# as rare in new text. Each of the 111 tokens of the scene captions occurs 50 times or more, so none
+# of these thresholds leaves anything out, and the held-out captions contain no `<unk>`. (Counting
+# has no seed; this is one text with one held-out part.)
 #
 # **2. Buckets save padding, and it is the sorting that saves it.** As a control, the sentences of
-# the bucketed batches are dealt again: as many batches, of the same sizes, with the same sentences,
-# but at random. Each number is the mean of three seeds, with the lowest and the highest.
+# the bucketed batches are dealt again at random, into as many batches of the same sizes. Each
+# number is the mean of three seeds, with the lowest and the highest.
 
 
 # %%
@@ -572,7 +572,7 @@ def spread(values):
 
 
 # %%
-ways = ("not bucketed", "pools of 50 batches", "the same, dealt again", "all sorted")
+ways = ("not bucketed", "buckets of 50 batches", "the same, dealt again", "all sorted")
 print(f"{'fraction of padding':22} {'natural text':26} scene captions")
 for how in ways:
     cells = []
@@ -585,13 +585,13 @@ for how in ways:
     print(f"{how:22} {cells[0]:26} {cells[1]}")
 
 # %% [markdown]
-# With Multi30k, 48.0 % of an unbucketed batch is padding, and 2.9 % of a bucketed one. Dealt again
-# it is 47.7 %: so the saving comes from how the sentences are grouped, not from which sentences
-# they are. Sorting everything instead of pools of 50 batches would save another 2.6 of 100
+# With Multi30k, 48.0 % of an unbucketed batch is padding, and 2.9 % of a bucketed one. Dealt again,
+# it is 47.7 %: the saving comes from how the sentences are grouped, not from which sentences they
+# are. Sorting everything instead of buckets of 50 batches would save another 2.6 of 100
 # positions, and 1.5 in the scene captions.
 #
 # **3. Buckets are not free.** The sentences of a batch are now alike in length, and so in
-# everything that goes with length. In a scene that is the number of objects.
+# everything that goes with length. For a scene, that is the number of objects.
 
 # %%
 half = len(objects) // 2
@@ -623,19 +623,19 @@ for how in ways:
     print(f"({min(deviations):.2f} to {max(deviations):.2f})  {spread(uniform)}")
 
 # %% [markdown]
-# The length alone gives the number of objects in 71.4 % of the scenes, against 33.3 % for the most
-# common number. So every fifth bucketed batch (20.1 %) holds only scenes with the same number of
-# objects; unbucketed, or dealt again, none does, and the standard deviation within a batch is 0.82
-# instead of 0.46 (each the mean of three seeds).
+# The length alone gives away the number of objects in 71.4 % of the scenes; always guessing the
+# most common number is right in 33.3 %. So every fifth bucketed batch (20.1 %) holds only scenes
+# with the same number of objects. Unbucketed, or dealt again, no batch does, and the standard
+# deviation within a batch is 0.82 instead of 0.46 (means of three seeds).
 #
-# Batch normalisation (Ioffe & Szegedy 2015; chapter 2) takes its averages over the batch, so a
-# network's output for one picture depends on the others, and it can come to rely on their being
-# alike. This chapter trains nothing, so it has not shown the harm; the comment at `bucket_batches`
-# in `mmscratch/tasks/captioning.py` says what was measured there, and why `quickstart` does not
-# bucket.
+# Batch normalisation (Ioffe & Szegedy 2015; chapter 2) takes its averages over the batch, so in
+# training a network's output for one picture depends on the others, and the network can come to
+# rely on their being alike. This chapter trains nothing, so it does not show the harm; the comment
+# above `bucket_batches` in `mmscratch/tasks/captioning.py` says what was measured, and why
+# `quickstart` does not bucket.
 #
 # **4. The same seed gives the same batches**, whatever the rest of the program has drawn at random.
-# Another epoch or another seed gives others, and each holds every sentence once.
+# Another epoch or another seed gives other batches. Every epoch holds each sentence exactly once.
 
 # %%
 first = list(BucketSampler(scene_lengths, 64, seed=0))
@@ -665,15 +665,15 @@ print(f"batches of the first that come again in the second: {len(alike)}")
 # 4. `Vocabulary.encode`: and back with `decode`; what becomes of "<eos>" in a caption? 2 points, 10 minutes.
 # 5. `normalize`: two lines, and three ways to get the scale wrong. 1 point, 5 minutes.
 # 6. `collate`: how long is a batch? 3 points, 15 minutes.
-# 7. `BucketSampler.__iter__`: for one process; the shards of several are chapter 6's. 8 points, 40 minutes.
+# 7. `BucketSampler.__iter__`: for one process; several come in chapter 6. 8 points, 40 minutes.
 #
 # And three questions left open:
 #
-# 1. How does the padding depend on the size of the pool? Draw the fraction of padding for pools of 1, 2, 5, … 500
-#    batches. Where does a larger pool stop being worth it, and what would be lost by sorting everything?
+# 1. How does the padding depend on the size of the buckets? Plot the fraction of padding for buckets of 1, 2, 5, … 500
+#    batches. Where does a larger bucket stop being worth it, and what would be lost by sorting everything?
 # 2. The tokenizer puts everything in lower case. How many tokens would the vocabulary gain if it did not, how many of
-#    those differ from another only in their first letter, and what would that do to the fraction of `<unk>`? Compare
-#    English with German, where every noun has a capital.
+#    them would differ from another one only in the case of the first letter, and what would that do to the fraction of
+#    `<unk>`? Compare English with German, where every noun has a capital.
 # 3. Chinese is cut into characters here. Build a vocabulary of the Chinese scene captions: is it larger or smaller than
 #    the English one, and are its sentences longer or shorter? What would change if its words were tokens?
 #
@@ -684,10 +684,11 @@ print(f"batches of the first that come again in the second: {len(alike)}")
 #   Database.* CVPR. The mean and the standard deviation are those that torchvision's documentation gives for its
 #   weights.
 # - G. K. Zipf (1949). *Human Behavior and the Principle of Least Effort.*
-# - G. A. Miller (1957). *Some Effects of Intermittent Silence.* American Journal of Psychology. Random letters too.
+# - G. A. Miller (1957). *Some Effects of Intermittent Silence.* American Journal of Psychology. Random letters follow
+#   Zipf's law, too.
 # - D. Elliott, S. Frank, K. Sima'an, L. Specia (2016). *Multi30K: Multilingual English-German Image Descriptions.*
 # - S. Ioffe, C. Szegedy (2015). *Batch Normalization.* ICML. Its averages are taken over a batch.
-# - Unicode Standard Annex 15, *Unicode Normalization Forms*: why `tokenize` first brings a text to NFC.
+# - Unicode Standard Annex 15, *Unicode Normalization Forms*: why `tokenize` first converts a text to NFC.
 
 # %%
 chapter.finish()

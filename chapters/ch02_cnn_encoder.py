@@ -10,6 +10,7 @@
 
 # %%
 import time
+import timeit
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +47,8 @@ chapter = Chapter(2)
 #
 # $c$ counts the input channels (red, green, blue), $o$ the output channels, one for each filter;
 # $u$ and $v$ run over the filter. The same few weights work everywhere in the picture. So a star is
-# found wherever it is, and 27 weights do what would take millions if every pixel had its own.
+# found wherever it is, and 27 weights do what would take millions if each position of the map had
+# its own weight for every pixel.
 
 # %%
 # Sobel: bright on the right, dark on the left
@@ -88,8 +90,8 @@ def convolve(x, weight, bias, stride=1, padding=0):
 
 # %% [markdown]
 # The same sums are one matrix product. `unfold` lays out all windows, one per row; the filters are
-# the columns of the other matrix. This is how convolution got onto fast hardware. And `F.conv2d` is
-# torch's own. Do all three agree, and how long do they take?
+# the columns of the other matrix. This is how convolution came to run on fast hardware. The third
+# version is torch's own, `F.conv2d`. Do all three agree, and how long do they take?
 
 # %%
 x = torch.randn(3, 31, 37)
@@ -111,17 +113,16 @@ def torch_conv2d():
 
 expected = torch_conv2d()  # (8, 16, 19)
 for way in (loops, one_matrix_product, torch_conv2d):
-    way()
-    start = time.perf_counter()
     result = way()
-    milliseconds = 1000 * (time.perf_counter() - start)
     assert torch.allclose(result, expected, atol=1e-5)
+    milliseconds = 1000 * min(timeit.repeat(way, number=1, repeat=5))
     print(f"{way.__name__:20} {milliseconds:9.2f} ms   shape {tuple(result.shape)}")
 
 # %% [markdown]
 # **Stride and padding.** A side of $n$ pixels becomes $\lfloor (n + 2p - k)/s \rfloor + 1$
 # positions, for a filter of size $k$, stride $s$ and padding $p$. Each red dot is a position where
-# a 3 × 3 filter is centred, on a picture of 7 × 7 with its padding in grey.
+# a 3 × 3 filter is centred. The picture of 7 × 7 is dark grey; the light grey border is used only
+# with padding.
 
 # %%
 positions = {}  # (stride, padding) -> positions along a side
@@ -134,8 +135,10 @@ for stride, padding in ((1, 0), (1, 1), (2, 0), (2, 1)):
 chapter.draw(drawings.stride_and_padding(positions), "stride and padding")
 
 # %% [markdown]
-# **What filters see.** Four filters designed by hand. A filter whose weights add up to zero is
-# blind to uniform areas.
+# **What filters see.** Here are four filters designed by hand. The second and the third have
+# weights that add up to zero in each channel, so they are blind to uniform areas. The weights of
+# the last one add up to zero only over the three channels together: it is blind to grey areas, but
+# not to red ones.
 
 # %%
 blur = torch.ones(3, 9, 9) / 243
@@ -164,23 +167,24 @@ chapter.draw(drawings.what_filters_see(responses), "what four filters see")
 show(conv2d)
 
 # %% [markdown]
-# A CNN stacks convolutions with a non-linearity between them: without it, two convolutions are only
-# another convolution. **VGG** (2014) is just that, with a **pooling** step now and then that keeps
-# the largest of each 2 × 2 values. **ResNet** (2015) adds one thing: each block adds its input to
-# its output, `x + …`, the **residual connection**.
+# A CNN stacks convolutions with a non-linearity between them: without one, two convolutions are
+# just another convolution. **VGG** (2014) does only that, with a **pooling** step now and then,
+# which keeps the largest of each 2 × 2 values. **ResNet** (2015) adds one thing: each block adds
+# its input to its output, `x + …`, the **residual connection**.
 
 # %%
 show(BasicBlock)
 
 # %% [markdown]
-# A ResNet is a first convolution, stages of such blocks, and a linear layer on the mean of the last
-# grid. Each stage is twice as wide as the one before, and half as high.
+# A ResNet is a first convolution with pooling, then stages of such blocks, then a linear layer on
+# the mean of the last grid. Each stage has twice as many channels as the one before, on a grid of
+# half the height and width.
 
 # %%
 show(ResNet)
 
 # %% [markdown]
-# VGG is a stack of stages, too, without the shortcuts. Its first linear layer has separate weights
+# VGG is a stack of stages, too, but without shortcuts. Its first linear layer has separate weights
 # for each position of the grid.
 
 # %%
@@ -188,7 +192,7 @@ show(VGG)
 
 # %% [markdown]
 # Both name their parameters as torchvision does, so weights trained there load here. The check
-# below loads random weights; with a network connection, the published ones load with the same line,
+# below loads random weights; with a network connection, the published ones load in the same way:
 # `ResNet(18).load_state_dict(models.resnet18(weights="DEFAULT").state_dict())`.
 
 # %%
@@ -207,14 +211,14 @@ for name, (ours, theirs) in pairs.items():
         difference = (ours(pictures) - theirs(pictures)).abs().max()
     millions = sum(p.numel() for p in ours.parameters()) / 1e6
     print(f"{name:11} {millions:6.1f} million parameters,", end=" ")
-    print(f"largest difference to torchvision {difference:.0e}")
+    print(f"largest difference from torchvision {difference:.0e}")
     assert difference < 1e-4
 del pairs, ours, theirs
 
 # %% [markdown]
 # **The receptive field** of a position is the part of the picture that can change it. It grows with
-# every layer. It can be measured: take one position in the middle of the grid, and use its gradient
-# to find the pixels it depends on.
+# every layer. To measure it, we take one position in the middle of the grid, and use its gradient
+# to find the pixels that it depends on.
 
 # %%
 network = ResNet((1, 1, 1), width=8).eval()
@@ -240,15 +244,15 @@ figure = drawings.receptive_fields(picture, fields)
 chapter.draw(figure, "the receptive field grows")
 
 # %% [markdown]
-# With a stride in most stages, a few layers are enough to see all of an icon. The measured box can
-# be a little smaller than the field that follows from the filter sizes, since no gradient passes
-# through an inactive ReLU.
+# With strides of 2, a few layers are enough to see a whole object. The measured box can be a little
+# smaller than the field that the filter sizes imply, since no gradient passes through an inactive
+# ReLU.
 #
 # ### Why residuals
 #
 # Deeper should be better, or at least no worse: the added layers could copy their input. But a
 # plain stack has trouble learning to copy. The two networks below have the same convolutions, batch
-# norm and width; one adds the shortcut. Each has 32 convolutions after the first, and is trained on
+# norm and width; one adds shortcuts. Each has 32 convolutions after the first, and is trained on
 # the same scenes in the same order.
 
 
@@ -316,21 +320,22 @@ chapter.draw(figure, "a plain and a residual net of the same depth")
 # %% [markdown]
 # The loss that both reach here, about 0.17, is the plateau at which a network knows how common each
 # label is, and little else. The residual network is below 0.2 in less than half as many steps as
-# the plain one, with either seed: its gradients reach the first layers by the shortcuts, past all
-# the others. On ImageNet, He et al. found that a plain network of 34 layers ends with a higher
-# training error than one of 18, and a residual one does not.
+# the plain one, with either seed. The usual explanation is that its gradients reach the first
+# layers through the shortcuts, past all the others. On ImageNet, He et al. found that a plain
+# network of 34 layers ends with a higher training error than one of 18, whereas a residual one does
+# not.
 #
 # ## Train it
 #
 # What should an encoder know before anyone asks it for a sentence? **What is in the picture**:
-# which of 32 nouns, 8 colours and 2 sizes. A picture has many of these labels, so each label is a
-# yes-or-no question of its own, and the loss is the **binary cross-entropy**
+# which of 32 nouns, 8 colours and 2 sizes. A picture has several of these labels, so each label is
+# a yes-or-no question of its own, and the loss is the **binary cross-entropy**
 #
 # $$-\big(t \log \sigma(z) + (1-t) \log(1-\sigma(z))\big)$$
 #
 # with $t$ = 1 if the label applies, else 0, $z$ the network's output for it (its **logit**), and
-# $\sigma$ the sigmoid. Training first on a task with plenty of data, for use in another, is
-# **pre-training**. This is all of it:
+# $\sigma$ the sigmoid. To train a network first on a task with plenty of data, for use in another,
+# is **pre-training**. This is all there is to it:
 
 # %%
 show(train_classifier)
@@ -350,9 +355,9 @@ for kind, part in kinds.items():
     print(f"{precision:9.1f}  {recall:6.1f}  {f1:5.1f}")
 
 # %% [markdown]
-# **Precision**: of the labels the network predicts, the fraction that is right. **Recall**: of the
-# labels that apply, the fraction that it predicts. **F1** is their harmonic mean, $2PR/(P+R)$.
-# **Accuracy**: the fraction of all yes-or-no answers that is right.
+# **Precision** is the fraction of the predicted labels that are right. **Recall** is the fraction
+# of the true labels that are predicted. **F1** is their harmonic mean, $2PR/(P+R)$. **Accuracy** is
+# the fraction of all yes-or-no answers that are right.
 #
 # ## Look
 
@@ -376,10 +381,10 @@ axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
 chapter.draw(figure, "accuracy precision recall and F1 of each noun")
 
 # %% [markdown]
-# **Which noun for which?** In a picture with one noun, the noun with the largest logit is always
-# right, as the first line below says. So look at all pictures: a noun in the picture counts as
-# predicted if its logit is above 0, and otherwise as confused with the absent noun with the largest
-# logit. Rows are the true nouns, columns the predicted ones; the diagonal is right.
+# **Which noun is taken for which?** In a picture with one noun, the largest logit is always right,
+# as the first line below says. So we look at all pictures: a noun in the picture counts as
+# predicted if its logit is above 0, and otherwise as confused with the absent noun that has the
+# largest logit. Rows are the true nouns, columns the predicted ones; the diagonal is right.
 
 # %%
 true_nouns = test_labels[:, :32]  # (N, 32)
@@ -409,7 +414,8 @@ image = axis.imshow(percent, cmap="Blues", norm="symlog", vmin=0, vmax=100)
 axis.set_xticks(range(32), list(NOUNS), rotation=90, fontsize=8)
 axis.set_yticks(range(32), list(NOUNS), fontsize=8)
 axis.set(xlabel="predicted", ylabel="true")
-figure.colorbar(image, ax=axis, shrink=0.6, label="% of the row")
+colorbar = figure.colorbar(image, ax=axis, shrink=0.6, label="% of the row")
+colorbar.set_ticks([0, 1, 10, 100], labels=["0", "1", "10", "100"])
 chapter.draw(figure, "confusion of the nouns")
 
 # %% [markdown]
@@ -442,7 +448,7 @@ chapter.draw(figure, "filters of the first layer")
 # %% [markdown]
 # ## What to notice
 #
-# Each number needs something to compare it with. Here are three controls that could expose it: a
+# A good score needs something to compare it with. Here are three controls that could expose ours: a
 # network that always says **no** to every noun; our network's answers **shuffled**, each given to
 # another picture; and nouns in colours that they **never had in training**.
 
@@ -465,16 +471,16 @@ for name, (predicted, target) in cases.items():
 # %% [markdown]
 # **Accuracy fools.** "Always no" is right in 94 of 100 answers and knows nothing: most nouns are
 # absent from most pictures. Its F1 is 0. With labels this rare, look at precision and recall.
-# **Shuffled**, the same answers fall to an F1 of about 6: so the network responds to the pictures,
-# not to how common each noun is. **New colours** cost about 3 points of F1: a red anchor, never
-# seen in red, is mostly still an anchor. But there is a cost, so the noun has not been learned
-# quite apart from its colour.
+# **Shuffled**, the same answers fall to an F1 of about 6: the network responds to the pictures, not
+# just to how common each noun is. **New colours** cost about 3 points of F1: an anchor in a colour
+# that no anchor had in training is mostly still an anchor. But there is a cost, so the network has
+# not learned nouns entirely independently of colours.
 #
-# Recall is lower than precision nearly everywhere: the network would rather miss an object than
-# invent one. All figures are of one training run with one seed.
+# For every noun, recall is lower than precision: the network would rather miss an object than
+# invent one. All these numbers come from one training run with one seed.
 #
-# One thing does not show here: the weights in the loss matter. With all labels weighted equally
-# (without `weight` in `train_classifier`, all else the same) the nouns ended at an F1 of 62, and
+# One fact does not show here: the weights in the loss matter. With all labels weighted equally
+# (without `weight` in `train_classifier`, all else the same), the nouns ended at an F1 of 62 and
 # the colours at 100: the network learned the easy part, and features that distinguish colours say
 # little about shapes.
 #
@@ -484,10 +490,11 @@ for name, (predicted, target) in cases.items():
 # writes the stubs, and `check 2 --from work` tests your code, with a hint where something is wrong.
 #
 # 1. `conv2d`: with `unfold` and one matrix product. 20 points, 120 minutes.
-# 2. `BasicBlock.forward`: with `__init__` and `_shortcut`; where do stride and last ReLU belong? 8 points, 40 minutes.
+# 2. `BasicBlock.forward`: with `__init__` and `_shortcut`; where do the stride and the last ReLU belong? 8 points, 40
+#    minutes.
 # 3. `Bottleneck.forward`: with `__init__`; how wide is the shortcut around it? 5 points, 25 minutes.
 # 4. `ResNet.__init__`: four stages from a list of depths, so that torchvision's weights load. 20 points, 100 minutes.
-# 5. `VGG.__init__`: a loop within a loop, and every weight must be in its place. 10 points, 50 minutes.
+# 5. `VGG.__init__`: a loop within a loop, with every weight in its place. 10 points, 50 minutes.
 # 6. `label_scores`: and what is the precision of a label that was never predicted? 10 points, 50 minutes.
 # 7. `confusion_matrix`: without a loop. 4 points, 20 minutes.
 #
@@ -495,7 +502,8 @@ for name, (predicted, target) in cases.items():
 #
 # 1. How would you find out whether the network tells a moon from a sun by its outline or by its area?
 # 2. What happens to the receptive field, and to F1, if the first stride becomes 1?
-# 3. Train on `is_held_out_pair` pairs only: is the gap in the last line symmetric?
+# 3. Train only on the pairs of noun and colour that are held out here (`is_held_out_pair`), and test on the others: is
+#    the gap in the last line the same the other way round?
 
 # %%
 chapter.finish()

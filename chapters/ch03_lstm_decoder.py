@@ -6,7 +6,7 @@
 #
 # A sentence is written word by word, and each word depends on those before it. A **recurrent
 # network** reads and writes that way: it carries a **state**, a vector of numbers, from word to
-# word. Give it a picture as its first state, and it writes about the picture. That is Show and Tell
+# word. Make its first state from a picture, and it writes about the picture. That is Show and Tell
 # (Vinyals et al. 2015), the model that this chapter builds and takes apart.
 
 # %%
@@ -59,8 +59,8 @@ chapter.draw(figure, "a vector becomes a sentence")
 #
 # The **long short-term memory** (LSTM) keeps two vectors: the **cell** $c$, its memory, and the
 # **hidden state** $h$, which is its output. Three **gates**, numbers between 0 and 1, decide how
-# much of the cell to keep ($f$, forget gate), how much new content to let in ($i$, input gate), and
-# how much to output ($o$, output gate).
+# much of the cell to keep ($f$, forget gate), how much new content $g$ to let in ($i$, input gate),
+# and how much to output ($o$, output gate).
 #
 # $$c' = \sigma(f) \odot c + \sigma(i) \odot \tanh(g) \qquad h' = \sigma(o) \odot \tanh(c')$$
 #
@@ -96,9 +96,10 @@ def lstm_step(x, hidden, cell, weight_ih, weight_hh, bias):
 show(LSTMCell)
 
 # %% [markdown]
-# `LSTM` is the cell in a loop: over layers, over directions, and, in `_run`, over the words. The
-# words' contribution to the gates does not depend on the state, so one matrix product computes it
-# for all steps before the loop starts.
+# `LSTM` is the cell in a loop: over layers, over directions and over the words. The loop over the
+# words is in `LSTMFunction`, which `_run` calls (you write it in exercise 3). The words'
+# contribution to the gates does not depend on the state, so one matrix product computes it for all
+# steps before that loop starts.
 
 # %%
 show(LSTM)
@@ -133,9 +134,10 @@ print("by hand, ours and torch.nn.LSTM agree to 1e-6")
 #
 # To learn that the first state matters for word 20, the **gradient** (how much the result changes
 # with the state) has to come back through 20 steps. A **plain RNN**, $h' = \tanh(Wx + Uh)$,
-# multiplies it by $U$ at each step. The cell of an LSTM only multiplies it by the forget gate. How
-# large is the gradient of the last state with respect to the first, by the number of steps between
-# them? A forget gate with bias 0 is half open; with bias 3 it keeps 95 %.
+# multiplies it by $U$ and by the slope of the tanh at each step. Along the cell of an LSTM, it is
+# only multiplied by the forget gate. How large is the gradient of the last state with respect to
+# the first, depending on the number of steps between them? A forget gate with bias 0 is half open;
+# with bias 3 it keeps 95 %.
 
 
 # %%
@@ -190,16 +192,16 @@ axis.grid(alpha=0.3)
 chapter.draw(figure, "the gradient of the first state")
 
 # %% [markdown]
-# The plain RNN forgets by powers of ten, and so does an LSTM whose forget gates are half open:
-# $0.5^{20}$ is a millionth. It is the **open** forget gate that carries the gradient. Keep that in
-# mind for the picture, which must survive until the last word.
+# The gradient of the plain RNN shrinks by powers of ten, and so does that of an LSTM whose forget
+# gates are half open: $0.5^{20}$ is a millionth. It is the **open** forget gate that carries the
+# gradient. Keep that in mind for the picture, which must survive until the last word.
 #
 # ### The decoder
 #
-# The first state is computed from the picture (`start`); each step reads a word and gives each word
-# of the vocabulary a score, its logit (`step`). In training all words are known, so `forward` runs
-# over the whole sentence at once. Here is the whole class. With `fusion="prefix"`, as in this
-# chapter, `_attend` is never called; chapter 5 is about it.
+# `start` computes the first state from the picture; `step` reads a word and gives each word of the
+# vocabulary a score, its logit. In training all words are known, so `forward` runs over the whole
+# sentence at once. Here is the whole class. With `fusion="prefix"`, as in this chapter, `_attend`
+# is never called; chapter 5 is about it.
 
 # %%
 show(LSTMDecoder)
@@ -209,10 +211,10 @@ show(LSTMDecoder)
 #
 # The picture's features come from chapter 2's CNN, which knows what is in a picture. It is
 # **frozen**: its weights do not change. So its 4 × 4 grid is computed only once for each picture.
-# Its 16 vectors, each with its position added, are averaged to **one vector**, from which the first
-# state is computed.
+# The 16 vectors of the grid, each with its position added, are averaged to **one vector**, from
+# which the first state is computed.
 #
-# The captions become numbers as in chapter 1. The next chapters prepare them in the same way:
+# The captions become numbers as in chapter 1. Later chapters prepare them with the same function:
 
 # %%
 show(training_captions)
@@ -230,7 +232,7 @@ test_features = extract_features(cnn, images)
 
 # %% [markdown]
 # **Teacher forcing**: in training the decoder reads the true words, not its own, and learns to
-# predict the next one. All steps of a sentence are then trained at once. The loss is the
+# predict the next one. So all steps of a sentence are trained at once. The loss is the
 # cross-entropy of the true next word; padding does not count.
 
 # %%
@@ -270,14 +272,14 @@ for name, (values, colour) in curves.items():
     means = [mean(values[step : step + every]) for step in steps]
     axis.plot(steps, means, color=colour, label=name)
 axis.set(xlabel="step", ylabel="loss per word (nats)", ylim=(0, 2.5))
-axis.set_title("the same decoder, with forget gates open or half open")
+axis.set_title("the same decoder, with forget gates open or half-open")
 axis.legend()
 axis.grid(alpha=0.3)
-chapter.draw(figure, "learning with open and half open forget gates")
+chapter.draw(figure, "learning with open and half-open forget gates")
 
 # %% [markdown]
-# `describe` writes a caption for each picture, greedily: always the most probable next word
-# (chapter 8 searches better).
+# `describe` writes a caption for each picture, greedily: it always takes the most probable next
+# word (chapter 8 searches better).
 
 # %%
 show(describe)
@@ -291,8 +293,8 @@ chapter.draw(sheet, "captions from one vector")
 # A green caption equals one of the references, word for word; a red one does not, and the nearest
 # reference is below it. Not every red caption is false: the judge will decide.
 #
-# **The gates over a caption.** The decoder reads its own caption again; each column is a word, each
-# row one of 24 units of the state.
+# **The gates over a caption.** The decoder reads its own caption again. Each column is a word it
+# reads, each row one of the first 24 units of the state.
 
 # %%
 cell = LSTMCell(256, 256).to(device)
@@ -322,7 +324,7 @@ for axis, gate, name in zip(axes, gates, names):
     image = axis.imshow(gate, cmap="viridis", vmin=0, vmax=1, aspect="auto")
     axis.set_title(f"{name}, mean {gate.mean():.2f}", fontsize=10)
     ticks = range(len(tokens))
-    axis.set_xticks(ticks, ["<bos>", *caption], rotation=90, fontsize=8)
+    axis.set_xticks(ticks, ["<bos>", *caption], rotation=90, fontsize=7)
     axis.set_yticks([])
 figure.colorbar(image, ax=figure.axes, shrink=0.8, label="open")
 chapter.draw(figure, "the gates over a caption")
@@ -386,9 +388,9 @@ print(f"running free, {captions_right:.1f} % of captions")
 # ## What to notice
 #
 # A caption is **true** if the judge, which knows the scene, finds every noun, colour, size and
-# place in it right and nothing missing. There are three controls: the same model with another
-# picture's vector; the same with half open forget gates; and the most common training caption for
-# every picture.
+# place in it right, and nothing missing. There are three controls: the same model with another
+# picture's vector; a model trained with half-open forget gates; and the most common training
+# caption for every picture.
 
 # %%
 counts = Counter(tuple(ids.tolist()) for captions in targets for ids in captions)
@@ -398,7 +400,7 @@ captions = {
     "another picture's vector": describe(
         encoder, decoder, vocabulary, test_features.roll(1, 0)
     ),
-    "half open forget gates": describe(
+    "half-open forget gates": describe(
         half_open_encoder, half_open_decoder, vocabulary, test_features
     ),
     "the most common caption": [vocabulary.decode(most_common)] * len(scenes),
@@ -415,12 +417,12 @@ print("faults of the first:", ", ".join(f"{fault} {n}" for fault, n in faults))
 # %%
 figure = Figure(figsize=(5.5, 3), dpi=100, layout="constrained")
 axis = figure.subplots()
-bars = {"one vector": (-0.2, GREEN), "half open forget gates": (0.2, BLUE)}
+bars = {"one vector": (-0.2, GREEN), "half-open forget gates": (0.2, BLUE)}
 for name, (shift, colour) in bars.items():
     places = [n + shift for n in range(3)]
     heights = results[name].percentages[:3]
     drawn = axis.bar(places, heights, width=0.38, color=colour, label=name)
-    axis.bar_label(drawn, fmt="%.0f", fontsize=9)
+    axis.bar_label(drawn, fmt="%.1f", fontsize=9)
 axis.set_xticks(range(3), ["one object", "two", "three"])
 axis.set(ylabel="captions that are true, %", ylim=(0, 105))
 axis.legend()
@@ -428,26 +430,28 @@ chapter.draw(figure, "what one vector loses")
 
 # %% [markdown]
 # **It is the picture that speaks**: with another picture's vector, no caption is true, although
-# each is a good sentence. So the sentence itself proves nothing, and neither does a low loss: most
+# each is a good sentence. So a good sentence proves nothing, and neither does a low loss: most
 # words of a caption are grammar.
 #
 # **The forget gate decides.** With its bias at 0, the same decoder, on the same features in the
-# same order, has learned to write sentences, and hardly any of them is true (0.1 %): by the time a
-# noun is due, the picture has been halved at four or five words. With the bias at 3, 33.6 % are
-# true. The library's decoder therefore starts with 3. But open gates alone are not enough either:
-# with a CNN that starts from random weights, `python -m mmscratch quickstart --fusion prefix`
-# trains on 100,000 scenes, and no caption is true. It takes both: open gates and pre-training.
+# same order, has learned to write sentences, but hardly any of them is true (0.1 %): by the time a
+# noun is due, the picture has been halved four or five times, once per word. With the bias at 3,
+# 33.6 % are true, which is why the library's decoder starts with 3. But open gates alone are not
+# enough either: with a CNN that starts from random weights, `python -m mmscratch quickstart
+# --fusion prefix` trains on 100,000 scenes, and no caption is true. It takes both: open gates and
+# pre-training.
 #
 # **One vector is not enough.** 64.4 % of the captions of one object are true, 33.7 % of two, 3.0 %
 # of three. The nouns, colours and places of all objects share one vector of 256 numbers, and every
-# word draws on the same one. The most common fault is the place. The alternative is to look at the
+# word draws on this vector. The most common fault is the place. The alternative is to look at the
 # picture again for each word: chapter 5.
 #
 # **Teacher forcing flatters.** Given the true words, nine words in ten are right; running free,
-# three captions in ten: after one wrong word, everything that follows builds on it. A per-word
-# score under teacher forcing says little about what a model writes.
+# three captions in ten. A caption is right only if all its words are, and after one wrong word,
+# everything that follows builds on it. A score per word under teacher forcing says little about
+# what a model writes.
 #
-# The gradient was measured with five seeds, everything else with one seed and 1,000 pictures that
+# The gradient was measured with five seeds, everything else with one seed, on 1,000 pictures that
 # the model had never seen.
 #
 # ## Your turn
@@ -456,17 +460,18 @@ chapter.draw(figure, "what one vector loses")
 # writes the stubs, and `check 3 --from work` tests your code, with a hint where something is wrong.
 #
 # 1. `LSTMCell.forward`: five lines; the order of the gates is i, f, g, o. 5 points, 30 minutes.
-# 2. `LSTM.forward`: with `_run`; what comes after a sentence's end must change nothing. 20 points, 100 minutes.
-# 3. `LSTMFunction.backward`: with `forward`; all the steps, and the way back through them without autograd. 25 points, 120 minutes.
+# 2. `LSTM.forward`: with `_run`; padding after a sentence's end must change nothing. 20 points, 100 minutes.
+# 3. `LSTMFunction.backward`: with `forward`; all steps, and the way back through them without autograd. 25 points, 120
+#    minutes.
 # 4. `Memory.mean`: and the mean of nothing? 2 points, 10 minutes.
-# 5. `LSTMDecoder.start`: and `step`; stepping must give what the full forward gives. 10 points, 60 minutes.
+# 5. `LSTMDecoder.start`: with `step`; stepping must give what the full forward gives. 10 points, 60 minutes.
 # 6. `greedy_search`: with `_word_by_word` and `_log_probs`; a batch, until its last sentence has ended. 12 points, 60 minutes.
 #
 # And three questions left open:
 #
-# 1. Does the first word differ between seeds, and why?
+# 1. Train with other seeds: do the captions of a picture begin with the same word, and why?
 # 2. What changes if the picture is the first word instead of the first state, as in Vinyals et al.?
-# 3. How much of the gap between the two curves above closes if the decoder sometimes reads its own word in training
+# 3. How much of the gap between the two curves above closes if the decoder sometimes reads its own words in training
 #    (scheduled sampling)?
 
 # %%

@@ -6,7 +6,7 @@
 #
 # Chapter 3's decoder had to carry the picture in one state, from word to word, and lost most of it.
 # A **Transformer** carries nothing. Everything it has read stays where it is, and each word looks
-# back at all of it. So the picture can simply be placed before the words.
+# back at all of it. So the picture can simply be put in front of the words.
 
 # %%
 import time
@@ -66,23 +66,23 @@ figure = drawings.words_look_back(images[example], words, obj)
 chapter.draw(figure, "each word looks back at everything before it")
 
 # %% [markdown]
-# To find its next word, each word asks a question, the **query**. Each position, in the picture or
-# the sentence, has a **key**, which says what can be found there, and a **value**, which is what
-# the word receives. The better the key answers the query, the more of the value is taken. So the
-# output is a **weighted sum of values**:
+# To predict the word that follows it, each word asks a question, the **query**. Each position, in
+# the picture or in the sentence, has a **key**, which says what can be found there, and a
+# **value**, which is what the word receives. The better the key answers the query, the more of the
+# value is taken. So the output is a **weighted sum of values**:
 #
 # $$\text{attention}(Q, K, V) = \text{softmax}\!\left(\frac{Q K^\top}{\sqrt D}\right) V$$
 #
 # (The widths of the blue lines are made up; those of a trained model come below.) A word sees
-# itself and everything before it, never what comes after: that it has to guess. `<bos>` begins a
-# sentence.
+# itself and everything before it, but nothing after it: that is what it has to guess. `<bos>`
+# begins a sentence.
 #
 # ## By hand
 #
 # Five words, each with a query, a key and a value of four numbers. A trained model computes all
 # three from the word's vector, with one matrix each. Here they are chosen so that you can read
-# them. The key says what kind of word it is, the query which kinds it asks for: the adjectives and
-# "a" ask for a noun, "star" asks for its adjectives. The value says what the word means.
+# them. The key says what kind of word this is, the query which kinds it asks for: the adjectives
+# and "a" ask for a noun, and "star" asks for its adjectives. The value says what the word means.
 
 
 # %%
@@ -102,7 +102,7 @@ def attend_by_hand(query, keys, values):
 
 
 # %% [markdown]
-# For a whole sentence, each word asks. With `causal`, it sees only itself and the words before it.
+# In a whole sentence, every word asks. With `causal`, it sees only itself and the words before it.
 
 
 # %%
@@ -128,18 +128,19 @@ figure = drawings.attention_tables(sentence, queries, keys, values, attention_by
 chapter.draw(figure, "attention on five words with all its numbers")
 
 # %% [markdown]
-# Read the row of "star" in the middle: query · key over √4 gives 4 for "big" and for "red", the
-# softmax turns the scores into weights that sum to 1, and the sum of values says: this star is
-# large and red. Below, each word sees only itself and those before it. "a" can then look only at
-# itself, and "red" finds no noun yet; "star" loses nothing.
+# Read the row of "star" in the middle tables: query · key over √4 gives 4 for "big" and for "red",
+# the softmax turns the scores into weights that sum to 1, and the weighted sum of the values says:
+# this star is large and red. In the bottom tables, each word sees only itself and those before it.
+# Now "a" can look only at itself, and "red" finds no noun yet; "star" loses almost nothing.
 #
 # ### Patches as words
 #
-# The vectors of the picture come from chapter 2's CNN here. A **Vision Transformer** (ViT) manages
-# without one. It cuts the picture into patches of P × P pixels and reads each patch as a word. A
-# word's vector comes from a table; a patch is 3P² numbers already, and one matrix turns them into
-# D. The same matrix for every patch: that is a convolution with stride P, whose windows never
-# overlap. Cut, flatten and multiply, or convolve:
+# In most of this chapter, the vectors of the picture come from chapter 2's CNN. A **Vision
+# Transformer** (ViT) manages without one. It cuts the picture into patches of P × P pixels and
+# reads each patch as a word. A word's vector comes from a table; a patch is 3P² numbers already,
+# and a matrix turns them into D numbers. It is the same matrix for every patch, so this is a
+# convolution with stride P, whose windows never overlap. We cut, flatten and multiply, then
+# convolve, and compare:
 
 # %%
 P = 8  # pixels along a side of a patch
@@ -156,8 +157,8 @@ convolved = F.conv2d(picture, projection, stride=P)  # (1, D, 8, 8)
 convolved = convolved.flatten(2).transpose(1, 2)  # (1, 64, D)
 difference = (by_hand - convolved).abs().max()
 assert difference < 1e-3
-print(f"{patches.size(1)} words of {patches.size(2)} numbers, made {D} by one matrix")
-print(f"largest difference to a convolution with stride {P}: {difference:.0e}")
+print(f"{patches.size(1)} patches of {patches.size(2)} numbers, each projected to {D}")
+print(f"largest difference from a convolution with stride {P}: {difference:.0e}")
 
 # %% [markdown]
 # ## The piece
@@ -185,11 +186,11 @@ print("by hand, ours and torch's kernel agree to 1e-6")
 # %% [markdown]
 # ### Why divide by √D
 #
-# A score is a sum of D products. If queries and keys are random with variance 1, so is each
-# product, and the sum has variance D: the scores grow with the width, although no query is any
-# surer. A softmax of large scores puts nearly all weight on one position. It then hardly changes
-# when the scores change, so no **gradient** comes back to queries and keys. Measured on 16 random
-# positions, 500 times:
+# A score is a sum of D products. If queries and keys are random, with mean 0 and variance 1, each
+# product has variance 1 too, and the sum has variance D: the scores grow with the width, although
+# no query is any surer of its answer. A softmax of large scores puts nearly all weight on one
+# position. It then hardly changes when the scores change, so hardly any **gradient** comes back to
+# queries and keys. Measured on 16 random positions, 500 times:
 
 # %%
 widths = (4, 16, 64, 256, 1024)
@@ -235,15 +236,16 @@ axes[1].set_ylim(0, 1)
 chapter.draw(figure, "what the root of the width is for")
 
 # %% [markdown]
-# With the root all three stay the same, whatever the width. Without it, at width 256, nine tenths
-# of the weight is on one position, and the gradient is a hundredth of what it could be.
+# With the root, all three stay the same, whatever the width. Without it, at width 256, nine tenths
+# of the weight is on one position, and the gradient is about a hundredth of what it is with the
+# root.
 #
 # ### Who may look where: the mask
 #
 # In training the whole sentence is read at once. The **causal mask** keeps each word from looking
 # at those after it, so each predicts its next word as if the rest did not exist yet. The same
-# function serves when only the last words ask, over a longer past. With a picture before the words,
-# its positions see one another, but no words.
+# function also serves when only the last few words ask, over a longer past. With a picture in front
+# of the words, its positions see one another, but no words.
 
 # %%
 show(causal_mask)
@@ -268,8 +270,8 @@ chapter.draw(figure, "causal masks and the mask of a prefix")
 # %% [markdown]
 # ### Heads
 #
-# One softmax makes one choice. A word may want two things at once, say its noun and its place. So
-# the D numbers are split among H **heads**, each with its own queries, keys and values of D/H
+# One softmax makes one choice. But a word may want two answers at once, say its noun and its place.
+# So the D numbers are split among H **heads**, each with its own queries, keys and values of D/H
 # numbers. One more matrix mixes the outputs of the heads.
 
 # %%
@@ -300,9 +302,9 @@ print("head by head, ours and torch.nn.MultiheadAttention agree to 1e-6")
 # %% [markdown]
 # ### Positions
 #
-# A sum does not know the order of its terms. Below, the last of seven words looks at the six before
-# it, first in their order, then in reverse. So each position has a learned vector, which is added
-# to that of its word.
+# A sum does not know the order of its terms. That is why each position has a learned vector, which
+# is added to that of its word. Below, the last of seven words looks at the six before it, first in
+# order, then reversed, without such vectors and with them (random ones here).
 
 # %%
 positions = torch.randn(7, 12)
@@ -319,10 +321,10 @@ with torch.no_grad():
 # ### The block
 #
 # Attention moves information between positions. Then a small network works on each position by
-# itself. Both **add** their output to their input (the residuals of chapter 2), and each reads it
-# through a **layer norm**, which brings the numbers of a position to mean 0 and variance 1. Norm
-# first, then attention ("pre-norm"): the sum itself is never normalised, and gradients pass through
-# it unchanged.
+# itself. Both **add** their output to their input (the residual connections of chapter 2), and both
+# read this input through a **layer norm**, which brings the numbers of a position to mean 0 and
+# variance 1. With the norm first ("pre-norm"), the sum itself is never normalised inside a block,
+# and gradients pass through it unchanged.
 
 # %%
 show(TransformerBlock.forward)
@@ -332,16 +334,16 @@ show(TransformerBlock._self_attention)
 # ### The decoder and its cache
 #
 # The keys and values of a position never change, since it sees nothing that comes later. So they
-# are kept, in the **key-value cache**, and each new word computes only its own. `start` fills it
-# with the picture, `step` adds a word, and in training `_advance` takes all words at once.
+# are kept in the **key-value cache**, and each new word computes only its own. `start` fills the
+# cache with the picture, `step` adds a word, and in training `_advance` takes all words at once.
 
 # %%
 show(TransformerDecoder.start)
 show(TransformerDecoder._advance)
 
 # %% [markdown]
-# Without a cache, picture and words are one sequence, under the mask drawn above. Both must give
-# the same:
+# Without a cache, picture and words are one sequence, under the mask drawn above. Both ways must
+# give the same logits:
 
 
 # %%
@@ -369,7 +371,7 @@ with torch.no_grad():
     assert torch.allclose(one_piece, at_once, atol=1e-5)
 
 # %% [markdown]
-# And so must the words one by one:
+# And so must stepping through the words one by one:
 
 # %%
 with torch.no_grad():
@@ -384,10 +386,10 @@ print("step by step, all words at once, in one piece with the picture: equal to 
 # %% [markdown]
 # ### The Vision Transformer
 #
-# One more vector goes in front of the patches: the **class token**. It is learned, the same for
+# One more vector goes in front of the patches: the **class token**. It is learned, is the same for
 # every picture, and collects what the classifier needs: after the last block, the classifier reads
-# this position alone. Each position has a learned vector, as in a sentence. The rest is the block
-# from above, without a mask: patches see one another.
+# only this position. Each position has a learned vector, as in a sentence. The rest is the block
+# from above, without a mask: all patches see one another.
 
 # %%
 show(VisionTransformer)
@@ -395,8 +397,8 @@ show(VisionTransformer)
 # %% [markdown]
 # A ViT does not know that a picture has rows and columns: to it, a patch is no closer to the patch
 # below than to one in the far corner. Shuffle the patches, and their position vectors in the same
-# way: the sum over all patches is the same. A CNN is built on neighbourhoods, so for a CNN that is
-# a different picture.
+# way, and each sum over the patches stays the same. A CNN is built on neighbourhoods, so to a CNN
+# that is a different picture.
 
 
 # %%
@@ -427,9 +429,9 @@ print(f"ResNet, patches shuffled: {resnet_change:.1f}")
 # ## Train it
 #
 # The data are those of chapter 3, whose `training_captions` prepares them: the same frozen CNN, the
-# same 20,000 scenes, the same captions in the same number of steps. But the 16 vectors of the grid
-# are not averaged to one. They are the **prefix**: 16 positions before the first word. All words of
-# a sentence are trained at once, each with the true words before it, as in chapter 3.
+# same 20,000 scenes, the same captions in the same number of steps. But here the 16 vectors of the
+# grid are not averaged. They are the **prefix**: 16 positions before the first word. All words of a
+# sentence are trained at once, each with the true words before it, as in chapter 3.
 
 # %%
 device = pick_device()
@@ -444,7 +446,8 @@ test_features = extract_features(cnn, images)
 
 # %% [markdown]
 # Two controls. The first has a prefix of one position, the average of the 16, as in chapter 3. The
-# second has no causal mask in training, so each word sees those after it; its `step` is as before.
+# second has no causal mask in training, so each word also sees those after it; its `step` is
+# unchanged.
 
 
 # %%
@@ -489,10 +492,10 @@ for name, model in (("the decoder", decoder), ("chapter 3's", lstm)):
     print(f"parameters of {name}: {size:,}")
 
 # %% [markdown]
-# **A ViT and a ResNet.** Could the ViT replace the CNN? Both learn what is in a picture, with
+# **A ViT and a ResNet.** Could a ViT replace the CNN? Here both learn what is in a picture, with
 # chapter 2's `train_classifier`, on the same pictures (those of the 20,000 that show a single
-# noun), in the same order, for the same number of epochs. The ResNet is that of chapter 2 with half
-# its width, so that both have about as many parameters.
+# noun), in the same order, for the same number of epochs. The ResNet is that of chapter 2 at half
+# its width, so both have about the same number of parameters.
 
 # %%
 single = train_labels[:, :32].sum(1) == 1  # the first 32 labels are nouns
@@ -536,9 +539,9 @@ chapter.draw(sheet, "captions with the picture as a prefix")
 # A green caption equals one of the references, word for word; a red one does not, and the nearest
 # reference is below it.
 #
-# **The heads.** The decoder reads a caption that it wrote. Each panel is a head; each row is an
-# input word → the word written next; the row's colours say where it looks: left of the red line at
-# the 16 positions of the picture, right of it at the words.
+# **The heads.** The decoder reads a caption that it wrote. Each panel is a head. Each row is
+# labelled with the word read → the word written next, and its colours say where the head looks:
+# left of the red line at the 16 positions of the picture, right of it at the words.
 
 # %%
 N = 16  # positions of the picture
@@ -570,12 +573,13 @@ chapter.draw(figure, "where each head looks")
 # %% [markdown]
 # Look at layer 1. In the rows that end in "snowman" and "cat", heads 1, 2 and 4 look at the
 # picture: at 13 and 14 (the lower left) for the snowman, at 3, 4, 7 and 8 (the upper right) for the
-# cat. Head 3 does something else: when the second object is due, it looks at the first one's size
-# for the size, at its colour for the colour, at its noun for the noun. Knowing which object has
-# been named, the decoder can name the other. In layer 2, in the rows "`<bos>` → a" and "snowman →
-# left", each head rests mostly on one uninformative position: the first on `<bos>`, the others on
-# 16, 1 and 5, where the picture is empty. A softmax must sum to 1, even where there is nothing to
-# find. Layer 1 as pictures, for colours and nouns, one row per head:
+# cat. Head 3 does something else: as the second object is being named, it looks at the first one's
+# size before the size, at its colour before the colour, at its noun before the noun. If it knows
+# which object has been named, the decoder can name the other one. In layer 2, in the rows "`<bos>`
+# → a" and "snowman → left", each head rests mostly on one uninformative position: the first on
+# `<bos>`, the others on 16, 1 and 5, where the picture is empty. A softmax must sum to 1, even
+# where there is nothing to find. Here are the heads of layer 1 again, one per row, with their
+# weights drawn over the picture, when a colour or a noun is due:
 
 # %%
 steps = [t for t, _ in named_objects(caption, scenes[example])]  # colours and nouns
@@ -608,12 +612,12 @@ figure.colorbar(image, ax=figure.axes, shrink=0.8, label="cosine", extend="max")
 chapter.draw(figure, "how alike the learned positions are")
 
 # %% [markdown]
-# Neighbours have become alike. In the picture 5, 6, 9 and 10 (on the left) are alike, and 11, 12,
-# 15 and 16 (the lower right), and the two groups are opposites. Nobody told the model that the 16
-# positions form a square.
+# Neighbouring words have become alike. In the picture, 5, 6, 9 and 10 (on the left) are alike, and
+# so are 11, 12, 15 and 16 (the lower right), while between the two groups most cosines are
+# negative. Nobody told the model that the 16 positions form a square.
 #
-# **What has the ViT learned about the plane?** For each of its 64 positions, a small map shows how
-# alike its vector is to those of all 64.
+# **What has the ViT learned about rows and columns?** For each of its 64 positions, a small map
+# shows how alike its vector is to those of all 64.
 
 # %%
 unit = F.normalize(networks["ViT"].positions[0, 1:].detach().cpu(), dim=-1)  # (64, D)
@@ -638,11 +642,11 @@ for least, most in ((1, 1), (2, 3), (4, 6), (7, 14)):
 
 # %% [markdown]
 # Nothing to see: neighbours (a mean cosine of -0.01) are no more alike than positions far apart
-# (0.05). In a ViT that was trained for long, each map peaks at its own position, and its row and
-# column are visible (Dosovitskiy et al., figure 7). Ours has not found out which patches are
+# (0.05). In a ViT that was trained for long, each map peaks around its own position, and its row
+# and column are visible (Dosovitskiy et al., figure 7). Ours has not found out which patches are
 # neighbours. What did it learn, then? See below.
 #
-# **The cache, measured.** We write eight texts at a time, of up to 128 words: once with `step`,
+# **The cache, measured.** We write eight texts at a time, of up to 128 words: once with `step`, and
 # once reading the whole text again for each word. We report the best of three runs.
 
 # %%
@@ -691,8 +695,8 @@ for length, fast, slow in zip(lengths, speeds[True], speeds[False]):
 # %% [markdown]
 # ## What to notice
 #
-# The judge reads the captions of the three models; then, as controls, those that the first one
-# writes for another picture, and with its learned positions shuffled.
+# The judge reads the captions of the three models, and then, as controls, those that the first
+# model writes for another picture, and with its learned positions shuffled.
 
 # %%
 captions = {}
@@ -754,41 +758,43 @@ for name, network in networks.items():
 
 # %% [markdown]
 # **A vector for each position.** With the data and steps of chapter 3 and half of its parameters
-# (420,000 against 819,000), 64.0 % of the captions are true instead of 33.6 %. Is that the
-# Transformer, or the 16 positions? The control knows: the same decoder with the average as its only
-# position ends at 39.0 %. So most of the gain is that nothing was averaged. An average holds a cat
-# and a snowman, something red and something yellow, but not what belongs to what: "a big yellow cat
-# is left of a big red snowman". With 16 positions, one object is nearly always right; three are
-# still hard (25 %), and the most common fault is still the place.
+# (420,000 against 819,000), 64.0 % of the captions are true instead of 33.6 %. Is that due to the
+# Transformer, or to the 16 positions? The control tells us: the same decoder with the average as
+# its only position ends at 39.0 %. So most of the gain comes from not averaging. An average holds a
+# cat and a snowman, something red and something yellow, but not which belongs to which: "a big
+# yellow cat is left of a big red snowman". With 16 positions, one object is nearly always right;
+# three are still hard (25 %), and the most common fault is still the place.
 #
 # **The smallest loss is the worst model.** Without the causal mask the loss falls to 0.009 in half
 # an epoch: the answer is the next input, and the model copies it. When it has to write, there is no
-# next input yet. So for the snowman and the cat it writes "cat", and no caption is true. A loss
-# that is too good is a leak until you know better.
+# next input yet. So for the picture of the snowman and the cat it writes "cat", and none of its
+# captions is true. A loss that is too good is a leak until you know better.
 #
 # **It is the picture that speaks**: with another picture's prefix no caption is true. And
-# **positions matter**. Shuffle the vectors of the 16 picture positions, and the decoder still knows
-# what the objects are (the noun is wrong in 88 captions instead of 82), but not where they are (577
-# instead of 258). Shuffle those of the first 16 words, and 734 captions are no longer sentences.
+# **positions matter**. With the vectors of the 16 picture positions shuffled, the decoder still
+# knows what the objects are (the noun is wrong in 88 captions instead of 82), but not where they
+# are (577 instead of 258). With those of the first 16 words shuffled, 734 captions are no longer
+# sentences.
 #
-# **The ViT sees colours, but no shapes yet.** With the same pictures, the same steps and as many
-# parameters, the ResNet names the noun of a new picture in about 86 % of the cases, the ViT in
-# about 12 % (guessing: 3 %). But the ViT finds the colour in 99 %, the ResNet in 87 %. A colour
-# shows in a single patch. A noun is a shape across several patches, anywhere in the picture: a
-# filter that has learned a corner at one place knows it everywhere, while a ViT must learn from
-# examples how the patches of each pair of positions go together. It has not: near positions are no
+# **The ViT sees colours, but no shapes yet.** With the same pictures, the same number of steps and
+# about as many parameters, the ResNet names the noun of a new picture in about 86 % of the cases,
+# the ViT in about 12 % (guessing: 3 %). But the ViT finds the colour in 99 %, the ResNet in 87 %. A
+# colour shows in a single patch. A noun is a shape across several patches, anywhere in the picture:
+# a filter that has learned a corner at one place knows it everywhere, while a ViT must learn from
+# examples how the patches at each pair of positions go together. It has not: near positions are no
 # more alike than distant ones. Nor does it lack pictures: even on those it was trained on, it knows
 # the noun in only about 12 %. It lacks training. On photographs the gap closes with far more data:
-# pre-trained on ImageNet's 1.3 million, large ViTs fell behind ResNets; with 300 million they
-# overtook them (Dosovitskiy et al., section 4.3). That is why the captions above read a CNN's grid.
-# One seed, and the learning rate of chapter 2's CNN: this says who learns sooner, not who ends
-# higher.
+# pre-trained on ImageNet's 1.3 million, large ViTs were worse than ResNets; with 300 million they
+# overtook them (Dosovitskiy et al., section 4.3). That is why our captioner reads a CNN's grid.
+# This was one seed, with the learning rate of chapter 2's CNN: it says who learns sooner, not who
+# ends higher.
 #
-# **The cache** makes a text of 8 words almost three times as fast to write, one of 128 words about
-# five times: with it, each word costs about the same; without it, ever more. The number of words
-# per second depends on the machine and on what else it is doing.
+# **The cache** makes writing a text of 8 words almost three times as fast, and one of 128 words
+# about five times: with it, each word costs about the same; without it, each costs more than the
+# last. The number of words per second depends on the machine and on what else it is doing.
 #
-# One seed, one CNN, and 1,000 pictures that the model had never seen.
+# All captions come from one seed and one CNN, and are about 1,000 pictures that the models had
+# never seen.
 #
 # ## Your turn
 #
@@ -798,8 +804,9 @@ for name, network in networks.items():
 # 1. `causal_mask`: one line; mind T < N. 2 points, 10 minutes.
 # 2. `scaled_dot_product_attention`: and a query that may look at nothing? 10 points, 60 minutes.
 # 3. `MultiHeadAttention.project`: with `queries` and `keys_values`; which axis becomes the heads? 6 points, 30 minutes.
-# 4. `MultiHeadAttention.forward`: with `attend`; the way back from the heads, and who may see whom. 9 points, 45 minutes.
-# 5. `Embedding.forward`: what distinguishes two equal words? 2 points, 10 minutes.
+# 4. `MultiHeadAttention.forward`: with `attend`; how the heads become one vector again, and who may see whom. 9 points,
+#    45 minutes.
+# 5. `Embedding.forward`: what distinguishes two equal words in a sentence? 2 points, 10 minutes.
 # 6. `TransformerBlock.forward`: pre-norm, post-norm, and with a past. Cross-attention can wait. 14 points, 75 minutes.
 # 7. `TransformerEncoder.forward`: a sentence must not change with its neighbours. 5 points, 25 minutes.
 # 8. `TransformerDecoder.step`: stepping must give what the full forward gives. 16 points, 90 minutes.
@@ -810,7 +817,7 @@ for name, network in networks.items():
 #
 # 1. Which heads can be set to 0 without anyone noticing?
 # 2. Does the decoder still know the order of its words if it is trained without positions, from the causal mask alone?
-# 3. At which number of positions does the prefix cost more than the words, and what would you do then?
+# 3. From how many positions on does the prefix cost more than the words, and what would you do then?
 
 # %%
 chapter.finish()

@@ -1,14 +1,13 @@
 # %% [markdown]
 # # 5 · Cross-attention fusion
 #
-# **Adds** attention over the picture for every word, for both decoders, and a look at where they look. **Takes** 3.8 min
-# on two cores.
+# **Adds** cross-attention to the picture, word by word, for both decoders, and maps of where they look. **Takes** 3.8 min on two cores.
 #
 # In chapter 3 one vector had to hold the whole picture, from the first word to the last. People who
 # describe a picture look at it again and again: at the star while they say "star".
 # **Cross-attention** lets the decoder do that. For each word it asks the picture a question, and
-# the answer is a **weighted sum** of the vectors of the picture's grid cells. The weights can be
-# drawn, and then we see where the model looks.
+# the answer is a **weighted sum** of the vectors of the picture's grid cells. We can draw the
+# weights, and see where the model looks.
 
 # %%
 import time
@@ -58,7 +57,7 @@ chapter.draw(figure, "each word looks where its object is")
 
 # %% [markdown]
 # That is what we hope for: each green word names an object, and the model looks at the object as it
-# says the word. Nobody will tell it to. It gets pictures and captions only, and has to find out by
+# says the word. Nobody will tell it to: it gets only pictures and captions, and has to find out for
 # itself where to look.
 #
 # ## By hand
@@ -69,9 +68,9 @@ chapter.draw(figure, "each word looks where its object is")
 #
 # $$\alpha_n = \frac{e^{\text{score}(h,\, m_n)}}{\sum_k e^{\text{score}(h,\, m_k)}} \qquad c = \sum_n \alpha_n\, m_n$$
 #
-# Two scores are in use: the scaled dot product of chapter 4, $(W h)^\top m_n / \sqrt D$ (Luong et
-# al. 2015), and a small network, $v^\top \tanh(W h + U m_n)$, called **additive** (Bahdanau et al.
-# 2015).
+# Two kinds of score are common: the scaled dot product of chapter 4, $(W h)^\top m_n / \sqrt D$
+# (Luong et al. 2015), and a small network, $v^\top \tanh(W h + U m_n)$, called **additive**
+# (Bahdanau et al. 2015).
 
 
 # %%
@@ -106,9 +105,9 @@ for n in range(N):
 print(f"their weighted sum: {rounded(context)}")
 
 # %% [markdown]
-# **Fusion** comes next: picture and text meet in one vector, $\tanh(W_h h + W_c c)$, from which the
-# next word is predicted. Written out it is a **weighted sum of image and text vectors**: one matrix
-# for the text, another for the grid cells, and new weights for each word:
+# **Fusion** comes next: picture and text meet in one vector, $\tanh(W_h h + W_c c)$, and the next
+# word is predicted from that. Written out, this is a **weighted sum of image and text vectors**:
+# one matrix for the text, another for the grid cells, and new weights for each word:
 #
 # $$\tanh\Big(W_h\, h + \sum_n \alpha_n\, W_c\, m_n\Big)$$
 
@@ -130,7 +129,8 @@ print("one matrix times [h; c] = the weighted sum of image and text vectors")
 show(AdditiveAttention)
 
 # %% [markdown]
-# The library against ours, first with the dot product, then with the additive score:
+# Does the library's attention agree with ours? First with the dot product, then with the additive
+# score:
 
 # %%
 mask = torch.ones(1, 1, N, dtype=torch.bool)  # nothing is padding
@@ -163,10 +163,10 @@ assert torch.allclose(all_weights[0, 0], weights, atol=1e-5)
 print("additive: our attention and the library's agree")
 
 # %% [markdown]
-# The LSTM decoder first takes its step, and then attends with its new state. So in training, when
-# all words are known, the LSTM runs over the sentence first, and then all words attend **at once**.
-# The Transformer decoder attends in each of its blocks, between self-attention and the feed-forward
-# network (`TransformerBlock`, chapter 4).
+# The LSTM decoder first takes its step, and then attends with its new state. In training all words
+# are known, so the LSTM can run over the whole sentence first, and then all words attend **at
+# once**. The Transformer decoder attends in each of its blocks, between self-attention and the
+# feed-forward network (`TransformerBlock`, chapter 4).
 
 # %%
 show(LSTMDecoder._attend)
@@ -175,10 +175,10 @@ show(LSTMDecoder._compute_logits)
 # %% [markdown]
 # **Show, Attend and Tell** (Xu et al. 2015), the model that made attention popular for captioning,
 # does it the other way round: **attend first, then step**, with the context as an input of the
-# step. So what the model saw enters its state. The price: each step has to wait for the one before
-# it, even in training. The model also has a **gate**, a number between 0 and 1 by which a word says
-# how much the picture matters now. (Its third part, a penalty for cells that it never looks at, is
-# `attention.doubly_stochastic_penalty`.)
+# step. So what the model saw enters its state. The price: even in training, the words have to
+# attend one after another. The model also has a **gate**, a number between 0 and 1 that says how
+# much the picture matters for this word. (We leave out its penalty for a caption that neglects some
+# cells; the library has it as `attention.doubly_stochastic_penalty`.)
 
 
 # %%
@@ -218,7 +218,7 @@ class AttendFirst(LSTMDecoder):
 # We train both decoders, each with the picture as a **prefix** (the LSTM sees it in its first state
 # only, the Transformer as the first positions of its sequence) and with **cross-attention**. All
 # see the same pictures and the same captions in the same order, for the same number of steps. Three
-# seeds each show how much is chance.
+# seeds for each show how much is chance.
 #
 # All that a decoder sees of a picture is a `Memory`. `ImageEncoder` makes one from the CNN's grid:
 # each cell is projected to the decoder's width, and a learned vector is added that says where the
@@ -244,8 +244,8 @@ block.conv2.dilation = (2, 2)
 block.conv2.padding = (2, 2)
 
 # %% [markdown]
-# One caption for each of 8,000 scenes, prepared as in chapter 3. The grids are computed once, and
-# kept in bfloat16: half the bytes.
+# One caption for each of 8,000 scenes, prepared as in chapter 3. The grids are computed only once,
+# and kept in bfloat16, which takes half the bytes.
 
 # %%
 count = chapter.choose(8_000, fast=64)
@@ -327,8 +327,8 @@ chapter.draw(figure, "looking once against looking for every word")
 # %% [markdown]
 # **Where does it look?** Below, each decoder reads its own caption, and for each word the picture
 # is bright where the decoder looked. First the LSTM, then the Transformer (the attention of its
-# last block, mean of the four heads). The library's `attention_sheet` enlarges each map to the size
-# of the picture, and shows its largest weight at full brightness.
+# last block, averaged over the four heads). The library's `attention_sheet` enlarges each map to
+# the size of the picture, and shows its largest weight at full brightness.
 
 # %%
 show(attention_sheet)
@@ -373,8 +373,8 @@ for name in ATTENDING:
 # **A number for it.** The scene knows where each object is, so we can measure how much of the
 # attention lies within the object that a word names. We do so for colours and nouns, over all test
 # pictures. Next to it is the fraction of the picture that these objects cover: a model that looks
-# at random would reach that. And the **control**: the same words and the same objects, but the
-# model gets **another picture**.
+# at random would score that much. The **control** keeps the words and the objects, but gives the
+# model **another picture**.
 
 
 # %%
@@ -439,33 +439,34 @@ for name in COMPARED:
     print(f"{name:28} with another picture: {true:.1f} % true")
 
 # %% [markdown]
-# **Looking again pays for the LSTM; for the Transformer it is not certain.** With the same captions
-# in the same order, three seeds each, the LSTM with cross-attention writes 29 to 35 % true
-# captions, and with the picture as a prefix none: 8,000 captions are not enough for it to learn
-# what a single vector holds; chapter 3 showed it 60,000. The Transformer writes 42 to 44 % with
-# cross-attention, and 35 to 44 % with a prefix. The mean is 4 points higher (42.9 against 38.8),
-# but the ranges overlap, and the best of the six runs has a prefix: three seeds do not decide it.
-# Both see the same 64 grid cells. The Transformer attends to a prefix, too, but with the same heads
-# that read the words, and one softmax has to serve both. A comparison on one budget says who learns
-# sooner, not who ends higher.
+# **Looking again helps the LSTM; for the Transformer, three seeds cannot tell.** With the same
+# captions in the same order, three seeds each, the LSTM with cross-attention writes 29 to 35 % true
+# captions, and with the picture as a prefix none: 8,000 captions are too few for it to learn to
+# read a whole picture from a single vector; in chapter 3 it saw 60,000. The Transformer writes 42
+# to 44 % with cross-attention, and 35 to 44 % with a prefix. The mean is 4 points higher (42.9
+# against 38.8), but the ranges overlap, and the best of the six runs has a prefix. Both see the
+# same 64 grid cells. The Transformer attends to a prefix, too, but there the same heads also read
+# the words, and one softmax has to serve both. A comparison on one budget says who learns sooner,
+# not who ends higher.
 #
 # **The maps show where the model reads, not where the information comes from.** For "anchor" the
 # LSTM looks at the anchor and close to it: a third of its attention to nouns lies within 7 % of the
-# picture. With another picture 7.5 % of the attention does, as if it looked at random. But for
-# "white" and "yellow" it looks mostly at one and the same spot, between the two objects. By the
-# arithmetic of chapter 2, a cell of this grid has seen 99 pixels around it, which is the whole
-# picture; that there is something white can be read from many cells. A picture of attention is no
-# explanation by itself.
+# picture. With another picture it is 7.5 %, as if it looked at random. But for "white" and "yellow"
+# it looks mostly at one and the same spot, between the two objects. By the arithmetic of chapter 2,
+# a cell of this grid has a receptive field of 99 × 99 pixels, and the picture is 64 pixels wide:
+# that something is white can be read from many cells. A picture of attention is no explanation by
+# itself.
 #
-# **When CNN and decoder learn together**, objects stay in their places.
-# `python -m mmscratch quickstart` trains CNN and LSTM from random weights on 100,000 scenes: 97.8 %
-# true, and 64 % of the attention within the 7 % of the picture that the word names. It draws maps
-# like those above, in `attention.png`.
+# **When CNN and decoder learn together**, an object's features stay where the object is. `python -m
+# mmscratch quickstart` trains CNN and LSTM from random weights on 100,000 scenes: 97.8 % true, and
+# 64 % of the attention within the 7 % of the picture that the word names. It draws maps like those
+# above, in `attention.png`.
 #
 # **Additive or dot product, attend first or last?** One seed each: 30.5 % true with the additive
 # score, 28.7 to 34.9 with the dot product; 19.6 with the order of Show, Attend and Tell, at more
-# than twice the time per step. On this budget neither is better, so the library's LSTM defaults to
-# the dot product and to "step, then attend", and the other order stays in this chapter.
+# than twice the time per step. On this budget neither change is an improvement, so the library's
+# LSTM defaults to the dot product, and attends after the step; the other order stays in this
+# chapter.
 #
 # **The words do come from the picture**: with another picture, none of the four writes a single
 # true caption. All of this was measured on 1,000 scenes that no model had seen.
@@ -482,8 +483,8 @@ for name in COMPARED:
 # 3. `doubly_stochastic_penalty`: padding must not count. 4 points, 20 minutes.
 # 4. `LSTMDecoder._attend`: and `_compute_logits`; all words of a sentence attend at once. 11
 #    points, 60 minutes.
-# 5. `TransformerBlock.forward`: and `_cross_attention`; yours of chapter 4, which now attends to a
-#    memory as well. 11 points, 60 minutes.
+# 5. `TransformerBlock.forward`: and `_cross_attention`; your block of chapter 4, which now attends
+#    to a memory as well. 11 points, 60 minutes.
 # 6. `TransformerDecoder.start`: the memory's keys and values, computed once. 5 points, 25 minutes.
 # 7. `attention_in_box`: a box in pixels, a map of grid cells. 7 points, 35 minutes.
 #
@@ -491,8 +492,8 @@ for name in COMPARED:
 #
 # 1. What does the model look at for "left" and "above"?
 # 2. What do the four heads of the Transformer look at, one by one?
-# 3. If attention on an object is what makes its word right, then moving that attention should make
-#    the word wrong: does it (Jain and Wallace 2019, Wiegreffe and Pinter 2019)?
+# 3. If a word is right because the model attends to its object, then moving that attention away
+#    should make the word wrong. Does it (Jain and Wallace 2019, Wiegreffe and Pinter 2019)?
 
 # %%
 chapter.finish()

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 6 · The training loop
 #
-# **Adds** the loop that trains the same model on a laptop, one GPU or many: device, batches, clipping, accumulation, precision, copies that overlap, checkpoints, processes. **Takes** 2.8 min on two cores.
+# **Adds** the loop that trains the same model on a laptop, one GPU or many: device, batches, clipping, accumulation, precision, prefetching, checkpoints, processes. **Takes** 2.8 min on two cores.
 #
 # Five lines train a network; they fit on a slide. But a run that takes a night meets what a slide
 # does not show: a batch too large for the memory, a gradient a hundred times too long, a full disk,
@@ -87,8 +87,8 @@ LSTM = {"name": "lstm", "hidden_size": 128}
 MODEL = ModelConfig(len(vocabulary), {"image": RESNET}, LSTM, embed_dim=128)
 
 # %% [markdown]
-# Model, optimizer and batches come from a `Trainer`; the loop does not. The same seed gives the
-# same initial weights. There are no buckets, so that each batch is a random sample (chapter 1).
+# Model and optimizer come from a `Trainer`; the loop does not. The same seed gives the same initial
+# weights and the same batches. There are no buckets, so each batch is a random sample (chapter 1).
 
 
 # %%
@@ -113,7 +113,8 @@ def mean_loss(model, batch):
 
 
 # %% [markdown]
-# The plain loop has the five lines of the slide, and two more that chapters 3 to 5 had.
+# The plain loop has the five lines of the slide, and two more from chapters 3 to 5: clipping and
+# the schedule.
 
 
 # %%
@@ -154,7 +155,7 @@ def plain_loop(trainer, steps, loss_function=mean_loss):
 
 # %% [markdown]
 # **Clipping.** The gradients of all parameters form one long vector. If it is longer than a limit,
-# it is shortened to the limit; its direction stays.
+# it is shortened to the limit, and keeps its direction.
 
 
 # %%
@@ -180,8 +181,9 @@ print(f"clipped at 0.5: {by_hand.norm():.3f}")
 
 # %% [markdown]
 # **Accumulation.** A batch that does not fit into memory is split into **micro-batches**. They are
-# computed one after another, and their gradients add up. The loss is a mean over words, and here is
-# the trap: the mean of the micro-batches' means is another number. Two sentences show it:
+# computed one after another, and their gradients add up. But the loss is a mean over words, and
+# here is the trap: the mean of the micro-batches' means is a different number. Two sentences show
+# it:
 
 # %%
 short = [4.0, 2.0]  # the loss of each word
@@ -194,7 +196,8 @@ print(f"mean of the two means {mean_of_both}, mean over the words {mean_of_words
 # A word of the short sentence would count three times as much as a word of the long one. That is
 # why a model's `loss(batch)` does not return a mean. It returns two numbers, the **sum** of its
 # losses and the **count** of its words, and the loop divides: the sum over all micro-batches and
-# processes by the count over all micro-batches and processes. Both ways:
+# processes by the count over all micro-batches and processes. In code, the right way and the wrong
+# one:
 
 
 # %%
@@ -223,10 +226,9 @@ def mean_of_means(model, batch, parts=4):
 
 
 # %% [markdown]
-# **Processes.** Two processes, each with its half of the batch and its own copy of the model,
-# compute the same sum at the same time. Then an **all-reduce** gives each of them the sum of all
-# gradients: all make the same step, so the copies stay identical. Here are two processes, simulated
-# in one:
+# **Processes.** Two processes, each with its own copy of the model, compute the gradients of half a
+# batch each, at the same time. Then an **all-reduce** gives both the sum of their gradients: both
+# make the same step, so the copies stay identical. Here are two processes, simulated in one:
 
 # %%
 halves = []
@@ -241,7 +243,7 @@ print(f"two processes and one differ by {(reduced - whole).abs().max():.0e}")
 
 # %% [markdown]
 # **The loss scale.** float16 has 16 bits, half of float32's, and nothing between 0 and 6e-8: a
-# gradient of 1e-8 becomes 0. So multiply the loss by 65,536. By the chain rule every gradient is
+# gradient of 1e-8 becomes 0. So we multiply the loss by 65,536. By the chain rule every gradient is
 # then 65,536 times as large. Before it is used, it is divided by 65,536 again, in float32.
 
 # %%
@@ -265,10 +267,10 @@ show(EncoderDecoder.loss)
 
 # %% [markdown]
 # Here is one step of the library with all of that: forward, backward, clip, step, zero.
-# `distributed.all_reduce` is the all-reduce; it does nothing if there is only one process. The
-# count over all micro-batches is known only after the last one, and by then their gradients have
-# been added up. So each loss is divided by `first_count`, the count of all processes' first
-# micro-batches. Any number would do; this one keeps the gradients at their usual size, which
+# `distributed.all_reduce` is the all-reduce; with only one process it does nothing. The count over
+# all micro-batches is known only after the last one, and by then their gradients have been added
+# up. So each loss is divided by `first_count`, the number of words in the first micro-batches of
+# all processes. Any number would do; this one keeps the gradients at their usual size, which
 # matters in float16. Before clipping, the gradient is multiplied by `first_count / count`.
 
 # %%
@@ -289,7 +291,7 @@ show(Prefetcher)
 show(write_atomically)
 
 # %% [markdown]
-# The gradient with which the `Trainer` steps, in one micro-batch or many, is ours:
+# In one micro-batch or many, the `Trainer` steps with the same gradient as ours:
 
 
 # %%
@@ -311,13 +313,14 @@ def trainers_gradient(micro_batches):
 for micro_batches in (1, 4, 32):
     difference = (trainers_gradient(micro_batches) - whole).abs().max()
     assert difference < 1e-6
-    print(f"{micro_batches:2} micro-batches: differs from ours by {difference:.0e}")
+    print(f"micro-batches {micro_batches:2}: differs from ours by {difference:.0e}")
 
 # %% [markdown]
 # ## Train it
 #
-# The same weights and the same batches, through the plain loop and through the library's. We
-# alternate the two and run each twice, so that a busy moment of the machine does not decide.
+# Same weights, same batches: once through the plain loop and once through the library's. We
+# alternate the two and run each twice, so that a busy moment of the machine does not decide the
+# comparison.
 
 
 # %%
@@ -352,8 +355,8 @@ print(f"first loss {losses[0]:.3f}, last {losses[-1]:.3f}; ", end="")
 print(f"the two loops differ by {largest:.0e} at most")
 
 # %% [markdown]
-# 31.3 against 33.5 ms: all that the library's step does in addition costs about as much as the
-# noise of this measurement.
+# 22.7 against 22.5 ms: everything that the library's step does in addition is lost in the noise of
+# this measurement.
 #
 # ## Look
 #
@@ -419,17 +422,20 @@ for axis in (left, right):
 chapter.draw(figure, "what a batch size costs and gains")
 
 # %% [markdown]
-# In a batch of 64 a picture costs 1.0 ms, alone 10.1 ms: a large computation uses the machine
-# better. But with the same pictures it makes fewer steps, and it needs a higher learning rate.
+# In a batch of 64 a picture costs 0.7 ms, alone 6.4 ms: a large computation uses the machine
+# better. But a larger batch means fewer steps over the same pictures, and it needs a higher
+# learning rate.
 #
-# The dotted line is the training loss over the last quarter. With one caption a step it lies below
-# that of held-out pictures, though no picture came twice. That is not overfitting: in training
-# **batch norm** saw one picture at a time, and measured that way, held-out pictures are as good.
-# But at test time it has its running averages, with which the model never trained.
+# The dotted lines are the training loss over the last quarter of the steps. With one caption a step
+# it is below the loss of held-out pictures, though no picture came twice. That is not overfitting:
+# in training, **batch norm** saw one picture at a time, and measured that way, held-out pictures
+# are as good. But at test time it uses its running averages, and the model was never trained with
+# those.
 #
 # ### Clipping
 #
-# A learning rate that is too high, without warm-up, for plain gradient descent (SGD) and for AdamW.
+# Here is what a learning rate that is too high does, without warm-up, to plain gradient descent
+# (SGD) and to AdamW.
 
 # %%
 RATES = {"SGD": 1.5, "AdamW": 0.03}
@@ -474,14 +480,14 @@ chapter.draw(figure, "a learning rate too high with and without clipping")
 
 # %% [markdown]
 # Three seeds each. With SGD, clipping decides: without it the loss rises to 67 and ends at 5.3 to
-# 6.2, with it at 1.2. With AdamW the difference is small, 1.37 to 1.65 against 1.51 to 1.73: AdamW
-# already divides each gradient by its own usual size. Clipping stays on as a seat belt, and the
-# length of the gradient is worth watching.
+# 6.2, with it at 1.2. With AdamW the difference is small: 1.37 to 1.65 with clipping, 1.51 to 1.73
+# without. AdamW already divides each gradient by its own usual size. Clipping stays on as a seat
+# belt, and the length of the gradient is worth watching.
 #
 # ### Accumulation
 #
 # 32 captions in 1 to 32 micro-batches. A forward pass keeps its intermediate results
-# (**activations**) for the backward pass; torch lets us look at each tensor that it keeps.
+# (**activations**) for the backward pass; torch lets us look at each of these tensors.
 
 
 # %%
@@ -518,8 +524,8 @@ def gradient_error(loss_function, train_mode, parts):
 
 PARTS = chapter.choose((1, 2, 4, 8, 16, 32), fast=(1, 2, 4))
 WAYS = (  # label, loss function, is the model in train mode?, colour
-    ("mean of the parts' means", mean_of_means, False, RED),
-    ("by words, batch norm by the part", mean_over_words, True, PALE),
+    ("mean of the means", mean_of_means, False, RED),
+    ("by words, batch norm per part", mean_over_words, True, PALE),
     ("by words, batch norm fixed", mean_over_words, False, BLUE),
 )
 memory = [kept_megabytes(new_trainer(), split(batch, parts)[0]) for parts in PARTS]
@@ -550,12 +556,12 @@ for axis in (left, right):
 chapter.draw(figure, "accumulation saves memory and keeps the gradient")
 
 # %% [markdown]
-# In 4 micro-batches the memory is a quarter, and the gradient is the same except for rounding if
-# the sums are divided by the count of all words. With the mean of the means it is off by 7 %, since
-# a batch comes sorted by length, and its first part has half as many words as its last. **Batch
-# norm** is off in any case, by 9 %: it normalizes by what it sees at once, and that is one
-# micro-batch. So the library puts short and long sentences into each, and advises micro-batches of
-# 16 pictures or more.
+# With 4 micro-batches the memory falls to a quarter, and the gradient is the same except for
+# rounding, provided that the sums are divided by the count of all words. With the mean of the means
+# it is off by 7 %, since a batch comes sorted by length, and its first part has half as many words
+# as its last. **Batch norm** in train mode changes the gradient in any case, by 9 %: it normalizes
+# by what it sees at once, and that is one micro-batch. So the library puts short and long sentences
+# into each micro-batch, and advises 16 pictures or more in each.
 #
 # ### Precision
 #
@@ -613,23 +619,24 @@ print(f'precision="auto" takes {precision} on this machine: {why}')
 
 # %% [markdown]
 # The four curves coincide. bfloat16 keeps a third less for the backward pass; with everything in
-# the short format it would be half, but some operations stay in float32, for safety. Without the
+# the short format it would keep half, but some operations stay in float32, for safety. Without the
 # loss scale 0.23 % of the gradients become 0 in float16. This small model does not mind: its
 # gradients are large. The times say more about this CPU, and about how well torch uses it, than
 # about the formats: bfloat16 hardly pays at this size, and float16 takes ten times as long or more.
 #
-# These times decide nothing. With `precision="auto"` the library takes bfloat16 if the processor
-# reports instructions for it (AMX or AVX-512 BF16), and otherwise float32. On a busy machine a
-# measurement could come out differently the next time, and two fresh runs with the same seed would
-# then give two results.
+# The library does not decide by such times. With `precision="auto"` it takes bfloat16 if the
+# processor reports instructions for it (AMX or AVX-512 BF16), and otherwise float32. On a busy
+# machine a measurement could come out differently the next time, and then two runs with the same
+# seed would give two results.
 #
-# ### Copies that overlap
+# ### Prefetching
 #
 # A photograph has to be decoded and resized before a model can learn from it. Below, scenes of 256
 # pixels lie in memory as JPEG files. Each example notes when it was fetched, and the loop notes
 # when it computed. First the loop fetches its own batches; then a second process, a **worker**,
-# fetches ahead. The figure shows what happens when one core computes, so that the other one is free
-# for the worker (with a GPU, all cores are); the lines printed above it also show both computing.
+# fetches ahead. In the figure only one core computes, and the other is free for the worker (with a
+# GPU, all cores are free). The lines printed above it also cover the case in which both cores
+# compute.
 
 
 # %%
@@ -705,28 +712,30 @@ for threads in (1, cores):
         timings, waiting = watch(workers, timed)
         step = 1000 * (timings[-1].end - timings[0].start) / len(timings)
         computing = 1000 * mean(timing.end - timing.start for timing in timings)
-        title = f"{workers or 'no'} worker: {step:.0f} ms a step, "
+        title = "one worker" if workers else "no worker"
+        title += f": {step:.0f} ms a step, "
         title += f"of which {computing:.0f} compute; waiting {100 * waiting:.0f} %"
-        print(f"{threads} threads compute, {title}")
+        print(f"computing threads {threads}, {title}")
         timelines.append((title, timings))
 figure = drawings.fetching_and_computing(timelines[:2])
 chapter.draw(figure, "fetching and computing one after the other and at once")
 
 # %% [markdown]
-# The worker fetches batch 3 while batch 1 computes, and the waiting falls from 28 to 5 %, a step
-# from 96 to 57 ms. But it needs a core. When both cores compute, it takes one from the computation:
-# the waiting falls from 34 to 6 %, and yet a step takes 74 ms instead of 71. So on a CPU the
-# library uses no workers unless you ask for them, and on a GPU one per core. (Where Python does not
-# fork its processes, both runs above do without a worker.) On a GPU the copy from main memory
-# overlaps, too: `Prefetcher` puts it on a second queue of work. A CPU has no such copy.
+# The worker fetches batch 3 while batch 1 computes, and the waiting falls from 41 to 3 %, a step
+# from 53 to 31 ms. But it needs a core. When both cores compute, it takes one of them away: the
+# waiting falls from 45 to 6 %, and yet a step takes 51 ms instead of 47. So on a CPU the library
+# uses no workers unless you ask for them, and with a GPU one per core, up to eight. (Where Python
+# does not fork its processes, both runs above do without a worker.) With a GPU, the copy from main
+# memory overlaps with the computation, too: `Prefetcher` puts it on a second queue of work. A CPU
+# needs no such copy.
 #
 # ### Checkpoints, and processes
 #
-# Now the real command, in a process of its own: once undisturbed; once killed in the middle without
-# a warning, as by a power cut, and started again with the same command; and once by two processes,
-# as `torchrun` starts them, each with 48 of the 96 captions of a step. `last.pt` is normally
-# written every minute; here at every fifth step. The script around the command also notes each
-# step's loss.
+# Now we run the real command, in a process of its own: once undisturbed; once killed halfway
+# without warning, as by a power cut, and started again with the same command; and once in two
+# processes, as `torchrun` starts them, each with 48 of the 96 captions of a step. `last.pt` is
+# normally written every minute; here it is written at every fifth step. The script around the
+# command also notes each step's loss.
 
 # %%
 DRIVER = """
@@ -837,31 +846,31 @@ if not chapter.fast:
     print(f"their losses differ by {max(differences):.4f} at most")
 
 # %% [markdown]
-# The steps after the last checkpoint were made twice, and gave the same. That takes more than the
-# weights: Adam's running means, the position in the epoch, the state of every random generator, and
-# a file that is never half written. There are several generators, and a checkpoint holds plain
-# values only:
+# The steps after the last checkpoint were made twice, with the same result. For that, a checkpoint
+# needs more than the weights: Adam's running means, the position in the epoch, and the state of
+# every random generator. And its file must never be half written. There are several random
+# generators, and a checkpoint holds plain values only:
 
 # %%
 show(get_rng_state)
 
 # %% [markdown]
-# With several processes, the sampler gives each its shard of every batch, and all of them the same
-# number of batches.
+# With several processes, the sampler gives each one its shard of every batch, and gives all of them
+# the same number of batches.
 
 # %%
 show(BucketSampler)
 
 # %% [markdown]
 # The curves of one process and of two coincide, but not bit for bit: each process normalizes by its
-# own half of the batch. On two cores two processes gain little, 326 against 344 ms a step: one
-# process already uses both cores within each operation.
+# own half of the batch. On two cores, two processes gain nothing, 222 against 223 ms a step, since
+# a single process already uses both cores within each operation.
 #
 # ## What to notice
 #
 # **A loss curve proves little.** Here are two mistakes that train beautifully: the mean of the
-# micro-batches' means, and a checkpoint that has only the weights, so that the run resumes at half
-# time with a new optimizer.
+# micro-batches' means, and a checkpoint with nothing but the weights, so that the run resumes
+# halfway with a new optimizer.
 
 # %%
 steps = chapter.choose(60, fast=4)
@@ -891,16 +900,15 @@ print(f"by then the weights are {apart:.0f} % apart")
 
 # %% [markdown]
 # Nothing in these losses says which are wrong; here the wrong ones even look a little better. Only
-# the gradient itself shows it, and the weights, bit for bit. So those are what the library's tests
-# compare.
+# the gradient itself shows it, and the weights, bit for bit. So the library's tests compare those.
 #
 # **The promise.** In one micro-batch or many, in one process or many, the gradient is the same
 # except for rounding, as long as no layer looks at several captions at once. Batch norm does.
 #
-# **Not measured here: a GPU.** On a GPU, the short formats have units of their own, copies run
-# during the computation, and each process has a device to itself. What that gains has to be
-# measured there: `metrics.jsonl` of every run holds the fraction of time spent waiting, the
-# examples per second and the memory.
+# **Not measured here: a GPU.** A GPU has units of its own for the short formats, copies run during
+# the computation, and each process has a device to itself. What that gains has to be measured
+# there: every run's `metrics.jsonl` holds the fraction of time spent waiting, the examples per
+# second and the memory.
 #
 # ## Your turn
 #

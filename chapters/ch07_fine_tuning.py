@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 7 · Fine-tuning
 #
-# **Adds** freezing, parameter groups, LoRA, and weights that were trained before: pre-train, then adapt with few labels. **Takes** 3.3 min on two cores.
+# **Adds** freezing, parameter groups, LoRA, and pretrained weights: pre-train, then adapt with few labels. **Takes** 3.3 min on two cores.
 #
 # So far models began with random numbers and learned from thousands of scenes with captions.
 # Pictures are cheap; someone who writes five captions for each is not. **How many labelled pictures
-# does a new task need?** A pretrained model does not have to learn again to see edges or to put
-# words in order. It is **fine-tuned**, and there are several ways to do that. This chapter compares
+# does a new task need?** A pretrained model does not have to learn again how to see edges or how to
+# order words. It is **fine-tuned**, and there are several ways to do that. This chapter compares
 # four of them with training from scratch, on four tasks, with 50 to 3,200 pictures.
 
 # %%
@@ -98,12 +98,12 @@ figure = drawings.what_each_method_trains(LAYERS, METHODS)
 chapter.draw(figure, "what each method trains")
 
 # %% [markdown]
-# The picture comes in at the bottom, the words go out at the top. **From scratch** is what the
-# chapters so far have done. **Frozen encoder** keeps the eyes as they are and trains what reads
-# from them. **All** trains everything further. So does **layer-wise decay**, but the nearer a layer
-# is to the picture, the lower its learning rate: such a layer is more general, and worth keeping.
-# **LoRA** leaves every weight as it is, and adds to the decoder's matrices a change with few
-# parameters,
+# The picture comes in at the bottom, the words go out at the top. **From scratch** starts from
+# random numbers, and the other methods from pretrained weights. **Frozen encoder** keeps the CNN as
+# it is, and trains everything that reads from it. **All** trains everything. So does **layer-wise
+# decay**, but the nearer a layer is to the picture, the lower its learning rate: such a layer is
+# more general, and worth keeping. **LoRA** leaves every weight as it is, and adds a change with few
+# parameters to each of the decoder's matrices,
 #
 # $$W + s\, B A$$
 #
@@ -116,7 +116,7 @@ chapter.draw(figure, "what each method trains")
 # gradient, so no optimizer changes it. But batch norm also keeps a running mean and variance, which
 # are not parameters: in train mode each forward pass moves them a little. We take the CNN of
 # chapter 2, switch off all gradients, and show it inverted pictures, in train mode as in a training
-# run. Not one step is made. Then it gets the old pictures again.
+# run, but without a single step of an optimizer. Then it gets the old pictures again.
 
 # %%
 cnn_scenes = chapter.choose(30_000, fast=640)
@@ -158,12 +158,12 @@ assert torch.equal(extract_vectors(frozen, images, train_mode=False), before)
 # %% [markdown]
 # All weights are the same, bit for bit, and yet the features moved by three quarters of their size,
 # and the F1 of the labels fell from 97 to 64. If two tasks share such a CNN, training on the second
-# ruins it for the first, without a message. So frozen parts must also stay in eval mode, even after
+# silently ruins it for the first. So frozen parts must also stay in eval mode, even after
 # `model.train()`. Then the difference is exactly 0.
 #
 # **LoRA by hand,** on one linear layer. B starts at zero, so at first nothing changes. A is random:
-# if it were zero, too, neither would ever get a gradient, since the gradient of each is multiplied
-# by the other.
+# if it were zero, too, neither would ever get a gradient, since the gradient of each is a product
+# with the other.
 
 # %%
 D, rank, scale = 128, 8, 2.0
@@ -196,8 +196,8 @@ print(f"parameters to train: 2 r D = {A.numel() + B.numel():,} ", end="")
 print(f"instead of D² = {W.numel():,}, {100 * 2 * rank / D:.1f} %")
 
 # %% [markdown]
-# **Layer-wise learning rate decay.** There are nine layers, and from each to the one before it the
-# learning rate shrinks by the same factor.
+# **Layer-wise learning rate decay.** There are nine layers, and the learning rate shrinks by the
+# same factor from each layer to the one before it.
 
 # %%
 IMAGE = {"name": "resnet", "depth": (1, 1, 2), "num_layers": 1}
@@ -226,8 +226,8 @@ show(finetuning._set_frozen_modes)
 
 # %% [markdown]
 # Freezing is `requires_grad_`, eval mode, and `_stay_in_eval`: a `train` that does nothing. A
-# module is kept in eval mode only if **all** its parameters are frozen. The optimizer gets its
-# parameters in groups; the trainer multiplies the learning rate by the factor of each.
+# module is kept in eval mode only if **all** its parameters are frozen. The optimizer gets the
+# parameters in groups, and the trainer multiplies the learning rate by each group's factor.
 
 # %%
 show(parameter_groups)
@@ -271,8 +271,8 @@ print("our LoRA and the library's agree: next to the weight, merged, and removed
 # $3D \times D$, so they share one A. Merging is final: subtracting $s B A$ again would leave
 # rounding errors in W. Removing is exact, since W never changed.
 #
-# This is what the methods train of the model below ("from scratch" and "layer-wise decay" train
-# everything, like "all"):
+# Here is what three of the methods train ("from scratch" and "layer-wise decay" train everything,
+# like "all"):
 
 # %%
 COMPARED = ("LoRA", "frozen encoder", "all")
@@ -297,11 +297,12 @@ for part, row in table.items():
 # **Weights from elsewhere.** Others have trained for months and published their weights, mostly in
 # files that end in `.safetensors`. The format is simple enough to write by hand: eight bytes hold
 # the length of the header, the header lists each tensor's name, type, shape and offsets, and then
-# come the bytes. Unlike a pickle, such a file cannot execute code. But others use other names for
-# their weights, so there is a table of names for GPT-2, one for BERT, and one for torchvision's
-# ViT. `load_folder` reads a whole GPT-2 or BERT with them, and `load_torchvision` a ResNet, VGG or
-# ViT. `load_matching` takes whatever fits, and reports the rest. With another vocabulary,
-# `transfer_embedding_rows` keeps the embedding rows of the shared words.
+# come the bytes of the tensors. Unlike a pickle, such a file cannot execute code. But others name
+# their weights differently, so the library has a table of names for GPT-2, one for BERT, and one
+# for torchvision's ViT. With these, `load_folder` reads a whole GPT-2 or BERT, and
+# `load_torchvision` a ResNet, VGG or ViT. `load_matching` takes whatever fits, and reports the
+# rest. With another vocabulary, `transfer_embedding_rows` keeps the embedding rows of the shared
+# words.
 
 # %%
 show(load_matching)
@@ -322,10 +323,10 @@ print(f"read: {', '.join(state)}; in our decoder: {', '.join(from_gpt2(state))}"
 # %% [markdown]
 # ## Train it
 #
-# First we **pre-train**, in three parts, and no part sees four of the nouns (`few_labels.UNSEEN`):
-# they are for later. A CNN learns from labels to name the objects of a picture, as in chapter 2. A
-# Transformer decoder learns to write from captions **without any picture**, as a language model.
-# Then both together learn to describe, on 64,000 scenes with one caption each.
+# First we **pre-train**, in three stages. Four of the nouns (`few_labels.UNSEEN`) are kept for
+# later, and appear in none of them. A CNN learns from labels to name the objects of a picture, as
+# in chapter 2. A Transformer decoder learns to write from captions **without any picture**, as a
+# language model. Then both together learn to describe, on 64,000 scenes with one caption each.
 
 # %%
 start = time.monotonic()
@@ -365,11 +366,11 @@ for hypothesis in sample(decoder, empty, top_p=0.9, generator=generator):
     print("   ", detokenize(vocabulary.decode(hypothesis.tokens)))
 
 # %% [markdown]
-# Fluent, and about nothing. The order of words need not be learned from pictures with captions:
-# text is enough, and there is more of it. Now both parts are put into one model, which learns from
-# pictures with captions.
+# Fluent, and about nothing. The order of words can be learned without pictures: text is enough, and
+# there is more of it. Now we put both parts into one model, which learns from pictures with
+# captions.
 #
-# `prepare_for_finetuning` is what the `Trainer` does with a new model before training: it loads the
+# Before training, the `Trainer` calls `prepare_for_finetuning` on its new model: it loads the
 # weights of another run (`start_from`), adds a LoRA, and freezes. `load_run` reads a finished run.
 
 # %%
@@ -401,8 +402,8 @@ print(f"{time.monotonic() - start:.0f} s so far")
 
 # %% [markdown]
 # **Then we adapt.** There are four new tasks: pictures that are **inverted and noisy**; scenes with
-# one of the four nouns that pre-training never showed; **German** captions, where all words are
-# new; and **photographs**. Here are the first three.
+# **unseen nouns**, the four that pre-training never showed; **German** captions, where all words
+# are new; and **photographs**. Here are the first three.
 
 # %%
 two = next(i for i, scene in enumerate(old.scenes) if len(scene.objects) == 2)
@@ -413,10 +414,10 @@ for task in ("inverted and noisy", "unseen nouns", "German"):
 chapter.draw(drawings.pictures_and_captions(shown), "the new tasks")
 
 # %% [markdown]
-# We adapt with 200 labelled pictures, in two of the ways. A caption counts if it is **true** of its
-# scene, word for word: the objects, their colours, their sizes, and where they are. Each method has
-# a learning rate that was chosen for it, on other pictures than these; the number of steps is the
-# same for all.
+# We adapt the base to two of the tasks, each with a different method and 200 labelled pictures. A
+# caption counts only if it is **true** of its scene in every detail: the objects, their colours,
+# their sizes, and where they are. Each method has a learning rate that was chosen for it, on
+# pictures other than these; the number of steps is the same for all.
 
 
 # %%
@@ -443,9 +444,9 @@ for task, method in LIVE:
 # %% [markdown]
 # ## Look
 #
-# Below is what they write for the first four scenes with one object, one row each. Green is true;
-# red is not, and then a true caption is below it in grey. What is wrong in a red one: a shape, a
-# position, or everything?
+# Below are the captions that the two models write for the first four scenes with one object, one
+# row per model. A green caption is true, a red one is not; below a red one, a true caption is in
+# grey. What is wrong with the red ones: a shape, a position, or everything?
 
 # %%
 chosen = [i for i, scene in enumerate(old.scenes) if len(scene.objects) == 1][:4]
@@ -470,9 +471,9 @@ chapter.draw(figure, "what the adapted models write")
 
 # %% [markdown]
 # Now the whole question: five methods, four tasks, four numbers of pictures, three seeds. That
-# takes hours, so it was measured beforehand, by `python -m chapters.measured.few_labels`, with the
-# same function `few_labels.fine_tune` as above. Each seed draws other labelled pictures; the 500
-# test pictures are always the same, and no model has learned from them.
+# takes hours, so we measured it beforehand, with `python -m chapters.measured.few_labels`, which
+# calls the same `few_labels.fine_tune` as above. Each seed draws different labelled pictures; the
+# 500 test pictures are always the same, and no model has learned from them.
 
 # %%
 results = few_labels.results()
@@ -541,8 +542,8 @@ for task in TASKS:
         print(row)
 
 # %% [markdown]
-# **And the old task?** Each adapted model was also asked to describe the old scenes, in English, as
-# before. The dashed line is the base.
+# **And the old task?** Every adapted model that still writes English was also asked to describe the
+# old scenes. The dashed line is the base.
 
 # %%
 asked = [task for task in TASKS if measured(task, "all", 200, "old")]  # in English
@@ -567,10 +568,11 @@ chapter.draw(figure, "what is left of the old task after 200 pictures of a new o
 
 # %% [markdown]
 # **LoRA can be taken out.** The German model's weights are unchanged under its LoRA; only its
-# embeddings were trained as well, since all its words are new. Put the base's embeddings back, and
-# it must be the base again, bit for bit. With the LoRA merged, it must compute the same except for
-# rounding, as fast as without LoRA. How much is "except for rounding"? The control shows it: the
-# same model, nothing merged, one picture at a time, so that sums are added in another order.
+# embeddings were trained as well, since all its words are new. Without the LoRA and with the base's
+# embeddings put back, it must be the base again, bit for bit. With the LoRA merged, it must compute
+# the same except for rounding, and as fast as without LoRA. How much may rounding change? The
+# control shows it: the same model with nothing merged, one picture at a time, so that sums are
+# added in another order.
 
 
 # %%
@@ -687,41 +689,43 @@ for task in TASKS[:3]:
 # | LoRA in the decoder against all; trained parameters | within 3 points, at most 5 % | German: 12.1 against 5.2 %, with 4.5 % of the parameters; for the rest see below |
 # | LoRA removed | the base, bit for bit | the base, bit for bit |
 # | LoRA merged | logits equal to 1e-5, as fast as without | 2.5e-6 of the largest logit; time × 1.0 |
-# | bytes on disk | kilobytes | 257 thousand, of which 66 are German embeddings; the base 5.3 million |
+# | bytes on disk | kilobytes | 258 thousand, of which 66 are German embeddings; the base 5.3 million |
 #
-# **Few labels are enough for tasks near to pre-training.** With 200 pictures the best method
-# reaches 27.2, 44.1 and 12.1 % on the three tasks with scenes, and training from scratch 0.7, 5.4
-# and 2.0 %. With the same number of steps, training from scratch does not get there with 3,200
-# either. But that is only half the truth, since training from scratch may just need longer. So it
-# got four times as many steps (one seed). With 800 pictures, that is still too little on all three
-# tasks: 11.4, 28.4 and 10.0 %. With 1,600 it is enough: 41.8, 64.2 and 34.2 %. And with 3,200,
-# training from scratch overtakes what the others reached in a quarter of the time: 67.4, 82.8 and
-# 61.8 %. The others gain little or nothing from four times as many steps with 200 pictures (22.0,
-# 39.6 and 18.2 %; with the usual steps and the same seed it was 24.6, 43.4 and 15.4).
-# **Pre-training saves labels where there are few, and time where there are many.** How much of that
-# advantage remains with enough of both was not measured here. For ImageNet, He, Girshick and Dollár
-# found that little does.
+# **Few labels go further after pre-training on something similar.** With 200 pictures the best
+# method reaches 27.2, 44.1 and 12.1 % on the three tasks with scenes, and training from scratch
+# 0.7, 5.4 and 2.0 %. With the usual number of steps, training from scratch does not get there with
+# 3,200 either. But that is only half the truth, since training from scratch may just need longer.
+# So we gave it four times as many steps (one seed). With 800 pictures, that is still too little on
+# all three tasks: 11.4, 28.4 and 10.0 %. With 1,600 it is enough: 41.8, 64.2 and 34.2 %. And with
+# 3,200, training from scratch overtakes what the others reached in a quarter of the time: 67.4,
+# 82.8 and 61.8 %. The best methods with 200 pictures get little from four times as many steps:
+# 22.0, 39.6 and 18.2 %, where the usual steps with the same seed gave 24.6, 43.4 and 15.4. Two of
+# the three even lose. **Pre-training saves labels where there are few, and time where there are
+# many.** How much of that advantage remains with enough of both was not measured here. After
+# pre-training on ImageNet, for finding objects in photographs, He, Girshick and Dollár found that
+# little does.
 #
-# **Ask which part must change, not how much.** Inverted pictures need other eyes. With the encoder
+# **Ask which part must change, not how much.** Inverted pictures need other eyes. With the CNN
 # frozen, or with LoRA in the decoder only, even 3,200 of them give 2.7 and 0.4 %, less than the
 # 11.1 % from scratch; training all gives 63.7 %. German needs other words and the same eyes. There
-# it is the other way round: with 200 pictures LoRA reaches 12.1 %, a frozen encoder 8.0 %, all 5.2
-# %. For unseen nouns the methods lie close together, and their curves cross: with 50 pictures the
-# one that changes least is ahead (LoRA 32.5 %, all 26.2 %), with 200 nothing tells them apart (42.7
-# and 41.1 %), with 800 LoRA is 2.6 points behind, and with 3,200 it is 11.1 behind (61.7 and 72.8
-# %): the eyes have something to learn, and a small change of the decoder cannot replace that.
-# **Layer-wise decay** lies between a frozen encoder and all, where one would expect it: 21.9, 41.5
-# and 6.7 % with 200 pictures. **Gradual unfreezing** was tried with the same 200: 16.3 % on
-# inverted pictures, where the eyes should change at once, 42.2 % on unseen nouns and 4.7 % in
-# German, about as much as all.
+# it is the other way round: with 200 pictures LoRA reaches 12.1 %, the frozen encoder 8.0 %, and
+# training all 5.2 %. For unseen nouns the methods lie close together, and their curves cross: with
+# 50 pictures the one that changes least is ahead (LoRA 32.5 %, all 26.2 %), with 200 nothing tells
+# them apart (42.7 and 41.1 %), with 800 LoRA is 2.6 points behind, and with 3,200 it is 11.1 behind
+# (61.7 and 72.8 %): the eyes have something to learn, and a small change of the decoder cannot
+# replace that. **Layer-wise decay** lies between the frozen encoder and all, where one would expect
+# it: 21.9, 41.5 and 6.7 % with 200 pictures. **Gradual unfreezing**, tried with the same 200,
+# reaches 16.3 % on inverted pictures, where the eyes should change at once; on unseen nouns
+# (42.2 %) and in German (4.7 %) it is about as good as training all at once.
 #
 # **New learning costs old skills.** The base writes true captions for 71.0 % of the old scenes; the
-# one from which the measured models started, an earlier run of the same code, for 73.8 %. After 200
-# inverted pictures it is 2.5 % or less, after unseen nouns 27 to 31 %. No new picture asked for the
-# old knowledge, so nothing held it in place. McCloskey and Cohen called that **catastrophic
-# interference**; today most say *catastrophic forgetting*. A frozen encoder does not prevent it,
-# and neither does LoRA, as long as it is in. But LoRA can be **taken out**, and then nothing was
-# forgotten, bit for bit: one base, and a small file for each task.
+# one from which the measured models started, an earlier run of the same code, for 73.8 %. With the
+# four methods that start from it, 2.5 % or less are left after 200 inverted pictures, 0.1 % or less
+# after photographs, and 27 to 31 % after unseen nouns. No new picture asked for the old knowledge,
+# so nothing held it in place. McCloskey and Cohen called that **catastrophic interference**; today
+# most say *catastrophic forgetting*. A frozen encoder does not prevent it, and neither does LoRA
+# while it is in place. But LoRA can be **taken out**, and then nothing is forgotten, bit for bit:
+# one base, and a small file for each task.
 #
 # **Where pre-training does not help.** Scenes are not photographs. On photographs the best method
 # reaches a CIDEr-D of 0.10 with 200 pictures, and training from scratch 0.10; with 3,200 it is 0.17
@@ -729,8 +733,8 @@ for task in TASKS[:3]:
 # backgrounds, and these words describe nothing else. Pre-training helps only if it has something to
 # do with the new task.
 #
-# All this does not show that the ratios hold elsewhere. The tasks were made to be near to
-# pre-training, each method has one learning rate for all of them, and the model has 1.3 million
+# None of this shows that the ratios hold elsewhere. Three of the tasks were made to be close to
+# pre-training, each method has one learning rate for all tasks, and the model has 1.3 million
 # parameters; LoRA's authors had one with 175 billion.
 #
 # ## Your turn
@@ -758,8 +762,8 @@ for task in TASKS[:3]:
 # 1. **LoRA in the encoder**: `add_lora(model.encoders["image"], 8)` changes its projection and its
 #    block, but no convolution. Is that enough for inverted pictures? What would a LoRA for a
 #    convolution look like?
-# 2. **Rehearsal**: mix 50 old scenes with the 200 new pictures (`few_labels.fine_tune`, and an
-#    entry of your own in `METHODS`). How much is remembered, and what does it cost?
+# 2. **Rehearsal**: mix 50 old scenes with the 200 new pictures (with `few_labels.fine_tune` and
+#    training data of your own). How much is remembered, and what does it cost?
 # 3. Could one tell beforehand, without training, which layers a new task needs?
 
 # %%

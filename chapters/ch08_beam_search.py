@@ -4,10 +4,10 @@
 # **Adds** greedy search, sampling, and beam search with its length penalty. **Takes** 2.8 min on two cores.
 #
 # A captioner does not write sentences. Given a picture and the words so far, it assigns a
-# probability to each possible next word. A search turns these into a sentence, and so far we used
-# the simplest search: take the most probable word, again and again. It is called **greedy search**,
-# and it can be wrong about its own model. This chapter searches better, and then asks what that is
-# good for.
+# probability to each possible next word. A search turns these into a sentence, and so far we have
+# used the simplest: take the most probable word, again and again. It is called **greedy search**,
+# and it can miss the sentence that the model finds most probable. This chapter searches better, and
+# then asks what that is good for.
 
 # %%
 import random
@@ -59,14 +59,14 @@ BLUE, PALE, RED, ORANGE, GREEN = "#2171b5", "#9ecae1", "#c62828", "#d94801", "#1
 # %% [markdown]
 # ## The idea
 #
-# The probability of a sentence is the product of those of its words, each given the words before
-# it:
+# The probability of a sentence is the product of its words' probabilities, each given the words
+# before it:
 #
 # $$P(w_1 \dots w_T) = \prod_t P(w_t \mid w_1 \dots w_{t-1}) \qquad \log P = \sum_t \log P(w_t \mid w_1 \dots w_{t-1})$$
 #
 # So finding the best sentence is a **search problem**. With $V$ words there are $V^T$ sentences of
 # $T$ words, and no way to try them all. But all of them start at the same point and branch word by
-# word: they form a **tree**. Here is one so small that we see all of it. The picture shows two
+# word: they form a **tree**. Here is one small enough to see all of it. The picture shows two
 # stars, the model is not quite sure, and a sentence has two words.
 
 # %%
@@ -86,9 +86,9 @@ chapter.draw(drawings.all_sentences(TABLE), "greedy takes the wrong turn")
 # %% [markdown]
 # ## By hand
 #
-# **Greedy's mistake.** "a" is the more probable first word, but it has many continuations, and they
-# share its probability. "two" has nearly all of its probability in one. Greedy has decided before
-# it could see that.
+# **Greedy search's mistake.** "a" is the more probable first word, but it has many continuations,
+# and they share its probability. "two" has nearly all of its probability in one. Greedy search
+# decides before it can see that.
 
 # %%
 sentences = []
@@ -101,8 +101,8 @@ for probability, text in sorted(sentences, reverse=True):
 # %% [markdown]
 # **Beam search** decides later. It keeps not one partial hypothesis but the $K$ most probable: the
 # **beams**. Each is continued by every word, and the $K$ most probable results are kept. Here it is
-# in about twenty lines, with probabilities as logarithms. A sentence ends with `<eos>`, or is cut
-# at a maximum length:
+# in about twenty lines, with the logarithms of the probabilities. A sentence ends with `<eos>`, or
+# is cut at a maximum length:
 
 
 # %%
@@ -140,13 +140,13 @@ for num_beams in (1, 2):
     print(f"number of beams {num_beams}: {' '.join(words)}, {exp(log_prob):.2f}")
 
 # %% [markdown]
-# One beam is greedy search. Two beams keep "two" alive for a step, and that is enough. (The length
-# penalty, and the reason for looking at $2K$, come below.)
+# One beam is greedy search. Two beams keep "two" alive for one more step, and that is enough. (The
+# length penalty, and the reason for $2K$ candidates, come below.)
 #
-# **Is beam search never worse than greedy search?** It seems that it cannot be, since it keeps
-# greedy's sentence among others. But it may lose that one. Let us look for a case: tables of random
-# probabilities, sentences of three words out of five. We compare greedy search and two beams with
-# an exact search: with 125 beams nothing is ever dropped.
+# **Is beam search never worse than greedy search?** One would think so, since it starts with greedy
+# search's sentence among its beams. But it may drop that one on the way. Let us look for a case:
+# tables of random probabilities, for sentences of three words from a vocabulary of five. We compare
+# greedy search and two beams with an exact search, since with 125 beams nothing is ever dropped.
 
 
 # %%
@@ -215,9 +215,9 @@ texts = [f"{a} {b} {exp(log_prob):.3f}" for log_prob, a, b in best]
 print(f"the best partial hypotheses of two words: {', '.join(texts)}")
 
 # %% [markdown]
-# After two words, greedy's partial hypothesis is third of three, and dropped. Its third word would
-# have been good; the two that were kept continue badly. This is rare, but real: beam search is a
-# better guess, not a guarantee.
+# After two words, greedy search's partial hypothesis is only the third best, and two beams drop it.
+# Its third word would have been good; the two that were kept continue badly. This is rare, but
+# real: beam search is a better guess, not a guarantee.
 #
 # ## The piece
 #
@@ -233,8 +233,8 @@ show(beam_search)
 
 # %% [markdown]
 # Its steps: continue the beams, collect the sentences that have ended, keep the best of the others,
-# and see whether these can still become better than what was found. A search keeps its numbers in
-# two groups of tensors, one for the beams and one for their candidates.
+# and check whether these can still become better than what was found. All of this is kept in two
+# groups of tensors, one for the beams and one for their candidates.
 
 # %%
 show(decoding._Beams)
@@ -247,8 +247,8 @@ show(decoding._can_improve)
 # %% [markdown]
 # **Why $2K$?** Each partial hypothesis has one continuation that ends it: `<eos>`. So at most $K$
 # of the $2K$ best continuations end, and at least $K$ remain that do not. But an `<eos>` counts
-# only if it is **among the first $K$**: any other word further down would have been dropped, and a
-# sentence should not be found just because it is over.
+# only if it is **among the first $K$**: any other word further down would have been dropped, and
+# ending a sentence should not be an advantage.
 #
 # **When to stop?** Each word adds a log-probability that is never above 0, so a partial hypothesis
 # can only sink. With no penalty, the search is over as soon as the best beam is below the best
@@ -257,7 +257,7 @@ show(decoding._can_improve)
 # $\log P / \text{max\_length}^\alpha$: as if all words from here on were certain. As long as that
 # beats what was found, the search continues.
 #
-# First the check on the small tables: a decoder that reads them needs just those three methods.
+# First we check it on the small tables: a decoder that reads them needs just those three methods.
 
 
 # %%
@@ -313,14 +313,14 @@ print("with keep_greedy=True, two beams are never worse than greedy")
 
 # %% [markdown]
 # `keep_greedy=True` is the way out of the rare case above: it also runs greedy search, and takes
-# the better of both.
+# the better of the two sentences.
 #
 # ## Train it
 #
-# An LSTM that attends to the picture for each word (chapter 5), on features of chapter 2's CNN.
-# Three of them: a **good** one; a **weak** one, which sees a quarter of the captions; and one for a
-# question that comes at the end, trained like the weak one, but with **gaps**: one caption in
-# twenty is missing from its data, as happens when data are collected.
+# We train three LSTMs that attend to the picture for each word (chapter 5), on features of chapter
+# 2's CNN: a **good** one; a **weak** one, which sees a quarter as many captions; and, for a
+# question at the end, one that is trained like the weak one, but on data with **gaps**: one caption
+# in twenty is empty, as happens when data are collected.
 
 # %%
 device = pick_device()
@@ -366,8 +366,8 @@ models = {
 }
 
 # %% [markdown]
-# First a check on a real decoder. Our search is as slow as can be: for every word the decoder reads
-# the whole partial hypothesis again, and the search never stops before the maximum length.
+# First a check on a real decoder. Our search is as slow as it could be: for every word the decoder
+# reads the whole partial hypothesis again, and the search never stops before the maximum length.
 
 # %%
 max_length = chapter.choose(30, fast=8)  # words
@@ -413,11 +413,11 @@ for memory in memories:
     one_beam = [best.tokens for [best] in beam_search(decoder, memory, 1, max_length)]
     greedy = [best.tokens for best in greedy_search(decoder, memory, max_length)]
     assert one_beam == greedy
-print(f"one beam is greedy search, on all of {len(scenes)} pictures")
+print(f"one beam is greedy search, on all of {len(scenes):,} pictures")
 
 # %% [markdown]
-# Now the searches that this chapter is about. They differ in the search alone: each model is
-# trained once.
+# Now come the searches that this chapter is about. Each model is trained only once, so what differs
+# is the search alone.
 
 
 # %%
@@ -500,8 +500,8 @@ chapter.draw(figure, "what five beams say")
 # %% [markdown]
 # **The tree** of a search with three beams for the easy picture. On each edge is a word, and below
 # it its probability; black was kept, grey was dropped, and the thick green path is the best
-# sentence. At the ends are the scores, here log-probabilities. `beam_search` returns its candidates
-# as a list, in which each names its parent; `search_tree` draws that list.
+# sentence. Where a sentence ends, its score follows, here its log-probability. `beam_search`
+# returns its candidates as a list, in which each names its parent; `search_tree` draws that list.
 
 # %%
 show(search_tree)
@@ -514,10 +514,11 @@ chapter.draw(search_tree(trees[0], vocabulary), "the tree of a search with three
 
 # %% [markdown]
 # **Sampling** does not look for the best sentence. It draws each word at random, by the model's
-# probabilities, and says something else each time. The **temperature** $\tau$ divides the logits
-# before the softmax: below 1 the probable words get more probable still (near 0 it is greedy
-# search), above 1 all words come nearer to each other. `top_k` and `top_p` cut off the tail: only
-# the $k$ most probable words, or the fewest that together have the probability $p$, may be drawn.
+# probabilities, and says something different each time. The **temperature** $\tau$ divides the
+# logits before the softmax: below 1 the probable words get more probable still (near 0 it is greedy
+# search), above 1 the probabilities of all words come closer together. `top_k` and `top_p` cut off
+# the tail: only the $k$ most probable words, or the fewest that together have at least the
+# probability $p$, may be drawn.
 
 # %%
 show(sample)
@@ -620,7 +621,7 @@ for (penalty, k), row in table.items():
     print(f"{seconds:5.1f} {score:6.3f}")
 
 # %% [markdown]
-# Differences between two searches, picture by picture:
+# The differences between two searches, picture by picture:
 
 # %%
 PAIRS = (  # model, length penalty, number of beams, compared with
@@ -652,7 +653,7 @@ print("faults of the good model, penalty 0:")
 for k in (1, 2, 5, 20):
     faults = judge_captions(runs["good", 0.0, k].words, scenes).faults
     texts = [f"{fault} {number}" for fault, number in faults.most_common()]
-    print(f"{k:2} beams: {', '.join(texts)}")
+    print(f"beams {k:2}: {', '.join(texts)}")
 
 log_probs = {}
 for k in BEAMS:
@@ -664,7 +665,8 @@ for other, name in ((20, "20 beams find"), (1, "greedy search finds")):
 # %% [markdown]
 # **The length penalty**, with five beams. BLEU has a **brevity penalty** (chapter 9), which lowers
 # the score of captions that are shorter than their references. We compute BLEU with all five
-# references, where the one nearest in length counts for the penalty, and with only one.
+# references, of which the one nearest in length counts for the penalty, and with only one
+# reference.
 
 # %%
 PENALTIES = (-1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 4.0)
@@ -707,9 +709,9 @@ chapter.draw(figure, "length truth and BLEU by length penalty")
 # %% [markdown]
 # **Why more beams can be worse.** The search finds what the model believes. If the model believes
 # something silly, a bad search may protect us from it. Here is the model with the gaps, next to its
-# control, the weak one: the same training and the same number of captions. One sentence in twenty
-# that it was shown is empty, so it gives `<eos>` about that probability as the first word. That is
-# little; but it is all that the empty sentence costs, and a long one pays for every word.
+# control, the weak one: the same training and the same number of captions. One in twenty of the
+# sentences that it was shown is empty, so it gives `<eos>` about that probability as the first
+# word. That is low; but the empty sentence pays only once, and a long one pays for every word.
 
 
 # %%
@@ -752,7 +754,7 @@ for (name, penalty, k), row in measures.items():
 print("* with min_length=1: no sentence may be empty")
 more = runs["gaps", 0.0, 20].true - runs["gaps", 0.0, 2].true
 low, high = bootstrap(more)
-print(f"gaps, penalty 0: 20 beams against 2: {more.mean():+.1f} ", end="")
+print(f"gaps, penalty 0, 20 beams against 2: {more.mean():+.1f} ", end="")
 print(f"[{low:+.1f}, {high:+.1f}] % true")
 
 # %%
@@ -779,36 +781,36 @@ chapter.draw(figure, "more beams find the gaps in the data")
 # **A wider search finds more probable sentences.** With no length penalty, the mean log-probability
 # rises with the beams, from -2.478 to -2.297. Greedy search misses what 20 beams find on 541 of
 # 1,000 pictures; ten beams miss it on three. This is the **search error**, and it can be made
-# almost zero. (On seven pictures two beams lost greedy's sentence and ended with a less probable
-# one, as on our tables.) With a penalty of 1 the search maximizes the score, and that rises; the
-# log-probability need not.
+# almost zero. (On seven pictures two beams lost greedy search's sentence and ended with a less
+# probable one, as on our tables.) With a penalty of 1 the search maximizes the score, and that
+# rises; the log-probability need not.
 #
 # **Slightly more of them may be true.** Of the good model's captions 64.9 % are true with greedy
-# search, 65.9 % with two beams, 66.3 % with twenty. The intervals in the figure overlap so widely
-# that nothing seems to have happened. But they say what other pictures would have changed, and all
-# searches saw the same ones. Picture by picture, two beams are ahead of greedy search by 1.0 %,
-# with 95 % confidence between -0.2 and 2.2: the question remains open. Nor can we say whether
-# twenty are better than two (-0.8 to 1.7), although they find something more probable on 307
-# pictures. The weak model gains more: 2.0 % with two beams, 3.4 % with five, 4.2 % with twenty, and
-# there all three intervals lie above 0. So the number of beams is a hyperparameter like any other,
-# chosen on validation data.
+# search, 65.9 % with two beams, 66.3 % with twenty. (BLEU and CIDEr-D are highest with two or
+# three.) The intervals in the figure overlap so widely that nothing seems to have happened. But
+# those intervals speak of other pictures, and all searches saw the same ones. Picture by picture,
+# two beams are ahead of greedy search by 1.0 %, with 95 % confidence between -0.2 and 2.2: the
+# question remains open. Nor can we say whether twenty are better than two (-0.8 to 1.7), although
+# they find something more probable on 307 pictures. The weak model gains more: 2.0 % with two
+# beams, 3.4 % with five, 4.2 % with twenty, and there all three intervals lie above 0. So the
+# number of beams is a hyperparameter like any other, to be chosen on validation data.
 #
 # And remember that each model was trained once. On another machine, which rounds differently, the
 # same training gave a good model with 65.9 % for greedy search, 68.0 % for two beams and 68.9 % for
 # twenty. There, two beams were ahead of greedy search by 2.1 %, between 0.6 and 3.7. Each result is
-# true of its model. The intervals speak of other pictures, never of another training.
+# true of its model. The intervals say what other pictures might change, but not what another
+# training might.
 #
-# **Time.** Five beams took about twice as long as greedy search here, twenty about five times, a
-# little more with the penalty, which lets the search continue longer. (The 2.7 of two beams is an
-# accident: the machine was busy.) It is not twenty times, since all beams of a batch take their
-# steps together.
+# **Time.** Five beams took about twice as long as greedy search here, and twenty beams five to
+# seven times as long: more with the penalty, which lets the search continue longer. It is not
+# twenty times, since all beams of a batch take their steps together.
 #
 # **The length penalty** chooses among captions that are about equally true: from -1 to 2, their
 # mean length rises from 11.26 to 14.69 words, while 64.7 to 67.4 % are true. BLEU with five
-# references hardly changes (79.5 to 80.8), and the brevity is 1.000 throughout: there is always a
-# reference that is as short. With one reference BLEU falls from 55.5 to 48.9. So if a model's BLEU
-# is a little higher, ask for its length penalty. With 4 the search takes whatever is longest: 24.99
-# words, and 15.1 % are true.
+# references hardly changes (79.5 to 80.8), and the brevity penalty is 1.000 throughout: there is
+# always a reference that is as short. With one reference BLEU falls from 55.5 to 48.9. So if a
+# model's BLEU is a little higher, ask which length penalty it was searched with. With 4 the search
+# takes whatever is longest: 24.99 words, and 15.1 % are true.
 #
 # **Why more beams can be worse.** With the gaps, the empty sentence is about as probable as greedy
 # search's (on average 0.055 and 0.050). Greedy search never writes it, since `<eos>` is never the
@@ -817,7 +819,7 @@ chapter.draw(figure, "more beams find the gaps in the data")
 # measure that is a success: the log-probability rises from -3.305 to -2.643. The control, without
 # gaps, shows none of it. The narrow search had hidden a fault of the model.
 #
-# In translation the same was seen on a large scale: wide beams made translations worse (Koehn and
+# The same was seen in translation, on a large scale: wide beams made translations worse (Koehn and
 # Knowles 2017); a few copied sentences in the training data can cause that (Ott et al. 2018); and
 # for more than half of the sentences, an exact search found the empty one to be the most probable
 # (Stahlberg and Byrne 2019).
@@ -832,7 +834,7 @@ chapter.draw(figure, "more beams find the gaps in the data")
 # against 64.9 % for greedy search. At 1.5 it is 22.2 %: each improbable word is rare, but there are
 # many, and one is enough. That tail is what `top_k` (47.2 %) and `top_p` (51.9 %) cut off. Five
 # samples give 4.4 different sentences at temperature 1; but there are five right ways to describe
-# each picture, and different words are not yet different thoughts. If you want one true caption,
+# each picture, and different words are not always different thoughts. If you want one true caption,
 # search; if you want many, sample.
 #
 # ## Your turn
@@ -843,18 +845,18 @@ chapter.draw(figure, "more beams find the gaps in the data")
 #
 # 1. `sample`: the word that crosses the line belongs to the nucleus. 10 points, 50 minutes.
 # 2. `LSTMDecoder.reorder`: three lines. What breaks without them? 3 points, 15 minutes.
-# 3. `beam_search`: its steps for one picture first; then when to stop, and a batch. Compare it with
-#    `beams_by_hand`. 30 points, 150 minutes.
+# 3. `beam_search`: first its steps for one picture, then when to stop, then a whole batch. Compare
+#    it with `beams_by_hand`. 30 points, 150 minutes.
 # 4. `_forbid`: and what if no word is left? 8 points, 40 minutes.
 #
 # And three questions without an answer here:
 #
-# 1. On which pictures do greedy search and five beams differ, and could one know that before
+# 1. On which pictures do greedy search and five beams differ, and could one predict that before
 #    searching?
 # 2. The best of a hundred samples by the model's score is a search, too: how does it compare with
 #    beams in the same time?
-# 3. Instead of the most probable sentence one can take the one that is most like the other samples
-#    (minimum Bayes risk: Eikema and Aziz 2020): is it true more often?
+# 3. Instead of the most probable sentence, one can draw many samples and take the one that is most
+#    like the others (minimum Bayes risk: Eikema and Aziz 2020). Is it true more often?
 
 # %%
 chapter.finish()

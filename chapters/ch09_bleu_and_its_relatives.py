@@ -3,10 +3,10 @@
 #
 # **Adds** BLEU, ROUGE-L, CIDEr-D, confidence intervals, and what they miss. **Takes** 1.4 min on two cores.
 #
-# "A big yellow skull is left of a small red cow." Another person says: "a small red cow is right of
-# a big yellow skull". Both are right. So how good is a model's caption? Most papers count how many
-# of its **words and phrases** appear in captions that people wrote. Such a score is cheap, and
-# everyone knows it. In this chapter we count by hand, then with the library, and then ask a
+# One person writes "a big yellow skull is left of a small red cow", another "a small red cow is
+# right of a big yellow skull". Both are right. So how good is a model's caption? Most papers count
+# how many of its **words and phrases** appear in captions that people wrote. Such a score is cheap,
+# and every reader knows it. In this chapter we count by hand, then with the library, and then ask a
 # question that is hard to answer for photographs: does the score prefer captions that are **true**?
 # For icon scenes, `judge` knows.
 
@@ -136,7 +136,7 @@ for text in EXAMPLES:
 
 # %% [markdown]
 # **Clipping.** "a a a …" has only right words: 11 of 11. But no reference says "a" more than twice.
-# So a word counts at most as often as in the reference that uses it most, and 2 of 11 are left.
+# So a word counts at most as often as in the reference that uses it most, and 2 of 11 remain.
 #
 # **Brevity.** "a big yellow skull" makes no mistake, but says only half. We could ask what fraction
 # of the *references'* n-grams it has (recall). But there are five references, and nobody can say
@@ -147,10 +147,9 @@ for text in EXAMPLES:
 # \qquad r, h: \text{length of reference and hypothesis}$$
 #
 # **The geometric mean** of the four, not the arithmetic one: $p_4$ is usually much smaller than
-# $p_1$, but in a product losing half of $p_4$ costs as much as losing half of $p_1$. If one of them
-# is 0, BLEU is 0. In a single sentence that happens often; the library then smooths
-# (`smooth_method`). BLEU was made for a corpus: all counts and lengths are **added up first**, then
-# divided once.
+# $p_1$, but in a product, halving $p_4$ costs as much as halving $p_1$. If one of them is 0, BLEU
+# is 0. In a single sentence that happens often; the library then smooths (`smooth_method`). BLEU
+# was made for a corpus: all counts and lengths are **added up first**, then divided once.
 
 
 # %%
@@ -185,10 +184,10 @@ for text in ("there is a big yellow sun left of a small red cow", "a big yellow 
     print(f"{text:50} lengths {sums[0]} and {sums[1]}, BLEU-4 {bleu_of(sums):.1f}")
 
 # %% [markdown]
-# **ROUGE-L** wants the words in the same order, but not next to each other: it is based on the
-# longest common subsequence (LCS). A table finds it. Cell (i, j) holds the LCS of the first i words
-# of one and the first j words of the other: if the two words are equal, one more than the cell
-# diagonally above, else the larger of the cells to the left and above.
+# **ROUGE-L** wants the words in the same order, but not necessarily next to each other: it is based
+# on the longest common subsequence (LCS). A table finds it. Cell (i, j) holds the LCS of the first
+# i words of one and the first j words of the other: if the two words are equal, one more than the
+# cell diagonally above, else the larger of the cells to the left and above.
 
 
 # %%
@@ -236,11 +235,11 @@ print(
 )
 
 # %% [markdown]
-# **CIDEr-D** asks what is worth saying. "a" is in the references of every picture, "big yellow
-# skull" in those of few. So the weight of an n-gram is the logarithm of *all pictures / pictures
-# whose references have it*, and a caption becomes a vector of such weights. The score is its mean
-# cosine with the references' vectors, times 10, times a factor that falls with the difference in
-# length.
+# **CIDEr-D** asks what is worth saying. "a" is in the references of nearly every picture, "big
+# yellow skull" in those of few. So the weight of an n-gram is the logarithm of *all pictures /
+# pictures whose references have it*, and a caption becomes a vector of such weights. The score is
+# its mean cosine with the references' vectors, times 10, times a factor that falls with the
+# difference in length. (The D: a `min` sees to it that repeating a word gains nothing.)
 
 # %%
 frequencies = document_frequencies(test.references)
@@ -325,9 +324,10 @@ print(f"by hand and library agree on {count:,} captions: BLEU, ROUGE-L and CIDEr
 #
 # **The corpus, not the mean of its sentences.** Two systems describe the same pictures. The first
 # writes the held-out caption, but for pictures of three objects it writes **another picture's**:
-# few captions are bad, and they are very bad. The second has **one wrong colour** in each caption
-# of one or two objects: many captions are bad, each a little. Which system is better? To make a
-# wrong colour we replace one word, and keep a caption in which `judge` finds just this error.
+# few captions are bad, but those are very bad. The second has **one wrong colour** in each caption
+# of one or two objects: many captions are bad, but each only a little. Which system is better? To
+# make a wrong colour we replace one word, and keep a caption in which `judge` finds just this
+# error.
 
 # %%
 ONE_WORD = [noun for noun in NOUNS if " " not in noun]
@@ -393,12 +393,11 @@ for name, texts in systems.items():
     print(f"{name:30} {corpus:11.1f} {mean(scores):19.1f} {true:5.1f} %")
 
 # %% [markdown]
-# **What counts as a word?** People write "A big red star." Models write what their tokenizer left.
-# Here is one system, with a wrong colour in three captions of ten, scored against references as
-# people write them. Its captions never change. What changes is whether capitals, commas and full
+# **What counts as a word?** People write "A big red star." Models write what their tokenizer left
+# over. Here is one system, with a wrong colour in three of ten captions, scored against references
+# as people write them. Its captions never change. What changes is whether capitals, commas and full
 # stops are kept, and how the text is split into words: at spaces, by our `tokenize`, to which a
-# comma is a word, or by `caption_tokenize`, which drops all punctuation as the COCO evaluation
-# does.
+# comma is a word, or by `caption_tokenize`, which drops punctuation as the COCO evaluation does.
 
 
 # %%
@@ -449,7 +448,7 @@ for name, split in TOKENIZERS.items():
     print(line)
 
 # %% [markdown]
-# **How certain is a score?** Other pictures would have given another one. The **bootstrap** asks
+# **How certain is a score?** Other pictures would have given another score. The **bootstrap** asks
 # how different: from N pictures, draw N, some twice, some never; score them; do it 1,000 times; the
 # middle 95 % of the scores are the interval. Here are two systems, with a wrong colour in 30 % and
 # in 40 % of their captions. How many pictures does it take to see which is better? We try three
@@ -530,13 +529,13 @@ left.loglog(sizes, single, "o-", color=BLUE, ms=4, label="BLEU of one system")
 left.loglog(sizes, paired, "o-", color=ORANGE, ms=4, label="difference of two, paired")
 left.loglog(sizes, expected, "k--", lw=1, label="∝ 1 / √pictures")
 real = bleu_difference(both.sum(0))
+
+# %%
 left.axhline(2 * real, color=GREY, lw=1, ls=":")
 style = {"fontsize": 8, "color": "#555555", "ha": "right", "va": "bottom"}
 left.text(sizes[-1], 2.1 * real, "twice the real difference", **style)
 left.set(ylabel="width of the interval, BLEU", ylim=(1.4, 24))
 left.set_yticks((2, 5, 10, 20), ("2", "5", "10", "20"))
-
-# %%
 CRITERIA = ("BLEU: intervals apart", "BLEU: difference, paired", "truth, paired")
 for label, percent, colour in zip(CRITERIA, zip(*told_apart), (BLUE, ORANGE, GREEN)):
     right.semilogx(sizes, percent, "o-", color=colour, ms=4, label=label)
@@ -554,9 +553,9 @@ chapter.draw(figure, "how many pictures until two systems can be told apart")
 # **True, or just similar?** For each test picture we take the held-out caption, which is true and
 # worded differently, and one of its four references with **one word replaced**, which is false.
 # Both are scored against the same four references. How often does the true one score higher? A tie
-# counts one half, so a coin would get 50 %. `judge` gets 100 %, by construction. On the right is
-# the control: now the false one is the held-out caption itself with one word replaced, so both are
-# **worded alike**.
+# counts one half, so a coin would get 50 %. `judge` gets 100 %, by construction. The right panel is
+# the control: there the false one is the held-out caption itself with one word replaced, so both
+# are **worded alike**.
 
 
 # %%
@@ -675,7 +674,7 @@ for name, texts in corpora.items():
 # **BLEU under teacher forcing.** In training, a decoder is given the true previous words (chapter
 # 3). Its most probable word at each position comes for free, all at once, and the result looks like
 # a caption. So some repositories score it as if it were one. Here is a decoder as in chapter 5, an
-# LSTM that attends to the picture. It is **forced** with one of the five captions, and then it
+# LSTM that attends to the picture. First it is **forced** along one of the five captions; then it
 # writes on its own, **free**. We train it five times from scratch, on 1,000 to 16,000 captions.
 
 # %%
@@ -774,11 +773,11 @@ for k, (key, (label, colour)) in enumerate(BARS.items()):
     places = [x + 0.21 * (k - 1.5) for x in range(3)]
     bars = left.bar(places, heights, width=0.2, color=colour, label=label)
     left.bar_label(bars, fmt="%.0f", fontsize=7.5)
+
+# %%
 GROUPS = ("BLEU, the caption\nthat is fed in", "BLEU,\nall five", "true, %")
 left.set_xticks(range(3), GROUPS)
 left.set(ylim=(0, 118))
-
-# %%
 forced = [results["forced", n].bleu_five for n in train_sizes]
 free = [results["free", n].bleu_five for n in train_sizes]
 true = [results["free", n].true for n in train_sizes]
@@ -803,8 +802,8 @@ for (mode, key), (label, _) in BARS.items():
 # ## What to notice
 #
 # First, what could have fooled us: a false caption is as long as a reference, while a true one
-# often is not. So here are all pairs, and only those of the same length. The intervals resample
-# pictures, not pairs, since a picture has several pairs.
+# often is not. So here are the percentages over all pairs, and over those of the same length only.
+# The intervals resample pictures, not pairs, since a picture has several pairs.
 
 
 # %%
@@ -835,11 +834,11 @@ for metric in METRICS:
 # coin toss. ROUGE-L does so in 38.2 %, worse than a coin: a wrong word costs it one word, a
 # different order costs it many. CIDEr-D reaches 83.0 %, because rare words weigh more. That also
 # tells us what it misses: "big" weighs 0.42 and "cow" 3.06, and it detects 90.9 % of the wrong
-# nouns, but 71.6 % of the wrong sizes. Exact match sees neither: 50 %, by construction.
+# nouns, but only 71.6 % of the wrong sizes. Exact match sees neither: every pair is a tie, 50 %.
 #
 # **So the liar wins.** A system whose every caption is false has BLEU 79.2; one whose every caption
-# is true, 73.6. Their intervals do not overlap, so more pictures would not help. ROUGE-L makes the
-# same mistake; CIDEr-D does not.
+# is true, 73.6. Their intervals do not overlap, so more pictures would not change that. ROUGE-L
+# makes the same mistake; CIDEr-D does not.
 #
 # **What the controls say.** Are the metrics blind to the word? No: if both captions are worded
 # alike, the true one scores higher in 95 to 100 % of the pairs. Is it the length? No: among pairs
@@ -861,21 +860,23 @@ for metric in METRICS:
 # only if both tokenize alike (Post 2018).
 #
 # **Four times the pictures, half the width**: 9.7 BLEU at 25 pictures, 4.9 at 100, 2.5 at 400. The
-# better system writes 70 % true captions instead of 60 %, and has 2.3 BLEU more. With 400 pictures
-# the paired difference shows it on all 16 test sets; the two intervals are apart on less than a
-# third of them. So draw the same pictures for both systems (Koehn 2004). Truth needs about as many
-# pictures as BLEU here, where all errors are of one kind.
+# better system writes 70 % true captions instead of 60 %, and has 2.3 BLEU more. So the interval of
+# the difference excludes 0 once it is narrower than about twice that, the dotted line. With 400
+# pictures the paired difference shows it on all 16 test sets; the two intervals are apart on less
+# than a third of them. So draw the same pictures for both systems (Koehn 2004). Truth needs about
+# as many pictures as BLEU here, where all errors are of one kind.
 #
 # **A score under teacher forcing is not a score of the model**, which reads the reference while it
 # is tested. Against the caption that is fed in, the same decoder has BLEU 75 forced and 52 free;
 # with **another picture**, still 21 forced and 8 free, because the true previous words say much
 # about the next. And the right length comes for free. But nobody would want the text. "a is a big
 # black pencil in the bottom left corner" is right at every position but the first: the model
-# guessed "a", and "there" was fed in. It is not a sentence, and neither are 87.1 % of the forced
-# texts. Of the forced texts 8 % are true, of the free ones 55 %. Nor can we subtract a constant:
-# after 1,000 captions free is higher by 1.5, later forced is, by 1.6 to 5.7. A well-known tutorial,
-# which warns about this, reports 24.29 forced and 29.98 free, with the same weights. Here both rise
-# together; but to follow a training run there is the loss, and to score a model, let it write.
+# guessed "a", and "there" was fed in. It is not a sentence, nor are 87.1 % of the forced texts.
+# Only 8 % of the forced texts are true, and 55 % of the free ones. Nor can we subtract a constant:
+# after 1,000 captions, free is higher by 1.5; later, forced is, by 1.6 to 5.7. A well-known
+# tutorial, which warns about this, reports 24.29 forced and 29.98 free, with the same weights. In
+# our run both rise together; but to follow a training run there is the loss, and to score a model,
+# let it write.
 #
 # All of this is one seed, on test scenes that no model had seen.
 #
@@ -890,7 +891,7 @@ for metric in METRICS:
 # 3. `bleu_statistics`: do you clip by each reference, or by all of them together? 10 points, 50
 #    minutes.
 # 4. `bleu`: with `_bleu` and `sentence_bleu`; start without smoothing. 12 points, 60 minutes.
-# 5. `_longest_common_subsequence`: the table, of which one row at a time is enough. 5 points, 25
+# 5. `_longest_common_subsequence`: the table, but one row at a time is enough. 5 points, 25
 #    minutes.
 # 6. `rouge_l`: must precision and recall come from the same reference? 4 points, 20 minutes.
 # 7. `document_frequencies`: how often does a picture count? 3 points, 15 minutes.

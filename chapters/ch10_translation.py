@@ -7,9 +7,9 @@
 # German. Attention was invented for translation, and this chapter follows the field's path: an LSTM
 # that squeezes the sentence into one vector (Sutskever et al. 2014), an LSTM that attends to all
 # words (Bahdanau et al. 2015), and the Transformer (Vaswani et al. 2017). Here they learn in
-# seconds, from captions of our scenes, which a program wrote. On **Multi30k**, 29,000 sentences
-# about photographs that people translated, they were trained for hours beforehand, and we look at
-# what came out.
+# seconds, from captions of our scenes, which a program wrote. On **Multi30k**, 29,000 captions of
+# photographs, translated by people, training takes up to half an hour a model; it was done
+# beforehand, and we look at what came out.
 
 # %%
 import contextlib
@@ -63,11 +63,10 @@ chapter.draw(figure, "a translation looks for the origin of each word")
 
 # %% [markdown]
 # The decoder is the one of chapters 3 to 5, unchanged: it writes while attending to a memory, and
-# does not ask what the memory holds. **All that is new is an encoder of sentences.** It makes one
-# vector for each source word, and these vectors are the memory. The lines are what we hope for.
-# English has its verb "cross" in the middle; German puts "überqueren" **last**. Nobody teaches the
-# model that: it gets pairs of sentences, and no lines. Whether it finds out can be drawn, and
-# counted.
+# does not ask what the memory holds. **Only the encoder of sentences is new.** It makes one vector
+# for each source word, and these vectors are the memory. The lines show what we hope for. English
+# has its verb "cross" in the middle; German puts "überqueren" **last**. Nobody teaches the model
+# that: it gets pairs of sentences, and no lines. Whether it finds out can be drawn, and counted.
 #
 # Language needs two more pieces. Words that never occurred in training need a spelling: **byte
 # pairs**. And a model that writes long sentences should perhaps practise on its own words: a
@@ -144,9 +143,9 @@ for word in ("lowest", "wider", "slow"):
 
 # %% [markdown]
 # "lowest" never occurred, and is written with two pieces that mean something. **No word is
-# unknown.** A character that did not occur at least twice, such as 猫, is written as the bytes of
-# its UTF-8, of which there are 256. A vocabulary of words turns both into `<unk>`, and that cannot
-# be undone.
+# unknown.** A character that did not occur at least twice, such as 猫, is written as its UTF-8
+# bytes: all 256 possible bytes are pieces. A vocabulary of words turns both into `<unk>`, and that
+# cannot be undone.
 
 # %%
 words = Vocabulary.build(corpus)
@@ -188,10 +187,11 @@ print(f"a model that has learned nothing: perplexity {perplexity:.1f}, of 11 wor
 
 # %% [markdown]
 # **A teacher forcing ratio.** In training the decoder is always given the true previous word
-# (chapter 3). When it writes, it continues from its own words, right or wrong, and it never learned
-# to recover. **Scheduled sampling** (Bengio et al. 2015) exposes it to them: before each word, a
-# coin decides whether the decoder is given the true previous word or its own. A ratio of 1 is
-# teacher forcing; with 0 it runs free. As a loop, for one sentence:
+# (chapter 3). When it writes, it continues from its own words, right or wrong, and it has never
+# learned to recover from a wrong one. **Scheduled sampling** (Bengio et al. 2015) shows it its own
+# words in training: before each word, a coin decides whether the decoder is given the true previous
+# word or its own. A ratio of 1 is teacher forcing; at 0 the decoder runs free. As a loop, for one
+# sentence:
 
 
 # %%
@@ -222,7 +222,7 @@ print("by hand and library agree; with a ratio of 1, steps and one forward pass 
 
 # %% [markdown]
 # At a ratio of 1 all words are known in advance, and all positions are computed **at once**. Below
-# 1 each word must wait for the one before. We measure below what that costs.
+# 1 each word must wait for the one before. We will measure what that costs.
 #
 # ## The piece
 #
@@ -235,9 +235,9 @@ print("by hand and library agree; with a ratio of 1, steps and one forward pass 
 show(BytePairEncoding)
 
 # %% [markdown]
-# The encoders. `LSTMEncoder` reads in **both directions**, so that the vector of a word depends on
-# the words before it and on those after it. In the `TransformerEncoder` each word attends to all
-# others (chapter 4, without the causal mask). Neither may see padding.
+# The encoders. `LSTMEncoder` reads in **both directions**, so the vector of a word depends on the
+# words before it and on those after it. In the `TransformerEncoder` each word attends to all others
+# (chapter 4, without the causal mask). Neither may see padding.
 
 # %%
 show(LSTMEncoder)
@@ -254,10 +254,10 @@ for name, weight in encoder.lstm.state_dict().items():
         backward_weights[name.removesuffix("_reverse")] = weight
     else:
         forward_weights[name] = weight
-forward.load_state_dict(forward_weights)
-backward.load_state_dict(backward_weights)
 
 # %%
+forward.load_state_dict(forward_weights)
+backward.load_state_dict(backward_weights)
 sentence = torch.tensor([[4, 8, 6, EOS]])
 with torch.no_grad():
     x = encoder.embedding(sentence) * 5**0.5  # (1, T, D)
@@ -295,8 +295,9 @@ show(EncoderDecoder)
 # English to German, captions of scenes. Four models: one vector or attention, LSTM or Transformer.
 # **One vector** is `fusion="prefix"` of the LSTM: the mean of the memory becomes its initial state,
 # and after that it never sees the source again. The Transformer's prefix is something else, because
-# it stays visible: the source precedes the words, as one text. All models see the same sentences in
-# the same order. A comparison on one small budget says who learns sooner, not who ends higher.
+# it stays visible: source and translation form one text, source first. All models see the same
+# sentences in the same order. A comparison on one small budget says who learns sooner, not who ends
+# higher.
 
 # %%
 training = SceneTranslation("train", chapter.choose(4000, fast=128), size=0)
@@ -425,8 +426,9 @@ for name, row in rows.items():
     print(f"{name:28} BLEU against the translation of another sentence: {score:5.1f}")
 
 # %% [markdown]
-# **A teacher forcing ratio.** As in Bengio et al., first only the true words, then fewer of them:
-# the LSTM with attention trains for one more epoch, and so does its control, with a ratio of 1.
+# **A teacher forcing ratio.** As in Bengio et al., training starts with the true words only, and
+# later gives fewer of them: the LSTM with attention trains for one more epoch, with a ratio of 0.75
+# or 0.5, and so does its control, with a ratio of 1.
 
 # %%
 print(f"{'':28} {HEAD}")
@@ -470,9 +472,10 @@ print(
 print(f"for example: {' '.join(example)}")
 
 # %% [markdown]
-# **Multi30k** takes hours. `python -m chapters.measured.multi30k` measured it with the same
+# **Multi30k** takes longer. `python -m chapters.measured.multi30k` measured it with the same
 # `Trainer`, and `multi30k.jsonl` in `chapters/measured` holds the results. The vocabularies of
-# words hold those that occur twice in training. The Transformer is the tiny one of Wu et al. 2021.
+# words hold the words that occur at least twice in training. The Transformer is the tiny one of Wu
+# et al. 2021.
 
 # %%
 results = {row["name"]: row for row in multi30k.results()}
@@ -495,8 +498,8 @@ for name in multi30k.TRANSLATORS:
     )
 
 # %% [markdown]
-# How many words of Multi30k does a vocabulary of words not know? If the files are on the disk, we
-# can count at once.
+# How many words of Multi30k does a vocabulary of words not know? If the files are on your disk,
+# this cell counts.
 
 
 # %%
@@ -559,12 +562,13 @@ figure = Figure(figsize=(8.4, 3.3), dpi=100, layout="constrained")
 axes = figure.subplots(1, 2)
 for name, colour in zip(MODELS, (PALE, BLUE, GREEN, DARK)):
     axes[0].plot(*bleu_by_length(name), "o-", color=colour, label=name)
-for name, colour in zip(THREE, (PALE, BLUE, DARK)):
+for name, colour in zip(THREE, (PALE, BLUE, "#d94801")):
     if name in measured:
         scores = [score for _, _, _, score in measured[name]["by length"]]
         axes[1].plot(scores, "o-", color=colour, label=name)
 CLASSES = ("up to 8", "9 to 11", "12 to 14", "15 to 18", "19 or more")
 axes[1].set_xticks(range(len(CLASSES)), CLASSES, fontsize=8)
+axes[0].set_xticks((5, 10, 15))
 for axis, title in zip(axes, ("scenes", "Multi30k, validation")):
     axis.set(title=title, xlabel="words of the source", ylabel="BLEU", ylim=(0, None))
     axis.grid(alpha=0.3)
@@ -586,7 +590,7 @@ for i, reference in enumerate(validation_references):
     if all(rows[name]["texts"][i] == reference for name in LOOKING):
         exact.append(i)
 short = [i for i in exact if len(validation_sources[i]) <= 13]
-placed = [i for i in short if "of" in validation_sources[i]]  # "left of", "right of"
+placed = [i for i in short if {"left", "right"} & set(validation_sources[i])]
 example = [*placed, *exact, 0][0]  # or any that is exact, or the first
 source = validation_sources[example]
 target = validation_references[example]
@@ -656,9 +660,9 @@ for name, (weights, count) in attention.items():
 # **Does it find out that German puts the verb last?** Now Multi30k's validation sentences, as the
 # models themselves translate them. A program finds verbs at the end of a clause
 # (`multi30k.last_verbs`): the last word of a clause that starts, after a comma, with a word such as
-# "der", "während" or "um", and the prefix that German splits off and puts last ("bauen … auf"). If
-# such a verb attends to the English verb, the attention must jump **back** there; for other words
-# it mostly moves forward.
+# "der", "während" or "um", and the prefix that German splits off and puts last ("bauen … auf"). For
+# such a verb to attend to the English verb, the attention must jump **back**; for other words it
+# mostly moves forward.
 
 # %%
 ALIGNED = ("LSTM, attention", "Transformer, byte pairs")
@@ -703,7 +707,7 @@ for name in ALIGNED:
         print("    " + ", ".join(pairs[first : first + 6]))
 
 # %% [markdown]
-# And some translations, with five beams, of the first sentences:
+# And some of the first sentences, translated with five beams:
 
 # %%
 for i in (1, 3, 5):
@@ -738,22 +742,24 @@ for name, row in measured.items():
 
 # %% [markdown]
 # **Attention gains 32 BLEU on Multi30k**, from 2.3 to 34.4, with the same words, the same six
-# epochs and about as many parameters. The LSTM with one vector has not begun to read: whatever the
-# source, it writes the same sentence about a man in a blue shirt. It has learned German, as its
-# perplexity shows, and nothing else. It is the same on scenes: 0.1 % of its sentences are exact,
-# with attention nearly all. Longer training would help it (in the literature it comes to life), but
-# it starts far behind. And it is not grammar that it lacks: scored against the translation of
-# another sentence, all four models have a BLEU of 6 to 8 on scenes, because captions of one form
-# are similar. A BLEU score says something only next to such a control.
+# epochs and about as many parameters. The LSTM with one vector has not begun to read: for each of
+# the sentences above, it writes the same one, about a man in a blue shirt. It has learned German,
+# as its perplexity shows, and little else. On scenes, too, it is far behind: 0.1 % of its sentences
+# are exact, with attention nearly all. Longer training would help (in the literature, one vector
+# does work). And it is not grammar that it lacks: scored against the translation of another
+# sentence, all four models have a BLEU of 6 to 8 on scenes, because captions of one form are
+# similar. A BLEU score says something only next to such a control.
 #
 # **The Transformer needs more steps.** On scenes, after 315, it is far behind the LSTM with
 # attention; on Multi30k, after 4,848, it is ahead with fewer parameters, 37.5 against 34.4. That is
 # not due to the byte pairs, which gain the LSTM nothing. But it had 16 epochs and the LSTM 6, and
 # this table cannot say how much of the lead comes from that.
 #
-# **Long sentences** are harder for all. With attention, BLEU on Multi30k falls from 40 to 28 for
-# the LSTM and from 47 to 28 for the Transformer, from the shortest class to the longest. (One
-# vector gets a little better: its one sentence is long.)
+# **Long sentences** are harder, even with attention: on Multi30k, from the shortest class to the
+# longest, BLEU falls from 40 to 28 for the LSTM and from 47 to 28 for the Transformer; on scenes,
+# too, the longest are the hardest for both, though the LSTM barely suffers. One vector shows no
+# such fall, but only because it has learned so little: on Multi30k it even gets a little better,
+# since its one sentence is long.
 #
 # **The verb.** The LSTM looks back for 54 % of 371 German verbs at the end of a clause, and for 8 %
 # of all other words. So it did find out, from pairs of sentences alone. In "jungen treten bei
@@ -763,20 +769,21 @@ for name, row in measured.items():
 # rule that is mostly right: of 45 that we read in references nearly all were verbs; of 60 in the
 # models' own sentences about one in six was not.
 #
-# **The endings.** Does "ein" look at the noun, with whose gender it must agree? Not here: 92 % of
-# the LSTM's attention goes to "a". Its encoder reads in both directions, so the vector of "a"
-# already knows the noun.
+# **The endings.** Does "ein" look at the noun, with whose gender it must agree? Hardly: 92 % of the
+# LSTM's attention goes to "a", and the Transformer gives the noun 13 %. They need not look: in both
+# encoders, the vector of "a" already depends on the noun.
 #
 # **Words or byte pairs.** In Multi30k a vocabulary of words does not know 4.4 % of the German
-# validation words, and 401 of 1,014 sentences contain one and so cannot be right. Byte pairs can
-# write all of them, if not always well: "eiswerk". The same LSTM gains nothing from them after six
-# epochs: 33.6 against 34.4, and each is within the other's interval. They do save a fifth of its
-# parameters. On scenes, where nothing is unknown, their sentences are longer, and after the same
-# number of steps fewer are exact.
+# validation words, and 401 of 1,014 sentences contain an unknown word and so cannot be right. Byte
+# pairs can write all of them, if not always well: "eiswerk". The same LSTM gains nothing from them
+# after six epochs: 33.6 against 34.4, and each is within the other's interval. They do save a fifth
+# of its parameters. On scenes, where no word is unknown, byte pairs only make the sentences longer,
+# and after the same number of steps fewer are exact.
 #
-# **The teacher forcing ratio** took 7 seconds instead of 6, and after the same number of steps it
-# makes no difference that these thousand sentences could show. So it did not help here; there was
-# little to mend. This is one seed, and no schedule; Bengio et al. lower the ratio slowly.
+# **The teacher forcing ratio** cost little time, 4 seconds an epoch in each case: an LSTM reads
+# word by word anyway. After the same number of steps, it makes no difference that these thousand
+# sentences could show. So it did not help here; there was little to mend. This is one seed, and no
+# schedule; Bengio et al. lower the ratio slowly.
 #
 # **Perplexity and BLEU** do not always agree. The Transformer's perplexity, 9.7 a word, is worse
 # than the LSTM's 5.8, and its BLEU better; with byte pairs the LSTM's own is 15.8. A model of words

@@ -4,9 +4,9 @@
 # **Adds** a picture next to the sentence, in one memory, and one model that works with or without the picture. **Takes** 3.8 min on two cores.
 #
 # Chapter 10 translated sentences, and no picture was needed. When does one help? A translator who
-# reads "a star" has all she needs; one whose page has a stain where the colour was has to look. So
-# this chapter hides words of the source: all of its colours, or one of its nouns, or none. And it
-# tests the same model three times: with the right picture, with a wrong one, and with none.
+# reads "a red star" has all she needs; if there is a stain where the colour was, she has to look.
+# So this chapter hides words of the source: all of its colours, one of its nouns, or nothing. And
+# it tests the same model three times: with the right picture, with a wrong one, and with none.
 
 # %%
 import shutil
@@ -73,8 +73,8 @@ chapter.draw(figure, "each word looks at the picture or at the sentence")
 #
 # $$c = \sum_{n=1}^{P} \alpha_n\, p_n + \sum_{n=1}^{S} \alpha_{P+n}\, s_n \qquad \sum_{n=1}^{P+S} \alpha_n = 1$$
 #
-# So picture and sentence compete for every word. That is what we hope for: "eine" and "wolke" come
-# from the sentence, and the colour, which the sentence hides, from the picture.
+# So picture and sentence compete for every word. We hope that "eine" and "wolke" will come from the
+# sentence, and the colour, which the sentence hides, from the picture.
 #
 # ## By hand
 #
@@ -117,9 +117,9 @@ assert not torch.allclose(zeros, text, atol=1e-3)
 
 # %% [markdown]
 # **Modality dropout**: in training, a random fraction of the examples loses its picture, and an
-# equal fraction its sentence, drawn again in each step. So one model learns to look, and to do
-# without; and given nothing but the picture, it must look. Here is a batch of six, some of them
-# without their picture.
+# equal fraction its sentence, drawn again in each step. So one model learns to look and to do
+# without; and when it is given nothing but the picture, it must look. Here is a batch of six, some
+# of them without their picture.
 
 # %%
 B = 6
@@ -147,16 +147,16 @@ show(pieces._drop_modality)
 show(pieces._encode_present)
 
 # %% [markdown]
-# `fuse` is two concatenations: that is all that fusion takes here. `_drop_modality` tosses the
-# coins, and `_encode_present` gives examples without a picture a memory whose mask is False at each
-# of its positions.
+# `fuse` is two concatenations: fusion takes no more than that. `_drop_modality` tosses the coins,
+# and `_encode_present` gives examples without a picture a memory whose mask is False at each of its
+# positions.
 #
 # **An equal footing.** `encode` has one more line, and we learned the hard way that it is needed:
 # `layer_norm` brings all vectors to the same length. At first a picture means nothing to the
-# decoder, while the words help at once. So it learns to look away; and where the picture's vectors
-# are longer than those of the words, their scores are soon so low that the softmax leaves them
-# nothing. Then no gradient comes through any more, and the model is blind for good. The same length
-# for all, and examples that have nothing but their picture, keep that door open. (See "your turn".)
+# decoder, while the words help at once. So it learns to look away; and if the picture's vectors are
+# longer than those of the words, their scores are soon so low that the softmax leaves them nothing.
+# Then no gradient gets through any more, and the model is blind for good. Vectors of one length,
+# and examples that have nothing but their picture, keep it from going blind. (See "Your turn".)
 
 # %%
 mask = torch.tensor(has_image)[:, None].expand(B, P)  # (B, P)
@@ -202,7 +202,7 @@ print("LSTM and Transformer: a picture changes only the sentence that has it")
 # %% [markdown]
 # ## Train it
 #
-# **What is really hidden?** If you hide a word, ask what the other words reveal about it.
+# **What is really hidden?** When you hide a word, ask what the other words reveal about it.
 
 # %%
 for i in range(1000):
@@ -224,19 +224,19 @@ print(f"nouns that can be red: {len(genders)} of {len(NOUNS)}; {', '.join(counts
 # %% [markdown]
 # Three traps. **The article:** "an [v] star" would reveal that the colour starts with a vowel, and
 # only "orange" does; so "an" becomes "a" before a hidden word. **The gender:** in German, the
-# endings of "ein kleiner orangefarbener [v]" reveal that the noun is masculine: a masked noun is
+# endings of "ein kleiner orangefarbener [v]" reveal that the noun is masculine, so a masked noun is
 # not wholly hidden. With German as the source, a guesser would be right on 3 nouns of 28, one for
 # each gender, and with English on 1. So we translate from English, and the endings become the
 # model's burden: when it writes "ein" or "eine", it must already know which noun will come. **What
 # never happens:** one colour of each noun never occurs in training (`is_held_out_pair`), so a model
-# that reads the noun has 7 colours to guess from, not 8, and for a colour 28 nouns, not 32. The
-# **chance level is 1 of 7 for a colour and 1 of 28 for a noun**, 14.3 and 3.6 %.
+# that reads the noun has 7 colours to guess from, not 8, and one that reads the colour has 28
+# nouns, not 32. The **chance level is 1 of 7 for a colour and 1 of 28 for a noun**, 14.3 and 3.6 %.
 #
 # Now the translator, an LSTM with attention. In a third of its training sentences nothing is
 # hidden, in a third all colours, and in a third one noun. The picture goes through chapter 2's CNN,
-# frozen; its positions and the words meet in one memory. Three examples of ten lose one of the two,
+# frozen; its positions and the words meet in one memory. Three in ten examples lose one of the two,
 # the picture or the sentence. A second model, the **control**, has no pictures and learns from the
-# same sentences: the hidden words that it gets right can be guessed.
+# same sentences: hidden words that it gets right can be guessed.
 
 # %%
 count = chapter.choose(28_000, fast=64)
@@ -287,11 +287,11 @@ text_alone = fit({"source": TEXT_ENCODER}, {"batch_size": 96}, without_images, "
 # 1,000 new sentences, three times: with nothing hidden, with all colours hidden, with one noun
 # hidden. Each is translated with the right picture, with another sentence's picture, and with none;
 # and by the model that learned from text alone. We count how many hidden words are right: the n-th
-# colour of the translation is compared with the n-th of the reference, and among the nouns the one
-# that was hidden. With nothing hidden, we count the colours.
+# colour of the translation is compared with the n-th of the reference; nouns likewise, but only the
+# one that was hidden counts. With nothing hidden, we count the colours.
 #
 # `generate` writes for a whole data set. It sorts by source length, so that a batch holds little
-# padding. If only some examples of a batch have a picture, `collate` marks which.
+# padding. If only some examples of a batch have a picture, `collate` marks them.
 
 # %%
 show(generate)
@@ -413,8 +413,8 @@ for kind, data in tests.items():
     print(f"{kind:8} {', '.join(exact)}")
 
 # %% [markdown]
-# Translations of the first scenes of two objects: on the left the right picture, next to it the
-# other one. Green is exactly the reference, word for word.
+# Translations of the first scenes of two objects: first the right picture, next to it the other
+# one. Green is exactly the reference, word for word.
 
 # %%
 two_objects = []
@@ -542,14 +542,16 @@ print_table(photographs)
 # **Where the sentence hides something, the picture helps.** With all colours hidden, 83.3 % of them
 # are right with the right picture, 12.5 % with another and 13.3 % with none; the control that never
 # saw a picture guesses 14.1 %, and chance is 14.3 %. For the hidden nouns it is 78.8, 3.6, 4.4 and
-# 2.4 %, and chance is 3.6 %. That another picture is no better than none is the proof that the
-# model reads the picture: a better score with pictures alone might come from more parameters, or
-# from longer training.
+# 2.4 %, and chance is 3.6 %. That another picture is no better than none proves that the model
+# reads the picture: a lead over the control alone might come from more parameters, or from longer
+# training.
 #
-# **More training helps.** The CNN's feature map has 4 × 4 positions, and the colours of nearby
-# objects share one. A model of twice the width, trained on 100,000 sentences instead of 28,000
-# (`python -m mmscratch train --task translation --data scenes`), gets 91.5 % of the same hidden
-# colours right with the right picture, and 12.8 % with another.
+# **More training helps.** The CNN's feature map has 4 × 4 positions, and nearby objects share one.
+# In the pictures above, for "roten", the snowflake's colour, the model looks mostly at the
+# envelope; and in its own translation it swaps the two colours. A model of twice the width, trained
+# on 100,000 sentences instead of 28,000 (`python -m mmscratch train --task translation --data
+# scenes`), gets 91.5 % of the same hidden colours right with the right picture, and 12.8 % with
+# another.
 #
 # **Where it hides nothing, the picture does not help.** BLEU is 100.0 with the right picture and
 # with none, and 99.9 for text alone. With another picture it is 98.8: it can disturb a little. The
@@ -563,8 +565,8 @@ print_table(photographs)
 # right with the right photograph, 19 with another, 17 with none and 15 from text alone: differences
 # due to chance. For the hidden nouns it is 82, 82, 82 and 83 of 176, and BLEU says the same. With
 # nothing hidden, the model that was trained with photographs is 2 BLEU better than the other; but
-# it is so with any photograph and with none, so it is not what it sees. The intervals are wide, and
-# each model was trained once.
+# it is so with any photograph and with none, so the reason is not what it sees. The intervals are
+# wide, and each model was trained once.
 #
 # Is the model blind, or is there nothing to see? The scenes show that the same code can read a
 # picture. But 6,043 photographs at 64 pixels teach a CNN little; a man's shirt has a few pixels;
@@ -583,10 +585,10 @@ print_table(photographs)
 # wrong.
 #
 # 1. `fuse`: along which axis do two memories meet? 2 points, 10 minutes.
-# 2. `EncoderDecoder.encode`: for any number of modalities, and for those that a batch lacks. 8
-#    points, 40 minutes.
-# 3. `_encode_present`: and if no example has a picture, a gradient that is 0, and not None. 10
-#    points, 50 minutes.
+# 2. `EncoderDecoder.encode`: for any number of modalities, and for batches that lack some of them.
+#    8 points, 40 minutes.
+# 3. `_encode_present`: and if no example has a picture, a gradient of 0, not None. 10 points, 50
+#    minutes.
 # 4. `_drop_modality`: a coin for each example, but never drop its only modality. 5 points, 25
 #    minutes.
 # 5. `mask_colours`: with `_without_an`; what would "an" give away? 4 points, 20 minutes.
@@ -600,8 +602,8 @@ print_table(photographs)
 #    sentence, and train again. How much of its attention does the model give to the picture, and
 #    how many hidden colours are right? Which of the two was it?
 # 2. **A picture that contradicts**: "a red star" next to a picture of a blue one. Which does the
-#    model believe, and is it so for colours only? (In training they never disagreed, so it has
-#    never had to choose.)
+#    model believe, and does that hold for colours only? (In training they never disagreed, so it
+#    has never had to choose.)
 # 3. A translator asks back when the text is unclear. How would a model know that it should look?
 
 # %%

@@ -63,7 +63,10 @@ def main(
 
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
-    """Yield a function that shows a line: in place of the last one; without a terminal, at the end."""
+    """Yield a function that shows a line in place of the previous one.
+
+    Without a terminal, only the last line is printed, at the end.
+    """
     line = ""
     terminal = sys.stdout.isatty()
 
@@ -101,9 +104,9 @@ def download(
     max_bytes  refuse larger files
 
     The bytes received so far are in PATH.part; the next attempt, or the next run, adds the rest. It
-    does so only if both parts certainly belong to the same file: if the checksum is known, or the
-    server has named the version (its ETag). Raises ConnectionError if the server does not deliver
-    the file, and ValueError if it delivers a wrong one.
+    does so only if both parts are certain to belong to the same file: if the checksum is known, or
+    the server has named the version (its ETag). Raises ConnectionError if the server does not
+    deliver the file, and ValueError if it delivers a wrong one.
     """
     if path.is_file() and (expected is None or sha256(path) == expected):
         return False

@@ -35,7 +35,7 @@ def fetch(
 ) -> None:
     """Get the files that `folder` lacks, from the network or from anywhere below `source`.
 
-    Raises ValueError if no two languages then have training and validation sentences.
+    Raises ValueError unless two languages then have training and validation sentences.
     """
     task = folder / "data/task1"
     missing = []

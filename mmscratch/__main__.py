@@ -89,7 +89,7 @@ def add_train(sub: argparse.ArgumentParser, tasks: dict) -> None:
     sub.add_argument("--from", type=Path, dest="start_from", metavar="RUN", help=text)
     text = "freeze parameters by name, such as encoders.image.backbone; may be repeated"
     sub.add_argument("--freeze", action="append", default=[], metavar="PATTERN", help=text)
-    text = "instead of the decoder's weights, train a low-rank change of this rank; freeze the rest"
+    text = "freeze the model and train low-rank changes, of this rank, of the decoder's weights"
     sub.add_argument("--lora", type=int, default=0, metavar="RANK", help=text)
     sub.add_argument("--image-size", type=int, metavar="PIXELS", help="default: 64")
     sub.add_argument("--epochs", type=int, help="passes over the training data (default: by task)")
@@ -139,7 +139,7 @@ def add_loop(sub: argparse.ArgumentParser) -> None:
 def add_score(sub: argparse.ArgumentParser) -> None:
     text = "generated sentences, one per line"
     sub.add_argument("hypotheses", type=Path, metavar="HYPOTHESES", help=text)
-    text = "a reference on each line; further files hold more, or an empty line"
+    text = "one reference on each line; more files hold further references or empty lines"
     sub.add_argument("references", type=Path, nargs="+", metavar="REFERENCES", help=text)
     text = "caption: as in the COCO evaluation, without punctuation; words: with it, lower case; "
     text += "none: already tokenized, with spaces between the tokens (default: %(default)s)"

@@ -415,7 +415,7 @@ def aligned_accuracy(
 
     hypotheses: a list of tokens for each sentence.
     references: any number of lists of tokens for each hypothesis; only the first is used.
-    meaning: maps the words to check to names, and all others to None: `scenes.colour_of`.
+    meaning: maps the words to check to names, and all others to None: `data.language.colour_of`.
 
     Returns one bool for each word to check, through all references in order.
     """

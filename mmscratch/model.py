@@ -125,8 +125,8 @@ class EncoderDecoder(nn.Module):
 
         With teacher forcing, the words before are the true ones. With a `teacher_forcing_ratio`
         below 1 (scheduled sampling), the decoder reads the true word with this probability, drawn
-        for each word of each sentence, and otherwise its own most probable word. That goes word by
-        word, and is slow. Source: Bengio et al. 2015.
+        for each word of each sentence, and otherwise its own most probable word. It then goes word
+        by word. Source: Bengio et al. 2015.
         """
         target = batch["target"]  # (B, T), ending in <eos>
         bos = target.new_full((target.size(0), 1), BOS)  # (B, 1)

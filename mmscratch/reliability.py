@@ -47,7 +47,7 @@ class GradScaler:
 
 
 def first_nonfinite(model: nn.Module, batch: dict[str, Tensor]) -> str:
-    """Name the first place with a NaN or infinity, after a backward pass.
+    """Name the first weight, output or gradient that is not finite, after a backward pass.
 
     Weights are checked first, then the outputs of all modules as they are computed, then the
     gradients, from the loss back to the input: "the weight decoder.bias", "the output of decoder",

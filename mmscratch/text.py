@@ -379,7 +379,8 @@ def caption_tokenize(text: str) -> list[str]:
     ["a", "man", "'s", "t-shirt", "-lrb-", "red", "-rrb-", "and", "he", "ca", "n't", "swim"]
 
     Lower-case words by the rules of the Penn Treebank, without punctuation. Its list of punctuation
-    has "-LRB-" in capitals and single characters only, so brackets stay, and so do "!!" and "?!".
+    has "-LRB-" in capitals, and "!" and "?" only one at a time, so brackets stay, and so do "!!"
+    and "?!".
     In "1 1/2" and a phone number the space becomes a no-break space, a part of the token.
 
     Agrees with the PTBTokenizer of pycocoevalcap, which runs Stanford CoreNLP 3.4.1 in Java, on all

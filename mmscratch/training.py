@@ -63,7 +63,7 @@ class TrainConfig:
     start_from: str = ""  # a run's folder or a torchvision model, to take the weights from
     freeze: tuple[str, ...] = ()  # parameters that are not trained (see `finetuning.freeze`)
     gradual_unfreezing: float = 0.0  # unfreeze all layers within this fraction of steps; 0: never
-    layer_decay: float = 1.0  # a layer's learning rate, as a fraction of the next layer's
+    layer_decay: float = 1.0  # learning rate of a layer, divided by that of the next layer
     lora: int = 0  # rank of a LoRA, trained instead of the decoder's weights; 0: none
 
 

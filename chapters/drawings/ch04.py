@@ -97,6 +97,7 @@ def attention_tables(sentence, queries, keys, values, attention):
     `attention(queries, keys, values, causal)` gives scores, weights and outputs, word by word.
     """
     figure, axes = panels((8, 7), 3, 3)
+    figure.set_dpi(90)  # the notebook stays below a megabyte
     kinds = (sentence, ("article", "adject.", "noun", "prepos."))
     meanings = (sentence, ("large", "red", "star", "above"))
     words = (sentence, sentence)
@@ -149,7 +150,7 @@ def attention_masks(masks):
         axis.set_xlabel("may look at")
         axis.tick_params(length=0)
         axis.invert_yaxis()
-    axes[0].set_ylabel("who looks")
+    axes[0].set_ylabel("query")
     labels = ("picture", "words")
     middles = (2, 6.5)
     axes[3].set_xticks(middles, labels)

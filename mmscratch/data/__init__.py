@@ -1,1 +1,1 @@
-"""Where examples come from: one file a source."""
+"""Where examples come from: one file per source."""

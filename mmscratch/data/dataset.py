@@ -28,12 +28,12 @@ class LazyColumn(Sequence):
 class DataSet(Sequence):
     """Examples and their reference texts. A source is a subclass that fills in:
 
-    columns[modality][i]   the modality of example i, or None: a "source" is a list of words, in a list of them;
-                           an "image" a tensor (3, S, S) uint8, in a `LazyColumn`; anything else a
-                           tensor
-    texts[i]               the references of example i as people wrote them: captions, translations or answers
+    columns[modality][i]   example i's value, or None if it lacks the modality; for "source" a list
+                           of words (the column is a list), for "image" a tensor (3, S, S) uint8
+                           (the column is a `LazyColumn`), for any other modality a tensor
+    texts[i]               the references of example i as written: captions, translations or answers
     references[i]          the same texts, tokenized
-    names[i]               example i in messages: a file, or a file and a line
+    names[i]               what messages call example i: a file, or a file and a line
     problems               what was skipped while reading, one line each, with file and line
     """
 

@@ -56,7 +56,7 @@ def judge(caption: str, scene: Scene, language: str = "en") -> Judgement:
 def _compare(
     mentions: Sequence[Mention], objects: Sequence[Object], claim: Claim
 ) -> tuple[str, ...]:
-    """The faults of the mentions, which are in the order of the sentence, one for each object."""
+    """The faults of the mentions, which are in the sentence's order, one for each object."""
     if len(mentions) != len(objects):
         return ("number",)
     readings = []
@@ -208,15 +208,15 @@ def _normal(text: str, language: str) -> str:
 class JudgeReport(NamedTuple):
     """The result of `judge_captions`."""
 
-    percentages: list[float]  # % true: of the scenes with one object, two, three, and of all
-    faults: Counter  # in how many of the other captions each fault occurs
+    percentages: list[float]  # % true: among scenes with one object, two, three, and among all
+    faults: Counter  # in how many of the false captions each fault occurs
 
 
 def judge_captions(captions: Sequence[Tokens], scenes: Sequence[Scene]) -> JudgeReport:
-    """Judge English captions: how many percent are true of their scenes, and the faults of the others.
+    """Judge English captions: which percentage is true of the scenes, and the faults of the rest.
 
-    The percentage of no scenes is 0. A caption with faults of several kinds counts for each of
-    them.
+    If there are no scenes, a percentage is 0. A caption with faults of several kinds counts for
+    each of them.
     """
     if len(captions) != len(scenes):
         raise ValueError(f"{len(captions)} captions but {len(scenes)} scenes")

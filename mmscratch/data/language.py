@@ -190,9 +190,9 @@ def is_spread(objects: Sequence[Object], axis: int) -> bool:
 
 
 def name_object(scene: Scene, leave_out: int = 2, language: str = "en") -> str:
-    """A phrase for the first object of a scene, "a big red star", without its size or its colour.
+    """A phrase that names the first object of a scene: "a big red star", or with one word less.
 
-    leave_out  0 for the size, 1 for the colour, 2 for nothing
+    leave_out  0 leaves out the size, 1 the colour, 2 nothing
     """
     _check_language(language)
     size, colour, noun = scene.objects[0].attributes
@@ -218,7 +218,9 @@ def mask_colours(caption: str, language: str = "en") -> str:
 def mask_noun(caption: str, which: int = 0, language: str = "en") -> str:
     """Hide one noun: "an orange cat" -> "an orange [v]", "an anchor" -> "a [v]".
 
-    which  its number, modulo the number of nouns. A caption without nouns stays as it is
+    which  number of the noun, from 0, modulo the number of nouns
+
+    A caption without nouns stays as it is.
     """
     _check_language(language)
     nouns = sorted(_lexicon(language).nouns, key=len, reverse=True)  # "stars" before "star"

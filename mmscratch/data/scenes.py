@@ -134,8 +134,8 @@ class Scene:
     """The scene with this number: one to three `objects`, and `background`, an RGB colour.
 
     Training uses 0, 1, 2, …; the other splits begin at `SPLITS[name]`, so they never overlap. Only
-    scenes of "compositional_test" contain held-out pairs of noun and colour (`is_held_out_pair`),
-    at least one each.
+    scenes of "compositional_test" contain held-out pairs of noun and colour (`is_held_out_pair`):
+    each has at least one.
     """
 
     def __init__(self, seed: int):

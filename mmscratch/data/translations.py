@@ -17,9 +17,9 @@ class SceneTranslation(SceneCaptions):
     """The first `count` scenes of a split, each with one of its captions in two languages.
 
     Every sixth sentence only names an object, without its size, without its colour, or with both:
-    "a red anchor". `hidden` is what the source does not say, so that only the picture tells: "" for
-    nothing, "colours" ("a big [v] star"), "noun" (of one object), or "some", each of these in a
-    third of the sentences. `size` 0 means no pictures.
+    "a red anchor". `hidden` names the words that the source hides, so that only the picture shows
+    them: "" for none, "colours" ("a big [v] star"), "noun" (of one object), or "some", each of
+    these in a third of the sentences. `size` 0 means no pictures.
     """
 
     def __init__(

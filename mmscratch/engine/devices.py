@@ -61,9 +61,9 @@ def pick_precision(device: torch.device, asked: str = "auto") -> tuple[Precision
     """The requested precision, or the one that suits this machine; and the reason, in words.
 
     The choice depends on the hardware's specification, not on a measurement, so two runs on one
-    machine give the same result. A CPU computes in bfloat16 if it has instructions for its products
-    (AMX or AVX-512 BF16), otherwise in float32, which is then faster. A GPU computes in bfloat16,
-    or in float16 if it is older than 2020.
+    machine give the same result. A CPU computes in bfloat16 if it has instructions for that (AMX
+    or AVX-512 BF16), otherwise in float32, which is then faster. A GPU computes in bfloat16, or in
+    float16 if it is older than 2020.
     """
     if asked not in ("auto", "float32", "bfloat16", "float16"):
         raise ValueError(f'precision is "auto", "float32", "bfloat16" or "float16", not {asked!r}')

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-COLLECTIVE_TIMEOUT = timedelta(seconds=55)  # then a process takes the one that it waits for as dead
+COLLECTIVE_TIMEOUT = timedelta(seconds=55)  # after this, a silent process counts as dead
 
 
 def start() -> None:
@@ -26,8 +26,8 @@ def start() -> None:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
     for harmless in (
-        "find_unused_parameters=True was specified",  # all are used in many models
-        "Grad strides do not match bucket view strides",  # of a class token: 64 numbers
+        "find_unused_parameters=True was specified",  # in many models all of them are used
+        "Grad strides do not match bucket view strides",  # only those of a class token: 64 numbers
     ):
         warnings.filterwarnings("ignore", harmless)
     if rank() > 0:

@@ -20,10 +20,10 @@ class Progress:
     Without a terminal, a plain line is printed now and then. A line has the means since the
     previous line: loss (per word, or whatever else the model counts), learning_rate, gradient_norm,
     words_per_second and examples_per_second, data_time (the fraction of time in which the device
-    waited for data); and so far: peak_memory in bytes, skipped (steps whose gradients were not
-    finite).
+    waited for data). For the whole run so far it has peak_memory, in bytes, and skipped (the number
+    of steps whose gradients were not finite).
 
-    path       of the JSON lines; None in processes that report nothing
+    path       the file of JSON lines; None in processes that report nothing
     steps      (the last step that was done, the last step of the run)
     data_time  the stopwatch of the time spent waiting for data
     device     whose peak memory is reported
@@ -70,7 +70,7 @@ class Progress:
         self.norms = []
 
     def update(self, step: int, stats, rate: float, skipped: int) -> None:
-        """Report a step, by its `training.Step`."""
+        """Report a step; `stats` is its `training.Step`."""
         if self.path is None:
             return
         if stats.norm < float("inf"):  # a skipped step would spoil the mean
@@ -148,7 +148,7 @@ class Progress:
 
 
 def profiled(batches: Iterable, folder: Path) -> Iterator:
-    """Yield the batches, and profile the steps that are made with the fourth to sixth of them.
+    """Yield the batches, and profile the training steps on the fourth to the sixth.
 
     Writes folder/trace.json, which a browser opens (chrome://tracing, or ui.perfetto.dev), and
     prints the ten most expensive operations.
@@ -175,7 +175,7 @@ def profiled(batches: Iterable, folder: Path) -> Iterator:
 
 
 def _print_costs(averages) -> None:
-    """Print the ten costliest operations: on a GPU by its own time, not by that of the CPU's calls."""
+    """Print the ten costliest operations; on a GPU by its own time, not the time of CPU calls."""
     uses_gpu = torch.cuda.is_available()
     kind = "CUDA" if uses_gpu else "CPU"
     costs = []

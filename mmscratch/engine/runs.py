@@ -30,7 +30,7 @@ def check_version(path: Path, checkpoint: object) -> None:
 
 
 def read_run(path: Path, settings: dict) -> dict:
-    """The checkpoint of a run to resume. Raises ValueError with the differences between settings."""
+    """The checkpoint of a run to resume. Raises ValueError if its settings differ, and says how."""
     checkpoint = read_checkpoint(path)
     check_version(path, checkpoint)
     if "settings" not in checkpoint:

@@ -30,12 +30,13 @@ class Entry(NamedTuple):
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:
     """The tensors in a .safetensors file by name, each in its own memory.
 
-        length of the header (8 bytes, little-endian) | header (JSON) | data header = {name:
-        {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, …}, in bytes of the data
+        length of the header (8 bytes, little-endian) | header (JSON) | data
+        header = {name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, …}
 
-    "__metadata__" maps names to text. The tensors fill the data one after another, without overlaps
-    or gaps. Raises ValueError, in one line, for any other file, before it allocates memory for a
-    tensor. Source: huggingface/safetensors, which refuses the same files.
+    Offsets count the bytes of the data. The tensors fill it one after another, without overlaps or
+    gaps. "__metadata__" maps names to text. Raises ValueError, in one line, for any other file,
+    before it allocates memory for a tensor. Source: huggingface/safetensors, which refuses the same
+    files.
     """
     state = {}
     with open(path, "rb") as file:

@@ -12,8 +12,8 @@ import torch
 class StopSignals:
     """A context in which the first Ctrl-C or SIGTERM only sets `requested`.
 
-    Another one, more than a second later, stops at once. A second, because torchrun forwards to its
-    processes the signal that the terminal has also sent them.
+    Another one, more than a second later, stops at once. Within the second it is ignored, because
+    torchrun forwards to its processes a signal that the terminal has already sent them.
     """
 
     def __init__(self):

@@ -51,7 +51,7 @@ def quickstart(args: argparse.Namespace) -> None:
 def show_attention(
     run: Path, data: SceneCaptions, hypotheses: list[list[str]] | None = None
 ) -> None:
-    """Print how much attention is within the object that a word names; draw it for two captions."""
+    """Print how much attention falls on the object that a word names; draw it for two captions."""
     model, vocabularies, _ = load(run)
     indices = range(min(300, len(data)))
     pictures = [data[i]["image"] for i in indices]

@@ -21,7 +21,7 @@ class Task:
 
     name          its name in `train --task`
     example_noun  the name of its examples in messages: "pictures"
-    layouts       the forms in which its data come; the first is the default
+    layouts       the layouts that its data may have; the first is the default
     options       its own options of `train`, kept in the metadata: {"--source": {arguments of argparse}}
     verb          the command that uses a run
     verb_help     one line that says what the command does
@@ -46,8 +46,8 @@ class Task:
         known  the vocabularies of the run that training starts from
         """
         sentences = [words for references in training.references for words in references]
-        # A word that occurs in a single text cannot be learned; but in few texts, most words occur
-        # only once.
+        # A word that occurs in a single text cannot be learned; but in a small data set, most words
+        # occur only once.
         target = Vocabulary.build(sentences, min_freq=2 if len(sentences) > 1000 else 1)
         if known:  # keep all words that the model can already generate
             new = [word for word in target.state() if word not in known["target"].index]
@@ -128,7 +128,7 @@ def max_length_of(checkpoint: dict) -> int:
 
 
 def open_picture(path: Path, checkpoint: dict) -> Tensor:
-    """Read a picture in the size of a checkpoint's model, (3, S, S) uint8; ValueError if it cannot."""
+    """Read a picture at the size that the model needs, (3, S, S) uint8, or raise ValueError."""
     size = image_size_of(checkpoint["model_config"]["encoders"])
     if size == 0:
         raise ValueError(f"{path}: this model was trained without pictures: leave it out")

@@ -106,7 +106,7 @@ def _make_trainer(
 
 
 def _train_config(task: Task, metadata: Metadata, args: argparse.Namespace) -> dict:
-    """The task's settings of `TrainConfig`, and over them those of the command line."""
+    """The task's settings of `TrainConfig`, overridden by those of the command line."""
     config = dict(task.settings(metadata))
     if args.lora:
         config["learning_rate"] = 1e-2
@@ -146,7 +146,7 @@ def model_options(args: argparse.Namespace) -> dict:
 
 
 def is_published(start_from: Path | None) -> bool:
-    """Whether this names a CNN of torchvision, and not a run."""
+    """Whether this names a CNN of torchvision rather than a run."""
     return re.fullmatch(r"resnet\d+|vgg\d+_bn", str(start_from)) is not None
 
 

@@ -103,7 +103,7 @@ class Translation(Task):
 
     def add_verb_options(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("sentences", nargs="*", metavar="TEXT", help="default: standard input")
-        text = "a picture of what the text describes; [v] stands for a word that only it shows"
+        text = "a picture of what the text describes; [v] marks a word that only the picture shows"
         parser.add_argument("--image", type=Path, metavar="PICTURE", help=text)
         super().add_verb_options(parser)
 

@@ -7,7 +7,7 @@ EXERCISES = (
         chapter=1,
         module="text",
         parts=("tokenize",),
-        title="a sentence to words and punctuation",
+        title="from a sentence to words and punctuation marks",
         points=1,
         minutes=5,
         difficulty="easy",
@@ -25,7 +25,7 @@ EXERCISES = (
                 new="text.lower().split()",
             ),
             Wrong(
-                "Capital and small letters should give the same word.",
+                "Capital letters should give the same word as small ones.",
                 old="text.lower()",
                 new="text",
             ),
@@ -52,7 +52,7 @@ EXERCISES = (
         chapter=1,
         module="text",
         parts=("detokenize",),
-        title="tokens to a sentence as people write it",
+        title="from tokens to a sentence as people write it",
         points=3,
         minutes=15,
         difficulty="easy",
@@ -96,7 +96,7 @@ EXERCISES = (
         chapter=1,
         module="text",
         parts=("Vocabulary.build",),
-        title="the words that get a number",
+        title="which words get a number",
         points=2,
         minutes=10,
         difficulty="easy",
@@ -107,8 +107,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Equally frequent words must not be in the order in which they "
-                "were found, which depends on the order of the data.",
+                "Equally frequent words must not stay in the order in which they "
+                "were found: that depends on the order of the data.",
                 old="key=lambda word: (-counts[word], word)",
                 new="key=lambda word: -counts[word]",
             ),
@@ -140,7 +140,7 @@ EXERCISES = (
         chapter=1,
         module="text",
         parts=("Vocabulary.encode", "Vocabulary.decode"),
-        title="words to numbers and back",
+        title="from words to numbers and back",
         points=2,
         minutes=10,
         difficulty="easy",
@@ -212,7 +212,7 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "Which axis is the colour channels'? Broadcasting aligns shapes "
+                "Which axis holds the colour channels? Broadcasting aligns shapes "
                 "from the right.",
                 old="(MEAN, device=images.device).view(3, 1, 1)",
                 new="(MEAN, device=images.device).view(3)",
@@ -245,7 +245,7 @@ EXERCISES = (
         chapter=1,
         module="batches",
         parts=("collate",),
-        title="examples to a batch",
+        title="from examples to a batch",
         points=3,
         minutes=15,
         difficulty="easy",
@@ -259,7 +259,7 @@ EXERCISES = (
                 new="batch_first=False",
             ),
             Wrong(
-                "The numbers after the end of a sentence are those of <pad>.",
+                "After the end of a sentence, every number is that of <pad>.",
                 old="padding_value=PAD",
                 new="padding_value=-1",
             ),
@@ -269,7 +269,7 @@ EXERCISES = (
                 new='padding_value=PAD, padding_side="left"',
             ),
             Wrong(
-                "The longest sentence decides: nothing of a sentence may be cut off.",
+                "The longest sentence sets the width: no sentence may be cut off.",
                 old="pad_sequence(values, ",
                 new="pad_sequence([value[: len(values[0])] for value in values], ",
             ),
@@ -284,7 +284,7 @@ EXERCISES = (
         chapter=1,
         module="batches",
         parts=("BucketSampler.__iter__",),
-        title="sentences of similar length together",
+        title="batches of sentences of similar length",
         points=8,
         minutes=40,
         difficulty="medium",
@@ -305,8 +305,8 @@ EXERCISES = (
                 new="bucket = order[first : first + self.bucket_size]",
             ),
             Wrong(
-                "Sort within each bucket, not the whole epoch: with buckets of "
-                "one batch, nothing is bucketed.",
+                "Sort within each bucket, not the whole epoch: with buckets of one "
+                "batch, batches still mix short and long sentences.",
                 old="range(0, len(order), self.bucket_size)",
                 new="range(0, len(order), len(order))",
                 more=(
@@ -326,8 +326,8 @@ EXERCISES = (
                 new="_digest(self.seed)",
             ),
             Wrong(
-                "Seed 0 in epoch 1 gives the same as seed 1 in epoch 0: a sum "
-                "does not keep two numbers apart.",
+                "Seed 0 in epoch 1 gives the same order as seed 1 in epoch 0: a "
+                "sum does not keep two numbers apart.",
                 old="_digest(self.seed, self.epoch)",
                 new="_digest(self.seed + self.epoch)",
             ),
@@ -338,8 +338,8 @@ EXERCISES = (
                 new="torch.randperm(len(self.lengths))",
             ),
             Wrong(
-                "start(epoch, skip) leaves out the first batches of the epoch; "
-                "nothing else changes.",
+                "After start(epoch, skip), the first `skip` batches of the epoch "
+                "are left out; nothing else changes.",
                 old="[self.skip :]",
                 new="",
             ),

@@ -16,7 +16,7 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "A picture has four sides, and F.pad wants a number for each of them.",
+                "A picture has four sides, and F.pad takes a number for each of them.",
                 old="(padding,) * 4",
                 new="(padding,) * 2",
             ),
@@ -97,14 +97,14 @@ EXERCISES = (
                 new="self.bn1(self.conv1(x))",
             ),
             Wrong(
-                "The same number of channels but half the size: then x must be "
+                "If the number of channels stays but the size is halved, x must be "
                 "made to fit, too.",
                 old="if stride == 1 and in_channels == out_channels",
                 new="if in_channels == out_channels",
             ),
             Wrong(
-                "The convolution of the shortcut is followed by a batch norm, "
-                "like every other one.",
+                "The convolution of the shortcut is followed by a batch norm, like "
+                "all the others.",
                 old=", nn.BatchNorm2d(out_channels))",
                 new=")",
             ),
@@ -130,7 +130,7 @@ EXERCISES = (
         wrong=(
             Wrong(
                 "The stride is in the 3×3, as in torchvision: a 1×1 with a stride "
-                "of 2 ignores three of four positions.",
+                "of 2 ignores three of every four positions.",
                 old="_conv(in_channels, channels, 1)",
                 new="_conv(in_channels, channels, 1, stride)",
                 more=(
@@ -203,13 +203,13 @@ EXERCISES = (
                 new="channels = width",
             ),
             Wrong(
-                "From which depth on are the blocks bottlenecks? A list of stages "
-                "has basic blocks.",
+                "From which depth on are the blocks bottlenecks? A list of depths "
+                "means basic blocks.",
                 old="depth >= 50",
                 new="depth >= 102",
             ),
             Wrong(
-                "With num_classes=0 there is no classifier: it has no weights, "
+                "With num_classes=None there is no classifier: it has no weights, "
                 "and the output is the features.",
                 old=(
                     "nn.Linear(in_channels, num_classes) if num_classes else "
@@ -271,7 +271,7 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "VGG's convolutions have a bias, even if a batch norm follows.",
+                "VGG's convolutions have a bias, even where a batch norm follows.",
                 old="channels, 3, padding=1",
                 new="channels, 3, padding=1, bias=not batch_norm",
                 more=(
@@ -299,7 +299,7 @@ EXERCISES = (
                 new="nn.MaxPool2d(3, stride=2, padding=1)",
             ),
             Wrong(
-                "With num_classes=0 there is no classifier.",
+                "With num_classes=None there is no classifier.",
                 old="if num_classes:",
                 new="if True:",
             ),
@@ -342,8 +342,8 @@ EXERCISES = (
                 new="tp / len(true)",
             ),
             Wrong(
-                "micro adds up the counts of all labels before it divides; the mean of "
-                "the labels' scores is macro.",
+                '"micro" adds up the counts of all labels before it divides; the '
+                'mean of the scores of all labels would be "macro".',
                 old='if average == "micro":',
                 new="if False:",
                 more=(
@@ -400,7 +400,7 @@ EXERCISES = (
             ),
             Wrong(
                 "A pair that occurs twice counts 2. `matrix[true, predicted] += 1` "
-                "writes both times the same 1.",
+                "writes the same 1 both times.",
                 old="torch.bincount(cells, minlength=num_classes**2)",
                 new="torch.bincount(cells, minlength=num_classes**2).clamp(max=1)",
             ),

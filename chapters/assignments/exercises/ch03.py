@@ -91,7 +91,7 @@ EXERCISES = (
                 new="weight_hh, None)",
             ),
             Wrong(
-                "Past a sentence's end the outputs are zero.",
+                "Past the end of a sentence, the outputs are zero.",
                 old="output = output.masked_fill(ended, 0.0)",
                 new="pass",
             ),
@@ -107,7 +107,7 @@ EXERCISES = (
                 new="bias_ih",
             ),
             Wrong(
-                "Dropout is between layers: not before the first.",
+                "Dropout goes between layers, not before the first one.",
                 old="if layer > 0:",
                 new="if True:",
             ),
@@ -189,7 +189,8 @@ EXERCISES = (
                 new="d_hidden = d_output[t]",
             ),
             Wrong(
-                "A row that has ended passes its hidden state on, and so its gradient.",
+                "A row that has ended passes its hidden state on unchanged, so its "
+                "gradient passes unchanged, too.",
                 old="d_copied = 0 if ended is None else ended[t] * d_hidden",
                 new="d_copied = 0",
             ),
@@ -257,7 +258,7 @@ EXERCISES = (
         chapter=3,
         module="recurrent",
         parts=("LSTMDecoder.start", "LSTMDecoder.step"),
-        title="the initial state, and from word to word",
+        title="the initial state, and one step per word",
         points=10,
         minutes=60,
         difficulty="medium",
@@ -275,8 +276,8 @@ EXERCISES = (
                 new="features.mean(1)",
             ),
             Wrong(
-                "The relu is for each position, before the mean: in the mean, "
-                "opposites would already have cancelled out.",
+                "Apply the relu to each position, before the mean: in the mean, "
+                "opposites have already cancelled out.",
                 old=".relu()",
                 new="",
                 more=(
@@ -302,7 +303,7 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "The next step must start where this one has ended.",
+                "The next step must start from the state in which this one ended.",
                 old="LSTMState(hidden, cell, state.memory)",
                 new="LSTMState(state.hidden, state.cell, state.memory)",
             ),
@@ -381,7 +382,7 @@ EXERCISES = (
                 new="logits.log_softmax(-1)",
             ),
             Wrong(
-                "Nothing is learned here: without gradients, no graph needs to be "
+                "Nothing is trained here: turn gradients off, so that no graph is "
                 "stored.",
                 old="@torch.no_grad()\n",
                 new="",

@@ -17,7 +17,7 @@ EXERCISES = (
         wrong=(
             Wrong(
                 "With fewer queries than positions, the queries are the last "
-                "positions: a single one, over a cache, sees all. Yours are right "
+                "positions: a single one, over a cache, sees all. Yours is right "
                 "only for T = N.",
                 old=".tril(N - T)",
                 new=".tril()",
@@ -29,8 +29,8 @@ EXERCISES = (
                 new=".triu(N - T)",
             ),
             Wrong(
-                "A query sees itself as well, so that the first of T = N has "
-                "something to attend to.",
+                "A query sees itself as well; otherwise, with T = N, the first one "
+                "has nothing to attend to.",
                 old=".tril(N - T)",
                 new=".tril(N - T - 1)",
             ),
@@ -211,8 +211,8 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "The rows of the joint matrix are first all queries, then all "
-                "keys, then all values, not head after head.",
+                "The rows of the joint matrix are first those of all queries, then "
+                "of all keys, then of all values; they are not sorted by head.",
                 old="self.in_proj(x, slice(0, 3 * D)).chunk(3, dim=-1)",
                 new=(
                     "self.in_proj(x, slice(0, 3 * D)).view(B, T, self.num_heads, "
@@ -220,7 +220,7 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "Self-attention is right. Which rows of the joint matrix make the "
+                "Self-attention is right. Which rows of the joint matrix give the "
                 "queries, if keys and values come from a memory?",
                 old="slice(0, D))",
                 new="slice(D, 2 * D))",
@@ -268,7 +268,7 @@ EXERCISES = (
             ),
             Wrong(
                 "A mask of (B, T, N) is the same for all heads: where among its "
-                "axes does that of the heads belong?",
+                "axes does the axis of the heads belong?",
                 old="mask.unsqueeze(-3)",
                 new="mask.unsqueeze(0)",
             ),
@@ -354,7 +354,7 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "With pre-norm, the branch reads the normalized x, but its output "
+                "With pre-norm, the branch reads the normalised x, but its output "
                 "is added to x itself: the path from the first block to the last "
                 "stays free.",
                 old="x = x + self._mlp(mlp_norm(x))",
@@ -377,7 +377,7 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "The past comes before the new words, among keys and values too.",
+                "In the keys and values, too, the past comes before the new words.",
                 old="torch.cat([past_k, k], dim=2)",
                 new="torch.cat([k, past_k], dim=2)",
                 more=(
@@ -390,7 +390,7 @@ EXERCISES = (
                 new='approximate="none"',
             ),
             Wrong(
-                "The mask must reach the attention: padding was visible.",
+                "Pass the mask on to the attention: padding is visible in yours.",
                 old="attend(q, k, v, mask, causal",
                 new="attend(q, k, v, None, causal",
             ),
@@ -411,8 +411,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "The encoding of a sentence changes if another one in the batch "
-                "is longer: which words may attend to padding?",
+                "The encoding of a sentence changes if another one in the batch is "
+                "longer: may a word attend to padding?",
                 old="block(x, mask.unsqueeze(1))",
                 new="block(x)",
             ),
@@ -490,7 +490,8 @@ EXERCISES = (
                 new="F.pad(memory_mask, (0, tokens.size(1)), value=True)",
             ),
             Wrong(
-                "Words attend to the padding of the prefix.",
+                "Words must not attend to the padding of the prefix: give the "
+                "blocks a mask.",
                 old="mask = F.pad(memory_mask, (0, length), value=True)",
                 new="mask = None",
             ),
@@ -501,7 +502,7 @@ EXERCISES = (
                 new="block(x, memory.mask.unsqueeze(1), True)",
             ),
             Wrong(
-                "The last block, too, normalizes x before it computes keys and values.",
+                "The last block, too, normalises x before it computes keys and values.",
                 old="keys_values(last.norm1(x))",
                 new="keys_values(x)",
             ),
@@ -527,8 +528,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "A beam that is replaced takes over the words of its successor: "
-                "they are in the cache.",
+                "A beam that continues another one's words needs its keys and "
+                "values, too: the cache must be reordered with the beams.",
                 old="past = _reorder_cache(state.past, index)",
                 new="past = state.past",
             ),
@@ -617,8 +618,8 @@ EXERCISES = (
                 new="self._encode(x)[:, :-1]",
             ),
             Wrong(
-                "A feature map has its D channels before rows and columns, as a "
-                "CNN's has.",
+                "A feature map has its D channels before rows and columns, as in a "
+                "CNN.",
                 old="patches.transpose(1, 2).unflatten(2, (rows, rows))",
                 new="patches.unflatten(1, (rows, rows))",
             ),

@@ -17,8 +17,9 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Masked scores must be excluded before the softmax: set to zero "
-                "afterwards, they have already taken their part of the sum.",
+                "Exclude masked scores before the softmax. If you only set their "
+                "weights to zero afterwards, they have already taken their share of "
+                "the sum.",
                 old="scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)",
                 new="scores = scores",
             ),
@@ -35,8 +36,7 @@ EXERCISES = (
                 new="return scores.softmax(-2).masked_fill",
             ),
             Wrong(
-                "-1e9 is out of float16's range, and no solution for a fully "
-                "masked row: ask the format for its lowest number.",
+                "-1e9 is outside float16's range: ask the dtype for its lowest number.",
                 old="torch.finfo(scores.dtype).min",
                 new="-1e9",
             ),
@@ -46,7 +46,7 @@ EXERCISES = (
                 new="",
             ),
             Wrong(
-                "True means visible; yours attends to exactly the other positions.",
+                "True means visible: yours attends to exactly the masked positions.",
                 old="scores = scores.masked_fill(~mask,",
                 new=(
                     "mask = ~mask\n"
@@ -88,12 +88,12 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "First tanh, then v: a score may be larger than 1.",
+                "The tanh comes before v, not after it: a score may be larger than 1.",
                 old="self.score(hidden.tanh())",
                 new="self.score(hidden).tanh()",
             ),
             Wrong(
-                "The gate lies between 0 and 1: a sigmoid.",
+                "The gate lies between 0 and 1: it needs a sigmoid.",
                 old=".sigmoid()",
                 new="",
             ),
@@ -139,13 +139,13 @@ EXERCISES = (
                 new="(1 - total).square()",
             ),
             Wrong(
-                "A sum over the positions, and a mean over the batch only.",
+                "Sum over the positions, and take the mean over the batch only.",
                 old=".sum(1).mean()",
                 new=".mean()",
             ),
             Wrong(
-                "The mean over the batch, so that the penalty does not depend on "
-                "the batch size.",
+                "Take the mean over the batch, not the sum: the penalty must not "
+                "depend on the batch size.",
                 old=".sum(1).mean()",
                 new=".sum()",
             ),
@@ -245,8 +245,8 @@ EXERCISES = (
                 new="attend(q, k, v, need_weights=need_weights)",
             ),
             Wrong(
-                "Three branches, three norms: the second is for the memory, the "
-                "third for the small network.",
+                "Three branches, three norms: the second is for cross-attention, the "
+                "third for the feed-forward network.",
                 old="self.norm3 if cross_attention else self.norm2",
                 new="self.norm2",
             ),
@@ -259,7 +259,7 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "Each branch has dropout, that of the memory too.",
+                "Each branch has dropout, cross-attention too.",
                 old="F.dropout(y, self.dropout, self.training), weights",
                 new="y, weights",
             ),
@@ -304,8 +304,7 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "It is the cross-attention that will use these keys: whose "
-                "matrices make them?",
+                "Cross-attention will use these keys: whose matrices should make them?",
                 old="block.multihead_attn.keys_values(memory.tokens)",
                 new="block.self_attn.keys_values(memory.tokens)",
             ),
@@ -321,7 +320,8 @@ EXERCISES = (
                 new="memory.mask, memory.tokens.size(1))",
             ),
             Wrong(
-                "A state keeps the mask of the memory; otherwise padding is visible.",
+                "The state must keep the memory's mask; otherwise padding becomes "
+                "visible.",
                 old="cross, memory.mask, 0)",
                 new="cross, torch.ones_like(memory.mask), 0)",
             ),

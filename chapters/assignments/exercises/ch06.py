@@ -33,7 +33,8 @@ EXERCISES = (
                 new="step",
             ),
             Wrong(
-                "Half a cosine, from 1 to 0: halfway, it has fallen to one half.",
+                "It is half a cosine, from 1 to 0: halfway through the steps it has "
+                "fallen to one half.",
                 old="math.cos(math.pi * step / steps)",
                 new="math.cos(2 * math.pi * step / steps)",
             ),
@@ -129,7 +130,8 @@ EXERCISES = (
                 new="self.scale *= 2",
             ),
             Wrong(
-                "2,000 good steps in a row: an overflow sets the count back to 0.",
+                "The 2,000 good steps must be in a row: an overflow sets the count "
+                "back to 0.",
                 old=(
                     "            self.good_steps = 0\n"
                     "            return\n"
@@ -145,8 +147,8 @@ EXERCISES = (
                 new="            self.scale *= 2\n",
             ),
             Wrong(
-                "Off by one: after exactly 2,000 steps without an overflow, not "
-                "one later.",
+                "Off by one: the scale doubles after exactly 2,000 steps without an "
+                "overflow, not one later.",
                 old="self.good_steps == 2000",
                 new="self.good_steps > 2000",
             ),
@@ -191,9 +193,9 @@ EXERCISES = (
                 new="self.config.accumulation_steps",
             ),
             Wrong(
-                "Sorted by length, neighbours in a batch are alike: deal the "
-                "examples out like cards, so that each micro-batch has short and "
-                "long ones.",
+                "A batch is sorted by length, so neighbours are alike: deal the "
+                "examples out like cards, so that each micro-batch has short and long "
+                "ones.",
                 old="value[i::number]",
                 new="value.tensor_split(number)[i]",
             ),
@@ -204,8 +206,8 @@ EXERCISES = (
                 new="self.world_size",
             ),
             Wrong(
-                "In float16 small gradients become 0: multiply the loss by the "
-                "scale before you go backward.",
+                "In float16 small gradients become 0: multiply the loss by the scale "
+                "before you call backward().",
                 old="loss * self.scaler.scale * self.world_size",
                 new="loss * self.world_size",
             ),
@@ -285,8 +287,8 @@ EXERCISES = (
                 new="nn.utils.clip_grad_norm_(self.model.parameters(), math.inf)",
             ),
             Wrong(
-                "First divide the gradients by the scale, then clip: otherwise "
-                "you clip 65,536 times their norm.",
+                "First divide the gradients by the scale, then clip: otherwise you "
+                "clip gradients that are 65,536 times too large.",
                 old="        self.scaler.unscale(self.model.parameters())\n",
                 new="",
                 more=(
@@ -440,7 +442,7 @@ EXERCISES = (
                 new="",
             ),
             Wrong(
-                "A process without examples gets one that does not count: its "
+                "A process without examples gets an example that does not count: its "
                 "epoch is None.",
                 old="[(batch[0], None)]",
                 new="[(batch[0], self.epoch)]",
@@ -462,7 +464,8 @@ EXERCISES = (
                 new="_digest(self.seed + self.rank, self.epoch)",
             ),
             Wrong(
-                "Resuming in the middle of an epoch skips batches, not examples.",
+                "A run that resumes in the middle of an epoch must not get its first "
+                "`skip` batches again.",
                 old="shuffled[self.skip :]",
                 new="shuffled",
                 more=(

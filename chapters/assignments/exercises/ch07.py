@@ -178,8 +178,8 @@ EXERCISES = (
                 new="in layers(model)",
             ),
             Wrong(
-                "It is a fraction of the layers with frozen parameters; the others "
-                "do not count.",
+                "`fraction` is a fraction of the layers with frozen parameters; the "
+                "others do not count.",
                 old="if frozen_names:",
                 new="if True:",
             ),
@@ -286,8 +286,8 @@ EXERCISES = (
                 new='self.lora["weight"](super().forward(x)) + super().forward(x)',
             ),
             Wrong(
-                "Attention may ask for some rows only, such as the queries': the "
-                "change must be of the same rows.",
+                "Attention may ask for some rows only, such as those of the queries: "
+                "the change must be for the same rows.",
                 old='self.lora["in_proj_weight"](x, rows)',
                 new='self.lora["in_proj_weight"](x)',
             ),
@@ -369,8 +369,8 @@ EXERCISES = (
                 new="pass",
             ),
             Wrong(
-                "Without its LoRA the layer must be of its plain class again: the "
-                "other one looks for `layer.lora`.",
+                "Without its LoRA the layer must get its plain class back: the other "
+                "one looks for `layer.lora`.",
                 old="layer.__class__ = _PLAIN_CLASS[type(layer)]",
                 new="pass",
             ),
@@ -417,7 +417,7 @@ EXERCISES = (
                 new="for name in ours if name not in matching]",
             ),
             Wrong(
-                "Say which shape is theirs and which is ours: first the state "
+                "You list the two shapes in the wrong order: first comes the state "
                 "dict's, then the model's.",
                 old="tuple(state[name].shape)}, here {tuple(ours[name].shape)}",
                 new="tuple(ours[name].shape)}, here {tuple(state[name].shape)}",

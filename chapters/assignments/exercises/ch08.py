@@ -202,7 +202,7 @@ EXERCISES = (
                 new="if False:",
             ),
             Wrong(
-                "The state's rows of batch entry i start at i · K.",
+                "In the decoder's state, the rows of batch entry i start at row i · K.",
                 old="first_row = K * torch.arange(B",
                 new="first_row = 0 * torch.arange(B",
             ),

@@ -57,13 +57,13 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "Five words contain three trigrams. Count at both ends: the last "
-                "n-gram ends with the last word.",
+                "Five words contain three trigrams: the last n-gram ends with the last "
+                "word.",
                 old="zip(*[tokens[i:] for i in range(n)])",
                 new="zip(*[tokens[i:-1] for i in range(n)])",
             ),
             Wrong(
-                "At the end of the sentence, what is shorter than n is not an n-gram.",
+                "A remainder of fewer than n words at the end is not an n-gram.",
                 old="zip(*[tokens[i:] for i in range(n)])",
                 new="(tuple(tokens[i : i + n]) for i in range(len(tokens)))",
             ),
@@ -110,8 +110,8 @@ EXERCISES = (
                 new="count if most[ngram] else 0",
             ),
             Wrong(
-                "Counts are clipped by the one reference that has most of the n-gram, "
-                "not by all references together.",
+                "Counts are clipped by the one reference in which the n-gram occurs "
+                "most often, not by all references together.",
                 old="if ngram in most and count > most[ngram]:",
                 new="if ngram in most:",
                 more=(
@@ -559,8 +559,8 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "A list defines what counts as punctuation. It has single "
-                'characters only, so "!!" stays a word.',
+                'A list defines what counts as punctuation. It has "!" but not '
+                '"!!", which therefore stays a word.',
                 old="if token not in _PUNCTUATION:",
                 new="if any(map(str.isalnum, token)):",
             ),
@@ -576,7 +576,7 @@ EXERCISES = (
                 new="_PTB_TOKEN.findall(text.lower())",
             ),
             Wrong(
-                "Capital and small letters should give the same word in the end.",
+                "In the end, capital and small letters should give the same word.",
                 old="token = token.lower()",
                 new="token = str(token)",
             ),
@@ -593,7 +593,7 @@ EXERCISES = (
                 new="token",
             ),
             Wrong(
-                "A bracket has a name in letters, even in the middle of a token.",
+                "Brackets are spelled out in letters, even in the middle of a token.",
                 old='token.replace("(", "-lrb-").replace(")", "-rrb-")',
                 new="str(token)",
             ),

@@ -22,12 +22,12 @@ EXERCISES = (
         ),
         wrong=(
             Wrong(
-                "A pair counts as often as its word occurs, not once a word.",
+                "A pair counts as often as its word occurs, not once per word.",
                 old="sign * frequencies[k]",
                 new="sign",
             ),
             Wrong(
-                'In "a a a" only the first two are merged, and the third stays.',
+                'In "a a a" only the first two are merged; the third stays.',
                 old=(
                     "for i in ids:\n"
                     "        if joined and (joined[-1], i) == pair:"
@@ -38,7 +38,7 @@ EXERCISES = (
                 ),
             ),
             Wrong(
-                "Among equally frequent pairs, the one of the older pieces comes "
+                "Among equally frequent pairs, the one with the older pieces comes "
                 "first.",
                 old="(-pair_counts[pair], pair))",
                 new="(-pair_counts[pair], (-pair[0], -pair[1])))",
@@ -114,8 +114,8 @@ EXERCISES = (
                 new="ids = []",
             ),
             Wrong(
-                "An unknown character is written as the bytes of its UTF-8, up to "
-                "four.",
+                "An unknown character is written as its UTF-8 bytes: one to four "
+                "of them.",
                 old='byte for byte in c.encode("utf-8", "surrogatepass")',
                 new="byte for byte in [ord(c) % 256]",
             ),
@@ -177,7 +177,7 @@ EXERCISES = (
                 new="piece",
             ),
             Wrong(
-                "A byte has a name, such as <0xE7>, but it stands for the byte.",
+                "A piece such as <0xE7> stands for a byte, not for its own name.",
                 old="if FIRST_BYTE <= i < FIRST_CHARACTER",
                 new="if False",
             ),

@@ -184,7 +184,7 @@ EXERCISES = (
                 new="memory.tokens.new_zeros(batch_size, *memory.tokens.shape[1:])",
             ),
             Wrong(
-                "A row that is encoded only for a gradient of 0 must not enter "
+                "A row that is encoded only for the gradient of 0 must not enter "
                 "the batch-norm statistics.",
                 old="encoder.eval()\n",
                 new="\n",
@@ -236,12 +236,12 @@ EXERCISES = (
                 new="",
             ),
             Wrong(
-                "A coin for each example, not one for the whole batch.",
+                "Toss a coin for each example, not one for the whole batch.",
                 old="torch.rand(batch_size, device=device)",
                 new="torch.rand(1, device=device)",
             ),
             Wrong(
-                "`fraction` of the examples lack something. With two modalities, "
+                "`fraction` of the examples lack one modality. With two modalities, "
                 "each is missing in half of those.",
                 old=" * len(present) / fraction",
                 new=" / fraction",
@@ -258,7 +258,7 @@ EXERCISES = (
                 new="(",
             ),
             Wrong(
-                "None says that all examples have the modality.",
+                "`None` means that all examples have the modality.",
                 old="torch.ones(batch_size",
                 new="torch.zeros(batch_size",
             ),
@@ -292,7 +292,7 @@ EXERCISES = (
                 new=" ",
             ),
             Wrong(
-                "German colours have endings: one that is left over would show "
+                "German colours have endings: one that is left over would reveal "
                 "the gender of the noun.",
                 old="(e[rsnm]?)?\\b",
                 new="",
@@ -462,7 +462,7 @@ EXERCISES = (
                 new="refs[-1]",
             ),
             Wrong(
-                "One bool for each word, not one for each sentence.",
+                "Return one bool for each word, not one for each sentence.",
                 old="right.append(name == other)",
                 new="right.append(found == expected)",
                 more=(
