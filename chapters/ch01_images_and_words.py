@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 1 · Images and words
 #
-# **Adds** a tokenizer, a vocabulary, image preprocessing and batches bucketed by length. **Takes** 0.2 min on two cores.
+# **Adds** a tokenizer, a vocabulary, image preprocessing and batches bucketed by length. **Takes** 0.1 min on two cores.
 #
 # A network computes with numbers, and a picture or a sentence is not a number. This chapter turns
 # both into tables of numbers, and joins many of these into one larger table, a batch. Nothing is

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 3 · LSTM decoder
 #
-# **Adds** the LSTM, a decoder made of it, teacher forcing, and captions from one image vector. **Takes** 2.5 min on
+# **Adds** the LSTM, a decoder made of it, teacher forcing, and captions from one image vector. **Takes** 1.6 min on
 # two cores.
 #
 # A sentence is written word by word, and each word depends on those before it. A **recurrent

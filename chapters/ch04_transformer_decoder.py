@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 4 · Transformer decoder
 #
-# **Adds** multi-head attention, causal mask, key-value cache, the picture as a prefix, and the ViT. **Takes** 3.2 min
+# **Adds** multi-head attention, causal mask, key-value cache, the picture as a prefix, and the ViT. **Takes** 2.0 min
 # on two cores.
 #
 # Chapter 3's decoder had to carry the picture in one state, from word to word, and lost most of it.
@@ -789,8 +789,8 @@ for name, network in networks.items():
 # This was one seed, with the learning rate of chapter 2's CNN: it says who learns sooner, not who
 # ends higher.
 #
-# **The cache** makes writing a text of 8 words almost three times as fast, and one of 128 words
-# about five times: with it, each word costs about the same; without it, each costs more than the
+# **The cache** makes writing a text of 8 words more than twice as fast, and one of 128 words more
+# than six times as fast: with it, each word costs about the same; without it, each costs more than the
 # last. The number of words per second depends on the machine and on what else it is doing.
 #
 # All captions come from one seed and one CNN, and are about 1,000 pictures that the models had

@@ -355,7 +355,7 @@ print(f"first loss {losses[0]:.3f}, last {losses[-1]:.3f}; ", end="")
 print(f"the two loops differ by {largest:.0e} at most")
 
 # %% [markdown]
-# 22.7 against 22.5 ms: everything that the library's step does in addition is lost in the noise of
+# 23.6 against 22.7 ms: everything that the library's step does in addition is lost in the noise of
 # this measurement.
 #
 # ## Look
@@ -422,7 +422,7 @@ for axis in (left, right):
 chapter.draw(figure, "what a batch size costs and gains")
 
 # %% [markdown]
-# In a batch of 64 a picture costs 0.7 ms, alone 6.4 ms: a large computation uses the machine
+# In a batch of 64 a picture costs 0.6 ms, alone 6.3 ms: a large computation uses the machine
 # better. But a larger batch means fewer steps over the same pictures, and it needs a higher
 # learning rate.
 #
@@ -721,9 +721,9 @@ figure = drawings.fetching_and_computing(timelines[:2])
 chapter.draw(figure, "fetching and computing one after the other and at once")
 
 # %% [markdown]
-# The worker fetches batch 3 while batch 1 computes, and the waiting falls from 41 to 3 %, a step
-# from 53 to 31 ms. But it needs a core. When both cores compute, it takes one of them away: the
-# waiting falls from 45 to 6 %, and yet a step takes 51 ms instead of 47. So on a CPU the library
+# The worker fetches batch 3 while batch 1 computes, and the waiting falls from 38 to 5 %, a step
+# from 55 to 33 ms. But it needs a core. When both cores compute, it takes one of them away: the
+# waiting falls from 46 to 5 %, and yet a step takes 52 ms instead of 43. So on a CPU the library
 # uses no workers unless you ask for them, and with a GPU one per core, up to eight. (Where Python
 # does not fork its processes, both runs above do without a worker.) With a GPU, the copy from main
 # memory overlaps with the computation, too: `Prefetcher` puts it on a second queue of work. A CPU
@@ -863,7 +863,7 @@ show(BucketSampler)
 
 # %% [markdown]
 # The curves of one process and of two coincide, but not bit for bit: each process normalizes by its
-# own half of the batch. On two cores, two processes gain nothing, 222 against 223 ms a step, since
+# own half of the batch. On two cores, two processes gain nothing, 232 against 231 ms a step, since
 # a single process already uses both cores within each operation.
 #
 # ## What to notice

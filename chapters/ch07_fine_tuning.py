@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 7 · Fine-tuning
 #
-# **Adds** freezing, parameter groups, LoRA, and pretrained weights: pre-train, then adapt with few labels. **Takes** 3.3 min on two cores.
+# **Adds** freezing, parameter groups, LoRA, and pretrained weights: pre-train, then adapt with few labels. **Takes** 2.5 min on two cores.
 #
 # So far models began with random numbers and learned from thousands of scenes with captions.
 # Pictures are cheap; someone who writes five captions for each is not. **How many labelled pictures

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 9 · BLEU and its relatives
 #
-# **Adds** BLEU, ROUGE-L, CIDEr-D, confidence intervals, and what they miss. **Takes** 1.4 min on two cores.
+# **Adds** BLEU, ROUGE-L, CIDEr-D, confidence intervals, and what they miss. **Takes** 0.9 min on two cores.
 #
 # One person writes "a big yellow skull is left of a small red cow", another "a small red cow is
 # right of a big yellow skull". Both are right. So how good is a model's caption? Most papers count

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = "ipykernel" in sys.modules
@@ -40,12 +41,14 @@ class Chapter:
 
     def draw(self, figure: Figure, name: str) -> None:
         """Show a figure in a notebook; in a script, save it and print the path. `name` describes it."""
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png")
         file = io.BytesIO()
-        figure.savefig(file, format="png", pil_kwargs={"optimize": True})
+        Image.open(drawn).convert("RGB").save(file, "png", optimize=True)  # nothing is transparent
         if NOTEBOOK:
-            from IPython.display import Image, display
+            from IPython import display
 
-            display(Image(file.getvalue(), alt=name))
+            display.display(display.Image(file.getvalue(), alt=name))
         else:
             path = self.folder / f"{name.replace(' ', '-')}.png"
             path.write_bytes(file.getvalue())

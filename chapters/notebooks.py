@@ -86,6 +86,24 @@ def execute(notebook: NotebookNode, folder: Path, seconds: int = 1200) -> None:
     finally:
         if kernel.has_kernel:
             asyncio.run(kernel.shutdown_kernel(now=True))
+    join_streams(notebook)
+
+
+def join_streams(notebook: NotebookNode) -> None:
+    """Join consecutive printed outputs of a cell: each one would be a paragraph of its own.
+
+    A kernel sends what is printed in several messages.
+    """
+    for cell in notebook.cells:
+        joined = []
+        for output in cell.get("outputs", []):
+            last = joined[-1] if joined else {}
+            if output.output_type == "stream" and last.get("name") == output.name:
+                last.text += output.text
+            else:
+                joined.append(output)
+        if "outputs" in cell:
+            cell.outputs = joined
 
 
 def build(entry: Entry) -> None:

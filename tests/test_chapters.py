@@ -82,6 +82,20 @@ def listing():
     return python("-m", "chapters", PYTHONIOENCODING="utf-8")
 
 
+def test_consecutive_prints_of_a_cell_are_one_output():
+    def stream(text, name="stdout"):
+        return nbformat.v4.new_output("stream", name=name, text=text)
+
+    picture = nbformat.v4.new_output("display_data", data={"image/png": PIXEL})
+    outputs = [stream("a"), stream("b"), picture, stream("c"), stream("d", "stderr"), stream("e")]
+    cells = [nbformat.v4.new_markdown_cell("x"), nbformat.v4.new_code_cell("x", outputs=outputs)]
+    notebooks.join_streams(nbformat.v4.new_notebook(cells=cells))
+    printed = [(output.get("name"), output.get("text")) for output in cells[1].outputs]
+    assert printed == [
+        ("stdout", "ab"), (None, None), ("stdout", "c"), ("stderr", "d"), ("stdout", "e"),
+    ]  # fmt: skip
+
+
 @each_chapter
 def test_code_cells_fit_a_notebook_page(entry):
     for cell in notebooks.make(entry).cells[1:]:  # the first prepares the notebook

@@ -97,7 +97,6 @@ def attention_tables(sentence, queries, keys, values, attention):
     `attention(queries, keys, values, causal)` gives scores, weights and outputs, word by word.
     """
     figure, axes = panels((8, 7), 3, 3)
-    figure.set_dpi(90)  # the notebook stays below a megabyte
     kinds = (sentence, ("article", "adject.", "noun", "prepos."))
     meanings = (sentence, ("large", "red", "star", "above"))
     words = (sentence, sentence)
