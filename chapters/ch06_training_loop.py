@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 6 · The training loop
 #
-# **Adds** the loop that trains the same model on a laptop, one GPU or many: device, batches, clipping, accumulation, precision, prefetching, checkpoints, processes. **Takes** 2.8 min on two cores.
+# **Adds** the loop that trains the same model on a laptop, one GPU or many: device, batches, clipping, accumulation, precision, prefetching, checkpoints, processes. **Takes** 2.7 min on two cores.
 #
 # Five lines train a network; they fit on a slide. But a run that takes a night meets what a slide
 # does not show: a batch too large for the memory, a gradient a hundred times too long, a full disk,
@@ -355,7 +355,7 @@ print(f"first loss {losses[0]:.3f}, last {losses[-1]:.3f}; ", end="")
 print(f"the two loops differ by {largest:.0e} at most")
 
 # %% [markdown]
-# 23.6 against 22.7 ms: everything that the library's step does in addition is lost in the noise of
+# 24.9 against 23.6 ms: everything that the library's step does in addition is lost in the noise of
 # this measurement.
 #
 # ## Look
@@ -422,7 +422,7 @@ for axis in (left, right):
 chapter.draw(figure, "what a batch size costs and gains")
 
 # %% [markdown]
-# In a batch of 64 a picture costs 0.6 ms, alone 6.3 ms: a large computation uses the machine
+# In a batch of 64 a picture costs 0.7 ms, alone 6.4 ms: a large computation uses the machine
 # better. But a larger batch means fewer steps over the same pictures, and it needs a higher
 # learning rate.
 #
@@ -530,12 +530,13 @@ WAYS = (  # label, loss function, is the model in train mode?, colour
 )
 memory = [kept_megabytes(new_trainer(), split(batch, parts)[0]) for parts in PARTS]
 errors = {}
+print("error of the gradient for each number of micro-batches")
 for label, loss_function, train_mode, _ in WAYS:
     errors[label] = [gradient_error(loss_function, train_mode, n) for n in PARTS[1:]]
-    row = [f"{n} parts {error:.2g} %" for n, error in zip(PARTS[1:], errors[label])]
-    print(f"{label:32} {', '.join(row)}")
+    row = [f"{n}: {error:.2g} %" for n, error in zip(PARTS[1:], errors[label])]
+    print(f"{label:29} {', '.join(row)}")
 words = [(part["target"] != PAD).sum().item() for part in split(batch, 4)]
-print("words in each of 4 parts:", words)
+print("words in each of 4 micro-batches:", words)
 
 # %%
 figure, (left, right) = panels(1, 2, 3)
@@ -579,6 +580,8 @@ FORMATS = (  # label, dtype, colour, line width
 steps = chapter.choose(80, fast=1)
 small = split(batch, 2)[0]
 histories, gradients = {}, {}
+print(f"{'':20} ms a step  MB kept  loss, last 20 steps  ", end="")
+print("% gradients = 0  steps skipped")
 for label, dtype, _, _ in FORMATS:
     trainer = new_trainer(batch_size=16, precision=dtype)
     if label == "float16, not scaled":
@@ -591,9 +594,8 @@ for label, dtype, _, _ in FORMATS:
     gradients[label] = gradient(trainer.model, loss * scale / count) / scale
     zeros = 100 * (gradients[label] == 0).float().mean()
     last = mean(histories[label].losses[-20:])
-    print(f"{label:19} {histories[label].milliseconds():6.1f} ms a step, ", end="")
-    print(f"{memory:.1f} MB kept; loss of the last 20 steps {last:.3f}; ", end="")
-    print(f"{zeros:.2f} % of the gradients are 0; {trainer.skipped} steps skipped")
+    print(f"{label:20} {histories[label].milliseconds():9.1f} {memory:8.1f} ", end="")
+    print(f"{last:18.3f} {zeros:16.2f} {trainer.skipped:14}")
 
 # %%
 LIMITS = (  # half of 6e-8, as a power of 10
@@ -721,9 +723,9 @@ figure = drawings.fetching_and_computing(timelines[:2])
 chapter.draw(figure, "fetching and computing one after the other and at once")
 
 # %% [markdown]
-# The worker fetches batch 3 while batch 1 computes, and the waiting falls from 38 to 5 %, a step
-# from 55 to 33 ms. But it needs a core. When both cores compute, it takes one of them away: the
-# waiting falls from 46 to 5 %, and yet a step takes 52 ms instead of 43. So on a CPU the library
+# The worker fetches batch 3 while batch 1 computes, and the waiting falls from 41 to 5 %, a step
+# from 54 to 31 ms. But it needs a core. When both cores compute, it takes one of them away: the
+# waiting falls from 46 to 5 %, and yet a step takes 51 ms instead of 42. So on a CPU the library
 # uses no workers unless you ask for them, and with a GPU one per core, up to eight. (Where Python
 # does not fork its processes, both runs above do without a worker.) With a GPU, the copy from main
 # memory overlaps with the computation, too: `Prefetcher` puts it on a second queue of work. A CPU
@@ -863,7 +865,7 @@ show(BucketSampler)
 
 # %% [markdown]
 # The curves of one process and of two coincide, but not bit for bit: each process normalizes by its
-# own half of the batch. On two cores, two processes gain nothing, 232 against 231 ms a step, since
+# own half of the batch. On two cores, two processes gain nothing, 234 against 219 ms a step, since
 # a single process already uses both cores within each operation.
 #
 # ## What to notice

@@ -238,7 +238,7 @@ for group in parameter_groups(model, 0.05, decay):
         assert abs(group["factor"] - factors[name]) < 1e-12
         assert (group["weight_decay"] > 0) == (parameter.dim() > 1)
 assert not remaining  # each was in a group
-print("our factors and the library's agree, for every parameter; ", end="")
+print("our factors and the library's agree for every parameter;")
 print("only matrices and filters have weight decay")
 
 # %%

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 8 · Beam search
 #
-# **Adds** greedy search, sampling, and beam search with its length penalty. **Takes** 1.9 min on two cores.
+# **Adds** greedy search, sampling, and beam search with its length penalty. **Takes** 1.8 min on two cores.
 #
 # A captioner does not write sentences. Given a picture and the words so far, it assigns a
 # probability to each possible next word. A search turns these into a sentence, and so far we have
@@ -308,7 +308,7 @@ for i in checked:
     assert library(tables[i], 1, 3) == greedy[i][1]
     assert library(tables[i], 2, 3) == two[i][1]
     assert library(tables[i], 2, 3, keep_greedy=True) == max(greedy[i], two[i])[1]
-print(f"our search and the library's agree on {1 + len(checked)} tables; ", end="")
+print(f"our search and the library's agree on {1 + len(checked)} tables;")
 print("with keep_greedy=True, two beams are never worse than greedy")
 
 # %% [markdown]
@@ -801,8 +801,8 @@ chapter.draw(figure, "more beams find the gaps in the data")
 # true of its model. The intervals say what other pictures might change, but not what another
 # training might.
 #
-# **Time.** Five beams took about twice as long as greedy search here, and twenty beams six to
-# eight times as long: more with the penalty, which lets the search continue longer. It is not
+# **Time.** Five beams took about twice as long as greedy search here, and twenty beams five to
+# seven times as long: more with the penalty, which lets the search continue longer. It is not
 # twenty times, since all beams of a batch take their steps together.
 #
 # **The length penalty** chooses among captions that are about equally true: from -1 to 2, their

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 9 · BLEU and its relatives
 #
-# **Adds** BLEU, ROUGE-L, CIDEr-D, confidence intervals, and what they miss. **Takes** 0.9 min on two cores.
+# **Adds** BLEU, ROUGE-L, CIDEr-D, confidence intervals, and what they miss. **Takes** 1.0 min on two cores.
 #
 # One person writes "a big yellow skull is left of a small red cow", another "a small red cow is
 # right of a big yellow skull". Both are right. So how good is a model's caption? Most papers count
@@ -502,6 +502,8 @@ def compare_systems(rows):
 
 # %%
 sizes = chapter.choose((25, 50, 100, 200, 400, 800), fast=(25, 50))
+print("          width of the interval              % told apart")
+print("pictures  BLEU   difference   test sets      by intervals  paired  by truth")
 mean_widths = []
 told_apart = []  # percent of the test sets
 for n in sizes:
@@ -513,12 +515,8 @@ for n in sizes:
     told_apart.append(100 * np.mean(verdicts, axis=0))
     single, paired = mean_widths[-1]
     by_intervals, by_pairs, by_truth = told_apart[-1]
-    print(
-        f"{n:4} pictures: BLEU's interval {single:5.2f} wide, "
-        f"the difference's {paired:5.2f}; of {len(results):2} test sets "
-        f"{by_intervals:3.0f} % tell them apart by intervals, "
-        f"{by_pairs:3.0f} % paired, {by_truth:3.0f} % by truth"
-    )
+    print(f"{n:8} {single:5.2f} {paired:12.2f} {len(results):11} ", end="")
+    print(f"{by_intervals:17.0f} {by_pairs:7.0f} {by_truth:9.0f}")
 
 # %%
 figure = Figure(figsize=(7.6, 3.1), dpi=100, layout="constrained")
@@ -646,7 +644,8 @@ for name, text in (("true", true_captions[i]), ("false", false)):
     scores = []
     for metric, [score] in score_each([text], [four_references[i]]).items():
         scores.append(f"{metric} {score:.2f}")
-    print(f"{name:5} {', '.join(scores)}: {detokenize(text)}")
+    print(f"{name + ':':6} {detokenize(text)}")
+    print(f"       {', '.join(scores)}")
 
 # %% [markdown]
 # And as a paper would print it: two **systems**. All captions of the first are true, all captions
@@ -663,12 +662,11 @@ corpora = {
 }
 for name, texts in corpora.items():
     intervals = caption_scores(texts, four_references)
-    scores = []
+    true = judge_captions(texts, scenes).percentages[3]
+    print(f"{name}: {true:.1f} % true")
     for metric in ("BLEU-4", "ROUGE-L", "CIDEr-D"):
         score, low, high = intervals[metric]
-        scores.append(f"{metric} {score:.2f} ({low:.2f} to {high:.2f})")
-    true = judge_captions(texts, scenes).percentages[3]
-    print(f"{name:28} {true:5.1f} % true; {', '.join(scores)}")
+        print(f"    {metric:8} {score:5.2f} ({low:.2f} to {high:.2f})")
 
 # %% [markdown]
 # **BLEU under teacher forcing.** In training, a decoder is given the true previous words (chapter
@@ -790,13 +788,11 @@ right.set(xlabel="captions seen in training")
 for axis in (left, right):
     axis.legend(fontsize=7.5, ncols=2, loc="upper center")
 chapter.draw(figure, "forced or free, its own or another picture")
+print("BLEU against the caption that is fed in, and against all five")
 for (mode, key), (label, _) in BARS.items():
     r = results[mode, key]
-    print(
-        f"{label:24} BLEU {r.bleu_fed:.1f} against the caption that is fed in, "
-        f"{r.bleu_five:.1f} against all five; {r.true:.1f} % true, "
-        f"{r.malformed:.1f} % not a sentence"
-    )
+    print(f"{label:24} BLEU {r.bleu_fed:4.1f} {r.bleu_five:4.1f}; ", end="")
+    print(f"{r.true:4.1f} % true, {r.malformed:4.1f} % not a sentence")
 
 # %% [markdown]
 # ## What to notice
