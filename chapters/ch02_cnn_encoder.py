@@ -9,7 +9,6 @@
 # We build one, and train it to say what is in our pictures.
 
 # %%
-import time
 import timeit
 
 import torch

@@ -268,10 +268,8 @@ def _join(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
 
 
 def _read_utf8(text: bytes) -> str:
-    try:
-        return text.decode(
-            "utf-8", "surrogatepass"
-        )  # a Python string may hold half a surrogate pair
+    try:  # a Python string may hold half a surrogate pair
+        return text.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         return text.decode("utf-8", "replace")
 

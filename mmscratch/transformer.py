@@ -231,7 +231,7 @@ class TransformerDecoder(nn.Module):
         word attends to them and to the words up to itself. A memory without positions makes this a
         language model. With "cross_attention", each block attends to the words, then to the memory.
     max_length: the largest number of words.
-    mlp_dim, approximate: as for the block; the default is GPT-2's approximation.
+    mlp_dim: as for the block.
 
     The embedding is also the output matrix (tied weights). Padding comes after a sentence's words,
     where none of them can attend to it.
@@ -248,7 +248,6 @@ class TransformerDecoder(nn.Module):
         fusion: str = "cross_attention",
         dropout: float = 0.0,
         mlp_dim: int | None = None,
-        approximate: str = "tanh",
     ):
         super().__init__()
         check_fusion(fusion)
@@ -260,7 +259,7 @@ class TransformerDecoder(nn.Module):
             "dropout": dropout,
             "cross_attention": fusion == "cross_attention",
             "mlp_dim": mlp_dim,
-            "approximate": approximate,
+            "approximate": "tanh",  # as in GPT-2
         }
         self.blocks = nn.ModuleList()
         for _ in range(num_layers):

@@ -31,9 +31,8 @@ def pytest_configure(config):
     ]
     for marker in markers:
         config.addinivalue_line("markers", marker)
-    torch.set_num_threads(
-        1
-    )  # the tensors of tests are tiny: threads would only wait for each other
+    # the tensors of tests are tiny: threads would only wait for each other
+    torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # also for processes that tests start
 
 

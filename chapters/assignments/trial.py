@@ -88,9 +88,8 @@ NOT_NEEDED = (  # plugins of pytest
     "threadexception",
     "unraisableexception",
 )
-WALL_CLOCK_FACTOR = (
-    3  # seconds on the clock for one of computing: machines are busy, code may sleep
-)
+# seconds on the clock for one of computing: machines are busy, code may sleep
+WALL_CLOCK_FACTOR = 3
 NEW_NETWORK = 0x40000000  # flags of Linux's unshare
 NEW_USER = 0x10000000
 

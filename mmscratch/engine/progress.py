@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ..engine.devices import Stopwatch, peak_memory
+from .devices import Stopwatch, peak_memory
 
 
 class Progress:
@@ -44,9 +44,7 @@ class Progress:
         self.device = device
         self.unit = unit
         self.renews_line = sys.stdout.isatty() or "ipykernel" in sys.modules
-        self.line = (
-            None  # to be replaced by the next: True on a terminal, in a notebook its display
-        )
+        self.line = None  # the line to replace: True on a terminal, in a notebook its display
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)

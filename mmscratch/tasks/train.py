@@ -92,8 +92,6 @@ def _make_trainer(
     training = Examples(data["train"], vocabularies, augments, args.seed)
     examples = (training, Examples(data["validation"], vocabularies))
     config = _train_config(task, metadata, args)
-    if base:  # a task freezes parts of a new model only
-        config["freeze"] = tuple(args.freeze)
     if "image" in settings["encoders"] and not data["train"].count("image"):
         config["freeze"] += ("encoders.image",)  # nothing to learn without pictures
     model_config = sized(settings, vocabularies, examples)
@@ -108,6 +106,8 @@ def _make_trainer(
 def _train_config(task: Task, metadata: Metadata, args: argparse.Namespace) -> dict:
     """The task's settings of `TrainConfig`, overridden by those of the command line."""
     config = dict(task.settings(metadata))
+    if args.start_from and not is_published(args.start_from):
+        config.pop("freeze", None)  # a task freezes parts of a new model only
     if args.lora:
         config["learning_rate"] = 1e-2
     for name in TRAIN_OPTIONS:

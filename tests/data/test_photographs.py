@@ -164,9 +164,8 @@ def test_a_killed_process_leaves_the_next_one_working(forty, cache):
     assert [path.suffix for path in cache.iterdir()] == [".unfinished"]
     assert greys(FolderCaptions(forty, size=7)) == sorted(range(40), key=str)
 
-    [left] = cache.glob(
-        "*.unfinished"
-    )  # it might belong to a running process, so it is removed only after a day
+    # it might belong to a running process, so it is removed only after a day
+    [left] = cache.glob("*.unfinished")
     os.utime(left, (time.time() - 90_000,) * 2)
     FolderCaptions(forty, size=5)
     assert not left.exists()
