@@ -10,10 +10,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from .attention import Memory
-from .batches import collate, numericalize, to_device
+from .batches import collate, encode_words, numericalize, to_device
 from .text import BOS, EOS, PAD, UNK
+
+
+MAX_ROWS = 5000  # candidates scored at a time, over all examples of a batch
 
 
 class Hypothesis(NamedTuple):
@@ -462,6 +466,82 @@ def generate(
         for i, hypothesis in zip(indices, hypotheses):
             generated[i] = vocabularies["target"].decode(hypothesis.tokens)
     return [generated[i] for i in range(len(examples))]
+
+
+@torch.no_grad()
+def candidate_log_probs(
+    model: nn.Module,
+    vocabularies: dict,
+    examples: Sequence[dict],
+    candidates: Sequence[Sequence[str]],
+) -> Tensor:
+    """The log-probability with which the decoder writes each candidate: (N examples, A candidates).
+
+        log p(candidate | example) = Σₜ log p(wordₜ | words before it, example)
+
+    The words include <eos>, so a candidate is not preferred for being the beginning of another.
+    Of a closed set of answers, the best has the largest; their softmax gives probabilities.
+
+    model: is put into eval mode.
+    vocabularies, examples: as in `generate`.
+    candidates: a list of tokens for each; words that the vocabulary lacks count as <unk>.
+    """
+    model.eval()
+    encoded = [encode_words(vocabularies["target"], words) for words in candidates]
+    targets = [torch.from_numpy(numbers) for numbers in encoded]
+    targets = pad_sequence(targets, batch_first=True, padding_value=PAD)  # (A, T)
+    order = _by_length(examples)
+    batch_size = max(1, MAX_ROWS // len(candidates))
+    log_probs = torch.empty(len(order), len(candidates))
+    for first in range(0, len(order), batch_size):
+        indices = order[first : first + batch_size]
+        batch = _batch(model, vocabularies, [examples[i] for i in indices])
+        scores = _score_targets(model.decoder, model.encode(batch), targets)
+        log_probs[indices] = scores.cpu()
+    return log_probs
+
+
+def _score_targets(decoder: nn.Module, memory: Memory, targets: Tensor) -> Tensor:
+    """The log-probability of each target (A, T), padded, given each memory: (B, A)."""
+    B = len(memory.tokens)
+    A = len(targets)
+    targets = targets.to(memory.tokens.device).repeat(B, 1)  # (B·A, T)
+    index = torch.arange(B, device=targets.device).repeat_interleave(A)  # (B·A,)
+    state = decoder.reorder(decoder.start(memory), index)
+    token = torch.full_like(index, BOS)
+    total = torch.zeros(B * A, device=targets.device)
+    for target in targets.unbind(1):  # (B·A,)
+        logits, state = decoder.step(token, state)  # (B·A, V)
+        log_probs = logits.float().log_softmax(-1)
+        chosen = log_probs.gather(1, target.unsqueeze(1)).squeeze(1)  # (B·A,)
+        total += chosen.masked_fill(target == PAD, 0.0)
+        token = target
+    return total.view(B, A)
+
+
+def rank_answers(
+    model: nn.Module,
+    vocabularies: dict,
+    example: dict,
+    candidates: Sequence[Sequence[str]] | None = None,
+    count: int = 3,
+) -> list[tuple[list[str], float]]:
+    """The most probable answers about one example, best first, with their probabilities.
+
+    candidates: choose among these (closed), with probabilities that sum to 1 over all of them.
+        None: whatever the decoder writes (open), found by beam search.
+    count: of answers; fewer if there are fewer candidates.
+    """
+    if candidates is None:
+        model.eval()
+        memory = model.encode(_batch(model, vocabularies, [example]))
+        by_probability = SearchOptions(length_penalty=0.0, n_best=count)
+        (found,) = beam_search(model.decoder, memory, 2 * count, options=by_probability)
+        target = vocabularies["target"]
+        return [(target.decode(each.tokens), math.exp(each.log_prob)) for each in found]
+    log_probs = candidate_log_probs(model, vocabularies, [example], candidates)[0]  # (A,)
+    probabilities, best = log_probs.softmax(0).topk(min(count, len(candidates)))
+    return [(list(candidates[i]), p) for i, p in zip(best.tolist(), probabilities.tolist())]
 
 
 def _by_length(examples: Sequence[dict]) -> list[int]:

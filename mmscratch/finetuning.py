@@ -442,7 +442,8 @@ def prepare_for_finetuning(
     dropout         of the LoRA
 
     The run may have other vocabularies and other numbers of positions: words and positions that
-    both have keep their rows. With LoRA, all rows of such an embedding are trained.
+    both have keep their rows. With LoRA, all rows of such an embedding are trained. From a run with
+    other encoders, that is of another task, only the encoders that both have are taken.
     """
     published = start_from in TORCHVISION
     if lora and (published or not start_from):
@@ -502,7 +503,24 @@ def _load_base(model: EncoderDecoder, vocabularies: dict, folder: str) -> list[s
         if old_rows != new_rows:
             changed.append(name)
         state[name] = transfer_embedding_rows(state[name], old_rows, ours[name], new_rows)
+    is_same_task = base.encoders.keys() == model.encoders.keys()
+    if not is_same_task:
+        state = _shared_encoders(state, base, model, folder)
     incompatible = load_matching(model, state)
-    if any(incompatible):
+    if any(incompatible if is_same_task else incompatible[1:]):  # a new task has new parts
         raise ValueError(f"the weights of {folder} do not fit this model: {incompatible}")
     return changed
+
+
+def _shared_encoders(
+    state: State, base: EncoderDecoder, model: EncoderDecoder, folder: str
+) -> State:
+    """The tensors of the encoders that both models have. Raises ValueError if there are none."""
+    shared = [name for name in base.encoders if name in model.encoders]
+    if not shared:
+        theirs = ", ".join(base.encoders)
+        ours = ", ".join(model.encoders)
+        raise ValueError(f"{folder} has encoders for {theirs}, and this model for {ours}")
+    print(f"from {folder}: the encoder of {' and '.join(shared)}; all else is new")
+    prefixes = tuple(f"encoders.{name}." for name in shared)
+    return {name: tensor for name, tensor in state.items() if name.startswith(prefixes)}

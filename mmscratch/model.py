@@ -78,16 +78,23 @@ class EncoderDecoder(nn.Module):
         if self.training and self.modality_dropout and len(modalities) > 1:
             first = batch[modalities[0]]
             present = _drop_modality(present, len(first), self.modality_dropout, first.device)
-        memories = []
-        for name in modalities:
+        memories = {}
+        for name in sorted(modalities, key=self._is_steered):  # the question comes first
             inputs = [batch[name]]
             if f"{name}_lengths" in batch:
                 inputs.append(batch[f"{name}_lengths"])
+            if self._is_steered(name) and self.encoders[name].steered_by in memories:
+                question = memories[self.encoders[name].steered_by]
+                inputs.append(question.mean())  # (B, D)
             tokens, mask = _encode_present(self.encoders[name], inputs, present[name])
             if len(self.encoders) > 1:  # or the longest vectors would get all of the attention
                 tokens = F.layer_norm(tokens, tokens.shape[-1:])
-            memories.append(Memory(tokens, mask))
-        return fuse(memories)
+            memories[name] = Memory(tokens, mask)
+        return fuse([memories[name] for name in modalities])
+
+    def _is_steered(self, name: str) -> bool:
+        """Whether another modality modulates this one's encoder (see `FiLM`)."""
+        return bool(getattr(self.encoders[name], "steered_by", ""))
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The cross-entropy summed over the words of a batch, and their number; padding is ignored.

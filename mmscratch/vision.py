@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import Memory
+from .film import FiLM, Modulation, modulate
 from .images import normalize
 from .transformer import TransformerBlock
 
@@ -45,7 +46,10 @@ def _conv(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn
 
 
 class BasicBlock(nn.Module):
-    """relu(x + bn(conv3×3(relu(bn(conv3×3(x)))))): the block of ResNet-18 and 34."""
+    """relu(x + bn(conv3×3(relu(bn(conv3×3(x)))))): the block of ResNet-18 and 34.
+
+    A question modulates what comes out of the last batch norm (see `film.modulate`).
+    """
 
     expansion = 1
 
@@ -57,9 +61,11 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample = _shortcut(in_channels, channels, stride)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, modulation: Modulation | None = None) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
+        if modulation:
+            y = modulate(y, *modulation)
         shortcut = x if self.downsample is None else self.downsample(x)
         return F.relu(y + shortcut)
 
@@ -82,10 +88,12 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(4 * channels)
         self.downsample = _shortcut(in_channels, 4 * channels, stride)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, modulation: Modulation | None = None) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
         y = F.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
+        if modulation:
+            y = modulate(y, *modulation)
         shortcut = x if self.downsample is None else self.downsample(x)
         return F.relu(y + shortcut)
 
@@ -125,6 +133,7 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.stages = []  # the names of the modules
+        self.block_channels = []  # how many channels each block has, for `FiLM`
         in_channels = width
         for i, count in enumerate(num_blocks):
             channels = width * 2**i
@@ -133,6 +142,7 @@ class ResNet(nn.Module):
                 stride = 2 if i > 0 and j == 0 else 1
                 blocks.append(block(in_channels, channels, stride))
                 in_channels = channels * block.expansion
+                self.block_channels.append(in_channels)
             name = f"layer{i + 1}"
             self.stages.append(name)
             self.add_module(name, nn.Sequential(*blocks))
@@ -142,12 +152,16 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def features(self, x: Tensor) -> Tensor:
-        """The feature map of the last stage, (B, C, H/32, W/32) with four stages."""
+    def features(self, x: Tensor, modulations: Sequence[Modulation] | None = None) -> Tensor:
+        """The feature map of the last stage, (B, C, H/32, W/32) with four stages.
+
+        modulations  the scale and the shift of each block, from `FiLM`
+        """
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.max_pool2d(x, 3, stride=2, padding=1)
-        for stage in self.stages:
-            x = self.get_submodule(stage)(x)
+        blocks = [block for stage in self.stages for block in self.get_submodule(stage)]
+        for i, block in enumerate(blocks):
+            x = block(x, modulations[i] if modulations else None)
         return x
 
     def forward(self, x: Tensor) -> Tensor:
@@ -302,10 +316,22 @@ class ImageEncoder(nn.Module):
     feature map, row by row. The features do not say where in the picture they are: the learned
     vector of each position does. In the `num_layers` Transformer blocks the positions attend to one
     another, so that each can know about the rest of the picture.
+
+    `film` is the modality that steers the backbone, a `ResNet`: with "source", the question's mean
+    vector (B, embed_dim) is given as `question`, and `FiLM` modulates each block by it.
     """
 
-    def __init__(self, backbone: nn.Module, embed_dim: int, image_size: int, num_layers: int = 0):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        embed_dim: int,
+        image_size: int,
+        num_layers: int = 0,
+        film: str = "",
+    ):
         super().__init__()
+        self.steered_by = film
+        self.film = FiLM(embed_dim, backbone.block_channels) if film else None
         self.backbone = backbone
         self.image_size = image_size
         self.projection = nn.Linear(backbone.out_channels, embed_dim)
@@ -321,9 +347,13 @@ class ImageEncoder(nn.Module):
         blocks = [TransformerBlock(embed_dim, **settings) for _ in range(num_layers)]
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, images: Tensor) -> Memory:
+    def forward(self, images: Tensor, question: Tensor | None = None) -> Memory:
         _check_size(images, self.image_size)
-        return self.encode_features(self.backbone.features(normalize(images)))
+        images = normalize(images)
+        if question is None:
+            return self.encode_features(self.backbone.features(images))
+        modulations = self.film(question)
+        return self.encode_features(self.backbone.features(images, modulations))
 
     def encode_features(self, grid: Tensor) -> Memory:
         """The backbone's features (B, C, h, w) -> Memory (B, h·w, D).
@@ -344,10 +374,11 @@ def resnet_encoder(
     num_layers: int = 0,
     depth: int | Sequence[int] = (1, 1),
     width: int = 32,
+    film: str = "",
 ) -> ImageEncoder:
     """An `ImageEncoder` with a `ResNet` as its backbone."""
     backbone = ResNet(depth, num_classes=None, width=width)
-    return ImageEncoder(backbone, embed_dim, image_size, num_layers)
+    return ImageEncoder(backbone, embed_dim, image_size, num_layers, film)
 
 
 def vgg_encoder(

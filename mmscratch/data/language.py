@@ -6,7 +6,7 @@ from functools import cache
 from typing import NamedTuple
 
 from ..text import MASKED
-from .scenes import COLOURS, NOUNS, SIZES, Object, Scene
+from .scenes import COLOURS, NOUNS, SIZES, Noun, Object, Scene
 
 LANGUAGES = ("en", "de", "zh")
 
@@ -107,16 +107,27 @@ _ARTICLES = {"nom": {"m": "ein", "f": "eine", "n": "ein"}, "acc": {"m": "einen",
              "dat": {"m": "einem", "f": "einer", "n": "einem"}}  # fmt: skip
 _ENDINGS = {"nom": {"m": "er", "f": "e", "n": "es"}, "acc": {"m": "en", "f": "e", "n": "es"},
             "dat": {"m": "en", "f": "en", "n": "en"}}  # fmt: skip
+_DEFINITE_ARTICLES = {"nom": {"m": "der", "f": "die", "n": "das"}, "acc": {"m": "den", "f": "die", "n": "das"},
+                      "dat": {"m": "dem", "f": "der", "n": "dem"}}  # fmt: skip
+_DEFINITE_ENDINGS = {"nom": {"m": "e", "f": "e", "n": "e"}, "acc": {"m": "en", "f": "e", "n": "e"},
+                     "dat": {"m": "en", "f": "en", "n": "en"}}  # fmt: skip
+_THING = Noun("", "things", "n", "Ding", "Dinge", "个", "东西")
 
 
 class Mention(NamedTuple):
-    """A noun phrase: "two big red stars". Its format spec is the German case: nom, acc or dat."""
+    """A noun phrase: "two big red stars". Its format spec is the German case: nom, acc or dat.
+
+    count     1 for "a star", 2 for "two stars", 0 for "stars"
+    noun      None for "a red thing"
+    definite  for "the star"
+    """
 
     language: str
     count: int
     size: str | None
     colour: str | None
-    noun: str
+    noun: str | None
+    definite: bool = False
 
     def __format__(self, case: str) -> str:
         if self.language == "zh":
@@ -125,19 +136,28 @@ class Mention(NamedTuple):
             return self._english()
         return self._german(case or "nom")
 
+    @property
+    def described(self) -> Noun:
+        """The noun in all languages."""
+        return NOUNS.get(self.noun, _THING)
+
     def _english(self) -> str:
-        noun = self.noun if self.count == 1 else NOUNS[self.noun].plural
-        words = [word for word in (self.size, self.colour, noun) if word]
-        number = _NUMBERS["en"][self.count]
+        name = self.noun or "thing"
+        if self.count != 1:
+            name = self.described.plural
+        words = [word for word in (self.size, self.colour, name) if word]
+        number = "the" if self.definite else _NUMBERS["en"][self.count]
         if number == "a" and words[0][0] in "aeiou":
             number = "an"
-        return " ".join([number, *words])
+        return " ".join([number, *words]).strip()
 
     def _german(self, case: str) -> str:
-        noun = NOUNS[self.noun]
+        noun = self.described
         if self.count == 1:
-            number = _ARTICLES[case][noun.gender]
-            ending = _ENDINGS[case][noun.gender]
+            articles = _DEFINITE_ARTICLES if self.definite else _ARTICLES
+            endings = _DEFINITE_ENDINGS if self.definite else _ENDINGS
+            number = articles[case][noun.gender]
+            ending = endings[case][noun.gender]
             name = _WEAK.get((noun.german, case), noun.german)
         else:
             number = _NUMBERS["de"][self.count]
@@ -148,13 +168,16 @@ class Mention(NamedTuple):
             words.append(_SIZE_WORDS["de"][self.size] + ending)
         if self.colour:
             words.append(COLOURS[self.colour].german + ending)
-        return " ".join([*words, name])
+        return " ".join([*words, name]).strip()
 
     def _chinese(self) -> str:
-        noun = NOUNS[self.noun]
+        noun = self.described
+        number = ""
+        if self.count and not self.definite:
+            number = _NUMBERS["zh"][self.count] + noun.classifier
         colour = COLOURS[self.colour].chinese + "的" if self.colour else ""
         size = _SIZE_WORDS["zh"][self.size] if self.size else ""
-        return _NUMBERS["zh"][self.count] + noun.classifier + colour + size + noun.chinese
+        return number + colour + size + noun.chinese
 
 
 def captions(scene: Scene, language: str = "en") -> list[str]:

@@ -8,10 +8,11 @@ can check whether a caption is true.
     render(scene, 64)                           # a PIL picture
     captions(scene, "de")                       # five sentences, all true
     judge("a big red star", scene)              # Judgement(well_formed=..., true=..., wrong=...)
-    questions(scene)                            # [("what colour is the star?", "red"), ...]
+    draw_pair(7)                                # a question, and two scenes with different answers
 """
 
 import random
+from collections.abc import Sequence
 from functools import cache
 from itertools import product
 from typing import NamedTuple
@@ -152,6 +153,18 @@ class Scene:
             if alike or new not in attributes:
                 attributes.append(new)
             alike = alike and draw.random() < 0.25  # now and then three are alike
+        self._arrange(draw, attributes)
+
+    @classmethod
+    def compose(cls, draw: random.Random, attributes: Sequence[tuple[str, str, str]]) -> "Scene":
+        """A scene without a number: objects of this size, colour and noun at drawn places."""
+        scene = cls.__new__(cls)
+        scene.seed = None
+        scene._arrange(draw, attributes)
+        return scene
+
+    def _arrange(self, draw: random.Random, attributes: Sequence[tuple[str, str, str]]) -> None:
+        """Draw a place for each object, and the background."""
         places = None
         while not places:
             places = _draw_places(draw, [SIZES[size] for size, _, _ in attributes])
