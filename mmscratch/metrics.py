@@ -1,8 +1,9 @@
-"""Metrics of sentences, with confidence intervals; of labels; and of attention."""
+"""Metrics of sentences, with confidence intervals; of answers; of labels; and of attention."""
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -155,10 +156,10 @@ def _ngrams(tokens: Tokens, n: int) -> Iterator[tuple[str, ...]]:
 
 
 class MeanScore(NamedTuple):
-    """What `rouge_l` and `cider_d` return."""
+    """What `rouge_l`, `cider_d`, `vqa_accuracy` and `pair_accuracy` return."""
 
-    score: float  # of the corpus: the mean
-    scores: list[float]  # of each hypothesis
+    score: float  # the mean
+    scores: list[float]  # of each hypothesis, answer or pair
 
 
 def rouge_l(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> MeanScore:
@@ -535,3 +536,256 @@ def check_tokens(hypotheses: Sequence[Tokens]) -> None:
         if any(isinstance(token, (list, tuple)) for token in hypothesis):
             hint = "the hypotheses come first, then the references"
             raise TypeError(f"hypothesis {i} contains lists instead of tokens: {hint}")
+
+
+# -------------------------------------------------------------------------------------------------
+# Answers to questions about pictures.
+
+_NUMBER_WORDS = {
+    "none": "0",
+    "zero": "0",
+    "one": "1",
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+    "six": "6",
+    "seven": "7",
+    "eight": "8",
+    "nine": "9",
+    "ten": "10",
+}
+_ARTICLES = ("a", "an", "the")
+_ANSWER_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_MAX_PERIODS = 32  # the published code passes re.UNICODE, which is 32, where the count belongs
+_CONTRACTIONS = """
+    ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't
+    haven't he'd he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am might've mightn't
+    mightn't've must've mustn't needn't not've o'clock oughtn't 'ow's'at shan't she'd've should've
+    shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd someone'd've someone'll
+    someone's something'd something'd've something'll that's there'd there'd've there're there's
+    they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're
+    what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're
+    why's won't would've wouldn't wouldn't've y'all y'all'd've y'all'll you'd you'd've you'll you're
+    you've
+""".split()
+
+
+def _missing_apostrophes() -> dict[str, str]:
+    """Map the spellings of each contraction with one apostrophe missing to the right one.
+
+    {"cant": "can't", "couldnt've": "couldn't've", "couldn'tve": "couldn't've", …}
+    """
+    corrections = {"somebody'd": "somebodyd"}  # this way round in the published code
+    for contraction in _CONTRACTIONS:
+        for i, character in enumerate(contraction):
+            if character == "'":
+                misspelt = contraction[:i] + contraction[i + 1 :]
+                corrections[misspelt] = contraction
+    return corrections
+
+
+_CORRECTIONS = _missing_apostrophes()
+
+
+def normalize_answer(answer: str) -> str:
+    """Bring an answer to the form in which the VQA evaluation compares answers.
+
+    1. Newlines and tabs become spaces; spaces at both ends are removed.
+    2. Each mark of `_ANSWER_PUNCTUATION` becomes a space: "t-shirt" -> "t shirt". It is deleted
+       instead if the answer has it next to a space somewhere, or has a comma between two of the
+       digits 0 to 9: "1,000" -> "1000".
+    3. Periods that are not followed by one of these digits are deleted, but at most 32: "p.m." ->
+       "pm", while "3.5" stays.
+    4. Letters become lower-case, number words from "none" to "ten" digits. The articles a, an, the
+       are removed.
+    5. Contractions get a missing apostrophe: "dont" -> "don't".
+
+    Agrees with the published evaluation of VQA (vqaEval.py). Source: Antol et al. 2015.
+    """
+    answer = _strip_answer(answer)
+    has_digit_comma = re.search(r"[0-9],[0-9]", answer)
+    replacements = {}
+    for mark in _ANSWER_PUNCTUATION:
+        if has_digit_comma or f"{mark} " in answer or f" {mark}" in answer:
+            replacements[mark] = ""
+        else:
+            replacements[mark] = " "
+    answer = answer.translate(str.maketrans(replacements))
+    answer = re.sub(r"\.(?![0-9])", "", answer, count=_MAX_PERIODS)
+
+    words = []
+    for word in answer.lower().split():
+        word = _NUMBER_WORDS.get(word, word)
+        if word not in _ARTICLES:
+            words.append(_CORRECTIONS.get(word, word))
+    return " ".join(words)
+
+
+def _strip_answer(answer: str) -> str:
+    if not isinstance(answer, str):
+        raise TypeError(f"an answer must be a string, not {answer!r}")
+    return answer.replace("\n", " ").replace("\t", " ").strip()
+
+
+def vqa_accuracy(predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> MeanScore:
+    """Compute the VQA accuracy, 0 to 1: do at least three people give the predicted answer?
+
+        score = mean over the n people of min(agreeing others / min(3, n - 1), 1)
+
+    "agreeing others" counts, among the other n - 1 people, those whose answer is the prediction.
+    Answers are compared after `normalize_answer`. But if several people all gave the same answer,
+    the prediction must equal it as written, apart from spaces at both ends.
+    For a question with a single answer (n = 1), the score is 1 if the prediction equals it after
+    `normalize_answer`, else 0.
+
+    predictions: an answer for each question.
+    answers: any number of people's answers to each question.
+
+    Raises TypeError or ValueError for lists that do not fit together, or strings in their place.
+    Agrees with the published evaluation of VQA (vqaEval.py) for n >= 4. That one always divides by
+    3, so with fewer answers its score cannot reach 1. Source: Antol et al. 2015.
+    """
+    _check_no_string("predictions", predictions)
+    _check_answers(answers)
+    if len(predictions) != len(answers):
+        raise ValueError(f"{len(predictions)} predictions but answers to {len(answers)} questions")
+    scores = []
+    for prediction, given in zip(predictions, answers):
+        given = [_strip_answer(answer) for answer in given]
+        prediction = _strip_answer(prediction)
+        if len(given) == 1 or len(set(given)) > 1:
+            given = [normalize_answer(answer) for answer in given]
+            prediction = normalize_answer(prediction)
+        scores.append(_leave_one_out(prediction, given))
+    return _mean_score(scores)
+
+
+def _leave_one_out(prediction: str, answers: Sequence[str]) -> float:
+    """Score one prediction against each choice of all answers but one, and return the mean."""
+    if len(answers) == 1:
+        return float(prediction == answers[0])
+    enough = min(3, len(answers) - 1)
+    total = 0.0
+    for i in range(len(answers)):
+        others = answers[:i] + answers[i + 1 :]
+        total += min(others.count(prediction) / enough, 1)
+    return total / len(answers)
+
+
+def pair_accuracy(scores: Sequence[float], pairs: Sequence[int]) -> MeanScore:
+    """Compute the accuracy on balanced pairs, 0 to 1: are both pictures' answers right?
+
+    A balanced pair is one question about two pictures with different answers, so a model that
+    ignores the pictures gets no pair right. A pair's score is the lowest of its examples' scores.
+
+    scores: of each example, say from `vqa_accuracy`.
+    pairs: each example's pair, as a number.
+
+    Returns the pairs' scores in the order in which they first occur.
+    Raises ValueError if the lengths differ, or if a pair has a single example.
+    Source: Zhang et al. 2016; Goyal et al. 2017.
+    """
+    if len(scores) != len(pairs):
+        raise ValueError(f"{len(scores)} scores but {len(pairs)} numbers of pairs")
+    pair_scores = []
+    for pair, members in _group_members(pairs).items():
+        if len(members) == 1:
+            raise ValueError(f"pair {pair} has a single example, number {members[0]}")
+        pair_scores.append(min(scores[i] for i in members))
+    return _mean_score(pair_scores)
+
+
+def _group_members(groups: Sequence[Hashable]) -> dict[Hashable, list[int]]:
+    """List the indices of each group's members: [7, 5, 7] -> {7: [0, 2], 5: [1]}."""
+    members = defaultdict(list)
+    for i, group in enumerate(groups):
+        members[group].append(i)
+    return members
+
+
+def answer_table(questions: Sequence[str], answers: Sequence[str]) -> dict[str, str]:
+    """Find each training question's most frequent answer: a baseline that sees no picture.
+
+    For questions that training does not have, "" maps to the most frequent answer of all:
+
+        table.get(question, table[""])
+
+    On a tie, the answer that comes first counts.
+
+    questions, answers: of the training examples.
+
+    Raises ValueError if there are no examples or the lengths differ, TypeError for a string instead
+    of a list.
+    Source: as the "per Q-type prior" of Antol et al. 2015, which groups questions by first words.
+    """
+    _check_no_string("questions", questions)
+    _check_no_string("answers", answers)
+    if len(questions) != len(answers):
+        raise ValueError(f"{len(questions)} questions but {len(answers)} answers")
+    if len(questions) == 0:
+        raise ValueError("a table of answers needs at least one example")
+    counts = defaultdict(Counter)
+    for question, answer in zip(questions, answers):
+        counts[question][answer] += 1
+    counts[""] = Counter(answers)
+    table = {}
+    for question, answer_counts in counts.items():
+        [(answer, _)] = answer_counts.most_common(1)
+        table[question] = answer
+    return table
+
+
+def answer_coverage(training: Iterable[str], answers: Sequence[Sequence[str]]) -> float:
+    """Compute the fraction of questions with an answer that also occurs in training.
+
+    A model that chooses among the training answers can answer no other question. Answers are
+    compared after `normalize_answer`; without questions the fraction is 0.
+
+    training: the training answers.
+    answers: any number of people's answers to each test question.
+
+    Raises TypeError or ValueError for strings instead of lists, or a question without an answer.
+    """
+    _check_no_string("training answers", training)
+    _check_answers(answers)
+    known = {normalize_answer(answer) for answer in training}
+    covered = 0
+    for given in answers:
+        if any(normalize_answer(answer) in known for answer in given):
+            covered += 1
+    return covered / max(len(answers), 1)
+
+
+def shuffle_within(groups: Sequence[Hashable], seed: int = 0) -> list[int]:
+    """Shuffle examples within groups: a control that exchanges pictures within the same question.
+
+    Returns the index of the example that takes each example's place, always one of the same group.
+    In a group of two or more no example keeps its place.
+
+    groups: each example's group, say its question.
+    seed: of the random draws.
+    """
+    rng = np.random.default_rng(seed)
+    order = list(range(len(groups)))
+    for members in _group_members(groups).values():
+        circle = rng.permutation(members).tolist()
+        for i, member in enumerate(circle):
+            order[member] = circle[i - 1]  # the one before it; circle[-1] is the last
+    return order
+
+
+def _check_answers(answers: Sequence[Sequence[str]]) -> None:
+    """Raise TypeError for strings instead of lists, ValueError for a question without an answer."""
+    _check_no_string("answers", answers)
+    for i, given in enumerate(answers):
+        if isinstance(given, str):
+            expected = "a list of strings, even if there is only one"
+            raise TypeError(f"the answers to question {i} must be {expected}")
+        if len(given) == 0:
+            raise ValueError(f"question {i} has no answer")
+
+
+def _check_no_string(name: str, strings: Iterable[str]) -> None:
+    if isinstance(strings, str):
+        raise TypeError(f"the {name} are a string, {strings[:40]!r}; a list of strings is needed")

@@ -1,4 +1,4 @@
-"""The metrics against sacrebleu, pycocoevalcap and scikit-learn, by hand and by brute force."""
+"""The metrics against sacrebleu, pycocoevalcap, scikit-learn and vqaEval, by hand and brute force."""
 
 import math
 import random
@@ -18,6 +18,8 @@ from mmscratch.data.scenes import Scene
 from mmscratch.metrics import (
     DocumentFrequencies,
     aligned_accuracy,
+    answer_coverage,
+    answer_table,
     attention_in_box,
     bleu,
     bleu_statistics,
@@ -28,8 +30,12 @@ from mmscratch.metrics import (
     document_frequencies,
     exact_match,
     label_scores,
+    normalize_answer,
+    pair_accuracy,
     rouge_l,
     sentence_bleu,
+    shuffle_within,
+    vqa_accuracy,
 )
 from mmscratch.text import tokenize
 
@@ -908,3 +914,422 @@ def test_aligned_accuracy_of_several_sentences_in_order():
     assert aligned_accuracy([], [], str) == []
     with pytest.raises(ValueError):
         aligned_accuracy([["red"]], [], str)
+
+
+# -------------------------------------------------------------------------------------------------
+# Answers. The expected values of the tables are the output of the published vqaEval.py.
+
+NORMALIZED = {
+    "spaces": {
+        "": "",
+        " ": "",
+        "  red  car ": "red car",
+        "red\ncar": "red car",
+        "red\tcar\n": "red car",
+        "red\n,car": "red car",
+        "\n,x": "x",
+        "x,\n": "x",
+    },
+    "punctuation": {
+        "t-shirt": "t shirt",
+        "black/white": "black white",
+        "(left)": "left",
+        "what?!": "what",
+        "p/-q-r": "p q r",
+        "yes, no": "yes no",
+        "red ,green,blue": "red greenblue",
+        "big-red -car": "bigred car",
+        "red/blue - t-shirt": "red blue tshirt",
+        "a+b = c+d": "b c d",
+        "'quoted'": "'quoted'",
+        "50% & #1: $2 *3* ^4~|5|": "50% & #1: $2 *3* ^4~|5|",
+    },
+    "commas": {
+        "1,000": "1000",
+        "1,000,000": "1000000",
+        "1,2,3": "123",
+        "red,blue": "red blue",
+        "7,": "7",
+        "7,x": "7 x",
+        "x,7": "x 7",
+        "1,000 t-shirts": "1000 tshirts",
+        "(1,5)-(2,7)": "1527",
+        "1, 2-3": "1 2 3",
+    },
+    "periods": {
+        "yes.": "yes",
+        "p.m.": "pm",
+        "u.s.a. today": "usa today",
+        "3.5": "3.5",
+        "7.": "7",
+        ".5": ".5",
+        "no. 5": "no 5",
+        "v.2.x": "v.2x",
+        "1.5.": "1.5",
+        "x...": "x",
+        "...": "",
+        "1.-2": "1 2",
+        "1.- 2": "1 2",
+        "1,2.(3": "12.3",
+        "." * 31 + "x": "x",
+        "." * 32 + "x": "x",
+        "." * 33 + "x": ".x",
+        "y" + "." * 37: "y.....",
+    },
+    "articles": {
+        "a": "",
+        "a cat and an owl in the tree": "cat and owl in tree",
+        "the": "",
+        "The End": "end",
+        "A.": "",
+        "an-apple": "apple",
+        "athena": "athena",
+        "'a'": "'a'",
+    },
+    "numbers": {
+        "none zero one two three four five": "0 0 1 2 3 4 5",
+        "six seven eight nine ten": "6 7 8 9 10",
+        "Two": "2",
+        "eleven twenty-one 10": "eleven twenty 1 10",
+        "one.": "1",
+        "someone": "someone",
+        "nine,ten": "9 10",
+    },
+    "capitals": {
+        "YES": "yes",
+        "New York": "new york",
+        "DONT": "don't",
+        "NONE": "0",
+    },
+    "contractions": {
+        "i dont know": "i don't know",
+        "dont.": "don't",
+        "it isnt a dog": "it isn't dog",
+        "somebody'd": "somebodyd",
+        "lets shes im ive i'd've couldntve yalldve": "lets shes im ive i'd've couldntve yalldve",
+        "Im Ive Id've I'dve": "im ive id've i'dve",
+        "can't let's she's i'm": "can't let's she's i'm",
+        "undone cants dont't": "undone cants dont't",
+    },
+    "unicode": {
+        "Käse": "käse",
+        "ÜBER 5°": "über 5°",
+        "猫": "猫",
+        "猫，犬。": "猫，犬。",
+        "don’t": "don’t",
+        "x–y": "x–y",
+        "x\u00a0y": "x y",
+        "\u2003x": "x",
+        "x,\u00a0y-z": "x y z",
+        "٣.٥": "٣٥",
+        "٣,٥-x": "٣ ٥ x",
+    },
+}  # fmt: skip
+
+CONTRACTIONS = """
+    'ow'sat:'ow's'at 'ows'at:'ow's'at aint:ain't arent:aren't cant:can't couldn'tve:couldn't've
+    couldnt:couldn't couldnt've:couldn't've couldve:could've didnt:didn't doesnt:doesn't
+    dont:don't hadn'tve:hadn't've hadnt:hadn't hadnt've:hadn't've hasnt:hasn't havent:haven't
+    he'dve:he'd've hed:he'd hed've:he'd've hes:he's howd:how'd howll:how'll hows:how's isnt:isn't
+    it'dve:it'd've itd:it'd itd've:it'd've itll:it'll let's:let's maam:ma'am
+    mightn'tve:mightn't've mightnt:mightn't mightnt've:mightn't've mightve:might've mustnt:mustn't
+    mustve:must've neednt:needn't notve:not've oclock:o'clock oughtnt:oughtn't ow's'at:'ow's'at
+    shant:shan't she'dve:she'd've she's:she's shed've:she'd've shouldn'tve:shouldn't've
+    shouldnt:shouldn't shouldnt've:shouldn't've shouldve:should've somebody'd:somebodyd
+    somebody'dve:somebody'd've somebodyd've:somebody'd've somebodyll:somebody'll
+    somebodys:somebody's someone'dve:someone'd've someoned:someone'd someoned've:someone'd've
+    someonell:someone'll someones:someone's something'dve:something'd've somethingd:something'd
+    somethingd've:something'd've somethingll:something'll thats:that's there'dve:there'd've
+    thered:there'd thered've:there'd've therere:there're theres:there's they'dve:they'd've
+    theyd:they'd theyd've:they'd've theyll:they'll theyre:they're theyve:they've twas:'twas
+    wasnt:wasn't we'dve:we'd've wed've:we'd've werent:weren't weve:we've whatll:what'll
+    whatre:what're whats:what's whatve:what've whens:when's whered:where'd wheres:where's
+    whereve:where've who'dve:who'd've whod:who'd whod've:who'd've wholl:who'll whos:who's
+    whove:who've whyll:why'll whyre:why're whys:why's wont:won't wouldn'tve:wouldn't've
+    wouldnt:wouldn't wouldnt've:wouldn't've wouldve:would've y'all'dve:y'all'd've
+    y'alld've:y'all'd've y'allll:y'all'll yall:y'all yall'd've:y'all'd've yall'll:y'all'll
+    you'dve:you'd've youd:you'd youd've:you'd've youll:you'll youre:you're youve:you've
+"""
+
+# prediction, people's answers, score
+VQA_ACCURACIES = [
+    ("yes", ["yes"] * 10, 1),
+    ("yes", ["no"] * 10, 0),
+    ("yes", ["yes"] + ["no"] * 9, 3 / 10),
+    ("yes", ["yes"] * 2 + ["no"] * 8, 3 / 5),
+    ("yes", ["yes"] * 3 + ["no"] * 7, 9 / 10),
+    ("yes", ["yes"] * 4 + ["no"] * 6, 1),
+    ("yes", ["yes"] * 9 + ["no"], 1),
+    ("no", ["yes"] * 3 + ["no"] + ["maybe"] * 6, 3 / 10),
+    ("dog", ["cat"] * 5 + ["cow"] * 5, 0),
+    ("Yes", ["yes"] * 10, 0),
+    ("yes", ["Yes"] * 10, 0),
+    ("Yes.", ["Yes."] * 10, 1),
+    ("yes", ["Yes."] * 10, 0),
+    ("yes\n", ["\tyes "] * 10, 1),
+    ("yes", ["Yes."] * 9 + ["yes"], 1),
+    ("YES!", ["yes"] * 3 + ["Yes"] * 4 + ["no"] * 3, 1),
+    ("two", ["2"] * 2 + ["two"] + ["Two."] + ["three"] * 6, 1),
+    ("a cat", ["cat"] * 2 + ["the cat"] + ["dog"] * 7, 9 / 10),
+    ("dont know", ["don't know"] * 3 + ["no"] * 7, 9 / 10),
+    ("1000", ["1,000"] * 2 + ["1000"] * 2 + ["many"] * 6, 1),
+    ("t-shirt", ["t shirt"] * 2 + ["tshirt"] * 8, 3 / 5),
+    ("", ["a"] * 2 + ["the"] * 2 + ["x"] * 6, 1),
+    ("", [""] * 10, 1),
+    ("red", ["red"] + ["blue"] * 3, 1 / 4),
+    ("red", ["red"] * 2 + ["blue"] * 2, 1 / 2),
+    ("red", ["red"] * 3 + ["blue"], 3 / 4),
+    ("red", ["red"] * 2 + ["blue"] * 3, 8 / 15),
+    ("red", ["red"] * 4 + ["blue"], 1),
+    ("red", ["red"] * 2 + ["blue"] * 5, 4 / 7),
+    ("red", ["red"] * 3 + ["blue"] * 4, 6 / 7),
+    ("red", ["red"] * 2 + ["blue"] * 11, 8 / 13),
+    ("red", ["red"] * 3 + ["blue"] * 10, 12 / 13),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", NORMALIZED)
+def test_normalized_answers_agree_with_the_vqa_evaluation(rule):
+    for answer, expected in NORMALIZED[rule].items():
+        assert normalize_answer(answer) == expected, repr(answer)
+
+
+@pytest.mark.parametrize("mark", ';/[]"{}()=+\\_-><@`,?!')
+def test_a_punctuation_mark_becomes_a_space_or_is_deleted(mark):
+    assert normalize_answer(f"p{mark}q{mark}{mark}r") == "p q r"
+    assert normalize_answer(f"p{mark}q {mark}r") == "pq r", "a space before one of them"
+    assert normalize_answer(f"p{mark}q{mark} r") == "pq r", "a space after one of them"
+    assert normalize_answer(f"p{mark}q{mark}") == "p q", "none at an end"
+    assert normalize_answer(f"p{mark}q 1,2") == "pq 12", "a comma between digits"
+
+
+def test_missing_apostrophes_agree_with_the_vqa_evaluation():
+    pairs = [pair.split(":") for pair in CONTRACTIONS.split()]
+    assert len(pairs) == 116
+    for misspelt, contraction in pairs:
+        assert normalize_answer(misspelt) == contraction
+        assert normalize_answer(f"No, {misspelt.upper()}.") == f"no {contraction}"
+
+
+def test_vqa_accuracy_agrees_with_the_vqa_evaluation():
+    predictions, answers, expected = zip(*VQA_ACCURACIES)
+    ours = vqa_accuracy(predictions, answers)
+    assert ours.scores == pytest.approx(list(expected), abs=1e-9)
+    assert ours.score == pytest.approx(sum(expected) / len(expected))
+
+
+def test_vqa_accuracy_by_brute_force():
+    seen = set()
+    for seed in range(300):
+        draw = random.Random(seed)
+        given = draw.choices(["red", "blue", "green"], k=draw.choice([2, 3, 4, 5, 7, 10, 11]))
+        prediction = draw.choice(["red", "blue"])
+        scores = []
+        for others in combinations(given, len(given) - 1):
+            agreeing = sum(other == prediction for other in others)
+            scores.append(min(agreeing / min(3, len(others)), 1))
+        expected = sum(scores) / len(scores)
+        assert vqa_accuracy([prediction], [given]).scores == [pytest.approx(expected)]
+        seen.add(round(expected, 6))
+    assert len(seen) > 10
+
+
+@pytest.mark.parametrize(
+    "prediction, answers, score",
+    [
+        ("Yes.", ["yes"], 1),
+        ("the cat", ["A Cat"], 1),
+        ("no", ["yes"], 0),
+        ("cat", ["cats"], 0),
+        ("", ["a"], 1),
+        ("red", ["red", "blue"], 1 / 2),
+        ("red", ["Red!", "red"], 1),
+        ("red", ["red", "blue", "green"], (1 / 2 + 1 / 2 + 0) / 3),
+        ("red", ["red", "blue", "Red"], (1 / 2 + 1 + 1 / 2) / 3),
+    ],
+)
+def test_vqa_accuracy_with_fewer_than_four_answers_by_hand(prediction, answers, score):
+    assert vqa_accuracy([prediction], [answers]).score == pytest.approx(score)
+
+
+def test_unanimous_answers_are_compared_as_written():
+    given = [["Yes"] * 10, ["Yes "] * 5 + ["\tYes"] * 5, ["Yes"] * 9 + ["yes"]]
+    for prediction, expected in (("Yes", [1, 1, 1]), ("Yes\n", [1, 1, 1]), ("yes", [0, 0, 1])):
+        assert vqa_accuracy([prediction] * 3, given).scores == expected
+    assert vqa_accuracy(["yes"], [["Yes", "Yes"]]).score == 0
+
+
+def test_vqa_accuracy_takes_tuples_and_no_questions_and_keeps_its_inputs():
+    predictions, answers = ["The dog", "two"], [["dog", "cat", " a dog"], ["2", "Two "]]
+    before = deepcopy((predictions, answers))
+    score = vqa_accuracy(predictions, answers)
+    assert (predictions, answers) == before
+    assert vqa_accuracy(tuple(predictions), tuple(map(tuple, answers))) == score
+    assert vqa_accuracy([], []) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "predictions, answers, error, words",
+    [
+        (["x", "y"], [["x"]], ValueError, "2 predictions but answers to 1 questions"),
+        (["x"], [["x"], ["y"]], ValueError, "1 predictions but answers to 2 questions"),
+        (["x", "y", "z"], [["x"], ["y"], []], ValueError, "question 2 has no answer"),
+        ("yes", [["x"]] * 3, TypeError, "the predictions are a string, 'yes'; a list of"),
+        (["x"], "y", TypeError, "the answers are a string, 'y'; a list of"),
+        (["x", "y"], [["x"], "y"], TypeError, "answers to question 1 must be a list of strings"),
+        (["x", ["y"]], [["x"], ["y"]], TypeError, r"must be a string, not \['y'\]"),
+        (["x"], [["x", 7]], TypeError, "must be a string, not 7"),
+    ],
+)
+def test_vqa_accuracy_of_invalid_inputs_raises(predictions, answers, error, words):
+    with pytest.raises(error, match=words):
+        vqa_accuracy(predictions, answers)
+
+
+def test_pair_accuracy_by_hand():
+    scores = [1, 0.3, 1, 1, 0, 0.6, 1]
+    pairs = [5, 3, 5, 2, 2, 3, 5]
+    assert pair_accuracy(scores, pairs) == (pytest.approx((1 + 0.3 + 0) / 3), [1, 0.3, 0])
+    assert pair_accuracy([0, 0], [0, 0]) == (0, [0])
+    assert pair_accuracy([True, True], [7, 7]) == (1, [1])
+    assert pair_accuracy([], []) == (0, [])
+
+
+def test_pair_accuracy_by_brute_force():
+    for seed in range(50):
+        draw = random.Random(seed)
+        pairs = draw.sample([*range(17), *range(17)], 34)
+        scores = draw.choices([0, 1 / 3, 2 / 3, 1], k=34)
+        expected = {}
+        for pair in pairs:
+            expected[pair] = min(score for score, other in zip(scores, pairs) if other == pair)
+        score = sum(expected.values()) / 17
+        assert pair_accuracy(scores, pairs) == (pytest.approx(score), list(expected.values()))
+
+
+@pytest.mark.parametrize(
+    "scores, pairs, words",
+    [
+        ([1, 1, 0], [2, 2], "3 scores but 2 numbers of pairs"),
+        ([1], [2, 2], "1 scores but 2 numbers of pairs"),
+        ([1, 0, 1], [5, 7, 5], "pair 7 has a single example, number 1"),
+    ],
+)
+def test_pair_accuracy_of_invalid_inputs_raises(scores, pairs, words):
+    with pytest.raises(ValueError, match=words):
+        pair_accuracy(scores, pairs)
+
+
+def test_answer_table_by_hand():
+    questions = ["colour?", "how many?", "colour?", "how many?", "colour?", "where?", "how many?"]
+    answers = ["red", "2", "blue", "3", "blue", "left", "3"]
+    table = answer_table(questions, answers)
+    assert table == {"colour?": "blue", "how many?": "3", "where?": "left", "": "blue"}
+    assert table.get("is there a cat?", table[""]) == "blue"
+    # on a tie the one that comes first, not the first to come twice
+    tied = answer_table(["q"] * 5, ["blue", "3", "3", "blue", "7"])
+    assert tied == {"q": "blue", "": "blue"}
+    assert answer_table(["", "q", "q"], ["x", "y", "y"]) == {"": "y", "q": "y"}
+
+
+def test_answer_table_by_brute_force():
+    for seed in range(60):
+        draw = random.Random(seed)
+        count = draw.choice([1, 2, 7, 53])
+        questions = draw.choices(["p?", "q?", "r?"], k=count)
+        answers = draw.choices(["red", "Red", "blue", "2", "yes"], k=count)
+        table = answer_table(questions, answers)
+        assert table.keys() == {*questions, ""}
+        for question, answer in table.items():
+            given = [a for q, a in zip(questions, answers) if question in (q, "")]
+            most = max(map(given.count, given))
+            assert answer == next(a for a in given if given.count(a) == most), "the first on a tie"
+
+
+def test_the_question_alone_answers_no_balanced_pair():
+    draw = random.Random(0)
+    questions = []
+    answers = []
+    for i in range(101):
+        questions += [f"question {i % 7}"] * 2
+        answers += draw.sample(["red", "blue", "green", "yes", "no"], 2)
+    table = answer_table(questions, answers)
+    predictions = [table[question] for question in questions]
+    scores = vqa_accuracy(predictions, [[answer] for answer in answers])
+    pairs = [i // 2 for i in range(202)]
+    assert 0.2 < scores.score <= 0.5
+    assert pair_accuracy(scores.scores, pairs) == (0, [0] * 101)
+
+
+@pytest.mark.parametrize(
+    "questions, answers, error, words",
+    [
+        (["q"], ["x", "y"], ValueError, "1 questions but 2 answers"),
+        (["q", "r"], ["x"], ValueError, "2 questions but 1 answers"),
+        ([], [], ValueError, "at least one example"),
+        ("qr", ["x", "y"], TypeError, "the questions are a string, 'qr'"),
+        (["q", "r"], "xy", TypeError, "the answers are a string, 'xy'"),
+    ],
+)
+def test_answer_table_of_invalid_inputs_raises(questions, answers, error, words):
+    with pytest.raises(error, match=words):
+        answer_table(questions, answers)
+
+
+def test_answer_coverage_by_hand():
+    training = ["Two", "red.", "red", "a dog"]
+    answers = [["2"], ["blue", "RED"], ["blue"], ["dogs", "cat"], ["the dog", "x"]]
+    assert answer_coverage(training, answers) == 3 / 5
+    assert answer_coverage((answer for answer in training), answers) == 3 / 5
+    assert answer_coverage([], answers) == 0
+    assert answer_coverage(training, []) == 0
+
+
+@pytest.mark.parametrize(
+    "training, answers, error, words",
+    [
+        ("red", [["red"]], TypeError, "the training answers are a string, 'red'"),
+        (["red"], ["red"], TypeError, "answers to question 0 must be a list of strings"),
+        (["red"], "red", TypeError, "the answers are a string"),
+        (["red"], [["red"], []], ValueError, "question 1 has no answer"),
+        ([7], [["red"]], TypeError, "must be a string, not 7"),
+    ],
+)
+def test_answer_coverage_of_invalid_inputs_raises(training, answers, error, words):
+    with pytest.raises(error, match=words):
+        answer_coverage(training, answers)
+
+
+def test_shuffling_within_groups_moves_every_example_inside_its_group():
+    for seed in range(100):
+        draw = random.Random(seed)
+        groups = draw.choices("abcdefg", k=draw.choice([0, 1, 2, 13, 53]))
+        order = shuffle_within(groups, seed)
+        assert sorted(order) == list(range(len(groups)))
+        for i, source in enumerate(order):
+            assert groups[source] == groups[i]
+            assert (source == i) == (groups.count(groups[i]) == 1)
+            assert type(source) is int
+
+
+def test_shuffling_within_groups_reaches_every_other_place_equally_often():
+    groups = [3, 7, 3, 3, 7, 3, 5]
+    counts = Counter()
+    for seed in range(600):
+        counts.update(enumerate(shuffle_within(groups, seed)))
+    for i, group in enumerate(groups):
+        others = [j for j, other in enumerate(groups) if other == group and j != i] or [i]
+        for j in others:
+            # within 5 standard deviations
+            expected = 600 / len(others)
+            assert abs(counts[i, j] - expected) <= 5 * math.sqrt(expected * (1 - 1 / len(others)))
+
+
+def test_shuffling_with_the_same_seed_gives_the_same_order():
+    groups = ["what?", "where?"] * 23
+    before = list(groups)
+    order = shuffle_within(groups, seed=7)
+    assert order == shuffle_within(groups, seed=7) == shuffle_within(tuple(groups), 7)
+    assert order != shuffle_within(groups, seed=11)
+    assert shuffle_within(groups) == shuffle_within(groups, seed=0)
+    assert groups == before

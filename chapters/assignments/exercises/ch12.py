@@ -1,0 +1,319 @@
+"""The exercises of chapter 12: visual question answering."""
+
+from .exercise import Exercise, Wrong
+
+EXERCISES = (
+    Exercise(
+        chapter=12,
+        module="metrics",
+        parts=("answer_table",),
+        title="how far the question alone gets",
+        points=3,
+        minutes=15,
+        difficulty="easy",
+        tests=(
+            "test_answer_table_by_hand",
+            "test_answer_table_by_brute_force",
+            "test_the_question_alone_answers_no_balanced_pair",
+        ),
+        wrong=(
+            Wrong(
+                "On a tie, the answer that comes first in training counts.",
+                old="[(answer, _)] = answer_counts.most_common(1)",
+                new="answer = max(reversed(answer_counts), key=answer_counts.get)",
+            ),
+            Wrong(
+                "A question has many training answers. The most frequent one counts, "
+                "not the last.",
+                old="counts[question][answer] += 1",
+                new="counts[question] = Counter([answer])",
+            ),
+            Wrong(
+                "A question has many training answers. The most frequent one counts, "
+                "not the first.",
+                old="counts[question][answer] += 1",
+                new="counts[question] = counts[question] or Counter([answer])",
+            ),
+            Wrong(
+                "Questions that training does not have need an answer, too: put the "
+                'most frequent answer of all under "".',
+                old='counts[""] = Counter(answers)',
+                new="pass",
+            ),
+            Wrong(
+                'The answer under "" is the most frequent one among all examples: '
+                "count each example, not each question once.",
+                old="Counter(answers)",
+                new="Counter(dict(zip(questions, answers)).values())",
+            ),
+        ),
+    ),
+    Exercise(
+        chapter=12,
+        module="metrics",
+        parts=("normalize_answer",),
+        title="which answers are the same",
+        points=6,
+        minutes=30,
+        difficulty="medium",
+        tests=(
+            "test_normalized_answers_agree_with_the_vqa_evaluation",
+            "test_a_punctuation_mark_becomes_a_space_or_is_deleted",
+            "test_missing_apostrophes_agree_with_the_vqa_evaluation",
+        ),
+        wrong=(
+            Wrong(
+                "If there is a comma between two digits, all marks of the answer are "
+                "deleted, not only the commas.",
+                old="if has_digit_comma or",
+                new='if has_digit_comma and mark == "," or',
+            ),
+            Wrong(
+                "The comma of 1,000 is deleted: it separates no words.",
+                old="if has_digit_comma or",
+                new="if",
+            ),
+            Wrong(
+                "The space next to a mark may come before it or after it.",
+                old='or f" {mark}" in answer',
+                new="",
+            ),
+            Wrong(
+                'A mark without a space next to it separates words: "t-shirt" becomes '
+                '"t shirt".',
+                old='replacements[mark] = " "',
+                new='replacements[mark] = ""',
+            ),
+            Wrong(
+                "Look for a mark's spaces in the answer as it is written, not after "
+                "other marks have become spaces.",
+                old='replacements[mark] = " "',
+                new='answer = answer.replace(mark, " ")',
+            ),
+            Wrong(
+                'A period that a digit follows stays: "3.5" is a number.',
+                old=r'r"\.(?![0-9])"',
+                new=r'r"\."',
+            ),
+            Wrong(
+                'Only the character after a period decides: the period of "7." goes.',
+                old=r'r"\.(?![0-9])"',
+                new=r'r"(?<![0-9])\.(?![0-9])"',
+            ),
+            Wrong(
+                r"Only 0 to 9 are digits here: \d matches those of all scripts.",
+                old=r'r"\.(?![0-9])"',
+                new=r'r"\.(?!\d)"',
+            ),
+            Wrong(
+                'Lower-case the words before you look them up: "The" is an article.',
+                old="answer.lower().split()",
+                new="answer.split()",
+                more=(
+                    ('" ".join(words)', '" ".join(words).lower()'),
+                ),
+            ),
+            Wrong(
+                'Articles say nothing about the picture: "a cat" becomes "cat".',
+                old="if word not in _ARTICLES:",
+                new="if True:",
+            ),
+            Wrong(
+                "An article is a whole word: leave the letters of other words alone.",
+                old="answer.lower().split()",
+                new='answer.lower().replace("the", "").split()',
+            ),
+            Wrong(
+                '"two" and "2" are the same answer.',
+                old="_NUMBER_WORDS.get(word, word)",
+                new="word",
+            ),
+            Wrong(
+                '"dont" and "don\'t" are the same answer: look the word up in '
+                "_CORRECTIONS.",
+                old="_CORRECTIONS.get(word, word)",
+                new="word",
+            ),
+        ),
+    ),
+    Exercise(
+        chapter=12,
+        module="metrics",
+        parts=("vqa_accuracy", "_leave_one_out"),
+        title="VQA accuracy: three people are enough",
+        points=6,
+        minutes=30,
+        difficulty="medium",
+        tests=(
+            "test_vqa_accuracy_agrees_with_the_vqa_evaluation",
+            "test_vqa_accuracy_by_brute_force",
+            "test_vqa_accuracy_with_fewer_than_four_answers_by_hand",
+            "test_unanimous_answers_are_compared_as_written",
+        ),
+        wrong=(
+            Wrong(
+                "Leave one person out at a time. If 3 of 10 people agree, the score is "
+                "0.9: three times, only two are left.",
+                old="others = answers[:i] + answers[i + 1 :]",
+                new="others = answers",
+            ),
+            Wrong(
+                "More than three agreeing people are not worth more: a score is at "
+                "most 1.",
+                old="min(others.count(prediction) / enough, 1)",
+                new="others.count(prediction) / enough",
+            ),
+            Wrong(
+                "Three agreeing people are enough, however many were asked.",
+                old="others.count(prediction) / enough",
+                new="others.count(prediction) / len(others)",
+            ),
+            Wrong(
+                "With three people, only two others can agree. What does the formula "
+                "divide by?",
+                old="min(3, len(answers) - 1)",
+                new="3",
+            ),
+            Wrong(
+                "The score is the mean over all people, not over ten.",
+                old="total / len(answers)",
+                new="total / 10",
+            ),
+            Wrong(
+                "The score is the mean over all choices of the others, not the best.",
+                old="total += min(others.count(prediction) / enough, 1)",
+                new="total = max(total, min(others.count(prediction) / enough, 1))",
+                more=(
+                    ("total / len(answers)", "total"),
+                ),
+            ),
+            Wrong(
+                "If several people all gave the same answer, the prediction must equal "
+                "it as written.",
+                old="if len(given) == 1 or len(set(given)) > 1:",
+                new="if True:",
+            ),
+            Wrong(
+                "A single answer is compared after normalize_answer, too.",
+                old="if len(given) == 1 or len(set(given)) > 1:",
+                new="if len(set(given)) > 1:",
+            ),
+            Wrong(
+                "People's spaces at both ends do not make different answers: remove "
+                "them before you ask whether all agree.",
+                old="given = [_strip_answer(answer) for answer in given]",
+                new="given = list(given)",
+            ),
+            Wrong(
+                "Normalise the prediction as well as the people's answers.",
+                old="prediction = normalize_answer(prediction)",
+                new="prediction = str(prediction)",
+            ),
+        ),
+    ),
+    Exercise(
+        chapter=12,
+        module="metrics",
+        parts=("pair_accuracy",),
+        title="right about both pictures",
+        points=3,
+        minutes=15,
+        difficulty="easy",
+        tests=(
+            "test_pair_accuracy_by_hand",
+            "test_pair_accuracy_by_brute_force",
+            "test_pair_accuracy_of_invalid_inputs_raises",
+            "test_the_question_alone_answers_no_balanced_pair",
+        ),
+        wrong=(
+            Wrong(
+                "A model that ignores the pictures gets half of each pair right. That "
+                "must not count: take the lowest score of a pair, not the mean.",
+                old="min(scores[i] for i in members)",
+                new="sum(scores[i] for i in members) / len(members)",
+            ),
+            Wrong(
+                "Both pictures must be right, not one of them.",
+                old="min(scores[i] for i in members)",
+                new="max(scores[i] for i in members)",
+            ),
+            Wrong(
+                "A pair's score is the lowest of its scores, not their product.",
+                old="min(scores[i] for i in members)",
+                new="math.prod(scores[i] for i in members)",
+            ),
+            Wrong(
+                "The examples of a pair need not follow each other: the numbers in "
+                "`pairs` say which belong together.",
+                old="_group_members(pairs).items()",
+                new="enumerate([i, i + 1] for i in range(0, len(pairs) - 1, 2))",
+            ),
+            Wrong(
+                "The mean is over pairs: divide by their number, not by that of the "
+                "examples.",
+                old="return _mean_score(pair_scores)",
+                new=(
+                    "return MeanScore(sum(pair_scores) / max(len(scores), 1), "
+                    "pair_scores)"
+                ),
+            ),
+            Wrong(
+                "One picture is no pair: raise ValueError.",
+                old="if len(members) == 1:",
+                new="if len(members) == 0:",
+            ),
+        ),
+    ),
+    Exercise(
+        chapter=12,
+        module="metrics",
+        parts=("shuffle_within",),
+        title="the wrong picture for the same question",
+        points=5,
+        minutes=25,
+        difficulty="medium",
+        tests=(
+            "test_shuffling_within_groups_moves_every_example_inside_its_group",
+            "test_shuffling_within_groups_reaches_every_other_place_equally_often",
+            "test_shuffling_with_the_same_seed_gives_the_same_order",
+        ),
+        wrong=(
+            Wrong(
+                "A plain shuffle leaves one example of a group in its place on "
+                "average. Put the shuffled members in a circle, and move each by one.",
+                old="in enumerate(circle):",
+                new="in enumerate(members):",
+            ),
+            Wrong(
+                "Examples change places only within their group: another question "
+                "would be no control for what the picture adds.",
+                old="_group_members(groups).values()",
+                new="[list(range(len(groups)))]",
+            ),
+            Wrong(
+                "Which example takes another's place must be random: every other one "
+                "of the group is equally likely.",
+                old="rng.permutation(members).tolist()",
+                new="members",
+            ),
+            Wrong(
+                "Reversing the order leaves the middle one of an odd number in its "
+                "place.",
+                old="circle[i - 1]",
+                new="circle[-1 - i]",
+            ),
+            Wrong(
+                "The same seed must give the same order: pass it to the random "
+                "generator.",
+                old="default_rng(seed)",
+                new="default_rng()",
+            ),
+            Wrong(
+                "Return Python's integers: NumPy's print as np.int64(7) and are no "
+                "JSON.",
+                old="rng.permutation(members).tolist()",
+                new="rng.permutation(members)",
+            ),
+        ),
+    ),
+)
