@@ -16,7 +16,6 @@ from .attention import Memory
 from .batches import collate, encode_words, numericalize, to_device
 from .text import BOS, EOS, PAD, UNK
 
-
 MAX_ROWS = 5000  # candidates scored at a time, over all examples of a batch
 
 

@@ -8,7 +8,6 @@ as small programs, Johnson et al. 2017, "CLEVR".
 """
 
 import random
-from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
