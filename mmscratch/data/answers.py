@@ -220,15 +220,15 @@ def _easy_kind(answer: str) -> str:
 
 
 class VQARAD(PhotoQuestions):
-    """VQA-RAD: 3,515 questions by clinicians about 315 radiological pictures.
+    """VQA-RAD: 3,515 questions by clinicians about radiological pictures.
 
-    The folder has images/, trainset.json (3,064 questions) and testset.json (451). Kinds: "closed"
-    (mostly yes or no) and "open".
+    The folder has images/ (315 pictures, of which 314 are asked about), trainset.json (3,064
+    questions) and testset.json (451). Kinds: "closed" (mostly yes or no) and "open".
 
-    by_picture  False: the official split by question. All 203 pictures of its test set are also in
-                the training set, so it does not measure how a model does on new pictures.
-                Validation is every tenth question of trainset.json about a picture; the same
-                question twice about one picture (there are 493) goes to one split.
+    by_picture  False: the official split, by question. All 203 pictures of its test set are also in
+                the training set, so it does not show how a model does on new pictures. Validation
+                is every tenth question of trainset.json; 493 of them repeat a question about the
+                same picture, and go to the same split.
                 True: the questions of both files, split by picture: of every ten pictures by name,
                 seven are for training, one for validation and two for testing.
 
