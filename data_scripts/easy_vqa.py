@@ -21,7 +21,8 @@ FOLDER = Path("data/easy-vqa")
 WHEEL = "easy_vqa-1.0-py3-none-any.whl"
 SHA256 = "fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f"
 COUNTS = {"train": (4000, 38_575), "test": (1000, 9673)}  # pictures and questions
-PIP = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "download"]
+PIP += ["--no-deps", "--only-binary=:all:"]
 LICENCE = "easy-VQA is under the MIT licence. Copyright (c) 2019 Victor Zhou"
 OFFLINE = (
     f"Without a network, put {WHEEL} (pip download easy-vqa==1.0 --no-deps) into a folder, "

@@ -1047,7 +1047,7 @@ def test_easy_vqa_without_pip_or_network(code, reason, tmp_path, monkeypatch, ca
     assert not (tmp_path / "data").exists()
 
 
-def test_pip_must_not_build_or_add_packages():
+def test_pip_downloads_easy_vqa_without_building_it_or_its_dependencies():
     assert {"--no-deps", "--only-binary=:all:"} < set(easy_vqa.PIP)
 
 

@@ -29,15 +29,15 @@ SHAPES = ("circle", "rectangle", "triangle")  # the other answers of easy-VQA ar
 
 
 class QuestionData(DataSet):
-    """Questions about pictures. Besides what every source has, a subclass fills in:
+    """Questions about pictures, with one answer each, or one per person, in texts[i].
+
+    A source is a subclass that fills in the fields of `DataSet`, and these:
 
     questions[i]          the question of example i as written
     columns["source"][i]  the same, tokenized
     kinds[i]              the kind of question: "yes/no", "colour"
     pairs[i]              the number of example i's balanced pair: the same question about two
                           pictures with different answers; the list is empty if there are no pairs
-
-    texts[i] holds the answers: one, or one per person.
     """
 
     def __init__(self):

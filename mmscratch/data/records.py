@@ -58,7 +58,7 @@ def _slashes(name: str) -> str:
 
 
 def _name_key(name: str) -> str:
-    """One key for all spellings of a name: A.jpg and ./a.JPG, b/a.jpg and b\\a.jpg, both forms of "ü"."""
+    """One key for all spellings of a name: A.jpg and ./a.JPG, b/a.jpg and b\\a.jpg, both "ü"s."""
     return unicodedata.normalize("NFC", _slashes(name)).lower()
 
 

@@ -1,4 +1,4 @@
-"""Questions with answers: folders in every format, easy-VQA, VQA-RAD; what is skipped is reported."""
+"""Questions with answers: folders in every format, easy-VQA, VQA-RAD; faults are reported."""
 
 import json
 import os
@@ -41,22 +41,24 @@ def are_disjoint(sets):
 # -------------------------------------------------------------------------------------------------
 # A folder of one's own.
 
+ROWS = 'a.png,Is it red?,Yes\nc.png,"How many, in all?",2\nsub/d.png,Wo?,"a ""d"""\n'
+
 
 @pytest.mark.parametrize(
     "table, text",
     [
-        ("csv", 'file_name,question,answer\na.png,Is it red?,Yes\nc.png,"How many, in all?",2\nsub/d.png,Wo?,"a ""d"""\n'),
-        ("csv", 'a.png,Is it red?,Yes\nc.png,"How many, in all?",2\nsub/d.png,Wo?,"a ""d"""'),
-        ("csv", '\ufeffAnswers , QUESTION, Image\r\nYes,Is it red?,A.PNG\r\n\r\n2,"How many, in all?",./c.png\r\n'
-                '"a ""d""",Wo?,sub\\d.png\r\n'),
-        ("tsv", 'file\tid\tquestion\tanswer\na.png\t1\tIs it red?\tYes\nc.png\t2\tHow many, in all?\t2\n'
-                'sub/d.png\t3\tWo?\ta "d"\n'),
-        ("json", '[{"file_name": "a.png", "question": "Is it red?", "answer": "Yes"}, {"image": "c.png",'
-                 '"question": "How many, in all?", "answer": 2}, {"file": "sub/d.png", "question": "Wo?",'
-                 '"answers": ["a \\"d\\""]}]'),
-        ("jsonl", '{"file_name": "a.png", "question": "Is it red?", "answer": "Yes"}\n\n{"image": "c.png",'
-                  '"question": "How many, in all?", "answer": [2]}\r\n{"file": "sub/d.png", "question": "Wo?",'
-                  '"answers": "a \\"d\\""}'),
+        ("csv", "file_name,question,answer\n" + ROWS),
+        ("csv", ROWS.strip()),
+        ("csv", '\ufeffAnswers , QUESTION, Image\r\nYes,Is it red?,A.PNG\r\n\r\n'
+                '2,"How many, in all?",./c.png\r\n"a ""d""",Wo?,sub\\d.png\r\n'),
+        ("tsv", "file\tid\tquestion\tanswer\na.png\t1\tIs it red?\tYes\n"
+                'c.png\t2\tHow many, in all?\t2\nsub/d.png\t3\tWo?\ta "d"\n'),
+        ("json", '[{"file_name": "a.png", "question": "Is it red?", "answer": "Yes"},'
+                 '{"image": "c.png", "question": "How many, in all?", "answer": 2},'
+                 '{"file": "sub/d.png", "question": "Wo?", "answers": ["a \\"d\\""]}]'),
+        ("jsonl", '{"file_name": "a.png", "question": "Is it red?", "answer": "Yes"}\n\n'
+                  '{"image": "c.png", "question": "How many, in all?", "answer": [2]}\r\n'
+                  '{"file": "sub/d.png", "question": "Wo?", "answers": "a \\"d\\""}'),
     ],
     ids=["csv", "no column names", "other spellings", "tsv", "json", "jsonl"],
 )  # fmt: skip
@@ -134,11 +136,13 @@ def test_the_kind_of_a_question_follows_from_all_its_answers(answers, kind):
 
 
 def test_the_kind_is_that_of_the_answers_of_all_lines(folder):
-    (folder / "questions.csv").write_text(
-        "image,question,answer,split\n"
-        "a.png,How many?,3,test\na.png,How many?,three,test\nb.png,How many?,no,test\nb.png,How many?,0,test\n"
-    )
+    answers = [("a", "3"), ("a", "three"), ("b", "no"), ("b", "0")]
+    lines = [f"{name}.png,How many?,{answer},test" for name, answer in answers]
+    (folder / "questions.csv").write_text("\n".join(["image,question,answer,split", *lines]))
     assert FolderQuestions(folder, "test", 7).kinds == ["number", "other"]
+
+
+EXPECTED = "questions.jsonl:2: a file name, a question and an answer were expected, not "
 
 
 @pytest.mark.parametrize(
@@ -150,23 +154,25 @@ def test_the_kind_is_that_of_the_answers_of_all_lines(folder):
         ("csv", b'b.png," \t ",yes', "questions.csv:2: the question about 'b.png' is empty"),
         ("csv", b"b.png,why?,", "questions.csv:2: an answer about 'b.png' is empty"),
         ("csv", b"b.png,yes", "questions.csv:2: 2 columns where 3 were expected"),
-        ("csv", b"b.png,why, you?,yes", "questions.csv:2: 4 columns where 3 were expected; a question with a comma needs"),
+        ("csv", b"b.png,why, you?,yes",
+         "questions.csv:2: 4 columns where 3 were expected; a question with a comma needs"),
         ("csv", b"b.png,why?,caf\xe9", "questions.csv:2: not UTF-8"),
         ("csv", b'b.png,"why?,yes', "questions.csv:2: unexpected end of data"),
         ("tsv", b"b.png\twhy?", "questions.tsv:2: 2 columns where 3 were expected"),
         ("jsonl", b'{"file_name": "b.png", "question": "why?"', "questions.jsonl:2: not JSON: "),
-        ("jsonl", b'{"file_name": "b.png", "question": "why?"}', "questions.jsonl:2: a file name, a question and an answer"),
-        ("jsonl", b'{"file_name": "b.png", "answer": "yes"}', "questions.jsonl:2: a file name, a question and an answer"),
-        ("jsonl", b'{"question": "why?", "answer": "yes"}', "questions.jsonl:2: a file name, a question and an answer"),
-        ("jsonl", b'{"image": "b.png", "question": 7, "answer": "yes"}', "questions.jsonl:2: a file name, a question"),
-        ("jsonl", b'{"image": "b.png", "question": "why?", "answer": true}', "questions.jsonl:2: a file name, a question"),
-        ("jsonl", b'{"image": "b.png", "question": "why?", "answer": null}', "questions.jsonl:2: a file name, a question"),
-        ("jsonl", b'{"image": "b.png", "question": "why?", "answers": []}', "questions.jsonl:2: a file name, a question"),
-        ("jsonl", b'{"image": "b.png", "question": "why?", "answers": [["a"]]}', "questions.jsonl:2: a file name, a"),
+        ("jsonl", b'{"file_name": "b.png", "question": "why?"}', EXPECTED),
+        ("jsonl", b'{"file_name": "b.png", "answer": "yes"}', EXPECTED),
+        ("jsonl", b'{"question": "why?", "answer": "yes"}', EXPECTED),
+        ("jsonl", b'{"image": "b.png", "question": 7, "answer": "yes"}', EXPECTED),
+        ("jsonl", b'{"image": "b.png", "question": "why?", "answer": true}', EXPECTED),
+        ("jsonl", b'{"image": "b.png", "question": "why?", "answer": null}', EXPECTED),
+        ("jsonl", b'{"image": "b.png", "question": "why?", "answers": []}', EXPECTED),
+        ("jsonl", b'{"image": "b.png", "question": "why?", "answers": [["a"]]}', EXPECTED),
         ("jsonl", b'{"image": "b.png", "answer": "1", "answer": "2"}',
          "questions.jsonl:2: not JSON: 'answer' occurs twice: give it a list of answers instead"),
-        ("json", b'{"image": "b.png", "question": "why?", "answer": ""}', "questions.json, entry 2: an answer about 'b.png'"),
-        ("json", b'["b.png", "why?", "yes"]', "questions.json, entry 2: a file name, a question and an answer"),
+        ("json", b'{"image": "b.png", "question": "why?", "answer": ""}',
+         "questions.json, entry 2: an answer about 'b.png' is empty"),
+        ("json", b'["b.png", "why?", "yes"]', "questions.json, entry 2: a file name, a"),
     ],
     ids=lambda value: "" if isinstance(value, bytes) else value,
 )  # fmt: skip
@@ -221,6 +227,23 @@ def test_size_zero_means_no_pictures_are_decoded(folder, cache):
     assert any("there is no picture 'x.png'" in problem for problem in data.problems)
 
 
+def test_a_first_line_with_some_of_the_column_names_is_an_example(folder):
+    (folder / "questions.csv").write_text("a.png,question,answer\nb.png,image?,yes\n")
+    found, _ = read(folder)
+    assert found == {("a.png", "question"): ["answer"], ("b.png", "image?"): ["yes"]}
+
+
+def test_names_that_differ_only_in_case_are_reported_once(folder):
+    save(folder / "A.png", 50)
+    if len(list(folder.glob("?.png"))) < 4:
+        pytest.skip("this file system does not distinguish a.png from A.png")
+    lines = ["image,question,answer,split", *(f"a.png,why {i}?,so,test" for i in range(3))]
+    (folder / "questions.csv").write_text("\n".join(lines))
+    problems = FolderQuestions(folder, "test", 7).problems
+    problem = f"{folder / 'questions.csv'}:2: A.png and a.png differ only in upper and lower case"
+    assert [text for text in problems if "upper and lower" in text] == [problem]
+
+
 @pytest.fixture
 def fifty(tmp_path):
     """Fifty pictures, picture i of grey i, with three questions each."""
@@ -228,7 +251,7 @@ def fifty(tmp_path):
     for i in range(50):
         save(tmp_path / f"fifty/{i}.png", i)
     for i in range(150):
-        lines.append(f"{i % 50}.png,question {i // 50}?,{i}")
+        lines.append(f"{7 * i % 50}.png,question {i // 50}?,{7 * i}")
     (tmp_path / "fifty/questions.csv").write_text("\n".join(lines))
     return tmp_path / "fifty"
 
@@ -237,7 +260,9 @@ def test_without_a_split_column_every_tenth_picture_is_held_out_with_all_its_que
     splits = [FolderQuestions(fifty, split, 5) for split in SPLITS]
     assert [len(data) for data in splits] == [120, 15, 15]
     pictures = [set(pictures_of(data)) for data in splits]
-    assert [len(names) for names in pictures] == [40, 5, 5] and are_disjoint(pictures)
+    names = sorted(str(path) for path in fifty.glob("*.png"))
+    assert pictures[1:] == [set(names[::10]), set(names[5::10])]
+    assert len(pictures[0]) == 40 and are_disjoint(pictures)
     for data in splits:
         assert set(Counter(pictures_of(data)).values()) == {3}
         for i, grey in enumerate(greys(data)):
@@ -247,10 +272,13 @@ def test_without_a_split_column_every_tenth_picture_is_held_out_with_all_its_que
 @pytest.mark.parametrize(
     "files, split, words",
     [
-        ({}, "train", "no questions.csv, questions.tsv, questions.json, questions.jsonl: exactly one questions file"),
+        ({}, "train",
+         "no questions.csv, questions.tsv, questions.json, questions.jsonl: exactly one"),
         ({"captions.csv": b"a.png,a dog"}, "train", "no questions.csv"),
-        ({"questions.csv": b"", "questions.jsonl": b""}, "train", "questions.csv and questions.jsonl: exactly one"),
-        ({"questions.csv": b"a.png,why?,so"}, "val", "no split 'val': choose train, validation or test"),
+        ({"questions.csv": b"", "questions.jsonl": b""}, "train",
+         "questions.csv and questions.jsonl: exactly one"),
+        ({"questions.csv": b"a.png,why?,so"}, "val",
+         "no split 'val': choose train, validation or test"),
         ({"questions.json": b"[{"}, "train", "questions.json: not JSON"),
         ({"questions.json": b'{"a.png": "why?"}'}, "train", "questions.json: a list was expected"),
     ],
@@ -378,7 +406,7 @@ def rad_entry(name, question, answer, answer_type="CLOSED"):
 
 @pytest.fixture
 def rad(tmp_path):
-    """The layout of VQA-RAD: 31 pictures, three questions each, of which the last is for testing."""
+    """The layout of VQA-RAD: 31 pictures, three questions each, the last for testing."""
     root = tmp_path / "vqa-rad"
     training, testing = [], []
     for i in range(31):
