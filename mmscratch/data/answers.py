@@ -1,4 +1,4 @@
-"""Questions about pictures, with their answers: photographs on disk in common layouts."""
+"""Questions about pictures, with answers: drawn scenes, or photographs in common layouts."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .dataset import DataSet, LazyColumn, words_of
 from .photographs import Photographs
+from .questions import draw_pair, write_answer, write_question
 from .records import (
     FILE_NAMES,
     Record,
@@ -21,6 +22,7 @@ from .records import (
     read_folder,
     records_of_split,
 )
+from .scenes import SPLITS, draw
 
 EVERY_TENTH = ("validation", *["train"] * 9)
 SEVEN_ONE_TWO = ("validation", *["train"] * 3, "test", *["train"] * 4, "test")
@@ -33,7 +35,8 @@ class QuestionData(DataSet):
 
     A source is a subclass that fills in the fields of `DataSet`, and these:
 
-    questions[i]          the question of example i as written
+    pictures[i]           the name of example i's picture
+    questions[i]          its question as written
     columns["source"][i]  the same, tokenized
     kinds[i]              the kind of question: "yes/no", "colour"
     pairs[i]              the number of example i's balanced pair: the same question about two
@@ -43,18 +46,44 @@ class QuestionData(DataSet):
     def __init__(self):
         super().__init__()
         self.columns["source"] = []
+        self.pictures: list[str] = []
         self.questions: list[str] = []
         self.kinds: list[str] = []
         self.pairs: list[int] = []
 
-    def add(self, name: str, question: str, answers: list[str], kind: str) -> None:
-        """Append an example, without its picture."""
+    def add(self, picture: str, question: str, answers: list[str], kind: str) -> None:
+        """Append an example; its picture only by name."""
         self.columns["source"].append(words_of(question))
+        self.pictures.append(picture)
         self.questions.append(question)
         self.kinds.append(kind)
         self.texts.append(answers)
         self.references.append([words_of(answer) for answer in answers])
-        self.names.append(name)
+        self.names.append(f"{picture}: {' '.join(question.split())}")
+
+
+class SceneQuestions(QuestionData):
+    """The first `count` balanced pairs of a split, two examples each; the scenes drawn on access.
+
+    `size` is the side of the pictures; 0 means no pictures.
+    """
+
+    def __init__(self, split: str, count: int, language: str = "en", size: int = 64):
+        if split not in SPLITS:
+            known = ", ".join(SPLITS)
+            raise ValueError(f"the scenes have no split {split!r}: choose one of {known}")
+        super().__init__()
+        self.scenes = []
+        for number in range(count):
+            question, scenes, answers = draw_pair(SPLITS[split] + number)
+            text = write_question(question, language)
+            for which, (scene, answer) in enumerate(zip(scenes, answers), 1):
+                picture = f"{split} {number}, picture {which}"
+                self.add(picture, text, [write_answer(answer, language)], question.kind)
+                self.scenes.append(scene)
+                self.pairs.append(number)
+        if size:
+            self.columns["image"] = LazyColumn(partial(draw, size=size), self.scenes)
 
 
 class PhotoQuestions(QuestionData):
@@ -93,9 +122,8 @@ class PhotoQuestions(QuestionData):
             indices = [index_of[record.name] for record in examples]
             self.columns["image"] = LazyColumn(photographs.__getitem__, indices)
         for record in examples:
-            question = " ".join(record.question.split())
             kind = record.kind or kind_of(record.texts)
-            self.add(f"{root / record.name}: {question}", record.question, record.texts, kind)
+            self.add(str(root / record.name), record.question, record.texts, kind)
 
 
 def _without_empty_texts(records: list[Record], problems: list[str]) -> list[Record]:
