@@ -79,8 +79,9 @@ class PhotoQuestions(QuestionData):
     ):
         super().__init__()
         self.problems = problems
-        matched = list(match_files(files, records, problems))
-        examples = _without_empty_texts(matched, problems)
+        matched = match_files(files, records, problems)
+        examples = [record._replace(name=name) for name, record in matched]
+        examples = _without_empty_texts(examples, problems)
         if self.merge:
             examples = _merge(examples)
         names = sorted({record.name for record in examples})
