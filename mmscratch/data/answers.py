@@ -25,7 +25,7 @@ from .records import (
 from .scenes import SPLITS, draw
 
 EVERY_TENTH = ("validation", *["train"] * 9)
-SEVEN_ONE_TWO = ("validation", *["train"] * 3, "test", *["train"] * 4, "test")
+SEVEN_ONE_TWO = (*["train"] * 7, "validation", "test", "test")
 NUMBERS = "zero one two three four five six seven eight nine ten".split()
 SHAPES = ("circle", "rectangle", "triangle")  # the other answers of easy-VQA are colours
 
@@ -108,8 +108,9 @@ class PhotoQuestions(QuestionData):
     ):
         super().__init__()
         self.problems = problems
-        matched = list(match_files(files, records, problems))
-        examples = _without_empty_texts(matched, problems)
+        matched = match_files(files, records, problems)
+        examples = [record._replace(name=name) for name, record in matched]
+        examples = _without_empty_texts(examples, problems)
         if self.merge:
             examples = _merge(examples)
         names = sorted({record.name for record in examples})
@@ -258,7 +259,8 @@ class VQARAD(PhotoQuestions):
                 is every tenth question of trainset.json; 493 of them repeat a question about the
                 same picture, and go to the same split.
                 True: the questions of both files, split by picture: of every ten pictures by name,
-                seven are for training, one for validation and two for testing.
+                seven are for training, one for validation and two for testing. Two pictures that
+                look like slices of one scan, synpic39086 and synpic39088, are both for training.
 
     Source: Lau, Gayen, Ben Abacha & Demner-Fushman 2018, osf.io/89kps (CC0).
     """

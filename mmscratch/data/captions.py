@@ -98,11 +98,11 @@ def _captions_by_file(
 ) -> dict[str, list[tuple[str, list[str]]]]:
     """{file: its captions, each as written and tokenized}, for the files that exist."""
     by_file: dict[str, list[tuple[str, list[str]]]] = {}
-    for record in match_files(files, records, problems):
+    for name, record in match_files(files, records, problems):
         for text in record.texts:
             tokens = words_of(text)
             if tokens:
-                by_file.setdefault(record.name, []).append((text, tokens))
+                by_file.setdefault(name, []).append((text, tokens))
             else:
                 problems.append(f"{record.where}: the caption of {record.name!r} is empty")
     return dict(sorted(by_file.items()))

@@ -96,8 +96,8 @@ def _find_table(root: Path, schema: Schema) -> Path:
 
 def match_files(
     files: Iterable[str], records: Iterable[Record], problems: list[str]
-) -> Iterator[Record]:
-    """The records whose picture exists, with its name as the file system spells it."""
+) -> Iterator[tuple[str, Record]]:
+    """(the picture's name as the file system spells it, record) of each whose picture exists."""
     spellings = defaultdict(list)
     for name in sorted(set(files)):
         spellings[_name_key(name)].append(name)
@@ -110,7 +110,7 @@ def match_files(
             problems.append(f"{record.where}: {names} differ only in upper and lower case")
         if name in candidates:
             seen.add(name)
-            yield record._replace(name=name)
+            yield name, record
         else:
             problems.append(f"{record.where}: there is no picture {record.name!r}")
 

@@ -435,7 +435,7 @@ def test_vqa_rad_split_by_picture(rad):
     splits = [make(rad, split, 5) for split in SPLITS]
     assert sum(len(data) for data in splits) == 93
     pictures = [set(pictures_of(data)) for data in splits]
-    assert [len(names) for names in pictures] == [21, 4, 6] and are_disjoint(pictures)
+    assert [len(names) for names in pictures] == [22, 3, 6] and are_disjoint(pictures)
     for data in splits:
         assert set(Counter(pictures_of(data)).values()) == {3}
 
@@ -501,4 +501,6 @@ def test_vqa_rad_split_by_picture_has_every_question_once_and_no_picture_twice()
     splits = [VQARAD(VQA_RAD, split, 0, by_picture=True) for split in SPLITS]
     assert sum(len(data) for data in splits) == 3515
     pictures = [set(pictures_of(data)) for data in splits]
-    assert [len(names) for names in pictures] == [220, 32, 62] and are_disjoint(pictures)
+    assert [len(names) for names in pictures] == [221, 31, 62] and are_disjoint(pictures)
+    slices_of_one_scan = {str(VQA_RAD / f"images/synpic{i}.jpg") for i in (39086, 39088)}
+    assert slices_of_one_scan <= pictures[0]
