@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import http.server
 import io
+import json
 import shutil
 import stat
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_scripts import flickr8k, multi30k
+from data_scripts import easy_vqa, flickr8k, multi30k
 from data_scripts.fetch import download, find, main, new_folder, progress, sha256, unpack
 from mmscratch.data.captions import Flickr8k
 
@@ -946,3 +947,148 @@ def test_the_archives_of_a_killed_run_are_removed(server, offered, tmp_path):
     (tmp_path / "new/Flickr8k_Dataset.zip").write_bytes(BODY)
     flickr8k.fetch(None, tmp_path / "new", server.address)
     assert_flickr8k(tmp_path / "new", *photos(5))
+
+
+# -------------------------------------------------------------------------------------------------
+# easy-VQA.
+
+FEW = {"train": (3, 5), "test": (2, 7)}  # pictures and questions
+
+
+def easy_files():
+    """The files of train/ and test/, as many as FEW."""
+    files = {}
+    for part, (pictures, questions) in FEW.items():
+        entries = [["what is it?", "circle", i % pictures] for i in range(questions)]
+        files[f"{part}/questions.json"] = json.dumps(entries).encode()
+        for i in range(pictures):
+            files[f"{part}/images/{i}.png"] = f"{part} {i}".encode()
+    return files
+
+
+@pytest.fixture
+def wheel(tmp_path):
+    """A package of easy-VQA with few pictures, in a folder of its own."""
+    folder = tmp_path / "source/wheels"
+    folder.mkdir(parents=True)
+    others = {
+        "easy_vqa/__init__.py": b"raise SystemExit('imported')",
+        "easy_vqa/data/.DS_Store": b"x",
+        "easy_vqa-1.0.dist-info/LICENSE": b"MIT",
+    }
+    files = {f"easy_vqa/data/{name}": content for name, content in easy_files().items()}
+    return pack(folder / easy_vqa.WHEEL, [*files.items(), *others.items()])
+
+
+def write_files(folder, files):
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def fetch_easy(source, folder, wheel=None):
+    """`easy_vqa.fetch` for few pictures, and this wheel as the official one."""
+    easy_vqa.fetch(source, folder, sha256(wheel) if wheel else SUM, FEW)
+
+
+def test_easy_vqa_from_the_package(wheel, tmp_path, capsys):
+    folder = tmp_path / "new/easy-vqa"
+    fetch_easy(tmp_path / "source", folder, wheel)
+    assert tree(folder) == easy_files()
+    assert capsys.readouterr().out.endswith(f"{folder}: 5 pictures and 12 questions\n")
+    assert [path.name for path in folder.parent.iterdir()] == ["easy-vqa"]
+    fetch_easy(None, folder)  # without pip
+    assert capsys.readouterr().out.startswith(f"{folder}: nothing to do")
+
+
+def test_easy_vqa_from_an_unpacked_copy(tmp_path):
+    source = tmp_path / "source/deep/easy_vqa/data"
+    write_files(source, easy_files() | {"train/images/.DS_Store": b"x", "answers.txt": b"yes"})
+    write_files(tmp_path / "source/a", {"questions.json": b"[]"})  # found first, but another's
+    fetch_easy(tmp_path / "source", tmp_path / "new")
+    assert tree(tmp_path / "new") == easy_files()
+
+
+def fake_pip(tmp_path, monkeypatch, code):
+    """Run this code instead of pip; its arguments are pip's."""
+    script = tmp_path / "pip.py"
+    script.write_text(code)
+    monkeypatch.setattr(easy_vqa, "PIP", [sys.executable, str(script)])
+
+
+def test_pip_downloads_the_package_of_easy_vqa(wheel, tmp_path, monkeypatch):
+    code = (
+        "import os, shutil, sys\n"
+        "option, folder, package = sys.argv[1:]\n"
+        "assert (option, package) == ('--dest', 'easy-vqa==1.0')\n"
+        "os.makedirs(folder)\n"
+        f"shutil.copy({str(wheel)!r}, folder)\n"
+    )
+    fake_pip(tmp_path, monkeypatch, code)
+    fetch_easy(None, tmp_path / "new", wheel)
+    assert tree(tmp_path / "new") == easy_files()
+    assert wheel.is_file()
+
+
+@pytest.mark.parametrize(
+    "code, reason",
+    [
+        ("raise SystemExit('looking\\nERROR: no such package')", "fails: ERROR: no such package"),
+        ("raise SystemExit(3)", "fails: no message"),
+    ],
+)
+def test_easy_vqa_without_pip_or_network(code, reason, tmp_path, monkeypatch, capsys):
+    fake_pip(tmp_path, monkeypatch, code)
+    monkeypatch.chdir(tmp_path)
+    assert main(easy_vqa.fetch, easy_vqa.LICENCE, easy_vqa.OFFLINE, []) == 2
+    out, error = capsys.readouterr()
+    assert "MIT licence. Copyright (c) 2019 Victor Zhou" in out
+    assert reason in error and error.endswith("--from FOLDER\n") and error.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_pip_downloads_easy_vqa_without_building_it_or_its_dependencies():
+    assert {"--no-deps", "--only-binary=:all:"} < set(easy_vqa.PIP)
+
+
+def test_easy_vqa_refuses_a_package_with_a_wrong_checksum(wheel, tmp_path):
+    with pytest.raises(ValueError, match=f"{easy_vqa.WHEEL}: not the official package"):
+        easy_vqa.fetch(tmp_path / "source", tmp_path / "new", SUM, FEW)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("test/images/1.png", None, "test: 1 pictures and 7 questions, not 2 and 7: "),
+        ("train/images/3.png", b"x", "train: 4 pictures and 5 questions, not 3 and 5: "),
+        ("train/questions.json", b"[[], []]", "train: 3 pictures and 2 questions, not 3 and 5: "),
+        ("train/questions.json", b"[", "train/questions.json: not JSON"),
+        ("train/questions.json", b"7", "train/questions.json: a list was expected"),
+    ],
+)
+def test_an_incomplete_copy_of_easy_vqa_is_refused(name, content, words, tmp_path):
+    files = easy_files()
+    if content is None:
+        del files[name]
+    else:
+        files[name] = content
+    write_files(tmp_path / "source", files)
+    with pytest.raises(ValueError, match=words) as error:
+        fetch_easy(tmp_path / "source", tmp_path / "new")
+    assert "\n" not in str(error.value) and not (tmp_path / "new").exists()
+    with pytest.raises(ValueError, match=words):  # an existing folder is checked, too
+        fetch_easy(None, tmp_path / "source")
+
+
+def test_easy_vqa_that_lost_its_questions_is_refused(tmp_path):
+    write_files(tmp_path / "new", easy_files())
+    (tmp_path / "new/test/questions.json").unlink()
+    with pytest.raises(ValueError, match="2 pictures and 0 questions, not 2 and 7: delete .*new"):
+        fetch_easy(None, tmp_path / "new")
+
+
+def test_easy_vqa_from_a_folder_without_it(tmp_path):
+    write_files(tmp_path / "source/train", {"questions.json": b"[]"})
+    with pytest.raises(FileNotFoundError, match="neither easy_vqa-1.0-py3-none-any.whl nor its"):
+        fetch_easy(tmp_path / "source", tmp_path / "new")

@@ -11,7 +11,7 @@ from ..decoding import generate
 from ..plots import caption_sheet
 from ..text import caption_tokenize, detokenize
 from .scores import print_judgement, print_scores, write_rows
-from .task import Metadata, Task, open_picture, pictures_in
+from .task import Metadata, Task, image_settings, open_picture, pictures_in
 
 SCENES = 100_000  # scenes to train on
 VALIDATION_SCENES = 300
@@ -48,9 +48,8 @@ class Captioning(Task):
     def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
         is_drawn = metadata["layout"] == "scenes"
         chosen = BEST | chosen
-        image = dict(chosen.get("backbone", {"name": "resnet"}))
-        image["image_size"] = chosen.get("image_size", 64)
-        image["num_layers"] = 1 if is_drawn else 0
+        image = {"name": "resnet", "num_layers": 1 if is_drawn else 0}
+        image = image_settings(image, chosen)
         decoder = DECODERS[chosen["decoder"]] | {"fusion": chosen["fusion"]}
         settings = base or {"encoders": {"image": image}, "decoder": decoder}
         if not is_drawn:  # few pictures, seen many times
@@ -84,7 +83,7 @@ class Captioning(Task):
         sheet.savefig(run / f"captions-{split}.png")
 
     def advice(self, run: Path, data: DataSet, split: str) -> str:
-        return f"Look at {run / f'captions-{split}.png'}. {self.command('PICTURE', run)}"
+        return f"Look at {run / f'captions-{split}.png'}. {self.command(run, 'PICTURE')}"
 
     def add_verb_options(self, parser: argparse.ArgumentParser) -> None:
         text = "picture files, or folders of them"

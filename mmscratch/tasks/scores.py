@@ -2,9 +2,14 @@
 
 import argparse
 import json
+from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
+from ..data.answers import QuestionData
 from ..data.judge import JudgeReport
 from ..data.language import colour_of
 from ..data.translations import read_lines
@@ -15,6 +20,7 @@ from ..metrics import (
     bootstrap,
     caption_scores,
     exact_match,
+    pair_accuracy,
 )
 from ..text import caption_tokenize, tokenize
 
@@ -80,8 +86,27 @@ def translation_scores(
 def percentage(percent: float, count: int) -> str:
     """A percentage of `count` examples, with its interval."""
     right = round(percent * count / 100)
-    low, high = bootstrap([100] * right + [0] * (count - right))
-    return f"{percent:.1f} %  ({low:.1f} to {high:.1f})"
+    return mean_percentage([1] * right + [0] * (count - right))
+
+
+def mean_percentage(scores: Sequence[float]) -> str:
+    """The mean of scores from 0 to 1 as a percentage, with its interval."""
+    percentages = 100 * np.asarray(scores)
+    low, high = bootstrap(percentages)
+    return f"{percentages.mean():.1f} %  ({low:.1f} to {high:.1f})"
+
+
+def print_accuracy(scores: Sequence[float], data: QuestionData) -> None:
+    """Print the accuracy of answers: of all, of balanced pairs, and by kind of question."""
+    print(f"  accuracy             {mean_percentage(scores)}")
+    if data.pairs:
+        pairs = pair_accuracy(scores, data.pairs).scores
+        print(f"  both of a pair       {mean_percentage(pairs)}; {len(pairs):,} pairs")
+    by_kind = defaultdict(list)
+    for score, kind in zip(scores, data.kinds):
+        by_kind[kind].append(score)
+    for kind, kind_scores in sorted(by_kind.items()):
+        print(f"    {kind:18} {mean_percentage(kind_scores)}; {len(kind_scores):,} questions")
 
 
 def write_rows(path: Path, **columns) -> None:

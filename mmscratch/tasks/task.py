@@ -46,19 +46,18 @@ class Task:
         known  the vocabularies of the run that training starts from
         """
         sentences = [words for references in training.references for words in references]
-        # A word that occurs in a single text cannot be learned; but in a small data set, most words
-        # occur only once.
-        target = Vocabulary.build(sentences, min_freq=2 if len(sentences) > 1000 else 1)
-        if known:  # keep all words that the model can already generate
-            new = [word for word in target.state() if word not in known["target"].index]
-            target = Vocabulary([*known["target"].state(), *new])
-        return {"target": target}
+        return {"target": build_vocabulary(sentences, known and known["target"])}
+
+    def record(self, training: DataSet) -> Metadata:
+        """What the checkpoint records about the training examples, if anything."""
+        return {}
 
     def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
         """The settings of a `ModelConfig`, without vocabulary sizes.
 
-        chosen  the model's options on the command line: some of "decoder", "fusion", "image_size" and "backbone"
-        base    the config of the run that training starts from
+        chosen  some of "decoder", "fusion", "image_size" and "backbone" (a published CNN), by the command line; and
+                "image", the settings of the encoder that is taken from a run of another task
+        base    the config of the run that training starts from, if it is of the same task
         """
         raise NotImplementedError
 
@@ -79,14 +78,12 @@ class Task:
 
     def advice(self, run: Path, data: DataSet, split: str) -> str:
         """What to try after training."""
-        return self.command("", run)
+        return self.command(run)
 
-    def command(self, argument: str, run: Path) -> str:
+    def command(self, run: Path, *arguments: str) -> str:
         """How to call the verb."""
-        words = ["python", "-m", "mmscratch", self.verb]
-        if argument:
-            words.append(argument)
-        return f"Then try\n  {shlex.join([*words, '--run', str(run)])}"
+        words = ["python", "-m", "mmscratch", self.verb, *arguments, "--run", str(run)]
+        return f"Then try\n  {shlex.join(words)}"
 
     def add_verb_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the verb's arguments: a task's own, and these."""
@@ -108,6 +105,17 @@ class Task:
         return model, vocabularies, checkpoint
 
 
+def build_vocabulary(sentences: list[list[str]], known: Vocabulary | None = None) -> Vocabulary:
+    """The words of the sentences, after all words that the model already knows."""
+    # A word that occurs in a single text cannot be learned; but in a small data set, most words
+    # occur only once.
+    vocabulary = Vocabulary.build(sentences, min_freq=2 if len(sentences) > 1000 else 1)
+    if known is None:
+        return vocabulary
+    new = [word for word in vocabulary.state() if word not in known.index]
+    return Vocabulary([*known.state(), *new])
+
+
 def load(run: Path) -> tuple:
     """`load_run`; if there is no run, the error says what to do."""
     if not (run / "best.pt").exists():
@@ -115,6 +123,14 @@ def load(run: Path) -> tuple:
         first = f"run python -m mmscratch {command} first"
         raise FileNotFoundError(f"{run} holds no trained model: {first}, or name another run")
     return load_run(run)
+
+
+def image_settings(default: dict, chosen: dict) -> dict:
+    """The settings of a picture's encoder: the default's, unless others are `chosen`."""
+    if "image" in chosen:
+        return dict(chosen["image"])
+    image_size = chosen.get("image_size", 64)
+    return default | chosen.get("backbone", {}) | {"image_size": image_size}
 
 
 def image_size_of(encoders: dict[str, dict]) -> int:

@@ -55,7 +55,8 @@ def train_run(args: argparse.Namespace) -> str | None:
     distributed.start()
     task = TASKS[args.task]
     metadata = metadata_of(task, args)
-    folder = args.run or Path("runs", Path(metadata["data"]).name)
+    is_drawn = metadata["layout"] == "scenes"
+    folder = args.run or Path("runs", task.name if is_drawn else Path(metadata["data"]).name)
     trainer = _make_trainer(task, metadata, args, folder)
     trainer.fit(args.profile)
     distributed.finish()
@@ -76,11 +77,19 @@ def _make_trainer(
 ) -> Trainer:
     """Put together data, vocabularies, model and settings, by the task and the command line."""
     base = None
+    base_config = None
     known = None
+    chosen = model_options(args)
     if args.start_from and not is_published(args.start_from):
         base = load_base(task, args)
-        known = vocabularies_from(base["vocabularies"])
-    settings = task.model(metadata, model_options(args), base and base["model_config"])
+        if base["metadata"]["task"] == task.name:
+            base_config = base["model_config"]
+            known = vocabularies_from(base["vocabularies"])
+        elif "image" in base["model_config"]["encoders"]:
+            chosen["image"] = base["model_config"]["encoders"]["image"]
+    settings = task.model(metadata, chosen, base_config)
+    if "image" in chosen:
+        settings["embed_dim"] = base["model_config"]["embed_dim"]
     data = {}
     with distributed.main_process_first():  # the others find the pictures decoded
         for split in ("train", "validation"):
@@ -88,6 +97,7 @@ def _make_trainer(
     for split in data:
         report(data[split], split, folder if distributed.rank() == 0 else None)
     vocabularies = task.vocabularies(metadata, data["train"], known)
+    metadata |= task.record(data["train"])
     augments = metadata["layout"] != "scenes"  # no scene is shown twice
     training = Examples(data["train"], vocabularies, augments, args.seed)
     examples = (training, Examples(data["validation"], vocabularies))
@@ -151,17 +161,22 @@ def is_published(start_from: Path | None) -> bool:
 
 
 def load_base(task: Task, args: argparse.Namespace) -> dict:
-    """The checkpoint of the run to start from. Raises ValueError if its task or model differs."""
+    """The checkpoint of the run to start from. Raises ValueError if its model differs.
+
+    From a run of another task only the encoder of pictures is taken, so its decoder may differ.
+    """
     _, _, checkpoint = load(args.start_from)
     config = checkpoint["model_config"]
-    theirs = {
-        "task": checkpoint["metadata"]["task"],
-        "decoder": config["decoder"]["name"],
-        "fusion": config["decoder"].get("fusion", "cross_attention"),
-        "image_size": image_size_of(config["encoders"]),
-    }
-    for name, value in {"task": task.name, **model_options(args)}.items():
-        if theirs[name] != value:
+    theirs = {"image_size": image_size_of(config["encoders"])}
+    other_task = checkpoint["metadata"]["task"]
+    if other_task == task.name:
+        theirs["decoder"] = config["decoder"]["name"]
+        theirs["fusion"] = config["decoder"].get("fusion", "cross_attention")
+    elif args.lora:
+        problem = f"a LoRA changes a trained decoder, and {args.start_from} is a run of the task"
+        raise ValueError(f"{problem} {other_task}: leave --lora out")
+    for name, value in model_options(args).items():
+        if name in theirs and theirs[name] != value:
             option = f"--{name.replace('_', '-')}"
             found = f"is {theirs[name]} in {args.start_from}"
             raise ValueError(f"{option} {found}, and cannot become {value}")

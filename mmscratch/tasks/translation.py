@@ -13,7 +13,7 @@ from ..text import BytePairEncoding, detokenize, tokenize
 from ..training import Trainer
 from ..weights import load_matching
 from .scores import translation_scores, write_rows
-from .task import Metadata, Task, max_length_of, open_picture
+from .task import Metadata, Task, image_settings, max_length_of, open_picture
 
 SCENES = 100_000  # scenes to train on
 TEST_SCENES = 1000
@@ -31,7 +31,7 @@ class Translation(Task):
     layouts = ("multi30k", "scenes")
     verb = "translate"
     verb_help = "Translate a sentence, with or without a picture of what it describes."
-    default_run = Path("runs/scenes")
+    default_run = Path("runs/translation")
     options = {
         "--source": {"default": "en", "help": "source language (default: %(default)s)"},
         "--target": {"default": "de", "help": "target language (default: %(default)s)"},
@@ -61,10 +61,9 @@ class Translation(Task):
         part["dropout"] = 0.0 if is_drawn else 0.1
         encoders = {"source": part}
         if is_drawn or metadata["photographs"]:
-            image = {"name": "resnet", "depth": (1, 1, 1) if is_drawn else (1, 1)}
-            image = dict(chosen.get("backbone", image))
-            image |= {"image_size": chosen.get("image_size", 64), "num_layers": 1}
-            encoders = {"image": image, "source": part}
+            depth = (1, 1, 1) if is_drawn else (1, 1)
+            image = {"name": "resnet", "depth": depth, "num_layers": 1}
+            encoders = {"image": image_settings(image, chosen), "source": part}
         decoder = part | {"fusion": chosen.get("fusion", "cross_attention")}
         settings = {"encoders": encoders, "decoder": decoder, "embed_dim": 256 if is_drawn else 128}
         regularization = {"modality_dropout": 0.3, "label_smoothing": 0.1}
@@ -99,7 +98,7 @@ class Translation(Task):
             write_rows(path, source=sources, translation=translations, reference=references)
 
     def advice(self, run: Path, data: DataSet, split: str) -> str:
-        return self.command(" ".join(data.columns["source"][0]), run)
+        return self.command(run, " ".join(data.columns["source"][0]))
 
     def add_verb_options(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("sentences", nargs="*", metavar="TEXT", help="default: standard input")

@@ -102,8 +102,8 @@ def measures(out):
 def test_a_translator_of_scenes_is_trained_and_measured(translating, capsys):
     out = translating[0]
     assert "train: 90 examples with 90 texts (90 with image, 90 with source); 0 problems" in out
-    assert "runs/scenes, 13 sentences of the validation split" in out
-    run, data = Path("runs/scenes"), SceneTranslation("validation", 13, ("en", "de"), 32, "some")
+    assert "runs/translation, 13 sentences of the validation split" in out
+    run, data = Path("runs/translation"), SceneTranslation("validation", 13, ("en", "de"), 32, "some")
     model, vocabularies, saved = load_run(run)
     assert vocabularies["source"] is vocabularies["target"] and len(vocabularies["target"]) < 400
     assert {name: saved["metadata"][name] for name in ("task", "data", "layout", "source", "target")} == {
@@ -130,8 +130,8 @@ def test_a_translator_of_scenes_is_trained_and_measured(translating, capsys):
             sum([tokens] == refs for tokens, refs in zip(written, data.references)), 13
         )
         assert 0 <= float(numbers[6]) <= 100 and len(numbers) == 9
-    assert "python -m mmscratch translate" in out and "--run runs/scenes" in out
-    assert main("evaluate runs/scenes".split()) == 0
+    assert "python -m mmscratch translate" in out and "--run runs/translation" in out
+    assert main("evaluate runs/translation".split()) == 0
     assert measures(capsys.readouterr().out) == measures(out)
 
 
@@ -148,7 +148,7 @@ def test_evaluating_a_translator_reports_right_colours(translating, monkeypatch,
         return right if "image" in examples[0] else wrong
 
     monkeypatch.setattr("mmscratch.tasks.translation.generate", write)
-    assert main("evaluate runs/scenes --split test --beams 3".split()) == 0
+    assert main("evaluate runs/translation --split test --beams 3".split()) == 0
     out = capsys.readouterr().out
     colours = [
         colour_of(token, "de") for tokens in right for token in tokens if colour_of(token, "de")
@@ -160,13 +160,13 @@ def test_evaluating_a_translator_reports_right_colours(translating, monkeypatch,
         found["without"][6:] == fraction(sum(colour != "red" for colour in colours), len(colours))
         and "red" in colours
     )
-    assert Path("runs/scenes/translations-test-without.jsonl").exists()
+    assert Path("runs/translation/translations-test-without.jsonl").exists()
 
 
 def test_translate_takes_arguments_or_standard_input_pictures_and_beams(
     translating, monkeypatch, capsys
 ):
-    model, vocabularies, _ = load_run("runs/scenes")
+    model, vocabularies, _ = load_run("runs/translation")
     longest, sentences = 64, ["A big red star.", "a small [v] cat at the top"]
     render(Scene(3), 80).save("scene.png")
     picture = to_tensor(open_image(Path("scene.png")), 32)
@@ -187,7 +187,7 @@ def test_translate_takes_arguments_or_standard_input_pictures_and_beams(
 
     monkeypatch.setattr("mmscratch.tasks.translation.generate", write)
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{sentences[0]}\n\n  {sentences[1]} "))
-    assert main(["translate", "--run", "runs/scenes", "--image", "scene.png"]) == 0
+    assert main(["translate", "--run", "runs/translation", "--image", "scene.png"]) == 0
     assert capsys.readouterr().out == "also a big red star.\n\nalso a small [v] cat at the top\n"
     assert len(asked) == 2 and all(
         torch.equal(shown, picture) and rest == [longest, 1] for shown, *rest in asked
@@ -247,12 +247,12 @@ def test_a_stopped_translator_resumes(translating, monkeypatch, capsys):
 
 
 def test_a_translator_starts_from_another(translating, capsys):
-    command = "train --task translation --data multi --from runs/scenes --epochs 1 --freeze encoders --to runs/more --precision float32"
+    command = "train --task translation --data multi --from runs/translation --epochs 1 --freeze encoders --to runs/more --precision float32"
     assert main(command.split()) == 0
     table = parts(capsys.readouterr().out)
     assert {fraction for name, (_, fraction) in table.items() if name.startswith("encoders")} == {0}
     assert 100 in {fraction for name, (_, fraction) in table.items() if name.startswith("decoder")}
-    (base, words, _), (model, vocabularies, saved) = load_run("runs/scenes"), load_run("runs/more")
+    (base, words, _), (model, vocabularies, saved) = load_run("runs/translation"), load_run("runs/more")
     assert (
         vocabularies["target"].state() == words["target"].state()
         and saved["model_config"]["joint_vocabulary"]
@@ -271,17 +271,17 @@ def test_a_translator_starts_from_another(translating, capsys):
         if name not in frozen
     )
     assert main(f"{command} --image-size 48".split()) == 2
-    assert "--image-size is 32 in runs/scenes, and cannot become 48" in error_of(capsys)
+    assert "--image-size is 32 in runs/translation, and cannot become 48" in error_of(capsys)
 
 
 @pytest.mark.parametrize("arguments, says", [
-    ("caption scene.png --run runs/scenes", "runs/scenes is a run of the task translation, and caption needs one of the task captioning"),
+    ("caption scene.png --run runs/translation", "runs/translation is a run of the task translation, and caption needs one of the task captioning"),
     ("translate star --run captioner", "captioner is a run of the task captioning, and translate needs one of the task translation"),
     ("translate star --run nowhere", "nowhere holds no trained model"),
     ("translate star --run runs/blind --image scene.png", "scene.png: this model was trained without pictures"),
-    ("translate star --run runs/scenes --image nothing.png", "nothing.png"),
-    ("translate star --run runs/scenes --image multi/data/task1/raw/val.de.gz", "not a picture"),
-    ("translate star --run runs/scenes --beams 0", "num_beams must be at least 1, not 0"),
+    ("translate star --run runs/translation --image nothing.png", "nothing.png"),
+    ("translate star --run runs/translation --image multi/data/task1/raw/val.de.gz", "not a picture"),
+    ("translate star --run runs/translation --beams 0", "num_beams must be at least 1, not 0"),
     (f"{ON_SCENES} --source de --target de", "'de' is the language of source and target: choose two"),
     (f"{ON_SCENES} --target fr", "fr"),
     (f"{ON_SCENES} --from captioner", "--task is captioning in captioner, and cannot become translation"),
@@ -291,7 +291,7 @@ def test_a_translator_starts_from_another(translating, capsys):
     (f"{ON_MULTI30K} --photographs nowhere", "nowhere: no such folder of photographs"),
     ("train --task translation --data nowhere", "its folder has nothing"),
     ("evaluate runs/multi --split test_2017", "test_2017.en: not found"),
-    ("train --data photos --from runs/scenes", "--task is translation in runs/scenes, and cannot become captioning"),
+    ("train --data photos --from runs/translation", "--task is translation in runs/translation, and cannot become captioning"),
 ])  # fmt: skip
 def test_bad_arguments_of_a_translator_give_one_line_and_exit_code_2(
     translating, trained, capsys, arguments, says

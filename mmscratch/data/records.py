@@ -1,0 +1,274 @@
+"""Tables about pictures: .csv, .tsv, .json or .jsonl files that captions and questions share."""
+
+import csv
+import json
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from ..engine.safetensors import unique_keys
+from .photographs import PICTURE_SUFFIXES
+
+SPLIT_NAMES = {
+    "train": "train",
+    "val": "validation",
+    "dev": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+EVERY_TENTH = ("validation", *["train"] * 4, "test", *["train"] * 4)
+
+
+class Record(NamedTuple):
+    """A line of a table: its location, the picture's name, and its captions or answers."""
+
+    where: str
+    name: str
+    texts: list[str]
+    question: str = ""
+    split: str | None = None
+    kind: str = ""
+
+
+class Schema(NamedTuple):
+    """The columns of a table, and its words in messages.
+
+    noun      what a line adds to a picture: "caption". The table is called captions.csv
+    texts     the column that may hold several texts: "caption"
+    expected  what a line holds: "a file name and a caption"
+    columns   {column: the names that it may have}: "file_name", perhaps "question", and the texts
+    types     the types that a text may have in JSON
+    """
+
+    noun: str
+    texts: str
+    expected: str
+    columns: dict[str, Sequence[str]]
+    types: tuple[type, ...] = (str,)
+
+
+FILE_NAMES = ("file_name", "image", "file")
+
+
+def _slashes(name: str) -> str:
+    """./b/a.jpg and b\\a.jpg -> b/a.jpg."""
+    return str(PurePosixPath(name.replace("\\", "/")))
+
+
+def _name_key(name: str) -> str:
+    """One key for all spellings of a name: A.jpg and ./a.JPG, b/a.jpg and b\\a.jpg, both "ü"s."""
+    return unicodedata.normalize("NFC", _slashes(name)).lower()
+
+
+# -------------------------------------------------------------------------------------------------
+# A folder of pictures with one table.
+
+
+def read_folder(root: Path, schema: Schema, problems: list[str]) -> tuple[list[str], list[Record]]:
+    """(the names of the files below a folder, the records of its table).
+
+    A picture without a record is reported in `problems`.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder")
+    table = _find_table(root, schema)
+    records = list(_READERS[table.suffix](table, schema, problems))
+    files = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+    named = {_name_key(record.name) for record in records}
+    for name in sorted(files):
+        if Path(name).suffix.lower() in PICTURE_SUFFIXES and _name_key(name) not in named:
+            problems.append(f"{root / name}: has no {schema.noun}")
+    return files, records
+
+
+def _find_table(root: Path, schema: Schema) -> Path:
+    stem = f"{schema.noun}s"
+    tables = [root / f"{stem}{suffix}" for suffix in _READERS]
+    tables = [table for table in tables if table.is_file()]
+    if len(tables) != 1:
+        found = " and ".join(table.name for table in tables)
+        found = found or f"no {stem}{f', {stem}'.join(_READERS)}"
+        raise ValueError(f"{root} has {found}: exactly one {stem} file is needed")
+    return tables[0]
+
+
+def match_files(
+    files: Iterable[str], records: Iterable[Record], problems: list[str]
+) -> Iterator[tuple[str, Record]]:
+    """(the picture's name as the file system spells it, record) of each whose picture exists."""
+    spellings = defaultdict(list)
+    for name in sorted(set(files)):
+        spellings[_name_key(name)].append(name)
+    seen = set()
+    for record in records:
+        candidates = spellings[_name_key(record.name)]
+        name = candidates[0] if len(candidates) == 1 else _slashes(record.name)
+        if len(candidates) > 1 and name not in seen:
+            names = " and ".join(candidates)
+            problems.append(f"{record.where}: {names} differ only in upper and lower case")
+        if name in candidates:
+            seen.add(name)
+            yield name, record
+        else:
+            problems.append(f"{record.where}: there is no picture {record.name!r}")
+
+
+# -------------------------------------------------------------------------------------------------
+# Splits.
+
+
+def check_split(split: str) -> None:
+    if split not in ("train", "validation", "test"):
+        raise ValueError(f"no split {split!r}: choose train, validation or test")
+
+
+def assign_splits(keys: Iterable, pattern: Sequence[str] = EVERY_TENTH) -> dict:
+    """{key: its split}: the splits follow the pattern, over and over, in the order of the keys."""
+    return {key: pattern[i % len(pattern)] for i, key in enumerate(keys)}
+
+
+def records_of_split(split: str, records: list[Record], problems: list[str]) -> list[Record]:
+    """The records of a split: by the split column if there is one, else by the pictures' names."""
+    if not any(record.split for record in records):
+        splits = assign_splits(sorted({_name_key(record.name) for record in records}))
+        return [record for record in records if splits[_name_key(record.name)] == split]
+    chosen = []
+    for record in records:
+        name = record.split or ""
+        if name.lower() not in SPLIT_NAMES:
+            known = ", ".join(SPLIT_NAMES)
+            problems.append(f"{record.where}: the split {name!r} is none of {known}")
+        elif SPLIT_NAMES[name.lower()] == split:
+            chosen.append(record)
+    return chosen
+
+
+# -------------------------------------------------------------------------------------------------
+# Readers of a table.
+
+
+def text_lines(path: Path, problems: list[str]) -> Iterator[tuple[str, str]]:
+    """(file and line number, text) of every line that is not blank."""
+    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    for number, raw in enumerate(content.splitlines(), 1):
+        where = f"{path}:{number}"
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            text = "\0"
+        if "\0" in text:
+            problems.append(f"{where}: not UTF-8 text")
+        elif text.strip():
+            yield where, text
+
+
+def _read_table(path: Path, schema: Schema, problems: list[str]) -> Iterator[Record]:
+    if path.suffix == ".tsv":
+        style = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    else:
+        style = {"strict": True}
+    columns = None
+    for where, text in text_lines(path, problems):
+        try:
+            cells = next(csv.reader([text], skipinitialspace=True, **style))
+        except csv.Error as error:
+            problems.append(f"{where}: {error}")
+            continue
+        cells = [cell.strip() for cell in cells]
+        if columns is None:
+            columns = [cell.lower() for cell in cells]
+            if all(set(columns) & set(names) for names in schema.columns.values()):
+                continue
+            columns = list(schema.columns)
+        if len(cells) != len(columns):
+            problem = f"{where}: {len(cells)} columns where {len(columns)} were expected"
+            if len(cells) > len(columns):
+                problem += f"; a {schema.noun} with a comma needs quotes around it"
+            problems.append(problem)
+            continue
+        yield from _record(where, dict(zip(columns, cells)), schema, problems)
+
+
+def _record(where: str, entry: object, schema: Schema, problems: list[str]) -> Iterator[Record]:
+    """A dict with the expected keys -> a Record."""
+    if isinstance(entry, dict):
+        values = {column: _first_value(entry, names) for column, names in schema.columns.items()}
+        name = values["file_name"]
+        question = values.get("question", "")
+        texts = values[schema.texts]
+        if not isinstance(texts, list):
+            texts = [texts]
+        split = str(entry["split"]) if entry.get("split") else None
+        has_names = isinstance(name, str) and isinstance(question, str)
+        if has_names and texts and all(type(text) in schema.types for text in texts):
+            yield Record(where, name, [str(text) for text in texts], question, split)
+            return
+    problems.append(f"{where}: {schema.expected} were expected, not {json.dumps(entry)[:60]}")
+
+
+def _first_value(entry: dict, keys: Sequence[str]):
+    """The value of the first of these keys that the entry has."""
+    for key in keys:
+        if key in entry:
+            return entry[key]
+    return None
+
+
+def _unique_names(schema: Schema) -> Callable[[list], dict]:
+    """`unique_keys` with an error that says what to do about two captions."""
+
+    def checked(pairs: list[tuple[str, object]]) -> dict:
+        try:
+            return unique_keys(pairs)
+        except ValueError as error:
+            advice = f"give it a list of {schema.texts}s instead"
+            raise ValueError(f"{error}: {advice}") from None
+
+    return checked
+
+
+def _read_json_lines(path: Path, schema: Schema, problems: list[str]) -> Iterator[Record]:
+    for where, text in text_lines(path, problems):
+        try:
+            entry = json.loads(text, object_pairs_hook=_unique_names(schema))
+            yield from _record(where, entry, schema, problems)
+        except (ValueError, RecursionError) as error:
+            problems.append(f"{where}: not JSON: {getattr(error, 'msg', error)}")
+
+
+def load_json(path: Path, make_dict: Callable[[list], dict] = unique_keys):
+    """The contents of a JSON file. Raises ValueError, in one line, if it is not JSON."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return json.loads(text, object_pairs_hook=make_dict)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON: {error}") from None
+
+
+def numbered(path: Path, entries: object, expected: str = "a list") -> Iterator[tuple[str, object]]:
+    """(file and entry number, entry) of every entry of a JSON list."""
+    if not isinstance(entries, list):
+        raise ValueError(f"{path}: {expected} was expected")
+    for number, entry in enumerate(entries, 1):
+        yield f"{path}, entry {number}", entry
+
+
+def _read_json(path: Path, schema: Schema, problems: list[str]) -> Iterator[Record]:
+    entries = load_json(path, _unique_names(schema))
+    expected = "a list"
+    if len(schema.columns) == 2:  # only names and texts: this may be a map
+        expected = f"a list, or a map from file names to {schema.texts}s,"
+        if isinstance(entries, dict):
+            entries = [{"file_name": name, schema.texts: texts} for name, texts in entries.items()]
+    for where, entry in numbered(path, entries, expected):
+        yield from _record(where, entry, schema, problems)
+
+
+_READERS = {
+    ".csv": _read_table,
+    ".tsv": _read_table,
+    ".json": _read_json,
+    ".jsonl": _read_json_lines,
+}

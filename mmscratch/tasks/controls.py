@@ -1,0 +1,66 @@
+"""Controls of visual question answering: how far does one get without looking?"""
+
+import copy
+from collections.abc import Callable
+
+from ..data.answers import QuestionData
+from ..data.dataset import LazyColumn, Subset
+from ..metrics import answer_coverage, answer_table, normalize_answer, shuffle_within, vqa_accuracy
+from ..text import detokenize
+from .scores import mean_percentage
+
+
+def print_controls(
+    answer: Callable[[QuestionData], list[str]], data: QuestionData, training: QuestionData
+) -> None:
+    """Print the accuracies of three guesses, and what the test examples share with training.
+
+    answer    the model: a data set -> an answer for each question
+    training  the training questions; their pictures are not needed
+    """
+    print("controls")
+    guesses = guess_answers(training, data.questions)
+    print_control("question alone", guesses, data, "its most frequent training answer")
+    without_question = answer(data.without("source"))
+    print_control("picture alone", without_question, data, "the model without the question")
+    exchanged = exchange_pictures(data)
+    if len(exchanged):
+        note = "the model with a picture about which the same question is asked"
+        print_control("another picture", answer(exchanged), exchanged, note)
+    known = [text for texts in training.texts for text in texts]
+    coverage = 100 * answer_coverage(known, data.texts)
+    shared = len(set(data.pictures) & set(training.pictures))
+    pictures = f"{shared:,} of {len(set(data.pictures)):,} pictures"
+    print(f"  also in training     {pictures}; an answer of {coverage:.1f} % of the questions")
+
+
+def print_control(name: str, answers: list[str], data: QuestionData, note: str) -> None:
+    """Print the accuracy of these answers."""
+    scores = vqa_accuracy(answers, answers_of(data)).scores
+    print(f"  {name:20} {mean_percentage(scores)}; {len(answers):,} questions, {note}")
+
+
+def answers_of(data: QuestionData) -> list[list[str]]:
+    """The answers to each question in the spelling in which a model writes: in small letters."""
+    return [[detokenize(words) for words in references] for references in data.references]
+
+
+def guess_answers(training: QuestionData, questions: list[str]) -> list[str]:
+    """Each question's most frequent training answer, or that of all questions if it is new."""
+    asked = []
+    given = []
+    for question, texts in zip(training.questions, training.texts):
+        for text in texts:
+            asked.append(question)
+            given.append(normalize_answer(text))
+    table = answer_table(asked, given)
+    return [table.get(question, table[""]) for question in questions]
+
+
+def exchange_pictures(data: QuestionData) -> QuestionData:
+    """The questions that are asked more than once, each with the picture of another of them."""
+    order = shuffle_within([" ".join(words) for words in data.columns["source"]])
+    exchanged = copy.copy(data)
+    pictures = LazyColumn(data.columns["image"].__getitem__, order)
+    exchanged.columns = data.columns | {"image": pictures}
+    return Subset(exchanged, [i for i, other in enumerate(order) if i != other])
