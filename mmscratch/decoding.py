@@ -478,7 +478,7 @@ def candidate_log_probs(
 
         log p(candidate | example) = Σₜ log p(wordₜ | words before it, example)
 
-    The words include <eos>, so a candidate is not preferred for being the beginning of another.
+    The words include <eos>, so a candidate is not preferred for being a prefix of another.
     Of a closed set of answers, the best has the largest; their softmax gives probabilities.
 
     model: is put into eval mode.

@@ -339,6 +339,43 @@ def test_run_without_a_shared_encoder_is_refused_in_one_line(captioner, capsys):
 
 
 @pytest.mark.parametrize("change", [{"width": 7}, {"depth": (1, 2)}, {"depth": (1, 1, 1)}], ids=str)
-def test_shared_encoder_of_another_shape_is_refused_in_one_line(change, captioner):
+def test_shared_encoder_of_another_shape_is_refused_in_one_line(change, captioner, capsys):
     folder, _ = captioner
     assert "do not fit this model" in one_line_of(answering(**change), folder)
+    assert capsys.readouterr().out == ""
+
+
+def test_captioner_starts_from_the_image_encoder_of_a_steered_model(kind, tmp_path):
+    """Its FiLM is left out: a captioner has no question."""
+    config = answering(kind)
+    base = moved(build_model(config))
+    save_run(tmp_path, base, config, {"target": GERMAN, "source": ENGLISH}, {})
+    old = base.state_dict()
+    captioner = ModelConfig(
+        len(GERMAN), {"image": SMALL_IMAGE}, {"name": "lstm", "hidden_size": 13}, D
+    )
+    _, new, now = start(captioner, tmp_path)
+    for name, tensor in now.items():
+        expected = old if name.startswith("encoders.image.") else new
+        assert_close(tensor, expected[name], rtol=0, atol=0)
+
+
+def test_film_of_both_runs_is_taken(kind, tmp_path):
+    config = answering(kind)
+    config.encoders["sound"] = SMALL_IMAGE
+    base = moved(build_model(config))
+    save_run(tmp_path, base, config, {"target": GERMAN, "source": ENGLISH}, {})
+    _, _, now = start(answering(kind), tmp_path)
+    film = "encoders.image.film.linear.weight"
+    assert_close(now[film], base.state_dict()[film], rtol=0, atol=0)
+
+
+def test_lora_from_a_run_of_another_task_is_refused_in_one_line(captioner):
+    folder, _ = captioner
+    model = build_model(answering())
+    vocabularies = {"target": GERMAN, "source": ENGLISH}
+    with pytest.raises(
+        ValueError, match="another task: its decoder is no base for a LoRA$"
+    ) as caught:
+        prepare_for_finetuning(model, vocabularies, str(folder), lora=2)
+    assert len(str(caught.value).splitlines()) == 1
