@@ -1502,6 +1502,14 @@ def test_open_answers_are_the_most_probable_of_all(vocab_size, seed):
     assert [p for _, p in found] == pytest.approx(probabilities, rel=1e-4)
 
 
+def test_best_open_answer_need_not_begin_with_the_most_probable_word():
+    """Greedy search would begin with word 4, after which no answer is as probable as word 5."""
+    language = {(): {4: 0.6, 5: 0.4}, (4,): {6: 0.3, 7: 0.3, 8: 0.4}}
+    (example,) = given(first_states(1))
+    found = rank_answers(Given(PrefixTable(language)), TARGET, example, count=1)
+    assert found == [(["word5"], pytest.approx(0.4))]
+
+
 @pytest.mark.parametrize("vocab_size", [4, 5])
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_vocabularies_with_fewer_words_than_beams(vocab_size, count):
