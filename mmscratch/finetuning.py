@@ -505,22 +505,30 @@ def _load_base(model: EncoderDecoder, vocabularies: dict, folder: str) -> list[s
         state[name] = transfer_embedding_rows(state[name], old_rows, ours[name], new_rows)
     is_same_task = base.encoders.keys() == model.encoders.keys()
     if not is_same_task:
-        state = _shared_encoders(state, base, model, folder)
+        state = _shared_parts(state, model, folder)
     incompatible = load_matching(model, state)
     if any(incompatible if is_same_task else incompatible[1:]):  # a new task has new parts
         raise ValueError(f"the weights of {folder} do not fit this model: {incompatible}")
     return changed
 
 
-def _shared_encoders(
-    state: State, base: EncoderDecoder, model: EncoderDecoder, folder: str
-) -> State:
-    """The tensors of the encoders that both models have. Raises ValueError if there are none."""
-    shared = [name for name in base.encoders if name in model.encoders]
+def _shared_parts(state: State, model: EncoderDecoder, folder: str) -> State:
+    """The tensors of the encoders that both models have, and of the decoder if it is the same.
+
+    Raises ValueError if no encoder is shared.
+    """
+    ours = model.state_dict()
+    shared = [f"encoders.{name}." for name in model.encoders]
+    shared = [part for part in shared if any(name.startswith(part) for name in state)]
     if not shared:
-        theirs = ", ".join(base.encoders)
-        ours = ", ".join(model.encoders)
-        raise ValueError(f"{folder} has encoders for {theirs}, and this model for {ours}")
-    print(f"from {folder}: the encoder of {' and '.join(shared)}; all else is new")
-    prefixes = tuple(f"encoders.{name}." for name in shared)
-    return {name: tensor for name, tensor in state.items() if name.startswith(prefixes)}
+        needed = ", ".join(model.encoders)
+        raise ValueError(f"{folder} has none of the encoders that this model needs: {needed}")
+    if _shapes(ours, "decoder.") == _shapes(state, "decoder."):
+        shared.append("decoder.")
+    parts = ", ".join(part.removesuffix(".") for part in shared)
+    print(f"from {folder}: {parts}; all else is new")
+    return {name: tensor for name, tensor in state.items() if name.startswith(tuple(shared))}
+
+
+def _shapes(state: State, prefix: str) -> dict[str, torch.Size]:
+    return {name: state[name].shape for name in state if name.startswith(prefix)}
