@@ -478,13 +478,17 @@ def candidate_log_probs(
 
         log p(candidate | example) = Σₜ log p(wordₜ | words before it, example)
 
-    The words include <eos>, so a candidate is not preferred for being the beginning of another.
+    The words include <eos>, so a candidate is not preferred for being a prefix of another.
     Of a closed set of answers, the best has the largest; their softmax gives probabilities.
 
     model: is put into eval mode.
     vocabularies, examples: as in `generate`.
     candidates: a list of tokens for each; words that the vocabulary lacks count as <unk>.
+
+    Raises ValueError if there are no candidates.
     """
+    if not candidates:
+        raise ValueError("there are no candidates to choose from")
     model.eval()
     encoded = [encode_words(vocabularies["target"], words) for words in candidates]
     targets = [torch.from_numpy(numbers) for numbers in encoded]
@@ -518,6 +522,7 @@ def _score_targets(decoder: nn.Module, memory: Memory, targets: Tensor) -> Tenso
     return total.view(B, A)
 
 
+@torch.no_grad()
 def rank_answers(
     model: nn.Module,
     vocabularies: dict,
@@ -525,11 +530,13 @@ def rank_answers(
     candidates: Sequence[Sequence[str]] | None = None,
     count: int = 3,
 ) -> list[tuple[list[str], float]]:
-    """The most probable answers about one example, best first, with their probabilities.
+    """Return the `count` most probable answers about an example, best first: (words, probability).
 
-    candidates: choose among these (closed), with probabilities that sum to 1 over all of them.
+    model: is put into eval mode.
+    vocabularies, example: as in `generate`.
+    candidates: choose among these (closed); the probabilities of all of them sum to 1.
         None: whatever the decoder writes (open), found by beam search.
-    count: of answers; fewer if there are fewer candidates.
+    count: number of answers; with fewer candidates, there are fewer.
     """
     if candidates is None:
         model.eval()

@@ -25,8 +25,11 @@ class FiLM(nn.Module):
         [Δγ, β] = W q,   γ = 1 + Δγ
 
     question (B, D) -> for each block, its scale γ and its shift β, each (B, C); `channels` are the
-    blocks' C. W starts at 0, so at first γ = 1 and β = 0, and the CNN is the same as without. There
-    is no bias: a question of zeros (no question) always leaves the CNN as it is.
+    blocks' C. W is `linear.weight`: the first half of its rows give the Δγ of all blocks,
+    in their order, and the second half the β.
+
+    W starts at 0, so at first γ = 1 and β = 0, and the CNN is the same as without FiLM. There is no
+    bias: a question of zeros (no question) always leaves the CNN as it is.
     Source: Perez et al. 2018, "FiLM: visual reasoning with a general conditioning layer".
     """
 

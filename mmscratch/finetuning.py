@@ -454,7 +454,7 @@ def prepare_for_finetuning(
     if published:
         _load_backbone(model, start_from)
     elif start_from:
-        changed = _load_base(model, vocabularies, start_from)
+        changed = _load_base(model, vocabularies, start_from, lora)
     if lora:
         freeze(model, "*")
         add_lora(model.decoder, lora, dropout=dropout)
@@ -480,16 +480,49 @@ def _load_backbone(model: EncoderDecoder, name: str) -> None:
 _TOKEN_EMBEDDINGS = re.compile(r"(.*\.)?embedding(\.words)?\.weight|decoder\.bias")
 
 
-def _load_base(model: EncoderDecoder, vocabularies: dict, folder: str) -> list[str]:
+def _load_base(model: EncoderDecoder, vocabularies: dict, folder: str, lora: int) -> list[str]:
     """Load a run's weights -> the names of embeddings whose words or positions differ."""
     if not Path(folder, "best.pt").exists():
         raise FileNotFoundError(f"{folder} holds no trained model")
     base, old_vocabularies, _ = load_run(folder)
     state = base.state_dict()
-    ours = model.state_dict()
+    changed = _transfer_rows(state, old_vocabularies, model.state_dict(), vocabularies)
+    shared = [name for name in base.encoders if name in model.encoders]
+    is_same_task = base.encoders.keys() == model.encoders.keys()
+    if not shared:
+        theirs = ", ".join(base.encoders)
+        ours = ", ".join(model.encoders)
+        raise ValueError(f"{folder} has encoders for {theirs}, and this model for {ours}")
+    if lora and not is_same_task:
+        raise ValueError(f"{folder} is a run of another task: its decoder is no base for a LoRA")
+    parts = ("",) if is_same_task else _shared_parts(state, model.state_dict(), shared)
+    taken = {}
+    for name, tensor in state.items():
+        if name.startswith(parts) and (is_same_task or ".film." not in name):
+            taken[name] = tensor
+    incompatible = load_matching(model, taken)
+    missing = [name for name in incompatible.missing if name.startswith(parts)]
+    if not is_same_task:  # a new task may need a FiLM that the old one had no use for
+        missing = [name for name in missing if ".film." not in name]
+    incompatible = incompatible._replace(missing=missing)
+    if any(incompatible):
+        raise ValueError(f"the weights of {folder} do not fit this model: {incompatible}")
+    if not is_same_task:
+        names = " and ".join(part.removesuffix(".") for part in parts)
+        print(f"from {folder}: {names}; all else is new")
+    return changed
+
+
+def _transfer_rows(
+    state: State, old_vocabularies: dict, new: State, vocabularies: dict
+) -> list[str]:
+    """Give the embeddings in `state` the rows of `new`; words and positions of both keep theirs.
+
+    Returns the names of the embeddings whose words or positions differ.
+    """
     changed = []
     for name in state:
-        if name not in ours or state[name].shape[1:] != ours[name].shape[1:]:
+        if name not in new or state[name].shape[1:] != new[name].shape[1:]:
             continue
         if _TOKEN_EMBEDDINGS.fullmatch(name):
             modality = name.split(".")[1] if name.startswith("encoders.") else "target"
@@ -497,38 +530,25 @@ def _load_base(model: EncoderDecoder, vocabularies: dict, folder: str) -> list[s
             new_rows = vocabularies[modality].words
         elif name.endswith("embedding.positions.weight"):
             old_rows = range(len(state[name]))
-            new_rows = range(len(ours[name]))
+            new_rows = range(len(new[name]))
         else:
             continue
         if old_rows != new_rows:
             changed.append(name)
-        state[name] = transfer_embedding_rows(state[name], old_rows, ours[name], new_rows)
-    is_same_task = base.encoders.keys() == model.encoders.keys()
-    if not is_same_task:
-        state = _shared_parts(state, model, folder)
-    incompatible = load_matching(model, state)
-    if any(incompatible if is_same_task else incompatible[1:]):  # a new task has new parts
-        raise ValueError(f"the weights of {folder} do not fit this model: {incompatible}")
+        state[name] = transfer_embedding_rows(state[name], old_rows, new[name], new_rows)
     return changed
 
 
-def _shared_parts(state: State, model: EncoderDecoder, folder: str) -> State:
-    """The tensors of the encoders that both models have, and of the decoder if it is the same.
+def _shared_parts(state: State, new: State, shared: list[str]) -> tuple[str, ...]:
+    """The parts of a new model that a run of another task has: the encoders, and perhaps the decoder.
 
-    Raises ValueError if no encoder is shared.
+    A decoder is shared if all its tensors have the same shapes.
     """
-    ours = model.state_dict()
-    shared = [f"encoders.{name}." for name in model.encoders]
-    shared = [part for part in shared if any(name.startswith(part) for name in state)]
-    if not shared:
-        needed = ", ".join(model.encoders)
-        raise ValueError(f"{folder} has none of the encoders that this model needs: {needed}")
-    if _shapes(ours, "decoder.") == _shapes(state, "decoder."):
-        shared.append("decoder.")
-    parts = ", ".join(part.removesuffix(".") for part in shared)
-    print(f"from {folder}: {parts}; all else is new")
-    return {name: tensor for name, tensor in state.items() if name.startswith(tuple(shared))}
-
-
-def _shapes(state: State, prefix: str) -> dict[str, torch.Size]:
-    return {name: state[name].shape for name in state if name.startswith(prefix)}
+    parts = [f"encoders.{name}." for name in shared]
+    shapes = []
+    for tensors in (state, new):
+        decoder = [name for name in tensors if name.startswith("decoder.")]
+        shapes.append({name: tensors[name].shape for name in decoder})
+    if shapes[0] == shapes[1]:
+        parts.append("decoder.")
+    return tuple(parts)

@@ -62,6 +62,7 @@ class EncoderDecoder(nn.Module):
         teacher_forcing_ratio: float = 1.0,
     ):
         super().__init__()
+        _check_steering(encoders)
         self.encoders = nn.ModuleDict(encoders)
         self.decoder = decoder
         self.modality_dropout = modality_dropout
@@ -152,6 +153,17 @@ class EncoderDecoder(nn.Module):
             use_true = torch.rand(len(true), device=true.device) < teacher_forcing_ratio  # (B,)
             token = torch.where(use_true, true, logits.argmax(-1))
         return torch.stack(steps, dim=1)  # (B, T, V)
+
+
+def _check_steering(encoders: dict[str, nn.Module]) -> None:
+    """Raise ValueError if an encoder is steered by a modality that has no encoder."""
+    for name, encoder in encoders.items():
+        steered_by = getattr(encoder, "steered_by", "")
+        if steered_by and steered_by not in encoders:
+            known = ", ".join(encoders)
+            raise ValueError(
+                f"{name} is steered by {steered_by!r}, and the model has encoders for: {known}"
+            )
 
 
 def _drop_modality(

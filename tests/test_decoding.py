@@ -1,5 +1,5 @@
 """Greedy search, sampling and beam search against slow loops, exhaustive search and transformers;
-what they need from a decoder; `generate` and attention maps."""
+what they need from a decoder; `generate`, attention maps, and answers chosen among candidates."""
 
 import math
 from collections import Counter
@@ -19,8 +19,10 @@ from mmscratch.decoding import (
     alignment,
     attention_maps,
     beam_search,
+    candidate_log_probs,
     generate,
     greedy_search,
+    rank_answers,
     sample,
 )
 from mmscratch.model import ModelConfig, build_model
@@ -1356,3 +1358,194 @@ def test_attention_maps_of_a_model_are_its_normalized_attention(name, settings):
         for n in range(rows * rows):
             expected = (mean[n] / mean.sum()).item()
             assert maps[t, n // rows, n % rows].item() == pytest.approx(expected, abs=1e-6)
+
+
+# -------------------------------------------------------------------------------------------------
+# Answers, chosen among candidates or written.
+
+CANDIDATES = [
+    ["word7", "word8", "word9"],
+    ["word7"],
+    ["word5", "new"],
+    [],
+    ["other", "word28"],
+    ["word7", "word8"],
+]
+
+
+@torch.no_grad()
+def log_probs_by_hand(decoder, memory, candidates):
+    """(B, A), from a pass over each whole candidate with its <eos>."""
+    rows = []
+    for i in range(len(memory.tokens)):
+        totals = []
+        for words in candidates:
+            target = [*WORDS.encode(words), EOS]
+            logits = decoder(torch.tensor([[BOS, *target[:-1]]]), row(memory, i))[0]  # (T, V)
+            log_probs = logits.log_softmax(-1)
+            totals.append(sum(log_probs[t, word].item() for t, word in enumerate(target)))
+        rows.append(totals)
+    return torch.tensor(rows)
+
+
+@pytest.mark.parametrize("kind, num_layers", DECODERS)
+def test_candidate_log_probs_equal_those_under_teacher_forcing(kind, num_layers):
+    decoder = make_decoder(kind, num_layers)
+    memory = make_memory()
+    model = Given(decoder).train()
+    found = candidate_log_probs(model, TARGET, given(memory), CANDIDATES)
+    assert found.shape == (B, len(CANDIDATES)) and not found.requires_grad and not model.training
+    expected = log_probs_by_hand(decoder, memory, CANDIDATES)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_candidate_log_probs_do_not_depend_on_the_others(kind, monkeypatch):
+    """Neither on other examples, nor on other candidates, nor on how many are scored at a time."""
+    model = Given(make_decoder(kind, 1))
+    memory = make_memory()
+    together = candidate_log_probs(model, TARGET, given(memory), CANDIDATES)
+    for i in range(B):
+        alone = candidate_log_probs(model, TARGET, given(row(memory, i)), CANDIDATES)
+        torch.testing.assert_close(alone[0], together[i], rtol=1e-4, atol=1e-4)
+    for a, words in enumerate(CANDIDATES):
+        alone = candidate_log_probs(model, TARGET, given(memory), [words])
+        torch.testing.assert_close(alone[:, 0], together[:, a], rtol=1e-4, atol=1e-4)
+    for max_rows, sizes in ((1, [1] * B), (2 * len(CANDIDATES) + 1, [2, 2, 1])):
+        monkeypatch.setattr("mmscratch.decoding.MAX_ROWS", max_rows)
+        model.batch_sizes = []
+        found = candidate_log_probs(model, TARGET, given(memory), CANDIDATES)
+        torch.testing.assert_close(found, together, rtol=1e-4, atol=1e-4)
+        assert model.batch_sizes == sizes
+
+
+def test_candidate_log_probs_keep_the_order_of_a_data_set(translator, monkeypatch):
+    """Which is read in batches of similar length."""
+    monkeypatch.setattr("mmscratch.decoding.MAX_ROWS", 2 * len(CANDIDATES))
+    found = candidate_log_probs(translator, VOCABULARIES, Sentences({}), CANDIDATES)
+    for i, sentence in enumerate(SENTENCES):
+        batch = {"source": torch.tensor([[*READ.encode(sentence), EOS]])}
+        with torch.no_grad():
+            memory = translator.eval().encode(batch)
+        expected = log_probs_by_hand(translator.decoder, memory, CANDIDATES)
+        torch.testing.assert_close(found[i : i + 1], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_probabilities_of_different_answers_sum_to_at_most_1(kind):
+    """No answer is counted as the beginning of another, because each has its <eos>."""
+    model = Given(make_decoder(kind, 1))
+    words = WORDS.words[4:]
+    candidates = [[], *([word] for word in words), *(list(two) for two in product(words, words))]
+    found = candidate_log_probs(model, TARGET, given(make_memory()), candidates)
+    for count in (1, 1 + len(words), len(candidates)):
+        assert (found[:, :count].exp().sum(1) < 1).all()
+
+
+def test_half_precision_candidates_are_summed_in_float32():
+    class Half(Table):
+        def step(self, token, state):
+            logits, state = super().step(token, state)
+            return logits.bfloat16(), state
+
+    full = Table(V)
+    full.logits = full.logits.bfloat16().float()
+    found = []
+    for decoder in (full, Half(V)):
+        memory = first_states(B)
+        found.append(candidate_log_probs(Given(decoder), TARGET, given(memory), CANDIDATES))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-6)
+
+
+def test_no_candidates_are_refused_in_one_line():
+    model = Given(make_decoder("lstm prefix", 1))
+    with pytest.raises(ValueError, match="^there are no candidates to choose from$"):
+        candidate_log_probs(model, TARGET, given(make_memory()), [])
+
+
+def tiny_vocabulary(size):
+    """{"target": a vocabulary of `size` tokens, four of them special}."""
+    return {"target": Vocabulary([f"word{i}" for i in range(4, size)])}
+
+
+def all_answers(after, max_length):
+    """{words: probability} of every answer of fewer than max_length words."""
+    found = {}
+    prefixes = {(): 1.0}
+    for _ in range(max_length):
+        longer = {}
+        for words, probability in prefixes.items():
+            for word, log_prob in after(words).items():
+                if word == EOS:
+                    found[words] = probability * math.exp(log_prob)
+                else:
+                    longer[(*words, word)] = probability * math.exp(log_prob)
+        prefixes = longer
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("vocab_size", [5, 6, 7])
+def test_open_answers_are_the_most_probable_of_all(vocab_size, seed):
+    decoder = Table(vocab_size, seed)
+    decoder.logits[:, EOS] += 3  # short answers, so that all others are improbable
+    memory = first_states(1)
+    answers = all_answers(words_after(decoder, memory), 9)
+    expected = sorted(answers.items(), key=lambda item: -item[1])[:3]
+    words = tiny_vocabulary(vocab_size)
+    (example,) = given(memory)
+    found = rank_answers(Given(decoder).train(), words, example, count=3)
+    assert [tuple(words["target"].encode(answer)) for answer, _ in found] == [
+        answer for answer, _ in expected
+    ]
+    probabilities = [probability for _, probability in expected]
+    assert [p for _, p in found] == pytest.approx(probabilities, rel=1e-4)
+
+
+@pytest.mark.parametrize("vocab_size", [4, 5])
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_vocabularies_with_fewer_words_than_beams(vocab_size, count):
+    decoder = Table(vocab_size)
+    (example,) = given(first_states(1))
+    words = tiny_vocabulary(vocab_size)
+    found = rank_answers(Given(decoder), words, example, count=count)
+    answers = [answer for answer, _ in found]
+    assert len(answers) == (1 if vocab_size == 4 else count)  # of no words, only the empty answer
+    assert len(set(map(tuple, answers))) == len(answers)
+    probabilities = [p for _, p in found]
+    assert probabilities == sorted(probabilities, reverse=True) and sum(probabilities) <= 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_closed_answers_are_sorted_and_their_probabilities_sum_to_1(kind):
+    model = Given(make_decoder(kind, 1)).train()
+    memory = make_memory()
+    log_probs = log_probs_by_hand(model.decoder, memory, CANDIDATES)
+    for i, example in enumerate(given(memory)):
+        whole = rank_answers(model, TARGET, example, CANDIDATES, count=len(CANDIDATES))
+        odds = [math.exp(log_prob) for log_prob in log_probs[i].tolist()]
+        order = sorted(range(len(odds)), key=lambda a: -odds[a])
+        assert [answer for answer, _ in whole] == [CANDIDATES[a] for a in order]
+        expected = [odds[a] / sum(odds) for a in order]
+        assert [p for _, p in whole] == pytest.approx(expected, rel=1e-3)
+        assert sum(p for _, p in whole) == pytest.approx(1, abs=1e-5)
+        assert all(type(p) is float for _, p in whole)
+        assert rank_answers(model, TARGET, example, CANDIDATES, count=99) == whole
+        assert rank_answers(model, TARGET, example, CANDIDATES) == whole[:3]
+        candidates = [tuple(answer) for answer in CANDIDATES[:2]]
+        found = rank_answers(model, TARGET, example, candidates, count=1)
+        assert len(found) == 1 and found[0][0] in CANDIDATES[:2]
+
+
+def test_open_answers_of_a_model_are_those_of_its_beam_search(translator):
+    words = ["wort5", "wort6"]
+    with torch.no_grad():
+        bias(translator.decoder)[EOS] = 9.0  # the search ends before the positions do
+    found = rank_answers(translator.train(), VOCABULARIES, {"source": words}, count=2)
+    assert not translator.training
+    batch = {"source": torch.tensor([[*READ.encode(words), EOS]])}
+    with torch.no_grad():
+        memory = translator.encode(batch)
+        for answer, probability in found:
+            expected = log_probs_by_hand(translator.decoder, memory, [answer])
+            assert math.log(probability) == pytest.approx(expected.item(), abs=1e-3)

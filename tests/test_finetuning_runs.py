@@ -224,3 +224,158 @@ def test_run_is_saved_as_plain_values(run):
     keys = {"version", "model", "model_config", "train_config", "vocabularies", "metadata"}
     assert set(saved) == keys
     assert saved["model_config"] == asdict(ModelConfig(**saved["model_config"]))
+
+
+# -------------------------------------------------------------------------------------------------
+# From a run of another task: only the encoders that both have.
+
+
+def answering(kind="lstm", film="source", **image):
+    """The config of a model that answers questions, whose question steers the pictures' encoder."""
+    return translator(kind, GERMAN, ENGLISH, SMALL_IMAGE | {"film": film} | image)
+
+
+def moved(model):
+    """Every tensor of the model is away from where it starts, running statistics too."""
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.add_(torch.rand_like(tensor) + 0.1)
+    return model
+
+
+def start(config, folder, target=GERMAN, source=ENGLISH):
+    """A new model, its tensors when it was new, and those when it starts from the run."""
+    model = build_model(config)
+    new = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    prepare_for_finetuning(model, {"target": target, "source": source}, str(folder))
+    return model, new, model.state_dict()
+
+
+@pytest.fixture
+def captioner(tmp_path):
+    """The folder of a captioner's run, and its tensors."""
+    config = ModelConfig(
+        len(GERMAN), {"image": SMALL_IMAGE}, {"name": "lstm", "hidden_size": 13}, D
+    )
+    model = moved(build_model(config))
+    save_run(tmp_path, model, config, {"target": GERMAN}, {"task": "captioning"})
+    return tmp_path, model.state_dict()
+
+
+@pytest.mark.parametrize("film", ["", "source"])
+def test_answering_starts_from_the_image_encoder_of_a_captioner(film, captioner, capsys):
+    folder, old = captioner
+    model, new, now = start(answering(film=film), folder)
+    shared = [name for name in old if name.startswith("encoders.image.")]
+    assert shared == [name for name in old if not name.startswith("decoder.")]
+    for name, tensor in now.items():
+        expected = old if name in shared else new
+        assert_close(tensor, expected[name], rtol=0, atol=0, msg=lambda text: f"{name}: {text}")
+    assert "encoders.image.backbone.bn1.running_mean" in shared
+    assert ("encoders.image.film.linear.weight" in now) == bool(film)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    printed = capsys.readouterr().out
+    assert printed == f"from {folder}: the encoder of image; all else is new\n"
+
+
+def test_film_stays_new(captioner):
+    folder, _ = captioner
+    model, _, now = start(answering(), folder)
+    assert (now["encoders.image.film.linear.weight"] == 0).all()
+    pictures = torch.randint(256, (2, 3, 37, 37), dtype=torch.uint8)
+    base, _, _ = load_run(folder)
+    steered = model.eval().encoders["image"](pictures, torch.randn(2, D))
+    assert_close(tuple(steered), tuple(base.encoders["image"](pictures)), rtol=0, atol=0)
+
+
+def test_words_of_a_shared_encoder_keep_their_rows(kind, tmp_path, capsys):
+    """From text alone to text with pictures: only the encoder of the source is in both."""
+    config = translator(kind, PIECES, GERMAN, image=None)
+    base = moved(build_model(config))
+    save_run(tmp_path, base, config, {"target": PIECES, "source": GERMAN}, {})
+    old = base.state_dict()
+    old_rows = rows(base.encoders["source"], GERMAN)
+    model, new, now = start(answering(kind), tmp_path)
+    now_rows = rows(model.encoders["source"], ENGLISH)
+    embedding = "encoders.source.embedding"
+    for word in ("a", "in", "rot", "<eos>"):
+        assert_close(now_rows[word], old_rows[word], rtol=0, atol=0)
+    for name, tensor in now.items():
+        if not name.startswith(embedding):
+            expected = old if name.startswith("encoders.source.") else new
+            assert_close(tensor, expected[name], rtol=0, atol=0)
+    number = ENGLISH.words.index("circle")
+    new_rows = [tensor for name, tensor in new.items() if name.startswith(embedding)][0]
+    assert_close(now_rows["circle"], new_rows[number], rtol=0, atol=0)
+    assert "the encoder of source; all else is new" in capsys.readouterr().out
+
+
+def test_both_encoders_are_shared_with_a_third(kind, tmp_path, capsys):
+    config = translator(kind, GERMAN, ENGLISH)
+    config.encoders["sound"] = SMALL_IMAGE
+    base = moved(build_model(config))
+    save_run(tmp_path, base, config, {"target": GERMAN, "source": ENGLISH}, {})
+    _, new, now = start(answering(kind, film=""), tmp_path)
+    for name, tensor in now.items():
+        expected = new if name.startswith("decoder.") else base.state_dict()
+        assert_close(tensor, expected[name], rtol=0, atol=0)
+    assert "the encoder of image and source; all else is new" in capsys.readouterr().out
+
+
+def one_line_of(config, folder):
+    """The message of the ValueError that refuses to start from the run; it has one line."""
+    with pytest.raises(ValueError) as caught:
+        start(config, folder)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1 and str(folder) in message
+    return message
+
+
+def test_run_without_a_shared_encoder_is_refused_in_one_line(captioner, capsys):
+    folder, _ = captioner
+    message = one_line_of(translator("lstm", GERMAN, ENGLISH, image=None), folder)
+    assert message == f"{folder} has encoders for image, and this model for source"
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("change", [{"width": 7}, {"depth": (1, 2)}, {"depth": (1, 1, 1)}], ids=str)
+def test_shared_encoder_of_another_shape_is_refused_in_one_line(change, captioner, capsys):
+    folder, _ = captioner
+    assert "do not fit this model" in one_line_of(answering(**change), folder)
+    assert capsys.readouterr().out == ""
+
+
+def test_captioner_starts_from_the_image_encoder_of_a_steered_model(kind, tmp_path):
+    """Its FiLM is left out: a captioner has no question."""
+    config = answering(kind)
+    base = moved(build_model(config))
+    save_run(tmp_path, base, config, {"target": GERMAN, "source": ENGLISH}, {})
+    old = base.state_dict()
+    captioner = ModelConfig(
+        len(GERMAN), {"image": SMALL_IMAGE}, {"name": "lstm", "hidden_size": 13}, D
+    )
+    _, new, now = start(captioner, tmp_path)
+    for name, tensor in now.items():
+        expected = old if name.startswith("encoders.image.") else new
+        assert_close(tensor, expected[name], rtol=0, atol=0)
+
+
+def test_film_of_both_runs_is_taken(kind, tmp_path):
+    config = answering(kind)
+    config.encoders["sound"] = SMALL_IMAGE
+    base = moved(build_model(config))
+    save_run(tmp_path, base, config, {"target": GERMAN, "source": ENGLISH}, {})
+    _, _, now = start(answering(kind), tmp_path)
+    film = "encoders.image.film.linear.weight"
+    assert_close(now[film], base.state_dict()[film], rtol=0, atol=0)
+
+
+def test_lora_from_a_run_of_another_task_is_refused_in_one_line(captioner):
+    folder, _ = captioner
+    model = build_model(answering())
+    vocabularies = {"target": GERMAN, "source": ENGLISH}
+    with pytest.raises(
+        ValueError, match="another task: its decoder is no base for a LoRA$"
+    ) as caught:
+        prepare_for_finetuning(model, vocabularies, str(folder), lora=2)
+    assert len(str(caught.value).splitlines()) == 1

@@ -1,8 +1,9 @@
 """Questions about scenes, in balanced pairs: one question, two pictures, two different answers.
 
-A model that reads only the question cannot do better than chance: within a pair, one of its two
-answers is wrong, and each answer is equally frequent. The pictures of a pair are alike otherwise:
-often they show the same objects, and only their colours or places are exchanged.
+A model that reads only the question cannot do better than chance: it gives the same answer for both
+pictures of a pair, which is right for one of them at most, and all answers to a kind of question
+are equally frequent. The pictures of a pair are alike otherwise: often they show the same objects
+in other places, or two objects have exchanged an attribute.
 Source: Zhang et al. 2016, "Yin and yang"; Goyal et al. 2017, "Making the V in VQA matter"; questions
 as small programs, Johnson et al. 2017, "CLEVR".
 """
@@ -85,6 +86,8 @@ def draw_pair(number: int) -> Pair:
     Only in "compositional_test" do pictures contain held-out pairs of noun and colour: at least one
     picture of each pair does, and the question is about such an object.
     """
+    if number < 0:
+        raise ValueError(f"a pair's number must be 0 or more, not {number}")
     rng = random.Random(f"questions {number}")
     held_out = number >= SPLITS["compositional_test"]
     propose = _PROPOSALS[rng.choice(KINDS)]
@@ -311,8 +314,9 @@ def _two_scenes(
 ) -> tuple[list[Attributes], list[Attributes]]:
     """The objects of two scenes that differ in one attribute of one object.
 
-    In half of them, a second object has the new value in the first scene and the old one in the
-    second, so both show the same colours, sizes and nouns: it matters which object has which.
+    In a third of those with several objects, a second one has the new value in the first scene and
+    the old one in the second. Both then show the same sizes, colours and nouns, and only which
+    object has which tells them apart.
     """
     others = _draw_others(rng, rng.randint(0, 2), subject)
     others_changed = list(others)

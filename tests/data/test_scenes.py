@@ -15,7 +15,6 @@ from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 
 from mmscratch.data.language import LANGUAGES, captions
-from mmscratch.data.questions import questions
 from mmscratch.data.scenes import (
     COLOURS,
     NOUNS,
@@ -141,9 +140,7 @@ def test_equal_seeds_give_equal_scenes():
     for scene in scenes:
         again = Scene(scene.seed)
         assert (again.objects, again.background) == (scene.objects, scene.background)
-        assert captions(again, "de") == captions(scene, "de") and questions(again) == questions(
-            scene
-        )
+        assert captions(again, "de") == captions(scene, "de")
     assert render(Scene(11)).tobytes() == render(Scene(11)).tobytes()
     assert len({render(scene).tobytes() for scene in scenes}) == 500
 
@@ -152,14 +149,12 @@ def test_scenes_are_the_same_in_another_process():
     code = """
         import hashlib
         from mmscratch.data.language import *
-        from mmscratch.data.questions import *
         from mmscratch.data.scenes import *
-        made = [(render(s).tobytes(), [captions(s, l) for l in LANGUAGES], questions(s)) for s in map(Scene, range(97))]
+        made = [(render(s).tobytes(), [captions(s, l) for l in LANGUAGES]) for s in map(Scene, range(97))]
         print(hashlib.sha256(repr(made).encode()).hexdigest())
     """.replace("\n        ", "\n")
     made = [
-        (render(s).tobytes(), [captions(s, l) for l in LANGUAGES], questions(s))
-        for s in map(Scene, range(97))
+        (render(s).tobytes(), [captions(s, l) for l in LANGUAGES]) for s in map(Scene, range(97))
     ]
     for hash_seed in ("1", "2"):
         env = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -172,7 +167,7 @@ def test_scenes_are_the_same_in_another_process():
 def test_drawing_scenes_does_not_touch_the_global_random_state():
     random.seed(5)
     state = random.getstate()
-    questions(Scene(3)), captions(Scene(3)), render(Scene(3))
+    captions(Scene(3)), render(Scene(3))
     assert random.getstate() == state
 
 
@@ -199,3 +194,20 @@ def test_every_noun_and_every_colour_has_held_out_pairs():
         (obj.noun, obj.colour) for seed in range(begin, begin + 500) for obj in Scene(seed).objects
     }
     assert set(pairs) <= shown
+
+
+def test_composed_scene_has_the_given_objects_apart_and_in_order():
+    attributes = [("big", "red", "star"), ("small", "blue", "cat"), ("big", "red", "star")]
+    cells = set()
+    for seed in range(97):
+        scene = Scene.compose(random.Random(seed), attributes)
+        assert scene.seed is None and attributes_of(scene) == attributes
+        for one, other in combinations(scene.objects, 2):
+            apart = max(abs(one.x - other.x), abs(one.y - other.y))
+            assert apart >= (SIZES[one.size] + SIZES[other.size]) / 2
+        positions = [obj.cell for obj in scene.objects]
+        assert 3 in [len(set(axis)) for axis in zip(*positions)]  # columns or rows order them
+        again = Scene.compose(random.Random(seed), attributes)
+        assert (again.objects, again.background) == (scene.objects, scene.background)
+        cells |= set(positions)
+    assert len(cells) == 9

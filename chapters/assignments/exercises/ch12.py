@@ -109,9 +109,7 @@ EXERCISES = (
                 'Lower-case the words before you look them up: "The" is an article.',
                 old="answer.lower().split()",
                 new="answer.split()",
-                more=(
-                    ('" ".join(words)', '" ".join(words).lower()'),
-                ),
+                more=(('" ".join(words)', '" ".join(words).lower()'),),
             ),
             Wrong(
                 'Articles say nothing about the picture: "a cat" becomes "cat".',
@@ -183,9 +181,7 @@ EXERCISES = (
                 "The score is the mean over all choices of the others, not the best.",
                 old="total += min(others.count(prediction) / enough, 1)",
                 new="total = max(total, min(others.count(prediction) / enough, 1))",
-                more=(
-                    ("total / len(answers)", "total"),
-                ),
+                more=(("total / len(answers)", "total"),),
             ),
             Wrong(
                 "If several people all gave the same answer, the prediction must equal "
@@ -313,6 +309,275 @@ EXERCISES = (
                 "JSON.",
                 old="rng.permutation(members).tolist()",
                 new="rng.permutation(members)",
+            ),
+        ),
+    ),
+    Exercise(
+        chapter=12,
+        module="data.questions",
+        parts=("true_answer", "_is_at_side"),
+        title="a program that knows the answer",
+        points=8,
+        minutes=40,
+        difficulty="medium",
+        tests=(
+            "test_true_answers_agree_with_a_judge_that_reads_the_sentence",
+            "test_a_false_premise_has_no_answer",
+            "test_without_the_only_object_at_a_side_there_is_no_answer",
+            "test_numbers_and_existence_of_absent_objects",
+        ),
+        wrong=(
+            Wrong(
+                "What colour is the cat, if there are two? The premise is false, and "
+                "the answer None.",
+                old="if len(found) != 1:\n        return None\n    (obj,) = found\n",
+                new="if not found:\n        return None\n    obj = found[0]\n",
+            ),
+            Wrong(
+                'A question about an object that is missing has no answer: not "no".',
+                old="if len(found) != 1:\n        return None\n",
+                new='if len(found) != 1:\n        return "no"\n',
+            ),
+            Wrong(
+                "Both objects of a comparison must be the only ones of their kind.",
+                old="if len(others) != 1:\n",
+                new="if not others:\n",
+            ),
+            Wrong(
+                '"Is there a star?" has the answer "yes", too, if there are two.',
+                old="len(found) > 0",
+                new="len(found) == 1",
+            ),
+            Wrong(
+                "Equal numbers are not more.",
+                old="len(found) > len(_fitting",
+                new="len(found) >= len(_fitting",
+            ),
+            Wrong(
+                "Zero can be compared, too: with no cat at all, there are not more cats "
+                "than stars.",
+                old='    if relation == "more":\n',
+                new='    if not found:\n        return None\n    if relation == "more":\n',
+            ),
+            Wrong(
+                "What colour is the thing left of the star, if there are two on its "
+                "left? The premise is false.",
+                old="if len(neighbours) == 1 else",
+                new="if neighbours else",
+            ),
+            Wrong(
+                "The thing left of the star: look for what is left of the star, not "
+                "for what the star is left of.",
+                old="_is_at_side(near, obj, relation)",
+                new="_is_at_side(obj, near, relation)",
+            ),
+            Wrong(
+                "An object in the same column is neither left nor right of the other.",
+                old="- other.cell[axis]) > 0",
+                new="- other.cell[axis]) >= 0",
+            ),
+            Wrong(
+                "Rows count from the top: what is above has the smaller row.",
+                old="sign * (obj.cell",
+                new="(sign if axis == 0 else -sign) * (obj.cell",
+            ),
+            Wrong(
+                "The nine places are listed row by row.",
+                old="obj.row * 3 + obj.column",
+                new="obj.column * 3 + obj.row",
+            ),
+            Wrong(
+                'An answer is a word: "2", not 2.',
+                old="str(len(found))",
+                new="len(found)",
+            ),
+        ),
+    ),
+    Exercise(
+        chapter=12,
+        module="film",
+        parts=("modulate",),
+        title="a scale and a shift for each channel",
+        points=2,
+        minutes=10,
+        difficulty="easy",
+        tests=(
+            "test_modulation_equals_four_loops",
+            "test_modulation_works_with_as_many_examples_as_channels_and_rows",
+            "test_modulation_does_not_change_its_inputs",
+        ),
+        wrong=(
+            Wrong(
+                "Broadcasting aligns the last axes: γ (B, C) must become "
+                "(B, C, 1, 1) first.",
+                old="scale[:, :, None, None]",
+                new="scale",
+            ),
+            Wrong(
+                "The second axis of γ is that of the channels, not of the rows.",
+                old="scale[:, :, None, None]",
+                new="scale[:, None, :, None]",
+            ),
+            Wrong(
+                "Each example has a γ of its own, because it has a question of its own.",
+                old="scale[:, :, None, None]",
+                new="scale.mean(0, keepdim=True)[:, :, None, None]",
+            ),
+            Wrong(
+                "First scale, then shift: γ does not multiply β.",
+                old="scale * x + shift",
+                new="scale * (x + shift)",
+            ),
+            Wrong(
+                "γ itself is the factor: the 1 was added to it in FiLM.",
+                old="scale * x + shift",
+                new="(1 + scale) * x + shift",
+            ),
+            Wrong(
+                "Leave x as it is: its caller may need it again.",
+                old="scale * x + shift",
+                new="x.mul_(scale).add_(shift)",
+            ),
+        ),
+    ),
+    Exercise(
+        chapter=12,
+        module="film",
+        parts=("FiLM.forward", "FiLM.__init__"),
+        title="FiLM: the question decides what the CNN looks for",
+        points=5,
+        minutes=25,
+        difficulty="medium",
+        tests=(
+            "test_film_equals_its_formula",
+            "test_film_has_one_matrix_without_bias",
+            "test_new_film_changes_nothing_but_learns",
+            "test_a_question_of_zeros_changes_nothing_whatever_was_learned",
+        ),
+        wrong=(
+            Wrong(
+                "γ = 1 + Δγ. Without the 1, a new FiLM erases everything that the CNN "
+                "has seen.",
+                old="(1 + delta)",
+                new="delta",
+            ),
+            Wrong(
+                "γ = 1 + Δγ is linear in the question: it may be negative, too.",
+                old="(1 + delta)",
+                new="delta.exp()",
+            ),
+            Wrong(
+                "W starts at 0, so that the CNN is the same as without at first.",
+                old="nn.init.zeros_(self.linear.weight)",
+                new="pass",
+            ),
+            Wrong(
+                "With a bias, a question of zeros would change the CNN.",
+                old=", bias=False",
+                new="",
+            ),
+            Wrong(
+                "The first half of W q holds the Δγ, the second half the β.",
+                old="delta, shift = self",
+                new="shift, delta = self",
+            ),
+            Wrong(
+                "Blocks differ in their number of channels: split by `channels`.",
+                old="(1 + delta).split(self.channels, dim=1)",
+                new="(1 + delta).chunk(len(self.channels), dim=1)",
+            ),
+            Wrong(
+                "All Δγ come first, then all β: they do not alternate block by block.",
+                old="list(zip(scales, shifts))",
+                new=(
+                    "[(1 + part[:, ::2], part[:, 1::2]) for part in self.linear("
+                    "question).split([2 * C for C in self.channels], dim=1)]"
+                ),
+            ),
+            Wrong(
+                "Return a pair of γ and β for each block, not all γ and then all β.",
+                old="list(zip(scales, shifts))",
+                new="[scales, shifts]",
+            ),
+        ),
+    ),
+    Exercise(
+        chapter=12,
+        module="decoding",
+        parts=("candidate_log_probs", "_score_targets"),
+        title="closed answers: how probable is each?",
+        points=10,
+        minutes=50,
+        difficulty="hard",
+        tests=(
+            "test_candidate_log_probs_equal_those_under_teacher_forcing",
+            "test_candidate_log_probs_do_not_depend_on_the_others",
+            "test_candidate_log_probs_keep_the_order_of_a_data_set",
+            "test_probabilities_of_different_answers_sum_to_at_most_1",
+            "test_half_precision_candidates_are_summed_in_float32",
+        ),
+        wrong=(
+            Wrong(
+                "The <eos> belongs to an answer. Without it, a prefix of an answer is "
+                "never less probable than the whole.",
+                old='encode_words(vocabularies["target"], words) for',
+                new='encode_words(vocabularies["target"], words)[:-1] for',
+            ),
+            Wrong(
+                "Candidates differ in length: padding adds nothing to the sum.",
+                old="chosen.masked_fill(target == PAD, 0.0)",
+                new="chosen",
+            ),
+            Wrong(
+                "The probability of an answer is the product over its words: sum the "
+                "logarithms, and do not divide by the length.",
+                old="return total.view(B, A)",
+                new="return (total / (targets != PAD).sum(1)).view(B, A)",
+            ),
+            Wrong(
+                "The decoder must read the candidate's words, not those that it finds "
+                "most probable.",
+                old="token = target",
+                new="token = logits.argmax(-1)",
+            ),
+            Wrong(
+                "The first word that the decoder reads is <bos>.",
+                old="torch.full_like(index, BOS)",
+                new="torch.full_like(index, EOS)",
+            ),
+            Wrong(
+                "Row i of the targets is scored given memory index[i]: the first A "
+                "rows are all candidates of the first example.",
+                old="torch.arange(B, device=targets.device).repeat_interleave(A)",
+                new="torch.arange(B, device=targets.device).repeat(A)",
+            ),
+            Wrong(
+                "A batch contains the examples `indices`, and a data set is not read "
+                "in order: put the scores back in their rows.",
+                old="log_probs[indices] = scores.cpu()",
+                new="log_probs[first : first + len(indices)] = scores.cpu()",
+            ),
+            Wrong(
+                "A candidate may contain words that the vocabulary lacks: <unk> is not "
+                "forbidden here.",
+                old="logits.float().log_softmax(-1)",
+                new="_log_probs(logits)",
+            ),
+            Wrong(
+                "In half precision, a sum of many logarithms is not exact: convert the "
+                "logits to float32.",
+                old="logits.float().log_softmax(-1)",
+                new="logits.log_softmax(-1)",
+            ),
+            Wrong(
+                "Score at most MAX_ROWS candidates at a time, over all examples.",
+                old="MAX_ROWS // len(candidates)",
+                new="MAX_ROWS",
+            ),
+            Wrong(
+                "Put the model into eval mode: dropout must not change an answer.",
+                old="model.eval()",
+                new="pass",
             ),
         ),
     ),
