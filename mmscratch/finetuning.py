@@ -495,13 +495,21 @@ def _load_base(model: EncoderDecoder, vocabularies: dict, folder: str, lora: int
         raise ValueError(f"{folder} has encoders for {theirs}, and this model for {ours}")
     if lora and not is_same_task:
         raise ValueError(f"{folder} is a run of another task: its decoder is no base for a LoRA")
-    if not is_same_task:
-        state = _only_encoders(state, model.state_dict(), shared)
-    incompatible = load_matching(model, state)
+    parts = ("",) if is_same_task else _shared_parts(state, model.state_dict(), shared)
+    taken = {}
+    for name, tensor in state.items():
+        if name.startswith(parts) and (is_same_task or ".film." not in name):
+            taken[name] = tensor
+    incompatible = load_matching(model, taken)
+    missing = [name for name in incompatible.missing if name.startswith(parts)]
+    if not is_same_task:  # a new task may need a FiLM that the old one had no use for
+        missing = [name for name in missing if ".film." not in name]
+    incompatible = incompatible._replace(missing=missing)
     if any(incompatible):
         raise ValueError(f"the weights of {folder} do not fit this model: {incompatible}")
     if not is_same_task:
-        print(f"from {folder}: the encoder of {' and '.join(shared)}; all else is new")
+        names = " and ".join(part.removesuffix(".") for part in parts)
+        print(f"from {folder}: {names}; all else is new")
     return changed
 
 
@@ -531,17 +539,16 @@ def _transfer_rows(
     return changed
 
 
-def _only_encoders(state: State, new: State, shared: list[str]) -> State:
-    """The tensors of a new model, but those of the shared encoders from `state`.
+def _shared_parts(state: State, new: State, shared: list[str]) -> tuple[str, ...]:
+    """The parts of a new model that a run of another task has: the encoders, and perhaps the decoder.
 
-    A `FiLM` that only one of them has is left out of `state`, and stays new in the model.
+    A decoder is shared if all its tensors have the same shapes.
     """
-    prefixes = tuple(f"encoders.{name}." for name in shared)
-    tensors = {}
-    for name, tensor in new.items():
-        if not name.startswith(prefixes) or ".film." in name:
-            tensors[name] = tensor
-    for name, tensor in state.items():
-        if name.startswith(prefixes) and (name in new or ".film." not in name):
-            tensors[name] = tensor
-    return tensors
+    parts = [f"encoders.{name}." for name in shared]
+    shapes = []
+    for tensors in (state, new):
+        decoder = [name for name in tensors if name.startswith("decoder.")]
+        shapes.append({name: tensors[name].shape for name in decoder})
+    if shapes[0] == shapes[1]:
+        parts.append("decoder.")
+    return tuple(parts)

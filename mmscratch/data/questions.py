@@ -142,8 +142,8 @@ def true_answer(question: Question, scene: Scene) -> str | None:
     if kind == "where":
         return _PLACES["en"][obj.row * 3 + obj.column]
     if kind == "two-step":
-        neighbours = [near for near in scene.objects if _is_at_side(near, obj, relation)]
-        return neighbours[0].colour if len(neighbours) == 1 else None
+        neighbour = _first_at_side(obj, scene, relation)
+        return neighbour.colour if neighbour else None
     others = _fitting(other, scene)
     if len(others) != 1:
         return None
@@ -160,6 +160,19 @@ def _is_at_side(obj: Object, other: Object, side: str) -> bool:
     """Whether the object is at this side of the other one: in a column or row further that way."""
     axis, sign = SIDES[side]
     return sign * (obj.cell[axis] - other.cell[axis]) > 0
+
+
+def _first_at_side(obj: Object, scene: Scene, side: str) -> Object | None:
+    """The nearest object at this side; None if there is none, or there are two."""
+    axis, _ = SIDES[side]
+
+    def distance(other: Object) -> int:
+        return abs(other.cell[axis] - obj.cell[axis])
+
+    found = [other for other in scene.objects if _is_at_side(other, obj, side)]
+    nearest = min(map(distance, found), default=0)
+    found = [other for other in found if distance(other) == nearest]
+    return found[0] if len(found) == 1 else None
 
 
 def _yes_or_no(is_true: bool) -> str:
@@ -269,7 +282,10 @@ def _propose_more(rng: random.Random, obj: Attributes) -> Proposal:
 
 
 def _propose_two_step(rng: random.Random, held_out: bool) -> Proposal:
-    """What colour is the thing left of the big star? Both scenes show the same three objects."""
+    """What colour is the first thing left of the big star? Both scenes show the same three objects.
+
+    "The thing left of" it would always be the leftmost of all: one could ignore the star.
+    """
     near = _draw_attributes(rng, held_out)
     size, colour, noun = _draw_attributes(rng, False)
     subject = Description(_sometimes(rng, size), _sometimes(rng, colour), noun)
@@ -382,7 +398,7 @@ _TEXTS = {
         "more": "are there more {subject} than {other}?",
         "same colour": "are {subject} and {other} the same colour?",
         "side": "is {subject} {side} {other}?",
-        "two-step": "what colour is the thing {side} {subject}?",
+        "two-step": "what colour is the first thing {side} {subject}?",
     },
     "de": {
         "colour": "welche Farbe hat {subject}?",
@@ -393,7 +409,7 @@ _TEXTS = {
         "more": "gibt es mehr {subject} als {other}?",
         "same colour": "haben {subject} und {other} die gleiche Farbe?",
         "side": "ist {subject} {side} {other:dat}?",
-        "two-step": "welche Farbe hat das Ding {side} {subject:dat}?",
+        "two-step": "welche Farbe hat das erste Ding {side} {subject:dat}?",
     },
     "zh": {
         "colour": "{subject}是什么颜色的？",
@@ -404,7 +420,7 @@ _TEXTS = {
         "more": "{subject}比{other}多吗？",
         "same colour": "{subject}和{other}的颜色一样吗？",
         "side": "{subject}在{other}的{side}吗？",
-        "two-step": "{subject}{side}的东西是什么颜色的？",
+        "two-step": "{subject}{side}的第一个东西是什么颜色的？",
     },
 }
 
