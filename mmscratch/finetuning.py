@@ -443,7 +443,8 @@ def prepare_for_finetuning(
 
     The run may have other vocabularies and other numbers of positions: words and positions that
     both have keep their rows. With LoRA, all rows of such an embedding are trained. From a run with
-    other encoders, that is of another task, only the encoders that both have are taken.
+    other encoders, that is of another task, only the encoders that both have are taken, without
+    their `FiLM`, and the decoder if it has the same shapes.
     """
     published = start_from in TORCHVISION
     if lora and (published or not start_from):
@@ -495,16 +496,10 @@ def _load_base(model: EncoderDecoder, vocabularies: dict, folder: str, lora: int
         raise ValueError(f"{folder} has encoders for {theirs}, and this model for {ours}")
     if lora and not is_same_task:
         raise ValueError(f"{folder} is a run of another task: its decoder is no base for a LoRA")
-    parts = ("",) if is_same_task else _shared_parts(state, model.state_dict(), shared)
-    taken = {}
-    for name, tensor in state.items():
-        if name.startswith(parts) and (is_same_task or ".film." not in name):
-            taken[name] = tensor
-    incompatible = load_matching(model, taken)
-    missing = [name for name in incompatible.missing if name.startswith(parts)]
-    if not is_same_task:  # a new task may need a FiLM that the old one had no use for
-        missing = [name for name in missing if ".film." not in name]
-    incompatible = incompatible._replace(missing=missing)
+    if not is_same_task:
+        parts = _shared_parts(state, model.state_dict(), shared)
+        state = _take_parts(state, model.state_dict(), parts)
+    incompatible = load_matching(model, state)
     if any(incompatible):
         raise ValueError(f"the weights of {folder} do not fit this model: {incompatible}")
     if not is_same_task:
@@ -540,15 +535,27 @@ def _transfer_rows(
 
 
 def _shared_parts(state: State, new: State, shared: list[str]) -> tuple[str, ...]:
-    """The parts of a new model that a run of another task has: the encoders, and perhaps the decoder.
+    """The parts of a new model that a run of another task has: encoders, and perhaps the decoder.
 
     A decoder is shared if all its tensors have the same shapes.
     """
     parts = [f"encoders.{name}." for name in shared]
-    shapes = []
-    for tensors in (state, new):
-        decoder = [name for name in tensors if name.startswith("decoder.")]
-        shapes.append({name: tensors[name].shape for name in decoder})
-    if shapes[0] == shapes[1]:
+    if _shapes(state, "decoder.") == _shapes(new, "decoder."):
         parts.append("decoder.")
     return tuple(parts)
+
+
+def _shapes(state: State, prefix: str) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _take_parts(state: State, new: State, parts: tuple[str, ...]) -> State:
+    """The tensors of a new model, but with these parts of `state`, except their `FiLM`."""
+    tensors = {}
+    for name, tensor in new.items():
+        if not name.startswith(parts) or ".film." in name:
+            tensors[name] = tensor
+    for name, tensor in state.items():
+        if name.startswith(parts) and ".film." not in name:
+            tensors[name] = tensor
+    return tensors

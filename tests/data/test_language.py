@@ -9,6 +9,7 @@ import pytest
 from mmscratch.data.judge import judge
 from mmscratch.data.language import (
     LANGUAGES,
+    Mention,
     caption,
     captions,
     colour_of,
@@ -136,6 +137,38 @@ def test_a_phrase_names_the_first_object(leave_out, en, de, zh):
     assert leave_out < 2 or name_object(scene) == en
     with pytest.raises(ValueError, match="fr"):
         name_object(scene, leave_out, "fr")
+
+
+PHRASES = [  # (count, size, colour, noun, definite), English, the German cases, Chinese
+    ((1, None, "red", "star", True), "the red star",
+     ("der rote Stern", "den roten Stern", "dem roten Stern"), "红色的星星"),
+    ((1, "big", None, "cat", True), "the big cat",
+     ("die große Katze", "die große Katze", "der großen Katze"), "大猫"),
+    ((1, "small", "orange", "heart", True), "the small orange heart",
+     ("das kleine orangefarbene Herz", "das kleine orangefarbene Herz", "dem kleinen orangefarbenen Herzen"),
+     "橙色的小爱心"),
+    ((1, None, None, "monkey", True), "the monkey", ("der Affe", "den Affen", "dem Affen"), "猴子"),
+    ((1, None, "blue", None, True), "the blue thing",
+     ("das blaue Ding", "das blaue Ding", "dem blauen Ding"), "蓝色的东西"),
+    ((1, None, "orange", None, False), "an orange thing",
+     ("ein orangefarbenes Ding", "ein orangefarbenes Ding", "einem orangefarbenen Ding"), "一个橙色的东西"),
+    ((1, None, None, "envelope", False), "an envelope",
+     ("ein Briefumschlag", "einen Briefumschlag", "einem Briefumschlag"), "一个信封"),
+    ((0, "big", "white", "mouse", False), "big white mice",
+     ("große weiße Mäuse", "große weiße Mäuse", None), "白色的大老鼠"),
+    ((0, "small", None, None, False), "small things", ("kleine Dinge", "kleine Dinge", None), "小东西"),
+    ((2, None, "black", "horse", False), "two black horses",
+     ("zwei schwarze Pferde", "zwei schwarze Pferde", None), "两匹黑色的马"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("said, english, german, chinese", PHRASES, ids=[row[1] for row in PHRASES])
+def test_noun_phrases_in_three_languages(said, english, german, chinese):
+    assert format(Mention("en", *said)) == english
+    assert format(Mention("zh", *said)) == chinese
+    for case, phrase in zip(("nom", "acc", "dat"), german):
+        if phrase:  # no template has a plural in the dative
+            assert format(Mention("de", *said), case) == phrase
 
 
 def test_masked_nouns_by_hand():

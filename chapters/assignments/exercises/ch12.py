@@ -315,7 +315,7 @@ EXERCISES = (
     Exercise(
         chapter=12,
         module="data.questions",
-        parts=("true_answer", "_is_at_side"),
+        parts=("true_answer", "_is_at_side", "_first_at_side"),
         title="a program that knows the answer",
         points=8,
         minutes=40,
@@ -323,7 +323,7 @@ EXERCISES = (
         tests=(
             "test_true_answers_agree_with_a_judge_that_reads_the_sentence",
             "test_a_false_premise_has_no_answer",
-            "test_without_the_only_object_at_a_side_there_is_no_answer",
+            "test_the_first_object_at_a_side_is_the_only_nearest_one",
             "test_numbers_and_existence_of_absent_objects",
         ),
         wrong=(
@@ -360,16 +360,27 @@ EXERCISES = (
                 new='    if not found:\n        return None\n    if relation == "more":\n',
             ),
             Wrong(
-                "What colour is the thing left of the star, if there are two on its "
-                "left? The premise is false.",
-                old="if len(neighbours) == 1 else",
-                new="if neighbours else",
+                "If two things are equally near, neither is the first: the premise is "
+                "false.",
+                old="if len(found) == 1 else",
+                new="if found else",
             ),
             Wrong(
-                "The thing left of the star: look for what is left of the star, not "
-                "for what the star is left of.",
-                old="_is_at_side(near, obj, relation)",
-                new="_is_at_side(obj, near, relation)",
+                "The first thing at a side is the nearest, not the outermost.",
+                old="min(map(distance, found), default=0)",
+                new="max(map(distance, found), default=0)",
+            ),
+            Wrong(
+                "There may be other things further away: the nearest is still the "
+                "first.",
+                old="if distance(other) == nearest]",
+                new="]",
+            ),
+            Wrong(
+                "The first thing left of the star: the thing is at the left of the "
+                "star, and not the star at the left of the thing.",
+                old="_is_at_side(other, obj, side)",
+                new="_is_at_side(obj, other, side)",
             ),
             Wrong(
                 "An object in the same column is neither left nor right of the other.",
