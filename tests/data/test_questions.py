@@ -394,7 +394,7 @@ def test_pairs_about_attributes_differ_in_one_or_exchange_it(kind):
 
 
 def test_a_no_is_a_near_miss():
-    """Another object of the same noun, or with one attribute changed: never nothing like it."""
+    """The picture shows an object that differs from the description in one attribute only."""
     changed = Counter()
     for question, scenes, answers in of_kind(pairs_of("train"), "exists"):
         scene = scenes[answers.index("no")]
