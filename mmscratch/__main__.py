@@ -1,4 +1,4 @@
-"""The command line: python -m mmscratch quickstart | train | evaluate | caption | translate | score | doctor"""
+"""The command line: python -m mmscratch quickstart | train | evaluate | caption | translate | ask | score | doctor"""
 
 import argparse
 import os
@@ -115,8 +115,10 @@ def add_evaluate(sub: argparse.ArgumentParser) -> None:
 def add_data(sub: argparse.ArgumentParser) -> None:
     text = "folder with the data; or the word scenes, for drawn ones"
     sub.add_argument("--data", type=Path, metavar="DIR", help=text)
-    text = "form of the data. For captioning: folder (default), flickr8k, scenes; "
-    text += "for translation: multi30k (default), scenes"
+    from .tasks import TASKS
+
+    layouts = [f"for {task.name}: {', '.join(task.layouts)}" for task in TASKS.values()]
+    text = f"form of the data; {'; '.join(layouts)} (the first is the default)"
     sub.add_argument("--layout", help=text)
 
 

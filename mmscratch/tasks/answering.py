@@ -11,18 +11,15 @@ from ..data.scenes import render
 from ..decoding import candidate_log_probs, generate, rank_answers
 from ..metrics import vqa_accuracy
 from ..text import detokenize, tokenize
+from .captioning import DECODERS
 from .controls import answers_of, print_control, print_controls
 from .scores import print_accuracy, write_rows
 from .task import Metadata, Task, build_vocabulary, image_settings, open_picture
 
-PAIRS = 200_000  # balanced pairs to train on
+PAIRS = 150_000  # balanced pairs to train on
 TABLE_PAIRS = 20_000  # of those, for the control that sees the question only
 TEST_PAIRS = 1000
 MAX_ANSWERS = 3000  # the most frequent training answers, among which a closed set is chosen
-DECODERS = {
-    "lstm": {"name": "lstm", "hidden_size": 256},
-    "transformer": {"name": "transformer", "num_heads": 4, "num_layers": 2},
-}
 
 
 class Answering(Task):
@@ -40,32 +37,34 @@ class Answering(Task):
         return SceneQuestions(split, count, size=image_size)
 
     def vocabularies(self, metadata: Metadata, training: QuestionData, known: dict | None) -> dict:
-        questions = build_vocabulary(training.columns["source"], known and known["source"])
-        return super().vocabularies(metadata, training, known) | {"source": questions}
+        """The same words for questions and answers: a colour that is asked for may be answered."""
+        answers = [words for references in training.references for words in references]
+        texts = training.columns["source"] + answers
+        words = build_vocabulary(texts, known and known["target"])
+        return {"target": words, "source": words}
 
     def record(self, training: QuestionData) -> Metadata:
         """The distinct training answers, most frequent first."""
-        answers = Counter(answer for answers in answers_of(training) for answer in answers)
-        return {"answers": [answer for answer, _ in answers.most_common(MAX_ANSWERS)]}
+        counts = Counter(answer for answers in answers_of(training) for answer in answers)
+        return {"answers": [answer for answer, _ in counts.most_common(MAX_ANSWERS)]}
 
     def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
         if base:
             return base
-        dropout = 0.0 if metadata["layout"] == "scenes" else 0.1
-        image = {"name": "resnet", "depth": (1, 2), "num_layers": 1}
-        image = image_settings(image, chosen)
+        dropout = {"dropout": 0.0 if metadata["layout"] == "scenes" else 0.2}
+        image = image_settings({"name": "resnet", "num_layers": 1}, chosen)
         if image["name"] == "resnet":
             image["film"] = "source"
-        source = DECODERS["transformer"] | {"dropout": dropout}
-        decoder = DECODERS[chosen.get("decoder", "transformer")] | {"dropout": dropout}
+        decoder = DECODERS[chosen.get("decoder", "lstm")] | dropout
         decoder["fusion"] = chosen.get("fusion", "cross_attention")
-        encoders = {"image": image, "source": source}
-        return {"encoders": encoders, "decoder": decoder, "modality_dropout": 0.05}
+        encoders = {"image": image, "source": DECODERS["lstm"] | dropout}
+        settings = {"encoders": encoders, "decoder": decoder}
+        return settings | {"joint_vocabulary": True, "modality_dropout": 0.05}
 
     def settings(self, metadata: Metadata) -> dict:
         if metadata["layout"] != "scenes":
-            return {"epochs": 10, "batch_size": 64, "learning_rate": 2e-3}
-        settings = {"batch_size": 64, "learning_rate": 2e-3}
+            return {"epochs": 10, "batch_size": 64, "learning_rate": 1e-3}
+        settings = {"batch_size": 64, "learning_rate": 1e-3}
         return settings | {"bucket_batches": None, "evaluate_every": 1000}
 
     def evaluation_split(self, metadata: Metadata) -> str:
@@ -73,22 +72,22 @@ class Answering(Task):
 
     def measure(self, run: Path, data: QuestionData, split: str, num_beams: int = 1) -> None:
         model, vocabularies, checkpoint = self.load(run)
-        metadata = checkpoint["metadata"]
 
         def answer(examples: QuestionData) -> list[str]:
             return [detokenize(w) for w in generate(model, vocabularies, examples, num_beams)]
 
         answers = answer(data)
         print_accuracy(vqa_accuracy(answers, answers_of(data)).scores, data)
-        candidates = metadata["answers"]
+        candidates = checkpoint["metadata"]["answers"]
         tokens = [words_of(candidate) for candidate in candidates]
         best = candidate_log_probs(model, vocabularies, data, tokens).argmax(1).tolist()
         closed = [candidates[i] for i in best]
         print_control("closed set", closed, data, f"the best of {len(candidates):,} answers")
-        print_controls(answer, data, self.read(metadata | {"pairs": TABLE_PAIRS}, "train", 0))
-        path = run / f"answers-{split}.jsonl"
+        metadata = checkpoint["metadata"] | {"pairs": TABLE_PAIRS}
+        print_controls(answer, data, self.read(metadata, "train", 0))
         columns = {"picture": data.pictures, "question": data.questions, "kind": data.kinds}
-        write_rows(path, **columns, answer=answers, closed=closed, people=data.texts)
+        columns |= {"answer": answers, "closed": closed, "people": data.texts}
+        write_rows(run / f"answers-{split}.jsonl", **columns)
 
     def advice(self, run: Path, data: QuestionData, split: str) -> str:
         picture = data.pictures[0]
@@ -99,32 +98,23 @@ class Answering(Task):
 
     def add_verb_options(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("picture", type=Path, metavar="PICTURE")
-        text = "default: read from standard input, one on each line"
+        text = "default: one on each line of the standard input"
         parser.add_argument("questions", nargs="*", metavar="QUESTION", help=text)
-        text = "let the model write any answer, or choose among the training answers"
-        text += " (default: %(default)s)"
+        text = "open: any answer (default); closed: one of the training answers"
         parser.add_argument("--answers", choices=("open", "closed"), default="open", help=text)
         text = "default: %(default)s"
         parser.add_argument("--run", type=Path, default=self.default_run, metavar="DIR", help=text)
 
-    def use(self, args: argparse.Namespace) -> int:
-        """Print the most probable answers to each question; returns 2 if one cannot be read."""
+    def use(self, args: argparse.Namespace) -> None:
+        """Print the most probable answers to each question about a picture."""
         model, vocabularies, checkpoint = self.load(args.run)
-        picture = open_picture(args.picture, checkpoint)
+        example = {"image": open_picture(args.picture, checkpoint)}
         candidates = None
         if args.answers == "closed":
             candidates = [words_of(answer) for answer in checkpoint["metadata"]["answers"]]
-        status = 0
         for question in args.questions or sys.stdin:
-            example = {"image": picture, "source": tokenize(question)}
-            if not example["source"]:
-                continue
-            try:
+            example["source"] = tokenize(question)
+            if example["source"]:
                 ranked = rank_answers(model, vocabularies, example, candidates)
-            except ValueError as error:
-                print(f"error: {error}", file=sys.stderr)
-                status = 2
-                continue
-            found = [f"{detokenize(words)} {100 * p:.0f} %" for words, p in ranked]
-            print(f"{question.strip()} {', '.join(found)}", flush=True)
-        return status
+                found = [f"{detokenize(words)} {100 * p:.0f} %" for words, p in ranked]
+                print(f"{question.strip()} {', '.join(found)}", flush=True)
