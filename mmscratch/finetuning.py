@@ -299,9 +299,12 @@ def _matrices(layer: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def trainable_state(model: nn.Module) -> State:
-    """The trained tensors, and every LoRA even if it is frozen: for a LoRA, some kilobytes."""
+    """The trained tensors, and every LoRA even if it is frozen: for a LoRA, some kilobytes.
+
+    A joint embedding has two names, as in the model's state dict.
+    """
     state = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.named_parameters(remove_duplicate=False):
         if parameter.requires_grad or ".lora." in name:
             state[name] = parameter.detach()
     return state
