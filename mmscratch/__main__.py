@@ -1,4 +1,4 @@
-"""The command line: python -m mmscratch quickstart | train | evaluate | caption | translate | ask | score | doctor"""
+"""The command line: python -m mmscratch COMMAND; --help lists the commands."""
 
 import argparse
 import os
@@ -59,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_train(command("train", train, text), TASKS)
     text = "Measure a run on held-out examples, against what people wrote."
     sub = command("evaluate", evaluate, text)
-    add_evaluate(sub)
+    add_evaluate(sub, TASKS)
     add_beams(sub)
     for task in TASKS.values():
         task.add_verb_options(command(task.verb, task.use, task.verb_help))
@@ -81,7 +81,7 @@ def add_quickstart(sub: argparse.ArgumentParser, tasks: dict) -> None:
 def add_train(sub: argparse.ArgumentParser, tasks: dict) -> None:
     text = "default: %(default)s"
     sub.add_argument("--task", choices=tuple(tasks), default="captioning", help=text)
-    add_data(sub)
+    add_data(sub, tasks)
     for task in tasks.values():
         for name, settings in task.options.items():
             sub.add_argument(name, **settings)
@@ -105,19 +105,17 @@ def add_train(sub: argparse.ArgumentParser, tasks: dict) -> None:
     add_loop(sub)
 
 
-def add_evaluate(sub: argparse.ArgumentParser) -> None:
+def add_evaluate(sub: argparse.ArgumentParser, tasks: dict) -> None:
     text = "folder of a trained model, such as runs/quickstart"
     sub.add_argument("run", type=Path, metavar="RUN", help=text)
-    add_data(sub)
+    add_data(sub, tasks)
     sub.add_argument("--split", help="train, validation or test (default: by task)")
 
 
-def add_data(sub: argparse.ArgumentParser) -> None:
+def add_data(sub: argparse.ArgumentParser, tasks: dict) -> None:
     text = "folder with the data; or the word scenes, for drawn ones"
     sub.add_argument("--data", type=Path, metavar="DIR", help=text)
-    from .tasks import TASKS
-
-    layouts = [f"for {task.name}: {', '.join(task.layouts)}" for task in TASKS.values()]
+    layouts = [f"for {task.name}: {', '.join(task.layouts)}" for task in tasks.values()]
     text = f"form of the data; {'; '.join(layouts)} (the first is the default)"
     sub.add_argument("--layout", help=text)
 

@@ -299,9 +299,12 @@ def _matrices(layer: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def trainable_state(model: nn.Module) -> State:
-    """The trained tensors, and every LoRA even if it is frozen: for a LoRA, some kilobytes."""
+    """The trained tensors, and every LoRA even if it is frozen: for a LoRA, some kilobytes.
+
+    A joint embedding has two names, as in the model's state dict.
+    """
     state = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.named_parameters(remove_duplicate=False):
         if parameter.requires_grad or ".lora." in name:
             state[name] = parameter.detach()
     return state
@@ -487,9 +490,10 @@ def _load_base(model: EncoderDecoder, vocabularies: dict, folder: str, lora: int
         raise FileNotFoundError(f"{folder} holds no trained model")
     base, old_vocabularies, _ = load_run(folder)
     state = base.state_dict()
-    changed = _transfer_rows(state, old_vocabularies, model.state_dict(), vocabularies)
+    new = model.state_dict()
+    changed = _transfer_rows(state, old_vocabularies, new, vocabularies)
     shared = [name for name in base.encoders if name in model.encoders]
-    is_same_task = base.encoders.keys() == model.encoders.keys()
+    is_same_task = _shapes(state, "encoders.").keys() == _shapes(new, "encoders.").keys()
     if not shared:
         theirs = ", ".join(base.encoders)
         ours = ", ".join(model.encoders)
@@ -497,8 +501,8 @@ def _load_base(model: EncoderDecoder, vocabularies: dict, folder: str, lora: int
     if lora and not is_same_task:
         raise ValueError(f"{folder} is a run of another task: its decoder is no base for a LoRA")
     if not is_same_task:
-        parts = _shared_parts(state, model.state_dict(), shared)
-        state = _take_parts(state, model.state_dict(), parts)
+        parts = _shared_parts(state, new, shared)
+        state = _take_parts(state, new, parts)
     incompatible = load_matching(model, state)
     if any(incompatible):
         raise ValueError(f"the weights of {folder} do not fit this model: {incompatible}")

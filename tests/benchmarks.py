@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from pycocoevalcap.cider.cider import Cider
 from sacrebleu.metrics import BLEU
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -24,17 +25,17 @@ from mmscratch.data.captions import SceneCaptions
 from mmscratch.data.language import captions
 from mmscratch.data.scenes import Scene, render
 from mmscratch.data.translations import SceneTranslation
-from mmscratch.decoding import beam_search, greedy_search
+from mmscratch.decoding import beam_search, candidate_log_probs, greedy_search
 from mmscratch.engine.progress import Progress
 from mmscratch.finetuning import add_lora, merge_lora
 from mmscratch.metrics import bleu, cider_d
-from mmscratch.model import ModelConfig
+from mmscratch.model import ModelConfig, build_model
 from mmscratch.recurrent import LSTM, LSTMDecoder
 from mmscratch.tasks.translation import Translation
 from mmscratch.text import BOS, EOS, PAD, Vocabulary, tokenize
 from mmscratch.training import TrainConfig, Trainer
 from mmscratch.transformer import TransformerDecoder
-from mmscratch.vision import conv2d
+from mmscratch.vision import conv2d, resnet_encoder
 
 
 def seconds(function) -> float:
@@ -251,6 +252,21 @@ def greedy_without_cache(decoder, memory, length):
         tokens = torch.cat([tokens, decoder(tokens, memory)[:, -1:].argmax(-1)], dim=1)
 
 
+@torch.no_grad()
+def score_by_forward(model, images, targets):
+    """The log-probability of each target (A, T) given each picture: (B, A)."""
+    B = len(images)
+    A = len(targets)
+    memory = model.encode({"image": images})
+    index = torch.arange(B).repeat_interleave(A)  # (B·A,)
+    repeated = Memory(memory.tokens[index], memory.mask[index])  # (B·A, N, D)
+    targets = targets.repeat(B, 1)  # (B·A, T)
+    inputs = F.pad(targets[:, :-1], (1, 0), value=BOS)  # (B·A, T)
+    logits = model.decoder(inputs, repeated).transpose(1, 2)  # (B·A, V, T)
+    loss = F.cross_entropy(logits, targets, ignore_index=PAD, reduction="none")
+    return -loss.sum(1).view(B, A)
+
+
 def compare_layers() -> None:
     x = torch.randn(16, 32, 32, 32)
     weight = torch.randn(64, 32, 3, 3)
@@ -361,6 +377,31 @@ def compare_searches(memory: Memory) -> None:
     )
 
 
+def compare_answering() -> None:
+    images = torch.randint(256, (64, 3, 64, 64), dtype=torch.uint8)
+    question = torch.randn(64, 256)
+    steered = resnet_encoder(256, num_layers=1, film="source")
+    plain = resnet_encoder(256, num_layers=1)
+    compare(
+        "an image encoder with FiLM / without, forward and backward",
+        lambda: steered(images, question).tokens.sum().backward(),
+        lambda: plain(images).tokens.sum().backward(),
+    )
+    words = Vocabulary([f"word {i}" for i in range(500)])
+    model = build_model(ModelConfig(len(words))).eval()
+    candidates = [words.state()[i : i + 1 + i % 3] for i in range(200)]
+    encoded = [torch.tensor([*words.encode(candidate), EOS]) for candidate in candidates]
+    targets = pad_sequence(encoded, batch_first=True, padding_value=PAD)  # (A, T)
+    examples = [{"image": image} for image in images]
+    vocabularies = {"target": words}
+    compare(
+        "200 answers about 64 pictures, step by step / by forward",
+        lambda: candidate_log_probs(model, vocabularies, examples, candidates),
+        lambda: score_by_forward(model, images, targets),
+        rounds=5,
+    )
+
+
 def compare_training() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = quickstart_step(Path(folder, "run"))
@@ -403,6 +444,7 @@ def main() -> None:
     compare_attention(positions, mask)
     compare_transformers(memory)
     compare_searches(memory)
+    compare_answering()
     compare_training()
     compare_metrics()
 

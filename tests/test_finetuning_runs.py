@@ -392,6 +392,19 @@ def test_film_of_another_task_is_not_taken(kind, tmp_path):
     assert (now["encoders.image.film.linear.weight"] == 0).all()
 
 
+def test_film_stays_new_if_both_runs_have_the_same_encoders(kind, tmp_path, capsys):
+    """From a translator with pictures to answering."""
+    config = answering(kind, film="")
+    base = moved(build_model(config))
+    save_run(tmp_path, base, config, {"target": GERMAN, "source": ENGLISH}, {})
+    _, new, now = start(answering(kind, film="source"), tmp_path)
+    for name, tensor in now.items():
+        expected = new if ".film." in name else base.state_dict()
+        assert_close(tensor, expected[name], rtol=0, atol=0)
+    printed = capsys.readouterr().out
+    assert ": encoders.image and encoders.source and decoder; all else is new" in printed
+
+
 def test_lora_from_a_run_of_another_task_is_refused_in_one_line(captioner):
     folder, _ = captioner
     model = build_model(answering())

@@ -1,7 +1,6 @@
 """Answering: visual question answering, from a picture and a question to an answer."""
 
 import argparse
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from ..metrics import vqa_accuracy
 from ..text import detokenize, tokenize
 from .captioning import DECODERS
 from .controls import answers_of, print_control, print_controls
-from .scores import print_accuracy, write_rows
-from .task import Metadata, Task, build_vocabulary, image_settings, open_picture
+from .scores import print_accuracy, print_unknown, write_rows
+from .task import Metadata, Task, build_vocabulary, image_settings, input_lines, open_picture
 
 PAIRS = 150_000  # balanced pairs to train on
 TABLE_PAIRS = 20_000  # of those, for the control that sees the question only
@@ -83,11 +82,11 @@ class Answering(Task):
         best = candidate_log_probs(model, vocabularies, data, tokens).argmax(1).tolist()
         closed = [candidates[i] for i in best]
         print_control("closed set", closed, data, f"the best of {len(candidates):,} answers")
-        metadata = checkpoint["metadata"] | {"pairs": TABLE_PAIRS}
-        print_controls(answer, data, self.read(metadata, "train", 0))
         columns = {"picture": data.pictures, "question": data.questions, "kind": data.kinds}
         columns |= {"answer": answers, "closed": closed, "people": data.texts}
         write_rows(run / f"answers-{split}.jsonl", **columns)
+        metadata = checkpoint["metadata"] | {"pairs": TABLE_PAIRS}
+        print_controls(answer, data, self.read(metadata, "train", 0))
 
     def advice(self, run: Path, data: QuestionData, split: str) -> str:
         picture = data.pictures[0]
@@ -102,8 +101,7 @@ class Answering(Task):
         parser.add_argument("questions", nargs="*", metavar="QUESTION", help=text)
         text = "open: any answer (default); closed: one of the training answers"
         parser.add_argument("--answers", choices=("open", "closed"), default="open", help=text)
-        text = "default: %(default)s"
-        parser.add_argument("--run", type=Path, default=self.default_run, metavar="DIR", help=text)
+        self.add_run_option(parser)
 
     def use(self, args: argparse.Namespace) -> None:
         """Print the most probable answers to each question about a picture."""
@@ -112,9 +110,10 @@ class Answering(Task):
         candidates = None
         if args.answers == "closed":
             candidates = [words_of(answer) for answer in checkpoint["metadata"]["answers"]]
-        for question in args.questions or sys.stdin:
+        for question in args.questions or input_lines():
             example["source"] = tokenize(question)
             if example["source"]:
+                print_unknown(example["source"], vocabularies["source"])
                 ranked = rank_answers(model, vocabularies, example, candidates)
                 found = [f"{detokenize(words)} {100 * p:.0f} %" for words, p in ranked]
                 print(f"{question.strip()} {', '.join(found)}", flush=True)

@@ -37,7 +37,8 @@ def print_controls(
 def print_control(name: str, answers: list[str], data: QuestionData, note: str) -> None:
     """Print the accuracy of these answers."""
     scores = vqa_accuracy(answers, answers_of(data)).scores
-    print(f"  {name:20} {mean_percentage(scores)}; {len(answers):,} questions, {note}")
+    accuracy = mean_percentage(scores, data.pairs)
+    print(f"  {name:20} {accuracy}; {len(answers):,} questions, {note}")
 
 
 def answers_of(data: QuestionData) -> list[list[str]]:
@@ -63,4 +64,7 @@ def exchange_pictures(data: QuestionData) -> QuestionData:
     exchanged = copy.copy(data)
     pictures = LazyColumn(data.columns["image"].__getitem__, order)
     exchanged.columns = data.columns | {"image": pictures}
-    return Subset(exchanged, [i for i, other in enumerate(order) if i != other])
+    chosen = [i for i, other in enumerate(order) if i != other]
+    subset = Subset(exchanged, chosen)
+    subset.pairs = [data.pairs[i] for i in chosen] if data.pairs else []
+    return subset

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections import defaultdict
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from ..metrics import (
     exact_match,
     pair_accuracy,
 )
-from ..text import caption_tokenize, tokenize
+from ..text import Vocabulary, caption_tokenize, tokenize
 
 TOKENIZERS = {"caption": caption_tokenize, "words": tokenize, "none": str.split}
 INTERVALS = "in brackets: 95 % bootstrap intervals, from 1,000 resamples"
@@ -89,24 +89,39 @@ def percentage(percent: float, count: int) -> str:
     return mean_percentage([1] * right + [0] * (count - right))
 
 
-def mean_percentage(scores: Sequence[float]) -> str:
-    """The mean of scores from 0 to 1 as a percentage, with its interval."""
+def mean_percentage(scores: Sequence[float], pairs: Sequence[int] = ()) -> str:
+    """The mean of scores from 0 to 1 as a percentage, with its interval.
+
+    The two examples of a pair (see `QuestionData`) are not independent of each other, so the
+    interval comes from resampling pairs.
+    """
     percentages = 100 * np.asarray(scores)
+    if len(pairs):
+        _, number = np.unique(pairs, return_inverse=True)
+        percentages = np.bincount(number, percentages) / np.bincount(number)  # (pairs,)
     low, high = bootstrap(percentages)
     return f"{percentages.mean():.1f} %  ({low:.1f} to {high:.1f})"
 
 
 def print_accuracy(scores: Sequence[float], data: QuestionData) -> None:
     """Print the accuracy of answers: of all, of balanced pairs, and by kind of question."""
-    print(f"  accuracy             {mean_percentage(scores)}")
+    print(f"  accuracy             {mean_percentage(scores, data.pairs)}")
     if data.pairs:
         pairs = pair_accuracy(scores, data.pairs).scores
         print(f"  both of a pair       {mean_percentage(pairs)}; {len(pairs):,} pairs")
-    by_kind = defaultdict(list)
-    for score, kind in zip(scores, data.kinds):
-        by_kind[kind].append(score)
-    for kind, kind_scores in sorted(by_kind.items()):
-        print(f"    {kind:18} {mean_percentage(kind_scores)}; {len(kind_scores):,} questions")
+    for kind in sorted(set(data.kinds)):
+        indices = [i for i, other in enumerate(data.kinds) if other == kind]
+        kind_scores = [scores[i] for i in indices]
+        kind_pairs = [data.pairs[i] for i in indices] if data.pairs else []
+        accuracy = mean_percentage(kind_scores, kind_pairs)
+        print(f"    {kind:18} {accuracy}; {len(indices):,} questions")
+
+
+def print_unknown(words: list[str], vocabulary: Vocabulary) -> None:
+    """Name on standard error the words that the model does not know."""
+    unknown = [word for word in dict.fromkeys(words) if word not in vocabulary.index]
+    if unknown:
+        print(f"not in the model's vocabulary: {', '.join(unknown)}", file=sys.stderr)
 
 
 def write_rows(path: Path, **columns) -> None:

@@ -2,6 +2,8 @@
 
 import argparse
 import shlex
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from torch import Tensor
@@ -87,9 +89,13 @@ class Task:
 
     def add_verb_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the verb's arguments: a task's own, and these."""
+        self.add_run_option(parser)
+        add_beams(parser)
+
+    def add_run_option(self, parser: argparse.ArgumentParser) -> None:
+        """Add the option that names the run."""
         text = "default: %(default)s"
         parser.add_argument("--run", type=Path, default=self.default_run, metavar="DIR", help=text)
-        add_beams(parser)
 
     def use(self, args: argparse.Namespace) -> int | None:
         """Run the verb; returns the exit code."""
@@ -128,7 +134,9 @@ def load(run: Path) -> tuple:
 def image_settings(default: dict, chosen: dict) -> dict:
     """The settings of a picture's encoder: the default's, unless others are `chosen`."""
     if "image" in chosen:
-        return dict(chosen["image"])
+        settings = dict(chosen["image"])
+        settings.pop("film", None)  # the new task may have no question to steer it
+        return settings
     image_size = chosen.get("image_size", 64)
     return default | chosen.get("backbone", {}) | {"image_size": image_size}
 
@@ -162,6 +170,19 @@ def pictures_in(paths: list[Path]) -> list[Path]:
             raise ValueError(f"{path}: no pictures in this folder")
         pictures += inside
     return pictures
+
+
+def input_lines() -> Iterator[str]:
+    """The lines of standard input; a terminal gets a prompt for each, until Ctrl-D."""
+    if not sys.stdin.isatty():
+        yield from sys.stdin
+        return
+    while True:
+        try:
+            yield input("? ")
+        except EOFError:
+            print()
+            return
 
 
 def add_beams(parser: argparse.ArgumentParser) -> None:

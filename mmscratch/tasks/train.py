@@ -163,7 +163,7 @@ def is_published(start_from: Path | None) -> bool:
 def load_base(task: Task, args: argparse.Namespace) -> dict:
     """The checkpoint of the run to start from. Raises ValueError if its model differs.
 
-    From a run of another task only the encoder of pictures is taken, so its decoder may differ.
+    From a run of another task, the decoder is taken only if it is the same, so it may differ.
     """
     _, _, checkpoint = load(args.start_from)
     config = checkpoint["model_config"]

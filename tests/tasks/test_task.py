@@ -163,13 +163,15 @@ def test_a_resumed_training_equals_one_that_was_not_stopped(trained, monkeypatch
     assert all(torch.equal(straight[name], stopped[name]) for name in straight)
 
 
-def test_training_starts_only_from_a_run_of_the_same_task(trained, capsys):
+def test_training_starts_only_from_a_run_with_an_encoder_of_the_same_name(trained, capsys):
     assert (
         main("train --task counting --data here --from runs/here --epochs 1 --to runs/more".split())
         == 0
     )
-    assert main("train --data here --from runs/here".split()) == 2
-    assert "--task is counting in runs/here, and cannot become captioning" in error_of(capsys)
+    command = "train --data scenes --scenes 7 --from runs/here --to runs/captioner"
+    assert main(command.split()) == 2
+    says = "runs/here has encoders for counters, and this model for image"
+    assert error_of(capsys) == f"error: {says}"
 
 
 def test_an_unknown_layout_is_refused(trained, capsys):

@@ -103,7 +103,8 @@ def test_a_translator_of_scenes_is_trained_and_measured(translating, capsys):
     out = translating[0]
     assert "train: 90 examples with 90 texts (90 with image, 90 with source); 0 problems" in out
     assert "runs/translation, 13 sentences of the validation split" in out
-    run, data = Path("runs/translation"), SceneTranslation("validation", 13, ("en", "de"), 32, "some")
+    run = Path("runs/translation")
+    data = SceneTranslation("validation", 13, ("en", "de"), 32, "some")
     model, vocabularies, saved = load_run(run)
     assert vocabularies["source"] is vocabularies["target"] and len(vocabularies["target"]) < 400
     assert {name: saved["metadata"][name] for name in ("task", "data", "layout", "source", "target")} == {
@@ -252,7 +253,8 @@ def test_a_translator_starts_from_another(translating, capsys):
     table = parts(capsys.readouterr().out)
     assert {fraction for name, (_, fraction) in table.items() if name.startswith("encoders")} == {0}
     assert 100 in {fraction for name, (_, fraction) in table.items() if name.startswith("decoder")}
-    (base, words, _), (model, vocabularies, saved) = load_run("runs/translation"), load_run("runs/more")
+    base, words, _ = load_run("runs/translation")
+    model, vocabularies, saved = load_run("runs/more")
     assert (
         vocabularies["target"].state() == words["target"].state()
         and saved["model_config"]["joint_vocabulary"]
@@ -274,6 +276,25 @@ def test_a_translator_starts_from_another(translating, capsys):
     assert "--image-size is 32 in runs/translation, and cannot become 48" in error_of(capsys)
 
 
+@pytest.mark.parametrize("command, base", [
+    (f"{ON_SCENES} --from captioner --to runs/from-captioner", "captioner"),
+    ("train --data scenes --scenes 7 --precision float32 --from runs/translation --to runs/from-translator", "runs/translation"),
+])  # fmt: skip
+def test_runs_of_another_task_share_the_image_encoder(
+    translating, trained, monkeypatch, capsys, command, base
+):
+    monkeypatch.setattr("mmscratch.tasks.captioning.TEST_SCENES", 13)
+    monkeypatch.setattr("mmscratch.tasks.captioning.VALIDATION_SCENES", 3)
+    shutil.copytree(trained, "captioner", dirs_exist_ok=True)
+    assert main([*command.split(), "--freeze", "encoders.image"]) == 0
+    assert f"from {base}: encoders.image; all else is new\n" in capsys.readouterr().out
+    now = load_run(command.split()[-1])[0].state_dict()
+    names = [name for name in now if name.startswith("encoders.image.")]
+    assert len(names) > 50
+    theirs = load_run(base)[0].state_dict()
+    assert all(torch.equal(now[name], theirs[name]) for name in names)
+
+
 @pytest.mark.parametrize("arguments, says", [
     ("caption scene.png --run runs/translation", "runs/translation is a run of the task translation, and caption needs one of the task captioning"),
     ("translate star --run captioner", "captioner is a run of the task captioning, and translate needs one of the task translation"),
@@ -284,14 +305,15 @@ def test_a_translator_starts_from_another(translating, capsys):
     ("translate star --run runs/translation --beams 0", "num_beams must be at least 1, not 0"),
     (f"{ON_SCENES} --source de --target de", "'de' is the language of source and target: choose two"),
     (f"{ON_SCENES} --target fr", "fr"),
-    (f"{ON_SCENES} --from captioner", "--task is captioning in captioner, and cannot become translation"),
+    (f"{ON_SCENES} --from captioner --lora 2", "captioner is a run of the task captioning: leave --lora out"),
+    ("train --task translation --data multi --from captioner --to runs/none", "captioner has encoders for image, and this model for source"),
     (f"{ON_SCENES} --from nowhere", "nowhere holds no trained model"),
     (f"{ON_SCENES} --epochs 0", "--epochs must be at least 1"),
     (f"{ON_MULTI30K} --target fr", "train.fr: not found, nor train.fr.gz; its folder has test_2016_flickr.de"),
     (f"{ON_MULTI30K} --photographs nowhere", "nowhere: no such folder of photographs"),
     ("train --task translation --data nowhere", "its folder has nothing"),
     ("evaluate runs/multi --split test_2017", "test_2017.en: not found"),
-    ("train --data photos --from runs/translation", "--task is translation in runs/translation, and cannot become captioning"),
+    ("train --data photos --from runs/translation --image-size 48", "--image-size is 32 in runs/translation, and cannot become 48"),
 ])  # fmt: skip
 def test_bad_arguments_of_a_translator_give_one_line_and_exit_code_2(
     translating, trained, capsys, arguments, says
