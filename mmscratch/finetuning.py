@@ -553,11 +553,21 @@ def _shapes(state: State, prefix: str) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in state.items() if name.startswith(prefix)}
 
 
+def _block_of(name: str) -> str:
+    """The block of a ResNet to which a tensor belongs: "….backbone.layer2.1", or "" for none."""
+    found = re.match(r".*\.backbone\.layer\d+\.\d+", name)
+    return found[0] if found else ""
+
+
 def _take_parts(state: State, new: State, parts: tuple[str, ...]) -> State:
-    """The tensors of a new model, but with these parts of `state`, except their `FiLM`."""
+    """The tensors of a new model, but with these parts of `state`.
+
+    Parts of parts that stay new: a `FiLM`, and blocks by which a stage of the backbone is longer.
+    """
     tensors = {}
+    old_blocks = {_block_of(name) for name in state}
     for name, tensor in new.items():
-        if not name.startswith(parts) or ".film." in name:
+        if not name.startswith(parts) or ".film." in name or _block_of(name) not in old_blocks:
             tensors[name] = tensor
     for name, tensor in state.items():
         if name.startswith(parts) and ".film." not in name:

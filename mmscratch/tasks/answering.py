@@ -51,9 +51,7 @@ class Answering(Task):
         if base:
             return base
         dropout = {"dropout": 0.0 if metadata["layout"] == "scenes" else 0.2}
-        image = image_settings({"name": "resnet", "num_layers": 1}, chosen)
-        if image["name"] == "resnet":
-            image["film"] = "source"
+        image = image_settings({"name": "resnet", "num_layers": 1}, chosen, film="source")
         decoder = DECODERS[chosen.get("decoder", "lstm")] | dropout
         decoder["fusion"] = chosen.get("fusion", "cross_attention")
         encoders = {"image": image, "source": DECODERS["lstm"] | dropout}

@@ -131,14 +131,24 @@ def load(run: Path) -> tuple:
     return load_run(run)
 
 
-def image_settings(default: dict, chosen: dict) -> dict:
-    """The settings of a picture's encoder: the default's, unless others are `chosen`."""
+def image_settings(default: dict, chosen: dict, film: str = "") -> dict:
+    """The settings of a picture's encoder: the default's, unless others are `chosen`.
+
+    film  the modality that steers it, if it is a ResNet (see `FiLM`). One of our own then has one
+          more block than that of another task: it is new, and steered from its first step.
+    """
     if "image" in chosen:
         settings = dict(chosen["image"])
-        settings.pop("film", None)  # the new task may have no question to steer it
-        return settings
-    image_size = chosen.get("image_size", 64)
-    return default | chosen.get("backbone", {}) | {"image_size": image_size}
+        settings.pop("film", None)
+    else:
+        image_size = chosen.get("image_size", 64)
+        settings = default | chosen.get("backbone", {}) | {"image_size": image_size}
+    if film and settings["name"] == "resnet":
+        depth = settings.get("depth", (1, 1))
+        if not isinstance(depth, int):
+            settings["depth"] = (*depth[:-1], depth[-1] + 1)
+        settings["film"] = film
+    return settings
 
 
 def image_size_of(encoders: dict[str, dict]) -> int:
