@@ -25,6 +25,7 @@ class Answering(Task):
     name = "answering"
     example_noun = "questions"
     layouts = (*LAYOUTS, "scenes")
+    augments = False  # a crop may cut off what the question is about
     verb = "ask"
     verb_help = "Answer questions about a picture."
     default_run = Path("runs/answering")
@@ -60,8 +61,8 @@ class Answering(Task):
 
     def settings(self, metadata: Metadata) -> dict:
         if metadata["layout"] != "scenes":
-            return {"epochs": 10, "batch_size": 64, "learning_rate": 1e-3}
-        settings = {"batch_size": 64, "learning_rate": 1e-3}
+            return {"epochs": 8, "batch_size": 64, "learning_rate": 7e-4}
+        settings = {"batch_size": 64, "learning_rate": 7e-4}
         return settings | {"bucket_batches": None, "evaluate_every": 1000}
 
     def evaluation_split(self, metadata: Metadata) -> str:

@@ -24,6 +24,7 @@ class Task:
     name          its name in `train --task`
     example_noun  the name of its examples in messages: "pictures"
     layouts       the layouts that its data may have; the first is the default
+    augments      whether training shows photographs cropped, mirrored and in another light
     options       its own options of `train`, kept in the metadata: {"--source": {arguments of argparse}}
     verb          the command that uses a run
     verb_help     one line that says what the command does
@@ -33,6 +34,7 @@ class Task:
     name = ""
     example_noun = "examples"
     layouts: tuple[str, ...] = ("folder",)
+    augments = True
     options: dict[str, dict] = {}
     verb = ""
     verb_help = ""
@@ -134,8 +136,8 @@ def load(run: Path) -> tuple:
 def image_settings(default: dict, chosen: dict, film: str = "") -> dict:
     """The settings of a picture's encoder: the default's, unless others are `chosen`.
 
-    film  the modality that steers it, if it is a ResNet (see `FiLM`). One of our own then has one
-          more block than that of another task: it is new, and steered from its first step.
+    film  the modality that steers it, if it is a ResNet (see `FiLM`). One of our own then has two
+          more blocks than that of another task: they are new, and steered from their first step.
     """
     if "image" in chosen:
         settings = dict(chosen["image"])
@@ -146,7 +148,7 @@ def image_settings(default: dict, chosen: dict, film: str = "") -> dict:
     if film and settings["name"] == "resnet":
         depth = settings.get("depth", (1, 1))
         if not isinstance(depth, int):
-            settings["depth"] = (*depth[:-1], depth[-1] + 1)
+            settings["depth"] = (*depth[:-1], depth[-1] + 2)
         settings["film"] = film
     return settings
 

@@ -98,7 +98,7 @@ def _make_trainer(
         report(data[split], split, folder if distributed.rank() == 0 else None)
     vocabularies = task.vocabularies(metadata, data["train"], known)
     metadata |= task.record(data["train"])
-    augments = metadata["layout"] != "scenes"  # no scene is shown twice
+    augments = task.augments and metadata["layout"] != "scenes"  # no scene is shown twice
     training = Examples(data["train"], vocabularies, augments, args.seed)
     examples = (training, Examples(data["validation"], vocabularies))
     config = _train_config(task, metadata, args)

@@ -1,0 +1,408 @@
+# %% [markdown]
+# # 12 · Visual question answering
+#
+# **Adds** FiLM, by which a question steers the CNN; balanced pairs; the accuracy of answers. **Takes** 4 min on two cores.
+#
+# A picture and a question go in, an answer comes out. The model is that of chapter 11: the question
+# takes the place of the sentence to translate, and the answer that of the translation. What is new
+# is a way to fool oneself, and a way to look. Most questions can be answered fairly well without
+# looking ("what colour is the banana?"), so the data must not allow it. And a CNN that does not know
+# the question has to describe everything, just in case; FiLM lets the question decide what the CNN
+# looks for.
+
+# %%
+import shutil
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+
+from chapters.chapter import Chapter, show
+from chapters.drawings import ch12 as drawings
+from chapters.measured import answering as measured
+from mmscratch.__main__ import main
+from mmscratch.batches import Examples
+from mmscratch.data.answers import SceneQuestions
+from mmscratch.data.questions import (
+    KINDS,
+    draw_pair,
+    true_answer,
+    write_answer,
+    write_question,
+)
+
+# %%
+from mmscratch.data.scenes import draw
+from mmscratch.decoding import (
+    attention_weights,
+    candidate_log_probs,
+    generate,
+    rank_answers,
+)
+from mmscratch.film import FiLM, modulate
+from mmscratch.finetuning import load_run
+from mmscratch.metrics import answer_table, bootstrap, normalize_answer
+from mmscratch.metrics import pair_accuracy, shuffle_within, vqa_accuracy
+from mmscratch.model import EncoderDecoder, ModelConfig
+from mmscratch.text import Vocabulary, detokenize, tokenize
+from mmscratch.training import TrainConfig, Trainer
+from mmscratch.vision import BasicBlock, ImageEncoder, ResNet
+
+torch.manual_seed(0)
+chapter = Chapter(12)
+
+# %% [markdown]
+# ## The idea
+
+# %%
+pair = draw_pair(9)
+picture = draw(pair.scenes[0], 128)
+question = write_question(pair.question)
+figure = drawings.late_and_early(picture, question, pair.answers[0])
+chapter.draw(figure, "two places for a question to enter the model")
+
+# %% [markdown]
+# **Late fusion** is what we had: the CNN reads the picture, the reader reads the question, both go
+# into one memory, and the decoder's attention sorts it out. The CNN does not know what it will be
+# asked. **Early fusion**: the question also enters the CNN. For each block, and for each of its
+# channels $c$, it predicts a scale $\gamma_c$ and a shift $\beta_c$:
+#
+# $$y_{c,i,j} = \gamma_c\, x_{c,i,j} + \beta_c \qquad [\gamma - 1,\ \beta] = W q$$
+#
+# $q$ is the mean vector of the question. A channel that responds to cats can be turned up when a cat
+# is asked about, and turned off otherwise. This is FiLM, feature-wise linear modulation. It is the
+# same at all positions: the question says what to look for, and the CNN finds where.
+#
+# ## The questions
+#
+# A program draws the scenes, so a program can answer questions about them. A question is a small
+# program, too: the description of an object, and what to find out about it.
+
+# %%
+print(pair.question)
+for language in ("en", "de", "zh"):
+    answers = [write_answer(answer, language) for answer in pair.answers]
+    print(f"{write_question(pair.question, language):60} {' | '.join(answers)}")
+show(true_answer)
+
+# %% [markdown]
+# Each question is asked about **two pictures, with two different answers**: a balanced pair. Whoever
+# reads the question alone has no reason to prefer one answer over the other. The pictures are as
+# similar as we can make them: the same objects at other places, or two objects that have exchanged
+# their colours. So a list of what the picture shows is not enough either.
+
+# %%
+examples = {}
+number = 0
+while len(examples) < len(KINDS) + 1:
+    drawn = draw_pair(number)
+    examples.setdefault(drawn.question.kind + drawn.question.relation[:4], drawn)
+    number += 1
+rows = []
+for drawn in sorted(examples.values(), key=lambda each: KINDS.index(each.question.kind)):
+    pictures = [draw(scene, 128) for scene in drawn.scenes]
+    rows.append((write_question(drawn.question), pictures, drawn.answers))
+chapter.draw(drawings.balanced_pairs(rows[:8]), "balanced pairs")
+
+# %% [markdown]
+# ## By hand
+#
+# **How far does one get without looking?** We note, for each question, which answer it had most
+# often in training, and look it up. On data that people made, this table is a strong opponent.
+
+# %%
+training = SceneQuestions("train", chapter.choose(22_000, fast=60))
+test = SceneQuestions("test", chapter.choose(1000, fast=12))
+given = [answers[0] for answers in training.texts]
+table = answer_table(training.questions, given)
+guesses = [table.get(question, table[""]) for question in test.questions]
+print(f"{len(training):,} questions, {len(table) - 1:,} of them different")
+for question in list(table)[1:4]:
+    print(f"{question:45} {table[question]}")
+show(answer_table)
+
+# %% [markdown]
+# **When is an answer right?** "2", "two" and "Two." are the same answer, and people disagree. The
+# VQA evaluation first brings answers to a common form; then an answer is right if at least three of
+# ten people gave it, as seen by each nine of them.
+
+# %%
+for answer in ("Two.", "the t-shirt", "1,000", "dont know", "3.5 p.m."):
+    print(f"{answer!r:15} {normalize_answer(answer)!r}")
+people = ["red"] * 6 + ["dark red"] * 2 + ["maroon", "brown"]
+for answer in ("red", "dark red", "maroon", "blue"):
+    print(f"{answer:10} {vqa_accuracy([answer], [people]).score:.2f}")
+
+# %%
+show(vqa_accuracy)
+
+# %% [markdown]
+# Our scenes have one true answer, so here accuracy is the fraction of right ones. **Pair accuracy**
+# is stricter: both pictures of a pair must be right. With yes-or-no questions a coin gets 50 % of
+# the answers and 25 % of the pairs; the table, which answers both pictures alike, gets none.
+
+
+# %%
+def accuracies(answers, data):
+    """Percent right: of all, of the pairs, and of each kind of question."""
+    scores = vqa_accuracy(answers, data.texts).scores
+    percents = {
+        "all": 100 * sum(scores) / len(scores),
+        "pairs": 100 * pair_accuracy(scores, data.pairs).score,
+    }
+    kinds = defaultdict(list)
+    for kind, score in zip(data.kinds, scores):
+        kinds[kind].append(score)
+    for kind in KINDS:
+        percents[kind] = 100 * sum(kinds[kind]) / max(len(kinds[kind]), 1)
+    return percents
+
+
+def print_accuracies(rows):
+    names = list(next(iter(rows.values())))
+    print(f"{'':22}" + "".join(f"{name:>9}" for name in names))
+    for way, percents in rows.items():
+        cells = "".join(f"{percents[name]:9.1f}" for name in names)
+        print(f"{way:22}{cells}")
+
+
+rows = {"question alone": accuracies(guesses, test)}
+print_accuracies(rows)
+
+# %% [markdown]
+# **FiLM by hand.** Two pictures, three channels, and a modulation for each picture.
+
+# %%
+B, C, H, W = 2, 3, 4, 5
+x = torch.randn(B, C, H, W)
+scale = torch.randn(B, C)
+shift = torch.randn(B, C)
+by_hand = torch.empty_like(x)
+for b in range(B):
+    for c in range(C):
+        for i in range(H):
+            for j in range(W):
+                by_hand[b, c, i, j] = scale[b, c] * x[b, c, i, j] + shift[b, c]
+
+# %% [markdown]
+# ## The piece
+
+# %%
+show(modulate)
+show(FiLM)
+assert torch.allclose(modulate(x, scale, shift), by_hand, atol=1e-6)
+print("by hand and library agree")
+
+# %% [markdown]
+# A block of the ResNet applies it after its last batch norm, before the shortcut is added. Batch
+# norm ends with a scale and a shift for each channel as well; the difference is that these are the
+# same for every picture, while FiLM's come from the question.
+
+# %%
+show(BasicBlock.forward)
+block = BasicBlock(C, C)
+x = torch.randn(B, C, H, W)
+norm = torch.nn.BatchNorm2d(C, affine=False)
+y = F.relu(block.bn1(block.conv1(x)))
+y = modulate(norm(block.conv2(y)), scale, shift)
+assert torch.allclose(block(x, (scale, shift)), F.relu(x + y), atol=1e-5)
+print("batch norm without its own scale and shift, then FiLM: the same")
+
+# %% [markdown]
+# $W$ starts at zero: at first $\gamma = 1$ and $\beta = 0$, and the CNN is exactly the one without
+# FiLM. So a trained CNN can be steered later, and nothing it knows is lost at the first step.
+
+# %%
+cnn = ResNet((1, 2), num_classes=None, width=8).eval()
+film = FiLM(16, cnn.block_channels)
+images = torch.randn(2, 3, 64, 64)
+with torch.no_grad():
+    plain = cnn.features(images)
+    steered = cnn.features(images, film(torch.randn(2, 16)))
+assert torch.equal(plain, steered)
+print("at the start, steered and plain are equal bit for bit")
+show(ImageEncoder.forward)
+
+# %% [markdown]
+# In the model, `encode` reads the question first, hands its mean to the picture's encoder, and puts
+# both into one memory, as before.
+
+# %%
+show(EncoderDecoder.encode)
+
+# %% [markdown]
+# ## Train it
+#
+# One answer of one word is little to learn from: a caption has ten words, an answer one. From random
+# weights the model would need many more questions than four minutes have. So it starts from the
+# captioner that `python -m mmscratch quickstart` leaves behind: its CNN can see, and its decoder can
+# say what it sees. New are the reader of the question, FiLM, and two more blocks of the CNN. Question
+# and answer share a vocabulary with the captioner.
+#
+# Two models, late fusion and FiLM, learn from the same questions in the same order.
+
+# %%
+CAPTIONER = Path("runs/quickstart")
+start_from = "" if chapter.fast else str(CAPTIONER)
+if start_from and not (CAPTIONER / "best.pt").exists():
+    main(["quickstart"])  # two or three minutes, once
+validation = SceneQuestions("validation", chapter.choose(200, fast=8))
+sentences = training.columns["source"] + [words for (words,) in training.references]
+words = Vocabulary.build(sentences)
+vocabularies = {"target": words, "source": words}
+
+IMAGE = {"name": "resnet", "depth": (1, 3), "num_layers": 1}
+LSTM = {"name": "lstm", "hidden_size": 256}
+READER = LSTM | {"vocab_size": len(words)}
+SETTINGS = {"learning_rate": 7e-4, "bucket_batches": None, "start_from": start_from}
+
+
+# %%
+def fit(image, name):
+    """Train a model whose picture encoder has these settings."""
+    encoders = {"image": image, "source": READER}
+    options = {"joint_vocabulary": True, "modality_dropout": 0.05}
+    config = ModelConfig(len(words), encoders, LSTM, **options)
+    data = (Examples(training, vocabularies), Examples(validation, vocabularies))
+    run = chapter.folder / name
+    shutil.rmtree(run, ignore_errors=True)  # else it would resume an old run
+    Trainer(config, TrainConfig(**SETTINGS), data, run).fit()
+    model, _, _ = load_run(run)
+    return model
+
+
+models = {
+    "late fusion": fit(IMAGE, "late"),
+    "FiLM": fit(IMAGE | {"film": "source"}, "film"),
+}
+
+# %% [markdown]
+# ## Look
+#
+# Next to the two models, three controls: the table that sees the question only; the model without
+# the question; and the model with **another picture about which the same question is asked**. If
+# that costs nothing, the model does not look.
+
+
+# %%
+def answer(model, data):
+    return [detokenize(tokens) for tokens in generate(model, vocabularies, data)]
+
+
+def exchanged(data):
+    """The same questions, each with the picture of another one that is equal to it."""
+    other = data.without("image")
+    order = shuffle_within(data.questions)
+    pictures = data.columns["image"]
+    other.columns["image"] = [pictures[i] for i in order]
+    return other
+
+
+answers = {way: answer(model, test) for way, model in models.items()}
+film = models["FiLM"]
+rows["FiLM, no question"] = accuracies(answer(film, test.without("source")), test)
+rows["FiLM, another picture"] = accuracies(answer(film, exchanged(test)), test)
+for way in models:
+    rows[way] = accuracies(answers[way], test)
+print_accuracies(rows)
+
+# %%
+figure = Figure(figsize=(9, 3.4), dpi=100, layout="constrained")
+axis = figure.subplots()
+names = ["all", "pairs", *KINDS]
+colours = ("#bdbdbd", "#9ecae1", "#2171b5")
+for n, way in enumerate(("question alone", "late fusion", "FiLM")):
+    heights = [rows[way][name] for name in names]
+    positions = [i + 0.27 * (n - 1) for i in range(len(names))]
+    bars = axis.bar(positions, heights, 0.25, color=colours[n], label=way)
+    axis.bar_label(bars, fmt="%.0f", fontsize=7)
+axis.set_xticks(range(len(names)), names)
+axis.set(ylim=(0, 108), ylabel="% right")
+axis.legend(ncols=3, fontsize=8, loc="upper left")
+chapter.draw(figure, "what the question gains when it steers the CNN")
+
+# %% [markdown]
+# **Where does it look?** The attention with which the decoder writes the first word of its answer,
+# over the picture's 8 × 8 positions. The same picture, several questions; green answers are right.
+
+
+# %%
+def look(model, picture, question, words):
+    """The attention to the picture (h, w) while the first word is written."""
+    example = {"image": picture, "source": tokenize(question)}
+    weights = attention_weights(model, vocabularies, example, words)[-1, 0]  # (N,)
+    positions = len(model.encoders["image"].position)
+    side = int(positions**0.5)
+    return weights[:positions].view(side, side)
+
+
+chosen = {}  # kind -> the first pair with three objects
+for i in range(0, len(test), 2):
+    if len(test.scenes[i].objects) == 3:
+        chosen.setdefault(test.kinds[i], i)
+sheet = []
+for first in (0, 1):
+    for kind in ("colour", "noun", "where", "two-step"):
+        i = chosen.get(kind, 0) + first
+        tokens = tokenize(answers["FiLM"][i])
+        is_right = answers["FiLM"][i] == test.texts[i][0]
+        weights = look(film, test[i]["image"], test.questions[i], tokens)
+        cell = (test.questions[i], answers["FiLM"][i], is_right, weights)
+        sheet.append((test[i]["image"], [cell]))
+chapter.draw(drawings.where_it_looks(sheet), "where it looks for each kind of question")
+
+# %% [markdown]
+# **A question with a false premise.** "What colour is the cat?", and there is no cat. Nobody has ever
+# asked the model such a question.
+
+# %%
+outcomes = Counter()
+confidence = defaultdict(list)
+for i, (scene, kind) in enumerate(zip(test.scenes, test.kinds)):
+    if kind != "colour" or i % 2:
+        continue
+    for which, missing in (("right", False), ("false", True)):
+        asked = test.questions[i]
+        if missing:
+            present = {obj.noun for obj in scene.objects}
+            noun = next(name for name in ("cat", "star", "moon", "cup") if name not in present)
+            asked = f"what colour is the {noun}?"
+        example = {"image": test[i]["image"], "source": tokenize(asked)}
+        [(tokens, probability)] = rank_answers(film, vocabularies, example, count=1)
+        confidence[which].append(probability)
+        if missing:
+            colours = {obj.colour for obj in scene.objects}
+            is_present = detokenize(tokens) in colours
+            outcomes["a colour in the picture" if is_present else "something else"] += 1
+for which, values in confidence.items():
+    print(f"premise {which}: the mean probability of the answer is {sum(values) / len(values):.2f}")
+print(dict(outcomes))
+
+# %% [markdown]
+# **Counting** is known to be hard. Here are the answers to "how many" by the true number.
+
+# %%
+counts = Counter()
+for text, predicted, kind in zip(test.texts, answers["FiLM"], test.kinds):
+    if kind == "count":
+        counts[text[0], predicted] += 1
+print("true   answers")
+for true in "0123":
+    cells = [f"{other}: {counts[true, other]:3}" for other in "0123"]
+    print(f"{true:6} {'   '.join(cells)}")
+
+# %% [markdown]
+# **Open or closed.** So far the decoder wrote its answer word by word. One can also let it choose
+# among the answers that training had: add up the log-probabilities of the words of each, and take
+# the best. This is how most models of question answering work. It cannot write nonsense, and it can
+# never give an answer that training did not have.
+
+# %%
+show(candidate_log_probs)
+candidates = [tokenize(answer) for answer in sorted(set(given))]
+best = candidate_log_probs(film, vocabularies, test, candidates).argmax(1).tolist()
+closed = [detokenize(candidates[i]) for i in best]
+rows["FiLM, closed"] = accuracies(closed, test)
+print_accuracies({way: rows[way] for way in ("FiLM", "FiLM, closed")})

@@ -1,0 +1,141 @@
+"""How well do the models of chapter 12 answer? Each is trained in ten minutes at most.
+
+    python -m chapters.measured.answering      adds what chapters/measured/answering.jsonl lacks
+
+It needs runs/quickstart (python -m mmscratch quickstart), data/easy-vqa (python -m
+data_scripts.easy_vqa) and data/vqa-rad (osf.io/89kps). Run it on a quiet machine.
+"""
+
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from mmscratch.batches import Examples
+from mmscratch.data.answers import QuestionData
+from mmscratch.decoding import candidate_log_probs, generate
+from mmscratch.finetuning import load_run
+from mmscratch.metrics import bootstrap, pair_accuracy, vqa_accuracy
+from mmscratch.tasks.answering import Answering
+from mmscratch.tasks.controls import answers_of, guess_answers
+from mmscratch.tasks.train import sized
+from mmscratch.text import detokenize
+from mmscratch.training import TrainConfig, Trainer
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+CAPTIONER = "runs/quickstart"
+TASK = Answering()
+
+
+class Run(NamedTuple):
+    """What is trained, on what, and from which weights."""
+
+    layout: str
+    start_from: str = CAPTIONER
+    film: str = "source"  # "": late fusion
+    pairs: int = 150_000  # scenes only
+    seed: int = 0
+    epochs: int | None = None  # None: those of the task
+
+
+RUNS = {
+    "scenes, from a captioner": Run("scenes"),
+    "scenes, from random weights": Run("scenes", start_from=""),
+    "easy-VQA": Run("easy-vqa"),
+    "VQA-RAD": Run("vqa-rad", epochs=20),
+    "VQA-RAD by picture": Run("vqa-rad-by-picture", epochs=20),
+}
+for seed in range(3):
+    RUNS[f"FiLM, seed {seed}"] = Run("scenes", pairs=22_000, seed=seed)
+    RUNS[f"late fusion, seed {seed}"] = Run("scenes", film="", pairs=22_000, seed=seed)
+
+
+def measure(run: Run, folder: Path) -> dict:
+    """Train a model; returns the seconds it took, and its accuracy on each test split."""
+    metadata = {"layout": run.layout, "pairs": run.pairs}
+    metadata["data"] = "data/easy-vqa" if run.layout == "easy-vqa" else "data/vqa-rad"
+    training = TASK.read(metadata, "train", 64)
+    start = time.monotonic()
+    _train(run, metadata, training, folder)
+    row = {"examples": len(training), "seconds": round(time.monotonic() - start)}
+    splits = ["test"]
+    if run.layout == "scenes":
+        splits.append("compositional_test")
+    for split in splits:
+        row[split] = _accuracies(folder, TASK.read(metadata, split, 64), training)
+    return row
+
+
+def _train(run: Run, metadata: dict, training: QuestionData, folder: Path) -> None:
+    vocabularies = TASK.vocabularies(metadata, training, None)
+    validation = TASK.read(metadata, "validation", 64)
+    examples = (Examples(training, vocabularies), Examples(validation, vocabularies))
+    settings = TASK.model(metadata, {}, None)
+    settings["encoders"]["image"]["film"] = run.film
+    options = TASK.settings(metadata) | {"seed": run.seed, "start_from": run.start_from}
+    if run.epochs:
+        options["epochs"] = run.epochs
+    record = metadata | {"task": TASK.name} | TASK.record(training)
+    config = TrainConfig(**options)
+    trainer = Trainer(sized(settings, vocabularies, examples), config, examples, folder, record)
+    trainer.fit()
+
+
+def _accuracies(folder: Path, data: QuestionData, training: QuestionData) -> dict:
+    """The accuracy of open and closed answers, and of the question alone: [%, low, high]."""
+    model, vocabularies, checkpoint = load_run(folder)
+    answers = answers_of(data)
+    candidates = checkpoint["metadata"]["answers"]
+    tokens = [candidate.split() for candidate in candidates]
+    best = candidate_log_probs(model, vocabularies, data, tokens).argmax(1).tolist()
+    opened = [detokenize(words) for words in generate(model, vocabularies, data)]
+    predictions = {
+        "open": opened,
+        "closed": [candidates[i] for i in best],
+        "question alone": guess_answers(training, data.questions),
+    }
+    results = {}
+    for name, predicted in predictions.items():
+        scores = vqa_accuracy(predicted, answers).scores
+        by_kind = {"all": scores}
+        if data.pairs:
+            by_kind["pairs"] = pair_accuracy(scores, data.pairs).scores
+        kinds = defaultdict(list)
+        for kind, score in zip(data.kinds, scores):
+            kinds[kind].append(score)
+        by_kind |= kinds
+        results[name] = {kind: _percent(each) for kind, each in sorted(by_kind.items())}
+    return results
+
+
+def _percent(scores: list[float]) -> list[float]:
+    values = [sum(scores) / len(scores), *bootstrap(scores)]
+    return [round(100 * value, 1) for value in values]
+
+
+def results() -> dict[str, dict]:
+    """The measurements so far, by name."""
+    if not RESULTS.exists():
+        return {}
+    rows = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    return {row["name"]: row for row in rows}
+
+
+def main() -> None:
+    """Measure what is missing, one after the other."""
+    done = results()
+    for name, run in RUNS.items():
+        if name in done:
+            continue
+        print(f"\n{name}", flush=True)
+        with TemporaryDirectory() as folder:
+            row = {"name": name} | measure(run, Path(folder))
+        with RESULTS.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps(row["test"]["open"]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
