@@ -2,20 +2,24 @@
 
     python -m chapters.measured.answering      adds what chapters/measured/answering.jsonl lacks
 
-It needs runs/quickstart (python -m mmscratch quickstart), data/easy-vqa (python -m
+Two processes train, one on each core. It needs runs/quickstart (python -m mmscratch quickstart), data/easy-vqa (python -m
 data_scripts.easy_vqa) and data/vqa-rad (osf.io/89kps). Run it on a quiet machine.
 """
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from mmscratch.batches import Examples
 from mmscratch.data.answers import QuestionData
 from mmscratch.decoding import candidate_log_probs, generate
+from mmscratch.engine import distributed
 from mmscratch.finetuning import load_run
 from mmscratch.metrics import bootstrap, pair_accuracy, vqa_accuracy
 from mmscratch.tasks.answering import Answering
@@ -52,14 +56,18 @@ for seed in range(3):
     RUNS[f"late fusion, seed {seed}"] = Run("scenes", film="", pairs=22_000, seed=seed)
 
 
-def measure(run: Run, folder: Path) -> dict:
+def measure(name: str) -> dict:
     """Train a model; returns the seconds it took, and its accuracy on each test split."""
-    metadata = {"layout": run.layout, "pairs": run.pairs}
-    metadata["data"] = "data/easy-vqa" if run.layout == "easy-vqa" else "data/vqa-rad"
-    training = TASK.read(metadata, "train", 64)
+    run = RUNS[name]
+    folder = folder_of(name)
+    shutil.rmtree(folder, ignore_errors=True)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     start = time.monotonic()
-    _train(run, metadata, training, folder)
-    row = {"examples": len(training), "seconds": round(time.monotonic() - start)}
+    subprocess.run([*torchrun, "-m", "chapters.measured.answering", name], check=True)
+    seconds = round(time.monotonic() - start)
+    metadata = metadata_of(run)
+    training = TASK.read(metadata, "train", 0)
+    row = {"name": name, "examples": len(training), "seconds": seconds}
     splits = ["test"]
     if run.layout == "scenes":
         splits.append("compositional_test")
@@ -68,7 +76,22 @@ def measure(run: Run, folder: Path) -> dict:
     return row
 
 
-def _train(run: Run, metadata: dict, training: QuestionData, folder: Path) -> None:
+def folder_of(name: str) -> Path:
+    return Path("runs/answering-measured", name.replace(" ", "-").replace(",", ""))
+
+
+def metadata_of(run: Run) -> dict:
+    data = "data/easy-vqa" if run.layout == "easy-vqa" else "data/vqa-rad"
+    return {"task": TASK.name, "layout": run.layout, "data": data, "pairs": run.pairs}
+
+
+def train(name: str) -> None:
+    """Train one of the runs, in one of the processes of torchrun."""
+    distributed.start()
+    run = RUNS[name]
+    metadata = metadata_of(run)
+    with distributed.main_process_first():  # the others find the pictures decoded
+        training = TASK.read(metadata, "train", 64)
     vocabularies = TASK.vocabularies(metadata, training, None)
     validation = TASK.read(metadata, "validation", 64)
     examples = (Examples(training, vocabularies), Examples(validation, vocabularies))
@@ -77,10 +100,11 @@ def _train(run: Run, metadata: dict, training: QuestionData, folder: Path) -> No
     options = TASK.settings(metadata) | {"seed": run.seed, "start_from": run.start_from}
     if run.epochs:
         options["epochs"] = run.epochs
-    record = metadata | {"task": TASK.name} | TASK.record(training)
-    config = TrainConfig(**options)
-    trainer = Trainer(sized(settings, vocabularies, examples), config, examples, folder, record)
+    record = metadata | TASK.record(training)
+    model_config = sized(settings, vocabularies, examples)
+    trainer = Trainer(model_config, TrainConfig(**options), examples, folder_of(name), record)
     trainer.fit()
+    distributed.finish()
 
 
 def _accuracies(folder: Path, data: QuestionData, training: QuestionData) -> dict:
@@ -126,16 +150,18 @@ def results() -> dict[str, dict]:
 def main() -> None:
     """Measure what is missing, one after the other."""
     done = results()
-    for name, run in RUNS.items():
+    for name in RUNS:
         if name in done:
             continue
         print(f"\n{name}", flush=True)
-        with TemporaryDirectory() as folder:
-            row = {"name": name} | measure(run, Path(folder))
+        row = measure(name)
         with RESULTS.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row["test"]["open"]), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    if "RANK" in os.environ:
+        train(sys.argv[1])
+    else:
+        main()
