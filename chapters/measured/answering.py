@@ -1,28 +1,28 @@
-"""How well do the models of chapter 12 answer? Each is trained in ten minutes at most.
+"""How well do the models of chapter 12 answer? Each is trained in ten minutes on two cores.
 
-    python -m chapters.measured.answering      adds what chapters/measured/answering.jsonl lacks
+    python -m chapters.measured.answering            adds what chapters/measured/answering.jsonl lacks
+    python -m chapters.measured.answering NAME …     measures only these
 
-Two processes train, one on each core. It needs runs/quickstart (python -m mmscratch quickstart), data/easy-vqa (python -m
+It needs runs/quickstart (python -m mmscratch quickstart), data/easy-vqa (python -m
 data_scripts.easy_vqa) and data/vqa-rad (osf.io/89kps). Run it on a quiet machine.
 """
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 import time
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from mmscratch.batches import Examples
 from mmscratch.data.answers import QuestionData
 from mmscratch.decoding import candidate_log_probs, generate
-from mmscratch.engine import distributed
 from mmscratch.finetuning import load_run
 from mmscratch.metrics import bootstrap, pair_accuracy, vqa_accuracy
-from mmscratch.tasks.answering import Answering
+from mmscratch.tasks.answering import PAIRS, Answering
 from mmscratch.tasks.controls import answers_of, guess_answers
 from mmscratch.tasks.train import sized
 from mmscratch.text import detokenize
@@ -39,7 +39,7 @@ class Run(NamedTuple):
     layout: str
     start_from: str = CAPTIONER
     film: str = "source"  # "": late fusion
-    pairs: int = 150_000  # scenes only
+    pairs: int = PAIRS  # scenes only
     seed: int = 0
     epochs: int | None = None  # None: those of the task
 
@@ -61,13 +61,13 @@ def measure(name: str) -> dict:
     run = RUNS[name]
     folder = folder_of(name)
     shutil.rmtree(folder, ignore_errors=True)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    start = time.monotonic()
-    subprocess.run([*torchrun, "-m", "chapters.measured.answering", name], check=True)
-    seconds = round(time.monotonic() - start)
     metadata = metadata_of(run)
-    training = TASK.read(metadata, "train", 0)
-    row = {"name": name, "examples": len(training), "seconds": seconds}
+    training = TASK.read(metadata, "train", 64)
+    start = time.monotonic()
+    _train(run, metadata, training, folder)
+    row = {"name": name, "examples": len(training)}
+    row["seconds"] = round(time.monotonic() - start)
+    row["threads"] = torch.get_num_threads()
     splits = ["test"]
     if run.layout == "scenes":
         splits.append("compositional_test")
@@ -85,13 +85,7 @@ def metadata_of(run: Run) -> dict:
     return {"task": TASK.name, "layout": run.layout, "data": data, "pairs": run.pairs}
 
 
-def train(name: str) -> None:
-    """Train one of the runs, in one of the processes of torchrun."""
-    distributed.start()
-    run = RUNS[name]
-    metadata = metadata_of(run)
-    with distributed.main_process_first():  # the others find the pictures decoded
-        training = TASK.read(metadata, "train", 64)
+def _train(run: Run, metadata: dict, training: QuestionData, folder: Path) -> None:
     vocabularies = TASK.vocabularies(metadata, training, None)
     validation = TASK.read(metadata, "validation", 64)
     examples = (Examples(training, vocabularies), Examples(validation, vocabularies))
@@ -102,9 +96,8 @@ def train(name: str) -> None:
         options["epochs"] = run.epochs
     record = metadata | TASK.record(training)
     model_config = sized(settings, vocabularies, examples)
-    trainer = Trainer(model_config, TrainConfig(**options), examples, folder_of(name), record)
+    trainer = Trainer(model_config, TrainConfig(**options), examples, folder, record)
     trainer.fit()
-    distributed.finish()
 
 
 def _accuracies(folder: Path, data: QuestionData, training: QuestionData) -> dict:
@@ -147,11 +140,10 @@ def results() -> dict[str, dict]:
     return {row["name"]: row for row in rows}
 
 
-def main() -> None:
+def main(names: list[str]) -> None:
     """Measure what is missing, one after the other."""
-    done = results()
-    for name in RUNS:
-        if name in done:
+    for name in names or RUNS:
+        if name in results():
             continue
         print(f"\n{name}", flush=True)
         row = measure(name)
@@ -161,7 +153,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if "RANK" in os.environ:
-        train(sys.argv[1])
-    else:
-        main()
+    main(sys.argv[1:])

@@ -15,7 +15,7 @@ from .controls import answers_of, print_control, print_controls
 from .scores import print_accuracy, print_unknown, write_rows
 from .task import Metadata, Task, build_vocabulary, image_settings, input_lines, open_picture
 
-PAIRS = 150_000  # balanced pairs to train on
+PAIRS = 95_000  # balanced pairs to train on
 TABLE_PAIRS = 20_000  # of those, for the control that sees the question only
 TEST_PAIRS = 1000
 MAX_ANSWERS = 3000  # the most frequent training answers, among which a closed set is chosen
@@ -61,7 +61,7 @@ class Answering(Task):
 
     def settings(self, metadata: Metadata) -> dict:
         if metadata["layout"] != "scenes":
-            return {"epochs": 8, "batch_size": 64, "learning_rate": 7e-4}
+            return {"epochs": 6, "batch_size": 64, "learning_rate": 7e-4}
         settings = {"batch_size": 64, "learning_rate": 7e-4}
         return settings | {"bucket_batches": None, "evaluate_every": 1000}
 
