@@ -169,7 +169,8 @@ show(conv2d)
 # A CNN stacks convolutions with a non-linearity between them: without one, two convolutions are
 # just another convolution. **VGG** (2014) does only that, with a **pooling** step now and then,
 # which keeps the largest of each 2 × 2 values. **ResNet** (2015) adds one thing: each block adds
-# its input to its output, `x + …`, the **residual connection**.
+# its input to its output, `x + …`, the **residual connection**. (What is called `modulation` here
+# comes into use in chapter 12, where a question steers the CNN.)
 
 # %%
 show(BasicBlock)

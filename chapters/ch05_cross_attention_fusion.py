@@ -222,7 +222,7 @@ class AttendFirst(LSTMDecoder):
 #
 # All that a decoder sees of a picture is a `Memory`. `ImageEncoder` makes one from the CNN's grid:
 # each cell is projected to the decoder's width, and a learned vector is added that says where the
-# cell is.
+# cell is. (`film` and `question` are for chapter 12.)
 
 # %%
 show(Memory)

@@ -284,7 +284,7 @@ print("encoders:", ", ".join(ENCODERS))
 
 # %% [markdown]
 # `EncoderDecoder` concatenates what the encoders return into one memory, and passes it to the
-# decoder.
+# decoder. (Chapter 11 reads `encode` line by line; steering is for chapter 12.)
 
 # %%
 show(EncoderDecoder)

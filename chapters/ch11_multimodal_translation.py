@@ -147,8 +147,9 @@ show(pieces._drop_modality)
 show(pieces._encode_present)
 
 # %% [markdown]
-# `fuse` is two concatenations: fusion takes no more than that. `_drop_modality` tosses the coins,
-# and `_encode_present` gives examples without a picture a memory whose mask is False at each of its
+# `fuse` is two concatenations: fusion takes no more than that. (In `encode`, the lines about steering
+# are for chapter 12; no encoder is steered here.) `_drop_modality` tosses the coins, and
+# `_encode_present` gives examples without a picture a memory whose mask is False at each of its
 # positions.
 #
 # **An equal footing.** `encode` has one more line, and we learned the hard way that it is needed:

@@ -78,6 +78,7 @@ def test_modules_and_drawings_have_docstrings(name):
 PICTURE = torch.arange(3 * 64 * 64).remainder(251).view(3, 64, 64).to(torch.uint8)
 WORDS = "there is a big yellow skull left of a small red cow".split()
 TEXT = " ".join(WORDS)
+QUESTION = "what colour is the first thing right of the small purple pair of scissors?"
 
 
 def some_attention(queries, keys, values, causal):
@@ -195,6 +196,13 @@ EXAMPLES = {  # drawing -> its arguments
     ),
     "ch11.with_either_picture": (
         [(PICTURE, PICTURE, [("given", TEXT, None), *[("another picture", TEXT, False)] * 4])] * 4,
+    ),
+    "ch12.late_and_early": (PICTURE, "where is the small pair of scissors?", "yellow"),
+    "ch12.balanced_pairs": (
+        [(QUESTION, (PICTURE, PICTURE), ("in the bottom right corner", "yes"))] * 8,
+    ),
+    "ch12.where_it_looks": (
+        [(PICTURE, QUESTION, "in the bottom right corner", True, torch.rand(8, 8))] * 8,
     ),
 }
 

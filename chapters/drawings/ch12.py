@@ -23,7 +23,8 @@ def late_and_early(picture: Tensor, question: str, answer: str) -> Figure:
         centred(axis, left + 22, 34, title, fontsize=11, weight="bold")
     style = {"arrowstyle": "->", "color": "#d94801", "lw": 2.2}
     arrow(axis, (66.5, 9.5), (69.5, 20.2), **style)
-    axis.text(70.2, 14.6, "γ, β of each\nblock", color="#d94801", fontsize=9, va="center")
+    style = {"color": "#d94801", "fontsize": 9, "ha": "right", "va": "center"}
+    axis.text(66.8, 14.6, "γ, β of\neach block", **style)
     return figure
 
 
@@ -63,7 +64,9 @@ def balanced_pairs(rows: Sequence[tuple], columns: int = 2) -> Figure:
         bottom = 1 - (row + 1) / lines
         for j, (picture, answer) in enumerate(zip(pictures, answers)):
             x = left + (0.02 + 0.48 * j) / columns
-            axis = figure.add_axes((x, bottom + 0.04 / lines, 0.22 / columns, 0.74 / lines))
+            axis = figure.add_axes(
+                (x, bottom + 0.04 / lines, 0.22 / columns, 0.74 / lines)
+            )
             axis.set_axis_off()
             show(axis, picture)
             text_x = x + 0.24 / columns
@@ -83,45 +86,50 @@ def _wrap(text: str) -> str:
     return " ".join(words[:half]) + "\n" + " ".join(words[half:])
 
 
-def where_it_looks(rows: Sequence[tuple[Tensor, Sequence[tuple]]]) -> Figure:
-    """For each picture a row: the picture, then once per question, lit where the model looks.
+def where_it_looks(cells: Sequence[tuple], columns: int = 4) -> Figure:
+    """For each question the picture, and again, bright where the model looks.
 
-    rows: (picture, cells); a cell is (question, answer, is it right, attention (h, w)).
+    cells: (picture, question, answer, is it right, attention (h, w)) for each question.
     """
-    columns = 1 + max(len(cells) for _, cells in rows)
-    figure = Figure(figsize=(2.05 * columns, 2.5 * len(rows)), dpi=100)
-    for row, (picture, cells) in enumerate(rows):
+    rows = -(-len(cells) // columns)
+    width = 2.45  # of a cell, in inches, as all lengths here
+    height = 1.85
+    side = 1.15
+    figure = Figure(figsize=(width * columns, height * rows), dpi=100)
+    for i, (picture, question, answer, is_right, weights) in enumerate(cells):
+        row, column = divmod(i, columns)
+        x = width * column + 0.05
+        y = height * (rows - row - 1) + 0.27
         picture = picture.float() / 255
-        _panel(figure, (row, 0), (len(rows), columns), picture)
-        for column, (question, answer, is_right, weights) in enumerate(cells, 1):
-            light = F.interpolate(weights[None, None], picture.shape[1:], mode="bicubic")
-            light = light[0].clamp(min=0)  # (1, H, W)
-            lit = picture * (0.3 + 0.7 * light / light.max())
-            axis = _panel(figure, (row, column), (len(rows), columns), lit)
-            colour = GREEN if is_right else RED
-            axis.set_title(_wrap_question(question), fontsize=8, pad=3)
-            axis.text(0.5, -0.05, answer, color=colour, fontsize=9, ha="center", va="top",
-                      transform=axis.transAxes)  # fmt: skip
+        light = F.interpolate(weights[None, None], picture.shape[1:], mode="bicubic")
+        light = light[0].clamp(min=0)  # (1, H, W)
+        lit = picture * (0.3 + 0.7 * light / light.max())
+        _panel(figure, picture, (x, y), side)
+        _panel(figure, lit, (x + side + 0.03, y), side)
+        middle = (x + side) / (width * columns)
+        style = {"ha": "center", "fontsize": 8}
+        top = (y + side + 0.05) / (height * rows)
+        figure.text(middle, top, _wrap_question(question), va="bottom", **style)
+        colour = GREEN if is_right else RED
+        below = (y - 0.05) / (height * rows)
+        figure.text(middle, below, answer, color=colour, va="top", **style)
     return figure
 
 
-def _panel(figure: Figure, cell: tuple, cells: tuple, picture: Tensor) -> Axes:
-    """A picture in one cell of a grid, with room for text above and below."""
-    row, column = cell
-    rows, columns = cells
-    x = (column + 0.05) / columns
-    y = 1 - (row + 0.86) / rows
-    axis = figure.add_axes((x, y, 0.9 / columns, 0.66 / rows))
+def _panel(figure: Figure, picture: Tensor, corner: tuple, side: float) -> None:
+    """A square picture with its lower left corner there, in inches."""
+    width, height = figure.get_size_inches()
+    x, y = corner
+    axis = figure.add_axes((x / width, y / height, side / width, side / height))
     axis.set_axis_off()
     show(axis, picture)
-    return axis
 
 
 def _wrap_question(question: str) -> str:
     words = question.split()
     lines = [""]
     for word in words:
-        if len(lines[-1]) + len(word) > 22:
+        if len(lines[-1]) + len(word) > 30:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
     return "\n".join(lines)

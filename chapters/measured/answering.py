@@ -46,10 +46,10 @@ class Run(NamedTuple):
 
 RUNS = {
     "scenes, from a captioner": Run("scenes"),
-    "scenes, from random weights": Run("scenes", start_from=""),
+    "scenes, from random weights": Run("scenes", start_from="", pairs=60_000),
     "easy-VQA": Run("easy-vqa"),
-    "VQA-RAD": Run("vqa-rad", epochs=20),
-    "VQA-RAD by picture": Run("vqa-rad-by-picture", epochs=20),
+    "VQA-RAD": Run("vqa-rad", epochs=10),
+    "VQA-RAD by picture": Run("vqa-rad-by-picture", epochs=10),
 }
 for seed in range(3):
     RUNS[f"FiLM, seed {seed}"] = Run("scenes", pairs=22_000, seed=seed)

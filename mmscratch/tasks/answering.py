@@ -51,13 +51,14 @@ class Answering(Task):
     def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
         if base:
             return base
-        dropout = {"dropout": 0.0 if metadata["layout"] == "scenes" else 0.2}
         image = image_settings({"name": "resnet", "num_layers": 1}, chosen, film="source")
-        decoder = DECODERS[chosen.get("decoder", "lstm")] | dropout
+        decoder = dict(DECODERS[chosen.get("decoder", "lstm")])
         decoder["fusion"] = chosen.get("fusion", "cross_attention")
-        encoders = {"image": image, "source": DECODERS["lstm"] | dropout}
-        settings = {"encoders": encoders, "decoder": decoder}
-        return settings | {"joint_vocabulary": True, "modality_dropout": 0.05}
+        encoders = {"image": image, "source": dict(DECODERS["lstm"])}
+        settings = {"encoders": encoders, "decoder": decoder, "joint_vocabulary": True}
+        if metadata["layout"] == "scenes":
+            settings["modality_dropout"] = 0.05
+        return settings
 
     def settings(self, metadata: Metadata) -> dict:
         if metadata["layout"] != "scenes":
