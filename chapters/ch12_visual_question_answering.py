@@ -6,9 +6,9 @@
 # A picture and a question go in, an answer comes out. The model is that of chapter 11: the question
 # takes the place of the sentence to translate, and the answer that of the translation. What is new
 # is a way to fool oneself, and a way to look. Most questions can be answered fairly well without
-# looking ("what colour is the banana?"), so the data must not allow it. And a CNN that does not know
-# the question has to describe everything, just in case; FiLM lets the question decide what the CNN
-# looks for.
+# looking ("what colour is the banana?"), so the data must not allow it. And a CNN that does not
+# know the question has to describe everything, just in case; FiLM lets the question decide what the
+# CNN looks for.
 
 # %%
 import shutil
@@ -76,14 +76,12 @@ chapter.draw(figure, "two places for a question to enter the model")
 #
 # $$y_{c,i,j} = \gamma_c\, x_{c,i,j} + \beta_c \qquad [\gamma - 1,\ \beta] = W q$$
 #
-# $q$ is the mean vector of the question. A channel that responds to cats can be turned up when a cat
-# is asked about, and turned off otherwise. This is FiLM, feature-wise linear modulation. It is the
-# same at all positions: the question says what to look for, and the CNN finds where.
+# $q$ is the mean vector of the question. A channel that responds to cats can be turned up when a
+# cat is asked about, and turned off otherwise. This is FiLM, feature-wise linear modulation. It is
+# the same at all positions: the question says what to look for, and the CNN finds where.
 #
-# ## The questions
-#
-# A program draws the scenes, so a program can answer questions about them. A question is a small
-# program, too: the description of an object, and what to find out about it.
+# **The questions.** A program draws the scenes, so a program can answer questions about them. A
+# question is a small program, too: the description of an object, and what to find out about it.
 
 # %%
 print(pair.question)
@@ -93,10 +91,10 @@ for language in ("en", "de", "zh"):
 show(true_answer)
 
 # %% [markdown]
-# Each question is asked about **two pictures, with two different answers**: a balanced pair. Whoever
-# reads the question alone has no reason to prefer one answer over the other. The pictures are as
-# similar as we can make them: the same objects at other places, or two objects that have exchanged
-# their colours. So a list of what the picture shows is not enough either.
+# Each question is asked about **two pictures, with two different answers**: a balanced pair.
+# Whoever reads the question alone has no reason to prefer one answer over the other. The pictures
+# are as similar as we can make them: the same objects at other places, or two objects that have
+# exchanged their colours. So a list of what the picture shows is not enough either.
 
 # %%
 examples = {}
@@ -242,11 +240,11 @@ show(EncoderDecoder.encode)
 # %% [markdown]
 # ## Train it
 #
-# One answer of one word is little to learn from: a caption has ten words, an answer one. From random
-# weights the model would need many more questions than four minutes have. So it starts from the
-# captioner that `python -m mmscratch quickstart` leaves behind: its CNN can see, and its decoder can
-# say what it sees. New are the reader of the question, FiLM, and two more blocks of the CNN. Question
-# and answer share a vocabulary with the captioner.
+# One answer of one word is little to learn from: a caption has ten words, an answer one. From
+# random weights the model would need many more questions than four minutes have. So it starts from
+# the captioner that `python -m mmscratch quickstart` leaves behind: its CNN can see, and its
+# decoder can say what it sees. New are the reader of the question, FiLM, and two more blocks of the
+# CNN. Question and answer share a vocabulary with the captioner.
 #
 # Two models, late fusion and FiLM, learn from the same questions in the same order.
 
@@ -363,35 +361,37 @@ for which in (0, 1):
 chapter.draw(drawings.where_it_looks(cells), "where it looks for each kind of question")
 
 # %% [markdown]
-# **A question with a false premise.** "What colour is the cat?", and there is no cat. Nobody has ever
-# asked the model such a question.
+# **A question with a false premise.** "What colour is the cat?", and there is no cat. Nobody has
+# ever asked the model such a question.
+
 
 # %%
+def ask(scene, question):
+    """The model's most probable answer about a scene, and its probability."""
+    example = {"image": draw(scene), "source": tokenize(question)}
+    [(tokens, probability)] = rank_answers(film, vocabularies, example, count=1)
+    return detokenize(tokens), probability
+
+
+sure = defaultdict(list)
 outcomes = Counter()
-confidence = defaultdict(list)
-for i, (scene, kind) in enumerate(zip(test.scenes, test.kinds)):
-    if kind != "colour" or i % 2:
+for scene, question, kind in zip(test.scenes, test.questions, test.kinds):
+    if kind != "colour":
         continue
-    for which, missing in (("right", False), ("false", True)):
-        asked = test.questions[i]
-        if missing:
-            present = {obj.noun for obj in scene.objects}
-            noun = next(
-                name for name in ("cat", "star", "moon", "cup") if name not in present
-            )
-            asked = f"what colour is the {noun}?"
-        example = {"image": test[i]["image"], "source": tokenize(asked)}
-        [(tokens, probability)] = rank_answers(film, vocabularies, example, count=1)
-        confidence[which].append(probability)
-        if missing:
-            colours = {obj.colour for obj in scene.objects}
-            is_present = detokenize(tokens) in colours
-            outcomes["a colour in the picture" if is_present else "something else"] += 1
-for which, values in confidence.items():
-    print(
-        f"premise {which}: the mean probability of the answer is {sum(values) / len(values):.2f}"
+    present = {obj.noun for obj in scene.objects}
+    absent = next(
+        noun for noun in ("cat", "star", "moon", "cup") if noun not in present
     )
-print(dict(outcomes))
+    sure["true premise"].append(ask(scene, question)[1])
+    found, probability = ask(scene, f"what colour is the {absent}?")
+    sure["false premise"].append(probability)
+    is_present = found in {obj.colour for obj in scene.objects}
+    outcomes["a colour in the picture" if is_present else "another answer"] += 1
+for premise, values in sure.items():
+    print(
+        f"{premise:14} mean probability of the answer {sum(values) / len(values):.2f}"
+    )
+print(f"false premise: {dict(outcomes)}")
 
 # %% [markdown]
 # **Counting** is known to be hard. Here are the answers to "how many" by the true number.
@@ -421,11 +421,10 @@ rows["FiLM, closed"] = accuracies(closed, test)
 print_accuracies({way: rows[way] for way in ("FiLM", "FiLM, closed")})
 
 # %% [markdown]
-# ## Longer, and real
-#
-# What follows was measured by `python -m chapters.measured.answering`, with ten minutes of two cores
-# for each row or less. First our scenes, with 95,000 pairs instead of 22,000: from the captioner, and
-# from random weights. The second test has pairs of noun and colour that training never showed.
+# **Longer, and on real data.** What follows was measured by `python -m
+# chapters.measured.answering`, with ten minutes of two cores for each row or less. First our
+# scenes: 95,000 pairs instead of 22,000, from the captioner; and 60,000 pairs from random weights.
+# The second test has pairs of noun and colour that training never showed.
 
 # %%
 results = measured.results()
@@ -469,9 +468,10 @@ for way in WAYS:
 
 # %% [markdown]
 # **VQA-RAD** (Lau et al. 2018) is real: 315 radiological pictures, and 3,515 questions that
-# clinicians asked about them. Its official test set has 451 questions, and **all 203 of its pictures
-# are also in the training set**, with other questions, and with some of the same. So we also split
-# the questions by picture: 62 pictures that the model has never seen, with 674 questions.
+# clinicians asked about them. Its official test set has 451 questions, and **all 203 of its
+# pictures are also in the training set**, with other questions, and with some of the same. So we
+# also split the questions by picture: 62 pictures that the model has never seen, with 674
+# questions.
 
 # %%
 for name in ("VQA-RAD", "VQA-RAD by picture"):
@@ -486,7 +486,45 @@ for name in ("VQA-RAD", "VQA-RAD by picture"):
 # %% [markdown]
 # ## What to notice
 #
-# NOTICE
+# **Without looking, one gets what chance gives.** On our questions the table is right in 24.7 % of the
+# cases: half of those with yes or no, and not a single pair. On easy-VQA the same table gets 66.8 %,
+# and on the closed questions of VQA-RAD 52.2 %. There, a model may be right most of the time without
+# ever having looked.
+#
+# **FiLM learns sooner.** With the same questions in the same order and three seeds each, it gets 59.1,
+# 59.2 and 57.0 % of the answers right, and late fusion 50.8, 44.4 and 51.4 %; of the pairs 33.8, 32.9
+# and 31.0 % against 21.0, 15.8 and 21.1 %. No two of the intervals overlap. The lead is largest for
+# "what is the red thing?": 94.1, 97.7 and 96.9 % against 57.0, 4.7 and 62.9 %. (The questions that
+# relate two objects are at chance for both: 22,000 pairs are too few for them.) A comparison on one
+# budget says who learns sooner, not who ends higher.
+#
+# **With four times the questions** FiLM gets 85.0 % (83.4 to 86.6), and 73.3 % of the pairs. We had
+# aimed for 95 and 90 %. Questions about one object are nearly there: 99.6 % for nouns, 92.8 % for
+# colours, 92.3 % for counting. "Compare" (59.2 %) and "two-step" (72.7 %) are not, and 72.7 % says
+# less than it seems: whoever always names the outermost thing at that side is right in 63 % of the
+# cases, without finding the star. Relations need more blocks, more questions, or both: the authors of
+# FiLM trained on 700,000 questions, many times over.
+#
+# **From random weights**, 60,000 pairs give RANDOM_ALL, and RANDOM_PAIRS of the pairs: one word for
+# each picture is too little to learn to see from.
+#
+# **New pairs of noun and colour cost nothing**: 85.0 % again. The model has never seen a red king, but
+# it has seen red things and kings, and FiLM asks for one attribute at a time.
+#
+# **The false premise goes unnoticed.** FALSE
+#
+# **Counting** COUNTING
+#
+# **easy-VQA:** EASY of its test questions are right. Its maker reports 87.6 % for a CNN with an LSTM,
+# and 99.5 % for a larger model with twice the data.
+#
+# **What does a number on VQA-RAD mean?** By the official split, 65.8 % (59.9 to 71.3) of the closed
+# questions are right, well above the 52.2 % of the table. It looks as if the model saw something. It
+# did, but not what we hoped: it knew these very pictures from training. Split by picture, it gets
+# 49.4 % (44.5 to 54.3), and the table 46.2 % (41.1 to 50.6): from 221 pictures of 64 pixels it has
+# learned to recognise them, not to read them. Papers that quote only the first number do not say
+# which of the two they measured. Even the second split is by picture and not by patient: at least two
+# of the pictures look like slices of one scan.
 #
 # ## Your turn
 #
@@ -502,7 +540,7 @@ for name in ("VQA-RAD", "VQA-RAD by picture"):
 #    minutes.
 # 6. `true_answer`: the program that knows; and when is the premise false? 8 points, 40 minutes.
 # 7. `modulate`: along which axes? 2 points, 10 minutes.
-# 8. `FiLM`: from a question to a scale and a shift for each block. 5 points, 25 minutes.
+# 8. `FiLM.forward`: from a question to a scale and a shift for each block. 5 points, 25 minutes.
 # 9. `candidate_log_probs`: how probable is each answer of a closed set? 10 points, 50 minutes.
 #
 # And three questions without an answer here:

@@ -93,7 +93,7 @@ def where_it_looks(cells: Sequence[tuple], columns: int = 4) -> Figure:
     """
     rows = -(-len(cells) // columns)
     width = 2.45  # of a cell, in inches, as all lengths here
-    height = 1.85
+    height = 2.0
     side = 1.15
     figure = Figure(figsize=(width * columns, height * rows), dpi=100)
     for i, (picture, question, answer, is_right, weights) in enumerate(cells):
