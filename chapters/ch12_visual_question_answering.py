@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 12 · Visual question answering
 #
-# **Adds** FiLM, by which a question steers the CNN; balanced pairs; the accuracy of answers. **Takes** 4 min on two cores.
+# **Adds** FiLM, by which a question steers the CNN; balanced pairs; the accuracy of answers. **Takes** 3.4 min on two cores.
 #
 # A picture and a question go in, an answer comes out. The model is that of chapter 11: the question
 # takes the place of the sentence to translate, and the answer that of the translation. What is new
@@ -511,9 +511,14 @@ for name in ("VQA-RAD", "VQA-RAD by picture"):
 # **New pairs of noun and colour cost nothing**: 85.0 % again. The model has never seen a red king, but
 # it has seen red things and kings, and FiLM asks for one attribute at a time.
 #
-# **The false premise goes unnoticed.** FALSE
+# **The false premise goes unnoticed.** Asked for the colour of something that is not there, the model
+# names a colour that is in the picture, 290 times out of 290, and is exactly as sure as with a true
+# premise: a mean probability of 0.77 both times. In training, every question about a colour had a
+# colour as its answer. The probability compares answers; it says nothing about the question.
 #
-# **Counting** COUNTING
+# **Counting** takes more questions. At this chapter's budget, zero is hardly ever the answer (3 times
+# out of 63), and three nearly always when it is right (53 of 56): the model has noticed how many
+# objects there are, and not yet how many of them were asked for. With 95,000 pairs, 92.3 % are right.
 #
 # **easy-VQA:** 93.8 % (93.3 to 94.2) of its test questions are right: all colours, 99.7 % of the shapes,
 # and 91.6 % of the questions with yes or no. We had aimed for 99 %. Its maker reports 87.6 % for a CNN
