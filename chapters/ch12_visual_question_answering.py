@@ -493,7 +493,7 @@ for name in ("VQA-RAD", "VQA-RAD by picture"):
 #
 # **FiLM learns sooner.** With the same questions in the same order and three seeds each, it gets
 # 59.1, 59.2 and 57.0 % of the answers right, and late fusion 50.8, 44.4 and 51.4 %; of the pairs
-# 33.8, 32.9 and 31.0 % against 21.0, 15.8 and 21.1 %. No two of the intervals overlap. The lead is
+# 33.8, 32.9 and 31.0 % against 21.0, 15.8 and 21.1 %. No interval reaches the others'. The lead is
 # largest for "what is the red thing?": 94.1, 97.7 and 96.9 % against 57.0, 4.7 and 62.9 %.
 # ("Exists" and "compare" are at 50 %, which is chance, for both, and in "two-step" neither leads:
 # 22,000 pairs are too few for these.) A comparison on one budget says who learns sooner, not who
