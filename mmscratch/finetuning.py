@@ -19,7 +19,14 @@ from .model import EncoderDecoder, ModelConfig, build_model
 from .recurrent import LSTM
 from .reliability import write_atomically
 from .text import vocabulary_from
-from .weights import TORCHVISION, load_matching, load_torchvision, transfer_embedding_rows
+from .weights import (
+    TORCHVISION,
+    IncompatibleKeys,
+    load_matching,
+    load_torchvision,
+    shorten,
+    transfer_embedding_rows,
+)
 
 State = dict[str, Tensor]
 
@@ -446,8 +453,8 @@ def prepare_for_finetuning(
 
     The run may have other vocabularies and other numbers of positions: words and positions that
     both have keep their rows. With LoRA, all rows of such an embedding are trained. From a run with
-    other encoders, that is of another task, only the encoders that both have are taken, without
-    their `FiLM`, and the decoder if it has the same shapes.
+    other encoders, say of another task, only the encoders that both have are taken, and the decoder
+    if it has the same shapes. What they lack stays new, such as a `FiLM` or additional blocks.
     """
     published = start_from in TORCHVISION
     if lora and (published or not start_from):
@@ -492,23 +499,22 @@ def _load_base(model: EncoderDecoder, vocabularies: dict, folder: str, lora: int
     state = base.state_dict()
     new = model.state_dict()
     changed = _transfer_rows(state, old_vocabularies, new, vocabularies)
-    shared = [name for name in base.encoders if name in model.encoders]
-    is_same_task = _shapes(state, "encoders.").keys() == _shapes(new, "encoders.").keys()
-    if not shared:
-        theirs = ", ".join(base.encoders)
-        ours = ", ".join(model.encoders)
-        raise ValueError(f"{folder} has encoders for {theirs}, and this model for {ours}")
-    if lora and not is_same_task:
-        raise ValueError(f"{folder} is a run of another task: its decoder is no base for a LoRA")
-    if not is_same_task:
-        parts = _shared_parts(state, new, shared)
-        state = _take_parts(state, new, parts)
-    incompatible = load_matching(model, state)
+    has_same_encoders = _shapes(state, "encoders.").keys() == _shapes(new, "encoders.").keys()
+    if has_same_encoders:
+        incompatible = load_matching(model, state)
+    else:
+        parts = _shared_parts(state, new, folder)
+        if lora:
+            raise ValueError(f"{folder} has other encoders: its decoder is no base for a LoRA")
+        state = {name: tensor for name, tensor in state.items() if name.startswith(parts)}
+        _, left_out, mismatched = load_matching(model, state)
+        incompatible = IncompatibleKeys([], [], mismatched)  # a new task has new parts
     if any(incompatible):
         raise ValueError(f"the weights of {folder} do not fit this model: {incompatible}")
-    if not is_same_task:
+    if not has_same_encoders:
         names = " and ".join(part.removesuffix(".") for part in parts)
-        print(f"from {folder}: {names}; all else is new")
+        without = f" without {shorten(left_out)}" if left_out else ""
+        print(f"from {folder}: {names}{without}; all else is new")
     return changed
 
 
@@ -538,38 +544,28 @@ def _transfer_rows(
     return changed
 
 
-def _shared_parts(state: State, new: State, shared: list[str]) -> tuple[str, ...]:
-    """The parts of a new model that a run of another task has: encoders, and perhaps the decoder.
+def _shared_parts(state: State, new: State, folder: str) -> tuple[str, ...]:
+    """The parts of a new model that a run with other encoders has, as prefixes of tensor names.
 
-    A decoder is shared if all its tensors have the same shapes.
+    These are the encoders that both have, and the decoder if all its tensors have the same shapes.
+    Raises ValueError if no encoder is shared.
     """
-    parts = [f"encoders.{name}." for name in shared]
+    theirs = _encoders_of(state)
+    ours = _encoders_of(new)
+    parts = [f"encoders.{name}." for name in theirs if name in ours]
+    if not parts:
+        names = f"{', '.join(theirs)}, and this model for {', '.join(ours)}"
+        raise ValueError(f"{folder} has encoders for {names}")
     if _shapes(state, "decoder.") == _shapes(new, "decoder."):
         parts.append("decoder.")
     return tuple(parts)
 
 
+def _encoders_of(state: State) -> list[str]:
+    """The modalities of the encoders, in their order."""
+    names = [name.split(".")[1] for name in state if name.startswith("encoders.")]
+    return list(dict.fromkeys(names))
+
+
 def _shapes(state: State, prefix: str) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in state.items() if name.startswith(prefix)}
-
-
-def _block_of(name: str) -> str:
-    """The block of a ResNet to which a tensor belongs: "….backbone.layer2.1", or "" for none."""
-    found = re.match(r".*\.backbone\.layer\d+\.\d+", name)
-    return found[0] if found else ""
-
-
-def _take_parts(state: State, new: State, parts: tuple[str, ...]) -> State:
-    """The tensors of a new model, but with these parts of `state`.
-
-    Parts of parts that stay new: a `FiLM`, and blocks by which a stage of the backbone is longer.
-    """
-    tensors = {}
-    old_blocks = {_block_of(name) for name in state}
-    for name, tensor in new.items():
-        if not name.startswith(parts) or ".film." in name or _block_of(name) not in old_blocks:
-            tensors[name] = tensor
-    for name, tensor in state.items():
-        if name.startswith(parts) and ".film." not in name:
-            tensors[name] = tensor
-    return tensors

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.optim.lr_scheduler import LambdaLR
 
 from .attention import Memory
-from .data.scenes import COLOURS, NOUNS, SIZES, SPLITS, Scene, draw
+from .data.scenes import COLOURS, NOUNS, SIZES, Scene, draw, first_of_split
 from .engine.devices import pick_device
 from .engine.runs import read_checkpoint
 from .images import normalize
@@ -25,7 +25,7 @@ LABELS = (*NOUNS, *COLOURS, *SIZES)  # a picture has several of them
 
 def labelled_scenes(split: str, count: int, size: int = 64) -> tuple[Tensor, Tensor]:
     """The first `count` scenes of a split, with their labels (see `label_scenes`)."""
-    return label_scenes([Scene(SPLITS[split] + n) for n in range(count)], size)
+    return label_scenes([Scene(first_of_split(split) + n) for n in range(count)], size)
 
 
 def label_scenes(scenes: Sequence[Scene], size: int = 64) -> tuple[Tensor, Tensor]:

@@ -103,11 +103,11 @@ class IncompatibleKeys(NamedTuple):
         kinds = []
         for kind, names in zip(("missing", "unexpected", "of another shape"), self):
             if names:
-                kinds.append(f"{kind}: {_shorten(names)}")
+                kinds.append(f"{kind}: {shorten(names)}")
         return "; ".join(kinds) or "all fits"
 
 
-def _shorten(names: list[str]) -> str:
+def shorten(names: list[str]) -> str:
     """The first five names, and how many more there are."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more
@@ -357,7 +357,7 @@ def rename(state: State, names: dict[str, str | None], prefix: str = "") -> Stat
             unknown.append(name)
     if unknown:
         raise ValueError(
-            f"these weights are of another kind of model: this one has no {_shorten(unknown)}"
+            f"these weights are of another kind of model: this one has no {shorten(unknown)}"
         )
     return renamed
 

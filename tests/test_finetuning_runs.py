@@ -379,7 +379,7 @@ def test_block_that_the_run_lacks_stays_new(captioner):
     assert_close(now[name], base[name], rtol=0, atol=0)
 
 
-def test_captioner_starts_from_the_image_encoder_of_a_steered_model(kind, tmp_path):
+def test_captioner_starts_from_the_image_encoder_of_a_steered_model(kind, tmp_path, capsys):
     """Its FiLM is left out: a captioner has no question."""
     config = answering(kind)
     base = moved(build_model(config))
@@ -389,18 +389,20 @@ def test_captioner_starts_from_the_image_encoder_of_a_steered_model(kind, tmp_pa
         len(GERMAN), {"image": SMALL_IMAGE}, {"name": "lstm", "hidden_size": 13}, D
     )
     _, new, now = start(captioner, tmp_path)
+    assert " without encoders.image.film.linear.weight; all else" in capsys.readouterr().out
     for name, tensor in now.items():
         expected = old if name.startswith("encoders.image.") or kind == "lstm" else new
         assert_close(tensor, expected[name], rtol=0, atol=0)
 
 
-def test_film_of_another_task_is_not_taken(kind, tmp_path):
+def test_film_that_both_have_is_taken(kind, tmp_path):
     config = answering(kind)
     config.encoders["sound"] = SMALL_IMAGE
     base = moved(build_model(config))
     save_run(tmp_path, base, config, {"target": GERMAN, "source": ENGLISH}, {})
     _, _, now = start(answering(kind), tmp_path)
-    assert (now["encoders.image.film.linear.weight"] == 0).all()
+    name = "encoders.image.film.linear.weight"
+    assert_close(now[name], base.state_dict()[name], rtol=0, atol=0)
 
 
 def test_film_stays_new_if_both_runs_have_the_same_encoders(kind, tmp_path, capsys):
@@ -421,7 +423,7 @@ def test_lora_from_a_run_of_another_task_is_refused_in_one_line(captioner):
     model = build_model(answering())
     vocabularies = {"target": GERMAN, "source": ENGLISH}
     with pytest.raises(
-        ValueError, match="another task: its decoder is no base for a LoRA$"
+        ValueError, match="has other encoders: its decoder is no base for a LoRA$"
     ) as caught:
         prepare_for_finetuning(model, vocabularies, str(folder), lora=2)
     assert len(str(caught.value).splitlines()) == 1

@@ -19,11 +19,11 @@ import torch
 
 from mmscratch.batches import Examples
 from mmscratch.data.answers import QuestionData
-from mmscratch.decoding import candidate_log_probs, generate
+from mmscratch.decoding import generate
 from mmscratch.finetuning import load_run
 from mmscratch.metrics import bootstrap, pair_accuracy, vqa_accuracy
 from mmscratch.tasks.answering import PAIRS, Answering
-from mmscratch.tasks.controls import answers_of, guess_answers
+from mmscratch.tasks.controls import answers_of, closed_answers, guess_answers
 from mmscratch.tasks.train import sized
 from mmscratch.text import detokenize
 from mmscratch.training import TrainConfig, Trainer
@@ -105,12 +105,10 @@ def _accuracies(folder: Path, data: QuestionData, training: QuestionData) -> dic
     model, vocabularies, checkpoint = load_run(folder)
     answers = answers_of(data)
     candidates = checkpoint["metadata"]["answers"]
-    tokens = [candidate.split() for candidate in candidates]
-    best = candidate_log_probs(model, vocabularies, data, tokens).argmax(1).tolist()
     opened = [detokenize(words) for words in generate(model, vocabularies, data)]
     predictions = {
         "open": opened,
-        "closed": [candidates[i] for i in best],
+        "closed": closed_answers(model, vocabularies, data, candidates),
         "question alone": guess_answers(training, data.questions),
     }
     results = {}

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+from ..metrics import normalize_answer
 from .dataset import DataSet, LazyColumn, words_of
 from .photographs import Photographs
 from .questions import draw_pair, write_answer, write_question
@@ -22,11 +23,10 @@ from .records import (
     read_folder,
     records_of_split,
 )
-from .scenes import SPLITS, draw
+from .scenes import draw, first_of_split
 
-EVERY_TENTH = ("validation", *["train"] * 9)
+ONE_TO_NINE = ("validation", *["train"] * 9)
 SEVEN_ONE_TWO = (*["train"] * 7, "validation", "test", "test")
-NUMBERS = "zero one two three four five six seven eight nine ten".split()
 SHAPES = ("circle", "rectangle", "triangle")  # the other answers of easy-VQA are colours
 
 
@@ -69,13 +69,11 @@ class SceneQuestions(QuestionData):
     """
 
     def __init__(self, split: str, count: int, language: str = "en", size: int = 64):
-        if split not in SPLITS:
-            known = ", ".join(SPLITS)
-            raise ValueError(f"the scenes have no split {split!r}: choose one of {known}")
         super().__init__()
+        first = first_of_split(split)
         self.scenes = []
         for number in range(count):
-            question, scenes, answers = draw_pair(SPLITS[split] + number)
+            question, scenes, answers = draw_pair(first + number)
             text = write_question(question, language)
             for which, (scene, answer) in enumerate(zip(scenes, answers), 1):
                 picture = f"{split} {number}, picture {which}"
@@ -162,10 +160,10 @@ def _key_of(record: Record) -> tuple[str, str]:
 
 def kind_of(answers: list[str]) -> str:
     """The kind of a question by its answers, as in VQA: "yes/no", "number" or "other"."""
-    words = [" ".join(words_of(answer)).rstrip(" .") for answer in answers]
-    if all(word in ("yes", "no") for word in words):
+    normal = [normalize_answer(answer) for answer in answers]
+    if all(answer in ("yes", "no") for answer in normal):
         return "yes/no"
-    if all(word in NUMBERS or re.fullmatch(r"\d+([.,]\d+)*", word) for word in words):
+    if all(re.fullmatch(r"\d+([.,]\d+)*", answer) for answer in normal):
         return "number"
     return "other"
 
@@ -290,7 +288,7 @@ class VQARAD(PhotoQuestions):
         elif split == "test":
             records = test_records
         else:
-            splits = assign_splits(dict.fromkeys(map(_key_of, train_records)), EVERY_TENTH)
+            splits = assign_splits(dict.fromkeys(map(_key_of, train_records)), ONE_TO_NINE)
             records = [record for record in train_records if splits[_key_of(record)] == split]
         super().__init__(pictures, os.listdir(pictures), records, problems, size)
 

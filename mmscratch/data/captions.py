@@ -19,7 +19,7 @@ from .records import (
     records_of_split,
     text_lines,
 )
-from .scenes import SPLITS, Scene, draw
+from .scenes import Scene, draw, first_of_split
 
 
 class SceneCaptions(DataSet):
@@ -37,11 +37,9 @@ class SceneCaptions(DataSet):
         size: int = 64,
         one_caption_each: bool = False,
     ):
-        if split not in SPLITS:
-            known = ", ".join(SPLITS)
-            raise ValueError(f"the scenes have no split {split!r}: choose one of {known}")
         super().__init__()
-        scenes = [Scene(SPLITS[split] + i) for i in range(count)]
+        first = first_of_split(split)
+        scenes = [Scene(first + i) for i in range(count)]
         self.set_scenes(scenes, language, size, one_caption_each)
         self.names = [f"{split} {i}" for i in range(count)]
 

@@ -31,6 +31,14 @@ SPLITS = {  # the number of the first scene of each split
 }
 
 
+def first_of_split(split: str) -> int:
+    """The number of a split's first scene. Raises ValueError if there is no such split."""
+    if split not in SPLITS:
+        known = ", ".join(SPLITS)
+        raise ValueError(f"the scenes have no split {split!r}: choose one of {known}")
+    return SPLITS[split]
+
+
 class Noun(NamedTuple):
     icon: str
     plural: str

@@ -7,12 +7,12 @@ from pathlib import Path
 from ..data.answers import LAYOUTS, QuestionData, SceneQuestions
 from ..data.dataset import words_of
 from ..data.scenes import render
-from ..decoding import candidate_log_probs, generate, rank_answers
+from ..decoding import generate, rank_answers
 from ..metrics import vqa_accuracy
 from ..text import detokenize, tokenize
 from .captioning import DECODERS
-from .controls import answers_of, print_control, print_controls
-from .scores import print_accuracy, print_unknown, write_rows
+from .controls import answers_of, closed_answers, print_accuracy, print_control, print_controls
+from .scores import print_unknown, write_rows
 from .task import Metadata, Task, build_vocabulary, image_settings, input_lines, open_picture
 
 PAIRS = 95_000  # balanced pairs to train on
@@ -78,9 +78,7 @@ class Answering(Task):
         answers = answer(data)
         print_accuracy(vqa_accuracy(answers, answers_of(data)).scores, data)
         candidates = checkpoint["metadata"]["answers"]
-        tokens = [words_of(candidate) for candidate in candidates]
-        best = candidate_log_probs(model, vocabularies, data, tokens).argmax(1).tolist()
-        closed = [candidates[i] for i in best]
+        closed = closed_answers(model, vocabularies, data, candidates)
         print_control("closed set", closed, data, f"the best of {len(candidates):,} answers")
         columns = {"picture": data.pictures, "question": data.questions, "kind": data.kinds}
         columns |= {"answer": answers, "closed": closed, "people": data.texts}
@@ -115,5 +113,7 @@ class Answering(Task):
             if example["source"]:
                 print_unknown(example["source"], vocabularies["source"])
                 ranked = rank_answers(model, vocabularies, example, candidates)
-                found = [f"{detokenize(words)} {100 * p:.0f} %" for words, p in ranked]
+                found = []
+                for words, probability in ranked:
+                    found.append(f"{detokenize(words) or '(nothing)'} {100 * probability:.0f} %")
                 print(f"{question.strip()} {', '.join(found)}", flush=True)

@@ -1,13 +1,46 @@
-"""Controls of visual question answering: how far does one get without looking?"""
+"""The accuracy of answers to questions, and its controls: how far does one get without looking?"""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from torch import nn
 
 from ..data.answers import QuestionData
-from ..data.dataset import LazyColumn, Subset
-from ..metrics import answer_coverage, answer_table, normalize_answer, shuffle_within, vqa_accuracy
+from ..data.dataset import LazyColumn, Subset, words_of
+from ..decoding import candidate_log_probs
+from ..metrics import (
+    answer_coverage,
+    answer_table,
+    normalize_answer,
+    pair_accuracy,
+    shuffle_within,
+    vqa_accuracy,
+)
 from ..text import detokenize
 from .scores import mean_percentage
+
+
+def print_accuracy(scores: Sequence[float], data: QuestionData) -> None:
+    """Print the accuracy of answers: of all, of balanced pairs, and by kind of question."""
+    print(f"  accuracy             {mean_percentage(scores, data.pairs)}")
+    if data.pairs:
+        pairs = pair_accuracy(scores, data.pairs).scores
+        print(f"  both of a pair       {mean_percentage(pairs)}; {len(pairs):,} pairs")
+    for kind in sorted(set(data.kinds)):
+        indices = [i for i, other in enumerate(data.kinds) if other == kind]
+        kind_scores = [scores[i] for i in indices]
+        kind_pairs = [data.pairs[i] for i in indices] if data.pairs else []
+        accuracy = mean_percentage(kind_scores, kind_pairs)
+        print(f"    {kind:18} {accuracy}; {len(indices):,} questions")
+
+
+def closed_answers(
+    model: nn.Module, vocabularies: dict, data: QuestionData, candidates: list[str]
+) -> list[str]:
+    """The most probable of the candidates for each question."""
+    tokens = [words_of(candidate) for candidate in candidates]
+    best = candidate_log_probs(model, vocabularies, data, tokens).argmax(1)  # (N,)
+    return [candidates[i] for i in best.tolist()]
 
 
 def print_controls(

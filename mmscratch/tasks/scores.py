@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.answers import QuestionData
 from ..data.judge import JudgeReport
 from ..data.language import colour_of
 from ..data.translations import read_lines
@@ -20,7 +19,6 @@ from ..metrics import (
     bootstrap,
     caption_scores,
     exact_match,
-    pair_accuracy,
 )
 from ..text import Vocabulary, caption_tokenize, tokenize
 
@@ -101,20 +99,6 @@ def mean_percentage(scores: Sequence[float], pairs: Sequence[int] = ()) -> str:
         percentages = np.bincount(number, percentages) / np.bincount(number)  # (pairs,)
     low, high = bootstrap(percentages)
     return f"{percentages.mean():.1f} %  ({low:.1f} to {high:.1f})"
-
-
-def print_accuracy(scores: Sequence[float], data: QuestionData) -> None:
-    """Print the accuracy of answers: of all, of balanced pairs, and by kind of question."""
-    print(f"  accuracy             {mean_percentage(scores, data.pairs)}")
-    if data.pairs:
-        pairs = pair_accuracy(scores, data.pairs).scores
-        print(f"  both of a pair       {mean_percentage(pairs)}; {len(pairs):,} pairs")
-    for kind in sorted(set(data.kinds)):
-        indices = [i for i, other in enumerate(data.kinds) if other == kind]
-        kind_scores = [scores[i] for i in indices]
-        kind_pairs = [data.pairs[i] for i in indices] if data.pairs else []
-        accuracy = mean_percentage(kind_scores, kind_pairs)
-        print(f"    {kind:18} {accuracy}; {len(indices):,} questions")
 
 
 def print_unknown(words: list[str], vocabulary: Vocabulary) -> None:

@@ -139,15 +139,16 @@ def image_settings(default: dict, chosen: dict, film: str = "") -> dict:
     film  the modality that steers it, if it is a ResNet (see `FiLM`). One of our own then has two
           more blocks than that of another task: they are new, and steered from their first step.
     """
+    is_steered = False
     if "image" in chosen:
         settings = dict(chosen["image"])
-        settings.pop("film", None)
+        is_steered = settings.pop("film", "") != ""
     else:
         image_size = chosen.get("image_size", 64)
         settings = default | chosen.get("backbone", {}) | {"image_size": image_size}
     if film and settings["name"] == "resnet":
         depth = settings.get("depth", (1, 1))
-        if not isinstance(depth, int):
+        if not isinstance(depth, int) and not is_steered:
             settings["depth"] = (*depth[:-1], depth[-1] + 2)
         settings["film"] = film
     return settings

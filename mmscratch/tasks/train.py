@@ -168,13 +168,9 @@ def load_base(task: Task, args: argparse.Namespace) -> dict:
     _, _, checkpoint = load(args.start_from)
     config = checkpoint["model_config"]
     theirs = {"image_size": image_size_of(config["encoders"])}
-    other_task = checkpoint["metadata"]["task"]
-    if other_task == task.name:
+    if checkpoint["metadata"]["task"] == task.name:
         theirs["decoder"] = config["decoder"]["name"]
         theirs["fusion"] = config["decoder"].get("fusion", "cross_attention")
-    elif args.lora:
-        problem = f"a LoRA changes a trained decoder, and {args.start_from} is a run of the task"
-        raise ValueError(f"{problem} {other_task}: leave --lora out")
     for name, value in model_options(args).items():
         if name in theirs and theirs[name] != value:
             option = f"--{name.replace('_', '-')}"

@@ -27,6 +27,7 @@ from mmscratch.metrics import bootstrap
 from mmscratch.model import token_embedding
 from mmscratch.tasks.controls import exchange_pictures
 from mmscratch.tasks.scores import mean_percentage
+from mmscratch.tasks.task import image_settings
 from mmscratch.text import EOS, tokenize
 from mmscratch.training import Trainer
 
@@ -585,7 +586,7 @@ def test_lora_run_answers_as_any_run(picture, capsys):
     (f"{TRAIN} --data photos --layout vqa-rad", "in its official layout?"),
     (f"{TRAIN} --data lonely", "2 examples to train on and 0 to validate with"),
     (f"{TRAIN} --data unreadable", "0 examples to train on and 0 to validate with"),
-    (f"{ON_SCENES} --from captioner --lora 2", "captioning: leave --lora out"),
+    (f"{ON_SCENES} --from captioner --lora 2 --to lora", "captioner has other encoders: its decoder is no base for a LoRA"),
     (f"{TRAIN} --data scenes --from captioner --image-size 48", "32 in captioner"),
     (f"{TRAIN} --data scenes --from runs/answering --decoder transformer", "and cannot become"),
     (f"{ON_SCENES} --from nowhere", "nowhere holds no trained model"),
@@ -609,3 +610,11 @@ def test_default_run_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main("ask scene.png what?".split()) == 2
     assert "runs/answering holds no trained model" in error_of(capsys)
+
+
+def test_steered_encoder_gets_its_additional_blocks_once():
+    plain = {"name": "resnet", "depth": (1, 1), "image_size": 32}
+    steered = image_settings({}, {"image": plain}, film="source")
+    assert steered == plain | {"depth": (1, 3), "film": "source"}
+    assert image_settings({}, {"image": steered}, film="source") == steered
+    assert image_settings({}, {"image": steered}) == plain | {"depth": (1, 3)}

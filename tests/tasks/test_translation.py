@@ -305,7 +305,7 @@ def test_runs_of_another_task_share_the_image_encoder(
     ("translate star --run runs/translation --beams 0", "num_beams must be at least 1, not 0"),
     (f"{ON_SCENES} --source de --target de", "'de' is the language of source and target: choose two"),
     (f"{ON_SCENES} --target fr", "fr"),
-    (f"{ON_SCENES} --from captioner --lora 2", "captioner is a run of the task captioning: leave --lora out"),
+    (f"{ON_SCENES} --from captioner --lora 2 --to lora", "captioner has other encoders: its decoder is no base for a LoRA"),
     ("train --task translation --data multi --from captioner --to runs/none", "captioner has encoders for image, and this model for source"),
     (f"{ON_SCENES} --from nowhere", "nowhere holds no trained model"),
     (f"{ON_SCENES} --epochs 0", "--epochs must be at least 1"),
