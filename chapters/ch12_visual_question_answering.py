@@ -91,10 +91,10 @@ for language in ("en", "de", "zh"):
 show(true_answer)
 
 # %% [markdown]
-# Each question is asked about **two pictures, with two different answers**: a balanced pair.
-# Whoever reads the question alone has no reason to prefer one answer over the other. The pictures
-# are as similar as we can make them: the same objects at other places, or two objects that have
-# exchanged their colours. So a list of what the picture shows is not enough either.
+# Each question is asked about **two pictures, with two different answers**: a balanced pair. A
+# model that reads the question alone has no reason to prefer one answer over the other. The
+# pictures are as similar as we can make them: the same objects at other places, or two objects that
+# have exchanged their colours. So a list of what the picture shows is not enough either.
 
 # %%
 examples = {}
@@ -330,7 +330,8 @@ chapter.draw(figure, "what the question gains when it steers the CNN")
 
 # %% [markdown]
 # **Where does it look?** The attention with which the decoder writes the first word of its answer,
-# over the picture's 8 × 8 positions. The same picture, several questions; green answers are right.
+# over the picture's 8 × 8 positions. Four pairs: below each other, the two pictures of the same
+# question; green answers are right.
 
 
 # %%
@@ -422,9 +423,9 @@ print_accuracies({way: rows[way] for way in ("FiLM", "FiLM, closed")})
 
 # %% [markdown]
 # **Longer, and on real data.** What follows was measured by `python -m
-# chapters.measured.answering`, with ten minutes of two cores for each row or less. First our
-# scenes: 95,000 pairs instead of 17,000, from the captioner; and 60,000 pairs from random weights.
-# The second test has pairs of noun and colour that training never showed.
+# chapters.measured.answering`, each on one core, in 2 to 15 minutes. First our scenes: 95,000 pairs
+# instead of 17,000, from the captioner; and 60,000 pairs from random weights. The second test has
+# pairs of noun and colour that training never showed.
 
 # %%
 results = measured.results()
@@ -503,23 +504,23 @@ for name in ("VQA-RAD", "VQA-RAD by picture"):
 # the work before the attention begins, and a Transformer block has spread what it found over the
 # positions. A picture of attention is no explanation by itself.
 #
-# **With 95,000 pairs** FiLM gets 85.0 % (83.4 to 86.6), and 73.3 % of the pairs. We had
-# aimed for 95 and 90 %. Questions about one object are nearly there: 99.6 % for nouns, 92.8 % for
-# colours, 92.3 % for counting. "Compare" (59.2 %) and "two-step" (72.7 %) are not, and 72.7 % says
-# less than it seems: whoever always names the outermost thing at that side is right in 63 % of the
-# cases, without finding the star. Relations need more blocks, more questions, or both: the authors of
-# FiLM trained on 700,000 questions, many times over.
+# **With 95,000 pairs** FiLM gets 85.0 % (83.4 to 86.6), and 73.3 % of the pairs. We had aimed for
+# 95 and 90 %. Questions about one object are nearly there: 99.6 % for nouns, 92.8 % for colours,
+# 92.3 % for counting. "Compare" (59.2 %) and "two-step" (72.7 %) are not, and 72.7 % says less than
+# it seems: always naming the outermost thing at that side is right in 63 % of the cases, without
+# finding the star. Relations need more blocks, more questions, or both: the authors of FiLM trained
+# on 700,000 questions, many times over.
 #
 # **From random weights**, 60,000 pairs give 33.7 % (31.6 to 35.8), and 5.9 % of the pairs: one word for
 # each picture is too little to learn to see from.
 #
-# **New pairs of noun and colour cost nothing**: 85.0 % again. The model has never seen a red king, but
-# it has seen red things and kings, and FiLM asks for one attribute at a time.
+# **New pairs of noun and colour cost nothing**: 85.0 % again. The model has never seen a red cup,
+# but it has seen red things and cups, and a question asks for one of the two.
 #
-# **The false premise goes unnoticed.** Asked for the colour of something that is not there, the model
-# names a colour that is in the picture, 290 times out of 290, and is exactly as sure as with a true
-# premise: a mean probability of 0.77 both times. In training, every question about a colour had a
-# colour as its answer. The probability compares answers; it says nothing about the question.
+# **The false premise goes unnoticed.** Asked for the colour of something that is not there, the
+# model names a colour that is in the picture, 290 times out of 290, and is just as sure as with a
+# true premise: a mean probability of 0.77 both times. In training, every question about a colour
+# had a colour as its answer. The probability compares answers; it says nothing about the question.
 #
 # **Counting** takes more questions. At this chapter's budget, zero is hardly ever the answer (3 times
 # out of 63), and three nearly always when it is right (53 of 56): the model has noticed how many
@@ -530,12 +531,12 @@ for name in ("VQA-RAD", "VQA-RAD by picture"):
 # with an LSTM, and 99.5 % for a larger model with twice the data.
 #
 # **What does a number on VQA-RAD mean?** By the official split, 65.8 % (59.9 to 71.3) of the closed
-# questions are right, well above the 52.2 % of the table. It looks as if the model saw something. It
-# did, but not what we hoped: it knew these very pictures from training. Split by picture, it gets
-# 49.4 % (44.5 to 54.3), and the table 46.2 % (41.1 to 50.6): from 221 pictures of 64 pixels it has
-# learned to recognise them, not to read them. Papers that quote only the first number do not say
-# which of the two they measured. Even the second split is by picture and not by patient: at least two
-# of the pictures look like slices of one scan.
+# questions are right, well above the 52.2 % of the table. It looks as if the model saw something.
+# It did, but not what we hoped: it knew these very pictures from training. Split by picture, it
+# gets 49.4 % (44.5 to 54.3), and the table 46.2 % (41.1 to 50.6): from 221 pictures of 64 pixels it
+# has learned to recognise them, not to read them. A paper that gives only the first number does not
+# say which of the two it measured. Even the second split is by picture, since the data do not name
+# the patients: two of the pictures look like slices of one scan, and we keep them together.
 #
 # ## Your turn
 #

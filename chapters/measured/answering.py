@@ -1,10 +1,11 @@
-"""How well do the models of chapter 12 answer? Each is trained in ten minutes on two cores.
+"""How well do the models of chapter 12 answer? Each is trained on one core, in 2 to 15 minutes.
 
     python -m chapters.measured.answering            adds what chapters/measured/answering.jsonl lacks
     python -m chapters.measured.answering NAME …     measures only these
 
 It needs runs/quickstart (python -m mmscratch quickstart), data/easy-vqa (python -m
-data_scripts.easy_vqa) and data/vqa-rad (osf.io/89kps). Run it on a quiet machine.
+data_scripts.easy_vqa) and data/vqa-rad (osf.io/89kps), and OMP_NUM_THREADS=1: with it, two can
+run side by side.
 """
 
 import json
