@@ -51,6 +51,7 @@ from mmscratch.metrics import (
     vqa_accuracy,
 )
 from mmscratch.model import EncoderDecoder, ModelConfig
+from mmscratch.tasks.answering import Answering
 from mmscratch.text import Vocabulary, detokenize, tokenize
 from mmscratch.training import TrainConfig, Trainer
 from mmscratch.vision import BasicBlock, ImageEncoder, ResNet
@@ -243,8 +244,10 @@ show(EncoderDecoder.encode)
 # One answer of one word is little to learn from: a caption has ten words, an answer one. From
 # random weights the model would need many more questions than four minutes have. So it starts from
 # the captioner that `python -m mmscratch quickstart` leaves behind: its CNN can see, and its
-# decoder can say what it sees. New are the reader of the question, FiLM, and two more blocks of the
-# CNN. Question and answer share a vocabulary with the captioner.
+# decoder can say what it sees. New are the reader of the question, FiLM, and four more blocks of the
+# CNN, which take the place of the captioner's Transformer block. The first layers, up to the first
+# block, stay as they are; the authors of FiLM froze far more of theirs. Question and answer share a
+# vocabulary with the captioner.
 #
 # Two models, late fusion and FiLM, learn from the same questions in the same order.
 
@@ -258,10 +261,12 @@ sentences = training.columns["source"] + [words for (words,) in training.referen
 words = Vocabulary.build(sentences)
 vocabularies = {"target": words, "source": words}
 
-IMAGE = {"name": "resnet", "depth": (1, 3), "num_layers": 1}
+IMAGE = {"name": "resnet", "depth": (1, 5)}
 LSTM = {"name": "lstm", "hidden_size": 256}
-READER = LSTM | {"vocab_size": len(words)}
-SETTINGS = {"learning_rate": 7e-4, "bucket_batches": None, "start_from": start_from}
+READER = {"name": "lstm", "hidden_size": 128, "vocab_size": len(words)}
+SETTINGS = {"learning_rate": 1e-3, "bucket_batches": None}
+if start_from:
+    SETTINGS |= {"start_from": start_from, "freeze": Answering.freezes}
 
 
 # %%

@@ -147,6 +147,7 @@ class BucketSampler(Sampler):
     The examples are shuffled and cut into buckets of `bucket_batches` batches; each bucket is
     sorted by length and cut into batches, and the batches are shuffled. With None there is no
     bucketing. The batches depend on seed and epoch only; `start(epoch, skip)` sets where to start.
+    Without `shuffle`, examples and batches keep the order of the data, for a curriculum.
 
     With shard = (rank, world_size), each of world_size processes gets every world_size-th example
     of each batch, starting from its rank. If none is left for a process, it gets an example without
@@ -160,10 +161,12 @@ class BucketSampler(Sampler):
         seed: int = 0,
         bucket_batches: int | None = 50,
         shard: tuple[int, int] = (0, 1),
+        shuffle: bool = True,
     ):
         self.lengths = lengths
         self.batch_size = batch_size
         self.seed = seed
+        self.shuffle = shuffle
         self.bucket_size = batch_size * (bucket_batches or 1)
         self.rank, self.world_size = shard
         self.start(0)
@@ -179,15 +182,18 @@ class BucketSampler(Sampler):
     def __iter__(self) -> Iterator[list[tuple[int, int | None]]]:
         seed = int.from_bytes(_digest(self.seed, self.epoch)[:7], "big")
         generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(self.lengths), generator=generator).tolist()
+        order = list(range(len(self.lengths)))
+        if self.shuffle:
+            order = torch.randperm(len(self.lengths), generator=generator).tolist()
         batches = []
         for first in range(0, len(order), self.bucket_size):
             bucket = sorted(order[first : first + self.bucket_size], key=self.lengths.__getitem__)
             for i in range(0, len(bucket), self.batch_size):
                 batches.append(bucket[i : i + self.batch_size])
-        shuffled = torch.randperm(len(batches), generator=generator).tolist()
-        for i in shuffled[self.skip :]:
-            batch = batches[i]
+        if self.shuffle:
+            shuffled = torch.randperm(len(batches), generator=generator).tolist()
+            batches = [batches[i] for i in shuffled]
+        for batch in batches[self.skip :]:
             shard = batch[self.rank :: self.world_size]
             if shard:
                 yield [(example, self.epoch) for example in shard]

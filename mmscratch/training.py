@@ -60,6 +60,7 @@ class TrainConfig:
     seed: int = 0
     workers: int | None = None  # data-loading processes; None: up to 8 on a GPU, none on a CPU
     bucket_batches: int | None = 50  # see `BucketSampler`
+    shuffle: bool = True  # False: in the order of the data
     start_from: str = ""  # a run's folder or a torchvision model, to take the weights from
     freeze: tuple[str, ...] = ()  # parameters that are not trained (see `finetuning.freeze`)
     gradual_unfreezing: float = 0.0  # unfreeze all layers within this fraction of steps; 0: never
@@ -163,9 +164,13 @@ class Trainer:
         workers = config.workers
         if workers is None and self.device.type == "cuda":
             workers = min(8, (os.cpu_count() or 1) // self.world_size)
-        process = (self.rank, self.world_size)
         sampler = BucketSampler(
-            self.train.lengths, config.batch_size, config.seed, config.bucket_batches, process
+            self.train.lengths,
+            config.batch_size,
+            config.seed,
+            config.bucket_batches,
+            shard=(self.rank, self.world_size),
+            shuffle=config.shuffle,
         )
         return Prefetcher(make_loader(self.train, sampler, workers or 0), self.device)
 

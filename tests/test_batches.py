@@ -193,6 +193,20 @@ def test_start_skips_the_first_batches(skip):
     assert list(second) == list(first)[skip:]
 
 
+@pytest.mark.parametrize("skip", [0, 1, 6])
+def test_without_shuffling_batches_keep_the_order_of_the_data(skip):
+    settings = {"lengths": LENGTHS[:97], "batch_size": 16, "bucket_batches": None}
+    for epoch in (0, 1):
+        batches = sampled(epoch, skip, **settings, shuffle=False)
+        assert len(batches) == 7 - skip
+        for number, batch in enumerate(batches, skip):
+            expected = range(16 * number, min(16 * (number + 1), 97))
+            assert sorted(batch) == [(index, epoch) for index in expected]
+    shards = [sampled(0, **settings, shuffle=False, shard=(rank, 3)) for rank in range(3)]
+    for batch, *parts in zip(sampled(0, **settings, shuffle=False), *shards):
+        assert sorted(batch) == sorted(item for part in parts for item in part if item[1] == 0)
+
+
 def test_batches_hold_sentences_of_similar_length():
     def padding(batches):
         wasted = sum(max(batch) * len(batch) - sum(batch) for batch in batches)

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..metrics import normalize_answer
 from .dataset import DataSet, LazyColumn, words_of
 from .photographs import Photographs
-from .questions import draw_pair, write_answer, write_question
+from .questions import KINDS, draw_pair, write_answer, write_question
 from .records import (
     FILE_NAMES,
     Record,
@@ -28,6 +28,10 @@ from .scenes import draw, first_of_split
 ONE_TO_NINE = ("validation", *["train"] * 9)
 SEVEN_ONE_TWO = (*["train"] * 7, "validation", "test", "test")
 SHAPES = ("circle", "rectangle", "triangle")  # the other answers of easy-VQA are colours
+# A curriculum: at first no comparisons, later mostly the kinds that are learned last.
+EARLY_KINDS = tuple(kind for kind in KINDS if kind != "compare")
+LATE_KINDS = (*KINDS, "count", "exists", *["compare"] * 5, *["two-step"] * 2)
+EARLY_FRACTION = 0.25  # of the pairs
 
 
 class QuestionData(DataSet):
@@ -65,15 +69,28 @@ class QuestionData(DataSet):
 class SceneQuestions(QuestionData):
     """The first `count` balanced pairs of a split, two examples each; the scenes drawn on access.
 
-    `size` is the side of the pictures; 0 means no pictures.
+    size        the side of the pictures; 0 means no pictures
+    curriculum  whether the kinds of questions change from EARLY_KINDS to LATE_KINDS; otherwise all
+                kinds are equally frequent. Only those who read the examples in their order
+                benefit: train with `shuffle=False`.
     """
 
-    def __init__(self, split: str, count: int, language: str = "en", size: int = 64):
+    def __init__(
+        self,
+        split: str,
+        count: int,
+        language: str = "en",
+        size: int = 64,
+        curriculum: bool = False,
+    ):
         super().__init__()
         first = first_of_split(split)
         self.scenes = []
+        kinds = KINDS
         for number in range(count):
-            question, scenes, answers = draw_pair(first + number)
+            if curriculum:
+                kinds = EARLY_KINDS if number < EARLY_FRACTION * count else LATE_KINDS
+            question, scenes, answers = draw_pair(first + number, kinds)
             text = write_question(question, language)
             for which, (scene, answer) in enumerate(zip(scenes, answers), 1):
                 picture = f"{split} {number}, picture {which}"

@@ -9,6 +9,7 @@ as small programs, Johnson et al. 2017, "CLEVR".
 """
 
 import random
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -80,8 +81,10 @@ class Proposal(NamedTuple):
     answers: tuple[str, str]
 
 
-def draw_pair(number: int) -> Pair:
-    """The balanced pair with this number; splits are ranges of numbers, as in `SPLITS`.
+def draw_pair(number: int, kinds: Sequence[str] = KINDS) -> Pair:
+    """The balanced pair with this number, of one of these kinds, each equally probable.
+
+    Splits are ranges of numbers, as in `SPLITS`.
 
     Only in "compositional_test" do pictures contain held-out pairs of noun and colour: at least one
     picture of each pair does, and the question is about such an object.
@@ -90,7 +93,7 @@ def draw_pair(number: int) -> Pair:
         raise ValueError(f"a pair's number must be 0 or more, not {number}")
     rng = random.Random(f"questions {number}")
     held_out = number >= SPLITS["compositional_test"]
-    propose = _PROPOSALS[rng.choice(KINDS)]
+    propose = _PROPOSALS[rng.choice(kinds)]
     while True:
         proposal = propose(rng, held_out)
         scenes = [

@@ -15,7 +15,7 @@ from .controls import answers_of, closed_answers, print_accuracy, print_control,
 from .scores import print_unknown, write_rows
 from .task import Metadata, Task, build_vocabulary, image_settings, input_lines, open_picture
 
-PAIRS = 95_000  # balanced pairs to train on
+PAIRS = 150_000  # balanced pairs to train on
 TABLE_PAIRS = 20_000  # of those, for the control that sees the question only
 TEST_PAIRS = 1000
 MAX_ANSWERS = 3000  # the most frequent training answers, among which a closed set is chosen
@@ -26,6 +26,7 @@ class Answering(Task):
     example_noun = "questions"
     layouts = (*LAYOUTS, "scenes")
     augments = False  # a crop may cut off what the question is about
+    freezes = tuple(f"encoders.image.backbone.{part}" for part in ("conv1", "bn1", "layer1"))
     verb = "ask"
     verb_help = "Answer questions about a picture."
     default_run = Path("runs/answering")
@@ -33,8 +34,9 @@ class Answering(Task):
     def read(self, metadata: Metadata, split: str, image_size: int) -> QuestionData:
         if metadata["layout"] != "scenes":
             return LAYOUTS[metadata["layout"]](metadata["data"], split, image_size)
-        count = metadata.get("pairs", PAIRS) if split == "train" else TEST_PAIRS
-        return SceneQuestions(split, count, size=image_size)
+        is_training = split == "train"
+        count = metadata.get("pairs", PAIRS) if is_training else TEST_PAIRS
+        return SceneQuestions(split, count, size=image_size, curriculum=is_training)
 
     def vocabularies(self, metadata: Metadata, training: QuestionData, known: dict | None) -> dict:
         """The same words for questions and answers: a colour that is asked for may be answered."""
@@ -51,10 +53,10 @@ class Answering(Task):
     def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
         if base:
             return base
-        image = image_settings({"name": "resnet", "num_layers": 1}, chosen, film="source")
+        image = image_settings({"name": "resnet"}, chosen, film="source")
         decoder = dict(DECODERS[chosen.get("decoder", "lstm")])
         decoder["fusion"] = chosen.get("fusion", "cross_attention")
-        encoders = {"image": image, "source": dict(DECODERS["lstm"])}
+        encoders = {"image": image, "source": {"name": "lstm", "hidden_size": 128}}
         settings = {"encoders": encoders, "decoder": decoder, "joint_vocabulary": True}
         if metadata["layout"] == "scenes":
             settings["modality_dropout"] = 0.05
@@ -62,8 +64,8 @@ class Answering(Task):
 
     def settings(self, metadata: Metadata) -> dict:
         if metadata["layout"] != "scenes":
-            return {"epochs": 6, "batch_size": 64, "learning_rate": 7e-4}
-        settings = {"batch_size": 64, "learning_rate": 7e-4}
+            return {"epochs": 6, "batch_size": 64, "learning_rate": 1e-3}
+        settings = {"batch_size": 96, "learning_rate": 1.2e-3, "shuffle": False}
         return settings | {"bucket_batches": None, "evaluate_every": 1000}
 
     def evaluation_split(self, metadata: Metadata) -> str:

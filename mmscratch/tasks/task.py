@@ -26,6 +26,8 @@ class Task:
     layouts       the layouts that its data may have; the first is the default
     augments      whether training shows photographs cropped, mirrored and in another light
     options       its own options of `train`, kept in the metadata: {"--source": {arguments of argparse}}
+    freezes       patterns of the parameters that stay as they were if the picture's encoder is taken
+                  from a run of another task
     verb          the command that uses a run
     verb_help     one line that says what the command does
     default_run   the run that the command uses by default
@@ -36,6 +38,7 @@ class Task:
     layouts: tuple[str, ...] = ("folder",)
     augments = True
     options: dict[str, dict] = {}
+    freezes: tuple[str, ...] = ()
     verb = ""
     verb_help = ""
     default_run = Path("runs/quickstart")
@@ -136,8 +139,9 @@ def load(run: Path) -> tuple:
 def image_settings(default: dict, chosen: dict, film: str = "") -> dict:
     """The settings of a picture's encoder: the default's, unless others are `chosen`.
 
-    film  the modality that steers it, if it is a ResNet (see `FiLM`). One of our own then has two
-          more blocks than that of another task: they are new, and steered from their first step.
+    film  the modality that steers it, if it is a ResNet (see `FiLM`). One of our own then has four
+          more blocks than that of another task, which are new and steered from their first step;
+          they take the place of its Transformer blocks, and cost less.
     """
     is_steered = False
     if "image" in chosen:
@@ -149,7 +153,8 @@ def image_settings(default: dict, chosen: dict, film: str = "") -> dict:
     if film and settings["name"] == "resnet":
         depth = settings.get("depth", (1, 1))
         if not isinstance(depth, int) and not is_steered:
-            settings["depth"] = (*depth[:-1], depth[-1] + 2)
+            settings["depth"] = (*depth[:-1], depth[-1] + 4)
+            settings["num_layers"] = 0
         settings["film"] = film
     return settings
 

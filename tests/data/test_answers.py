@@ -9,7 +9,15 @@ import pytest
 import torch
 from grey_pictures import greys, save
 
-from mmscratch.data.answers import LAYOUTS, VQARAD, EasyVQA, FolderQuestions, kind_of
+from mmscratch.data.answers import (
+    LAYOUTS,
+    VQARAD,
+    EasyVQA,
+    FolderQuestions,
+    SceneQuestions,
+    kind_of,
+)
+from mmscratch.data.questions import KINDS
 from mmscratch.text import tokenize
 
 REPOSITORY = Path(__file__).parents[2]
@@ -36,6 +44,35 @@ def pictures_of(data):
 
 def are_disjoint(sets):
     return sum(map(len, sets)) == len(set().union(*sets))
+
+
+# -------------------------------------------------------------------------------------------------
+# Scenes.
+
+
+def shares(kinds):
+    """The fraction of each kind of question."""
+    return {kind: kinds.count(kind) / len(kinds) for kind in KINDS}
+
+
+def test_a_curriculum_begins_without_comparisons_and_ends_with_many():
+    data = SceneQuestions("train", 1201, size=0, curriculum=True)
+    early = shares(data.kinds[:600])  # a quarter of the pairs, two examples each
+    late = shares(data.kinds[602:])
+    assert early["compare"] == 0
+    for kind in KINDS:
+        if kind != "compare":
+            assert early[kind] == pytest.approx(1 / 6, abs=0.06)
+    assert late["compare"] == pytest.approx(6 / 16, abs=0.05)
+    assert late["two-step"] == pytest.approx(3 / 16, abs=0.04)
+    assert min(late.values()) > 0.03
+
+
+def test_without_a_curriculum_all_kinds_are_equally_frequent():
+    for kinds in (SceneQuestions(split, 1201, size=0).kinds for split in ("train", "test")):
+        for part in (kinds[:1200], kinds[1200:]):
+            for share in shares(part).values():
+                assert share == pytest.approx(1 / 7, abs=0.07)
 
 
 # -------------------------------------------------------------------------------------------------

@@ -178,7 +178,8 @@ def test_model_of_scenes_is_trained_and_measured(answering, capsys):
     metadata = saved["metadata"]
     assert metadata["task"] == "answering"
     assert metadata["data"] == metadata["layout"] == "scenes"
-    answers = Counter(text for (text,) in SceneQuestions("train", 37, size=0).texts)
+    training = SceneQuestions("train", 37, size=0, curriculum=True)
+    answers = Counter(text for (text,) in training.texts)
     assert sorted(metadata["answers"]) == sorted(answers)
     counts = [answers[answer] for answer in metadata["answers"]]
     assert counts == sorted(counts, reverse=True)
@@ -283,7 +284,7 @@ def test_controls_of_scenes_equal_those_of_the_written_rows(answering, capsys):
         expected = closed_probabilities(data[i]["image"], data.questions[i])
         assert rows[i]["closed"] == max(expected, key=expected.get)
 
-    training = SceneQuestions("train", SMALL["TABLE_PAIRS"], size=0)
+    training = SceneQuestions("train", SMALL["TABLE_PAIRS"], size=0, curriculum=True)
     answers_to = defaultdict(Counter)
     for question, (text,) in zip(training.questions, training.texts):
         answers_to[question][text] += 1
@@ -490,18 +491,31 @@ def test_answering_starts_from_a_captioner(answering, no_training, capsys):
     command = f"{TRAIN} --data scenes --from captioner --to runs/started"
     assert main(command.split()) == 130
     out = capsys.readouterr().out
-    assert "from captioner: encoders.image and decoder; all else is new\n" in out
+    message = "from captioner: encoders.image and decoder without encoders.image.blocks.0"
+    assert message in out and "and 7 more; all else is new\n" in out
     (model,) = no_training
     now = model.state_dict()
     base, vocabularies, _ = load_run("captioner")
+    new_words = ("decoder.embedding.weight", "decoder.bias")
     compared = 0
     for name, tensor in base.state_dict().items():
-        if name not in ("decoder.embedding.weight", "decoder.bias"):
+        if not name.startswith(("encoders.image.blocks.", *new_words)):
             assert_close(now[name], tensor, rtol=0, atol=0)
             compared += 1
     assert compared > 50
     source = token_embedding(model.encoders["source"])
     assert source.weight is token_embedding(model.decoder).weight
+
+
+def test_first_layers_of_a_captioner_stay_as_they_were(answering):
+    assert main(f"{TRAIN} --data scenes --from captioner --to runs/stem".split()) == 0
+    old = load_run("captioner")[0].encoders["image"].backbone.state_dict()
+    new = load_run("runs/stem")[0].encoders["image"].backbone.state_dict()
+    first = [name for name in old if name.startswith(("conv1.", "bn1.", "layer1."))]
+    assert len(first) > 15
+    for name, tensor in old.items():
+        if tensor.is_floating_point():
+            assert torch.equal(tensor, new[name]) == (name in first), name
 
 
 def test_words_that_a_captioner_knows_keep_their_rows(answering):
@@ -615,6 +629,6 @@ def test_default_run_is_missing(tmp_path, monkeypatch, capsys):
 def test_steered_encoder_gets_its_additional_blocks_once():
     plain = {"name": "resnet", "depth": (1, 1), "image_size": 32}
     steered = image_settings({}, {"image": plain}, film="source")
-    assert steered == plain | {"depth": (1, 3), "film": "source"}
+    assert steered == plain | {"depth": (1, 5), "num_layers": 0, "film": "source"}
     assert image_settings({}, {"image": steered}, film="source") == steered
-    assert image_settings({}, {"image": steered}) == plain | {"depth": (1, 3)}
+    assert image_settings({}, {"image": steered}) == plain | {"depth": (1, 5), "num_layers": 0}
