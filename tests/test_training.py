@@ -371,6 +371,15 @@ def test_learning_rate_rises_linearly_and_falls_as_a_cosine(trainer):
     assert rates == [CONFIG.learning_rate * warmup_and_cosine(step, 16, 0.25) for step in range(16)]
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_training_reads_the_examples_in_their_order_unless_shuffled(shuffle, trainer):
+    run = trainer(config=replace(CONFIG, bucket_batches=None, shuffle=shuffle))
+    batches = list(run.prefetcher.loader.batch_sampler)
+    indices = [sorted(index for index, _ in batch) for batch in batches]
+    in_order = [index for batch in indices for index in batch] == list(range(len(run.train)))
+    assert in_order != shuffle
+
+
 def test_biases_and_norms_do_not_decay(trainer):
     model = trainer(**deterministic_settings(TRANSFORMER)).model
     decaying, kept = parameter_groups(model, 0.3)

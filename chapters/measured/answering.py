@@ -33,6 +33,7 @@ from mmscratch.training import TrainConfig, Trainer
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 CAPTIONER = "runs/quickstart"
+SCENES = "runs/answering-measured/scenes-from-a-captioner"  # the first of RUNS
 TASK = Answering()
 
 
@@ -49,8 +50,9 @@ class Run(NamedTuple):
 
 RUNS = {
     "scenes, from a captioner": Run("scenes"),
-    "scenes, from random weights": Run("scenes", start_from=""),
+    "scenes, from random weights": Run("scenes", start_from="", pairs=60_000),
     "easy-VQA": Run("easy-vqa"),
+    "easy-VQA, from scenes": Run("easy-vqa", start_from=SCENES, epochs=4),
     "VQA-RAD": Run("vqa-rad", epochs=10),
     "VQA-RAD by picture": Run("vqa-rad-by-picture", epochs=10),
 }
@@ -98,7 +100,7 @@ def _train(run: Run, metadata: dict, training: QuestionData, folder: Path) -> No
     settings = TASK.model(metadata, {}, None)
     settings["encoders"]["image"]["film"] = run.film
     options = TASK.settings(metadata) | {"seed": run.seed, "start_from": run.start_from}
-    if run.start_from:
+    if run.start_from == CAPTIONER:
         options["freeze"] = TASK.freezes
     if run.epochs:
         options["epochs"] = run.epochs

@@ -10,14 +10,15 @@ from ..data.scenes import render
 from ..decoding import generate, rank_answers
 from ..metrics import vqa_accuracy
 from ..text import detokenize, tokenize
-from .captioning import DECODERS
+from .captioning import BEST, DECODERS
 from .controls import answers_of, closed_answers, print_accuracy, print_control, print_controls
 from .scores import print_unknown, write_rows
 from .task import Metadata, Task, build_vocabulary, image_settings, input_lines, open_picture
 
-PAIRS = 150_000  # balanced pairs to train on
+PAIRS = 125_000  # balanced pairs to train on
 TABLE_PAIRS = 20_000  # of those, for the control that sees the question only
 TEST_PAIRS = 1000
+READER = {"name": "lstm", "hidden_size": 128}  # of the questions
 MAX_ANSWERS = 3000  # the most frequent training answers, among which a closed set is chosen
 
 
@@ -35,8 +36,8 @@ class Answering(Task):
         if metadata["layout"] != "scenes":
             return LAYOUTS[metadata["layout"]](metadata["data"], split, image_size)
         is_training = split == "train"
-        count = metadata.get("pairs", PAIRS) if is_training else TEST_PAIRS
-        return SceneQuestions(split, count, size=image_size, curriculum=is_training)
+        pairs = metadata.get("pairs", PAIRS) if is_training else TEST_PAIRS
+        return SceneQuestions(split, pairs, size=image_size, curriculum=is_training)
 
     def vocabularies(self, metadata: Metadata, training: QuestionData, known: dict | None) -> dict:
         """The same words for questions and answers: a colour that is asked for may be answered."""
@@ -54,19 +55,17 @@ class Answering(Task):
         if base:
             return base
         image = image_settings({"name": "resnet"}, chosen, film="source")
-        decoder = dict(DECODERS[chosen.get("decoder", "lstm")])
-        decoder["fusion"] = chosen.get("fusion", "cross_attention")
-        encoders = {"image": image, "source": {"name": "lstm", "hidden_size": 128}}
-        settings = {"encoders": encoders, "decoder": decoder, "joint_vocabulary": True}
-        if metadata["layout"] == "scenes":
-            settings["modality_dropout"] = 0.05
-        return settings
+        chosen = BEST | chosen
+        decoder = DECODERS[chosen["decoder"]] | {"fusion": chosen["fusion"]}
+        dropout = 0.05 if metadata["layout"] == "scenes" else 0.0
+        settings = {"joint_vocabulary": True, "modality_dropout": dropout}
+        return settings | {"encoders": {"image": image, "source": READER}, "decoder": decoder}
 
     def settings(self, metadata: Metadata) -> dict:
         if metadata["layout"] != "scenes":
             return {"epochs": 6, "batch_size": 64, "learning_rate": 1e-3}
-        settings = {"batch_size": 96, "learning_rate": 1.2e-3, "shuffle": False}
-        return settings | {"bucket_batches": None, "evaluate_every": 1000}
+        settings = {"batch_size": 96, "learning_rate": 1.2e-3, "evaluate_every": 1000}
+        return settings | {"bucket_batches": None, "shuffle": False}  # in their order
 
     def evaluation_split(self, metadata: Metadata) -> str:
         return "validation" if metadata["layout"] == "folder" else "test"

@@ -292,6 +292,7 @@ EXERCISES = (
             "test_each_example_comes_exactly_once_an_epoch",
             "test_the_order_depends_on_seed_and_epoch_only",
             "test_start_skips_the_first_batches",
+            "test_without_shuffling_batches_keep_the_order_of_the_data",
             "test_batches_hold_sentences_of_similar_length",
         ),
         wrong=(
@@ -336,6 +337,17 @@ EXERCISES = (
                 "advance it: use your own generator throughout.",
                 old="torch.randperm(len(self.lengths), generator=generator)",
                 new="torch.randperm(len(self.lengths))",
+            ),
+            Wrong(
+                "Without `shuffle`, the examples keep the order of the data.",
+                old=(
+                    "        if self.shuffle:\n"
+                    "            order = torch"
+                ),
+                new=(
+                    "        if True:\n"
+                    "            order = torch"
+                ),
             ),
             Wrong(
                 "After start(epoch, skip), the first `skip` batches of the epoch "

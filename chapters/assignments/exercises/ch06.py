@@ -466,8 +466,8 @@ EXERCISES = (
             Wrong(
                 "A run that resumes in the middle of an epoch must not get its first "
                 "`skip` batches again.",
-                old="shuffled[self.skip :]",
-                new="shuffled",
+                old="batches[self.skip :]",
+                new="batches",
                 more=(
                     (
                         "(len(self.lengths), generator=generator).tolist()",
