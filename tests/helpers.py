@@ -1,6 +1,10 @@
 """Helpers of several test files: tiny models and trainers, and comparisons of gradients."""
 
 import math
+import multiprocessing
+import os
+import socket
+import sys
 from dataclasses import replace
 from itertools import chain
 
@@ -39,7 +43,13 @@ def random_double(module):
 # The encoders and decoders of tiny models.
 IMAGE = {"name": "resnet", "image_size": 32, "depth": (1,), "width": 5, "num_layers": 0}
 # without batch norm
-DETERMINISTIC_IMAGE = {"name": "vit", "image_size": 32, "depth": 1, "hidden_dim": 8, "num_layers": 0}
+DETERMINISTIC_IMAGE = {
+    "name": "vit",
+    "image_size": 32,
+    "depth": 1,
+    "hidden_dim": 8,
+    "num_layers": 0,
+}
 LSTM = {"name": "lstm", "hidden_size": 13, "dropout": 0.2}
 TRANSFORMER = {"name": "transformer", "num_heads": 2, "num_layers": 2, "dropout": 0.2}
 
@@ -86,3 +96,32 @@ def step_gradients(trainer, batch):
     trainer.config = config
     trainer.optimizer.step = step
     return stats, gradients
+
+
+def in_processes(size, task, folder):
+    """Run task(folder) in `size` processes, as torchrun does, but forked: importing torch takes seconds.
+
+    -> their exit codes. What rank 0 prints is in the file "printed".
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def run(rank):
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        torch.cuda.is_available = lambda: False  # a forked process could not use it
+        with open(folder / "printed" if rank == 0 else os.devnull, "w") as sys.stdout:
+            task(folder)
+
+    processes = [
+        multiprocessing.get_context("fork").Process(target=run, args=(rank,))
+        for rank in range(size)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(150)
+        process.kill()  # those that still run
+        process.join()
+    return [process.exitcode for process in processes]
