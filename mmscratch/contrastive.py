@@ -140,8 +140,7 @@ class DualEncoder(nn.Module):
         if negatives not in ("all", "hardest"):
             raise ValueError(f'negatives are "all" or "hardest", not {negatives!r}')
         self.negatives = negatives
-        # a function, numbers (B,) -> (B, B) bool: further pairs that are not negatives (see `loss`)
-        self.same = None
+        self.same = None  # or a function, numbers (B,) -> (B, B) bool (see `loss`)
         (self.modality,) = towers.keys() - {"target"}
         self.encoders = nn.ModuleDict(towers)
         self.pooling = nn.ModuleDict()
@@ -186,7 +185,9 @@ class DualEncoder(nn.Module):
         ranks = torch.full_like(words, distributed.rank())  # (b,)
         labels = torch.stack([words, numbers, ranks], dim=1)[present]  # (b', 3)
         words, numbers, ranks = self._gather(labels).unbind(1)  # each (B,)
-        same = (words.unsqueeze(1) == words) | (numbers.unsqueeze(1) == numbers)  # (B, B)
+        same_words = words.unsqueeze(1) == words  # (B, B)
+        same_picture = numbers.unsqueeze(1) == numbers  # (B, B)
+        same = same_words | same_picture
         if self.same:
             same = same | self.same(numbers)
         if self.negatives == "all":
@@ -197,7 +198,7 @@ class DualEncoder(nn.Module):
         return losses[own].sum(), own.sum()
 
     def _has_both(self, batch: dict[str, Tensor]) -> Tensor:
-        """Which examples have a picture and words, (b,) bool; for those without, `BucketSampler`."""
+        """Which examples have both a picture and words, (b,) bool (see `BucketSampler`)."""
         has_words = (batch["target"] != PAD).any(1)  # (b,)
         return has_words & batch.get(f"has_{self.modality}", has_words)
 

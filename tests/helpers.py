@@ -43,13 +43,7 @@ def random_double(module):
 # The encoders and decoders of tiny models.
 IMAGE = {"name": "resnet", "image_size": 32, "depth": (1,), "width": 5, "num_layers": 0}
 # without batch norm
-DETERMINISTIC_IMAGE = {
-    "name": "vit",
-    "image_size": 32,
-    "depth": 1,
-    "hidden_dim": 8,
-    "num_layers": 0,
-}
+DETERMINISTIC_IMAGE = {"name": "vit", "image_size": 32, "depth": 1, "hidden_dim": 8, "num_layers": 0}
 LSTM = {"name": "lstm", "hidden_size": 13, "dropout": 0.2}
 TRANSFORMER = {"name": "transformer", "num_heads": 2, "num_layers": 2, "dropout": 0.2}
 
@@ -99,7 +93,7 @@ def step_gradients(trainer, batch):
 
 
 def in_processes(size, task, folder):
-    """Run task(folder) in `size` processes, as torchrun does, but forked: importing torch takes seconds.
+    """Run task(folder) in `size` processes, as torchrun does; but forked, without importing again.
 
     -> their exit codes. What rank 0 prints is in the file "printed".
     """

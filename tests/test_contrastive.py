@@ -8,10 +8,12 @@ from itertools import chain
 import pytest
 import torch
 import torch.nn.functional as F
+from command_line import error_of
 from helpers import DETERMINISTIC_IMAGE, IMAGE, LSTM, in_processes
 from torch import nn
 from torch.testing import assert_close
 
+from mmscratch.__main__ import main
 from mmscratch.attention import Memory
 from mmscratch.batches import Examples
 from mmscratch.contrastive import (
@@ -32,6 +34,8 @@ from mmscratch.finetuning import (
     trainable_parts,
 )
 from mmscratch.model import ModelConfig, build_model
+from mmscratch.tasks import TASKS
+from mmscratch.tasks.task import Task
 from mmscratch.tasks.train import sized
 from mmscratch.text import EOS, PAD, Vocabulary
 from mmscratch.training import TrainConfig, Trainer
@@ -627,7 +631,7 @@ def test_dual_encoder_from_one_with_another_text_tower_takes_no_decoder(tmp_path
 # -------------------------------------------------------------------------------------------------
 # Several processes: their batch is one batch.
 
-# 41 captions in batches of 32 and 9; 17 in batches of 8, 8 and 1, which leaves processes without any
+# 41 captions in batches of 32 and 9; 17 in batches of 8, 8 and 1: some processes then have none
 RUNS = [(32, 41, "all"), (8, 17, "all"), (32, 41, "hardest")]
 
 
@@ -753,3 +757,62 @@ def test_bfloat16_gives_vectors_in_float32_and_a_gradient():
     assert a.dtype == b.dtype == loss.dtype == torch.float32
     assert_close(a.norm(dim=1), torch.ones(6))
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+# -------------------------------------------------------------------------------------------------
+# The command line.
+
+
+class Retrieval(Task):
+    """A task whose model has two towers and no decoder."""
+
+    name = "towers"
+    layouts = ("scenes",)
+
+    def read(self, metadata, split, image_size):
+        return SceneCaptions(split, 13, size=image_size, one_caption_each=True)
+
+    def model(self, metadata, chosen, base):
+        encoders = {"image": chosen.get("image", IMAGE), "target": TRANSFORMER_TOWER}
+        return base or {"encoders": encoders, "decoder": {}, "embed_dim": 14}
+
+    def measure(self, run, data, split, num_beams=1):
+        model, _, _ = self.load(run)
+        assert isinstance(model, DualEncoder)
+
+    def advice(self, run, data, split):
+        return ""
+
+
+@pytest.fixture
+def towers(tmp_path, monkeypatch):
+    """The working directory is empty, and there is a task "towers"."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(TASKS, "towers", Retrieval())
+    for name in ("VALIDATION_SCENES", "TEST_SCENES"):
+        monkeypatch.setattr(f"mmscratch.tasks.captioning.{name}", 3)
+
+
+TRAIN = "train --layout scenes --epochs 1 --precision float32 --task"
+
+
+def test_runs_of_towers_and_captioners_start_from_each_other(towers, capsys):
+    assert main(f"{TRAIN} towers --to first".split()) == 0
+    assert main(f"{TRAIN} towers --to second --from first".split()) == 0
+    assert main(f"{TRAIN} captioning --scenes 13 --to third --from second".split()) == 0
+    assert main(f"{TRAIN} towers --to fourth --from third".split()) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("encoders.image; all else is new") == 2
+    assert [type(load_run(run)[0]).__name__ for run in ("third", "fourth")] == [
+        "EncoderDecoder",
+        "DualEncoder",
+    ]
+
+
+@pytest.mark.parametrize(
+    "option, message",
+    [("--accumulate 2", "accumulation_steps must be 1"), ("--lora 2", "a DualEncoder has none")],
+)
+def test_options_that_do_not_fit_two_towers_are_refused(towers, option, message, capsys):
+    assert main(f"{TRAIN} towers --to run {option}".split()) == 2
+    assert message in error_of(capsys)
