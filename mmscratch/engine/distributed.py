@@ -81,7 +81,9 @@ def gather(x: Tensor) -> Tensor:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        sizes = all_gather(len(x))
+        sizes = torch.zeros(world_size(), dtype=torch.long, device=x.device)
+        sizes[rank()] = len(x)
+        sizes = all_reduce(sizes).tolist()
         ctx.first = sum(sizes[: rank()])
         ctx.size = len(x)
         padded = x.new_zeros(max(sizes), *x.shape[1:])  # collectives need equal shapes
