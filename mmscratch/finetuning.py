@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import MultiHeadAttention
+from .contrastive import DualEncoder
 from .engine.devices import pick_device
 from .engine.runs import VERSION, check_version, read_checkpoint
 from .model import EncoderDecoder, ModelConfig, build_model
@@ -105,11 +106,12 @@ def trainable_parts(model: nn.Module) -> list[tuple[str, int, int]]:
 
 
 def layers(model: nn.Module) -> list[list[str]]:
-    """The names of an `EncoderDecoder`'s parameters, by layer, from the input to the output.
+    """The names of a model's parameters, by layer, from the input to the output.
 
     The layers are the backbone's first convolution, its stages or blocks, what comes after these,
     the projection, the encoder's blocks, and the decoder's blocks. The last layer is the decoder's
-    embedding, which is also its output, with all other parameters of the decoder.
+    embedding, which is also its output, with all other parameters of the decoder; for a
+    `DualEncoder`, all parameters that are not its encoders'.
     """
     by_depth: dict[tuple, list[str]] = {}
     for name, _ in model.named_parameters():
@@ -356,7 +358,7 @@ def load_trainable(model: nn.Module, state: State, base: str) -> None:
 
 def save_run(
     folder: str | Path,
-    model: EncoderDecoder,
+    model: EncoderDecoder | DualEncoder,
     config: ModelConfig,
     vocabularies: dict,
     metadata: dict,
@@ -393,7 +395,7 @@ def vocabularies_from(states: dict) -> dict:
     return vocabularies
 
 
-def load_run(folder: str | Path) -> tuple[EncoderDecoder, dict, dict]:
+def load_run(folder: str | Path) -> tuple[EncoderDecoder | DualEncoder, dict, dict]:
     """The best model of a run in eval mode, its vocabularies by modality, and its checkpoint.
 
     A run with LoRA saves only what it trained, so the run that it started from is read as well,
@@ -435,7 +437,7 @@ def load_lora(path: Path, model: EncoderDecoder, saved: dict) -> None:
 
 
 def prepare_for_finetuning(
-    model: EncoderDecoder,
+    model: EncoderDecoder | DualEncoder,
     vocabularies: dict,
     start_from: str = "",
     lora: int = 0,
@@ -444,7 +446,7 @@ def prepare_for_finetuning(
 ) -> None:
     """Prepare a new model for fine-tuning: load weights, add a LoRA, freeze parameters.
 
-    model           an `EncoderDecoder`, as `build_model` makes it
+    model           as `build_model` makes it
     vocabularies    its own, by modality
     start_from      a run's folder; or the name of a torchvision model, which becomes the backbone
     lora            the rank of a LoRA for the decoder; 0: none
@@ -457,6 +459,10 @@ def prepare_for_finetuning(
     if it has the same shapes. What they lack stays new, such as a `FiLM` or additional blocks.
     """
     published = start_from in TORCHVISION
+    if lora and isinstance(model, DualEncoder):
+        raise ValueError(
+            "a LoRA is a change of a decoder, and a DualEncoder has none: train it whole"
+        )
     if lora and (published or not start_from):
         raise ValueError(
             "a LoRA is a change of a trained decoder: name its run (start_from, or --from)"
@@ -476,7 +482,7 @@ def prepare_for_finetuning(
         raise ValueError(f"{' and '.join(frozen)} are the whole model: there is nothing to train")
 
 
-def _load_backbone(model: EncoderDecoder, name: str) -> None:
+def _load_backbone(model: EncoderDecoder | DualEncoder, name: str) -> None:
     """Load the weights of one of torchvision's models into the backbone of the image encoder."""
     if "image" not in model.encoders:
         raise ValueError(f"{name} reads pictures, and this model does not")
@@ -491,7 +497,9 @@ def _load_backbone(model: EncoderDecoder, name: str) -> None:
 _TOKEN_EMBEDDINGS = re.compile(r"(.*\.)?embedding(\.words)?\.weight|decoder\.bias")
 
 
-def _load_base(model: EncoderDecoder, vocabularies: dict, folder: str, lora: int) -> list[str]:
+def _load_base(
+    model: EncoderDecoder | DualEncoder, vocabularies: dict, folder: str, lora: int
+) -> list[str]:
     """Load a run's weights -> the names of embeddings whose words or positions differ."""
     if not Path(folder, "best.pt").exists():
         raise FileNotFoundError(f"{folder} holds no trained model")
@@ -556,7 +564,8 @@ def _shared_parts(state: State, new: State, folder: str) -> tuple[str, ...]:
     if not parts:
         names = f"{', '.join(theirs)}, and this model for {', '.join(ours)}"
         raise ValueError(f"{folder} has encoders for {names}")
-    if _shapes(state, "decoder.") == _shapes(new, "decoder."):
+    decoder = _shapes(new, "decoder.")
+    if decoder and _shapes(state, "decoder.") == decoder:
         parts.append("decoder.")
     return tuple(parts)
 

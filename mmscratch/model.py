@@ -1,4 +1,7 @@
-"""The pieces put together: encoders fill a memory, and a decoder generates text from it."""
+"""The pieces put together: encoders fill a memory, and a decoder generates text from it.
+
+Without a decoder, two encoders are the towers of a `DualEncoder` (contrastive.py).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import Memory
+from .contrastive import DualEncoder
 from .recurrent import LSTMDecoder, LSTMEncoder
 from .text import BOS, PAD
 from .transformer import TransformerDecoder, TransformerEncoder
@@ -218,7 +222,7 @@ class ModelConfig:
     """The settings of a model: plain values, which are saved in its checkpoint.
 
     Each encoder, and the decoder, is a dict: its "name" in ENCODERS or DECODERS, and the settings
-    to build it with.
+    to build it with. An empty decoder means a `DualEncoder` with these encoders as its towers.
     """
 
     vocab_size: int
@@ -232,11 +236,15 @@ class ModelConfig:
     teacher_forcing_ratio: float = 1.0
 
 
-def build_model(config: ModelConfig) -> EncoderDecoder:
+def build_model(config: ModelConfig) -> EncoderDecoder | DualEncoder:
     """A new model with random weights. Raises ValueError for settings that do not fit."""
     if not config.encoders:
         example = "encoders={'image': {'name': 'resnet'}}"
         raise ValueError(f"a model needs an encoder for its input, such as {example}")
+    if not config.decoder:
+        return _build_dual_encoder(config)
+    if "target" in config.encoders:
+        raise ValueError("a decoder must not see its target: no encoder for it, or no decoder")
     embed_dim = config.embed_dim
     encoders = {}
     for modality, settings in config.encoders.items():
@@ -261,6 +269,16 @@ def build_model(config: ModelConfig) -> EncoderDecoder:
         config.label_smoothing,
         config.teacher_forcing_ratio,
     )
+
+
+def _build_dual_encoder(config: ModelConfig) -> DualEncoder:
+    if "vocab_size" not in config.encoders.get("target", {"vocab_size": 0}):
+        raise ValueError("without a decoder, 'target' is a text encoder, and needs a vocab_size")
+    embed_dim = config.embed_dim
+    towers = {}
+    for modality, settings in config.encoders.items():
+        towers[modality] = _build(ENCODERS, settings, embed_dim=embed_dim)
+    return DualEncoder(towers, dim=embed_dim, embed_dim=embed_dim)
 
 
 def _build(

@@ -154,6 +154,11 @@ class Trainer:
         if training == 0 or validation == 0:
             numbers = f"{training} examples to train on and {validation} to validate with"
             raise ValueError(f"{numbers}: both are needed")
+        if self.config.accumulation_steps > 1 and not self.model_config.decoder:
+            raise ValueError(
+                "accumulation_steps must be 1 for a DualEncoder: its negatives are the other pairs "
+                "of the batch, and a part of the batch has fewer"
+            )
         if self.config.lora and self.config.gradual_unfreezing:
             raise ValueError(
                 "a LoRA keeps the model frozen, gradual_unfreezing does not: choose one"
@@ -403,14 +408,17 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self) -> float:
-        """The mean loss over all validation examples, which are divided between the processes."""
+        """The mean loss over all validation examples; the processes share the batches out.
+
+        The batches do not depend on the number of processes: a contrastive loss depends on them.
+        """
         self.model.eval()
         batch_size = self.config.batch_size
         order = sorted(range(len(self.validation)), key=self.validation.lengths.__getitem__)
-        order = order[self.rank :: self.world_size]
         loss_sum = 0.0
         count_sum = 0
-        for first in range(0, len(order), batch_size):
+        first_batch = self.rank * batch_size
+        for first in range(first_batch, len(order), self.world_size * batch_size):
             examples = [self.validation[i] for i in order[first : first + batch_size]]
             batch = to_device(collate(examples), self.device)
             with self.precision.autocast():

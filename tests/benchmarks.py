@@ -21,6 +21,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from mmscratch.attention import Memory, MultiHeadAttention, causal_mask
 from mmscratch.batches import Examples, collate
+from mmscratch.contrastive import contrastive_loss
 from mmscratch.data.captions import SceneCaptions
 from mmscratch.data.language import captions
 from mmscratch.data.scenes import Scene, render
@@ -402,6 +403,25 @@ def compare_answering() -> None:
     )
 
 
+def compare_contrastive() -> None:
+    try:
+        from open_clip import ClipLoss
+    except ImportError:
+        print("contrastive loss: left out, since open-clip-torch is not installed")
+        return
+    vectors = F.normalize(torch.randn(2, 1024, 256), dim=-1)
+    a, b = vectors.unbind()
+    log_scale = torch.tensor(2.66)
+    inputs = [x.requires_grad_() for x in (a, b, log_scale)]
+    clip_loss = ClipLoss()
+    compare(
+        "contrastive loss / open_clip's, 1,024 pairs, with gradient",
+        lambda: torch.autograd.grad(contrastive_loss(a, b, log_scale), inputs),
+        lambda: torch.autograd.grad(clip_loss(a, b, log_scale.exp()), inputs),
+        rounds=31,
+    )
+
+
 def compare_training() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = quickstart_step(Path(folder, "run"))
@@ -445,6 +465,7 @@ def main() -> None:
     compare_transformers(memory)
     compare_searches(memory)
     compare_answering()
+    compare_contrastive()
     compare_training()
     compare_metrics()
 

@@ -1,6 +1,10 @@
 """Helpers of several test files: tiny models and trainers, and comparisons of gradients."""
 
 import math
+import multiprocessing
+import os
+import socket
+import sys
 from dataclasses import replace
 from itertools import chain
 
@@ -86,3 +90,32 @@ def step_gradients(trainer, batch):
     trainer.config = config
     trainer.optimizer.step = step
     return stats, gradients
+
+
+def in_processes(size, task, folder):
+    """Run task(folder) in `size` processes, as torchrun does; but forked, without importing again.
+
+    -> their exit codes. What rank 0 prints is in the file "printed".
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def run(rank):
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        torch.cuda.is_available = lambda: False  # a forked process could not use it
+        with open(folder / "printed" if rank == 0 else os.devnull, "w") as sys.stdout:
+            task(folder)
+
+    processes = [
+        multiprocessing.get_context("fork").Process(target=run, args=(rank,))
+        for rank in range(size)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(150)
+        process.kill()  # those that still run
+        process.join()
+    return [process.exitcode for process in processes]

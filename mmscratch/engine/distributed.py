@@ -3,7 +3,8 @@
     torchrun --nproc_per_node=2 -m mmscratch train --data my_photographs
 
 Each process has its own copy of the model and its own shard of every batch; `all_reduce` sums their
-results. Everything also works without torchrun: then there is one process, of rank 0.
+results, and `gather` puts their rows together. Everything also works without torchrun: then there
+is one process, of rank 0.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 COLLECTIVE_TIMEOUT = timedelta(seconds=55)  # after this, a silent process counts as dead
 
@@ -63,6 +65,38 @@ def all_gather(value) -> list:
     if dist.is_initialized():
         dist.all_gather_object(values, value)
     return values
+
+
+def gather(x: Tensor) -> Tensor:
+    """The rows of all processes, by rank, with gradient: (b, …) -> (B, …); b may differ.
+
+    A row's gradient is the sum over the processes, each of which uses it. So all of them must call
+    backward, even one that has no row.
+    """
+    if not dist.is_initialized():
+        return x
+    return _Gather.apply(x)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        sizes = torch.zeros(world_size(), dtype=torch.long, device=x.device)
+        sizes[rank()] = len(x)
+        sizes = all_reduce(sizes).tolist()
+        ctx.first = sum(sizes[: rank()])
+        ctx.size = len(x)
+        padded = x.new_zeros(max(sizes), *x.shape[1:])  # collectives need equal shapes
+        padded[: len(x)] = x
+        shards = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(shards, padded)
+        return torch.cat([shard[:size] for shard, size in zip(shards, sizes)])  # (B, …)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        total = all_reduce(gradient.clone(memory_format=torch.contiguous_format))  # (B, …)
+        return total[ctx.first : ctx.first + ctx.size]  # (b, …)
 
 
 def broadcast(value):

@@ -170,7 +170,7 @@ def load_base(task: Task, args: argparse.Namespace) -> dict:
     _, _, checkpoint = load(args.start_from)
     config = checkpoint["model_config"]
     theirs = {"image_size": image_size_of(config["encoders"])}
-    if checkpoint["metadata"]["task"] == task.name:
+    if checkpoint["metadata"]["task"] == task.name and config["decoder"]:
         theirs["decoder"] = config["decoder"]["name"]
         theirs["fusion"] = config["decoder"].get("fusion", "cross_attention")
     for name, value in model_options(args).items():
@@ -189,6 +189,6 @@ def sized(settings: dict, vocabularies: dict, examples: tuple[Examples, Examples
             settings["encoders"][modality]["vocab_size"] = len(words)
     longest = max([0, *examples[0].lengths, *examples[1].lengths])
     for part in (*settings["encoders"].values(), settings["decoder"]):
-        if part["name"] == "transformer":
+        if part.get("name") == "transformer":
             part["max_length"] = max(part.get("max_length", MAX_LENGTH), longest)
     return ModelConfig(**settings)

@@ -1,10 +1,8 @@
 """Several processes, on the CPU with gloo: the gradient, validation and checkpoint are those of one."""
 
 import json
-import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import deterministic_settings, step_gradients, tiny_trainer
+from helpers import deterministic_settings, in_processes, step_gradients, tiny_trainer
 from torch import nn
 from torch.testing import assert_close
 
@@ -30,35 +28,6 @@ CONFIG = TrainConfig(
 )
 ROOT = Path(__file__).parents[2]
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-
-
-def in_processes(size, task, folder):
-    """Run task(folder) in `size` processes, as torchrun does; but forked, because importing torch takes seconds.
-
-    -> their exit codes. What rank 0 prints is in the file "printed".
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def run(rank):
-        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        torch.cuda.is_available = lambda: False  # a forked process could not use it
-        with open(folder / "printed" if rank == 0 else os.devnull, "w") as sys.stdout:
-            task(folder)
-
-    processes = [
-        multiprocessing.get_context("fork").Process(target=run, args=(rank,))
-        for rank in range(size)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(150)
-        process.kill()  # those that still run
-        process.join()
-    return [process.exitcode for process in processes]
 
 
 @pytest.fixture(scope="module", params=[2, 3])
