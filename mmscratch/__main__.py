@@ -84,7 +84,7 @@ def add_train(sub: argparse.ArgumentParser, tasks: dict) -> None:
     add_data(sub, tasks)
     for task in tasks.values():
         for name, settings in task.options.items():
-            sub.add_argument(name, **settings)
+            sub.add_argument(name, **settings | {"default": None})  # by task
     text = "start from this run, or from a CNN of torchvision: resnet18, resnet50, vgg11_bn, …"
     sub.add_argument("--from", type=Path, dest="start_from", metavar="RUN", help=text)
     text = "freeze parameters by name, such as encoders.image.backbone; may be repeated"

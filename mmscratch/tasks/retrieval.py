@@ -15,11 +15,11 @@ from ..data.scenes import render
 from ..search import embed
 from ..text import tokenize
 from ..training import Trainer
-from .captioning import Captioning
 from .index import show_best, updated_index
 from .scores import print_retrieval, print_unknown, save_retrieval
 from .task import Metadata, Task, image_settings, open_picture
 
+SCENES = 250_000  # scenes to train on
 VALIDATION_SCENES = 1280  # ten batches
 TEST_SCENES = 1000
 
@@ -28,7 +28,7 @@ class Retrieval(Task):
     name = "retrieval"
     example_noun = "pictures"
     layouts = (*LAYOUTS, "scenes")
-    options = {"--scenes": Captioning.options["--scenes"]}
+    options = {"--scenes": {"type": int, "default": SCENES, "help": "number of training scenes"}}
     verb = "find"
     verb_help = "Find the pictures that a sentence describes, or those that are like a picture."
     default_run = Path("runs/retrieval")
@@ -53,7 +53,7 @@ class Retrieval(Task):
     def settings(self, metadata: Metadata) -> dict:
         settings = {"batch_size": 128, "learning_rate": 2e-3}  # the batch holds the negatives
         if metadata["layout"] != "scenes":
-            return settings | {"epochs": 8}
+            return settings | {"epochs": 30}
         return settings | {"bucket_batches": None, "evaluate_every": 200}
 
     def prepare(self, trainer: Trainer, metadata: Metadata) -> None:

@@ -25,7 +25,8 @@ class Task:
     example_noun  the name of its examples in messages: "pictures"
     layouts       the layouts that its data may have; the first is the default
     augments      whether training shows photographs cropped, mirrored and in another light
-    options       its own options of `train`, kept in the metadata: {"--source": {arguments of argparse}}
+    options       its own options of `train`, kept in the metadata: {"--source": {arguments of argparse}};
+                  two tasks may have the same one, each with its own default
     verb          the command that uses a run
     verb_help     one line that says what the command does
     default_run   the run that the command uses by default

@@ -133,9 +133,11 @@ def metadata_of(task: Task, args: argparse.Namespace) -> Metadata:
         raise ValueError("train needs --data DIR, the folder with the training data")
     metadata = {"task": task.name}
     metadata |= data_metadata(task, args.data or Path("scenes"), args.layout)
-    for option in task.options:
+    for option, settings in task.options.items():
         name = option.removeprefix("--")
         value = getattr(args, name.replace("-", "_"))
+        if value is None:
+            value = settings.get("default")
         metadata[name] = str(value.resolve()) if isinstance(value, Path) else value
     return metadata
 

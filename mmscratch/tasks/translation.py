@@ -33,8 +33,8 @@ class Translation(Task):
     verb_help = "Translate a sentence, with or without a picture of what it describes."
     default_run = Path("runs/translation")
     options = {
-        "--source": {"default": "en", "help": "source language (default: %(default)s)"},
-        "--target": {"default": "de", "help": "target language (default: %(default)s)"},
+        "--source": {"default": "en", "help": "source language (default: en)"},
+        "--target": {"default": "de", "help": "target language (default: de)"},
         "--photographs": {"type": Path, "metavar": "DIR", "help": "pictures of Flickr30k or 8k"},
     }
 
