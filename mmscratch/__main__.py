@@ -44,12 +44,12 @@ def make_parser() -> argparse.ArgumentParser:
     from .tasks.task import add_beams
     from .tasks.train import train
 
-    text = "Models that look at a picture and write."
+    text = "Models that look at a picture and write, or find it."
     parser = argparse.ArgumentParser(prog="python -m mmscratch", description=text)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, function, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
+        sub = commands.add_parser(name, help=text, description=text, conflict_handler="resolve")
         sub.set_defaults(command=function)
         return sub
 
@@ -84,7 +84,7 @@ def add_train(sub: argparse.ArgumentParser, tasks: dict) -> None:
     add_data(sub, tasks)
     for task in tasks.values():
         for name, settings in task.options.items():
-            sub.add_argument(name, **settings)
+            sub.add_argument(name, **settings | {"default": None})  # by task
     text = "start from this run, or from a CNN of torchvision: resnet18, resnet50, vgg11_bn, …"
     sub.add_argument("--from", type=Path, dest="start_from", metavar="RUN", help=text)
     text = "freeze parameters by name, such as encoders.image.backbone; may be repeated"

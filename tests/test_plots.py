@@ -20,6 +20,7 @@ from mmscratch.plots import (
     attention_sheet,
     caption_sheet,
     learning_curves,
+    retrieval_sheet,
     search_tree,
 )
 from mmscratch.recurrent import LSTMDecoder
@@ -53,6 +54,46 @@ def test_caption_sheet_cuts_nothing_off_and_overlaps_nothing(n):
     for i, box in enumerate(boxes):
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
         assert not any(box.overlaps(other) for other in boxes[:i])
+
+
+def test_dollar_signs_are_no_formulas():
+    text = "two bags with $_1 and a $ sign"
+    caption_sheet(pictures(1), [text.split()]).canvas.draw()
+    retrieval_sheet([text], [pictures(2)], [[False, True]]).canvas.draw()
+
+
+@pytest.mark.parametrize("columns", [2, 5])
+def test_retrieval_sheet_cuts_nothing_off_and_overlaps_nothing(columns):
+    long = " ".join(["a very long caption that goes on and on until it needs several lines"] * 3)
+    captions = [long, "a cat", long]
+    found = [pictures(columns) for _ in captions]
+    figure = retrieval_sheet(captions, found, [[False] * columns] * 3)
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.texts]
+    boxes += [axis.images[0].get_window_extent() for axis in figure.axes]
+    assert len(boxes) == 3 + 3 * columns
+    for i, box in enumerate(boxes):
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+        assert not any(box.overlaps(other) for other in boxes[:i])
+    assert " ".join(figure.texts[0].get_text().split()) == long
+
+
+def test_retrieval_sheet_shows_each_row_below_its_caption_with_right_pictures_in_a_green_frame():
+    found = [pictures(3), pictures(3)]
+    right = [[False, True, False], [True, False, True]]
+    figure = retrieval_sheet(["a cat", "two dogs"], found, right)
+    figure.canvas.draw()
+    first, second = [text.get_window_extent() for text in figure.texts]
+    for i, axis in enumerate(figure.axes):
+        row, column = divmod(i, 3)
+        picture = axis.images[0]
+        assert torch.equal(torch.tensor(picture.get_array()), found[row][column].permute(1, 2, 0))
+        box = picture.get_window_extent()
+        assert box.y1 < first.y0 and (box.y0 > second.y1) == (row == 0)
+        colours = [to_rgb(patch.get_edgecolor()) for patch in axis.patches]
+        assert colours == [to_rgb(GREEN)] * right[row][column]
+    lefts = [axis.get_position().x0 for axis in figure.axes[:3]]
+    assert lefts == sorted(lefts)
 
 
 def test_pictures_are_upright_in_true_colours():

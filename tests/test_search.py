@@ -7,7 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from mmscratch.search import search
+from mmscratch.contrastive import DualEncoder
+from mmscratch.recurrent import LSTMEncoder
+from mmscratch.search import embed, search
+from mmscratch.text import EOS, Vocabulary
+from mmscratch.vision import resnet_encoder
 
 
 def brute_force(queries, vectors, k):
@@ -117,3 +121,41 @@ def test_nan_is_refused_wherever_it_is(where):
 def test_search_of_invalid_inputs_raises(queries, vectors, k, chunk_size, words):
     with pytest.raises(ValueError, match=words):
         search(queries, vectors, k, chunk_size)
+
+
+# -------------------------------------------------------------------------------------------------
+# The vectors of many examples.
+
+
+def towers():
+    """Two towers with batch norm and dropout, in training mode; and the words of one."""
+    torch.manual_seed(0)
+    image = resnet_encoder(11, image_size=16, depth=(1,), width=5, num_layers=0)
+    text = LSTMEncoder(7, 11, hidden_size=13, dropout=0.5)
+    model = DualEncoder({"image": image, "target": text}, dim=17, embed_dim=11)
+    return model, {"target": Vocabulary(["<pad>", "<bos>", "<eos>", "<unk>", "a", "red", "cat"])}
+
+
+def test_vectors_are_those_of_each_example_alone():
+    model, vocabularies = towers()
+    sentences = [["a"], ["a", "red", "cat"], ["a", "dog"]] * 43  # two batches and a rest
+    examples = []
+    for words in sentences:
+        picture = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8)
+        examples.append({"image": picture, "number": torch.tensor(1), "target": words})
+    images = embed(model, vocabularies, examples, "image")
+    texts = embed(model, vocabularies, examples, "target")
+    assert images.shape == texts.shape == (129, 17)
+    assert not images.requires_grad and not model.training
+    with torch.no_grad():
+        for i in (0, 1, 2, 63, 64, 128):
+            image = model.embed("image", examples[i]["image"].unsqueeze(0))[0]
+            ids = [*vocabularies["target"].encode(sentences[i]), EOS]
+            text = model.embed("target", torch.tensor([ids]))[0]
+            assert_close(images[i], image)
+            assert_close(texts[i], text)
+
+
+def test_no_examples_have_no_vectors():
+    model, vocabularies = towers()
+    assert embed(model, vocabularies, [], "image").shape == (0, 17)

@@ -31,7 +31,7 @@ class Captioning(Task):
         "--scenes": {
             "type": int,
             "default": SCENES,
-            "help": "training scenes (default: %(default)s)",
+            "help": f"training scenes (default: {SCENES:,})",
         }
     }
     verb = "caption"

@@ -25,7 +25,8 @@ class Task:
     example_noun  the name of its examples in messages: "pictures"
     layouts       the layouts that its data may have; the first is the default
     augments      whether training shows photographs cropped, mirrored and in another light
-    options       its own options of `train`, kept in the metadata: {"--source": {arguments of argparse}}
+    options       its own options of `train`, kept in the metadata: {"--source": {arguments of argparse}};
+                  two tasks may have the same one, each with its own default
     freezes       patterns of the parameters that stay as they were if the picture's encoder is taken
                   from a run of another task
     verb          the command that uses a run

@@ -108,8 +108,7 @@ def _make_trainer(
         config["freeze"] += ("encoders.image",)  # nothing to learn without pictures
     model_config = sized(settings, vocabularies, examples)
     trainer = Trainer(model_config, TrainConfig(**config), examples, folder, metadata)
-    if not base:
-        task.prepare(trainer, metadata)
+    task.prepare(trainer, metadata)
     if trainer.rank == 0 and (trainer.frozen or args.start_from):
         print_parts(trainer.model)
     return trainer
@@ -136,9 +135,11 @@ def metadata_of(task: Task, args: argparse.Namespace) -> Metadata:
         raise ValueError("train needs --data DIR, the folder with the training data")
     metadata = {"task": task.name}
     metadata |= data_metadata(task, args.data or Path("scenes"), args.layout)
-    for option in task.options:
+    for option, settings in task.options.items():
         name = option.removeprefix("--")
         value = getattr(args, name.replace("-", "_"))
+        if value is None:
+            value = settings.get("default")
         metadata[name] = str(value.resolve()) if isinstance(value, Path) else value
     return metadata
 

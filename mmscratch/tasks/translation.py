@@ -33,8 +33,8 @@ class Translation(Task):
     verb_help = "Translate a sentence, with or without a picture of what it describes."
     default_run = Path("runs/translation")
     options = {
-        "--source": {"default": "en", "help": "source language (default: %(default)s)"},
-        "--target": {"default": "de", "help": "target language (default: %(default)s)"},
+        "--source": {"default": "en", "help": "source language (default: en)"},
+        "--target": {"default": "de", "help": "target language (default: de)"},
         "--photographs": {"type": Path, "metavar": "DIR", "help": "pictures of Flickr30k or 8k"},
     }
 
@@ -76,8 +76,8 @@ class Translation(Task):
         return settings | {"freeze": ("encoders.image.backbone",)}
 
     def prepare(self, trainer: Trainer, metadata: Metadata) -> None:
-        """For scenes, load a pretrained CNN: next to a sentence, a new one would not learn to see."""
-        if metadata["layout"] == "scenes":
+        """For scenes, load a pretrained CNN if the model is new: next to a sentence, a new one would not learn to see."""
+        if metadata["layout"] == "scenes" and not trainer.config.start_from:
             with distributed.main_process_first():
                 cnn = pretrained_cnn(Path("runs/cnn.pt"), CNN_SCENES)
                 load_matching(trainer.model.encoders["image"].backbone, cnn.state_dict())

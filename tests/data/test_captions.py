@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import unicodedata
 from pathlib import Path
 
@@ -10,7 +11,15 @@ import pytest
 import torch
 from grey_pictures import greys, save
 
-from mmscratch.data.captions import Flickr8k, FolderCaptions, SceneCaptions
+from mmscratch.data.captions import (
+    Flickr8k,
+    FolderCaptions,
+    SceneCaptions,
+    judged_pairs,
+    number_pictures,
+    relevant_pictures,
+)
+from mmscratch.data.judge import judge
 from mmscratch.data.language import captions
 from mmscratch.data.scenes import Scene, render
 from mmscratch.text import tokenize
@@ -376,3 +385,70 @@ def test_scene_captions(language):
 def test_scene_captions_lists_the_known_splits():
     with pytest.raises(ValueError, match="no split 'val': choose one of train, validation, test"):
         SceneCaptions("val", 3)
+
+
+# -------------------------------------------------------------------------------------------------
+# Which captions are about which pictures.
+
+
+def similar_scenes(first):
+    """Eight scenes with numbers from `first`; every other one has the objects of the one before."""
+    scenes = []
+    for i in range(0, 8, 2):
+        scene = Scene(i)
+        attributes = [(obj.size, obj.colour, obj.noun) for obj in scene.objects]
+        scenes += [scene, Scene.compose(random.Random(i), attributes)]
+    for i, scene in enumerate(scenes):
+        scene.seed = first + i
+    return scenes
+
+
+def test_judged_pairs_are_those_of_the_judge_in_any_order():
+    train = SceneCaptions("train", 1, size=0)
+    train.set_scenes(similar_scenes(100), size=0, one_caption_each=True)
+    validation = SceneCaptions("validation", 3, size=0, one_caption_each=True)
+    same = judged_pairs(train, validation)
+    chosen = [10**9 + 2, 103, 100, 101, 102, 107, 106, 101, 10**9]
+    by_number = {}
+    for data in (train, validation):
+        for scene, (text,) in zip(data.scenes, data.texts):
+            by_number[scene.seed] = scene, text
+    expected = []
+    for i in chosen:
+        expected.append([judge(by_number[j][1], by_number[i][0]).true for j in chosen])
+    found = same(torch.tensor(chosen))
+    assert found.dtype == torch.bool and found.tolist() == expected
+    assert not torch.equal(found, found.T)
+
+
+def test_scenes_are_numbered_by_seed_and_photographs_by_position(folder):
+    (folder / "captions.csv").write_text("a.png,a dog,val\nb.png,a cat,val\nb.png,an owl,val\n")
+    photos = FolderCaptions(folder, "validation", size=7)
+    scenes = SceneCaptions("test", 3, size=8)
+    for data in (photos, scenes):
+        number_pictures(data)
+    assert [data["number"].item() for data in photos] == [0, 1]
+    numbers = [scenes[i]["number"] for i in range(3)]
+    assert [number.item() for number in numbers] == [scene.seed for scene in scenes.scenes]
+    assert all(number.dtype == torch.long and number.shape == () for number in numbers)
+    assert photos.may_flip(0, 0)  # the number is no text
+
+
+def test_relevant_pictures_of_photographs_are_those_of_the_captions(folder):
+    (folder / "captions.csv").write_text(
+        "a.png,a dog,val\nb.png,a cat,val\nb.png,a dog,val\nc.png,an owl,val\n"
+    )
+    photos = FolderCaptions(folder, "validation", size=7)
+    expected = [[1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]]
+    assert relevant_pictures(photos).int().tolist() == expected
+
+
+def test_relevant_scenes_are_those_of_the_judge():
+    data = SceneCaptions("test", 1, size=0)
+    data.set_scenes(similar_scenes(0), size=0)
+    expected = []
+    for texts in data.texts:
+        for text in texts:
+            expected.append([judge(text, scene).true for scene in data.scenes])
+    assert relevant_pictures(data).tolist() == expected
+    assert sum(map(sum, expected)) > 40

@@ -4,12 +4,13 @@ import gzip
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import error_of, expected_scores, fraction, parse_scores
 
 from mmscratch.__main__ import main
 from mmscratch.metrics import bleu
-from mmscratch.tasks.scores import percentage
+from mmscratch.tasks.scores import mean_percentage, percentage
 from mmscratch.text import caption_tokenize, tokenize
 
 HYPOTHESES = ["A man's T-shirt (red).", "a dog, and a cat!", "", "two dogs play in the snow ."]
@@ -20,6 +21,21 @@ REFERENCES = [
     "Two dogs are playing in the snow.",
 ]
 OTHERS = ["a shirt (red) of a man", "", " \t ", "two dogs play in the snow"]
+
+
+def test_groups_of_different_sizes_count_by_their_scores():
+    scores = [1, 1, 1, 0, 0, 1, 0]
+    groups = [4, 4, 4, 4, 9, 2, 2]
+    rng = np.random.default_rng(12345)
+    members = {group: [s for s, g in zip(scores, groups) if g == group] for group in (2, 4, 9)}
+    means = []
+    for _ in range(1000):
+        drawn = rng.integers(3, size=3)
+        chosen = [score for i in drawn for score in members[[2, 4, 9][i]]]
+        means.append(100 * sum(chosen) / len(chosen))
+    means.sort()
+    expected = f"{400 / 7:.1f} %  ({means[25]:.1f} to {means[-26]:.1f})"
+    assert mean_percentage(scores, groups) == expected
 
 
 def write_lines(name, lines, end="\n"):
