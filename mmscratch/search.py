@@ -43,8 +43,9 @@ def search(
 
         scores = queries @ vectors.T,   sorted, and of each row the first k
 
-    The search is exact, and its memory does not grow with N. The product is computed for one chunk of vectors at a time, in float32, and of each chunk only
-    the k best are kept. Vectors with equal scores are in the order of their indices.
+    The search is exact, and its memory does not grow with N. The product is computed for one chunk
+    of vectors at a time, in float32, and only the k best of each chunk are kept. Vectors with equal
+    scores are in the order of their indices.
 
     queries: (Q, D).
     vectors: (N, D), a tensor or a memory-mapped array; float16 takes half the space of float32.
