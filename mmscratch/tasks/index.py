@@ -21,6 +21,7 @@ from .task import image_size_of, pictures_in
 
 LAYOUT = "mmscratch picture index, version 1"
 BATCH_SIZE = 64
+MOST_DRAWN = 40  # pictures on a sheet
 ADVICE = "choose another --index, or delete it"
 
 # Takes files. Returns the vectors (n, D) of those that can be read, in order; and for each of the
@@ -207,13 +208,13 @@ def _embed_files(
 
 
 def show_best(index: PictureIndex, query: Tensor, count: int, sheet: Path) -> None:
-    """Print and draw the pictures whose vectors are most similar to the query's, (1, D)."""
+    """Print the pictures whose vectors are most similar to the query's, (1, D), and draw the best."""
     scores, indices = search(query, index.vectors, count)  # each (1, count)
     names = [index.names[i] for i in indices[0].tolist()]
     labels = []
     for score, name in zip(scores[0].tolist(), names):
         print(f"{score:.3f}  {os.path.relpath(name)}")
         labels.append([f"{score:.3f}", os.path.basename(name)])
-    pictures = [to_tensor(open_image(name), 240) for name in names]
-    caption_sheet(pictures, labels).savefig(sheet)
+    pictures = [to_tensor(open_image(name), 240) for name in names[:MOST_DRAWN]]
+    caption_sheet(pictures, labels[:MOST_DRAWN]).savefig(sheet)
     print(f"Look at {sheet}")

@@ -25,6 +25,7 @@ from mmscratch.data.scenes import Scene, render
 from mmscratch.text import tokenize
 
 REPOSITORY = Path(__file__).parents[2]
+HEAD = "file_name,caption,split\n"
 OFFICIAL = REPOSITORY.parent / "shared/flickr8k"
 
 
@@ -394,7 +395,7 @@ def test_scene_captions_lists_the_known_splits():
 def similar_scenes(first):
     """Eight scenes with numbers from `first`; every other one has the objects of the one before."""
     scenes = []
-    for i in range(0, 8, 2):
+    for i in (4, 5, 6, 7):
         scene = Scene(i)
         attributes = [(obj.size, obj.colour, obj.noun) for obj in scene.objects]
         scenes += [scene, Scene.compose(random.Random(i), attributes)]
@@ -408,7 +409,7 @@ def test_judged_pairs_are_those_of_the_judge_in_any_order():
     train.set_scenes(similar_scenes(100), size=0, one_caption_each=True)
     validation = SceneCaptions("validation", 3, size=0, one_caption_each=True)
     same = judged_pairs(train, validation)
-    chosen = [10**9 + 2, 103, 100, 101, 102, 107, 106, 101, 10**9]
+    chosen = [10**9 + 2, 103, 100, 105, 101, 102, 104, 107, 106, 101, 10**9]
     by_number = {}
     for data in (train, validation):
         for scene, (text,) in zip(data.scenes, data.texts):
@@ -422,7 +423,9 @@ def test_judged_pairs_are_those_of_the_judge_in_any_order():
 
 
 def test_scenes_are_numbered_by_seed_and_photographs_by_position(folder):
-    (folder / "captions.csv").write_text("a.png,a dog,val\nb.png,a cat,val\nb.png,an owl,val\n")
+    (folder / "captions.csv").write_text(
+        f"{HEAD}a.png,a dog,val\nb.png,a cat,val\nb.png,an owl,val\n"
+    )
     photos = FolderCaptions(folder, "validation", size=7)
     scenes = SceneCaptions("test", 3, size=8)
     for data in (photos, scenes):
@@ -436,7 +439,7 @@ def test_scenes_are_numbered_by_seed_and_photographs_by_position(folder):
 
 def test_relevant_pictures_of_photographs_are_those_of_the_captions(folder):
     (folder / "captions.csv").write_text(
-        "a.png,a dog,val\nb.png,a cat,val\nb.png,a dog,val\nc.png,an owl,val\n"
+        f"{HEAD}a.png,a dog,val\nb.png,a cat,val\nb.png,a dog,val\nc.png,an owl,val\n"
     )
     photos = FolderCaptions(folder, "validation", size=7)
     expected = [[1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]]
