@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 12 · Visual question answering
 #
-# **Adds** FiLM, by which a question steers the CNN; balanced pairs; the accuracy of answers. **Takes** 3.4 min on two cores.
+# **Adds** FiLM, by which a question steers the CNN; balanced pairs; the accuracy of answers. **Takes** 3.0 min on two cores.
 #
 # A picture and a question go in, an answer comes out. The model is that of chapter 11: the question
 # takes the place of the sentence to translate, and the answer that of the translation. What is new
@@ -119,7 +119,7 @@ chapter.draw(drawings.balanced_pairs(rows[:8]), "balanced pairs")
 # often in training, and look it up. On data that people made, this table is a strong opponent.
 
 # %%
-training = SceneQuestions("train", chapter.choose(14_000, fast=60))
+training = SceneQuestions("train", chapter.choose(18_000, fast=60))
 test = SceneQuestions("test", chapter.choose(1000, fast=12))
 given = [answers[0] for answers in training.texts]
 table = answer_table(training.questions, given)
@@ -428,7 +428,7 @@ print_accuracies({way: rows[way] for way in ("FiLM", "FiLM, closed")})
 
 # %% [markdown]
 # **Longer, and on real data.** What follows was measured by `python -m
-# chapters.measured.answering`. First our scenes, with 125,000 pairs instead of 14,000, from the
+# chapters.measured.answering`. First our scenes, with 125,000 pairs instead of 18,000, from the
 # captioner and from random weights. They come as a **curriculum**: the first quarter has no
 # comparisons, and the rest has mostly those kinds that are learned last. Yes or no is a single bit,
 # and "is it the same colour?" teaches nothing to a model that cannot find the two things. The
