@@ -500,7 +500,7 @@ for name in ("VQA-RAD", "VQA-RAD by picture"):
 # %% [markdown]
 # ## What to notice
 #
-# **Without looking, one gets what chance gives.** On our questions the table is right in 24.7 % of the
+# **Without looking, one gets what chance gives.** On our questions the table is right in 25.1 % of the
 # cases: half of those with yes or no, and not a single pair. On easy-VQA the same table gets 66.8 %,
 # and on the closed questions of VQA-RAD 52.2 %. There, a model may be right most of the time without
 # ever having looked.
@@ -511,12 +511,13 @@ for name in ("VQA-RAD", "VQA-RAD by picture"):
 # the answers, that of the worst FiLM (49.8 to 54.0) just meets that of the best late fusion (46.5 to
 # 50.8). The lead is largest for "two-step" (62.2, 64.0 and 68.7 % against 12.6, 46.4 and 43.9 %) and
 # for "what is the red thing?" (65.2, 73.0 and 66.4 % against 37.5, 44.9 and 40.2 %). "Exists" and
-# "compare" are near 50 % for both, which is chance: 22,000 pairs are too few for these. A comparison
-# on one budget says who learns sooner, not who ends higher.
+# "compare" are near 50 % for both, which is chance: 22,000 pairs are too few for these. One run
+# says little: in the one above the lead is small, 49.6 against 47.5 %. And a comparison on one budget
+# says who learns sooner, not who ends higher.
 #
 # **Where it looks** is mostly, but not always, at the object that is asked for. FiLM has done part of
-# the work before the attention begins, and a Transformer block has spread what it found over the
-# positions. A picture of attention is no explanation by itself.
+# the work before the attention begins, and the convolutions have spread what they found over the
+# positions around it. A picture of attention is no explanation by itself.
 #
 # **With 125,000 pairs in a curriculum** FiLM gets 96.5 % (95.7 to 97.3), and 93.7 % of the pairs, after
 # 9 minutes on two cores. "Two-step" is at 97.1 %; always naming the outermost thing at that side, without
@@ -536,9 +537,9 @@ for name in ("VQA-RAD", "VQA-RAD by picture"):
 # true premise: a mean probability of 0.77 both times. In training, every question about a colour
 # had a colour as its answer. The probability compares answers; it says nothing about the question.
 #
-# **Counting** takes more questions. At this chapter's budget, zero is hardly ever the answer (3 times
-# out of 63), and three nearly always when it is right (53 of 56): the model has noticed how many
-# objects there are, and not yet how many of them were asked for. With 125,000 pairs, 97.6 % are right.
+# **Counting** takes more questions. At this chapter's budget, nearly all answers are one or three: zero
+# is found 4 times out of 63, and two not once out of 65. The model has noticed whether a picture shows
+# one object or several, and not yet how many of them were asked for. With 125,000 pairs, 97.6 % are right.
 #
 # **easy-VQA** from the captioner stops at 93.3 % (92.8 to 93.8), and looking at the mistakes shows a
 # plateau: all colours and 99.2 % of the shapes are right, but "is there a circle?" is almost always
