@@ -515,9 +515,10 @@ for name in ("VQA-RAD", "VQA-RAD by picture"):
 # says little: in the one above the lead is small, 49.6 against 47.5 %. And a comparison on one budget
 # says who learns sooner, not who ends higher.
 #
-# **Where it looks** is mostly, but not always, at the object that is asked for. FiLM has done part of
-# the work before the attention begins, and the convolutions have spread what they found over the
-# positions around it. A picture of attention is no explanation by itself.
+# **Where it looks** is mostly at an object, but often at another than the question is about: this model
+# has just begun to learn, and seven of these eight answers are wrong. FiLM has done part of the work
+# before the attention begins, and the convolutions have spread what they found over the positions
+# around it. A picture of attention is no explanation by itself.
 #
 # **With 125,000 pairs in a curriculum** FiLM gets 96.5 % (95.7 to 97.3), and 93.7 % of the pairs, after
 # 9 minutes on two cores. "Two-step" is at 97.1 %; always naming the outermost thing at that side, without
