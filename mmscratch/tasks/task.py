@@ -27,8 +27,8 @@ class Task:
     augments      whether training shows photographs cropped, mirrored and in another light
     options       its own options of `train`, kept in the metadata: {"--source": {arguments of argparse}};
                   two tasks may have the same one, each with its own default
-    freezes       patterns of the parameters that stay as they were if the picture's encoder is taken
-                  from a run of another task
+    freezes       patterns of the parameters that stay as they were if the picture's encoder is a
+                  ResNet from a run of another task
     verb          the command that uses a run
     verb_help     one line that says what the command does
     default_run   the run that the command uses by default

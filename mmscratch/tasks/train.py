@@ -102,7 +102,7 @@ def _make_trainer(
     training = Examples(data["train"], vocabularies, augments, args.seed)
     examples = (training, Examples(data["validation"], vocabularies))
     config = _train_config(task, metadata, args)
-    if "image" in chosen:
+    if chosen.get("image", {}).get("name") == "resnet":
         config["freeze"] += task.freezes
     if "image" in settings["encoders"] and not data["train"].count("image"):
         config["freeze"] += ("encoders.image",)  # nothing to learn without pictures

@@ -21,10 +21,10 @@ from torch.testing import assert_close
 from mmscratch.__main__ import main
 from mmscratch.data.answers import SceneQuestions
 from mmscratch.data.scenes import Scene, render
-from mmscratch.finetuning import load_run
+from mmscratch.finetuning import load_run, save_run
 from mmscratch.images import open_image, to_tensor
 from mmscratch.metrics import bootstrap
-from mmscratch.model import token_embedding
+from mmscratch.model import ModelConfig, build_model, token_embedding
 from mmscratch.tasks.controls import exchange_pictures
 from mmscratch.tasks.scores import mean_percentage
 from mmscratch.tasks.task import image_settings
@@ -516,6 +516,17 @@ def test_first_layers_of_a_captioner_stay_as_they_were(answering):
     for name, tensor in old.items():
         if tensor.is_floating_point():
             assert torch.equal(tensor, new[name]) == (name in first), name
+
+
+def test_answering_starts_from_a_captioner_without_a_resnet(answering, no_training):
+    _, vocabularies, checkpoint = load_run("captioner")
+    settings = checkpoint["model_config"]
+    settings["encoders"] = {"image": {"name": "vit", "image_size": 32, "hidden_dim": 64}}
+    config = ModelConfig(**settings)
+    save_run("vit", build_model(config), config, vocabularies, checkpoint["metadata"])
+    assert main(f"{TRAIN} --data scenes --from vit --to runs/vit".split()) == 130
+    (model,) = no_training
+    assert all(parameter.requires_grad for parameter in model.encoders["image"].parameters())
 
 
 def test_words_that_a_captioner_knows_keep_their_rows(answering):
