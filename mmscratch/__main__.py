@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, function, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, conflict_handler="resolve")
+        sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=function)
         return sub
 
@@ -82,9 +82,9 @@ def add_train(sub: argparse.ArgumentParser, tasks: dict) -> None:
     text = "default: %(default)s"
     sub.add_argument("--task", choices=tuple(tasks), default="captioning", help=text)
     add_data(sub, tasks)
-    for task in tasks.values():
-        for name, settings in task.options.items():
-            sub.add_argument(name, **settings | {"default": None})  # by task
+    options = {name: each for task in tasks.values() for name, each in task.options.items()}
+    for name, settings in options.items():  # two tasks may have the same one
+        sub.add_argument(name, **settings | {"default": None})  # that of the task
     text = "start from this run, or from a CNN of torchvision: resnet18, resnet50, vgg11_bn, …"
     sub.add_argument("--from", type=Path, dest="start_from", metavar="RUN", help=text)
     text = "freeze parameters by name, such as encoders.image.backbone; may be repeated"

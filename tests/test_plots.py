@@ -58,8 +58,12 @@ def test_caption_sheet_cuts_nothing_off_and_overlaps_nothing(n):
 
 def test_dollar_signs_are_no_formulas():
     text = "two bags with $_1 and a $ sign"
-    caption_sheet(pictures(1), [text.split()]).canvas.draw()
-    retrieval_sheet([text], [pictures(2)], [[False, True]]).canvas.draw()
+    captioned = caption_sheet(pictures(1), [text.split()])
+    found = retrieval_sheet([text], [pictures(2)], [[False, True]])
+    for figure in (captioned, found):
+        figure.canvas.draw()
+        assert "$_1" in " ".join(drawn.get_text() for drawn in figure.texts)
+        assert not any(drawn.get_parse_math() for drawn in figure.texts)
 
 
 @pytest.mark.parametrize("columns", [2, 5])

@@ -19,7 +19,7 @@ from .index import show_best, updated_index
 from .scores import print_retrieval, print_unknown, save_retrieval
 from .task import Metadata, Task, image_settings, open_picture
 
-SCENES = 250_000  # scenes to train on
+SCENES = 90_000  # scenes to train on
 VALIDATION_SCENES = 1280  # ten batches
 TEST_SCENES = 1000
 
