@@ -1,4 +1,4 @@
-"""Metrics of sentences, with confidence intervals; of answers; of labels; and of attention."""
+"""Metrics of sentences, with confidence intervals; of answers, labels, attention and retrieval."""
 
 import math
 import re
@@ -789,3 +789,86 @@ def _check_answers(answers: Sequence[Sequence[str]]) -> None:
 def _check_no_string(name: str, strings: Iterable[str]) -> None:
     if isinstance(strings, str):
         raise TypeError(f"the {name} are a string, {strings[:40]!r}; a list of strings is needed")
+
+
+# -------------------------------------------------------------------------------------------------
+# Retrieval: which of many pictures does this sentence describe, and which sentence this picture?
+
+
+def retrieval_ranks(scores: Tensor, relevant: Tensor) -> Tensor:
+    """Compute the rank of each query's best relevant item among all irrelevant ones: (Q,) long.
+
+        rank = 1 + number of irrelevant items whose score is not below that of the best relevant one
+
+    So a tie counts against the model, and the rank does not depend on how a sort breaks ties. Every
+    comparison with NaN is a tie. Other relevant items are never in the way: with five captions, a
+    picture's rank is that of its best one.
+
+    scores: (Q, G) floating point, of each query's similarity with each item of the gallery. For the
+        other direction, pass both arguments transposed.
+    relevant: (Q, G) bool: whether the item is a right answer to the query.
+
+    Raises ValueError if shapes or types do not fit, or if a query has no relevant item.
+    Source: Hodosh et al. 2013; the ranks, from 1, of Faghri et al. 2018 (VSE++).
+    """
+    if not scores.is_floating_point() or relevant.dtype != torch.bool:
+        types = f"{scores.dtype} and {relevant.dtype}"
+        raise ValueError(f"scores must be floating point and relevant bool, not {types}")
+    if scores.dim() != 2 or scores.shape != relevant.shape:
+        shapes = f"{tuple(scores.shape)} and {tuple(relevant.shape)}"
+        raise ValueError(f"scores and relevant need the same shape (Q, G), not {shapes}")
+    has_answer = relevant.any(1)  # (Q,)
+    if not has_answer.all():
+        query = has_answer.tolist().index(False)
+        raise ValueError(f"query {query} has no relevant item, so it has no rank")
+    if len(scores) == 0:
+        return torch.zeros(0, dtype=torch.long, device=scores.device)
+    candidates = scores.masked_fill(~relevant | scores.isnan(), -math.inf)
+    best = candidates.amax(1, keepdim=True)  # (Q, 1), -inf if all relevant scores are NaN
+    ahead = ~(scores < best) & ~relevant  # NaN is not below anything
+    return 1 + ahead.sum(1)
+
+
+def recall_at(ranks: Tensor, k: int) -> list[float]:
+    """Check for each query whether a relevant item is among the k best: 1.0 or 0.0.
+
+        recall at k = mean over the queries of [rank <= k]
+
+    ranks: (Q,), from `retrieval_ranks`.
+    k: at least 1, or ValueError is raised.
+
+    Source: as R@K of Hodosh et al. 2013: one relevant item among the first k is enough.
+    """
+    if k < 1:
+        raise ValueError(f"recall is measured at 1 or more, not at {k}")
+    return (ranks <= k).float().tolist()
+
+
+def median_rank(ranks: Tensor, pictures: Sequence[Hashable]) -> ConfidenceInterval:
+    """Compute the median of the ranks, with its confidence interval.
+
+    The captions of one picture are not independent of each other, so the interval comes from
+    resampling pictures, each with all its queries. An even number of queries has two middle ranks:
+    the median is their mean.
+
+    ranks: (Q,), from `retrieval_ranks`.
+    pictures: the picture of each query, as a number or a name.
+
+    Raises ValueError if there are no queries or the lengths differ.
+    """
+    if len(ranks) != len(pictures):
+        raise ValueError(f"{len(ranks)} ranks but {len(pictures)} pictures")
+    values, columns = np.unique(ranks.cpu().numpy(), return_inverse=True)
+    members = _group_members(pictures)
+    counts = np.zeros((len(members), len(values)), dtype=int)  # how often a picture has a rank
+    for row, queries in zip(counts, members.values()):
+        np.add.at(row, columns[queries], 1)
+
+    def median(sums: np.ndarray) -> float:
+        ordered = sums.cumsum()  # numbers of queries with at most this rank
+        total = ordered[-1]
+        middle = np.searchsorted(ordered, [(total - 1) // 2, total // 2], side="right")
+        return float(values[middle].mean())
+
+    low, high = bootstrap(counts, median)
+    return ConfidenceInterval(median(counts.sum(0)), low, high)

@@ -32,11 +32,17 @@ from mmscratch.finetuning import add_lora, merge_lora
 from mmscratch.metrics import bleu, cider_d
 from mmscratch.model import ModelConfig, build_model
 from mmscratch.recurrent import LSTM, LSTMDecoder
+from mmscratch.search import search
 from mmscratch.tasks.translation import Translation
 from mmscratch.text import BOS, EOS, PAD, Vocabulary, tokenize
 from mmscratch.training import TrainConfig, Trainer
 from mmscratch.transformer import TransformerDecoder
 from mmscratch.vision import conv2d, resnet_encoder
+
+try:
+    import faiss
+except ImportError:
+    faiss = None
 
 
 def seconds(function) -> float:
@@ -455,6 +461,28 @@ def compare_metrics() -> None:
     )
 
 
+def compare_retrieval() -> None:
+    vectors = torch.empty(1_000_000, 256, dtype=torch.float16)
+    for chunk in vectors.split(10_000):
+        chunk.copy_(F.normalize(torch.randn(chunk.shape), dim=1))
+    queries = F.normalize(torch.randn(4, 256), dim=1)
+    in_single_precision = vectors.float()
+    compare(
+        "search, 4 queries, 1,000,000 vectors / torch.topk of float32",
+        lambda: search(queries, vectors, 10),
+        lambda: (queries @ in_single_precision.T).topk(10),
+    )
+    if faiss is None:
+        return
+    index = faiss.IndexFlatIP(256)
+    index.add(in_single_precision.numpy())
+    compare(
+        "the same / faiss.IndexFlatIP of float32",
+        lambda: search(queries, vectors, 10),
+        lambda: index.search(queries.numpy(), 10),
+    )
+
+
 def main() -> None:
     torch.manual_seed(0)
     compare_layers()
@@ -468,6 +496,7 @@ def main() -> None:
     compare_contrastive()
     compare_training()
     compare_metrics()
+    compare_retrieval()
 
     torch.set_num_threads(1)
     elapsed = seconds(lambda: [render(Scene(i), 64) for i in range(5000)])

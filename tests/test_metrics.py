@@ -30,8 +30,11 @@ from mmscratch.metrics import (
     document_frequencies,
     exact_match,
     label_scores,
+    median_rank,
     normalize_answer,
     pair_accuracy,
+    recall_at,
+    retrieval_ranks,
     rouge_l,
     sentence_bleu,
     shuffle_within,
@@ -1333,3 +1336,131 @@ def test_shuffling_with_the_same_seed_gives_the_same_order():
     assert order != shuffle_within(groups, seed=11)
     assert shuffle_within(groups) == shuffle_within(groups, seed=0)
     assert groups == before
+
+
+def brute_force_rank(scores, relevant):
+    """1 + the irrelevant items that are not surely behind the best relevant one."""
+    right = [score for score, is_right in zip(scores, relevant) if is_right]
+    best = max([score for score in right if score == score], default=-math.inf)
+    rank = 1
+    for score, is_right in zip(scores, relevant):
+        if not is_right and (score != score or score >= best):
+            rank += 1
+    return rank
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_retrieval_ranks_by_brute_force(dtype):
+    """Ties, NaN, infinite scores, and one to five right answers to a query."""
+    special = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -0.0])
+    for seed in range(60):
+        generator = torch.Generator().manual_seed(seed)
+        scores = torch.randint(-2, 3, (17, 13), generator=generator).to(dtype)
+        chosen = torch.rand(17, 13, generator=generator) < 0.1
+        scores[chosen] = special[torch.randint(5, (17, 13), generator=generator)].to(dtype)[chosen]
+        relevant = torch.rand(17, 13, generator=generator) < 0.2
+        relevant[range(17), torch.randint(13, (17,), generator=generator)] = True
+        before = scores.clone(), relevant.clone()
+        ranks = retrieval_ranks(scores, relevant)
+        expected = [brute_force_rank(*row) for row in zip(scores.tolist(), relevant.tolist())]
+        assert ranks.tolist() == expected and ranks.dtype == torch.long
+        assert_close((scores, relevant), before, rtol=0, atol=0, equal_nan=True)
+
+
+def test_ranks_of_both_directions_with_several_captions_by_hand():
+    scores = torch.tensor(
+        [
+            [0.9, 0.1, 0.3],  # caption of picture 0
+            [0.2, 0.5, 0.4],  # of picture 0
+            [0.6, 0.7, 0.1],  # of picture 1
+            [0.8, 0.6, 0.2],  # of picture 1
+            [0.9, 0.8, 0.4],  # of picture 2
+        ]
+    )
+    relevant = torch.tensor([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]]).bool()
+    assert retrieval_ranks(scores, relevant).tolist() == [1, 3, 1, 2, 3]
+    # A caption of picture 2 scores as high as the best one of picture 0.
+    assert retrieval_ranks(scores.T, relevant.T).tolist() == [2, 2, 1 + 1]
+
+
+def test_a_model_that_scores_all_items_alike_is_last():
+    relevant = torch.eye(7).bool()
+    for value in (0.0, math.nan, -math.inf, math.inf):
+        assert retrieval_ranks(torch.full((7, 7), value), relevant).tolist() == [7] * 7
+
+
+def test_ranks_without_queries_or_irrelevant_items():
+    for items in (0, 5):
+        none = retrieval_ranks(torch.zeros(0, items), torch.zeros(0, items).bool())
+        assert none.tolist() == [] and none.dtype == torch.long
+        assert recall_at(none, 1) == []
+    assert retrieval_ranks(torch.randn(3, 2), torch.ones(3, 2).bool()).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "scores, relevant, words",
+    [
+        (torch.zeros(3, 2), torch.tensor([[1, 0], [0, 0], [0, 0]]).bool(), "query 1 has no rel"),
+        (torch.zeros(3, 0), torch.zeros(3, 0).bool(), "query 0 has no relevant item"),
+        (torch.zeros(3, 2), torch.ones(2, 3).bool(), r"not \(3, 2\) and \(2, 3\)"),
+        (torch.zeros(3), torch.ones(3).bool(), r"not \(3,\) and \(3,\)"),
+        (torch.zeros(3, 2), torch.ones(3, 2), "not torch.float32 and torch.float32"),
+        (torch.zeros(3, 2).long(), torch.ones(3, 2).bool(), "not torch.int64 and torch.bool"),
+    ],
+)
+def test_ranks_of_invalid_inputs_raise(scores, relevant, words):
+    with pytest.raises(ValueError, match=words):
+        retrieval_ranks(scores, relevant)
+
+
+def test_recall_counts_ranks_up_to_k():
+    ranks = torch.tensor([1, 5, 2, 11, 10, 5])
+    assert recall_at(ranks, 1) == [1, 0, 0, 0, 0, 0]
+    assert recall_at(ranks, 5) == [1, 1, 1, 0, 0, 1]
+    assert recall_at(ranks, 10) == [1, 1, 1, 0, 1, 1]
+    with pytest.raises(ValueError, match="not at 0"):
+        recall_at(ranks, 0)
+
+
+@pytest.mark.parametrize("captions_each", [1, 2, 5])
+def test_recall_at_agrees_with_scikit_learn_where_one_item_is_right(captions_each):
+    generator = torch.Generator().manual_seed(captions_each)
+    scores = torch.randn(11 * captions_each, 11, generator=generator)
+    picture = torch.arange(11).repeat_interleave(captions_each)
+    relevant = picture.unsqueeze(1) == torch.arange(11)
+    ranks = retrieval_ranks(scores, relevant)
+    for k in (1, 5, 10):
+        accuracy = sklearn.metrics.top_k_accuracy_score(picture, scores, k=k, labels=range(11))
+        assert np.mean(recall_at(ranks, k)) == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize("queries", [41, 42])
+def test_median_rank_is_that_of_numpy_and_resamples_whole_pictures(queries):
+    draw = np.random.default_rng(queries)
+    ranks = draw.integers(1, 30, size=queries)
+    pictures = [f"picture {number}" for number in draw.integers(7, size=queries)]
+    groups = [[r for r, name in zip(ranks, pictures) if name == p] for p in dict.fromkeys(pictures)]
+    assert len({len(group) for group in groups}) > 1, "unequal numbers of captions"
+    found = median_rank(torch.tensor(ranks), pictures)
+    assert found.score == np.median(ranks) and type(found.score) is float
+    draw = np.random.default_rng(12345)
+    medians = []
+    for _ in range(1000):
+        drawn = draw.integers(len(groups), size=len(groups))
+        medians.append(np.median(np.concatenate([groups[i] for i in drawn])))
+    medians = sorted(medians)
+    assert found[1:] == (medians[25], medians[974])
+    assert medians[25] < found.score < medians[974]
+
+
+def test_median_rank_of_captions_alike_is_as_uncertain_as_that_of_one_caption():
+    ranks = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5])
+    once = median_rank(ranks, range(11))
+    assert median_rank(ranks.repeat_interleave(5), [i // 5 for i in range(55)]) == once
+
+
+def test_median_rank_of_invalid_inputs_raises():
+    with pytest.raises(ValueError, match="at least one example"):
+        median_rank(torch.zeros(0).long(), [])
+    with pytest.raises(ValueError, match="3 ranks but 2 pictures"):
+        median_rank(torch.tensor([1, 2, 3]), [0, 1])

@@ -1,12 +1,15 @@
 """The judge: is a caption a sentence of the grammar, and is it true of its scene?"""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from itertools import permutations
 from string import Formatter
 from typing import NamedTuple
+
+import torch
+from torch import Tensor
 
 from ..metrics import Tokens, check_tokens
 from ..text import detokenize, tokenize
@@ -203,6 +206,41 @@ def _read_mention(phrase: str, language: str) -> Mention:
 def _normal(text: str, language: str) -> str:
     """The text with the spelling and spaces of `tokenize`."""
     return ("" if language == "zh" else " ").join(tokenize(text))
+
+
+@lru_cache(maxsize=100_000)
+def _well_formed_reading(caption: str, language: str) -> Reading | None:
+    """The reading of a caption; None if it is not a sentence of the grammar, as written."""
+    text = _normal(caption, language)
+    reading = _read(text, language)
+    return reading if reading and reading.text == text else None
+
+
+def true_pairs(captions: Sequence[str], scenes: Sequence[Scene], language: str = "en") -> Tensor:
+    """Find all pairs of a caption and a scene of which it is true: (C, S) bool.
+
+        true_pairs(captions, scenes)[i, j] = judge(captions[i], scenes[j]).true
+
+    But a caption is parsed once, and compared only with the scenes that have its nouns, so all
+    pairs of 1,000 captions and 1,000 scenes take a fraction of a second. A true pair that is not on
+    the diagonal is a false negative of contrastive training, and a second right answer in a search.
+    """
+    _check_language(language)
+    scenes_by_nouns = defaultdict(list)
+    for j, scene in enumerate(scenes):
+        nouns = sorted(obj.noun for obj in scene.objects)
+        scenes_by_nouns[tuple(nouns)].append(j)
+    true = torch.zeros(len(captions), len(scenes), dtype=torch.bool)  # (C, S)
+    for i, caption in enumerate(captions):
+        reading = _well_formed_reading(caption, language)
+        if reading is None:
+            continue
+        nouns = sorted(mention.noun for mention in reading.mentions)
+        for j in scenes_by_nouns.get(tuple(nouns), []):
+            wrong = _compare(reading.mentions, scenes[j].objects, reading.claim)
+            if not wrong:
+                true[i, j] = True
+    return true
 
 
 class JudgeReport(NamedTuple):

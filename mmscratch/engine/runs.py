@@ -7,7 +7,7 @@ import torch
 VERSION = 3  # of the layout of checkpoints
 
 
-def read_checkpoint(path: Path) -> dict:
+def read_checkpoint(path: Path, kind: str = "a checkpoint") -> dict:
     """Read a file of `write_atomically`: tensors and plain values only; nothing in it is executed."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -16,7 +16,7 @@ def read_checkpoint(path: Path) -> dict:
     except Exception as error:  # torch raises several kinds, and advises to execute the file
         reason = getattr(error, "strerror", None)
         reason = reason or "it is damaged, or holds more than tensors and plain values"
-        raise ValueError(f"{path}: not a checkpoint that can be read: {reason}") from None
+        raise ValueError(f"{path}: not {kind} that can be read: {reason}") from None
 
 
 def check_version(path: Path, checkpoint: object) -> None:

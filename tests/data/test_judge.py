@@ -7,8 +7,9 @@ from collections import Counter
 from itertools import permutations
 
 import pytest
+import torch
 
-from mmscratch.data.judge import Judgement, judge
+from mmscratch.data.judge import Judgement, judge, true_pairs
 from mmscratch.data.language import LANGUAGES, caption, captions, mask_colours
 from mmscratch.data.scenes import COLOURS, NOUNS, SPLITS, Object, Scene
 from mmscratch.text import MASKED, detokenize, tokenize
@@ -498,3 +499,56 @@ def test_a_size_may_be_left_out(language, small, big):
         for sentence in captions(scene, language):
             shorter = sentence.replace(small, "").replace(big, "").replace("a orange", "an orange")
             assert judge(shorter, scene, language) == TRUE, shorter
+
+
+def captions_of_all_kinds(scenes, language):
+    """A true caption of each scene; and, now and then, one that is no sentence or upside down."""
+    sentences = [caption(scene, i % 5, language) for i, scene in enumerate(scenes)]
+    sentences[3] = sentences[3].upper()
+    sentences[5] = "nonsense"
+    sentences[7] = ""
+    sentences[11] += sentences[11]
+    return sentences
+
+
+@pytest.mark.parametrize("language, count", [("en", 300), ("de", 103), ("zh", 101)])
+def test_true_pairs_are_those_of_the_judge(language, count):
+    draw = random.Random(0)
+    # Few nouns and colours, so that a caption is often true of several scenes.
+    scenes = []
+    for i in range(count):
+        number = draw.randint(1, 3)
+        kinds = [("big", draw.choice(("red", "blue")), draw.choice(("sun", "king", "mouse")))]
+        while len(kinds) < number:
+            kinds.append(draw.choice((kinds[0], ("small", "red", "king"))))
+        scenes.append(Scene.compose(draw, kinds))
+    sentences = captions_of_all_kinds(scenes, language)
+    for i in range(13, 43):  # mistakes of grammar, if these words occur
+        for right, wrong in (("a big", "an big"), ("großer", "großes"), ("一个", "一只")):
+            sentences[i] = sentences[i].replace(right, wrong)
+    faults = [judge(*pair, language).wrong for pair in zip(sentences, scenes)]
+    assert ("grammar",) in faults[13:43], "true apart from the grammar"
+    found = true_pairs(sentences, scenes, language)
+    expected = []
+    for sentence in sentences:
+        expected.append([judge(sentence, scene, language).true for scene in scenes])
+    assert found.tolist() == expected
+    assert found.shape == (count, count) and found.dtype == torch.bool
+    assert count < found.sum() < count**2 / 4, "not only those on the diagonal, nor most"
+    assert (found != found.T).any(), "a caption may fit a scene whose own does not fit back"
+
+
+def test_true_pairs_of_the_scenes_of_each_split_are_those_of_the_judge():
+    scenes = [Scene(first + i) for first in SPLITS.values() for i in range(17)]
+    sentences = captions_of_all_kinds(scenes, "en")[:-1]
+    found = true_pairs(sentences, scenes)
+    assert found.shape == (67, 68)
+    for i, sentence in enumerate(sentences):
+        assert found[i].tolist() == [judge(sentence, scene).true for scene in scenes]
+
+
+def test_true_pairs_of_nothing_and_of_an_unknown_language():
+    assert true_pairs([], [Scene(0)]).shape == (0, 1)
+    assert true_pairs(["a big red star"], []).shape == (1, 0)
+    with pytest.raises(ValueError, match="fr"):
+        true_pairs([], [], "fr")
