@@ -44,12 +44,12 @@ def make_parser() -> argparse.ArgumentParser:
     from .tasks.task import add_beams
     from .tasks.train import train
 
-    text = "Models that look at a picture and write."
+    text = "Models that look at a picture and write, or find it."
     parser = argparse.ArgumentParser(prog="python -m mmscratch", description=text)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, function, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
+        sub = commands.add_parser(name, help=text, description=text, conflict_handler="resolve")
         sub.set_defaults(command=function)
         return sub
 

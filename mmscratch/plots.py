@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from .decoding import Candidate
@@ -82,14 +83,52 @@ def _caption_paragraphs(
     return [(caption, RED), (_wrap(detokenize(closest), f"{number}, reference"), GREY)]
 
 
-def _wrap(text: str, number: str) -> list[str]:
+def _wrap(text: str, number: str, width: int = 30) -> list[str]:
     """Break a caption into lines; if no font can draw it, print it and return its number."""
     if not _CHINESE.search(text):
-        return wrap(text, 30)
+        return wrap(text, width)
     if not _chinese_fonts():
         print(f"({number}) {text}")
         return [f"({number})"]
-    return [text[i : i + 16] for i in range(0, len(text), 16)]
+    width = width // 2 + 1  # Chinese characters are twice as wide
+    return [text[i : i + width] for i in range(0, len(text), width)]
+
+
+def retrieval_sheet(
+    captions: Sequence[str],
+    pictures: Sequence[Sequence[Tensor]],
+    right: Sequence[Sequence[bool]],
+) -> Figure:
+    """Draw the pictures (3, H, W) uint8 that were found for each caption, in a row below it.
+
+    right: for each picture, whether the caption is about it; it then has a green frame.
+    """
+    texts = []
+    for i, caption in enumerate(captions):
+        texts.append(_wrap(caption, f"{i + 1}", 100))
+    columns = max(len(row) for row in pictures)
+
+    side = 1.5  # in inches, as all lengths here
+    line = 0.165
+    gap = 0.15
+    width = max(columns, 5) * (side + gap) + gap
+    heights = [len(lines) * line + side + 2 * gap for lines in texts]
+    y = sum(heights) + gap
+    figure = Figure(figsize=(width, y), dpi=100)
+    for lines, row, row_right in zip(texts, pictures, right):
+        y -= gap
+        style = {"ha": "left", "fontsize": 8.5, "linespacing": 1.2}
+        _add_text(figure, "\n".join(lines), gap, y, **style)
+        y -= len(lines) * line + gap / 2 + side
+        for column, (picture, is_right) in enumerate(zip(row, row_right)):
+            x = gap + column * (side + gap)
+            axis = _add_picture(figure, picture, x, y, side, interpolation="nearest")
+            if is_right:
+                frame = Rectangle((0, 0), 1, 1, transform=axis.transAxes, clip_on=False)
+                frame.set(fill=False, edgecolor=GREEN, linewidth=5)
+                axis.add_patch(frame)
+        y -= gap / 2
+    return figure
 
 
 _CHINESE = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
@@ -120,17 +159,18 @@ def _add_axes(figure: Figure, x: float, y: float, width: float, height: float) -
 
 def _add_picture(
     figure: Figure, picture: Tensor, x: float, y: float, side: float, **options
-) -> None:
+) -> Axes:
     """Draw a picture (3, H, W) into a square whose lower left corner is at (x, y), in inches."""
     axis = _add_axes(figure, x, y, side, side)
     axis.imshow(picture.permute(1, 2, 0).cpu().numpy(), **options)
     axis.set_axis_off()
+    return axis
 
 
 def _add_text(figure: Figure, text: str, x: float, y: float, **style) -> None:
     """Write centred text whose upper edge is at (x, y), in inches."""
     width, height = figure.get_size_inches()
-    style = {"ha": "center", "va": "top", "family": _fonts()} | style
+    style = {"ha": "center", "va": "top", "family": _fonts(), "parse_math": False} | style
     figure.text(x / width, y / height, text, **style)
 
 

@@ -1,8 +1,39 @@
-"""Exact search: the k vectors that fit a query best, in memory that does not grow with them."""
+"""Search: the vectors of many examples, and those of them that fit a query best."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .batches import collate, numericalize, to_device
+from .contrastive import DualEncoder
+
+BATCH_SIZE = 64
+
+
+@torch.no_grad()
+def embed(
+    model: DualEncoder, vocabularies: dict, examples: Sequence[dict], modality: str
+) -> Tensor:
+    """The vectors of one modality of the examples, (N, D), on the CPU.
+
+    examples: such as a data set; or [{"target": words}, …] for sentences.
+    modality: "image" or "target", say.
+
+    Puts the model into eval mode.
+    """
+    model.eval()
+    device = model.log_scale.device
+    vectors = [torch.empty(0, model.projection[modality].out_features)]
+    for first in range(0, len(examples), BATCH_SIZE):
+        batch = []
+        for i in range(first, min(first + BATCH_SIZE, len(examples))):
+            example = {modality: examples[i][modality]}
+            batch.append(numericalize(example, vocabularies))
+        inputs = to_device(collate(batch), device)
+        vectors.append(model.embed(modality, inputs[modality]).cpu())
+    return torch.cat(vectors)  # (N, D)
 
 
 def search(
@@ -12,7 +43,7 @@ def search(
 
         scores = queries @ vectors.T,   sorted, and of each row the first k
 
-    The product is computed for one chunk of vectors at a time, in float32, and of each chunk only
+    The search is exact, and its memory does not grow with N. The product is computed for one chunk of vectors at a time, in float32, and of each chunk only
     the k best are kept. Vectors with equal scores are in the order of their indices.
 
     queries: (Q, D).

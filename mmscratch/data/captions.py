@@ -1,11 +1,15 @@
 """Pictures with captions: drawn scenes, or photographs on disk in common layouts."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from .dataset import DataSet, LazyColumn, words_of
+from .judge import true_pairs
 from .language import caption
 from .photographs import Photographs
 from .records import (
@@ -60,6 +64,51 @@ class SceneCaptions(DataSet):
             numbers = [i % 5] if one_caption_each else range(5)
             self.texts.append([caption(scene, number, language) for number in numbers])
         self.references = [[words_of(text) for text in texts] for texts in self.texts]
+
+
+def number_pictures(data: DataSet) -> None:
+    """Add a column "number", to tell that two captions are about the same picture.
+
+    A scene's number is its seed, which no scene of another split has.
+    """
+    numbers = range(len(data))
+    if isinstance(data, SceneCaptions):
+        numbers = [scene.seed for scene in data.scenes]
+    data.columns["number"] = LazyColumn(torch.tensor, numbers)
+
+
+def relevant_pictures(data: DataSet) -> Tensor:
+    """Whether each of all Q captions is about each of the G pictures: (Q, G) bool.
+
+    For photographs that is the picture that it was written for; for scenes, each of which it is
+    true, so several pictures may be right.
+    """
+    if isinstance(data, SceneCaptions):
+        captions = [text for texts in data.texts for text in texts]
+        return true_pairs(captions, data.scenes)
+    counts = torch.tensor([len(texts) for texts in data.texts])  # (G,)
+    return torch.eye(len(data), dtype=torch.bool).repeat_interleave(counts, dim=0)
+
+
+def judged_pairs(*datasets: SceneCaptions) -> Callable[[Tensor], Tensor]:
+    """Return a function for `DualEncoder.same`: which captions of a batch fit which of its scenes.
+
+    It takes the numbers of B scenes, which have one caption each, and returns (B, B) bool: at
+    [i, j], whether the caption of scene j is true of scene i.
+    """
+    scenes = {}
+    captions = {}
+    for data in datasets:
+        for scene, (text,) in zip(data.scenes, data.texts):
+            scenes[scene.seed] = scene
+            captions[scene.seed] = text
+
+    def same(numbers: Tensor) -> Tensor:
+        seeds = numbers.tolist()
+        true = true_pairs([captions[seed] for seed in seeds], [scenes[seed] for seed in seeds])
+        return true.T.to(numbers.device)  # (B, B)
+
+    return same
 
 
 class PhotoCaptions(DataSet):

@@ -2,7 +2,9 @@
 
 from .answering import Answering
 from .captioning import Captioning
+from .retrieval import Retrieval
 from .task import Task
 from .translation import Translation
 
-TASKS: dict[str, Task] = {task.name: task for task in (Captioning(), Translation(), Answering())}
+_ALL = (Captioning(), Translation(), Answering(), Retrieval())
+TASKS: dict[str, Task] = {task.name: task for task in _ALL}

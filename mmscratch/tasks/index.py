@@ -1,15 +1,23 @@
 """An index of pictures: their vectors in one file, so that each picture is embedded only once."""
 
 import os
+import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..contrastive import DualEncoder
 from ..engine.runs import read_checkpoint
+from ..finetuning import fingerprint, freeze
+from ..images import open_image, to_tensor
+from ..plots import caption_sheet
 from ..reliability import write_atomically
+from ..search import embed, search
+from .task import image_size_of, pictures_in
 
 LAYOUT = "mmscratch picture index, version 1"
 BATCH_SIZE = 64
@@ -156,3 +164,56 @@ def _show_progress(done: int, total: int) -> None:
     if total > BATCH_SIZE:
         end = "\n" if done == total else ""
         print(f"\rembedding pictures, once: {done} of {total}", end=end, flush=True)
+
+
+def updated_index(
+    path: Path, folders: list[Path], model: DualEncoder, checkpoint: dict
+) -> PictureIndex:
+    """The index of the pictures in the folders. Prints what has changed, and what was skipped.
+
+    Raises ValueError in one line if there is no folder, or no picture that can be read.
+    """
+    if not folders:
+        raise ValueError("name a sentence, or a picture after --like, and then a folder to search")
+    for folder in folders:
+        if not folder.exists():
+            raise ValueError(f"{folder}: no such folder")
+    freeze(model, "*")  # the fingerprint is that of frozen weights
+    index = PictureIndex(path, fingerprint(model))
+    image_size = image_size_of(checkpoint["model_config"]["encoders"])
+    changes = index.update(pictures_in(folders), partial(_embed_files, model, image_size))
+    print(f"{path}: {changes}")
+    for problem in index.problems[:5]:
+        print(f"skipped: {problem}", file=sys.stderr)
+    if len(index.problems) > 5:
+        print(f"skipped: {len(index.problems) - 5} more", file=sys.stderr)
+    if not index.names:
+        raise ValueError("none of these pictures can be read")
+    return index
+
+
+def _embed_files(
+    model: DualEncoder, image_size: int, paths: list[Path]
+) -> tuple[Tensor, dict[Path, str]]:
+    """An `Embed`, with the first two arguments given."""
+    examples = []
+    problems = {}
+    for path in paths:
+        try:
+            examples.append({"image": to_tensor(open_image(path), image_size)})
+        except (ValueError, OSError) as error:
+            problems[path] = str(error)
+    return embed(model, {}, examples, "image"), problems
+
+
+def show_best(index: PictureIndex, query: Tensor, count: int, sheet: Path) -> None:
+    """Print and draw the pictures whose vectors are most similar to the query's, (1, D)."""
+    scores, indices = search(query, index.vectors, count)  # each (1, count)
+    names = [index.names[i] for i in indices[0].tolist()]
+    labels = []
+    for score, name in zip(scores[0].tolist(), names):
+        print(f"{score:.3f}  {os.path.relpath(name)}")
+        labels.append([f"{score:.3f}", os.path.basename(name)])
+    pictures = [to_tensor(open_image(name), 240) for name in names]
+    caption_sheet(pictures, labels).savefig(sheet)
+    print(f"Look at {sheet}")

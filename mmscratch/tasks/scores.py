@@ -8,7 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from ..data.dataset import DataSet
 from ..data.judge import JudgeReport
 from ..data.language import colour_of
 from ..data.translations import read_lines
@@ -19,7 +22,11 @@ from ..metrics import (
     bootstrap,
     caption_scores,
     exact_match,
+    median_rank,
+    recall_at,
+    retrieval_ranks,
 )
+from ..plots import retrieval_sheet
 from ..text import Vocabulary, caption_tokenize, tokenize
 
 TOKENIZERS = {"caption": caption_tokenize, "words": tokenize, "none": str.split}
@@ -87,18 +94,86 @@ def percentage(percent: float, count: int) -> str:
     return mean_percentage([1] * right + [0] * (count - right))
 
 
-def mean_percentage(scores: Sequence[float], pairs: Sequence[int] = ()) -> str:
+def mean_percentage(scores: Sequence[float], groups: Sequence[int] = ()) -> str:
     """The mean of scores from 0 to 1 as a percentage, with its interval.
 
-    The two examples of a pair (see `QuestionData`) are not independent of each other, so the
-    interval comes from resampling pairs.
+    groups: the group of each score, if the scores of a group are not independent of each other: a
+        pair of questions (see `QuestionData`), the captions of a picture. The interval then comes
+        from resampling groups.
     """
     percentages = 100 * np.asarray(scores)
-    if len(pairs):
-        _, number = np.unique(pairs, return_inverse=True)
-        percentages = np.bincount(number, percentages) / np.bincount(number)  # (pairs,)
-    low, high = bootstrap(percentages)
+    if len(groups):
+        _, number = np.unique(groups, return_inverse=True)
+        sums = np.bincount(number, percentages)  # (groups,)
+        counts = np.bincount(number)  # (groups,)
+        statistics = np.stack([sums, counts], axis=1)  # (groups, 2)
+        low, high = bootstrap(statistics, lambda total: total[0] / total[1])
+    else:
+        low, high = bootstrap(percentages)
     return f"{percentages.mean():.1f} %  ({low:.1f} to {high:.1f})"
+
+
+def print_retrieval(data: DataSet, scores: Tensor, relevant: Tensor) -> None:
+    """Print recall and median rank of caption -> picture and of picture -> caption.
+
+    scores, relevant: (Q, G), of each caption and each picture (see `retrieval_ranks`).
+
+    If some captions fit several pictures, as in scenes, the others are also measured alone.
+    """
+    Q, G = scores.shape
+    counts = torch.tensor([len(texts) for texts in data.texts])  # (G,)
+    pictures = torch.arange(G).repeat_interleave(counts)  # (Q,), one for each caption
+    ranks = retrieval_ranks(scores, relevant)  # (Q,)
+    fits_one = relevant.sum(1) == 1  # (Q,)
+    several = Q - int(fits_one.sum())
+    among = f"among {G:,} pictures"
+    heading = f"caption to picture: {Q:,} captions"
+    if several:
+        left_out = f"{several:,} that fit several pictures are left out"
+        print(f"caption to picture: {Q - several:,} captions; {left_out}")
+        _print_ranks(ranks[fits_one], pictures[fits_one], among)
+        heading += "; any picture that fits is right"
+    print(heading)
+    _print_ranks(ranks, pictures, among)
+    print(f"picture to caption: {G:,} pictures; any caption that fits is right")
+    _print_ranks(retrieval_ranks(scores.T, relevant.T), torch.arange(G), f"among {Q:,} captions")
+
+
+def _print_ranks(ranks: Tensor, pictures: Tensor, among: str) -> None:
+    """Print recall and median of the ranks (Q,), with intervals from resampling pictures (Q,)."""
+    groups = pictures.tolist()
+    for k in (1, 5, 10):
+        name = f"recall at {k}"
+        print(f"  {name:20} {mean_percentage(recall_at(ranks, k), groups)} {among}")
+    median, low, high = median_rank(ranks, groups)
+    print(f"  median rank          {median:g}  ({low:g} to {high:g}) {among}")
+
+
+def save_retrieval(run: Path, split: str, data: DataSet, scores: Tensor, relevant: Tensor) -> None:
+    """Write each caption's rank and best picture to the run's folder, and draw some of them.
+
+    scores, relevant: (Q, G), of each caption and each picture of the data.
+    """
+    captions = []
+    names = []
+    first = []  # the first caption of each picture
+    for name, texts in zip(data.names, data.texts):
+        first.append(len(captions))
+        captions += texts
+        names += [name] * len(texts)
+    ranks = retrieval_ranks(scores, relevant).tolist()
+    best = scores.topk(min(5, len(data))).indices  # (Q, 5)
+    found = [data.names[i] for i in best[:, 0].tolist()]
+    path = run / f"retrieval-{split}.jsonl"
+    write_rows(path, picture=names, caption=captions, rank=ranks, found=found)
+    labels = []
+    pictures = []
+    right = []
+    for i in first[:8]:
+        labels.append(f"{captions[i]} (rank {ranks[i]:,})")
+        pictures.append([data[j]["image"] for j in best[i].tolist()])
+        right.append(relevant[i, best[i]].tolist())
+    retrieval_sheet(labels, pictures, right).savefig(run / f"retrieval-{split}.png")
 
 
 def print_unknown(words: list[str], vocabulary: Vocabulary) -> None:

@@ -106,8 +106,7 @@ def _make_trainer(
         config["freeze"] += ("encoders.image",)  # nothing to learn without pictures
     model_config = sized(settings, vocabularies, examples)
     trainer = Trainer(model_config, TrainConfig(**config), examples, folder, metadata)
-    if not base:
-        task.prepare(trainer, metadata)
+    task.prepare(trainer, metadata)
     if trainer.rank == 0 and (trainer.frozen or args.start_from):
         print_parts(trainer.model)
     return trainer

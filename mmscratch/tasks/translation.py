@@ -76,8 +76,8 @@ class Translation(Task):
         return settings | {"freeze": ("encoders.image.backbone",)}
 
     def prepare(self, trainer: Trainer, metadata: Metadata) -> None:
-        """For scenes, load a pretrained CNN: next to a sentence, a new one would not learn to see."""
-        if metadata["layout"] == "scenes":
+        """For scenes, load a pretrained CNN if the model is new: next to a sentence, a new one would not learn to see."""
+        if metadata["layout"] == "scenes" and not trainer.config.start_from:
             with distributed.main_process_first():
                 cnn = pretrained_cnn(Path("runs/cnn.pt"), CNN_SCENES)
                 load_matching(trainer.model.encoders["image"].backbone, cnn.state_dict())

@@ -1,0 +1,120 @@
+"""Retrieval: find the picture that a sentence describes, and the sentences about a picture."""
+
+import argparse
+from pathlib import Path
+
+from ..data.captions import (
+    LAYOUTS,
+    SceneCaptions,
+    judged_pairs,
+    number_pictures,
+    relevant_pictures,
+)
+from ..data.dataset import DataSet
+from ..data.scenes import render
+from ..search import embed
+from ..text import tokenize
+from ..training import Trainer
+from .captioning import Captioning
+from .index import show_best, updated_index
+from .scores import print_retrieval, print_unknown, save_retrieval
+from .task import Metadata, Task, image_settings, open_picture
+
+VALIDATION_SCENES = 1280  # ten batches
+TEST_SCENES = 1000
+
+
+class Retrieval(Task):
+    name = "retrieval"
+    example_noun = "pictures"
+    layouts = (*LAYOUTS, "scenes")
+    options = {"--scenes": Captioning.options["--scenes"]}
+    verb = "find"
+    verb_help = "Find the pictures that a sentence describes, or those that are like a picture."
+    default_run = Path("runs/retrieval")
+
+    def read(self, metadata: Metadata, split: str, image_size: int) -> DataSet:
+        if metadata["layout"] != "scenes":
+            return LAYOUTS[metadata["layout"]](metadata["data"], split, image_size)
+        counts = {"train": metadata["scenes"], "validation": VALIDATION_SCENES}
+        count = counts.get(split, TEST_SCENES)
+        return SceneCaptions(split, count, size=image_size, one_caption_each=split in counts)
+
+    def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
+        if chosen.keys() & {"decoder", "fusion"}:
+            raise ValueError("retrieval has no decoder: leave out --decoder and --fusion")
+        if base:
+            return base
+        is_drawn = metadata["layout"] == "scenes"
+        image = image_settings({"name": "resnet", "num_layers": 1 if is_drawn else 0}, chosen)
+        text = {"name": "lstm", "hidden_size": 128, "dropout": 0.0 if is_drawn else 0.3}
+        return {"encoders": {"image": image, "target": text}, "decoder": {}}
+
+    def settings(self, metadata: Metadata) -> dict:
+        settings = {"batch_size": 128, "learning_rate": 2e-3}  # the batch holds the negatives
+        if metadata["layout"] != "scenes":
+            return settings | {"epochs": 8}
+        return settings | {"bucket_batches": None, "evaluate_every": 200}
+
+    def prepare(self, trainer: Trainer, metadata: Metadata) -> None:
+        """Number the pictures; for scenes, let the judge find the false negatives."""
+        datasets = (trainer.train.data, trainer.validation.data)
+        for data in datasets:
+            number_pictures(data)
+        if metadata["layout"] == "scenes":
+            trainer.model.same = judged_pairs(*datasets)
+
+    def evaluation_split(self, metadata: Metadata) -> str:
+        return "test" if metadata["layout"] == "scenes" else "validation"
+
+    def measure(self, run: Path, data: DataSet, split: str, num_beams: int = 1) -> None:
+        model, vocabularies, _ = self.load(run)
+        sentences = [{"target": words} for references in data.references for words in references]
+        image_vectors = embed(model, vocabularies, data, "image")  # (G, D)
+        text_vectors = embed(model, vocabularies, sentences, "target")  # (Q, D)
+        scores = text_vectors @ image_vectors.T  # (Q, G)
+        relevant = relevant_pictures(data)  # (Q, G)
+        print_retrieval(data, scores, relevant)
+        save_retrieval(run, split, data, scores, relevant)
+
+    def advice(self, run: Path, data: DataSet, split: str) -> str:
+        folder = Path(data.names[0]).parent
+        if isinstance(data, SceneCaptions):
+            folder = run / "pictures"
+            folder.mkdir(exist_ok=True)
+            for i, scene in enumerate(data.scenes[:100]):
+                render(scene, 256).save(folder / f"scene{i:02}.png")
+        sheet = run / f"retrieval-{split}.png"
+        return f"Look at {sheet}. {self.command(run, data.texts[0][0], str(folder))}"
+
+    def add_verb_options(self, parser: argparse.ArgumentParser) -> None:
+        text = "what to look for; left out with --like"
+        parser.add_argument("sentence", metavar="SENTENCE", help=text)
+        text = "folders of pictures to search"
+        parser.add_argument("folders", type=Path, nargs="*", metavar="FOLDER", help=text)
+        text = "find pictures that are like this one"
+        parser.add_argument("--like", type=Path, metavar="PICTURE", help=text)
+        text = "keeps the pictures' vectors (default: index.pt in the run's folder)"
+        parser.add_argument("--index", type=Path, metavar="FILE", help=text)
+        text = "pictures to show (default: %(default)s)"
+        parser.add_argument("--top", type=int, default=10, metavar="K", help=text)
+        self.add_run_option(parser)
+
+    def use(self, args: argparse.Namespace) -> None:
+        """Print and draw the pictures in the folders that fit the sentence or the picture best."""
+        if args.top < 1:
+            raise ValueError(f"--top must be at least 1, not {args.top}")
+        model, vocabularies, checkpoint = self.load(args.run)
+        folders = args.folders
+        if args.like:
+            folders = [Path(args.sentence), *folders]
+            example = {"image": open_picture(args.like, checkpoint)}
+        else:
+            example = {"target": tokenize(args.sentence)}
+            if not example["target"]:
+                raise ValueError("the sentence has no words")
+            print_unknown(example["target"], vocabularies["target"])
+        (modality,) = example
+        query = embed(model, vocabularies, [example], modality)  # (1, D)
+        index = updated_index(args.index or args.run / "index.pt", folders, model, checkpoint)
+        show_best(index, query, args.top, args.run / "found.png")
