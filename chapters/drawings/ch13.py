@@ -79,10 +79,13 @@ def space(
         axis.add_artist(AnnotationBbox(thumbnail, (x, y), frameon=False, zorder=2))
     dots = {"color": "#d94801", "s": 14, "zorder": 3}
     axis.scatter(*text_points.T.tolist(), label="sentences", **dots)
+    style = {"fontsize": 7.5, "color": "#a63603", "zorder": 4, "va": "center"}
+    frame = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
+    middle = image_points[:, 0].mean()
     for (x, y), sentence in zip(text_points.tolist(), sentences):
-        style = {"fontsize": 7.5, "color": "#a63603", "zorder": 4}
-        frame = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
-        axis.text(x, y, " " + fill(sentence, 26), bbox=frame, va="center", **style)
+        side = "right" if x > middle else "left"
+        text = fill(sentence, 26).replace("\n", "\n ")
+        axis.text(x, y, f" {text} ", bbox=frame, ha=side, **style)
     axis.margins(0.12)
     axis.legend(loc="upper left", fontsize=8)
     axis.set(xlabel="first direction", ylabel="second direction")
