@@ -245,7 +245,8 @@ print("by hand and library agree")
 # The model. Its `loss` finds pairs that are not negatives of each other: the same picture, the same
 # words (by a fingerprint, which is one number for a sentence), and whatever `self.same` adds. In a
 # run with several processes the batches of all of them are one batch: `gather` fetches the others'
-# vectors, **with** their gradients. Without these, each process would learn only half of its loss.
+# vectors, **with** their gradients. Without these, a process would not learn how its vectors serve
+# the others as negatives.
 
 # %%
 show(DualEncoder.embed)
@@ -282,10 +283,10 @@ print("chunk by chunk: the same")
 # %% [markdown]
 # ## Train it
 #
-# The towers need eyes. The captioner that `python -m mmscratch quickstart` leaves behind has some:
-# we take its CNN, freeze it, and compute the features of each picture once, as in chapter 5. The
-# rest of the image tower and all of the text tower are new. Nobody has ever shown this CNN a label:
-# it has learned from pictures and captions only.
+# The image tower starts from the captioner that `python -m mmscratch quickstart` leaves behind: we
+# take its CNN, freeze it, and compute the features of each picture once, as in chapter 5. The rest of
+# the image tower and all of the text tower are new. This CNN has never seen a label: it has learned
+# from pictures and captions only.
 
 # %%
 WIDTH = 128  # of the memories, and of the vectors
@@ -513,9 +514,8 @@ for direction, ranks in directions.items():
 # measured in galleries of all sizes. Nothing about the model changes.
 
 # %%
-SIZES_OF_GALLERY = [
-    size for size in (8, 16, 32, 64, 125, 250, 500, 1000) if size <= len(test)
-]
+GALLERIES = [8, 16, 32, 64, 125, 250, 500, 1000]
+GALLERIES = [size for size in GALLERIES if size <= len(test)]
 
 
 def recall_in_galleries(scores, size):
@@ -523,23 +523,25 @@ def recall_in_galleries(scores, size):
     recalls = []
     for first in range(0, len(scores) - size + 1, size):
         rows = slice(first, first + size)
-        recalls += recall_at(
-            retrieval_ranks(scores[rows, rows], relevant[rows, rows]), 1
-        )
+        ranks = retrieval_ranks(scores[rows, rows], relevant[rows, rows])
+        recalls += recall_at(ranks, 1)
     return 100 * sum(recalls) / len(recalls)
 
 
-figure = Figure(figsize=(6.4, 3.4), dpi=100, layout="constrained")
-axis = figure.subplots()
+curves = {}
 for name in (LONGER, "learned, from 0.07", "always 1"):
     scores_of = score(models[name])
-    curve = [recall_in_galleries(scores_of, size) for size in SIZES_OF_GALLERY]
-    axis.semilogx(SIZES_OF_GALLERY, curve, marker="o", label=name)
-    by_size = dict(zip(SIZES_OF_GALLERY, curve))
-    print(
-        f"{name:32} among 64: {by_size[64]:.1f} %, among {len(test):,}: {curve[-1]:.1f} %"
-    )
-axis.set_xticks(SIZES_OF_GALLERY, [f"{size:,}" for size in SIZES_OF_GALLERY])
+    curves[name] = [recall_in_galleries(scores_of, size) for size in GALLERIES]
+    among_64 = curves[name][GALLERIES.index(64)]
+    print(f"{name:32} among 64: {among_64:5.1f} %", end="; ")
+    print(f"among {GALLERIES[-1]:,}: {curves[name][-1]:5.1f} %")
+
+# %%
+figure = Figure(figsize=(6.4, 3.4), dpi=100, layout="constrained")
+axis = figure.subplots()
+for name, curve in curves.items():
+    axis.semilogx(GALLERIES, curve, marker="o", label=name)
+axis.set_xticks(GALLERIES, [f"{size:,}" for size in GALLERIES])
 axis.minorticks_off()
 axis.set(xlabel="pictures in the gallery", ylabel="recall at 1, %", ylim=(0, 103))
 axis.legend(fontsize=8)
@@ -675,9 +677,9 @@ for way, predicted in answers.items():
 # batch is worth depends on the learning rate, which we scaled by a rule of thumb. A comparison on
 # one budget says who learns sooner, not who ends higher.
 #
-# **The hardest negative alone** gives XX %: it is a lesson from one pair of 127, and at the beginning,
-# when nothing is known, the hardest ones are often random. The authors of VSE++ trained from
-# better features, and for many epochs.
+# **The hardest negative alone** gives XX %: one negative of 127 teaches less than all of them, and before
+# anything has been learned, the hardest one is a random one. The authors of VSE++ trained for many
+# epochs, with features from a CNN that had been trained on ImageNet.
 #
 # **False negatives: how many matters.** At random, XX of 128 pairs have one, and leaving them out
 # changes little: XX % against XX %, which is within what chance does. With the five captions of

@@ -1453,6 +1453,11 @@ def test_median_rank_is_that_of_numpy_and_resamples_whole_pictures(queries):
     assert medians[25] < found.score < medians[974]
 
 
+@pytest.mark.parametrize("ranks, median", [([7, 1], 4), ([2, 11, 1, 5], 3.5), ([5, 1, 3], 3)])
+def test_median_of_an_even_number_of_ranks_is_the_mean_of_the_two_in_the_middle(ranks, median):
+    assert median_rank(torch.tensor(ranks), range(len(ranks))).score == median
+
+
 def test_median_rank_of_captions_alike_is_as_uncertain_as_that_of_one_caption():
     ranks = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5])
     once = median_rank(ranks, range(11))

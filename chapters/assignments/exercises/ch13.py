@@ -496,6 +496,7 @@ EXERCISES = (
         difficulty="medium",
         tests=(
             "test_median_rank_is_that_of_numpy_and_resamples_whole_pictures",
+            "test_median_of_an_even_number_of_ranks_is_the_mean_of_the_two_in_the_middle",
             "test_median_rank_of_captions_alike_is_as_uncertain_as_that_of_one_caption",
             "test_median_rank_of_invalid_inputs_raises",
         ),
