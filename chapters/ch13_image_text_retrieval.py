@@ -470,12 +470,13 @@ with patch.object(contrastive, "MAX_LOG_SCALE", math.inf):
     compare("learned without a clamp, from 0.001", temperature=0.001)
 
 # %% [markdown]
-# **The negatives**: eight times fewer in each batch, for the same number of pairs; only the hardest
-# one; those that are false; and the five captions of each picture in one batch, with and without
-# `same`.
+# **The negatives**: 15 instead of 127, with the same number of pairs (and eight times as many steps),
+# or with the same number of steps; only the hardest one; those that are false; and the five captions
+# of each picture in one batch, with and without `same`.
 
 # %%
-compare("batch of 16 instead of 128", batch_size=16)
+compare("batch of 16, as many pairs", batch_size=16)
+compare("batch of 16, as many steps", batch_size=16, pairs=PAIRS // 8)
 compare("hardest negative", negatives="hardest")
 compare("with false negatives", same=None)
 compare("five captions in a batch", five_each=True)
@@ -672,10 +673,12 @@ for way, predicted in answers.items():
 # pairs by heart drives the temperature down. The clamp is a safety belt: on this budget the learned
 # temperature stays far away from it.
 #
-# **A larger batch asks harder questions.** With the same number of pairs, a batch of 16 gives XX %
-# and one of 128 XX %. But the batch of 16 took eight times as many steps, and how much a larger
-# batch is worth depends on the learning rate, which we scaled by a rule of thumb. A comparison on
-# one budget says who learns sooner, not who ends higher.
+# **More negatives, or more steps?** With the same number of pairs, a batch of 16 makes eight times as
+# many steps as one of 128, and gets XX and XX % against XX and XX %. With the same number of steps it
+# sees an eighth of the pairs, and gets XX and XX %. Batch size is never compared alone: either the
+# steps or the pairs differ, and the learning rate should, too (ours follows a rule of thumb). A step
+# with 127 negatives teaches more than one with 15; whether it teaches as much as eight steps depends
+# on how far training has come. CLIP, with 400 million pairs, used batches of 32,768.
 #
 # **The hardest negative alone** gives XX %: one negative of 127 teaches less than all of them, and before
 # anything has been learned, the hardest one is a random one. The authors of VSE++ trained for many

@@ -1418,8 +1418,11 @@ def test_recall_counts_ranks_up_to_k():
     assert recall_at(ranks, 1) == [1, 0, 0, 0, 0, 0]
     assert recall_at(ranks, 5) == [1, 1, 1, 0, 0, 1]
     assert recall_at(ranks, 10) == [1, 1, 1, 0, 1, 1]
+
+
+def test_recall_at_less_than_one_raises():
     with pytest.raises(ValueError, match="not at 0"):
-        recall_at(ranks, 0)
+        recall_at(torch.tensor([1, 2]), 0)
 
 
 @pytest.mark.parametrize("captions_each", [1, 2, 5])

@@ -372,7 +372,6 @@ EXERCISES = (
             "test_ranks_of_both_directions_with_several_captions_by_hand",
             "test_a_model_that_scores_all_items_alike_is_last",
             "test_ranks_without_queries_or_irrelevant_items",
-            "test_ranks_of_invalid_inputs_raise",
         ),
         wrong=(
             Wrong(
@@ -419,33 +418,9 @@ EXERCISES = (
                 new="ahead.sum(0)",
             ),
             Wrong(
-                "A query without a relevant item has no rank: raise ValueError, "
-                "with its number.",
-                old="if not has_answer.all():",
-                new="if False:",
-            ),
-            Wrong(
-                "Name the first query that has no relevant item.",
-                old="index(False)",
-                new="index(True)",
-            ),
-            Wrong(
                 "Without queries there are no ranks, and nothing to take a maximum of.",
                 old="if len(scores) == 0:",
                 new="if False:",
-            ),
-            Wrong(
-                "Scores that are integers, or relevance that is not bool, are "
-                "mistakes: raise ValueError.",
-                old=(
-                    "if not scores.is_floating_point() or relevant.dtype != torch.bool:"
-                ),
-                new="if False:",
-            ),
-            Wrong(
-                "Arguments of different shapes are a mistake: raise ValueError.",
-                old="if scores.dim() != 2 or scores.shape != relevant.shape:",
-                new="if scores.dim() != 2:",
             ),
         ),
     ),
@@ -475,11 +450,6 @@ EXERCISES = (
                 new="[(ranks <= k).float().mean().item()]",
             ),
             Wrong(
-                "With k below 1, raise ValueError.",
-                old="if k < 1:",
-                new="if k < 0:",
-            ),
-            Wrong(
                 "Is a relevant item among the first k? Not: how near the top is it?",
                 old="(ranks <= k).float()",
                 new="((ranks <= k) / ranks)",
@@ -498,7 +468,6 @@ EXERCISES = (
             "test_median_rank_is_that_of_numpy_and_resamples_whole_pictures",
             "test_median_of_an_even_number_of_ranks_is_the_mean_of_the_two_in_the_middle",
             "test_median_rank_of_captions_alike_is_as_uncertain_as_that_of_one_caption",
-            "test_median_rank_of_invalid_inputs_raises",
         ),
         wrong=(
             Wrong(
@@ -534,12 +503,6 @@ EXERCISES = (
                 old='side="right"',
                 new='side="left"',
             ),
-            Wrong(
-                "Each rank needs its picture: if their numbers differ, raise "
-                "ValueError.",
-                old="if len(ranks) != len(pictures):",
-                new="if False:",
-            ),
         ),
     ),
     Exercise(
@@ -557,8 +520,6 @@ EXERCISES = (
             "test_a_memory_mapped_file_is_searched_like_a_tensor",
             "test_search_reads_one_chunk_at_a_time_and_changes_nothing",
             "test_infinite_scores_are_ordered_like_others",
-            "test_nan_is_refused_wherever_it_is",
-            "test_search_of_invalid_inputs_raises",
         ),
         wrong=(
             Wrong(
@@ -629,24 +590,6 @@ EXERCISES = (
                 "With fewer than k vectors, there are N results.",
                 old="k = min(k, scores.size(1))",
                 new="k = k",
-            ),
-            Wrong(
-                "A score that is NaN has no place in an order: raise ValueError.",
-                old="if best.isnan().any():",
-                new="if False:",
-            ),
-            Wrong(
-                "k or chunk_size below 1: raise ValueError.",
-                old="if min(k, chunk_size) < 1:",
-                new="if k < 1:",
-            ),
-            Wrong(
-                "Shapes that do not fit: raise ValueError before anything is computed.",
-                old=(
-                    "if queries.dim() != 2 or vectors.ndim != 2 or queries.size(1) != "
-                    "vectors.shape[1]:"
-                ),
-                new="if queries.dim() != 2 or vectors.ndim != 2:",
             ),
         ),
     ),
