@@ -556,8 +556,11 @@ chapter.draw(figure, "the same model in galleries of all sizes")
 image_vectors = embed(model, "image", test_grids)
 text_vectors = embed(model, "target", test_sentences)
 centred = image_vectors - image_vectors.mean(0)
-_, _, directions_of_space = torch.linalg.svd(centred, full_matrices=False)
-plane = directions_of_space[:2].T  # (D, 2)
+_, singular_values, axes = torch.linalg.svd(centred, full_matrices=False)
+plane = axes[:2].T  # (D, 2)
+variances = singular_values.square()
+held = 100 * variances[:2].sum() / variances.sum()
+print(f"two of {len(variances)} directions, {held:.0f} % of the variance")
 chosen = single[:36]
 image_points = (image_vectors[chosen] - image_vectors.mean(0)) @ plane
 text_points = (text_vectors[chosen] - image_vectors.mean(0)) @ plane
@@ -568,7 +571,7 @@ chapter.draw(figure, "the space in two dimensions")
 
 # %% [markdown]
 # **The five best pictures** for some captions; a green frame means that the caption is true. First
-# two captions that find their picture, then two that do not, if there are such.
+# two captions that find their picture, then up to three that do not.
 
 # %%
 ranks = directions["caption -> picture"]
