@@ -346,10 +346,12 @@ def test_embeddings_have_length_one_and_do_not_depend_on_the_rest_of_the_batch()
 
 def test_embedding_is_the_scaled_projection_of_the_pooled_memory():
     model = new_model(image=DETERMINISTIC_IMAGE)
-    tokens = toy_batch()["target"]
-    pooled = model.pooling["target"](model.encoders["target"](tokens))
-    vectors = pooled @ model.projection["target"].weight.T
-    assert_close(model.embed("target", tokens), vectors / vectors.norm(dim=1, keepdim=True))
+    batch = toy_batch()
+    for modality in ("image", "target"):
+        pooled = model.pooling[modality](model.encoders[modality](batch[modality]))
+        vectors = pooled @ model.projection[modality].weight.T
+        expected = vectors / vectors.norm(dim=1, keepdim=True)
+        assert_close(model.embed(modality, batch[modality]), expected)
     assert model.log_scale.item() == pytest.approx(math.log(1 / 0.07))
 
 

@@ -204,6 +204,13 @@ EXAMPLES = {  # drawing -> its arguments
     "ch12.where_it_looks": (
         [(PICTURE, QUESTION, "in the bottom right corner", True, torch.rand(8, 8))] * 8,
     ),
+    "ch13.two_towers": ([PICTURE] * 4, ["a big red pair of scissors in the bottom left corner"] * 4),
+    "ch13.space": (
+        torch.tensor([[0.1, 0.5], [-0.4, 0.2], [0.4, -0.3], [0.0, 0.0]]),
+        torch.tensor([[0.2, 0.6], [-0.5, 0.1], [0.6, -0.4], [0.1, 0.0]]),
+        [PICTURE] * 4,
+        ["the picture shows a big red pair of scissors in the bottom left corner"] * 3,
+    ),
 }
 
 

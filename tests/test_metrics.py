@@ -1418,8 +1418,11 @@ def test_recall_counts_ranks_up_to_k():
     assert recall_at(ranks, 1) == [1, 0, 0, 0, 0, 0]
     assert recall_at(ranks, 5) == [1, 1, 1, 0, 0, 1]
     assert recall_at(ranks, 10) == [1, 1, 1, 0, 1, 1]
+
+
+def test_recall_at_less_than_one_raises():
     with pytest.raises(ValueError, match="not at 0"):
-        recall_at(ranks, 0)
+        recall_at(torch.tensor([1, 2]), 0)
 
 
 @pytest.mark.parametrize("captions_each", [1, 2, 5])
@@ -1451,6 +1454,11 @@ def test_median_rank_is_that_of_numpy_and_resamples_whole_pictures(queries):
     medians = sorted(medians)
     assert found[1:] == (medians[25], medians[974])
     assert medians[25] < found.score < medians[974]
+
+
+@pytest.mark.parametrize("ranks, median", [([7, 1], 4), ([2, 11, 1, 5], 3.5), ([5, 1, 3], 3)])
+def test_median_of_an_even_number_of_ranks_is_the_mean_of_the_two_in_the_middle(ranks, median):
+    assert median_rank(torch.tensor(ranks), range(len(ranks))).score == median
 
 
 def test_median_rank_of_captions_alike_is_as_uncertain_as_that_of_one_caption():

@@ -67,7 +67,8 @@ def _copy_project(exercise: Exercise, folder: Path) -> None:
     shutil.copytree(LIBRARY, folder / "mmscratch", ignore=half_written)
     for path in _with_compiled(folder / "mmscratch" / exercise.path):
         path.unlink()
-    for name in (exercise.tests_path, "conftest.py", "helpers.py", "reference.py"):
+    helpers = ("conftest.py", "helpers.py", "command_line.py", "reference.py")
+    for name in (exercise.tests_path, *helpers):
         for path in _with_compiled(ROOT / "tests" / name):
             target = folder / path.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
