@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .batches import collate, numericalize, to_device
 from .contrastive import DualEncoder
+from .data.dataset import DataSet
 
 BATCH_SIZE = 64
 
@@ -34,6 +35,14 @@ def embed(
         inputs = to_device(collate(batch), device)
         vectors.append(model.embed(modality, inputs[modality]).cpu())
     return torch.cat(vectors)  # (N, D)
+
+
+def similarities(model: DualEncoder, vocabularies: dict, data: DataSet) -> Tensor:
+    """The cosine of each of all Q references and the picture of each of the G examples, (Q, G)."""
+    sentences = [{"target": words} for references in data.references for words in references]
+    image_vectors = embed(model, vocabularies, data, "image")  # (G, D)
+    text_vectors = embed(model, vocabularies, sentences, "target")  # (Q, D)
+    return text_vectors @ image_vectors.T
 
 
 def search(

@@ -228,7 +228,7 @@ class Trainer:
         with (
             closing(progress),
             self.signals,
-            translate_errors(self._describe_step),
+            translate_errors(self._describe_step, can_accumulate=bool(self.model_config.decoder)),
             self.prefetcher.worker_errors(),
             preserve_rng_state(),
             deterministic(self.device),

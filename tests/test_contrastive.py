@@ -485,6 +485,20 @@ def test_encoder_of_the_target_with_a_decoder_is_refused():
         build_model(replace(dual_config(), decoder=LSTM))
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"joint_vocabulary": True},
+        {"modality_dropout": 0.3},
+        {"label_smoothing": 0.1},
+        {"teacher_forcing_ratio": 0.5},
+    ],
+)
+def test_settings_of_a_decoder_are_refused(setting):
+    with pytest.raises(ValueError, match="without a decoder"):
+        build_model(replace(dual_config(), **setting))
+
+
 def test_unknown_kind_of_negatives_is_refused():
     towers = dict(build_model(dual_config()).encoders)
     with pytest.raises(ValueError, match='"all" or "hardest", not \'half\''):

@@ -9,7 +9,6 @@ data_scripts.easy_vqa) and data/vqa-rad (osf.io/89kps). With OMP_NUM_THREADS=1, 
 by side.
 """
 
-import json
 import shutil
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 
+from chapters.measured import add_row, read_rows
 from mmscratch.batches import Examples
 from mmscratch.data.answers import QuestionData
 from mmscratch.decoding import generate
@@ -142,10 +142,7 @@ def _percent(scores: list[float]) -> list[float]:
 
 def results() -> dict[str, dict]:
     """The measurements so far, by name."""
-    if not RESULTS.exists():
-        return {}
-    rows = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
-    return {row["name"]: row for row in rows}
+    return {row["name"]: row for row in read_rows(RESULTS)}
 
 
 def main(names: list[str]) -> None:
@@ -158,9 +155,8 @@ def main(names: list[str]) -> None:
         row = measure(name)
         if distributed.rank() > 0:
             continue
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        print(json.dumps(row["test"]["open"]), flush=True)
+        add_row(RESULTS, row)
+        print(row["test"]["open"], flush=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from the captioner that chapter 7 trains, in runs/ch07/base. Flickr8k is measure
 data/flickr8k.
 """
 
-import json
 import math
 import os
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from chapters.measured import add_row, read_rows
 from mmscratch.batches import Examples
 from mmscratch.data.captions import Flickr8k, SceneCaptions
 from mmscratch.data.dataset import DataSet, LazyColumn, Subset
@@ -197,9 +197,7 @@ def measure_one(task: str, method: str, labels: int, seed: int, longer: int = 1)
 
 def results() -> list[dict]:
     """The measurements in the file."""
-    if not RESULTS.exists():
-        return []
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    return read_rows(RESULTS)
 
 
 def plan() -> list[tuple]:
@@ -232,10 +230,8 @@ def main() -> None:
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         futures = [pool.submit(measure_one, *run) for run in missing]
         for future in as_completed(futures):
-            line = json.dumps(future.result())
-            print(line, flush=True)
-            with RESULTS.open("a") as file:
-                file.write(line + "\n")
+            print(future.result(), flush=True)
+            add_row(RESULTS, future.result())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ It needs data/multi30k (python -m data_scripts.multi30k), and data/flickr8k for 
 
 import contextlib
 import io
-import json
 import math
 import os
 import re
@@ -23,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from chapters.measured import add_row, read_rows
 from mmscratch.batches import Examples, collate, to_device
 from mmscratch.data.dataset import DataSet, LazyColumn, Subset
 from mmscratch.data.translations import Multi30k
@@ -405,9 +405,7 @@ def score_hidden(kind: str, data: Hidden, written: list[list[str]]) -> dict:
 
 def results() -> list[dict]:
     """The rows of multi30k.jsonl; none if it does not exist."""
-    if not RESULTS.exists():
-        return []
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    return read_rows(RESULTS)
 
 
 def measure(name: str) -> dict:
@@ -430,10 +428,8 @@ def main() -> None:
     missing = [name for name in names if name not in done]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         for future in as_completed([pool.submit(measure, name) for name in missing]):
-            line = json.dumps(future.result(), ensure_ascii=False)
-            print(line[:300], flush=True)
-            with RESULTS.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            print(str(future.result())[:300], flush=True)
+            add_row(RESULTS, future.result())
 
 
 if __name__ == "__main__":

@@ -45,17 +45,21 @@ LOST_PROCESS = ("gloo", "Gloo", "NCCL")
 
 
 @contextlib.contextmanager
-def translate_errors(where: Callable[[], str]):
-    """Turn torch's errors into a MemoryError or ConnectionError of one line; `where` names the step."""
+def translate_errors(where: Callable[[], str], can_accumulate: bool = True):
+    """Turn torch's errors into a MemoryError or ConnectionError of one line; `where` names the step.
+
+    can_accumulate: whether gradient accumulation is to be recommended when memory runs out.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         text = str(error)
         if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
-            raise MemoryError(
-                f"out of memory in {where()}: double --accumulation-steps for the same training in half the memory, "
-                "or lower --batch-size or --image-size"
-            ) from None
+            advice = "lower --batch-size or --image-size"
+            if can_accumulate:
+                same = "double --accumulation-steps for the same training in half the memory"
+                advice = f"{same}, or {advice}"
+            raise MemoryError(f"out of memory in {where()}: {advice}") from None
         is_distributed = torch.distributed.is_initialized()
         if is_distributed and any(words in text for words in LOST_PROCESS):
             raise ConnectionError(

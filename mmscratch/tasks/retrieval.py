@@ -12,7 +12,7 @@ from ..data.captions import (
 )
 from ..data.dataset import DataSet
 from ..data.scenes import render
-from ..search import embed
+from ..search import embed, similarities
 from ..text import tokenize
 from ..training import Trainer
 from .index import show_best, updated_index
@@ -69,10 +69,7 @@ class Retrieval(Task):
 
     def measure(self, run: Path, data: DataSet, split: str, num_beams: int = 1) -> None:
         model, vocabularies, _ = self.load(run)
-        sentences = [{"target": words} for references in data.references for words in references]
-        image_vectors = embed(model, vocabularies, data, "image")  # (G, D)
-        text_vectors = embed(model, vocabularies, sentences, "target")  # (Q, D)
-        scores = text_vectors @ image_vectors.T  # (Q, G)
+        scores = similarities(model, vocabularies, data)  # (Q, G)
         relevant = relevant_pictures(data)  # (Q, G)
         print_retrieval(data, scores, relevant)
         save_retrieval(run, split, data, scores, relevant)
@@ -108,6 +105,8 @@ class Retrieval(Task):
         folders = args.folders
         if args.like:
             folders = [Path(args.sentence), *folders]
+            if not folders[0].exists():
+                raise ValueError(f"{folders[0]}: no such folder; --like takes the sentence's place")
             example = {"image": open_picture(args.like, checkpoint)}
         else:
             example = {"target": tokenize(args.sentence)}

@@ -154,6 +154,14 @@ def test_an_out_of_memory_error_of_a_gpu_is_explained():
         )
 
 
+@pytest.mark.parametrize("can_accumulate", [True, False])
+def test_accumulation_is_recommended_only_where_it_is_possible(can_accumulate):
+    with pytest.raises(MemoryError) as caught, translate_errors(where, can_accumulate):
+        raise MemoryError
+    assert ("--accumulation-steps" in line(caught)) is can_accumulate
+    assert "--batch-size" in line(caught)
+
+
 @pytest.mark.gpu
 def test_running_out_of_memory_on_a_gpu_is_explained():
     with pytest.raises(MemoryError, match="step 17") as caught, translate_errors(where):

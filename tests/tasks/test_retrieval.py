@@ -581,7 +581,10 @@ def test_retrieval_continues_on_other_data_and_keeps_its_words(retrieval, no_tra
     ("find star", "name a sentence, or a picture after --like, and then a folder to search"),
     ("find star nowhere", "nowhere: no such folder"),
     ("find star empty", "empty: no pictures in this folder"),
-    ("find ... photos --like photos/1.png", "...: no such folder"),
+    (
+        "find star photos --like photos/1.png",
+        "star: no such folder; --like takes the sentence's place",
+    ),
     ("find photos --like nothing.png", "nothing.png: no such file"),
     ("find photos --like photos/text.png", "photos/text.png: not a picture"),
     ("find  photos", "the sentence has no words"),
