@@ -57,6 +57,7 @@ class TrainConfig:
     precision: str = "auto"  # or "float32", "bfloat16", "float16"
     compile: bool = False  # with torch.compile: minutes at first, then faster on a GPU
     evaluate_every: int | None = None  # steps; None: once per epoch
+    keep_best: bool = True  # best.pt has the lowest validation loss; False: it is the last
     seed: int = 0
     workers: int | None = None  # data-loading processes; None: up to 8 on a GPU, none on a CPU
     bucket_batches: int | None = 50  # see `BucketSampler`
@@ -101,7 +102,7 @@ class Trainer:
     """Trains a model, and keeps in `folder`:
 
     last.pt         all it takes to resume exactly: weights, optimizer, position, random states
-    best.pt         the weights with the lowest validation loss
+    best.pt         the weights with the lowest validation loss, or the last (`keep_best`)
     metrics.jsonl   a line every second or every few steps (see `Progress`)
 
     Parameters:
@@ -398,12 +399,14 @@ class Trainer:
         )
 
     def _evaluate(self, progress: Progress) -> None:
-        """Validate, and keep the weights if they are the best so far."""
+        """Validate, and keep the weights if they are the best so far, or without `keep_best`."""
         loss = self._validate()
         progress.validated(self.step, loss)
         self.history.append([self.step, loss])
-        if loss < self.best_loss:
+        is_best = loss < self.best_loss
+        if is_best:
             self.best_loss = loss
+        if is_best or not self.config.keep_best:
             self._save("best.pt")
 
     @torch.no_grad()

@@ -1,5 +1,6 @@
 """The training loop: correct gradients, exact resume, errors in one line."""
 
+import copy
 import json
 import math
 import os
@@ -467,6 +468,23 @@ def test_same_seed_gives_the_same_model_and_another_seed_does_not(trainer):
         run.fit()
     assert states_equal(first, same)
     assert not states_equal(first, other)
+
+
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_the_best_or_the_last_weights_are_kept(trainer, monkeypatch, keep_best):
+    run = trainer(config=replace(CONFIG, keep_best=keep_best))
+    validated = []  # the weights at each validation
+
+    def rising():
+        validated.append(copy.deepcopy(run.model.state_dict()))
+        return float(len(validated))
+
+    monkeypatch.setattr(run, "_validate", rising)
+    run.fit()
+    assert len(validated) > 2
+    kept = read_checkpoint(run.folder / "best.pt")["model"]
+    expected = validated[0] if keep_best else run.model.state_dict()
+    assert all(torch.equal(kept[name], expected[name]) for name in expected)
 
 
 FRESH = """if True:

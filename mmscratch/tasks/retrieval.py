@@ -51,7 +51,8 @@ class Retrieval(Task):
         return {"encoders": {"image": image, "target": text}, "decoder": {}}
 
     def settings(self, metadata: Metadata) -> dict:
-        settings = {"batch_size": 128, "learning_rate": 2e-3}  # the batch holds the negatives
+        # The batch holds the negatives. Recall still rises when the validation loss does, too.
+        settings = {"batch_size": 128, "learning_rate": 2e-3, "keep_best": False}
         if metadata["layout"] != "scenes":
             return settings | {"epochs": 30}
         return settings | {"bucket_batches": None, "evaluate_every": 200}
