@@ -276,7 +276,7 @@ def _build_dual_encoder(config: ModelConfig) -> DualEncoder:
         raise ValueError("without a decoder, 'target' is a text encoder, and needs a vocab_size")
     regularization = (config.modality_dropout, config.label_smoothing)
     if config.joint_vocabulary or any(regularization) or config.teacher_forcing_ratio < 1:
-        raise ValueError("without a decoder, leave vocabularies, dropout and loss at their defaults")
+        raise ValueError("without a decoder, leave its settings at their defaults")
     embed_dim = config.embed_dim
     towers = {}
     for modality, settings in config.encoders.items():
