@@ -2,6 +2,7 @@
 
     python -m chapters.measured.retrieval            adds what chapters/measured/retrieval.jsonl lacks
     python -m chapters.measured.retrieval NAME …     measures only these
+    torchrun --nproc_per_node=2 -m chapters.measured.retrieval scenes    trains one on two cores
 
 It needs data/flickr8k (python -m data_scripts.flickr8k), and runs/ch07/base (chapter 7).
 """
@@ -18,6 +19,7 @@ from chapters.measured import add_row, few_labels, read_rows
 from mmscratch.batches import Examples
 from mmscratch.data.captions import relevant_pictures
 from mmscratch.data.dataset import DataSet
+from mmscratch.engine import distributed
 from mmscratch.finetuning import load_run, save_run
 from mmscratch.metrics import median_rank, recall_at, retrieval_ranks
 from mmscratch.model import ModelConfig, build_model
@@ -56,11 +58,15 @@ def measure_search(name: str) -> dict:
     model_config = sized(settings, vocabularies, examples)
     options = TrainConfig(**TASK.settings(metadata))
     folder = folder_of(name)
-    shutil.rmtree(folder, ignore_errors=True)
+    with distributed.main_process_first():
+        shutil.rmtree(folder, ignore_errors=True)
     trainer = Trainer(model_config, options, examples, folder, metadata)
     TASK.prepare(trainer, metadata)
     trainer.fit()
-    row = {"seconds": round(time.monotonic() - start), "threads": torch.get_num_threads()}
+    row = {"seconds": round(time.monotonic() - start)}
+    row["threads"] = torch.get_num_threads() * distributed.world_size()
+    if distributed.rank() > 0:
+        return row
     data = TASK.read(metadata, TASK.evaluation_split(metadata), 64)
     return row | {"epochs": options.epochs, "pictures": len(training)} | search_scores(folder, data)
 
@@ -134,13 +140,15 @@ def results() -> dict[str, dict]:
 
 def main(names: list[str]) -> None:
     """Measure what is missing, one after the other."""
+    distributed.start()
     for name in names or NAMES:
         if name in results():
             continue
         print(f"\n{name}", flush=True)
         row = measure_captioner(name) if name in CAPTIONERS else measure_search(name)
-        print(row, flush=True)
-        add_row(RESULTS, {"name": name} | row)
+        if distributed.rank() == 0:
+            print(row, flush=True)
+            add_row(RESULTS, {"name": name} | row)
 
 
 if __name__ == "__main__":

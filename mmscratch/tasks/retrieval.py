@@ -54,7 +54,7 @@ class Retrieval(Task):
         # The batch holds the negatives. Recall still rises when the validation loss does, too.
         settings = {"batch_size": 128, "learning_rate": 2e-3, "keep_best": False}
         if metadata["layout"] != "scenes":
-            return settings | {"epochs": 30}
+            return settings | {"epochs": 15}
         return settings | {"bucket_batches": None, "evaluate_every": 200}
 
     def prepare(self, trainer: Trainer, metadata: Metadata) -> None:
