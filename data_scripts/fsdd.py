@@ -62,10 +62,12 @@ def fetch(
     missing = _missing(recordings, sums)
     present = sums.keys() - missing
     if not present or (missing and source is None):
-        lacking = f"the official recordings of {', '.join(missing)} are not all there"
-        raise ValueError(f"{source or address}: {lacking}; give another copy as --from FOLDER")
+        problem = f"no complete official recordings of {', '.join(missing)}"
+        raise ValueError(f"{source or address}: {problem}; give another copy as --from FOLDER")
     (folder / ARCHIVE).unlink(missing_ok=True)
-    print(f"{recordings}: all recordings of {', '.join(sorted(present))}; their checksums are right")
+    print(
+        f"{recordings}: all recordings of {', '.join(sorted(present))}; their checksums are right"
+    )
     if missing:
         print(f"not below {source}, or not the official ones: {', '.join(missing)}")
 
@@ -105,16 +107,15 @@ def _take(
     sums: Mapping[str, str],
 ) -> None:
     """Copy recordings from below `source`, or else from an archive that is below it."""
-    found = find(source, (ARCHIVE,))
     _copy(source, recordings, speakers, sums)
-    if found[ARCHIVE]:
-        unpack(found[ARCHIVE][0], unpacked, MAX_BYTES)
-        _copy(unpacked, recordings, _missing(recordings, sums), sums)
+    missing = _missing(recordings, sums)
+    archives = find(source, (ARCHIVE,))[ARCHIVE]
+    if missing and archives:
+        unpack(archives[0], unpacked, MAX_BYTES)
+        _copy(unpacked, recordings, missing, sums)
 
 
-def _copy(
-    source: Path, recordings: Path, speakers: Iterable[str], sums: Mapping[str, str]
-) -> None:
+def _copy(source: Path, recordings: Path, speakers: Iterable[str], sums: Mapping[str, str]) -> None:
     """Copy the official recordings of these speakers from any folder below `source`."""
     first_names = {speaker: _names(speaker)[0] for speaker in speakers}
     found = find(source, first_names.values())
