@@ -564,10 +564,9 @@ class ErrorRate(NamedTuple):
 def edit_counts(hypothesis: Tokens, reference: Tokens) -> EditCounts:
     """Count the edits of a shortest way from the reference to the hypothesis.
 
-    An edit substitutes, inserts or deletes one token. The table of `_edit_distances` is walked back
-    from its last cell. Several ways may be equally short, say two substitutions, or a deletion, a
-    hit and an insertion: an edit is a deletion if possible, and a substitution rather than an
-    insertion wherever both would do.
+    An edit substitutes, inserts or deletes one token. Several ways may be equally short, say two
+    substitutions, or a deletion, a hit and an insertion. This one starts at the end of both, and
+    deletes where it can, and substitutes rather than inserts where both would do.
 
     Agrees with jiwer, also where several ways are equally short.
     Source: Levenshtein 1966; Wagner & Fischer 1974.
