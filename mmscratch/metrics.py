@@ -1,4 +1,4 @@
-"""Metrics of sentences, with confidence intervals; of answers, labels, attention and retrieval."""
+"""Metrics of sentences and transcripts, with intervals; of answers, labels, attention, retrieval."""
 
 import math
 import re
@@ -536,6 +536,179 @@ def check_tokens(hypotheses: Sequence[Tokens]) -> None:
         if any(isinstance(token, (list, tuple)) for token in hypothesis):
             hint = "the hypotheses come first, then the references"
             raise TypeError(f"hypothesis {i} contains lists instead of tokens: {hint}")
+
+
+# -------------------------------------------------------------------------------------------------
+# Transcripts: which words of a recording were misheard?
+
+
+class EditCounts(NamedTuple):
+    """The edits that turn a reference into a hypothesis, and the tokens that need none."""
+
+    substitutions: int
+    insertions: int
+    deletions: int
+    hits: int
+
+
+class ErrorRate(NamedTuple):
+    """What `word_error_rate` and `character_error_rate` return, named as in jiwer."""
+
+    score: float  # may exceed 1
+    substitutions: int
+    insertions: int
+    deletions: int
+    hits: int
+
+
+def edit_counts(hypothesis: Tokens, reference: Tokens) -> EditCounts:
+    """Count the edits of a shortest way from the reference to the hypothesis.
+
+    An edit substitutes, inserts or deletes one token. Several ways may be equally short, say two
+    substitutions, or a deletion, a hit and an insertion. This one starts at the end of both, and
+    deletes where it can, and substitutes rather than inserts where both would do.
+
+    Agrees with jiwer, also where several ways are equally short.
+    Source: Levenshtein 1966; Wagner & Fischer 1974.
+    """
+    start = 0
+    shorter = min(len(hypothesis), len(reference))
+    while start < shorter and hypothesis[start] == reference[start]:
+        start += 1
+    end = 0
+    while end < shorter - start and hypothesis[-1 - end] == reference[-1 - end]:
+        end += 1
+    hits = start + end  # what both begin or end with
+    hypothesis = hypothesis[start : len(hypothesis) - end]
+    reference = reference[start : len(reference) - end]
+
+    distances = _edit_distances(hypothesis, reference)
+    substitutions = 0
+    insertions = 0
+    deletions = 0
+    i = len(reference)
+    j = len(hypothesis)
+    while i or j:
+        if i and distances[i][j] == distances[i - 1][j] + 1:
+            deletions += 1
+            i -= 1
+        elif i == 0 or distances[i][j - 1] < distances[i - 1][j - 1]:
+            insertions += 1
+            j -= 1
+        else:
+            i -= 1
+            j -= 1
+            if reference[i] == hypothesis[j]:
+                hits += 1
+            else:
+                substitutions += 1
+    return EditCounts(substitutions, insertions, deletions, hits)
+
+
+def _edit_distances(hypothesis: Tokens, reference: Tokens) -> list[list[int]]:
+    """Compute the table of edit distances, row by row.
+
+    distances[i][j] is the smallest number of edits between the first i tokens of the reference and
+    the first j of the hypothesis.
+    """
+    row = list(range(len(hypothesis) + 1))  # insertions only
+    distances = [row]
+    for token in reference:
+        above = row
+        left = above[0] + 1  # deletions only
+        row = [left]
+        for other, diagonal, up in zip(hypothesis, above, above[1:]):
+            if token == other:
+                left = diagonal  # a hit
+            else:
+                if diagonal < left:
+                    left = diagonal  # a substitution
+                if up < left:
+                    left = up  # a deletion, else an insertion
+                left += 1
+            row.append(left)
+        distances.append(row)
+    return distances
+
+
+def error_statistics(
+    hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
+) -> np.ndarray:
+    """Compute what an error rate adds up, (N, 4): the `edit_counts` of each hypothesis.
+
+    Where there are several references, the one with the fewest edits counts, the first on a tie.
+    """
+    _check(hypotheses, references)
+    statistics = np.zeros((len(hypotheses), 4), dtype=int)
+    for row, hypothesis, refs in zip(statistics, hypotheses, references):
+        counts = [edit_counts(hypothesis, ref) for ref in refs]
+        row[:] = min(counts, key=lambda count: sum(count[:3]))
+    return statistics
+
+
+def _error_rate(statistics: np.ndarray) -> float:
+    """Compute the error rate from a row of `error_statistics`, or from the sum of several."""
+    substitutions, insertions, deletions, hits = statistics.tolist()
+    edits = substitutions + insertions + deletions
+    return edits / max(substitutions + deletions + hits, 1)
+
+
+def word_error_rate(
+    hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
+) -> ErrorRate:
+    """Compute the word error rate of a corpus: its edits for each word of the references.
+
+        score = (substitutions + insertions + deletions) / (substitutions + deletions + hits)
+
+    The denominator is the number of words of the references; 0 counts as 1, so empty hypotheses of
+    empty references have score 0. Both sums run over the whole corpus: the score is not the mean
+    over its sentences. With many insertions it is above 1.
+
+    hypotheses: a list of tokens for each sound.
+    references: any number of lists of tokens for each hypothesis; the closest one counts.
+
+    Agrees with jiwer's process_words.
+    """
+    sums = error_statistics(hypotheses, references).sum(0)
+    return ErrorRate(_error_rate(sums), *sums.tolist())
+
+
+def character_error_rate(
+    hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
+) -> ErrorRate:
+    """Compute the character error rate: as `word_error_rate`, with characters in place of words.
+
+    The characters are those of the tokens joined by single spaces, which count as well.
+
+    Agrees with jiwer's process_characters.
+    """
+    _check(hypotheses, references)
+    return word_error_rate(*_characters(hypotheses, references))
+
+
+def _characters(
+    hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
+) -> tuple[list[str], list[list[str]]]:
+    """Split each list of tokens into characters and spaces."""
+    characters = [list(" ".join(hypothesis)) for hypothesis in hypotheses]
+    others = [[list(" ".join(ref)) for ref in refs] for refs in references]
+    return characters, others
+
+
+def transcript_scores(
+    hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
+) -> dict[str, ConfidenceInterval]:
+    """Compute the word and the character error rate, "WER" and "CER", with confidence intervals."""
+    _check(hypotheses, references)
+    statistics = {
+        "WER": error_statistics(hypotheses, references),
+        "CER": error_statistics(*_characters(hypotheses, references)),
+    }
+    intervals = {}
+    for name, counts in statistics.items():
+        interval = bootstrap(counts, _error_rate)
+        intervals[name] = ConfidenceInterval(_error_rate(counts.sum(0)), *interval)
+    return intervals
 
 
 # -------------------------------------------------------------------------------------------------

@@ -1,11 +1,11 @@
-"""The metrics against sacrebleu, pycocoevalcap, scikit-learn and vqaEval, by hand and brute force."""
+"""The metrics against published ones (sacrebleu, pycocoevalcap, …), by hand and brute force."""
 
 import math
 import random
 import re
 from collections import Counter
 from copy import deepcopy
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -25,9 +25,12 @@ from mmscratch.metrics import (
     bleu_statistics,
     bootstrap,
     caption_scores,
+    character_error_rate,
     cider_d,
     confusion_matrix,
     document_frequencies,
+    edit_counts,
+    error_statistics,
     exact_match,
     label_scores,
     median_rank,
@@ -38,7 +41,9 @@ from mmscratch.metrics import (
     rouge_l,
     sentence_bleu,
     shuffle_within,
+    transcript_scores,
     vqa_accuracy,
+    word_error_rate,
 )
 from mmscratch.text import tokenize
 
@@ -917,6 +922,180 @@ def test_aligned_accuracy_of_several_sentences_in_order():
     assert aligned_accuracy([], [], str) == []
     with pytest.raises(ValueError):
         aligned_accuracy([["red"]], [], str)
+
+
+# -------------------------------------------------------------------------------------------------
+# Transcripts.
+
+
+def random_transcripts(seed):
+    """Hypotheses with a reference each: similar ones and others, some empty, of few words or many."""
+    draw = random.Random(seed)
+    words = "the cat a dog ein café 猫 one".split()[: draw.choice([1, 2, 3, 8])]
+    hypotheses = []
+    references = []
+    for _ in range(draw.choice([1, 2, 13])):
+        reference = draw.choices(words, k=draw.choice([0, 1, 5, 12]))
+        hypothesis = draw.choices(words, k=draw.choice([0, 1, 5, 12]))
+        if draw.random() < 0.5:
+            cut = draw.randint(0, 5)
+            hypothesis = reference[:cut] + draw.choices(words, k=2) + reference[cut + 1 :]
+        hypotheses.append(hypothesis)
+        references.append([reference])
+    return hypotheses, references
+
+
+def assert_agrees_with_jiwer(ours, theirs, score):
+    assert ours[1:] == (theirs.substitutions, theirs.insertions, theirs.deletions, theirs.hits)
+    assert ours.score == pytest.approx(score, abs=1e-12)
+
+
+def test_error_rates_agree_with_jiwer():
+    jiwer = pytest.importorskip("jiwer")
+    several_ways = 0
+    for seed in range(600):
+        hypotheses, references = random_transcripts(seed)
+        sentences = [" ".join(ref) for [ref] in references], [" ".join(h) for h in hypotheses]
+        words = jiwer.process_words(*sentences)
+        assert_agrees_with_jiwer(word_error_rate(hypotheses, references), words, words.wer)
+        characters = jiwer.process_characters(*sentences)
+        ours = character_error_rate(hypotheses, references)
+        assert_agrees_with_jiwer(ours, characters, characters.cer)
+        several_ways += any(
+            len(shortest_ways(h, ref)) > 1 for h, [ref] in zip(hypotheses, references)
+        )
+    assert several_ways > 50, "equally short ways with other counts must occur"
+
+
+def shortest_ways(hypothesis, reference):
+    """The counts of all ways with the fewest edits, from a table of sets of counts."""
+    ways = {}
+    for i in range(len(reference) + 1):
+        for j in range(len(hypothesis) + 1):
+            found = set() if i or j else {(0, 0, 0, 0)}
+            if j:
+                found |= {(s, i_ + 1, d, h) for s, i_, d, h in ways[i, j - 1]}
+            if i:
+                found |= {(s, i_, d + 1, h) for s, i_, d, h in ways[i - 1, j]}
+            if i and j:
+                hit = int(reference[i - 1] == hypothesis[j - 1])
+                diagonal = ways[i - 1, j - 1]
+                found |= {(s + 1 - hit, i_, d, h + hit) for s, i_, d, h in diagonal}
+            fewest = min(sum(way[:3]) for way in found)
+            ways[i, j] = {way for way in found if sum(way[:3]) == fewest}
+    return ways[len(reference), len(hypothesis)]
+
+
+def test_edits_are_fewest_by_brute_force():
+    for hypothesis in short_words():
+        for reference in short_words():
+            ways = shortest_ways(hypothesis, reference)
+            assert tuple(edit_counts(hypothesis, reference)) in ways
+
+
+def short_words():
+    return ["".join(letters) for k in range(5) for letters in product("ab", repeat=k)] + ["abcab"]
+
+
+@pytest.mark.parametrize(
+    "hypothesis, reference, expected",
+    [
+        ("kitten", "sitting", (2, 0, 1, 4)),
+        ("", "abc", (0, 0, 3, 0)),
+        ("abc", "", (0, 3, 0, 0)),
+        ("", "", (0, 0, 0, 0)),
+        ("xaby", "ab", (0, 2, 0, 2)),
+        ("aa", "a", (0, 1, 0, 1)),
+        ("bc", "ab", (2, 0, 0, 0)),  # not a deletion, a hit and an insertion, as short
+        ("acb", "cab", (0, 1, 1, 2)),  # not two substitutions and a hit
+        ("abcd", "abXcd", (0, 0, 1, 4)),
+    ],
+)
+def test_edit_counts_by_hand(hypothesis, reference, expected):
+    assert edit_counts(list(hypothesis), list(reference)) == expected
+
+
+def distance(a, b):
+    return sum(edit_counts(a, b)[:3])
+
+
+def test_edit_distance_is_a_metric_and_counts_add_up():
+    hypothesis = pytest.importorskip("hypothesis")
+    st = hypothesis.strategies
+    sentences = st.lists(st.sampled_from("abc"), max_size=9)
+
+    @hypothesis.given(sentences, sentences, sentences)
+    @hypothesis.settings(max_examples=150, deadline=None)
+    def check(a, b, c):
+        counts = edit_counts(a, b)
+        assert counts.hits + counts.substitutions + counts.insertions == len(a)
+        assert counts.hits + counts.substitutions + counts.deletions == len(b)
+        assert distance(a, b) == distance(b, a) == distance(a[::-1], b[::-1])
+        assert (distance(a, b) == 0) == (a == b)
+        assert distance(a, c) <= distance(a, b) + distance(b, c)
+        assert abs(len(a) - len(b)) <= distance(a, b) <= max(len(a), len(b))
+
+    check()
+
+
+def test_error_rate_of_a_corpus_is_not_the_mean_over_its_sentences():
+    hypotheses = [["a"], "a b c d e".split()]
+    references = [[["b"]], ["a b c d e".split()]]
+    assert word_error_rate(hypotheses, references) == (1 / 6, 1, 0, 0, 5)
+
+
+def test_error_rate_exceeds_1_with_many_insertions():
+    assert word_error_rate([list("xyabz")], [[["a", "b"]]]) == (3 / 2, 0, 3, 0, 2)
+
+
+def test_error_rates_of_empty_references_are_numbers():
+    assert word_error_rate([[]], [[[]]]) == (0, 0, 0, 0, 0)
+    assert word_error_rate([["a", "b"]], [[[]]]) == (2, 0, 2, 0, 0)
+    assert word_error_rate([["a"], ["b"]], [[[]], [["b"]]]) == (1, 0, 1, 0, 1)
+    assert character_error_rate([["ab"]], [[[]]]) == (2, 0, 2, 0, 0)
+    assert word_error_rate([], []) == character_error_rate([], []) == (0, 0, 0, 0, 0)
+
+
+def test_characters_are_those_of_the_words_and_the_spaces_between():
+    assert character_error_rate([["on", "e"]], [[["one"]]]) == (1 / 3, 0, 1, 0, 3)
+    assert character_error_rate([["a", "b"]], [[["a", "c"]]]) == (1 / 3, 1, 0, 0, 2)
+
+
+def test_the_reference_with_the_fewest_edits_counts():
+    refs = [list("abcdef"), list("abx"), list("aby"), list("abyc")]
+    assert word_error_rate([list("abc")], [refs]) == (1 / 3, 1, 0, 0, 2)
+    assert word_error_rate([list("abyc")], [refs]) == (0, 0, 0, 0, 4)
+    assert error_statistics([list("abc")] * 2, [refs, refs[:1]]).tolist() == [
+        [1, 0, 0, 2],
+        [0, 0, 3, 3],
+    ]
+
+
+def test_intervals_of_error_rates_are_those_of_rescored_resampled_sentences():
+    hypotheses, references = decent_corpus(23)
+    intervals = transcript_scores(hypotheses, references)
+    draw = np.random.default_rng(12345)
+    drawn = [draw.integers(23, size=23) for _ in range(1000)]
+    for name, rate in (("WER", word_error_rate), ("CER", character_error_rate)):
+        rows = [rate([h], [refs]) for h, refs in zip(hypotheses, references)]
+        errors = np.array([sum(row[1:4]) for row in rows])
+        lengths = np.array([row.substitutions + row.deletions + row.hits for row in rows])
+        scores = sorted(errors[some].sum() / lengths[some].sum() for some in drawn)
+        expected = (rate(hypotheses, references).score, scores[25], scores[974])
+        assert intervals[name] == pytest.approx(expected)
+        assert scores[24] < scores[25] and scores[974] < scores[975]
+
+
+@pytest.mark.parametrize("rate", [word_error_rate, character_error_rate, transcript_scores])
+def test_error_rates_of_strings_and_of_lists_that_do_not_fit_raise(rate):
+    with pytest.raises(TypeError, match="hypothesis 0 is a string, 'a b'; a list of tokens"):
+        rate(["a b"], [[["a", "b"]]])
+    with pytest.raises(TypeError, match="references of hypothesis 0 must be a list of lists"):
+        rate([["a", "b"]], [["a", "b"]])
+    with pytest.raises(ValueError, match="1 hypotheses but references for 2"):
+        rate([["a"]], [[["a"]], [["b"]]])
+    with pytest.raises(ValueError, match="hypothesis 1 has no reference"):
+        rate([["a"], ["b"]], [[["a"]], []])
 
 
 # -------------------------------------------------------------------------------------------------

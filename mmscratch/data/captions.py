@@ -18,10 +18,10 @@ from .records import (
     Record,
     Schema,
     check_split,
-    match_files,
     read_folder,
     records_of_split,
     text_lines,
+    texts_by_file,
 )
 from .scenes import Scene, draw, first_of_split
 
@@ -128,7 +128,7 @@ class PhotoCaptions(DataSet):
     ):
         super().__init__()
         self.problems = problems
-        by_file = _captions_by_file(files, records, problems)
+        by_file = texts_by_file(files, records, problems, SCHEMA)
         paths = [root / name for name in by_file]
         photographs = Photographs(paths, size)
         problems += photographs.unreadable.values()
@@ -138,21 +138,6 @@ class PhotoCaptions(DataSet):
         captions = list(by_file.values())
         self.texts = [[text for text, _ in captions[i]] for i in readable]
         self.references = [[words for _, words in captions[i]] for i in readable]
-
-
-def _captions_by_file(
-    files: Iterable[str], records: Iterable[Record], problems: list[str]
-) -> dict[str, list[tuple[str, list[str]]]]:
-    """{file: its captions, each as written and tokenized}, for the files that exist."""
-    by_file: dict[str, list[tuple[str, list[str]]]] = {}
-    for name, record in match_files(files, records, problems):
-        for text in record.texts:
-            tokens = words_of(text)
-            if tokens:
-                by_file.setdefault(name, []).append((text, tokens))
-            else:
-                problems.append(f"{record.where}: the caption of {record.name!r} is empty")
-    return dict(sorted(by_file.items()))
 
 
 SCHEMA = Schema(

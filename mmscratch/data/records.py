@@ -1,14 +1,15 @@
-"""Tables about pictures: .csv, .tsv, .json or .jsonl files that captions and questions share."""
+"""Tables about pictures or sounds: .csv, .tsv, .json or .jsonl files, whatever they add to them."""
 
 import csv
 import json
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..engine.safetensors import unique_keys
+from .dataset import words_of
 from .photographs import PICTURE_SUFFIXES
 
 SPLIT_NAMES = {
@@ -22,7 +23,7 @@ EVERY_TENTH = ("validation", *["train"] * 4, "test", *["train"] * 4)
 
 
 class Record(NamedTuple):
-    """A line of a table: its location, the picture's name, and its captions or answers."""
+    """A line of a table: its location, the picture's or sound's name, and its texts."""
 
     where: str
     name: str
@@ -40,6 +41,8 @@ class Schema(NamedTuple):
     expected  what a line holds: "a file name and a caption"
     columns   {column: the names that it may have}: "file_name", perhaps "question", and the texts
     types     the types that a text may have in JSON
+    item      what a line is about: "picture" or "sound"
+    suffixes  of the files that need a line
     """
 
     noun: str
@@ -47,6 +50,8 @@ class Schema(NamedTuple):
     expected: str
     columns: dict[str, Sequence[str]]
     types: tuple[type, ...] = (str,)
+    item: str = "picture"
+    suffixes: Collection[str] = PICTURE_SUFFIXES
 
 
 FILE_NAMES = ("file_name", "image", "file")
@@ -63,13 +68,13 @@ def _name_key(name: str) -> str:
 
 
 # -------------------------------------------------------------------------------------------------
-# A folder of pictures with one table.
+# A folder of pictures or sounds with one table.
 
 
 def read_folder(root: Path, schema: Schema, problems: list[str]) -> tuple[list[str], list[Record]]:
     """(the names of the files below a folder, the records of its table).
 
-    A picture without a record is reported in `problems`.
+    A picture (or sound) without a record is reported in `problems`.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
@@ -78,7 +83,7 @@ def read_folder(root: Path, schema: Schema, problems: list[str]) -> tuple[list[s
     files = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
     named = {_name_key(record.name) for record in records}
     for name in sorted(files):
-        if Path(name).suffix.lower() in PICTURE_SUFFIXES and _name_key(name) not in named:
+        if Path(name).suffix.lower() in schema.suffixes and _name_key(name) not in named:
             problems.append(f"{root / name}: has no {schema.noun}")
     return files, records
 
@@ -95,9 +100,12 @@ def _find_table(root: Path, schema: Schema) -> Path:
 
 
 def match_files(
-    files: Iterable[str], records: Iterable[Record], problems: list[str]
+    files: Iterable[str], records: Iterable[Record], problems: list[str], item: str = "picture"
 ) -> Iterator[tuple[str, Record]]:
-    """(the picture's name as the file system spells it, record) of each whose picture exists."""
+    """(the file's name as the file system spells it, record) of each whose file exists.
+
+    Records without a file are reported in `problems`, as a missing `item`.
+    """
     spellings = defaultdict(list)
     for name in sorted(set(files)):
         spellings[_name_key(name)].append(name)
@@ -112,7 +120,25 @@ def match_files(
             seen.add(name)
             yield name, record
         else:
-            problems.append(f"{record.where}: there is no picture {record.name!r}")
+            problems.append(f"{record.where}: there is no {item} {record.name!r}")
+
+
+def texts_by_file(
+    files: Iterable[str], records: Iterable[Record], problems: list[str], schema: Schema
+) -> dict[str, list[tuple[str, list[str]]]]:
+    """{file: its texts, each as written and tokenized}, for the files that exist.
+
+    Records of other files and empty texts are reported in `problems`.
+    """
+    by_file: dict[str, list[tuple[str, list[str]]]] = {}
+    for name, record in match_files(files, records, problems, schema.item):
+        for text in record.texts:
+            tokens = words_of(text)
+            if tokens:
+                by_file.setdefault(name, []).append((text, tokens))
+            else:
+                problems.append(f"{record.where}: the {schema.noun} of {record.name!r} is empty")
+    return dict(sorted(by_file.items()))
 
 
 # -------------------------------------------------------------------------------------------------
@@ -130,7 +156,7 @@ def assign_splits(keys: Iterable, pattern: Sequence[str] = EVERY_TENTH) -> dict:
 
 
 def records_of_split(split: str, records: list[Record], problems: list[str]) -> list[Record]:
-    """The records of a split: by the split column if there is one, else by the pictures' names."""
+    """The records of a split: by the split column if there is one, else by the files' names."""
     if not any(record.split for record in records):
         splits = assign_splits(sorted({_name_key(record.name) for record in records}))
         return [record for record in records if splits[_name_key(record.name)] == split]
