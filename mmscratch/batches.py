@@ -13,9 +13,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from .audio import augment_spectrogram
 from .engine.devices import Stopwatch
 from .images import augment
 from .text import EOS, PAD
+
+AUGMENTED = {"image", "sound"}  # modalities
 
 
 class Examples(Dataset):
@@ -66,7 +69,7 @@ class Examples(Dataset):
             example[modality] = torch.from_numpy(texts[i])
         target = torch.from_numpy(self.targets[index])  # (T,)
         example["target"] = torch.tensor([PAD]) if epoch is None else target
-        if self.augmented and "image" in example:
+        if self.augmented and AUGMENTED & example.keys():
             may_flip = self.data.may_flip(i, reference)
             example["augmentation"] = augmentation_draws(self.seed, epoch or 0, index, may_flip)
         return example
@@ -228,7 +231,12 @@ def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tenso
     batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
     if "augmentation" in batch:
         batch.pop("has_augmentation", None)
-        batch["image"] = augment(batch["image"], batch.pop("augmentation"))
+        draws = batch.pop("augmentation")
+        if "image" in batch:
+            batch["image"] = augment(batch["image"], draws)
+        if "sound" in batch:
+            lengths = batch.get("sound_lengths")
+            batch["sound"] = augment_spectrogram(batch["sound"], lengths, draws)
     return batch
 
 

@@ -4,7 +4,8 @@ from .answering import Answering
 from .captioning import Captioning
 from .retrieval import Retrieval
 from .task import Task
+from .transcription import Transcription
 from .translation import Translation
 
-_ALL = (Captioning(), Translation(), Answering(), Retrieval())
+_ALL = (Captioning(), Translation(), Answering(), Retrieval(), Transcription())
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}

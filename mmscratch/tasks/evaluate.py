@@ -7,7 +7,7 @@ from ..data.dataset import DataSet
 from ..finetuning import trainable_parts
 from . import TASKS
 from .scores import INTERVALS
-from .task import Metadata, Task, image_size_of, load
+from .task import DRAWN, Metadata, Task, image_size_of, load
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -36,12 +36,13 @@ def print_heading(task: Task, run: Path, data: DataSet, split: str) -> None:
 def data_metadata(task: Task, folder: Path, layout: str | None) -> Metadata:
     """The data's folder and layout: the requested layout, or else a guess by the folder's name."""
     if layout is None:
-        is_drawn = folder == Path("scenes") and not folder.is_dir()
-        layout = "scenes" if is_drawn and "scenes" in task.layouts else task.layouts[0]
+        name = str(folder)
+        is_drawn = name in DRAWN and name in task.layouts and not folder.is_dir()
+        layout = name if is_drawn else task.layouts[0]
     if layout not in task.layouts:
         known = ", ".join(task.layouts)
         raise ValueError(f"{task.name} has no layout {layout}: choose one of {known}")
-    return {"data": "scenes" if layout == "scenes" else str(folder.resolve()), "layout": layout}
+    return {"data": layout if layout in DRAWN else str(folder.resolve()), "layout": layout}
 
 
 def print_parts(model) -> None:

@@ -25,6 +25,8 @@ from ..metrics import (
     median_rank,
     recall_at,
     retrieval_ranks,
+    transcript_scores,
+    word_error_rate,
 )
 from ..plots import retrieval_sheet
 from ..text import Vocabulary, caption_tokenize, tokenize
@@ -86,6 +88,18 @@ def translation_scores(
         right = aligned_accuracy(hypotheses, references, colour)
         text += f"; colours right {percentage(100 * sum(right) / len(right), len(right))}"
     return text
+
+
+def print_transcript_scores(
+    hypotheses: list[list[str]], references: list[list[list[str]]]
+) -> None:
+    """Print the error rates of transcripts, each with its interval."""
+    for name, (value, low, high) in transcript_scores(hypotheses, references).items():
+        print(f"  {name:20} {100 * value:.1f} %  ({100 * low:.1f} to {100 * high:.1f})")
+    rate = word_error_rate(hypotheses, references)
+    kinds = f"{rate.substitutions} substituted, {rate.insertions} inserted, {rate.deletions} deleted"
+    print(f"  words                {rate.hits} right, {kinds}")
+    print(f"  exact match          {percentage(100 * exact_match(hypotheses, references), len(hypotheses))}")
 
 
 def percentage(percent: float, count: int) -> str:

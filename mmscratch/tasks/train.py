@@ -13,7 +13,7 @@ from ..plots import learning_curves
 from ..training import TrainConfig, Trainer
 from . import TASKS
 from .evaluate import data_metadata, print_heading, print_parts, report
-from .task import Metadata, Task, image_size_of, load
+from .task import DRAWN, Metadata, Task, image_size_of, load
 
 MAX_LENGTH = 64  # words and <eos> that a Transformer has positions for; more if the data are longer
 MINIMUM = {
@@ -55,7 +55,7 @@ def train_run(args: argparse.Namespace) -> str | None:
     distributed.start()
     task = TASKS[args.task]
     metadata = metadata_of(task, args)
-    is_drawn = metadata["layout"] == "scenes"
+    is_drawn = metadata["layout"] in DRAWN
     folder = args.run or Path("runs", task.name if is_drawn else Path(metadata["data"]).name)
     trainer = _make_trainer(task, metadata, args, folder)
     trainer.fit(args.profile)
@@ -98,7 +98,7 @@ def _make_trainer(
         report(data[split], split, folder if distributed.rank() == 0 else None)
     vocabularies = task.vocabularies(metadata, data["train"], known)
     metadata |= task.record(data["train"])
-    augments = task.augments and metadata["layout"] != "scenes"  # no scene is shown twice
+    augments = task.augments and metadata["layout"] not in DRAWN  # no scene is shown twice
     training = Examples(data["train"], vocabularies, augments, args.seed)
     examples = (training, Examples(data["validation"], vocabularies))
     config = _train_config(task, metadata, args)
@@ -131,10 +131,10 @@ def _train_config(task: Task, metadata: Metadata, args: argparse.Namespace) -> d
 
 def metadata_of(task: Task, args: argparse.Namespace) -> Metadata:
     """What the checkpoint records about the task and its data."""
-    if args.data is None and args.layout != "scenes":
+    if args.data is None and args.layout not in DRAWN:
         raise ValueError("train needs --data DIR, the folder with the training data")
     metadata = {"task": task.name}
-    metadata |= data_metadata(task, args.data or Path("scenes"), args.layout)
+    metadata |= data_metadata(task, args.data or Path(args.layout), args.layout)
     for option, settings in task.options.items():
         name = option.removeprefix("--")
         value = getattr(args, name.replace("-", "_"))

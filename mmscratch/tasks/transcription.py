@@ -1,0 +1,96 @@
+"""Transcription: write down what somebody says."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..data.dataset import DataSet
+from ..data.sounds import FSDD, LAYOUTS, read_sound
+from ..data.speech import SpokenCaptions
+from ..decoding import generate
+from ..text import detokenize
+from .scores import print_transcript_scores, write_rows
+from .task import Metadata, Task, max_length_of
+
+UTTERANCES = 30_000  # to train on
+VALIDATION_UTTERANCES = 300
+TEST_UTTERANCES = 1000
+DECODERS = {
+    "lstm": {"name": "lstm", "hidden_size": 256},
+    "transformer": {"name": "transformer", "num_heads": 4, "num_layers": 2},
+}
+
+
+class Transcription(Task):
+    name = "transcription"
+    example_noun = "sounds"
+    layouts = (*LAYOUTS, "speech")
+    options = {
+        "--utterances": {
+            "type": int,
+            "default": UTTERANCES,
+            "help": f"training utterances of a program that speaks (default: {UTTERANCES:,})",
+        },
+        "--held-out": {
+            "metavar": "SPEAKERS",
+            "help": "speakers of the test split, as jackson,theo; '' for the published split",
+        },
+    }
+    verb = "transcribe"
+    verb_help = "Write down what somebody says in each sound."
+    default_run = Path("runs/transcription")
+
+    def read(self, metadata: Metadata, split: str, image_size: int) -> DataSet:
+        if metadata["layout"] == "speech":
+            counts = {"train": metadata["utterances"], "validation": VALIDATION_UTTERANCES}
+            return SpokenCaptions(split, counts.get(split, TEST_UTTERANCES))
+        if metadata["layout"] == "fsdd":
+            return FSDD(metadata["data"], split, metadata["held-out"])
+        return LAYOUTS[metadata["layout"]](metadata["data"], split)
+
+    def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
+        if base:
+            return base
+        dropout = 0.0 if metadata["layout"] == "speech" else 0.1
+        sound = {"name": "audio", "dropout": dropout}
+        decoder = DECODERS[chosen.get("decoder", "lstm")]
+        decoder = decoder | {"fusion": chosen.get("fusion", "cross_attention"), "dropout": dropout}
+        return {"encoders": {"sound": sound}, "decoder": decoder, "embed_dim": 128}
+
+    def settings(self, metadata: Metadata) -> dict:
+        settings = {"batch_size": 32, "learning_rate": 2e-3}
+        if metadata["layout"] == "speech":
+            return settings | {"evaluate_every": 200}
+        return settings | {"epochs": 20}
+
+    def evaluation_split(self, metadata: Metadata) -> str:
+        return "validation" if metadata["layout"] == "folder" else "test"
+
+    def measure(self, run: Path, data: DataSet, split: str, num_beams: int = 1) -> None:
+        model, vocabularies, checkpoint = self.load(run)
+        length = max_length_of(checkpoint)
+        hypotheses = generate(model, vocabularies, data, num_beams, length)
+        print_transcript_scores(hypotheses, data.references)
+        transcripts = [detokenize(words) for words in hypotheses]
+        path = run / f"transcripts-{split}.jsonl"
+        write_rows(path, sound=data.names, transcript=transcripts, references=data.texts)
+
+    def add_verb_options(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("sounds", type=Path, nargs="+", metavar="SOUND", help="WAV files")
+        super().add_verb_options(parser)
+
+    def use(self, args: argparse.Namespace) -> int:
+        """Print a transcript of each sound; returns 2 if one cannot be read."""
+        model, vocabularies, checkpoint = self.load(args.run)
+        length = max_length_of(checkpoint)
+        status = 0
+        for path in args.sounds:
+            try:
+                sound = read_sound(path)
+            except (ValueError, OSError) as error:
+                print(f"error: {error}", file=sys.stderr)
+                status = 2
+                continue
+            (words,) = generate(model, vocabularies, [{"sound": sound}], args.beams, length)
+            print(f"{path}: {detokenize(words)}", flush=True)
+        return status
