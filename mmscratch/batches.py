@@ -135,6 +135,14 @@ def collate(examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     return batch
 
 
+def inputs_of(batch: dict[str, Tensor], modality: str) -> list[Tensor]:
+    """What the encoder of a modality gets from a batch: its tensor, and its lengths if padded."""
+    inputs = [batch[modality]]
+    if f"{modality}_lengths" in batch:
+        inputs.append(batch[f"{modality}_lengths"])
+    return inputs
+
+
 def _fill_absent(present: list[bool], values: Tensor) -> Tensor:
     """One row per example: a row of `values` for each that is present, zeros for the others."""
     if all(present):

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import Memory, scaled_dot_product_attention
+from .batches import inputs_of
 from .engine import distributed
 from .text import PAD
 
@@ -121,7 +122,7 @@ class DualEncoder(nn.Module):
 
         vector = W pooled / |W pooled|,   pooled = attention pooling (tower (inputs))
 
-    towers      the encoders of two modalities: "target", a text encoder, and another, say "image"
+    towers      the encoders of two modalities, say "image" and "target" (the sentence)
     dim         the length D of the vectors
     embed_dim   that of the towers' memories
     negatives   "all": trained with `contrastive_loss`; "hardest": with `hardest_negative_loss`
@@ -141,7 +142,6 @@ class DualEncoder(nn.Module):
             raise ValueError(f'negatives are "all" or "hardest", not {negatives!r}')
         self.negatives = negatives
         self.same = None  # or a function, numbers (B,) -> (B, B) bool (see `loss`)
-        (self.modality,) = towers.keys() - {"target"}
         self.encoders = nn.ModuleDict(towers)
         self.pooling = nn.ModuleDict()
         self.projection = nn.ModuleDict()
@@ -159,20 +159,19 @@ class DualEncoder(nn.Module):
         return F.normalize(vectors, dim=1)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The vectors of the pictures (or of another modality) and of the sentences, each (B, D).
+        """The vectors of both modalities, each (B, D), in the order of the towers.
 
         If sequences are padded, batch["sound_lengths"] (B,) goes to the encoder as well.
         """
-        inputs = [batch[self.modality]]
-        if f"{self.modality}_lengths" in batch:
-            inputs.append(batch[f"{self.modality}_lengths"])
-        return self.embed(self.modality, *inputs), self.embed("target", batch["target"])
+        a, b = (self.embed(name, *inputs_of(batch, name)) for name in self.encoders)
+        return a, b
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The loss summed over the pairs of a batch, and their number.
 
         Pairs are not negatives of each other if they have the same picture (batch["number"] (B,),
-        which may be missing), identical sentences, or a True in `self.same(numbers)`.
+        which may be missing), the same words batch["target"] (even if these are only spoken), or a
+        True in `self.same(numbers)`.
         In training, the batches of all processes are one batch, and each process returns the loss
         of its own pairs among all of them.
         """
@@ -198,9 +197,11 @@ class DualEncoder(nn.Module):
         return losses[own].sum(), own.sum()
 
     def _has_both(self, batch: dict[str, Tensor]) -> Tensor:
-        """Which examples have both a picture and words, (b,) bool (see `BucketSampler`)."""
-        has_words = (batch["target"] != PAD).any(1)  # (b,)
-        return has_words & batch.get(f"has_{self.modality}", has_words)
+        """Which examples have both modalities, and words, (b,) bool (see `BucketSampler`)."""
+        present = (batch["target"] != PAD).any(1)  # (b,)
+        for name in self.encoders:
+            present = present & batch.get(f"has_{name}", present)
+        return present
 
     def _gather(self, x: Tensor) -> Tensor:
         """The rows of all processes; in eval mode the process's own, as it has its own batches."""
@@ -208,10 +209,9 @@ class DualEncoder(nn.Module):
 
 
 def _check_towers(towers: dict[str, nn.Module]) -> None:
-    """Raise ValueError unless these are "target" and another tower, and neither is steered."""
-    if len(towers) != 2 or "target" not in towers:
-        names = ", ".join(towers)
-        raise ValueError(f'a DualEncoder has two towers, "target" and another one, not: {names}')
+    """Raise ValueError unless there are two towers, and neither is steered."""
+    if len(towers) != 2:
+        raise ValueError(f"a DualEncoder has two towers, not: {', '.join(towers)}")
     for modality, tower in towers.items():
         steered_by = getattr(tower, "steered_by", "")
         if steered_by:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import Memory
+from .batches import inputs_of
 from .contrastive import DualEncoder
 from .hearing import AudioEncoder
 from .recurrent import LSTMDecoder, LSTMEncoder
@@ -87,9 +88,7 @@ class EncoderDecoder(nn.Module):
             present = _drop_modality(present, len(first), self.modality_dropout, first.device)
         memories = {}
         for name in sorted(modalities, key=self._is_steered):  # the question comes first
-            inputs = [batch[name]]
-            if f"{name}_lengths" in batch:
-                inputs.append(batch[f"{name}_lengths"])
+            inputs = inputs_of(batch, name)
             if self._is_steered(name) and self.encoders[name].steered_by in memories:
                 question = memories[self.encoders[name].steered_by]
                 inputs.append(question.mean())  # (B, D)
@@ -274,7 +273,7 @@ def build_model(config: ModelConfig) -> EncoderDecoder | DualEncoder:
 
 
 def _build_dual_encoder(config: ModelConfig) -> DualEncoder:
-    if "vocab_size" not in config.encoders.get("target", {"vocab_size": 0}):
+    if "target" in config.encoders and "vocab_size" not in config.encoders["target"]:
         raise ValueError("without a decoder, 'target' is a text encoder, and needs a vocab_size")
     regularization = (config.modality_dropout, config.label_smoothing)
     if config.joint_vocabulary or any(regularization) or config.teacher_forcing_ratio < 1:

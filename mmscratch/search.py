@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .batches import collate, numericalize, to_device
+from .batches import collate, inputs_of, numericalize, to_device
 from .contrastive import DualEncoder
 from .data.dataset import DataSet
 
@@ -20,7 +20,7 @@ def embed(
     """The vectors of one modality of the examples, (N, D), on the CPU.
 
     examples: such as a data set; or [{"target": words}, …] for sentences.
-    modality: "image" or "target", say.
+    modality: "image", "target" or "sound".
 
     Puts the model into eval mode.
     """
@@ -33,7 +33,7 @@ def embed(
             example = {modality: examples[i][modality]}
             batch.append(numericalize(example, vocabularies))
         inputs = to_device(collate(batch), device)
-        vectors.append(model.embed(modality, inputs[modality]).cpu())
+        vectors.append(model.embed(modality, *inputs_of(inputs, modality)).cpu())
     return torch.cat(vectors)  # (N, D)
 
 
