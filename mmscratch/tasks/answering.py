@@ -28,23 +28,29 @@ class Answering(Task):
     layouts = (*LAYOUTS, "scenes")
     augments = False  # a crop may cut off what the question is about
     freezes = tuple(f"encoders.image.backbone.{part}" for part in ("conv1", "bn1", "layer1"))
+    options = {"--spoken": SPOKEN}
     verb = "ask"
     verb_help = "Answer questions about a picture."
     default_run = Path("runs/answering")
 
     def read(self, metadata: Metadata, split: str, image_size: int) -> QuestionData:
+        check_spoken(metadata)
         if metadata["layout"] != "scenes":
             return LAYOUTS[metadata["layout"]](metadata["data"], split, image_size)
         is_training = split == "train"
         pairs = metadata.get("pairs", PAIRS) if is_training else TEST_PAIRS
-        return SceneQuestions(split, pairs, size=image_size, curriculum=is_training)
+        data = SceneQuestions(split, pairs, size=image_size, curriculum=is_training)
+        if metadata.get("spoken"):
+            data = data.without("source")
+            data.columns["sound"] = spoken_column(data.questions, split)
+        return data
 
     def vocabularies(self, metadata: Metadata, training: QuestionData, known: dict | None) -> dict:
         """The same words for questions and answers: a colour that is asked for may be answered."""
         answers = [words for references in training.references for words in references]
-        texts = training.columns["source"] + answers
-        words = build_vocabulary(texts, known and known["target"])
-        return {"target": words, "source": words}
+        questions = [words_of(question) for question in training.questions]
+        words = build_vocabulary(questions + answers, known and known["target"])
+        return {"target": words} if metadata.get("spoken") else {"target": words, "source": words}
 
     def record(self, training: QuestionData) -> Metadata:
         """The distinct training answers, most frequent first."""
@@ -54,12 +60,15 @@ class Answering(Task):
     def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
         if base:
             return base
-        image = image_settings({"name": "resnet"}, chosen, film="source")
+        modality, reader = ("source", READER)
+        if metadata.get("spoken"):
+            modality, reader = ("sound", LISTENER)
+        image = image_settings({"name": "resnet"}, chosen, film=modality)
         chosen = BEST | chosen
         decoder = DECODERS[chosen["decoder"]] | {"fusion": chosen["fusion"]}
         dropout = 0.05 if metadata["layout"] == "scenes" else 0.0
-        settings = {"joint_vocabulary": True, "modality_dropout": dropout}
-        return settings | {"encoders": {"image": image, "source": READER}, "decoder": decoder}
+        settings = {"joint_vocabulary": modality == "source", "modality_dropout": dropout}
+        return settings | {"encoders": {"image": image, modality: reader}, "decoder": decoder}
 
     def settings(self, metadata: Metadata) -> dict:
         if metadata["layout"] != "scenes":
@@ -110,9 +119,12 @@ class Answering(Task):
         if args.answers == "closed":
             candidates = [words_of(answer) for answer in checkpoint["metadata"]["answers"]]
         for question in args.questions or input_lines():
-            example["source"] = tokenize(question)
-            if example["source"]:
+            if "sound" in model.encoders:
+                example["sound"] = read_sound(Path(question.strip()))
+            else:
+                example["source"] = tokenize(question)
                 print_unknown(example["source"], vocabularies["source"])
+            if len(example.get("source", "sound")):
                 ranked = rank_answers(model, vocabularies, example, candidates)
                 found = []
                 for words, probability in ranked:

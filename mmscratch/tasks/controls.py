@@ -54,7 +54,7 @@ def print_controls(
     print("controls")
     guesses = guess_answers(training, data.questions)
     print_control("question alone", guesses, data, "its most frequent training answer")
-    without_question = answer(data.without("source"))
+    without_question = answer(data.without("source").without("sound"))
     print_control("picture alone", without_question, data, "the model without the question")
     exchanged = exchange_pictures(data)
     if len(exchanged):
@@ -93,7 +93,7 @@ def guess_answers(training: QuestionData, questions: list[str]) -> list[str]:
 
 def exchange_pictures(data: QuestionData) -> QuestionData:
     """The questions that are asked more than once, each with the picture of another of them."""
-    order = shuffle_within([" ".join(words) for words in data.columns["source"]])
+    order = shuffle_within([" ".join(words_of(question)) for question in data.questions])
     exchanged = copy.copy(data)
     pictures = LazyColumn(data.columns["image"].__getitem__, order)
     exchanged.columns = data.columns | {"image": pictures}
