@@ -34,6 +34,7 @@ OTHER_FORMATS = {
 PCM = 1
 FLOAT = 3
 EXTENSIBLE = 0xFFFE  # the true code comes later in the chunk
+SAMPLE_BITS = {PCM: (8, 16, 24, 32), FLOAT: (32, 64)}
 CODES = {2: "ADPCM", 6: "A-law", 7: "µ-law", 0x11: "ADPCM", 0x50: "MPEG", 0x55: "MP3"}
 CONVERT = "convert it to PCM, e.g. ffmpeg -i FILE -c:a pcm_s16le NEW.wav"
 
@@ -71,6 +72,8 @@ def read_wav(path: str | Path) -> tuple[Tensor, int]:
 
 def _wav_chunks(content: bytes) -> dict[bytes, memoryview]:
     """The chunks of a WAV file by name: b"fmt " and b"data", among others."""
+    if not content:
+        raise ValueError("an empty file: record it again")
     if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
         raise ValueError(f"{_file_kind(content)}, not a WAV file: {CONVERT}")
     (riff_size,) = struct.unpack_from("<I", content, 4)
@@ -89,14 +92,12 @@ def _wav_chunks(content: bytes) -> dict[bytes, memoryview]:
 
 
 def _file_kind(content: bytes) -> str:
-    if not content:
-        return "an empty file"
     if content[4:8] == b"ftyp":
         return "MPEG-4"
     for magic, kind in OTHER_FORMATS.items():
         if content.startswith(magic):
             return kind
-    return "unknown"
+    return "an unknown format"
 
 
 def _wav_format(chunks: dict[bytes, memoryview]) -> WavFormat:
@@ -107,9 +108,9 @@ def _wav_format(chunks: dict[bytes, memoryview]) -> WavFormat:
     code, channels, sample_rate, _, frame_size, bits = struct.unpack_from("<HHIIHH", header)
     if code == EXTENSIBLE and len(header) >= 26:
         (code,) = struct.unpack_from("<H", header, 24)
-    if code not in (PCM, FLOAT):
+    if code not in SAMPLE_BITS:
         raise ValueError(f"a WAV file in {CODES.get(code, f'format {code}')}: {CONVERT}")
-    if bits not in (8, 16, 24, 32) and code == PCM or bits not in (32, 64) and code == FLOAT:
+    if bits not in SAMPLE_BITS[code]:
         kind = "PCM" if code == PCM else "float"
         raise ValueError(f"a WAV file with {kind} samples of {bits} bits: {CONVERT}")
     if sample_rate == 0 or channels == 0 or frame_size != channels * bits // 8:

@@ -213,9 +213,10 @@ def test_a_model_reads_sounds_of_different_lengths(sounds):
 
 def test_two_towers_read_sounds_of_different_lengths(sounds):
     sound = {"name": "audio", "num_mels": M, "num_heads": H, "max_length": P}
-    text = {"name": "lstm", "vocab_size": 17}
+    text = {"name": "lstm", "vocab_size": 17, "hidden_size": 13}
     model = build_model(ModelConfig(17, {"sound": sound, "target": text}, {}, D)).double()
-    examples = [{"sound": sound, "target": torch.tensor([5, 2])} for sound in sounds]
+    words = torch.tensor([5, 2])
+    examples = [{"sound": sound, "target": words} for sound in sounds]
     vectors, _ = model(collate(examples))
     for i, example in enumerate(examples):
         alone, _ = model(collate([example]))
