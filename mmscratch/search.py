@@ -38,11 +38,15 @@ def embed(
 
 
 def similarities(model: DualEncoder, vocabularies: dict, data: DataSet) -> Tensor:
-    """The cosine of each of all Q references and the picture of each of the G examples, (Q, G)."""
-    sentences = [{"target": words} for references in data.references for words in references]
+    """The cosine of each of all Q references and the picture of each of the G examples, (Q, G).
+
+    If the model hears sounds instead of reading, each example has one reference, and its sound.
+    """
     image_vectors = embed(model, vocabularies, data, "image")  # (G, D)
-    text_vectors = embed(model, vocabularies, sentences, "target")  # (Q, D)
-    return text_vectors @ image_vectors.T
+    if "sound" in model.encoders:
+        return embed(model, vocabularies, data, "sound") @ image_vectors.T
+    sentences = [{"target": words} for references in data.references for words in references]
+    return embed(model, vocabularies, sentences, "target") @ image_vectors.T
 
 
 def search(

@@ -195,7 +195,7 @@ class Voice:
     pitch        the mean pitch in Hz, 80 to 250
     tract        factor on all formants, 0.85 to 1.18: the shorter the vocal tract, the larger
     speed        factor on the speed of a calm speaker, 0.8 to 1.25
-    range        how far the pitch moves, in octaves; 0 is monotonous
+    pitch_range  how far the pitch moves, in octaves; 0 is monotonous
     open_phase   the fraction of a period in which the vocal folds are open
     breath       loudness of the breath in vowels
     echo         loudness of the room's first echo
@@ -209,7 +209,7 @@ class Voice:
     pitch: float | None = None
     tract: float | None = None
     speed: float | None = None
-    range: float | None = None
+    pitch_range: float | None = None
     open_phase: float | None = None
     breath: float | None = None
     echo: float | None = None
@@ -225,7 +225,7 @@ class Voice:
             "pitch": 80 * (250 / 80) ** height,
             "tract": 0.88 + 0.27 * height + draw.uniform(-0.03, 0.03),
             "speed": draw.uniform(0.8, 1.25),
-            "range": draw.uniform(0.1, 0.5),
+            "pitch_range": draw.uniform(0.1, 0.5),
             "open_phase": draw.uniform(0.45, 0.75),
             "breath": draw.uniform(0.02, 0.2),
             "echo": draw.uniform(0.0, 0.3),
@@ -334,7 +334,7 @@ def _pitch(accent: np.ndarray, voice: Voice, rng: np.random.Generator) -> np.nda
     falling = np.linspace(0.5, -0.5, len(accent))
     rising = _smooth(accent, 2 * GLIDE + 1) - accent.mean()
     wandering = _smooth(rng.normal(0, 1, len(accent)), 4 * GLIDE + 1)
-    octaves = voice.range * (falling + 0.5 * rising + 0.5 * wandering)
+    octaves = voice.pitch_range * (falling + 0.5 * rising + 0.5 * wandering)
     jitter = rng.normal(0, 0.005, len(accent))
     return voice.pitch * 2**octaves * (1 + jitter)
 
@@ -347,21 +347,24 @@ def _sources(
     The air that passes the vocal folds in a period is x² (1 - x) while they are open (Klatt & Klatt
     1990). What one hears of it is its change: lips radiate a derivative.
     """
-    K = len(pitch)
-    time = np.arange(K * HOP, dtype=np.float32) / HOP  # in frames
-    frames = np.arange(K, dtype=np.float32)
-    voicing, aspiration, frication, hertz = (
-        np.interp(time, frames, track).astype(np.float32)
-        for track in (tracks["voicing"], tracks["aspiration"], tracks["frication"], pitch)
-    )
-    increment = hertz / SAMPLE_RATE  # periods per sample
+    voicing = _per_sample(tracks["voicing"])
+    aspiration = _per_sample(tracks["aspiration"])
+    frication = _per_sample(tracks["frication"])
+    increment = _per_sample(pitch) / SAMPLE_RATE  # periods per sample
     phase = np.cumsum(increment, dtype=np.float64) % 1
     x = np.minimum(phase.astype(np.float32) / voice.open_phase, 1)
     flow = x**2 * (1 - x)
     change = np.diff(flow, prepend=flow[:1]) / increment
-    noise = rng.standard_normal(len(time), dtype=np.float32)
+    noise = rng.standard_normal(len(flow), dtype=np.float32)
     breath = 0.1 * (aspiration + voice.breath * voicing)
     return voicing * change + breath * noise, frication * noise
+
+
+def _per_sample(track: np.ndarray) -> np.ndarray:
+    """Straight lines from one frame's value to the next one's: (K,) -> (S,)."""
+    frames = np.arange(len(track))
+    samples = np.arange(len(track) * HOP) / HOP
+    return np.interp(samples, frames, track).astype(np.float32)
 
 
 def _filter(

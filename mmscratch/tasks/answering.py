@@ -7,13 +7,25 @@ from pathlib import Path
 from ..data.answers import LAYOUTS, QuestionData, SceneQuestions
 from ..data.dataset import words_of
 from ..data.scenes import render
+from ..data.sounds import read_sound
+from ..data.speech import spoken_column
 from ..decoding import generate, rank_answers
 from ..metrics import vqa_accuracy
 from ..text import detokenize, tokenize
 from .captioning import BEST, DECODERS
 from .controls import answers_of, closed_answers, print_accuracy, print_control, print_controls
 from .scores import print_unknown, write_rows
-from .task import Metadata, Task, build_vocabulary, image_settings, input_lines, open_picture
+from .task import (
+    LISTENER,
+    SPOKEN,
+    Metadata,
+    Task,
+    build_vocabulary,
+    image_settings,
+    input_lines,
+    is_spoken,
+    open_picture,
+)
 
 PAIRS = 125_000  # balanced pairs to train on
 TABLE_PAIRS = 20_000  # of those, for the control that sees the question only
@@ -34,13 +46,13 @@ class Answering(Task):
     default_run = Path("runs/answering")
 
     def read(self, metadata: Metadata, split: str, image_size: int) -> QuestionData:
-        check_spoken(metadata)
+        spoken = is_spoken(metadata)
         if metadata["layout"] != "scenes":
             return LAYOUTS[metadata["layout"]](metadata["data"], split, image_size)
         is_training = split == "train"
         pairs = metadata.get("pairs", PAIRS) if is_training else TEST_PAIRS
         data = SceneQuestions(split, pairs, size=image_size, curriculum=is_training)
-        if metadata.get("spoken"):
+        if spoken:
             data = data.without("source")
             data.columns["sound"] = spoken_column(data.questions, split)
         return data
@@ -50,7 +62,7 @@ class Answering(Task):
         answers = [words for references in training.references for words in references]
         questions = [words_of(question) for question in training.questions]
         words = build_vocabulary(questions + answers, known and known["target"])
-        return {"target": words} if metadata.get("spoken") else {"target": words, "source": words}
+        return {"target": words} if is_spoken(metadata) else {"target": words, "source": words}
 
     def record(self, training: QuestionData) -> Metadata:
         """The distinct training answers, most frequent first."""
@@ -60,9 +72,8 @@ class Answering(Task):
     def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
         if base:
             return base
-        modality, reader = ("source", READER)
-        if metadata.get("spoken"):
-            modality, reader = ("sound", LISTENER)
+        modality = "sound" if is_spoken(metadata) else "source"
+        reader = LISTENER if is_spoken(metadata) else READER
         image = image_settings({"name": "resnet"}, chosen, film=modality)
         chosen = BEST | chosen
         decoder = DECODERS[chosen["decoder"]] | {"fusion": chosen["fusion"]}

@@ -12,12 +12,14 @@ from ..data.captions import (
 )
 from ..data.dataset import DataSet
 from ..data.scenes import render
+from ..data.sounds import read_sound
+from ..data.speech import spoken_column
 from ..search import embed, similarities
 from ..text import tokenize
 from ..training import Trainer
 from .index import show_best, updated_index
 from .scores import print_retrieval, print_unknown, save_retrieval
-from .task import Metadata, Task, image_settings, open_picture
+from .task import LISTENER, SPOKEN, Metadata, Task, image_settings, is_spoken, open_picture
 
 SCENES = 90_000  # scenes to train on
 VALIDATION_SCENES = 1280  # ten batches
@@ -28,17 +30,25 @@ class Retrieval(Task):
     name = "retrieval"
     example_noun = "pictures"
     layouts = (*LAYOUTS, "scenes")
-    options = {"--scenes": {"type": int, "default": SCENES, "help": "number of training scenes"}}
+    options = {
+        "--scenes": {"type": int, "default": SCENES, "help": "number of training scenes"},
+        "--spoken": SPOKEN,
+    }
     verb = "find"
     verb_help = "Find the pictures that a sentence describes, or those that are like a picture."
     default_run = Path("runs/retrieval")
 
     def read(self, metadata: Metadata, split: str, image_size: int) -> DataSet:
+        is_spoken(metadata)  # or an error
         if metadata["layout"] != "scenes":
             return LAYOUTS[metadata["layout"]](metadata["data"], split, image_size)
         counts = {"train": metadata["scenes"], "validation": VALIDATION_SCENES}
         count = counts.get(split, TEST_SCENES)
-        return SceneCaptions(split, count, size=image_size, one_caption_each=split in counts)
+        one_caption_each = split in counts or is_spoken(metadata)
+        data = SceneCaptions(split, count, size=image_size, one_caption_each=one_caption_each)
+        if is_spoken(metadata):
+            data.columns["sound"] = spoken_column([text for (text,) in data.texts], split)
+        return data
 
     def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
         if chosen.keys() & {"decoder", "fusion"}:
@@ -48,6 +58,8 @@ class Retrieval(Task):
         is_drawn = metadata["layout"] == "scenes"
         image = image_settings({"name": "resnet", "num_layers": 1 if is_drawn else 0}, chosen)
         text = {"name": "lstm", "hidden_size": 128, "dropout": 0.0 if is_drawn else 0.3}
+        if is_spoken(metadata):
+            return {"encoders": {"image": image, "sound": LISTENER}, "decoder": {}}
         return {"encoders": {"image": image, "target": text}, "decoder": {}}
 
     def settings(self, metadata: Metadata) -> dict:
@@ -109,6 +121,8 @@ class Retrieval(Task):
             if not folders[0].exists():
                 raise ValueError(f"{folders[0]}: no such folder; --like takes the sentence's place")
             example = {"image": open_picture(args.like, checkpoint)}
+        elif "sound" in model.encoders:
+            example = {"sound": read_sound(Path(args.sentence))}
         else:
             example = {"target": tokenize(args.sentence)}
             if not example["target"]:

@@ -18,6 +18,9 @@ from ..training import Trainer
 DRAWN = ("scenes", "speech")  # layouts whose data a program makes, without a folder
 Metadata = dict  # what a checkpoint records about its task: "task", "data", "layout", and the task's options
 
+SPOKEN = {"action": "store_true", "help": "hear the sentences instead of reading them (scenes only)"}
+LISTENER = {"name": "audio", "num_layers": 2}  # the encoder of what is heard
+
 
 class Task:
     """Data by layout, default settings, a measure, and a command ("verb") that uses a trained run.
@@ -116,6 +119,14 @@ class Task:
             needed = f"{self.verb} needs one of the task {self.name}"
             raise ValueError(f"{run} is a run of the task {task}, and {needed}")
         return model, vocabularies, checkpoint
+
+
+def is_spoken(metadata: Metadata) -> bool:
+    """Whether sentences are heard. Raises ValueError if nobody can speak them."""
+    spoken = bool(metadata.get("spoken"))
+    if spoken and metadata["layout"] != "scenes":
+        raise ValueError("only the sentences of scenes can be spoken: leave out --spoken")
+    return spoken
 
 
 def build_vocabulary(sentences: list[list[str]], known: Vocabulary | None = None) -> Vocabulary:
