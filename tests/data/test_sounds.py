@@ -248,21 +248,28 @@ def test_a_missing_folder_is_reported(tmp_path):
 SPEAKERS = ("ann", "bob", "eve")
 
 
-@pytest.fixture
-def fsdd(tmp_path, monkeypatch):
-    """Three speakers, each with ten digits times 50 recordings, whose sounds are one number each."""
-    recordings = tmp_path / "fsdd/recordings"
-    recordings.mkdir(parents=True)
+@pytest.fixture(scope="module")
+def fsdd_folder(tmp_path_factory):
+    """Three speakers, each with ten digits times 50 recordings; the files are empty."""
+    root = tmp_path_factory.mktemp("fsdd")
+    (root / "recordings").mkdir()
     for speaker in SPEAKERS:
         for digit in range(10):
             for i in range(50):
-                (recordings / f"{digit}_{speaker}_{i}.wav").write_text(f"{digit}{i:02}")
+                (root / f"recordings/{digit}_{speaker}_{i}.wav").touch()
+    return root
+
+
+@pytest.fixture
+def fsdd(fsdd_folder, monkeypatch):
+    """The same folder, where a recording sounds as its digit and index, in one number."""
 
     def fake_sound(path):
-        return torch.full((3, 80), float(path.read_text()))
+        digit, _, index = path.stem.split("_")
+        return torch.full((3, 80), 100.0 * int(digit) + int(index))
 
     monkeypatch.setattr("mmscratch.data.sounds.read_sound", fake_sound)
-    return tmp_path / "fsdd"
+    return fsdd_folder
 
 
 def all_splits(root, held_out=None):
@@ -314,16 +321,17 @@ def test_a_recording_has_its_own_sound_and_its_digit_as_text(fsdd):
     for i, (digit, _, index) in enumerate(parts(data)):
         assert data.texts[i] == [DIGITS[int(digit)]]
         assert data.references[i] == [[DIGITS[int(digit)]]]
-        assert_close(data[i]["sound"], torch.full((3, 80), float(f"{digit}{int(index):02}")))
+        assert_close(data[i]["sound"], torch.full((3, 80), 100.0 * int(digit) + int(index)))
     assert DIGITS[7] == "seven" and len(DIGITS) == 10
 
 
-def test_recordings_with_other_names_are_reported(fsdd):
+def test_recordings_with_other_names_are_reported(tmp_path):
+    tone(tmp_path / "recordings/0_ann_0.wav")
     wrong = ["10_ann_3.wav", "7_ann.wav", "seven_ann_3.wav", "7_ann_3b.wav", "7__3.wav", "x.wav"]
     for name in (*wrong, "notes.txt"):
-        (fsdd / "recordings" / name).write_text("7")
-    data = FSDD(fsdd, "test")
-    assert len(data) == 500
+        (tmp_path / "recordings" / name).touch()
+    data = FSDD(tmp_path, "test", "")
+    assert data.texts == [["zero"]]
     assert [Path(problem.partition(": ")[0]).name for problem in data.problems] == sorted(wrong)
     assert data.problems[0].endswith("not named as {digit}_{speaker}_{index}.wav")
 
