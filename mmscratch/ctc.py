@@ -37,10 +37,10 @@ def ctc_loss(
     log_probs come from log_softmax; this one is the derivative of the formula.
     Source: Graves et al. 2006.
     """
-    lengths = input_lengths, target_lengths
-    _check(log_probs, targets, *lengths, blank)
+    _check(log_probs, targets, input_lengths, target_lengths, blank)
     device = log_probs.device
-    input_lengths, target_lengths = [each.to(device).unsqueeze(1) for each in lengths]  # (B, 1)
+    input_lengths = input_lengths.to(device).unsqueeze(1)  # (B, 1)
+    target_lengths = target_lengths.to(device).unsqueeze(1)  # (B, 1)
     states = ctc_states(targets.to(device), target_lengths, blank)
     may_skip = skip_mask(states, blank)
     if log_probs.dtype != torch.float64:

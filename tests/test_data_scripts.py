@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_scripts import easy_vqa, flickr8k, multi30k
+from data_scripts import easy_vqa, flickr8k, fsdd, multi30k
 from data_scripts.fetch import download, find, main, new_folder, progress, sha256, unpack
 from mmscratch.data.captions import Flickr8k
 
 REPOSITORY = Path(__file__).parents[1]
 OFFICIAL = REPOSITORY.parent / "shared/multi30k"
+OFFICIAL_FSDD = REPOSITORY.parent / "shared/fsdd"
 CHUNK = 101  # bytes that are read at a time
 BODY = bytes(i * i % 251 for i in range(1009))
 OTHER = bytes(i * i % 241 for i in range(907))
@@ -1092,3 +1093,154 @@ def test_easy_vqa_from_a_folder_without_it(tmp_path):
     write_files(tmp_path / "source/train", {"questions.json": b"[]"})
     with pytest.raises(FileNotFoundError, match="neither easy_vqa-1.0-py3-none-any.whl nor its"):
         fetch_easy(tmp_path / "source", tmp_path / "new")
+
+
+# -------------------------------------------------------------------------------------------------
+# Free Spoken Digit Dataset.
+
+
+def recordings(*speakers):
+    """{file name: content} of all recordings of these speakers."""
+    names = [
+        f"{digit}_{speaker}_{i}.wav"
+        for speaker in speakers
+        for digit in range(10)
+        for i in range(50)
+    ]
+    return {name: f"RIFF {name}".encode() for name in names}
+
+
+def joined_sum(files):
+    return hashlib.sha256(b"".join(files.values())).hexdigest()
+
+
+SPEAKERS = ("ann", "bob", "eve")
+SPEAKER_SUMS = {speaker: joined_sum(recordings(speaker)) for speaker in SPEAKERS}
+
+
+def fsdd_archive(path, files):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = "free-spoken-digit-dataset-1.0.10"
+    others = [(f"{folder}/README.md", b"x"), (f"{folder}/utils/trimmer.py", b"raise SystemExit")]
+    inside = [(f"{folder}/recordings/{name}", content) for name, content in files.items()]
+    return pack(path, others + inside)
+
+
+@pytest.fixture
+def digits(server, tmp_path):
+    """Puts an archive of these recordings on the server, and returns its address."""
+
+    def offer(files):
+        path = fsdd_archive(tmp_path / "offered.zip", files)
+        server.files = {"/digits.zip": path.read_bytes()}
+        path.unlink()
+        return f"{server.address}/digits.zip"
+
+    return offer
+
+
+def test_fsdd(server, digits, tmp_path, capsys):
+    folder = tmp_path / "new/fsdd"
+    address = digits(recordings(*SPEAKERS))
+    for _ in range(2):
+        fsdd.fetch(None, folder, address, SPEAKER_SUMS)
+        assert tree(folder / "recordings") == recordings(*SPEAKERS)
+        assert [path.name for path in folder.iterdir()] == ["recordings"]
+        assert len(server.requests) == 1
+    first, second = capsys.readouterr().out.splitlines()[-2:]
+    assert "all recordings of ann, bob, eve; their checksums are right" in first
+    assert second.startswith(f"{folder / 'recordings'}: nothing to do")
+
+
+@pytest.mark.parametrize("change", ["gone", "changed"])
+def test_fsdd_fetches_a_lost_or_changed_recording_again(change, digits, tmp_path):
+    address = digits(recordings(*SPEAKERS))
+    fsdd.fetch(None, tmp_path / "new", address, SPEAKER_SUMS)
+    path = tmp_path / "new/recordings/7_bob_31.wav"
+    if change == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(OTHER)
+    fsdd.fetch(None, tmp_path / "new", address, SPEAKER_SUMS)
+    assert tree(tmp_path / "new/recordings") == recordings(*SPEAKERS)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_fsdd_from_a_folder_with_some_of_the_speakers(packed, digits, server, tmp_path, capsys):
+    files = recordings("bob", "eve", "zoe") | {"3_eve_7.wav": OTHER}
+    if packed:
+        fsdd_archive(tmp_path / "source" / fsdd.ARCHIVE, files)
+    else:
+        write_files(tmp_path / "source/a", {"0_bob_0.wav": OTHER})  # found first, but incomplete
+        write_files(tmp_path / "source/deep/recordings", files)
+    before = tree(tmp_path / "source")
+    for _ in range(2):
+        fsdd.fetch(tmp_path / "source", tmp_path / "new", "nowhere", SPEAKER_SUMS)
+        assert tree(tmp_path / "new/recordings") == recordings("bob")
+        assert tree(tmp_path / "source") == before
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[-2].endswith("all recordings of bob; their checksums are right")
+        assert lines[-1].endswith("or not the official ones: ann, eve")
+    fsdd.fetch(None, tmp_path / "new", digits(recordings(*SPEAKERS)), SPEAKER_SUMS)
+    assert tree(tmp_path / "new/recordings") == recordings(*SPEAKERS)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [recordings("ann", "bob"), recordings(*SPEAKERS) | {"9_eve_49.wav": OTHER}],
+    ids=["lacking", "wrong"],
+)
+def test_fsdd_refuses_an_archive_without_all_official_recordings(files, digits, tmp_path):
+    address = digits(files)
+    with pytest.raises(ValueError, match="no complete official recordings of eve") as error:
+        fsdd.fetch(None, tmp_path / "new", address, SPEAKER_SUMS)
+    assert str(error.value).startswith(address) and "\n" not in str(error.value)
+
+
+def test_fsdd_with_a_broken_archive(server, digits, tmp_path):
+    address = digits(recordings(*SPEAKERS))
+    whole = server.files["/digits.zip"]
+    server.files["/digits.zip"] = whole[:50021]
+    with pytest.raises(ValueError, match="not a whole archive.* It is deleted: run again"):
+        fsdd.fetch(None, tmp_path / "new", address, SPEAKER_SUMS)
+    assert not list((tmp_path / "new").iterdir())
+    server.files["/digits.zip"] = whole
+    fsdd.fetch(None, tmp_path / "new", address, SPEAKER_SUMS)
+    assert tree(tmp_path / "new/recordings") == recordings(*SPEAKERS)
+
+
+def test_fsdd_refuses_an_archive_that_is_too_large(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(fsdd, "MAX_BYTES", 5003)
+    with pytest.raises(ValueError, match="more than 5,003 are refused"):
+        fsdd.fetch(None, tmp_path / "new", digits(recordings("ann")), SPEAKER_SUMS)
+
+
+def test_fsdd_from_a_folder_without_it(tmp_path):
+    (tmp_path / "source").mkdir()
+    with pytest.raises(ValueError, match="source: no complete official recordings of ann, bob, e"):
+        fsdd.fetch(tmp_path / "source", tmp_path / "new", "nowhere", SPEAKER_SUMS)
+    with pytest.raises(NotADirectoryError, match="nowhere: no such folder"):
+        fsdd.fetch(tmp_path / "nowhere", tmp_path / "new", "nowhere", SPEAKER_SUMS)
+
+
+def test_fsdd_without_a_network(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fsdd.fetch, "__defaults__", (fsdd.FOLDER, server.url + "x", fsdd.SUMS))
+    assert main(fsdd.fetch, fsdd.LICENCE, fsdd.OFFLINE, []) == 2
+    out, error = capsys.readouterr()
+    assert "CC BY-SA 4.0" in out
+    assert error.endswith("--from FOLDER\n") and error.count("\n") == 1
+
+
+@pytest.mark.skipif(
+    not OFFICIAL_FSDD.is_dir(), reason="needs the recordings of FSDD beside the repository"
+)
+def test_fsdd_as_a_command(tmp_path):
+    shutil.copytree(REPOSITORY / "data_scripts", tmp_path / "data_scripts")
+    command = [sys.executable, "-m", "data_scripts.fsdd", "--from", OFFICIAL_FSDD]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.startswith(fsdd.LICENCE) and "george, jackson, lucas, nico" in run.stdout
+    name = "7_yweweler_31.wav"
+    copied = tmp_path / "data/fsdd/recordings" / name
+    assert copied.read_bytes() == (OFFICIAL_FSDD / "recordings" / name).read_bytes()
