@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .attention import Memory
 from .contrastive import DualEncoder
+from .hearing import AudioEncoder
 from .recurrent import LSTMDecoder, LSTMEncoder
 from .text import BOS, PAD
 from .transformer import TransformerDecoder, TransformerEncoder
@@ -25,6 +26,7 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "vit": vit_encoder,
     "lstm": LSTMEncoder,
     "transformer": TransformerEncoder,
+    "audio": AudioEncoder,
 }
 DECODERS: dict[str, Callable[..., nn.Module]] = {
     "lstm": LSTMDecoder,

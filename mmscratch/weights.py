@@ -51,6 +51,16 @@ TORCHVISION_VIT = {
     r"encoder\.ln\.(\w+)": r"norm.\1",
     r"heads\.head\.(\w+)": r"head.\1",
 }
+WHISPER = {
+    r"conv[12]\.\w+": r"\g<0>",
+    r"layers\.(\d+)\.self_attn\.([qkv])_proj\.(\w+)": r"blocks.\1.self_attn.\2_\3",
+    r"layers\.(\d+)\.self_attn\.out_proj\.(\w+)": r"blocks.\1.self_attn.out_proj.\2",
+    r"layers\.(\d+)\.self_attn_layer_norm\.(\w+)": r"blocks.\1.norm1.\2",
+    r"layers\.(\d+)\.fc([12])\.(\w+)": r"blocks.\1.linear\2.\3",
+    r"layers\.(\d+)\.final_layer_norm\.(\w+)": r"blocks.\1.norm2.\2",
+    r"layer_norm\.(\w+)": r"norm.\1",
+    r"embed_positions\.weight|decoder\..*|proj_out\.weight": None,
+}
 
 # The keys in config.json of our constructors' first parameters.
 SIZE_KEYS = {
@@ -422,3 +432,27 @@ def from_torchvision_vit(state: State) -> State:
     name the two linear layers of a block differently; both names are accepted.
     """
     return rename(state, TORCHVISION_VIT)
+
+
+def from_whisper(state: State) -> State:
+    """The state dict of transformers' WhisperModel, or one around it -> an `AudioEncoder`'s.
+
+        encoder = AudioEncoder(
+            d_model, num_mel_bins, encoder_attention_heads, encoder_layers, max_source_positions
+        )
+        encoder.load_state_dict(from_whisper(read_weights("model.safetensors")))
+
+    The sizes are those in Whisper's config.json. The three projections of attention are joined into
+    one; Whisper's keys have no bias, so ours gets zeros. Its decoder is dropped, and so are the
+    positions, which are the same sinusoids.
+    """
+    encoder = {}
+    for name, x in state.items():
+        encoder[name.removeprefix("model.").removeprefix("encoder.")] = x
+    ours = rename(encoder, WHISPER)
+    for query in [name for name in ours if name.endswith("q_bias")]:
+        ours[query.replace("q_bias", "k_bias")] = torch.zeros_like(ours[query])
+    for query in [name for name in ours if ".q_" in name]:
+        parts = [ours.pop(query.replace(".q_", f".{part}_")) for part in "qkv"]
+        ours[query.replace(".q_", ".in_proj_")] = torch.cat(parts)  # (3D, D), or biases (3D,)
+    return ours
