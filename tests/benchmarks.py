@@ -20,11 +20,13 @@ from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from mmscratch.attention import Memory, MultiHeadAttention, causal_mask
+from mmscratch.audio import SAMPLE_RATE
 from mmscratch.batches import Examples, collate
 from mmscratch.contrastive import contrastive_loss
 from mmscratch.data.captions import SceneCaptions
 from mmscratch.data.language import captions
 from mmscratch.data.scenes import Scene, render
+from mmscratch.data.speech import Voice, speak
 from mmscratch.data.translations import SceneTranslation
 from mmscratch.decoding import beam_search, candidate_log_probs, greedy_search
 from mmscratch.engine.progress import Progress
@@ -501,6 +503,11 @@ def main() -> None:
     torch.set_num_threads(1)
     elapsed = seconds(lambda: [render(Scene(i), 64) for i in range(5000)])
     print(f"scenes drawn at 64 pixels, one core: {5000 / elapsed:,.0f} a second")
+    texts = [captions(Scene(i))[0] for i in range(200)]
+    waveforms = []
+    elapsed = seconds(lambda: waveforms.extend(speak(text, Voice(7)) for text in texts))
+    spoken = sum(map(len, waveforms)) / SAMPLE_RATE
+    print(f"speech, one core: {elapsed / spoken:.4f} seconds for each second of sound")
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ class Target(NamedTuple):
 
 
 def _vowel(duration: float, *formants: float) -> list[Target]:
-    """Three formants; or six, those at the beginning and at the end of a diphthong."""
+    """Three formants; or six for a diphthong, the first three and the last three."""
     if len(formants) == 3:
         return [Target(duration, *formants, voicing=1.0)]
     first = formants[:3]
@@ -381,7 +381,7 @@ def _filter(
 
 
 def _frames(signal: np.ndarray) -> np.ndarray:
-    """Windows of two hops, one beginning at each hop: (S,) -> (S / HOP, 2 HOP). They add up to 1."""
+    """A window of two hops starts at each hop: (S,) -> (S / HOP, 2 HOP). Windows add up to 1."""
     window = np.hanning(2 * HOP + 1)[:-1].astype(np.float32)
     padded = np.concatenate([signal, np.zeros(HOP, np.float32)]).reshape(-1, HOP)
     return np.concatenate([padded[:-1], padded[1:]], axis=1) * window
