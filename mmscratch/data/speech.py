@@ -65,6 +65,15 @@ class Target(NamedTuple):
     accent: float = 0.0
 
 
+class Segment(NamedTuple):
+    """A phone of a spoken word, and when it starts and ends, in seconds."""
+
+    word: str
+    phone: str
+    start: float
+    end: float
+
+
 def _vowel(duration: float, *formants: float) -> list[Target]:
     """Three formants; or six for a diphthong, the first three and the last three."""
     if len(formants) == 3:
@@ -287,6 +296,29 @@ def _pronounce_word(symbols: Sequence[str]) -> list[Target]:
     return targets
 
 
+def segments(text: str, voice: Voice, seed: int = 0) -> list[Segment]:
+    """When `speak(text, voice, seed)` says each phone of each word."""
+    targets = pronounce(text)
+    durations = np.array([target.duration for target in targets], dtype=np.float32)
+    rng = np.random.default_rng((voice.seed, seed))
+    frames = _frames_of(durations, voice, rng)
+    ends = np.cumsum(frames) * MS_PER_FRAME / 1000
+    found = []
+    position = 1  # after the silence
+    for token in tokenize(text):
+        if token in PAUSES:
+            position += 1
+            continue
+        symbols = PRONUNCIATIONS[token].split()
+        for i, symbol in enumerate(symbols):
+            start = float(ends[position - 1])
+            so_far = len(_pronounce_word(symbols[: i + 1]))
+            position += so_far - len(_pronounce_word(symbols[:i]))
+            end = float(ends[position - 1])
+            found.append(Segment(token, symbol.rstrip("012"), start, end))
+    return found
+
+
 def synthesize(targets: Sequence[Target], voice: Voice, seed: int = 0) -> np.ndarray:
     """The sound (S,) float32 of a vocal tract that moves through these targets."""
     rng = np.random.default_rng((voice.seed, seed))
@@ -307,8 +339,7 @@ def _tracks(
         unknown = np.isnan(formants)
         formants[unknown] = following[unknown]
         following = formants
-    durations = table[:, 0] * np.exp(rng.normal(0, 0.08, len(table))) / voice.speed
-    frames = np.maximum(np.round(durations / MS_PER_FRAME), 1).astype(int)
+    frames = _frames_of(table[:, 0], voice, rng)
     steps = np.repeat(table, frames, axis=0)  # (K, 11)
     tracks = dict(zip(Target._fields, steps.T))
     for name in ("f1", "f2", "f3", "damping"):
@@ -319,6 +350,12 @@ def _tracks(
     for name in ("voicing", "aspiration", "frication"):
         tracks[name] = _smooth(tracks[name], ATTACK)
     return tracks
+
+
+def _frames_of(durations: np.ndarray, voice: Voice, rng: np.random.Generator) -> np.ndarray:
+    """The number of frames of each target, from milliseconds at normal speed: (P,)."""
+    durations = durations * np.exp(rng.normal(0, 0.08, len(durations))) / voice.speed
+    return np.maximum(np.round(durations / MS_PER_FRAME), 1).astype(int)
 
 
 def _smooth(track: np.ndarray, frames: int) -> np.ndarray:
