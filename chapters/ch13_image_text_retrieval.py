@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 13 · Image–text retrieval
 #
-# **Adds** a contrastive loss, two towers whose vectors can be compared, and exact search with recall as its measure. **Takes** 3 min on two cores.
+# **Adds** a contrastive loss, two towers whose vectors can be compared, and exact search with recall as its measure. **Takes** 3.0 min on two cores.
 #
 # Which of a thousand pictures does this sentence describe? The captioner of chapter 5 could answer:
 # for each picture, it computes how probable the sentence is, and the most probable one wins. That
