@@ -674,7 +674,7 @@ for name in ("scenes", "Flickr8k"):
     row = results[name]
     minutes = row["seconds"] / 60
     print(
-        f"{name}: {row['pictures']:,} pictures, {row['epochs']} epochs, {minutes:.0f} min"
+        f"{name}: {row['examples']:,} pictures, {row['epochs']} epochs, {minutes:.0f} min"
     )
     for direction in ("caption to picture", "picture to caption"):
         recalls = row[direction]
