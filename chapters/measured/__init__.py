@@ -9,7 +9,7 @@ import torch
 
 from mmscratch.batches import Examples
 from mmscratch.engine import distributed
-from mmscratch.tasks.task import Task
+from mmscratch.tasks.task import DRAWN, Task
 from mmscratch.tasks.train import sized
 from mmscratch.training import TrainConfig, Trainer
 
@@ -40,7 +40,7 @@ def train(task: Task, metadata: dict, model: dict, folder: Path, **options) -> d
         training = task.read(metadata, "train", 64)
         validation = task.read(metadata, "validation", 64)
     vocabularies = task.vocabularies(metadata, training, None)
-    augments = task.augments and metadata["layout"] != "scenes"
+    augments = task.augments and metadata["layout"] not in DRAWN
     examples = (
         Examples(training, vocabularies, augments),
         Examples(validation, vocabularies),
