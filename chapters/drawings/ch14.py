@@ -15,6 +15,7 @@ from mmscratch.plots import GREEN, GREY
 BLUE = ("#deebf7", "#9ecae1")
 ORANGE = ("#feedde", "#fdae6b")
 HERTZ = (250, 500, 1000, 2000, 4000)  # marked on the axis of a spectrogram
+WordTime = tuple[str, float, float]  # a word, and when it starts and ends, in seconds
 ARROW = {"arrowstyle": "->", "color": GREY, "lw": 1.4}
 
 
@@ -51,10 +52,12 @@ def sound_to_words(waveform: Tensor, sound: Tensor, words: Sequence[str]) -> Fig
     return figure
 
 
-def phones(sound: Tensor, segments: Sequence[Segment]) -> Figure:
-    """A spectrogram (F, M) of 100 frames a second, with its phones written above it."""
+def phones(
+    sound: Tensor, segments: Sequence[Segment], words: Sequence[WordTime]
+) -> Figure:
+    """A spectrogram (F, M) of 100 frames a second, with its phones and words above it."""
     figure, axis = panels((9.6, 3.9), 1, 1)
-    draw_spectrogram(axis, sound, 0.01)
+    _draw_spectrogram(axis, sound, 0.01)
     top = sound.size(1)
     style = {"ha": "center", "va": "bottom", "clip_on": False}
     for segment in segments:
@@ -62,13 +65,13 @@ def phones(sound: Tensor, segments: Sequence[Segment]) -> Figure:
         axis.axvline(segment.end, color="white", lw=0.7, alpha=0.8)
         middle = (segment.start + segment.end) / 2
         axis.text(middle, top + 0.5, segment.phone, fontsize=8, **style)
-    for word, start, end in word_times(segments):
+    for word, start, end in words:
         axis.text((start + end) / 2, top + 6, word, fontsize=11, **style)
     axis.set_xlabel("seconds")
     return figure
 
 
-def draw_spectrogram(axis: Axes, sound: Tensor, seconds: float) -> None:
+def _draw_spectrogram(axis: Axes, sound: Tensor, seconds: float) -> None:
     """A spectrogram (F, M) over time and frequency; a frame lasts `seconds`."""
     num_frames, num_mels = sound.shape
     extent = (0, seconds * num_frames, 0, num_mels)
@@ -79,15 +82,6 @@ def draw_spectrogram(axis: Axes, sound: Tensor, seconds: float) -> None:
     ticks = (share * (num_mels + 1) - 0.5).tolist()
     axis.set_yticks(ticks, [f"{hertz:,}" for hertz in HERTZ])
     axis.set_ylabel("Hz")
-
-
-def word_times(segments: Sequence[Segment]) -> list[tuple[str, float, float]]:
-    """The words of a sentence without repeated words, each with its start and end."""
-    times = {}
-    for segment in segments:
-        start, _ = times.get(segment.word, (segment.start, None))
-        times[segment.word] = (start, segment.end)
-    return [(word, start, end) for word, (start, end) in times.items()]
 
 
 def alignments(labels: Sequence[str], frames: int) -> Figure:
@@ -132,7 +126,7 @@ def _can_be_reached(s: int, t: int, frames: int, states: Sequence[str]) -> bool:
 
 def where_words_are(
     sound: Tensor,
-    segments: Sequence[Segment],
+    words: Sequence[WordTime],
     spikes: dict[str, Tensor],
     weights: dict[str, Tensor],
     seconds: float,
@@ -144,7 +138,7 @@ def where_words_are(
     weights: the attention of each word to each position, (N,), by word.
     """
     figure, axes = panels((9.6, 6.2), 3, 1, sharex=True)
-    draw_spectrogram(axes[0], sound, seconds)
+    _draw_spectrogram(axes[0], sound, seconds)
     names = ("probability of CTC", "attention")
     for axis, name, curves in zip(axes[1:], names, (spikes, weights)):
         for word, curve in curves.items():
@@ -153,9 +147,9 @@ def where_words_are(
         axis.set(ylabel=name, ylim=(-0.03, 1.05))
         axis.legend(fontsize=8, loc="upper right")
     for axis in axes:
-        for _, start, end in word_times(segments):
+        for _, start, end in words:
             axis.axvspan(start, end, fill=False, edgecolor=GREEN, lw=1)
-    for word, start, end in word_times(segments):
+    for word, start, end in words:
         style = {"ha": "center", "va": "bottom", "fontsize": 10}
         axes[0].text((start + end) / 2, sound.size(1) + 1, word, **style)
     axes[-1].set_xlabel("seconds")

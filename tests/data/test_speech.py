@@ -29,6 +29,7 @@ from mmscratch.data.speech import (
     _filter,
     _tracks,
     pronounce,
+    segments,
     speak,
     spoken_column,
     synthesize,
@@ -422,6 +423,47 @@ def test_stressed_vowels_are_accented_and_unstressed_ones_are_short():
     assert above[0][1:4] == PHONES["AX"][0][1:4]
     assert above[0].duration < PHONES["AX"][0].duration
     assert [target.accent for target in above] == [0, 0, 0, 1, 0]
+
+
+def test_segments_are_the_phones_of_the_words_one_after_another():
+    text = "a star, two snowmen"
+    found = segments(text, Voice(5), seed=3)
+    words = text.replace(",", "").split()
+    symbols = [(word, symbol) for word in words for symbol in PRONUNCIATIONS[word].split()]
+    expected = [(word, symbol.rstrip("012")) for word, symbol in symbols]
+    assert [(each.word, each.phone) for each in found] == expected
+    for one, other in zip(found, found[1:]):
+        assert one.start < one.end
+        pause = other.start - one.end
+        is_comma = (one.word, other.word) == ("star", "two")
+        assert pause > 0.05 if is_comma else pause == 0
+    seconds = len(speak(text, Voice(5), seed=3)) / SAMPLE_RATE
+    assert 0.05 < seconds - found[-1].end < 0.25  # the silence at the end
+    assert found != segments(text, Voice(5), seed=4)
+
+
+def test_each_segment_sounds_like_its_phone():
+    voice = clean(pitch=127)
+    waveform = speak("six scissors", voice, seed=7)
+    checked = set()
+    for segment in segments("six scissors", voice, seed=7):
+        first = round(segment.start * SAMPLE_RATE)
+        last = round(segment.end * SAMPLE_RATE)
+        part = middle(waveform[first:last])
+        if segment.phone in ("S", "IH", "ER"):
+            share = power(part, 4000, 8000) / power(part, 0, 8000)
+            assert (share > 0.5) == (segment.phone == "S")
+            checked.add(segment.phone)
+        if segment.phone == "K":  # its first half is a closed mouth
+            assert np.abs(part[: len(part) // 2]).max() < 0.1 * np.abs(waveform).max()
+            checked.add("K")
+    assert checked == {"S", "IH", "ER", "K"}
+
+
+def test_no_segments_without_words_and_no_unknown_words():
+    assert segments("", Voice(1)) == segments(" , ", Voice(1)) == []
+    with pytest.raises(ValueError, match="'dog' has no pronunciation"):
+        segments("a dog", Voice(1))
 
 
 def test_no_breath_follows_a_stop_after_an_s():

@@ -312,7 +312,7 @@ EXERCISES = (
                 new="mels // 2",
             ),
             Wrong(
-                "There are two stretches and two bands: blank what is in either one.",
+                "There are two stretches and two bands: blank both of each.",
                 old="inside.any(2)",
                 new="inside[..., 0]",
             ),
