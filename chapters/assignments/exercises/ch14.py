@@ -340,8 +340,8 @@ EXERCISES = (
             ),
             Wrong(
                 "The widest width occurs as well: draw among max_width + 1 numbers.",
-                old="(max_width + 1)",
-                new="max_width",
+                old="draws[:, ::2] * (max_width + 1)",
+                new="draws[:, ::2] * max_width",
             ),
             Wrong(
                 "Do not change the sound that you got.",
