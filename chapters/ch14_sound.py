@@ -127,7 +127,7 @@ seconds = torch.arange(SAMPLE_RATE // 2) / SAMPLE_RATE
 
 
 def vowel(formants, pitch):
-    """Half a second of a vowel: sines at the multiples of the pitch, loud near formants."""
+    """Half a second of a vowel: harmonics of the pitch, loud near its formants."""
     pressure = torch.zeros(len(seconds))
     for k in range(1, 4000 // pitch):
         frequency = k * pitch
@@ -386,7 +386,7 @@ words = Vocabulary.build(CHOICES)
 
 
 class Recordings(NamedTuple):
-    """Utterances: sounds (N, F, 80), padded, with lengths (N,), and the words of each."""
+    """Utterances: sounds (N, F, 80), padded, their lengths (N,), and words."""
 
     sounds: torch.Tensor
     lengths: torch.Tensor
@@ -455,7 +455,7 @@ class CTCModel(nn.Module):
         self.output = nn.Linear(WIDTH, len(words))
 
     def forward(self, batch):
-        """Log-probabilities (B, N, V), and the number of positions of each sound (B,)."""
+        """Log-probabilities (B, N, V), and how many positions are no padding (B,)."""
         tokens, mask = self.encoder(batch["sound"], batch["sound_lengths"])
         return self.output(tokens).log_softmax(-1), mask.sum(1)
 
@@ -727,7 +727,7 @@ def frames_of(recordings):
 
 
 def match(sounds, statistics_of):
-    """Bring the bands from the mean and deviation of these frames to those of training."""
+    """Replace the mean and deviation of these frames by those of training."""
     mean = statistics_of.mean(0)  # (80,)
     std = statistics_of.std(0).clamp(min=1e-3)  # (80,)
     train = frames_of(training)

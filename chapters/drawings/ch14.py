@@ -30,7 +30,7 @@ def sound_to_words(waveform: Tensor, sound: Tensor, words: Sequence[str]) -> Fig
     wave.set_axis_off()
     centred(axis, 15, 33, "pressure, 16,000 numbers a second", fontsize=9)
     picture = figure.add_axes((0.37, 0.52, 0.26, 0.34))
-    picture.imshow(sound.T, origin="lower", aspect="auto", cmap="magma")
+    picture.imshow(sound.T.numpy(), origin="lower", aspect="auto", cmap="magma")
     picture.set_axis_off()
     centred(axis, 48, 33, "log-mel spectrogram, (F, 80)", fontsize=9)
     arrow(axis, (28, 25), (35, 25), **ARROW)
@@ -76,7 +76,7 @@ def _draw_spectrogram(axis: Axes, sound: Tensor, seconds: float) -> None:
     num_frames, num_mels = sound.shape
     extent = (0, seconds * num_frames, 0, num_mels)
     style = {"origin": "lower", "aspect": "auto", "cmap": "magma"}
-    axis.imshow(sound.T, extent=extent, interpolation="nearest", **style)
+    axis.imshow(sound.T.numpy(), extent=extent, interpolation="nearest", **style)
     highest = hertz_to_mel(torch.tensor(SAMPLE_RATE / 2))
     share = hertz_to_mel(torch.tensor(HERTZ, dtype=torch.float32)) / highest
     ticks = (share * (num_mels + 1) - 0.5).tolist()
