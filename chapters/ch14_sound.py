@@ -256,9 +256,8 @@ likelihood = 0.0
 for labels in product(range(3), repeat=4):
     merged = [label for label, _ in groupby(labels)]
     if [label for label in merged if label != 0] == target:
-        likelihood += sum(
-            log_probs[0, t, label] for t, label in enumerate(labels)
-        ).exp()
+        log_prob = sum(log_probs[0, t, labels[t]] for t in range(4))
+        likelihood += log_prob.exp()
         print("".join("–ab"[label] for label in labels), end="  ")
 by_hand = -likelihood.log()
 lengths = (torch.tensor([4]), torch.tensor([2]))
