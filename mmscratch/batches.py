@@ -30,9 +30,9 @@ class Examples(Dataset):
     A modality that an example lacks is not in its dict. `vocabularies` turn words into numbers:
     vocabularies["target"] those of the references, vocabularies[modality] those of an input text.
 
-    An index is a number, or a pair (number, epoch). With `augmented`, each epoch shows a picture
-    differently: an item then has "augmentation" (8,), for `images.augment` on the device. It
-    depends only on seed, epoch and number, so it does not matter which process loads which item.
+    An index is a number, or a pair (number, epoch). With `augmented`, each epoch shows a picture or
+    plays a sound differently: an item then has "augmentation" (8,), for `to_device`. It depends
+    only on seed, epoch and number, so it does not matter which process loads which item.
     With an epoch of None, an item has no target words and does not count in the loss.
     """
 
@@ -70,7 +70,7 @@ class Examples(Dataset):
         target = torch.from_numpy(self.targets[index])  # (T,)
         example["target"] = torch.tensor([PAD]) if epoch is None else target
         if self.augmented and AUGMENTED & example.keys():
-            may_flip = self.data.may_flip(i, reference)
+            may_flip = "image" not in example or self.data.may_flip(i, reference)
             example["augmentation"] = augmentation_draws(self.seed, epoch or 0, index, may_flip)
         return example
 
@@ -93,7 +93,7 @@ def numericalize(example: dict, vocabularies: dict) -> dict[str, Tensor]:
 
 
 def augmentation_draws(seed: int, epoch: int, index: int, may_flip: bool) -> Tensor:
-    """Eight numbers in [0, 1) that decide how `images.augment` shows an example.
+    """Eight numbers in [0, 1) for `images.augment` or `audio.augment_spectrogram`.
 
     Without `may_flip` the last one is 1: not mirrored.
     """
@@ -235,7 +235,7 @@ def _ignore_signals(_: int) -> None:
 
 
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Move a batch to the device, and augment its pictures there if it has draws for it."""
+    """Move a batch to the device, and augment its pictures and sounds there if it has draws."""
     batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
     if "augmentation" in batch:
         batch.pop("has_augmentation", None)
