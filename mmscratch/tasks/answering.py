@@ -82,7 +82,8 @@ class Answering(Task):
         controls.print_accuracy(answers, data)
         candidates = checkpoint["metadata"]["answers"]
         closed = controls.closed_answers(model, vocabularies, data, candidates)
-        controls.print_control("closed set", closed, data, f"the best of {len(candidates):,} answers")
+        note = f"the best of {len(candidates):,} answers"
+        controls.print_control("closed set", closed, data, note)
         columns = {"picture": data.pictures, "question": data.questions, "kind": data.kinds}
         columns |= {"answer": answers, "closed": closed, "people": data.texts}
         write_rows(run / f"answers-{split}.jsonl", **columns)

@@ -90,9 +90,7 @@ def translation_scores(
     return text
 
 
-def print_transcript_scores(
-    hypotheses: list[list[str]], references: list[list[list[str]]]
-) -> None:
+def print_transcript_scores(hypotheses: list[list[str]], references: list[list[list[str]]]) -> None:
     """Print the error rates of transcripts, each with its interval.
 
     Punctuation is left out: nobody hears it.
@@ -102,8 +100,8 @@ def print_transcript_scores(
     for name, (value, low, high) in transcript_scores(hypotheses, references).items():
         print(f"  {name:20} {100 * value:.1f} %  ({100 * low:.1f} to {100 * high:.1f})")
     rate = word_error_rate(hypotheses, references)
-    kinds = f"{rate.substitutions} substituted, {rate.insertions} inserted, {rate.deletions} deleted"
-    print(f"  words                {rate.hits} right, {kinds}")
+    wrong = f"{rate.substitutions:,} substituted, {rate.insertions:,} inserted"
+    print(f"  words                {rate.hits:,} right, {wrong}, {rate.deletions:,} deleted")
     exact = percentage(100 * exact_match(hypotheses, references), len(hypotheses))
     print(f"  exact match          {exact}")
 

@@ -10,7 +10,7 @@ from ..text import tokenize
 from .scores import print_unknown
 from .task import Metadata
 
-SPOKEN = {"action": "store_true", "help": "hear the sentences instead of reading them (scenes only)"}
+SPOKEN = {"action": "store_true", "help": "hear the sentences, not read them (scenes only)"}
 LISTENER = {"name": "audio", "num_layers": 2}  # the encoder of what is heard
 
 
