@@ -19,7 +19,6 @@ from .images import augment
 from .text import EOS, PAD
 
 
-
 class Examples(Dataset):
     """The examples of a data set as tensors, one item per reference of each example.
 

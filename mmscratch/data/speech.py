@@ -454,11 +454,20 @@ def _choose_voice(split: str, index: int, num_voices: int) -> int:
     return random.Random(f"{split} {index}").randrange(num_voices)
 
 
+def spoken_waveform(column: LazyColumn, index: int) -> Tensor:
+    """The waveform (S,) whose spectrogram a `spoken_column` has at this index."""
+    return _say(column.keys[index])
+
+
+def _say(key: tuple[str, int, int]) -> Tensor:
+    """The waveform (S,) of (text, voice, seed)."""
+    text, voice, seed = key
+    return torch.from_numpy(speak(text, Voice(voice), seed))
+
+
 def _hear(key: tuple[str, int, int]) -> Tensor:
     """The spectrogram (F, 80) of (text, voice, seed)."""
-    text, voice, seed = key
-    waveform = speak(text, Voice(voice), seed)
-    return spectrogram(torch.from_numpy(waveform), SAMPLE_RATE)
+    return spectrogram(_say(key), SAMPLE_RATE)
 
 
 class SpokenCaptions(DataSet):
