@@ -44,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     from .tasks.task import add_beams
     from .tasks.train import train
 
-    text = "Models that look at a picture and write, or find it."
+    text = "Models that look, listen and read; and write, or find a picture."
     parser = argparse.ArgumentParser(prog="python -m mmscratch", description=text)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -113,7 +113,7 @@ def add_evaluate(sub: argparse.ArgumentParser, tasks: dict) -> None:
 
 
 def add_data(sub: argparse.ArgumentParser, tasks: dict) -> None:
-    text = "folder with the data; or the word scenes, for drawn ones"
+    text = "folder with the data; or the word scenes or speech, for data that a program makes"
     sub.add_argument("--data", type=Path, metavar="DIR", help=text)
     layouts = [f"for {task.name}: {', '.join(task.layouts)}" for task in tasks.values()]
     text = f"form of the data; {'; '.join(layouts)} (the first is the default)"

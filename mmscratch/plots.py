@@ -69,10 +69,13 @@ def caption_sheet(
 
 
 def _caption_paragraphs(
-    number: int, hypothesis: list[str], references: Sequence[Sequence[str]] | None
+    number: int,
+    hypothesis: list[str],
+    references: Sequence[Sequence[str]] | None,
+    width: int = 30,
 ) -> list[tuple[list[str], str]]:
-    """The paragraphs below picture `number`, each (its lines, its colour)."""
-    caption = _wrap(detokenize(hypothesis) or "(nothing)", f"{number}")
+    """The paragraphs of text about example `number`, each (its lines, its colour)."""
+    caption = _wrap(detokenize(hypothesis) or "(nothing)", f"{number}", width)
     if references is None:
         return [(caption, "black")]
     references = [list(reference) for reference in references]
@@ -80,7 +83,8 @@ def _caption_paragraphs(
         return [(caption, GREEN)]
     ratios = [SequenceMatcher(None, hypothesis, reference).ratio() for reference in references]
     closest = references[ratios.index(max(ratios))]
-    return [(caption, RED), (_wrap(detokenize(closest), f"{number}, reference"), GREY)]
+    reference = _wrap(detokenize(closest), f"{number}, reference", width)
+    return [(caption, RED), (reference, GREY)]
 
 
 def _wrap(text: str, number: str, width: int = 30) -> list[str]:
@@ -266,6 +270,80 @@ def _draw_alignment(
     axis.set_yticks([n - 0.5 for n in range(1, len(words))], minor=True)
     axis.grid(which="minor", color="#dddddd", lw=0.5)
     axis.tick_params(which="minor", length=0)
+
+
+def transcript_sheet(
+    sounds: Sequence[Tensor],
+    transcripts: Sequence[Sequence[str]],
+    references: Sequence[Sequence[Sequence[str]]],
+    maps: Sequence[Tensor] = (),
+    columns: int = 2,
+) -> Figure:
+    """Draw spectrograms, each with its transcript above, and below where each word was heard.
+
+    sounds: (F, mels) spectrograms, 100 frames a second.
+    transcripts: a list of T words for each sound.
+    references: any number of lists of words for each sound. A transcript is green if it equals one
+        of them, else red, with the closest reference in grey.
+    maps: (T, N) weights for each sound, of each word to N positions of equal duration; or none at
+        all. The largest weight of a word is black.
+    columns: sounds in a row.
+    """
+    maps = maps or [sound.new_empty(0, 1) for sound in sounds]
+    paragraphs = []
+    for i, words in enumerate(transcripts):
+        paragraphs.append(_caption_paragraphs(i + 1, list(words), references[i], 75))
+    most_lines = max(sum(len(lines) for lines, _ in texts) for texts in paragraphs)
+    longest = max([len(word) for words in transcripts for word in words], default=0)
+    columns = min(columns, len(sounds))
+    rows = math.ceil(len(sounds) / columns)
+
+    wide = 4.6  # in inches, as all lengths here
+    high = 1.1
+    line = 0.165
+    gap = 0.15
+    left = max(0.55, 0.085 * longest + gap)
+    below = 0.17 * max(map(len, maps)) + 0.45  # the words, and the axis of time
+    panel = most_lines * line + high + below + 2 * gap
+    figure = Figure(figsize=(columns * (left + wide + gap), rows * panel), dpi=100)
+    for i, (sound, texts, weights) in enumerate(zip(sounds, paragraphs, maps, strict=True)):
+        row, column = divmod(i, columns)
+        x = column * (left + wide + gap) + left
+        y = (rows - row) * panel - gap
+        for lines, colour in texts:
+            style = {"color": colour, "ha": "left", "fontsize": 8.5, "linespacing": 1.2}
+            _add_text(figure, "\n".join(lines), x, y, **style)
+            y -= len(lines) * line
+        y -= high + gap / 2
+        axis = _add_axes(figure, x, y, wide, high)
+        _draw_sound(axis, sound)
+        if len(weights):
+            axis.tick_params(labelbottom=False)
+            y -= 0.17 * len(weights) + 0.05
+            axis = _add_axes(figure, x, y, wide, 0.17 * len(weights))
+            _draw_hearing(axis, transcripts[i], weights, len(sound) / 100)
+        axis.set_xlabel("seconds", fontsize=8, labelpad=1)
+    return figure
+
+
+def _draw_sound(axis: Axes, sound: Tensor) -> None:
+    """Draw a spectrogram (F, mels), 100 frames a second, low frequencies below."""
+    F, mels = sound.shape
+    extent = (0, F / 100, 0, mels)
+    axis.imshow(sound.T.cpu().numpy(), aspect="auto", origin="lower", extent=extent)
+    axis.set_yticks([0, mels // 2, mels])
+    axis.set_ylabel("mel band", fontsize=8, labelpad=1)
+    axis.tick_params(labelsize=7, length=2, pad=1.5)
+
+
+def _draw_hearing(axis: Axes, words: Sequence[str], weights: Tensor, seconds: float) -> None:
+    """Draw weights (T, N) as shades of grey over time, a row for each of T words at the left."""
+    darkness = weights / weights.amax(1, keepdim=True).clamp(min=1e-9)
+    extent = (0, seconds, len(words) - 0.5, -0.5)
+    axis.imshow(darkness.cpu().numpy(), cmap="Greys", aspect="auto", vmin=0, vmax=1, extent=extent)
+    axis.set_yticks(range(len(words)), words, fontsize=8, family=_fonts())
+    axis.tick_params(labelsize=7, length=2, pad=1.5)
+    axis.tick_params(axis="y", labelsize=8, length=0)
 
 
 def search_tree(tree: Sequence[Candidate], vocabulary: Vocabulary) -> Figure:

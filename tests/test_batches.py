@@ -14,11 +14,13 @@ import pytest
 import torch
 from torch.utils.data import get_worker_info
 
+from mmscratch.audio import augment_spectrogram
 from mmscratch.batches import (
     BucketSampler,
     Examples,
     Prefetcher,
     collate,
+    inputs_of,
     make_loader,
     numericalize,
     to_device,
@@ -389,6 +391,70 @@ def test_to_device_augments_pictures_that_have_draws(pairs):
     assert not torch.equal(moved["image"], batch["image"])
     del batch["augmentation"]
     assert same_batch(to_device(batch, CPU), batch)
+
+
+class Recordings(DataSet):
+    """Sounds of 20 to 44 frames that have no zeros, two transcripts each; "left" is one of them."""
+
+    def __init__(self, count=7):
+        super().__init__()
+        self.texts = [["left", "right it is"]] * count
+        self.references = [[tokenize(text) for text in texts] for texts in self.texts]
+        self.names = [f"sound {i}" for i in range(count)]
+        self.columns["sound"] = LazyColumn(self.sound, range(count))
+
+    def sound(self, index):
+        generator = torch.Generator().manual_seed(index)
+        return 1 + torch.rand(20 + 4 * index, 80, generator=generator)
+
+
+def recorded():
+    return Examples(Recordings(), {"target": Vocabulary(["left"])}, augmented=True, seed=3)
+
+
+def test_inputs_of_a_modality_are_its_tensor_and_its_lengths_if_padded():
+    lengths = torch.tensor([7, 2])
+    batch = {"sound": torch.ones(2, 7, 3), "sound_lengths": lengths, "image": torch.ones(2, 3, 5)}
+    sound, sound_lengths = inputs_of(batch, "sound")
+    assert sound is batch["sound"] and sound_lengths is lengths
+    (image,) = inputs_of(batch, "image")
+    assert image is batch["image"]
+
+
+def test_to_device_augments_sounds_that_have_draws():
+    examples = recorded()
+    batch = collate([examples[i, 2] for i in (0, 5, 11)])
+    assert batch["sound_lengths"].tolist() == [20, 28, 40]
+    moved = to_device(batch, CPU)
+    augmented = augment_spectrogram(batch["sound"], batch["sound_lengths"], batch["augmentation"])
+    others = {name: batch[name] for name in ("sound_lengths", "target")}
+    assert same_batch(moved, others | {"sound": augmented})
+    for i, length in enumerate([20, 28, 40]):
+        blanked = moved["sound"][i, :length] == 0
+        assert 0 < blanked.float().mean() < 0.9
+        assert (moved["sound"][i, :length][~blanked] >= 1).all()  # those values did not change
+
+
+def test_augmentation_of_sounds_is_the_same_in_every_process():
+    order = [(0, 1), (5, 1), (11, 1)]
+    batches = [to_device(collate([recorded()[key] for key in order]), CPU) for _ in range(2)]
+    assert same_batch(*batches)
+    later = to_device(collate([recorded()[index, 2] for index, _ in order]), CPU)
+    assert not torch.equal(later["sound"], batches[0]["sound"])
+    other = Examples(Recordings(), {"target": Vocabulary(["left"])}, augmented=True, seed=4)
+    other = to_device(collate([other[key] for key in order]), CPU)
+    assert not torch.equal(other["sound"], batches[0]["sound"])
+
+
+def test_draws_of_sounds_do_not_depend_on_the_sides_that_a_transcript_mentions():
+    examples = recorded()
+    last = [examples[index, epoch]["augmentation"][-1] for index in range(14) for epoch in range(9)]
+    assert max(last) < 1 and len(set(map(float, last))) == len(last)
+
+
+def test_sounds_are_not_augmented_unless_asked():
+    examples = Examples(Recordings(), {"target": Vocabulary(["left"])})
+    assert examples[3, 1].keys() == {"sound", "target"}
 
 
 def prefetcher_of(kind, workers, start_method="fork"):

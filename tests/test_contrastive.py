@@ -453,10 +453,100 @@ def test_lengths_of_sequences_go_to_the_encoder():
     sound = torch.randn(3, 13, 14)
     lengths = torch.tensor([13, 7, 2])
     batch = {"target": toy_batch()["target"][:3], "sound": sound, "sound_lengths": lengths}
-    a, b = model(batch)
-    assert_close(a, model.embed("sound", sound, lengths))
-    assert_close(b, model.embed("target", batch["target"]))
+    a, b = model(batch)  # in the order of the towers
+    assert_close(a, model.embed("target", batch["target"]))
+    assert_close(b, model.embed("sound", sound, lengths))
     assert a.shape == b.shape == (3, 5)
+    assert not torch.allclose(b, model.embed("sound", sound, torch.tensor([13, 13, 13])))
+
+
+# -------------------------------------------------------------------------------------------------
+# Pictures and spoken sentences.
+
+LENGTHS = [23, 11, 17, 23, 13, 19]  # frames
+AUDIO = {"name": "audio", "num_heads": 2, "num_layers": 1}
+
+
+def spoken_model():
+    torch.manual_seed(0)
+    encoders = {"image": DETERMINISTIC_IMAGE, "sound": AUDIO}
+    model = build_model(ModelConfig(11, encoders, {}, 14))
+    nn.init.normal_(model.pooling["sound"].query)
+    return model
+
+
+def spoken_batch():
+    """`toy_batch` with a sound for each sentence; its words are spoken, not read."""
+    generator = torch.Generator().manual_seed(1)
+    sounds = [torch.randn(length, 80, generator=generator) for length in LENGTHS]
+    padded = torch.nn.utils.rnn.pad_sequence(sounds, batch_first=True)
+    return toy_batch() | {"sound": padded, "sound_lengths": torch.tensor(LENGTHS)}
+
+
+def test_padding_of_sounds_changes_neither_loss_nor_gradient():
+    model = spoken_model()
+    batch = spoken_batch()
+    noise = torch.randn(6, 46, 80, generator=torch.Generator().manual_seed(2))
+    for i, length in enumerate(LENGTHS):
+        noise[i, :length] = batch["sound"][i, :length]
+    parameters = list(model.parameters())
+    loss, _ = model.loss(batch)
+    noisy_loss, _ = model.loss(batch | {"sound": noise})
+    assert_close(noisy_loss, loss)
+    gradients = torch.autograd.grad(loss, parameters)
+    noisy_gradients = torch.autograd.grad(noisy_loss, parameters)
+    assert_close(noisy_gradients, gradients, rtol=1e-4, atol=1e-5)
+    _, vectors = model(batch)
+    for i, length in enumerate(LENGTHS):
+        alone = model.embed("sound", batch["sound"][i : i + 1, :length])
+        assert_close(alone[0], vectors[i], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("has_number", [True, False])
+def test_same_words_spoken_twice_are_not_negatives(has_number):
+    model = spoken_model()
+    batch = spoken_batch()
+    assert not torch.equal(batch["sound"][1], batch["sound"][4])  # by different voices, say
+    pairs = SAME_WORDS + (SAME_PICTURE if has_number else [])
+    if not has_number:
+        del batch["number"]
+    same = torch.zeros(6, 6, dtype=torch.bool)
+    for i, j in pairs:
+        same[i, j] = True
+    a, b = model(batch)
+    loss, count = model.loss(batch)
+    assert count == 6
+    assert_close(loss, 6 * contrastive_loss(a, b, model.log_scale, same))
+
+
+@pytest.mark.parametrize("modality", ["image", "sound"])
+def test_examples_without_picture_or_sound_are_no_pairs(modality):
+    model = spoken_model()
+    batch = spoken_batch()
+    kept = [0, 1, 3, 5]
+    expected = model.loss({name: value[kept] for name, value in batch.items()})
+    batch["target"][2] = PAD
+    batch[f"has_{modality}"] = torch.tensor([True, True, True, True, False, True])
+    assert_close(model.loss(batch), expected)
+    assert expected[1] == 4
+
+
+def test_pictures_and_sounds_can_be_learned_by_heart():
+    model = spoken_model()
+    batch = {name: value[[0, 1, 2, 5]] for name, value in spoken_batch().items()}
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        loss, count = model.loss(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    a, b = model.eval()(batch)
+    assert loss / count < 0.05
+    assert (a @ b.T).argmax(1).tolist() == (b @ a.T).argmax(1).tolist() == [0, 1, 2, 3]
+
+
+# -------------------------------------------------------------------------------------------------
+# Refusals.
 
 
 TEXT = {"name": "lstm", "hidden_size": 7, "vocab_size": 11}
@@ -466,7 +556,8 @@ TEXT = {"name": "lstm", "hidden_size": 7, "vocab_size": 11}
     "encoders, message",
     [
         ({"image": IMAGE}, "has two towers.*not: image"),
-        ({"image": IMAGE, "source": TEXT}, "has two towers.*not: image, source"),
+        ({"sound": AUDIO}, "has two towers, not: sound$"),
+        ({"image": IMAGE, "sound": AUDIO, "target": TEXT}, "two towers.*image, sound, target"),
         ({"target": TEXT}, "has two towers.*not: target"),
         ({"image": IMAGE, "source": TEXT, "target": TEXT}, "two towers.*image, source, target"),
         ({"image": IMAGE, "target": IMAGE}, "text encoder, and needs a vocab_size"),

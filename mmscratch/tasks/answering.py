@@ -1,37 +1,23 @@
 """Answering: visual question answering, from a picture and a question to an answer."""
 
 import argparse
-from collections import Counter
 from pathlib import Path
 
 from ..data.answers import LAYOUTS, QuestionData, SceneQuestions
 from ..data.dataset import words_of
 from ..data.scenes import render
-from ..data.sounds import read_sound
-from ..data.speech import spoken_column
 from ..decoding import generate, rank_answers
-from ..metrics import vqa_accuracy
-from ..text import detokenize, tokenize
+from ..text import detokenize
+from . import controls
 from .captioning import BEST, DECODERS
-from .controls import answers_of, closed_answers, print_accuracy, print_control, print_controls
-from .scores import print_unknown, write_rows
-from .task import (
-    LISTENER,
-    SPOKEN,
-    Metadata,
-    Task,
-    build_vocabulary,
-    image_settings,
-    input_lines,
-    is_spoken,
-    open_picture,
-)
+from .scores import print_answers, write_rows
+from .spoken import LISTENER, SPOKEN, first_sentence, is_spoken, read_sentence, speak_sentences
+from .task import Metadata, Task, build_vocabulary, image_settings, input_lines, open_picture
 
 PAIRS = 125_000  # balanced pairs to train on
 TABLE_PAIRS = 20_000  # of those, for the control that sees the question only
 TEST_PAIRS = 1000
 READER = {"name": "lstm", "hidden_size": 128}  # of the questions
-MAX_ANSWERS = 3000  # the most frequent training answers, among which a closed set is chosen
 
 
 class Answering(Task):
@@ -46,16 +32,13 @@ class Answering(Task):
     default_run = Path("runs/answering")
 
     def read(self, metadata: Metadata, split: str, image_size: int) -> QuestionData:
-        spoken = is_spoken(metadata)
+        hears = is_spoken(metadata)
         if metadata["layout"] != "scenes":
             return LAYOUTS[metadata["layout"]](metadata["data"], split, image_size)
         is_training = split == "train"
         pairs = metadata.get("pairs", PAIRS) if is_training else TEST_PAIRS
         data = SceneQuestions(split, pairs, size=image_size, curriculum=is_training)
-        if spoken:
-            data = data.without("source")
-            data.columns["sound"] = spoken_column(data.questions, split)
-        return data
+        return speak_sentences(data, data.questions, split) if hears else data
 
     def vocabularies(self, metadata: Metadata, training: QuestionData, known: dict | None) -> dict:
         """The same words for questions and answers: a colour that is asked for may be answered."""
@@ -65,20 +48,19 @@ class Answering(Task):
         return {"target": words} if is_spoken(metadata) else {"target": words, "source": words}
 
     def record(self, training: QuestionData) -> Metadata:
-        """The distinct training answers, most frequent first."""
-        counts = Counter(answer for answers in answers_of(training) for answer in answers)
-        return {"answers": [answer for answer, _ in counts.most_common(MAX_ANSWERS)]}
+        return {"answers": controls.frequent_answers(training)}
 
     def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
         if base:
             return base
-        modality = "sound" if is_spoken(metadata) else "source"
-        reader = LISTENER if is_spoken(metadata) else READER
+        hears = is_spoken(metadata)
+        modality = "sound" if hears else "source"
+        reader = LISTENER if hears else READER
         image = image_settings({"name": "resnet"}, chosen, film=modality)
         chosen = BEST | chosen
         decoder = DECODERS[chosen["decoder"]] | {"fusion": chosen["fusion"]}
         dropout = 0.05 if metadata["layout"] == "scenes" else 0.0
-        settings = {"joint_vocabulary": modality == "source", "modality_dropout": dropout}
+        settings = {"joint_vocabulary": not hears, "modality_dropout": dropout}
         return settings | {"encoders": {"image": image, modality: reader}, "decoder": decoder}
 
     def settings(self, metadata: Metadata) -> dict:
@@ -97,26 +79,27 @@ class Answering(Task):
             return [detokenize(w) for w in generate(model, vocabularies, examples, num_beams)]
 
         answers = answer(data)
-        print_accuracy(vqa_accuracy(answers, answers_of(data)).scores, data)
+        controls.print_accuracy(answers, data)
         candidates = checkpoint["metadata"]["answers"]
-        closed = closed_answers(model, vocabularies, data, candidates)
-        print_control("closed set", closed, data, f"the best of {len(candidates):,} answers")
+        closed = controls.closed_answers(model, vocabularies, data, candidates)
+        note = f"the best of {len(candidates):,} answers"
+        controls.print_control("closed set", closed, data, note)
         columns = {"picture": data.pictures, "question": data.questions, "kind": data.kinds}
         columns |= {"answer": answers, "closed": closed, "people": data.texts}
         write_rows(run / f"answers-{split}.jsonl", **columns)
         metadata = checkpoint["metadata"] | {"pairs": TABLE_PAIRS}
-        print_controls(answer, data, self.read(metadata, "train", 0))
+        controls.print_controls(answer, data, self.read(metadata, "train", 0))
 
     def advice(self, run: Path, data: QuestionData, split: str) -> str:
         picture = data.pictures[0]
         if isinstance(data, SceneQuestions):
             picture = str(run / "picture.png")
             render(data.scenes[0], 256).save(picture)
-        return self.command(run, picture, data.questions[0])
+        return self.command(run, picture, first_sentence(data, data.questions[0], run))
 
     def add_verb_options(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("picture", type=Path, metavar="PICTURE")
-        text = "default: one on each line of the standard input"
+        text = "a WAV file if the run hears; default: one on each line of the standard input"
         parser.add_argument("questions", nargs="*", metavar="QUESTION", help=text)
         text = "open: any answer (default); closed: one of the training answers"
         parser.add_argument("--answers", choices=("open", "closed"), default="open", help=text)
@@ -130,14 +113,7 @@ class Answering(Task):
         if args.answers == "closed":
             candidates = [words_of(answer) for answer in checkpoint["metadata"]["answers"]]
         for question in args.questions or input_lines():
-            if "sound" in model.encoders:
-                example["sound"] = read_sound(Path(question.strip()))
-            else:
-                example["source"] = tokenize(question)
-                print_unknown(example["source"], vocabularies["source"])
-            if len(example.get("source", "sound")):
-                ranked = rank_answers(model, vocabularies, example, candidates)
-                found = []
-                for words, probability in ranked:
-                    found.append(f"{detokenize(words) or '(nothing)'} {100 * probability:.0f} %")
-                print(f"{question.strip()} {', '.join(found)}", flush=True)
+            sentence = read_sentence(question, "source", model, vocabularies)
+            if sentence:
+                ranked = rank_answers(model, vocabularies, example | sentence, candidates)
+                print_answers(question.strip(), ranked)

@@ -1,6 +1,7 @@
 """The accuracy of answers to questions, and its controls: how far does one get without looking?"""
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from torch import nn
@@ -19,9 +20,12 @@ from ..metrics import (
 from ..text import detokenize
 from .scores import mean_percentage
 
+MAX_ANSWERS = 3000  # the most frequent training answers, among which a closed set is chosen
 
-def print_accuracy(scores: Sequence[float], data: QuestionData) -> None:
+
+def print_accuracy(answers: Sequence[str], data: QuestionData) -> None:
     """Print the accuracy of answers: of all, of balanced pairs, and by kind of question."""
+    scores = vqa_accuracy(answers, answers_of(data)).scores
     print(f"  accuracy             {mean_percentage(scores, data.pairs)}")
     if data.pairs:
         pairs = pair_accuracy(scores, data.pairs).scores
@@ -32,6 +36,12 @@ def print_accuracy(scores: Sequence[float], data: QuestionData) -> None:
         kind_pairs = [data.pairs[i] for i in indices] if data.pairs else []
         accuracy = mean_percentage(kind_scores, kind_pairs)
         print(f"    {kind:18} {accuracy}; {len(indices):,} questions")
+
+
+def frequent_answers(training: QuestionData) -> list[str]:
+    """The distinct training answers, most frequent first."""
+    counts = Counter(answer for answers in answers_of(training) for answer in answers)
+    return [answer for answer, _ in counts.most_common(MAX_ANSWERS)]
 
 
 def closed_answers(

@@ -3,23 +3,15 @@
 import argparse
 from pathlib import Path
 
-from ..data.captions import (
-    LAYOUTS,
-    SceneCaptions,
-    judged_pairs,
-    number_pictures,
-    relevant_pictures,
-)
+from ..data.captions import LAYOUTS, SceneCaptions, judged_pairs, number_pictures, relevant_pictures
 from ..data.dataset import DataSet
 from ..data.scenes import render
-from ..data.sounds import read_sound
-from ..data.speech import spoken_column
 from ..search import embed, similarities
-from ..text import tokenize
 from ..training import Trainer
 from .index import show_best, updated_index
-from .scores import print_retrieval, print_unknown, save_retrieval
-from .task import LISTENER, SPOKEN, Metadata, Task, image_settings, is_spoken, open_picture
+from .scores import print_retrieval, save_retrieval
+from .spoken import LISTENER, SPOKEN, first_sentence, is_spoken, read_sentence, speak_sentences
+from .task import Metadata, Task, image_settings, open_picture
 
 SCENES = 90_000  # scenes to train on
 VALIDATION_SCENES = 1280  # ten batches
@@ -39,16 +31,14 @@ class Retrieval(Task):
     default_run = Path("runs/retrieval")
 
     def read(self, metadata: Metadata, split: str, image_size: int) -> DataSet:
-        is_spoken(metadata)  # or an error
+        hears = is_spoken(metadata)
         if metadata["layout"] != "scenes":
             return LAYOUTS[metadata["layout"]](metadata["data"], split, image_size)
         counts = {"train": metadata["scenes"], "validation": VALIDATION_SCENES}
         count = counts.get(split, TEST_SCENES)
-        one_caption_each = split in counts or is_spoken(metadata)
+        one_caption_each = split in counts or hears
         data = SceneCaptions(split, count, size=image_size, one_caption_each=one_caption_each)
-        if is_spoken(metadata):
-            data.columns["sound"] = spoken_column([text for (text,) in data.texts], split)
-        return data
+        return speak_sentences(data, [texts[0] for texts in data.texts], split) if hears else data
 
     def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
         if chosen.keys() & {"decoder", "fusion"}:
@@ -58,9 +48,8 @@ class Retrieval(Task):
         is_drawn = metadata["layout"] == "scenes"
         image = image_settings({"name": "resnet", "num_layers": 1 if is_drawn else 0}, chosen)
         text = {"name": "lstm", "hidden_size": 128, "dropout": 0.0 if is_drawn else 0.3}
-        if is_spoken(metadata):
-            return {"encoders": {"image": image, "sound": LISTENER}, "decoder": {}}
-        return {"encoders": {"image": image, "target": text}, "decoder": {}}
+        sentence = {"sound": LISTENER} if is_spoken(metadata) else {"target": text}
+        return {"encoders": {"image": image, **sentence}, "decoder": {}}
 
     def settings(self, metadata: Metadata) -> dict:
         # The batch holds the negatives. Recall still rises when the validation loss does, too.
@@ -94,11 +83,11 @@ class Retrieval(Task):
             folder.mkdir(exist_ok=True)
             for i, scene in enumerate(data.scenes[:100]):
                 render(scene, 256).save(folder / f"scene{i:02}.png")
-        sheet = run / f"retrieval-{split}.png"
-        return f"Look at {sheet}. {self.command(run, data.texts[0][0], str(folder))}"
+        command = self.command(run, first_sentence(data, data.texts[0][0], run), str(folder))
+        return f"Look at {run / f'retrieval-{split}.png'}. {command}"
 
     def add_verb_options(self, parser: argparse.ArgumentParser) -> None:
-        text = "what to look for; left out with --like"
+        text = "what to look for, a WAV file if the run hears; left out with --like"
         parser.add_argument("sentence", metavar="SENTENCE", help=text)
         text = "folders of pictures to search"
         parser.add_argument("folders", type=Path, nargs="*", metavar="FOLDER", help=text)
@@ -121,13 +110,10 @@ class Retrieval(Task):
             if not folders[0].exists():
                 raise ValueError(f"{folders[0]}: no such folder; --like takes the sentence's place")
             example = {"image": open_picture(args.like, checkpoint)}
-        elif "sound" in model.encoders:
-            example = {"sound": read_sound(Path(args.sentence))}
         else:
-            example = {"target": tokenize(args.sentence)}
-            if not example["target"]:
+            example = read_sentence(args.sentence, "target", model, vocabularies)
+            if not example:
                 raise ValueError("the sentence has no words")
-            print_unknown(example["target"], vocabularies["target"])
         (modality,) = example
         query = embed(model, vocabularies, [example], modality)  # (1, D)
         index = updated_index(args.index or args.run / "index.pt", folders, model, checkpoint)

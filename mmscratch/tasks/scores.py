@@ -29,7 +29,7 @@ from ..metrics import (
     word_error_rate,
 )
 from ..plots import retrieval_sheet
-from ..text import Vocabulary, caption_tokenize, tokenize
+from ..text import Vocabulary, caption_tokenize, detokenize, tokenize
 
 TOKENIZERS = {"caption": caption_tokenize, "words": tokenize, "none": str.split}
 INTERVALS = "in brackets: 95 % bootstrap intervals, from 1,000 resamples"
@@ -90,16 +90,25 @@ def translation_scores(
     return text
 
 
-def print_transcript_scores(
-    hypotheses: list[list[str]], references: list[list[list[str]]]
-) -> None:
-    """Print the error rates of transcripts, each with its interval."""
+def print_transcript_scores(hypotheses: list[list[str]], references: list[list[list[str]]]) -> None:
+    """Print the error rates of transcripts, each with its interval.
+
+    Punctuation is left out: nobody hears it.
+    """
+    hypotheses = [_without_punctuation(words) for words in hypotheses]
+    references = [[_without_punctuation(words) for words in refs] for refs in references]
     for name, (value, low, high) in transcript_scores(hypotheses, references).items():
         print(f"  {name:20} {100 * value:.1f} %  ({100 * low:.1f} to {100 * high:.1f})")
     rate = word_error_rate(hypotheses, references)
-    kinds = f"{rate.substitutions} substituted, {rate.insertions} inserted, {rate.deletions} deleted"
-    print(f"  words                {rate.hits} right, {kinds}")
-    print(f"  exact match          {percentage(100 * exact_match(hypotheses, references), len(hypotheses))}")
+    wrong = f"{rate.substitutions:,} substituted, {rate.insertions:,} inserted"
+    print(f"  words                {rate.hits:,} right, {wrong}, {rate.deletions:,} deleted")
+    exact = percentage(100 * exact_match(hypotheses, references), len(hypotheses))
+    print(f"  exact match          {exact}")
+
+
+def _without_punctuation(tokens: list[str]) -> list[str]:
+    """The tokens that have a letter or a digit."""
+    return [token for token in tokens if any(map(str.isalnum, token))]
 
 
 def percentage(percent: float, count: int) -> str:
@@ -188,6 +197,14 @@ def save_retrieval(run: Path, split: str, data: DataSet, scores: Tensor, relevan
         pictures.append([data[j]["image"] for j in best[i].tolist()])
         right.append(relevant[i, best[i]].tolist())
     retrieval_sheet(labels, pictures, right).savefig(run / f"retrieval-{split}.png")
+
+
+def print_answers(question: str, ranked: list[tuple[list[str], float]]) -> None:
+    """Print a question and its most probable answers, (words, probability) each."""
+    found = []
+    for words, probability in ranked:
+        found.append(f"{detokenize(words) or '(nothing)'} {100 * probability:.0f} %")
+    print(f"{question} {', '.join(found)}", flush=True)
 
 
 def print_unknown(words: list[str], vocabulary: Vocabulary) -> None:

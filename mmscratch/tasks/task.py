@@ -3,7 +3,7 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from torch import Tensor
@@ -18,9 +18,6 @@ from ..training import Trainer
 DRAWN = ("scenes", "speech")  # layouts whose data a program makes, without a folder
 Metadata = dict  # what a checkpoint records about its task: "task", "data", "layout", and the task's options
 
-SPOKEN = {"action": "store_true", "help": "hear the sentences instead of reading them (scenes only)"}
-LISTENER = {"name": "audio", "num_layers": 2}  # the encoder of what is heard
-
 
 class Task:
     """Data by layout, default settings, a measure, and a command ("verb") that uses a trained run.
@@ -28,7 +25,8 @@ class Task:
     name          its name in `train --task`
     example_noun  the name of its examples in messages: "pictures"
     layouts       the layouts that its data may have; the first is the default
-    augments      whether training shows photographs cropped, mirrored and in another light
+    augments      whether training shows photographs cropped, mirrored and in another light, and
+                  plays recordings with stretches blanked
     options       its own options of `train`, kept in the metadata: {"--source": {arguments of argparse}};
                   two tasks may have the same one, each with its own default
     freezes       patterns of the parameters that stay as they were if the picture's encoder is a
@@ -121,14 +119,6 @@ class Task:
         return model, vocabularies, checkpoint
 
 
-def is_spoken(metadata: Metadata) -> bool:
-    """Whether sentences are heard. Raises ValueError if nobody can speak them."""
-    spoken = bool(metadata.get("spoken"))
-    if spoken and metadata["layout"] != "scenes":
-        raise ValueError("only the sentences of scenes can be spoken: leave out --spoken")
-    return spoken
-
-
 def build_vocabulary(sentences: list[list[str]], known: Vocabulary | None = None) -> Vocabulary:
     """The words of the sentences, after all words that the model already knows."""
     # A word that occurs in a single text cannot be learned; but in a small data set, most words
@@ -192,15 +182,20 @@ def open_picture(path: Path, checkpoint: dict) -> Tensor:
 
 def pictures_in(paths: list[Path]) -> list[Path]:
     """The files among the paths, and the pictures in each folder among them."""
-    pictures = []
+    return files_in(paths, PICTURE_SUFFIXES, "pictures")
+
+
+def files_in(paths: list[Path], suffixes: Collection[str], noun: str) -> list[Path]:
+    """The files among the paths, and those with one of the suffixes in each folder among them."""
+    files = []
     for path in paths:
         inside = [path]
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes)
         if not inside:
-            raise ValueError(f"{path}: no pictures in this folder")
-        pictures += inside
-    return pictures
+            raise ValueError(f"{path}: no {noun} in this folder")
+        files += inside
+    return files
 
 
 def input_lines() -> Iterator[str]:

@@ -82,7 +82,7 @@ def _make_trainer(
     chosen = model_options(args)
     if args.start_from and not is_published(args.start_from):
         base = load_base(task, args)
-        if base["metadata"]["task"] == task.name:
+        if is_alike(base["metadata"], metadata):
             base_config = base["model_config"]
             known = vocabularies_from(base["vocabularies"])
         elif "image" in base["model_config"]["encoders"]:
@@ -156,6 +156,11 @@ def model_options(args: argparse.Namespace) -> dict:
         if name == "resnet":
             chosen["backbone"]["width"] = 64
     return chosen
+
+
+def is_alike(theirs: Metadata, ours: Metadata) -> bool:
+    """Whether two runs are of the same task, and both hear their sentences or both read them."""
+    return theirs["task"] == ours["task"] and theirs.get("spoken") == ours.get("spoken")
 
 
 def is_published(start_from: Path | None) -> bool:

@@ -209,7 +209,7 @@ def test_model_of_scenes_is_trained_and_measured(retrieval, capsys):
     model, vocabularies, saved = load_run("runs/retrieval")
     assert isinstance(model, DualEncoder) and vocabularies.keys() == {"target"}
     metadata = {"task": "retrieval", "data": "scenes", "layout": "scenes", "scenes": 37}
-    assert saved["metadata"] == metadata
+    assert saved["metadata"] == metadata | {"spoken": None}
     assert main(["evaluate", "runs/retrieval"]) == 0
     assert blocks(capsys.readouterr().out) == blocks(out)
     assert len(blocks(out)) == 2  # no caption fits two of these scenes
