@@ -3,7 +3,7 @@
 #
 # **Adds** log-mel spectrograms, an audio encoder, CTC, and the word error rate. **Takes** 4.0 min on two cores.
 #
-# A sound becomes a memory, as a picture did, and the decoder of chapter 3 writes down what was said.
+# A sound becomes a memory, as a picture did, and the decoder of chapter 4 writes down what was said.
 # Nothing in the model is new except the encoder, and most of the encoder is known. The work is in
 # front of it: pressure becomes a spectrogram, in which words can be seen. And there are more ways
 # than usual to fool oneself, because a sound carries a speaker, a room and a microphone as well as
@@ -50,9 +50,9 @@ from mmscratch.decoding import greedy_search
 from mmscratch.hearing import AudioEncoder
 from mmscratch.metrics import edit_counts, word_error_rate
 from mmscratch.model import EncoderDecoder
-from mmscratch.recurrent import LSTMDecoder
 from mmscratch.text import PAD, Vocabulary, tokenize
 from mmscratch.training import warmup_and_cosine
+from mmscratch.transformer import TransformerDecoder
 
 torch.manual_seed(0)
 chapter = Chapter(14)
@@ -433,15 +433,15 @@ print(f"the test set has {len({tuple(phrase) for phrase in test_phrases})} phras
 
 # %% [markdown]
 # **Two models** with the same encoder. One is the model of chapter 5 with a sound in place of the
-# picture: an LSTM decoder that attends to the memory and writes word by word. The other has only a
-# matrix after the encoder, and CTC.
+# picture: a decoder that attends to the memory and writes word by word. The other has only a matrix
+# after the encoder, and CTC.
 
 # %%
 WIDTH = 64
 
 
 def attention_model():
-    decoder = LSTMDecoder(len(words), WIDTH, hidden_size=WIDTH)
+    decoder = TransformerDecoder(len(words), WIDTH, num_heads=4, num_layers=2)
     return EncoderDecoder({"sound": AudioEncoder(WIDTH)}, decoder)
 
 
@@ -484,7 +484,7 @@ def batch_of(recordings, rows):
 
 def fit(model, recordings, steps, batch_size=32):
     """Train a model; returns its loss per word, averaged over the last 20 steps."""
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.05)
     factor = partial(warmup_and_cosine, steps=steps, warmup_fraction=0.1)
     schedule = LambdaLR(optimizer, factor)
     losses = []
@@ -528,7 +528,7 @@ def error_percent(model, recordings):
 # number of steps.
 
 # %%
-STEPS = chapter.choose(500, fast=3)
+STEPS = chapter.choose(600, fast=3)
 SEEDS = chapter.choose(2, fast=1)
 MODELS = {"attention": attention_model, "CTC": CTCModel}
 trained = {}  # (name, utterances) -> the models of all seeds
@@ -624,8 +624,9 @@ def find_words(row):
     batch = batch_of(test, torch.tensor([row]))
     tokens = batch["target"][0, :-1]  # (T,)
     log_probs, _ = MODEL.eval()(batch)
-    _, weights = WRITER.eval()(batch, need_weights=True)  # (1, 1, 1, T + 1, N)
-    return log_probs[0, :, tokens].exp().T, weights[0, 0, 0, :-1]
+    _, weights = WRITER.eval()(batch, need_weights=True)  # (1, layers, H, T + 1, N)
+    attention = weights[0, -1].mean(0)  # of the last layer, (T + 1, N)
+    return log_probs[0, :, tokens].exp().T, attention[:-1]
 
 
 ROW = 0
@@ -827,7 +828,7 @@ print(f"{'mean':12} {mean:5.1f} %, over {len(accuracies)} speakers")
 # learned in chapter 10 that a translation may go anywhere.
 #
 # **Order.** Said in another order, XX and XX % of the words are wrong for attention, and XX and XX %
-# for CTC. The LSTM has read its own last word and knows that a noun comes third; it writes what
+# for CTC. The decoder reads its own last word and knows that a noun comes third; it writes what
 # people usually say. In a large recogniser this knowledge is welcome, because it repairs what was
 # hard to hear, until somebody says something unusual. Whisper continues fluently where nothing was
 # said at all. A repeated word costs attention XX and XX %, and CTC XX and XX %: two equal words need a
