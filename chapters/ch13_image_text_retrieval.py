@@ -304,8 +304,9 @@ cnn.requires_grad_(False)
 device = next(cnn.parameters()).device
 
 
+# %%
 class GridTower(nn.Module):
-    """An image tower that begins after the frozen CNN: grids (B, C, h, w) -> a memory."""
+    """An image tower after the frozen CNN: grids (B, C, h, w) -> a memory."""
 
     def __init__(self):
         super().__init__()
