@@ -162,7 +162,7 @@ def write_wav(path: str | Path, waveform: Tensor, sample_rate: int) -> None:
 ZERO_CROSSINGS = 64
 KAISER_BETA = 7.3
 ROLLOFF = 0.96
-PHASES = 64  # how many share a window of the input
+PHASES = 64  # the number of outputs from one window of samples
 
 
 def resample(waveform: Tensor, old_rate: int, new_rate: int) -> Tensor:
@@ -172,9 +172,10 @@ def resample(waveform: Tensor, old_rate: int, new_rate: int) -> Tensor:
         h(t) = c sinc(c t) kaiser(c t / 64)                   c = 0.96 min(1, new / old)
 
     The windowed sinc passes frequencies below the lower of the two Nyquist frequencies. Higher ones
-    would be folded down (aliasing): they come out at least 60 dB lower. With the rates divided by their greatest common divisor, output n and n + new have
-    the same filter, `old` samples apart. So there are `new` filters ("phases"), the columns of a
-    matrix that is multiplied with each window of the input.
+    would be folded down (aliasing): they come out at least 60 dB lower. With both rates divided by
+    their greatest common divisor, outputs n and n + new have the same filter, `old` samples apart.
+    So there are `new` different filters ("phases"), the columns of a matrix, and each window of
+    samples is multiplied with it.
     Source: Smith, "Digital audio resampling"; Kaiser's window.
     """
     if not waveform.is_floating_point():
@@ -332,8 +333,8 @@ def augment_spectrogram(sound: Tensor, lengths: Tensor | None, draws: Tensor) ->
     width and the place of the first stretch, of the second, of the first band, of the second. A
     stretch is at most 100 frames (1 s) and a fifth of the sound, a band at most a third of the mels.
 
-    They are filled with 0, as padding is: of a `spectrogram`, the level of a power of 10⁻⁴, between
-    speech and silence.
+    They are filled with 0, as padding is. In a `spectrogram`, 0 is a power of 10⁻⁴, near the mean:
+    recordings of spoken digits have a mean of -0.15, and values from -0.9 to 1.1.
     Source: Park et al. 2019, whose policy LD this is, with a fifth for their p.
     """
     _, num_frames, num_mels = sound.shape

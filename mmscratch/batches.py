@@ -18,8 +18,6 @@ from .engine.devices import Stopwatch
 from .images import augment
 from .text import EOS, PAD
 
-AUGMENTED = {"image", "sound"}  # modalities
-
 
 class Examples(Dataset):
     """The examples of a data set as tensors, one item per reference of each example.
@@ -30,9 +28,10 @@ class Examples(Dataset):
     A modality that an example lacks is not in its dict. `vocabularies` turn words into numbers:
     vocabularies["target"] those of the references, vocabularies[modality] those of an input text.
 
-    An index is a number, or a pair (number, epoch). With `augmented`, each epoch shows a picture or
-    plays a sound differently: an item then has "augmentation" (8,), for `to_device`. It depends
-    only on seed, epoch and number, so it does not matter which process loads which item.
+    An index is a number, or a pair (number, epoch). With `augmented`, each epoch shows a picture
+    or a sound differently: an item then has "augmentation" (8,), for `images.augment` or
+    `audio.augment_spectrogram` on the device. It depends only on seed, epoch and number, so it does
+    not matter which process loads which item.
     With an epoch of None, an item has no target words and does not count in the loss.
     """
 
@@ -69,7 +68,7 @@ class Examples(Dataset):
             example[modality] = torch.from_numpy(texts[i])
         target = torch.from_numpy(self.targets[index])  # (T,)
         example["target"] = torch.tensor([PAD]) if epoch is None else target
-        if self.augmented and AUGMENTED & example.keys():
+        if self.augmented and ("image" in example or "sound" in example):
             may_flip = "image" not in example or self.data.may_flip(i, reference)
             example["augmentation"] = augmentation_draws(self.seed, epoch or 0, index, may_flip)
         return example
@@ -93,7 +92,7 @@ def numericalize(example: dict, vocabularies: dict) -> dict[str, Tensor]:
 
 
 def augmentation_draws(seed: int, epoch: int, index: int, may_flip: bool) -> Tensor:
-    """Eight numbers in [0, 1) for `images.augment` or `audio.augment_spectrogram`.
+    """Eight numbers in [0, 1) that decide how an example is augmented (see `Examples`).
 
     Without `may_flip` the last one is 1: not mirrored.
     """
@@ -239,7 +238,7 @@ def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tenso
     batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
     if "augmentation" in batch:
         batch.pop("has_augmentation", None)
-        draws = batch.pop("augmentation")
+        draws = batch.pop("augmentation")  # (B, 8)
         if "image" in batch:
             batch["image"] = augment(batch["image"], draws)
         if "sound" in batch:

@@ -52,6 +52,8 @@ class AudioEncoder(nn.Module):
         self.dropout = dropout
         self.conv1 = nn.Conv1d(num_mels, embed_dim, 3, padding=1)
         self.conv2 = nn.Conv1d(embed_dim, embed_dim, 3, stride=2, padding=1)
+        for conv in (self.conv1, self.conv2):  # with torch's default, positions would drown sounds
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
         self.register_buffer("positions", sinusoids(max_length, embed_dim), persistent=False)
         self.blocks = nn.ModuleList()
         for _ in range(num_layers):

@@ -17,10 +17,10 @@ from sacrebleu.metrics import BLEU
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, WhisperFeatureExtractor
 
 from mmscratch.attention import Memory, MultiHeadAttention, causal_mask
-from mmscratch.audio import SAMPLE_RATE
+from mmscratch.audio import SAMPLE_RATE, spectrogram
 from mmscratch.batches import Examples, collate
 from mmscratch.contrastive import contrastive_loss
 from mmscratch.data.captions import SceneCaptions
@@ -430,6 +430,17 @@ def compare_contrastive() -> None:
     )
 
 
+def compare_audio() -> None:
+    waveform = 0.1 * torch.randn(60 * SAMPLE_RATE)
+    samples = waveform.numpy()
+    extractor = WhisperFeatureExtractor(chunk_length=60)
+    compare(
+        "spectrogram of a minute of sound / WhisperFeatureExtractor",
+        lambda: spectrogram(waveform, SAMPLE_RATE),
+        lambda: extractor(samples, sampling_rate=SAMPLE_RATE),
+    )
+
+
 def compare_training() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = quickstart_step(Path(folder, "run"))
@@ -496,6 +507,7 @@ def main() -> None:
     compare_searches(memory)
     compare_answering()
     compare_contrastive()
+    compare_audio()
     compare_training()
     compare_metrics()
     compare_retrieval()

@@ -27,6 +27,10 @@ from mmscratch.audio import (
     spectrogram,
     write_wav,
 )
+from mmscratch.batches import Examples, collate, to_device
+from mmscratch.data.dataset import DataSet, LazyColumn
+from mmscratch.images import augment
+from mmscratch.text import Vocabulary
 
 RATES = [8_000, 11_025, 22_050, 44_100, 48_000]
 NOISE = np.random.default_rng(0).uniform(-1, 1, (173, 3))  # S, channels
@@ -231,7 +235,7 @@ def test_missing_files_are_named(tmp_path):
 def test_no_damage_raises_anything_but_a_value_error(tmp_path):
     content = bytearray(riff(fmt(more=b"\0\0"), chunk(b"LIST", b"abc"), chunk(b"data", DATA)))
     generator = np.random.default_rng(2)
-    for _ in range(499):
+    for _ in range(199):
         damaged = content.copy()
         for position in generator.integers(0, len(content), 3):
             damaged[position] = generator.integers(256)
@@ -453,9 +457,9 @@ def test_log_mel_is_its_formula_with_the_dft_matrix(rate, size, hop):
 
 def test_frames_are_centred_every_hop():
     x = torch.arange(1.0, 24)
-    expected = [[4, 3, 2, 1, 2, 3, 4], [1, 2, 3, 4, 5, 6, 7], [4, 5, 6, 7, 8, 9, 10]]
-    assert frames(x[:9], 7, 3).tolist() == expected
-    assert frames(x[:11], 7, 3).tolist() == expected
+    first = [[4, 3, 2, 1, 2, 3, 4], [1, 2, 3, 4, 5, 6, 7]]
+    assert frames(x[:9], 7, 3).tolist() == [*first, [4, 5, 6, 7, 8, 9, 8]]
+    assert frames(x[:11], 7, 3).tolist() == [*first, [4, 5, 6, 7, 8, 9, 10]]
     assert frames(x[:2], 7, 3).tolist() == [[0, 0, 0, 1, 2, 0, 0]]
     assert frames(x[:4], 6, 5).tolist() == [[4, 3, 2, 1, 2, 3]]
     assert frames(torch.zeros(2, 5, 23), 7, 3).shape == (2, 5, 7, 7)
@@ -567,3 +571,30 @@ def test_augmentation_stays_within_its_limits():
 def test_augmentation_with_draws_of_zero_changes_nothing():
     sound = torch.randn(3, 23, 17)
     assert torch.equal(augment_spectrogram(sound, None, torch.zeros(3, 8)), sound)
+
+
+class Words(DataSet):
+    """Sounds of different lengths, with or without pictures."""
+
+    def __init__(self, pictures):
+        super().__init__()
+        self.references = [[["left"]]] * 4
+        self.columns["sound"] = LazyColumn(lambda frames: torch.ones(frames, 17), [31, 23, 67, 5])
+        if pictures:
+            images = torch.randint(256, (4, 3, 5, 5), dtype=torch.uint8)
+            self.columns["image"] = LazyColumn(images.__getitem__, range(4))
+
+
+@pytest.mark.parametrize("pictures", [False, True])
+def test_to_device_augments_sounds_that_have_draws(pictures):
+    examples = Examples(Words(pictures), {"target": Vocabulary(["left"])}, augmented=True, seed=3)
+    batch = collate([examples[i, 7] for i in range(4)])
+    draws = batch["augmentation"]  # (4, 8)
+    assert ((draws[:, -1] == 1) == pictures).all()  # "left": no mirroring
+    moved = to_device(batch, torch.device("cpu"))
+    assert "augmentation" not in moved
+    expected = augment_spectrogram(batch["sound"], batch["sound_lengths"], draws)
+    assert not torch.equal(expected, batch["sound"])
+    assert torch.equal(moved["sound"], expected)
+    if pictures:
+        assert torch.equal(moved["image"], augment(batch["image"], draws))

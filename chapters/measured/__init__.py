@@ -1,7 +1,17 @@
 """Measurements that take minutes to hours: for each, a script and a file of its results."""
 
 import json
+import shutil
+import time
 from pathlib import Path
+
+import torch
+
+from mmscratch.batches import Examples
+from mmscratch.engine import distributed
+from mmscratch.tasks.task import DRAWN, Task
+from mmscratch.tasks.train import sized
+from mmscratch.training import TrainConfig, Trainer
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -15,3 +25,34 @@ def add_row(path: Path, row: dict) -> None:
     """Add a measurement to the file."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def train(task: Task, metadata: dict, model: dict, folder: Path, **options) -> dict:
+    """Train a new run of a task in `folder`, as `mmscratch train` does, and return its row.
+
+    model: its settings, as from `task.model`
+    options: change the task's settings of `TrainConfig`
+    """
+    with distributed.main_process_first():
+        shutil.rmtree(folder, ignore_errors=True)
+    start = time.monotonic()
+    with distributed.main_process_first():  # the others find the pictures decoded
+        training = task.read(metadata, "train", 64)
+        validation = task.read(metadata, "validation", 64)
+    vocabularies = task.vocabularies(metadata, training, None)
+    augments = task.augments and metadata["layout"] not in DRAWN
+    examples = (
+        Examples(training, vocabularies, augments),
+        Examples(validation, vocabularies),
+    )
+    config = TrainConfig(**task.settings(metadata) | options)
+    record = metadata | task.record(training)
+    trainer = Trainer(sized(model, vocabularies, examples), config, examples, folder, record)
+    task.prepare(trainer, metadata)
+    trainer.fit()
+    return {
+        "seconds": round(time.monotonic() - start),
+        "threads": torch.get_num_threads() * distributed.world_size(),
+        "examples": len(training),
+        "epochs": config.epochs,
+    }

@@ -9,17 +9,12 @@ data_scripts.easy_vqa) and data/vqa-rad (osf.io/89kps). With OMP_NUM_THREADS=1, 
 by side.
 """
 
-import shutil
 import sys
-import time
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
-from chapters.measured import add_row, read_rows
-from mmscratch.batches import Examples
+from chapters.measured import add_row, read_rows, train
 from mmscratch.data.answers import QuestionData
 from mmscratch.decoding import generate
 from mmscratch.engine import distributed
@@ -27,9 +22,7 @@ from mmscratch.finetuning import load_run
 from mmscratch.metrics import bootstrap, pair_accuracy, vqa_accuracy
 from mmscratch.tasks.answering import PAIRS, Answering
 from mmscratch.tasks.controls import answers_of, closed_answers, guess_answers
-from mmscratch.tasks.train import sized
 from mmscratch.text import detokenize
-from mmscratch.training import TrainConfig, Trainer
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 CAPTIONER = "runs/quickstart"
@@ -65,17 +58,11 @@ def measure(name: str) -> dict:
     """Train a model; returns the seconds it took, and its accuracy on each test split."""
     run = RUNS[name]
     folder = folder_of(name)
-    with distributed.main_process_first():
-        shutil.rmtree(folder, ignore_errors=True)
     metadata = metadata_of(run)
-    start = time.monotonic()
-    training = TASK.read(metadata, "train", 64)
-    _train(run, metadata, training, folder)
-    row = {"name": name, "examples": len(training)}
-    row["seconds"] = round(time.monotonic() - start)
-    row["threads"] = torch.get_num_threads() * distributed.world_size()
+    row = {"name": name} | _train(run, metadata, folder)
     if distributed.rank() > 0:
         return row
+    training = TASK.read(metadata, "train", 0)
     splits = ["test"]
     if run.layout == "scenes":
         splits.append("compositional_test")
@@ -93,21 +80,15 @@ def metadata_of(run: Run) -> dict:
     return {"task": TASK.name, "layout": run.layout, "data": data, "pairs": run.pairs}
 
 
-def _train(run: Run, metadata: dict, training: QuestionData, folder: Path) -> None:
-    vocabularies = TASK.vocabularies(metadata, training, None)
-    validation = TASK.read(metadata, "validation", 64)
-    examples = (Examples(training, vocabularies), Examples(validation, vocabularies))
+def _train(run: Run, metadata: dict, folder: Path) -> dict:
     settings = TASK.model(metadata, {}, None)
     settings["encoders"]["image"]["film"] = run.film
-    options = TASK.settings(metadata) | {"seed": run.seed, "start_from": run.start_from}
+    options = {"seed": run.seed, "start_from": run.start_from}
     if run.start_from == CAPTIONER:
         options["freeze"] = TASK.freezes
     if run.epochs:
         options["epochs"] = run.epochs
-    record = metadata | TASK.record(training)
-    model_config = sized(settings, vocabularies, examples)
-    trainer = Trainer(model_config, TrainConfig(**options), examples, folder, record)
-    trainer.fit()
+    return train(TASK, metadata, settings, folder, **options)
 
 
 def _accuracies(folder: Path, data: QuestionData, training: QuestionData) -> dict:

@@ -7,16 +7,13 @@
 It needs data/flickr8k (python -m data_scripts.flickr8k), and runs/ch07/base (chapter 7).
 """
 
-import shutil
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import torch
 
-from chapters.measured import add_row, few_labels, read_rows
-from mmscratch.batches import Examples
+from chapters.measured import add_row, few_labels, read_rows, train
 from mmscratch.data.captions import relevant_pictures
 from mmscratch.data.dataset import DataSet
 from mmscratch.engine import distributed
@@ -25,8 +22,6 @@ from mmscratch.metrics import median_rank, recall_at, retrieval_ranks
 from mmscratch.model import ModelConfig, build_model
 from mmscratch.search import similarities
 from mmscratch.tasks.retrieval import SCENES, Retrieval
-from mmscratch.tasks.train import sized
-from mmscratch.training import TrainConfig, Trainer
 from mmscratch.weights import load_matching
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
@@ -50,25 +45,11 @@ def measure_search(name: str) -> dict:
     if name == TOWERS:
         _, _, base = load_run(few_labels.BASE)
         settings["encoders"]["image"] = base["model_config"]["encoders"]["image"]
-    start = time.monotonic()
-    training = TASK.read(metadata, "train", 64)
-    vocabularies = TASK.vocabularies(metadata, training, None)
-    validation = TASK.read(metadata, "validation", 64)
-    examples = (Examples(training, vocabularies), Examples(validation, vocabularies))
-    model_config = sized(settings, vocabularies, examples)
-    options = TrainConfig(**TASK.settings(metadata))
-    folder = folder_of(name)
-    with distributed.main_process_first():
-        shutil.rmtree(folder, ignore_errors=True)
-    trainer = Trainer(model_config, options, examples, folder, metadata)
-    TASK.prepare(trainer, metadata)
-    trainer.fit()
-    row = {"seconds": round(time.monotonic() - start)}
-    row["threads"] = torch.get_num_threads() * distributed.world_size()
+    row = train(TASK, metadata, settings, folder_of(name))
     if distributed.rank() > 0:
         return row
     data = TASK.read(metadata, TASK.evaluation_split(metadata), 64)
-    return row | {"epochs": options.epochs, "pictures": len(training)} | search_scores(folder, data)
+    return row | search_scores(folder_of(name), data)
 
 
 def folder_of(name: str) -> Path:

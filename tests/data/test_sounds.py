@@ -324,6 +324,14 @@ def test_a_recording_has_its_own_sound_and_its_digit_as_text(fsdd):
     assert DIGITS[7] == "seven" and len(DIGITS) == 10
 
 
+def test_recordings_are_listed_by_digit_speaker_and_index(fsdd_folder):
+    recordings = list_recordings(fsdd_folder, [])
+    assert [(each.digit, each.speaker, each.index) for each in recordings] == [
+        (digit, speaker, i) for digit in range(10) for speaker in SPEAKERS for i in range(50)
+    ]
+    assert recordings[102].name == "0_eve_2.wav"
+
+
 def test_recordings_with_other_names_are_reported(tmp_path):
     tone(tmp_path / "recordings/0_ann_0.wav")
     wrong = ["10_ann_3.wav", "7_ann.wav", "seven_ann_3.wav", "7_ann_3b.wav", "7__3.wav", "x.wav"]

@@ -1,0 +1,144 @@
+"""How well do the models of chapter 14 hear?
+
+    python -m chapters.measured.sound            adds what chapters/measured/sound.jsonl lacks
+    python -m chapters.measured.sound NAME …     measures only these
+    torchrun --nproc_per_node=2 -m chapters.measured.sound speech      trains one on two cores
+
+It needs data/fsdd (python -m data_scripts.fsdd). With OMP_NUM_THREADS=1, two can run side by side.
+"""
+
+import sys
+from pathlib import Path
+
+from chapters.measured import add_row, read_rows, train
+from chapters.measured.retrieval import search_scores
+from mmscratch.data.dataset import DataSet
+from mmscratch.data.sounds import list_recordings
+from mmscratch.data.speech import SpokenCaptions
+from mmscratch.decoding import generate
+from mmscratch.engine import distributed
+from mmscratch.finetuning import load_run
+from mmscratch.metrics import bootstrap, pair_accuracy, transcript_scores, vqa_accuracy
+from mmscratch.tasks.answering import Answering
+from mmscratch.tasks.controls import answers_of
+from mmscratch.tasks.retrieval import Retrieval
+from mmscratch.tasks.transcription import TEST_UTTERANCES, UTTERANCES, Transcription
+from mmscratch.text import detokenize
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+RUNS = Path("runs/sound-measured")
+FSDD = Path("data/fsdd")
+SPEECH = {"layout": "speech", "data": "speech", "utterances": UTTERANCES, "held-out": None}
+SCENES = {"layout": "scenes", "data": "scenes"}
+
+
+def speech(name: str) -> dict:
+    """Word error rates on unheard voices, and on voices that training has heard."""
+    task = Transcription()
+    row = _train(task, SPEECH, name)
+    if distributed.rank() == 0:
+        row["unheard voices"] = _error_rates(name, SpokenCaptions("test", TEST_UTTERANCES))
+        heard = SpokenCaptions("test", TEST_UTTERANCES, voices_of="train")
+        row["voices of the training set"] = _error_rates(name, heard)
+    return row
+
+
+def digits(name: str) -> dict:
+    """The accuracy of spoken digits: split by number of the recording, or one speaker held out."""
+    task = Transcription()
+    speaker = name.removeprefix("FSDD").removeprefix(", without ")
+    metadata = {"layout": "fsdd", "data": str(FSDD), "held-out": speaker}
+    row = _train(task, metadata, name)
+    if distributed.rank() == 0:
+        data = task.read(metadata, "test", 0)
+        row["accuracy"] = _percent(_right(name, data))
+    return row
+
+
+def questions(name: str) -> dict:
+    """The accuracy of answers to questions that are read, or heard from unheard voices."""
+    task = Answering()
+    metadata = SCENES | {"pairs": PAIRS, "spoken": name.startswith("spoken")}
+    row = _train(task, metadata, name, start_from="runs/quickstart", freeze=task.freezes)
+    if distributed.rank() == 0:
+        data = task.read(metadata, "test", 64)
+        scores = _right(name, data)
+        row["accuracy"] = _percent(scores)
+        row["pairs"] = _percent(pair_accuracy(scores, data.pairs).scores)
+    return row
+
+
+def captions(name: str) -> dict:
+    """Recall of pictures by spoken captions, among 1,000."""
+    task = Retrieval()
+    metadata = SCENES | {"scenes": CAPTIONS, "spoken": True}
+    row = _train(task, metadata, name)
+    if distributed.rank() == 0:
+        row |= search_scores(_folder(name), task.read(metadata, "test", 64))
+    return row
+
+
+PAIRS = 20_000
+CAPTIONS = 30_000
+MEASURES = {
+    "speech": speech,
+    "FSDD": digits,
+    "written questions": questions,
+    "spoken questions": questions,
+    "spoken captions": captions,
+}
+
+
+def _folder(name: str) -> Path:
+    return RUNS / name.replace(" ", "-").replace(",", "")
+
+
+def _train(task, metadata: dict, name: str, **options) -> dict:
+    metadata = {"task": task.name} | metadata
+    return train(task, metadata, task.model(metadata, {}, None), _folder(name), **options)
+
+
+def _error_rates(name: str, data: DataSet) -> dict:
+    """WER and CER in %, each with its interval."""
+    model, vocabularies, _ = load_run(_folder(name))
+    hypotheses = generate(model, vocabularies, data)
+    rates = transcript_scores(hypotheses, data.references)
+    return {kind: [round(100 * value, 2) for value in rate] for kind, rate in rates.items()}
+
+
+def _right(name: str, data: DataSet) -> list[float]:
+    """1 for each right answer, else 0."""
+    model, vocabularies, _ = load_run(_folder(name))
+    answers = [detokenize(words) for words in generate(model, vocabularies, data)]
+    return vqa_accuracy(answers, answers_of(data)).scores
+
+
+def _percent(scores: list[float]) -> list[float]:
+    values = [sum(scores) / len(scores), *bootstrap(scores)]
+    return [round(100 * value, 1) for value in values]
+
+
+def results() -> dict[str, dict]:
+    """The measurements so far, by name."""
+    return {row["name"]: row for row in read_rows(RESULTS)}
+
+
+def main(names: list[str]) -> None:
+    """Measure what is missing, one after the other."""
+    distributed.start()
+    measures = dict(MEASURES)
+    if FSDD.exists():
+        speakers = sorted({recording.speaker for recording in list_recordings(FSDD, [])})
+        measures |= {f"FSDD, without {speaker}": digits for speaker in speakers}
+    for name in names or measures:
+        if name in results():
+            continue
+        print(f"\n{name}", flush=True)
+        row = measures[name](name)
+        if distributed.rank() == 0:
+            print(row, flush=True)
+            add_row(RESULTS, {"name": name} | row)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
