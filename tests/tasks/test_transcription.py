@@ -258,7 +258,11 @@ def test_stopped_training_resumes_exactly(transcription, monkeypatch, capsys, co
     assert_close(state_of(stopped), state_of(straight), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("decoder, fusion", [("lstm", "prefix"), ("transformer", "prefix")])
+@pytest.mark.parametrize("decoder, fusion", [
+    ("lstm", "prefix"),
+    ("lstm", "cross_attention"),
+    ("transformer", "prefix"),
+])  # fmt: skip
 def test_each_decoder_is_trained_and_drawn(transcription, decoder, fusion):
     run = Path(f"runs/{decoder}-{fusion}")
     command = f"{ON_FOLDER} --decoder {decoder} --fusion {fusion} --to {run}"
@@ -337,7 +341,7 @@ def test_hearing_maps_are_distributions_over_the_sound(transcription):
 
 def transcript_of(run, path, beams=1):
     model, vocabularies, _ = load_run(run)
-    (words,) = generate(model, vocabularies, [{"sound": read_sound(Path(path))}], beams, 100)
+    (words,) = generate(model, vocabularies, [{"sound": read_sound(Path(path))}], beams, 64)
     return f"{path}: {detokenize(words)}"
 
 
@@ -442,7 +446,7 @@ def test_training_on_a_folder_starts_from_a_run_on_speech(transcription, no_trai
     (f"{TRAIN} --data speech --utterances 14", "utterances 14, there 13"),
     (f"{ON_SPEECH} --from captioner --to x", "encoders for image, and this model for sound"),
     (f"{ON_SPEECH} --from resnet18 --to x", "resnet18 reads pictures, and this model does not"),
-    (f"{ON_SPEECH} --from runs/talks --decoder transformer --to x", "and cannot become transformer"),
+    (f"{ON_SPEECH} --from runs/talks --decoder lstm --to x", "and cannot become lstm"),
     ("train --data speech", "speech: no such folder"),
     ("train --task transcription", "train needs --data DIR"),
     ("train --task captioning --layout speech", "captioning has no layout speech"),
