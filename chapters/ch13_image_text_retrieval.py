@@ -378,7 +378,7 @@ def new_model(text="LSTM", negatives="all", temperature=0.07, learned=True):
 
 # %%
 def fits(rows):
-    """Whether sentence j is true of picture i, for captions `rows` (B,): (B, B) bool."""
+    """Whether caption j is true of picture i, for captions `rows` (B,): (B, B) bool."""
     texts = [captions[row] for row in rows.tolist()]
     scenes = [training.scenes[row // 5] for row in rows.tolist()]
     return true_pairs(texts, scenes).T.to(rows.device)
@@ -673,10 +673,8 @@ for way, predicted in answers.items():
 results = measured.results()
 for name in ("scenes", "Flickr8k"):
     row = results[name]
-    minutes = row["seconds"] / 60
-    print(
-        f"{name}: {row['examples']:,} pictures, {row['epochs']} epochs, {minutes:.0f} min"
-    )
+    print(f"{name}: {row['examples']:,} pictures, {row['epochs']} epochs, ", end="")
+    print(f"{row['seconds'] / 60:.0f} min")
     for direction in ("caption to picture", "picture to caption"):
         recalls = row[direction]
         cells = ", ".join(f"R@{k} {recalls[f'R@{k}']:.1f} %" for k in (1, 5, 10))

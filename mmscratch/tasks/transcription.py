@@ -18,7 +18,6 @@ UTTERANCES = 40_000  # to train on; half of them are short
 VALIDATION_UTTERANCES = 300
 TEST_UTTERANCES = 1000
 MAX_WORDS = 100  # of an LSTM's transcript: nobody says more in 30 seconds
-NUM_DRAWN = 4  # sounds, with where the first words were heard
 DECODERS = {
     "lstm": {"name": "lstm", "hidden_size": 256},
     "transformer": {"name": "transformer", "num_heads": 4, "num_layers": 2},
@@ -83,7 +82,7 @@ class Transcription(Task):
         transcripts = [detokenize(words) for words in hypotheses]
         path = run / f"transcripts-{split}.jsonl"
         write_rows(path, sound=data.names, transcript=transcripts, references=data.texts)
-        drawn = range(0, len(data), max(1, len(data) // NUM_DRAWN))[:NUM_DRAWN]
+        drawn = range(0, len(data), max(1, len(data) // 4))[:4]
         sounds = [data[i]["sound"] for i in drawn]
         maps = []
         decoder = checkpoint["model_config"]["decoder"]
@@ -101,8 +100,7 @@ class Transcription(Task):
         return f"Look at {run / f'transcripts-{split}.png'}. {self.command(run, sound)}"
 
     def add_verb_options(self, parser: argparse.ArgumentParser) -> None:
-        text = "WAV files, or folders of them"
-        parser.add_argument("sounds", type=Path, nargs="+", metavar="SOUND", help=text)
+        parser.add_argument("sounds", type=Path, nargs="+", metavar="SOUND", help="or a folder")
         super().add_verb_options(parser)
 
     def use(self, args: argparse.Namespace) -> int:
