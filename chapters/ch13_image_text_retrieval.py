@@ -304,8 +304,9 @@ cnn.requires_grad_(False)
 device = next(cnn.parameters()).device
 
 
+# %%
 class GridTower(nn.Module):
-    """An image tower that begins after the frozen CNN: grids (B, C, h, w) -> a memory."""
+    """An image tower after the frozen CNN: grids (B, C, h, w) -> a memory."""
 
     def __init__(self):
         super().__init__()
@@ -377,7 +378,7 @@ def new_model(text="LSTM", negatives="all", temperature=0.07, learned=True):
 
 # %%
 def fits(rows):
-    """Whether sentence j is true of picture i, for captions `rows` (B,): (B, B) bool."""
+    """Whether caption j is true of picture i, for captions `rows` (B,): (B, B) bool."""
     texts = [captions[row] for row in rows.tolist()]
     scenes = [training.scenes[row // 5] for row in rows.tolist()]
     return true_pairs(texts, scenes).T.to(rows.device)
@@ -672,10 +673,8 @@ for way, predicted in answers.items():
 results = measured.results()
 for name in ("scenes", "Flickr8k"):
     row = results[name]
-    minutes = row["seconds"] / 60
-    print(
-        f"{name}: {row['examples']:,} pictures, {row['epochs']} epochs, {minutes:.0f} min"
-    )
+    print(f"{name}: {row['examples']:,} pictures, {row['epochs']} epochs, ", end="")
+    print(f"{row['seconds'] / 60:.0f} min")
     for direction in ("caption to picture", "picture to caption"):
         recalls = row[direction]
         cells = ", ".join(f"R@{k} {recalls[f'R@{k}']:.1f} %" for k in (1, 5, 10))

@@ -282,11 +282,11 @@ def transcript_sheet(
     """Draw spectrograms, each with its transcript above, and below where each word was heard.
 
     sounds: (F, mels) spectrograms, 100 frames a second.
-    transcripts: a list of T words for each sound.
+    transcripts: a list of words for each sound.
     references: any number of lists of words for each sound. A transcript is green if it equals one
         of them, else red, with the closest reference in grey.
-    maps: (T, N) weights for each sound, of each word to N positions of equal duration; or none at
-        all. The largest weight of a word is black.
+    maps: (T, N) weights for each sound, of its first T words to N positions of equal duration; or
+        none at all. The largest weight of a word is black.
     columns: sounds in a row.
     """
     maps = maps or [sound.new_empty(0, 1) for sound in sounds]
@@ -321,7 +321,8 @@ def transcript_sheet(
             axis.tick_params(labelbottom=False)
             y -= 0.17 * len(weights) + 0.05
             axis = _add_axes(figure, x, y, wide, 0.17 * len(weights))
-            _draw_hearing(axis, transcripts[i], weights, len(sound) / 100)
+            words = transcripts[i][: len(weights)]
+            _draw_hearing(axis, words, weights, len(sound) / 100)
         axis.set_xlabel("seconds", fontsize=8, labelpad=1)
     return figure
 

@@ -23,20 +23,22 @@ def is_spoken(metadata: Metadata) -> bool:
 
 
 def read_sentence(sentence: str, modality: str, model, vocabularies: dict) -> dict:
-    """A user's sentence as an input: {modality: words}, or {} without any word.
+    """A user's sentence as an input: {modality: words}, or {} if it is empty.
 
     If the model hears, the sentence is the name of a WAV file, and the input {"sound": (F, 80)}.
     Raises FileNotFoundError or ValueError, in one line, if it cannot be read.
     """
     sentence = sentence.strip()
-    if sentence and "sound" in model.encoders:
+    if not sentence:
+        return {}
+    if "sound" in model.encoders:
         try:
             return {"sound": read_sound(Path(sentence))}
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}; this run hears sentences: name a WAV file") from None
     words = tokenize(sentence)
     print_unknown(words, vocabularies[modality])
-    return {modality: words} if words else {}
+    return {modality: words}
 
 
 def speak_sentences(data: DataSet, sentences: list[str], split: str) -> DataSet:

@@ -167,9 +167,9 @@ def image_size_of(encoders: dict[str, dict]) -> int:
     return encoders["image"]["image_size"] if "image" in encoders else 0
 
 
-def max_length_of(checkpoint: dict) -> int:
-    """The number of words that the model can generate; 64 for an LSTM, which has no limit."""
-    return checkpoint["model_config"]["decoder"].get("max_length", 64)
+def max_length_of(checkpoint: dict, default: int = 64) -> int:
+    """The number of words that the model can generate; the default for an LSTM, without limit."""
+    return checkpoint["model_config"]["decoder"].get("max_length", default)
 
 
 def open_picture(path: Path, checkpoint: dict) -> Tensor:

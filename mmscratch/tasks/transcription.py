@@ -17,6 +17,7 @@ from .task import Metadata, Task, files_in, max_length_of
 UTTERANCES = 40_000  # to train on; half of them are short
 VALIDATION_UTTERANCES = 300
 TEST_UTTERANCES = 1000
+MAX_WORDS = 100  # of an LSTM's transcript: nobody says more in 30 seconds
 DECODERS = {
     "lstm": {"name": "lstm", "hidden_size": 256},
     "transformer": {"name": "transformer", "num_heads": 4, "num_layers": 2},
@@ -75,18 +76,20 @@ class Transcription(Task):
 
     def measure(self, run: Path, data: DataSet, split: str, num_beams: int = 1) -> None:
         model, vocabularies, checkpoint = self.load(run)
-        hypotheses = generate(model, vocabularies, data, num_beams, max_length_of(checkpoint))
+        length = max_length_of(checkpoint, MAX_WORDS)
+        hypotheses = generate(model, vocabularies, data, num_beams, length)
         print_transcript_scores(hypotheses, data.references)
         transcripts = [detokenize(words) for words in hypotheses]
         path = run / f"transcripts-{split}.jsonl"
         write_rows(path, sound=data.names, transcript=transcripts, references=data.texts)
         drawn = range(0, len(data), max(1, len(data) // 4))[:4]
         sounds = [data[i]["sound"] for i in drawn]
-        written = [hypotheses[i] for i in drawn]
-        decoder = checkpoint["model_config"]["decoder"]
         maps = []
+        decoder = checkpoint["model_config"]["decoder"]
         if (decoder["name"], decoder["fusion"]) != ("lstm", "prefix"):  # which attends only once
-            maps = [hearing_maps(model, vocabularies, *pair) for pair in zip(sounds, written)]
+            for i, sound in zip(drawn, sounds):
+                maps.append(hearing_maps(model, vocabularies, sound, hypotheses[i][:20]))
+        written = [hypotheses[i] for i in drawn]
         sheet = transcript_sheet(sounds, written, [data.references[i] for i in drawn], maps)
         sheet.savefig(run / f"transcripts-{split}.png")
 
@@ -97,14 +100,13 @@ class Transcription(Task):
         return f"Look at {run / f'transcripts-{split}.png'}. {self.command(run, sound)}"
 
     def add_verb_options(self, parser: argparse.ArgumentParser) -> None:
-        text = "WAV files, or folders of them"
-        parser.add_argument("sounds", type=Path, nargs="+", metavar="SOUND", help=text)
+        parser.add_argument("sounds", type=Path, nargs="+", metavar="SOUND", help="or a folder")
         super().add_verb_options(parser)
 
     def use(self, args: argparse.Namespace) -> int:
         """Print a transcript of each sound; returns 2 if one cannot be read."""
         model, vocabularies, checkpoint = self.load(args.run)
-        length = max_length_of(checkpoint)
+        length = max_length_of(checkpoint, MAX_WORDS)
         status = 0
         for path in files_in(args.sounds, SOUND_SUFFIXES, "sounds"):
             try:

@@ -131,8 +131,8 @@ EXERCISES = (
             Wrong(
                 "The encoder of padded sequences cannot know where each one ends: "
                 "pass it the lengths as well.",
-                old='inputs.append(batch[f"{name}_lengths"])',
-                new="pass",
+                old="inputs_of(batch, name)",
+                new="[batch[name]]",
             ),
         ),
     ),
