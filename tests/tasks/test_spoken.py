@@ -149,6 +149,19 @@ def test_spoken_questions_are_heard_not_read(spoken, capsys):
     ] == data.questions
 
 
+def test_control_with_the_picture_alone_hears_nothing(spoken, monkeypatch):
+    asked = []
+
+    def generate(model, vocabularies, examples, num_beams):
+        asked.append(examples)
+        return [["yes"] for _ in range(len(examples))]
+
+    monkeypatch.setattr("mmscratch.tasks.answering.generate", generate)
+    assert main(["evaluate", "runs/answering"]) == 0
+    assert ["sound" in data.columns for data in asked] == [True, False, True]
+    assert ["image" in data.columns for data in asked] == [True, True, True]
+
+
 def test_answers_depend_on_the_spoken_question(spoken):
     model, vocabularies, _ = load_run("runs/answering")
     image = to_tensor(open_image(Path("photos/0.png")), 32)
