@@ -170,12 +170,15 @@ def resample(waveform: Tensor, old_rate: int, new_rate: int) -> Tensor:
 
         yₙ = Σₖ xₖ h(n · old / new - k)
         h(t) = c sinc(c t) kaiser(c t / 64)                   c = 0.96 min(1, new / old)
+        kaiser(u) = I₀(β √(1 - u²)) / I₀(β)  for |u| < 1, else 0                      β = 7.3
 
     The windowed sinc passes frequencies below the lower of the two Nyquist frequencies. Higher ones
-    would be folded down (aliasing): they come out at least 60 dB lower. With both rates divided by
-    their greatest common divisor, outputs n and n + new have the same filter, `old` samples apart.
-    So there are `new` different filters ("phases"), the columns of a matrix, and each window of
-    samples is multiplied with it.
+    would be folded down (aliasing): they come out at least 60 dB lower. Before its first sample and
+    after its last one, the waveform is zero. Its dtype is kept; equal rates return it as it is.
+
+    With both rates divided by their greatest common divisor, outputs n and n + new have the same
+    filter, `old` samples apart. So there are `new` different filters ("phases"), the columns of a
+    matrix, and each window of samples is multiplied with it.
     Source: Smith, "Digital audio resampling"; Kaiser's window.
     """
     if not waveform.is_floating_point():
@@ -229,8 +232,9 @@ def _sinc_filters(old: int, new: int) -> tuple[int, list[tuple[int, Tensor]]]:
 def frames(waveform: Tensor, size: int, hop: int) -> Tensor:
     """Cut a waveform (…, S) into S // hop overlapping frames, at least one: (…, F, size).
 
-    Frame i is centred at sample i · hop. For the first and the last ones the waveform is continued
-    as its mirror image, or by zeros if it is too short for that.
+    Frame i starts size // 2 samples before sample i · hop. For the first and the last frames the
+    waveform is continued as its mirror image (… 3, 2, 1, 2, 3 …), or by zeros if it is not longer
+    than half a frame. Raises ValueError if it has no samples.
     """
     num_samples = waveform.size(-1)
     if num_samples == 0:
@@ -273,9 +277,10 @@ def mel_to_hertz(mel: Tensor) -> Tensor:
 def mel_filters(num_mels: int, size: int, sample_rate: int) -> Tensor:
     """Triangles that sum the power of neighbouring frequencies: (size // 2 + 1, num_mels) float32.
 
-    The triangles' corners are equally far apart in mel, from 0 Hz to the Nyquist frequency; each
-    triangle starts at the peak of the one before the last. Its area is 1 (in Hz): a wide one does
-    not get more of a noise than a narrow one. As librosa's `filters.mel`.
+    num_mels + 2 corners are equally far apart in mel, from 0 Hz to the Nyquist frequency. Triangle m
+    rises from corner m to corner m + 1 and falls to corner m + 2, so it starts at the peak of the
+    one before it. Straight lines in Hz, and an area of 1 Hz: a wide triangle does not get more of a
+    noise than a narrow one. As librosa's `filters.mel`.
     Source: Davis & Mermelstein 1980; scale and area: Slaney 1998.
     """
     nyquist = torch.tensor(sample_rate / 2, dtype=torch.float64)
@@ -297,8 +302,9 @@ def log_mel(waveform: Tensor, sample_rate: int, num_mels: int = 80) -> Tensor:
 
         log₁₀ max(10⁻¹⁰, |DFT(frame · window)|² · mel filters)
 
-    with Hann windows of 25 ms every 10 ms. At 16 kHz, these are the features of Whisper before it
-    scales them (see `spectrogram`).
+    with periodic Hann windows of 25 ms every 10 ms, both rounded to whole samples, and only the
+    frequencies from 0 to the Nyquist frequency. At 16 kHz, these are the features of Whisper before
+    it scales them (see `spectrogram`).
     Source: Davis & Mermelstein 1980; Radford et al. 2022 (Whisper), section 2.2.
     """
     if sample_rate < 1000:
@@ -331,7 +337,10 @@ def augment_spectrogram(sound: Tensor, lengths: Tensor | None, draws: Tensor) ->
     sound (B, F, M) -> (B, F, M), on the sound's device. lengths (B,) are the frames of each before
     padding; None if all are F. draws (B, 8), each uniform in [0, 1), decide, in this order: the
     width and the place of the first stretch, of the second, of the first band, of the second. A
-    stretch is at most 100 frames (1 s) and a fifth of the sound, a band at most a third of the mels.
+    stretch is at most 100 frames (1 s) and a fifth of the sound, a band at most a third of the mels,
+    all rounded down. Of `size` frames or mels,
+
+        width = ⌊draw · (max_width + 1)⌋;  start = ⌊draw · (size - width + 1)⌋
 
     They are filled with 0, as padding is. In a `spectrogram`, 0 is a power of 10⁻⁴, near the mean:
     recordings of spoken digits have a mean of -0.15, and values from -0.9 to 1.1.

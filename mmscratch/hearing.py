@@ -35,7 +35,8 @@ class AudioEncoder(nn.Module):
     stride of 2: a position is 20 ms. max_length is the largest number of positions.
 
     Padding changes nothing: it is zero before each convolution (what conv₁ makes of zeros is its
-    bias, not zero), and no position attends to it.
+    bias, not zero), and no position attends to it. In training, dropout is also applied to the sum
+    with the positions.
     Source: Radford et al. 2022 (Whisper), whose weights load through `weights.from_whisper`.
     """
 

@@ -402,6 +402,20 @@ def test_mel_filters_are_those_of_librosa(num_mels, size, rate):
     assert_close(mel_filters(num_mels, size, rate), torch.from_numpy(expected).T, rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("num_mels, size, rate", [(80, 400, 16_000), (23, 551, 22_050)])
+def test_mel_filters_equal_triangles_one_by_one(num_mels, size, rate):
+    highest = hertz_to_mel(torch.tensor(rate / 2).double()).item()
+    mels = torch.tensor([highest * i / (num_mels + 1) for i in range(num_mels + 2)])
+    corners = mel_to_hertz(mels.double()).tolist()
+    ours = mel_filters(num_mels, size, rate)
+    assert ours.shape == (size // 2 + 1, num_mels)
+    for m in range(num_mels):
+        heights = [0.0, 2 / (corners[m + 2] - corners[m]), 0.0]
+        hertz = np.arange(size // 2 + 1) * rate / size
+        expected = np.interp(hertz, corners[m : m + 3], heights)
+        assert_close(ours[:, m], torch.from_numpy(expected).float(), rtol=0, atol=1e-7)
+
+
 def test_mel_filters_have_an_area_of_one():
     filters = mel_filters(13, 1_103, 22_050)
     assert_close(filters.sum(0) * 22_050 / 1_103, torch.ones(13), rtol=0, atol=0.02)

@@ -64,6 +64,25 @@ def test_outputs_are_those_of_whisper(whisper):
     assert_close(memory.tokens, reference(sound.transpose(1, 2)).last_hidden_state, **CLOSE)
 
 
+def test_outputs_are_those_of_torchs_layers(encoder):
+    block = torch.nn.TransformerEncoderLayer(
+        D, H, 4 * D, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
+    norm = torch.nn.LayerNorm(D)
+    blocks = torch.nn.TransformerEncoder(block, L, norm, enable_nested_tensor=False).double()
+    state = {}
+    for name, value in encoder.state_dict().items():
+        state[name.replace("blocks.", "layers.")] = value
+    blocks.load_state_dict({name: state[name] for name in blocks.state_dict()})
+    sound = torch.randn(5, 37, M, dtype=torch.float64)
+    x = torch.nn.functional.gelu(encoder.conv1(sound.transpose(1, 2)))
+    x = torch.nn.functional.gelu(encoder.conv2(x)).transpose(1, 2)  # (5, 19, D)
+    expected = blocks(x + sinusoids(P, D)[:19])
+    memory = encoder(sound)
+    assert memory.mask.all() and memory.mask.shape == (5, 19)
+    assert_close(memory.tokens, expected, rtol=0, atol=1e-6)
+
+
 def test_gradients_are_those_of_whisper(whisper):
     reference, ours = whisper
     sound = torch.randn(3, 2 * P, M, dtype=torch.float64, requires_grad=True)

@@ -182,8 +182,8 @@ PRONUNCIATIONS = {  # as in the CMU dictionary: 1 after a vowel is the main stre
     "wheels": "W IY1 L Z", "where": "W EH1 R", "white": "W AY1 T", "yellow": "Y EH1 L OW0",
     "yes": "Y EH1 S", "you": "Y UW1", "zero": "Z IH1 R OW0",
 }  # fmt: skip
-_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-PRONUNCIATIONS |= {str(i): PRONUNCIATIONS[word] for i, word in enumerate(_DIGITS)}
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+PRONUNCIATIONS |= {str(i): PRONUNCIATIONS[word] for i, word in enumerate(DIGITS)}
 PAUSES = {",": 120, ";": 180, ":": 180, ".": 250, "!": 250, "?": 250}  # milliseconds
 SILENCE = 120  # milliseconds before and after an utterance
 

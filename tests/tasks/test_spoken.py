@@ -23,7 +23,6 @@ from mmscratch.images import open_image, to_tensor
 from mmscratch.tasks import TASKS
 from mmscratch.tasks.spoken import speak_sentences
 from mmscratch.text import detokenize
-from mmscratch.training import Trainer
 
 pytestmark = pytest.mark.xdist_group("spoken")  # the tests share trained runs
 
@@ -76,19 +75,6 @@ def spoken(listeners, monkeypatch):
     make_small(monkeypatch)
     monkeypatch.chdir(folder)
     return outputs
-
-
-@pytest.fixture
-def no_training(monkeypatch):
-    """Stop each training before its first step; returns a list of the trainers."""
-    trainers = []
-
-    def fit(trainer, profile):
-        trainers.append(trainer)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "fit", fit)
-    return trainers
 
 
 def rows_of(path):

@@ -23,7 +23,7 @@ from mmscratch.data.language import caption
 from mmscratch.data.scenes import Scene, first_of_split
 from mmscratch.data.sounds import DIGITS, read_sound
 from mmscratch.data.speech import SpokenCaptions, Voice, speak
-from mmscratch.decoding import generate, hearing_maps
+from mmscratch.decoding import generate, memory_attention
 from mmscratch.finetuning import load_run
 from mmscratch.metrics import bootstrap
 from mmscratch.tasks import TASKS
@@ -120,19 +120,6 @@ def transcription(transcribers, monkeypatch):
     make_small(monkeypatch)
     monkeypatch.chdir(folder)
     return outputs
-
-
-@pytest.fixture
-def no_training(monkeypatch):
-    """Stop each training before its first step; returns a list of the trainers."""
-    trainers = []
-
-    def fit(trainer, profile):
-        trainers.append(trainer)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "fit", fit)
-    return trainers
 
 
 def measures(out):
@@ -274,14 +261,14 @@ def test_each_decoder_is_trained_and_drawn(transcription, decoder, fusion):
     with Image.open(run / "transcripts-validation.png") as sheet:
         assert min(sheet.size) > 150
     if (decoder, fusion) != ("lstm", "prefix"):
-        check_hearing_maps(run)
+        check_memory_attention(run)
 
 
-def check_hearing_maps(run):
+def check_memory_attention(run):
     """They are distributions over the sound's positions, one for each word."""
     model, vocabularies, _ = load_run(run)
     sound = read_sound(Path("talks/one.wav"))
-    maps = hearing_maps(model, vocabularies, sound, ["a", "dog"])
+    maps = memory_attention(model, vocabularies, {"sound": sound}, ["a", "dog"])
     assert maps.shape == (2, math.ceil(len(sound) / 2))
     assert_close(maps.sum(1), torch.ones(2))
     assert not torch.equal(maps[0], maps[1])
