@@ -596,24 +596,17 @@ def attention_maps(
 
     A Transformer's is that of its last layer. The grid of positions must be square.
     """
-    maps = _memory_attention(model, vocabularies, {"image": picture}, words)  # (T, N)
+    maps = memory_attention(model, vocabularies, {"image": picture}, words)  # (T, N)
     side = math.isqrt(maps.size(-1))
     return maps.unflatten(-1, (side, -1))  # (T, h, w)
 
 
-def hearing_maps(
-    model: nn.Module, vocabularies: dict, sound: Tensor, words: Sequence[str]
-) -> Tensor:
-    """The attention to a sound (F, mels) while writing T words: (T, N), each row summing to 1.
-
-    A Transformer's is that of its last layer. The N positions are those of the sound's memory.
-    """
-    return _memory_attention(model, vocabularies, {"sound": sound}, words)
-
-
-def _memory_attention(
+def memory_attention(
     model: nn.Module, vocabularies: dict, example: dict, words: Sequence[str]
 ) -> Tensor:
-    """The last layer's attention to the memory alone, (T, N), each row summing to 1."""
+    """The attention to the N positions of the memory while writing T words: (T, N).
+
+    A Transformer's is that of its last layer. Each row sums to 1.
+    """
     weights = attention_weights(model, vocabularies, example, words)[-1]  # (T, N)
     return weights / weights.sum(-1, keepdim=True)  # a prefix shares the attention with the words

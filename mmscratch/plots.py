@@ -24,6 +24,7 @@ from .text import Vocabulary, detokenize
 GREEN = "#1a7f37"
 RED = "#c62828"
 GREY = "#555555"
+LINE = 0.165  # inches, from one line of text to the next
 
 
 def caption_sheet(
@@ -50,21 +51,16 @@ def caption_sheet(
     rows = math.ceil(len(pictures) / columns)
 
     side = 2.4  # in inches, as all lengths here
-    line = 0.165
     gap = 0.15
     width = columns * (side + gap) + gap
-    height = rows * (side + (most_lines + 1) * line + gap) + gap
+    height = rows * (side + (most_lines + 1) * LINE + gap) + gap
     figure = Figure(figsize=(width, height), dpi=100)
     for i, (picture, texts) in enumerate(zip(pictures, paragraphs)):
         row, column = divmod(i, columns)
         x = gap + column * (side + gap)
         y = height * (1 - row / rows) - side - gap
         _add_picture(figure, picture, x, y, side, interpolation="nearest")
-        y -= 0.06
-        for lines, colour in texts:
-            style = {"color": colour, "fontsize": 8.5, "linespacing": 1.2}
-            _add_text(figure, "\n".join(lines), x + side / 2, y, **style)
-            y -= len(lines) * line
+        _add_paragraphs(figure, texts, x + side / 2, y - 0.06)
     return figure
 
 
@@ -113,17 +109,16 @@ def retrieval_sheet(
     columns = max(len(row) for row in pictures)
 
     side = 1.5  # in inches, as all lengths here
-    line = 0.165
     gap = 0.15
     width = max(columns, 5) * (side + gap) + gap
-    heights = [len(lines) * line + side + 2 * gap for lines in texts]
+    heights = [len(lines) * LINE + side + 2 * gap for lines in texts]
     y = sum(heights) + gap
     figure = Figure(figsize=(width, y), dpi=100)
     for lines, row, row_right in zip(texts, pictures, right):
         y -= gap
         style = {"ha": "left", "fontsize": 8.5, "linespacing": 1.2}
         _add_text(figure, "\n".join(lines), gap, y, **style)
-        y -= len(lines) * line + gap / 2 + side
+        y -= len(lines) * LINE + gap / 2 + side
         for column, (picture, is_right) in enumerate(zip(row, row_right)):
             x = gap + column * (side + gap)
             axis = _add_picture(figure, picture, x, y, side, interpolation="nearest")
@@ -176,6 +171,17 @@ def _add_text(figure: Figure, text: str, x: float, y: float, **style) -> None:
     width, height = figure.get_size_inches()
     style = {"ha": "center", "va": "top", "family": _fonts(), "parse_math": False} | style
     figure.text(x / width, y / height, text, **style)
+
+
+def _add_paragraphs(
+    figure: Figure, paragraphs: list[tuple[list[str], str]], x: float, y: float, **style
+) -> float:
+    """Write paragraphs, each (its lines, its colour), below one another; return where they end."""
+    for lines, colour in paragraphs:
+        text = "\n".join(lines)
+        _add_text(figure, text, x, y, color=colour, fontsize=8.5, linespacing=1.2, **style)
+        y -= len(lines) * LINE
+    return y
 
 
 def attention_sheet(
@@ -277,7 +283,6 @@ def transcript_sheet(
     transcripts: Sequence[Sequence[str]],
     references: Sequence[Sequence[Sequence[str]]],
     maps: Sequence[Tensor] = (),
-    columns: int = 2,
 ) -> Figure:
     """Draw spectrograms, each with its transcript above, and below where each word was heard.
 
@@ -287,7 +292,6 @@ def transcript_sheet(
         of them, else red, with the closest reference in grey.
     maps: (T, N) weights for each sound, of its first T words to N positions of equal duration; or
         none at all. The largest weight of a word is black.
-    columns: sounds in a row.
     """
     maps = maps or [sound.new_empty(0, 1) for sound in sounds]
     paragraphs = []
@@ -295,25 +299,20 @@ def transcript_sheet(
         paragraphs.append(_caption_paragraphs(i + 1, list(words), references[i], 75))
     most_lines = max(sum(len(lines) for lines, _ in texts) for texts in paragraphs)
     longest = max([len(word) for words in transcripts for word in words], default=0)
-    columns = min(columns, len(sounds))
+    columns = min(2, len(sounds))
     rows = math.ceil(len(sounds) / columns)
 
     wide = 4.6  # in inches, as all lengths here
     high = 1.1
-    line = 0.165
     gap = 0.15
     left = max(0.55, 0.085 * longest + gap)
     below = 0.17 * max(map(len, maps)) + 0.45  # the words, and the axis of time
-    panel = most_lines * line + high + below + 2 * gap
+    panel = most_lines * LINE + high + below + 2 * gap
     figure = Figure(figsize=(columns * (left + wide + gap), rows * panel), dpi=100)
     for i, (sound, texts, weights) in enumerate(zip(sounds, paragraphs, maps, strict=True)):
         row, column = divmod(i, columns)
         x = column * (left + wide + gap) + left
-        y = (rows - row) * panel - gap
-        for lines, colour in texts:
-            style = {"color": colour, "ha": "left", "fontsize": 8.5, "linespacing": 1.2}
-            _add_text(figure, "\n".join(lines), x, y, **style)
-            y -= len(lines) * line
+        y = _add_paragraphs(figure, texts, x, (rows - row) * panel - gap, ha="left")
         y -= high + gap / 2
         axis = _add_axes(figure, x, y, wide, high)
         _draw_sound(axis, sound)

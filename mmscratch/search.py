@@ -42,9 +42,11 @@ def similarities(model: DualEncoder, vocabularies: dict, data: DataSet) -> Tenso
 
     If the model hears sounds instead of reading, each example has one reference, and its sound.
     """
-    image_vectors = embed(model, vocabularies, data, "image")  # (G, D)
+    pictures = data.without("sound")  # which would otherwise be spoken for nothing
+    image_vectors = embed(model, vocabularies, pictures, "image")  # (G, D)
     if "sound" in model.encoders:
-        return embed(model, vocabularies, data, "sound") @ image_vectors.T
+        sounds = data.without("image")
+        return embed(model, vocabularies, sounds, "sound") @ image_vectors.T
     sentences = [{"target": words} for references in data.references for words in references]
     return embed(model, vocabularies, sentences, "target") @ image_vectors.T
 

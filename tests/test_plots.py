@@ -8,6 +8,7 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.transforms import Bbox
 
 from mmscratch import plots
 from mmscratch.attention import Memory
@@ -22,6 +23,7 @@ from mmscratch.plots import (
     learning_curves,
     retrieval_sheet,
     search_tree,
+    transcript_sheet,
 )
 from mmscratch.recurrent import LSTMDecoder
 from mmscratch.text import EOS, PAD, Vocabulary
@@ -216,6 +218,75 @@ def test_alignment_sheet_needs_a_weight_for_each_pair_of_words():
     message = r"sentence 1: 5 words from 3 need as many weights, not \(3, 5\)"
     with pytest.raises(ValueError, match=message):
         alignment_sheet([SOURCE] * 2, [WRITTEN] * 2, [torch.rand(5, 3), torch.rand(3, 5)])
+
+
+def test_right_transcripts_are_green_and_wrong_ones_red_with_the_closest_reference_in_grey():
+    written = [["a", "red", "star"], ["a", "blue", "car"], []]
+    references = [[["a", "red", "star"]], [["no"], ["a", "blue", "cat"]], [["yes"]]]
+    figure = transcript_sheet([torch.rand(n, 80) for n in (31, 53, 7)], written, references)
+    texts = [(text.get_text(), text.get_color()) for text in figure.texts]
+    assert texts == [
+        ("a red star", GREEN),
+        ("a blue car", RED),
+        ("a blue cat", GREY),
+        ("(nothing)", RED),
+        ("yes", GREY),
+    ]
+
+
+def test_transcript_sheet_draws_low_frequencies_below_and_time_in_seconds():
+    sound = torch.zeros(130, 80)
+    sound[37, 11] = 1.0
+    figure = transcript_sheet([sound], [["one"]], [[["one"]]], [torch.rand(1, 65)])
+    spectrogram, hearing = figure.axes
+    image = spectrogram.images[0]
+    assert image.get_extent() == [0, 1.3, 0, 80] and image.origin == "lower"
+    row, column = divmod(int(image.get_array().argmax()), 130)
+    assert (row, column) == (11, 37)
+    assert spectrogram.get_xlim() == hearing.get_xlim() == (0, 1.3)
+    assert hearing.get_xlabel() == "seconds" and spectrogram.get_ylabel() == "mel band"
+
+
+def test_transcript_sheet_is_dark_where_and_when_a_word_was_heard():
+    heard = [5, 23, 40]  # of 65 positions
+    weights = torch.full((3, 65), 0.001)
+    weights[range(3), heard] = torch.tensor([0.9, 0.5, 0.02])
+    figure = transcript_sheet([torch.rand(130, 80)], [list("abcd")], [[list("abcd")]], [weights])
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    hearing = figure.axes[1]
+    labels = hearing.get_yticklabels()
+    assert [label.get_text() for label in labels] == list("abc")  # those with weights
+    width, height = canvas.get_width_height()
+    drawn = torch.frombuffer(canvas.buffer_rgba(), dtype=torch.uint8).view(height, width, 4)[..., 0]
+    times = hearing.transData.transform([((n + 0.5) * 0.02, 0) for n in range(65)])[:, 0]
+    for label, position in zip(labels, heard):
+        box = label.get_window_extent()
+        y = height - int((box.y0 + box.y1) / 2)
+        shades = drawn[y, torch.from_numpy(times).long()]
+        assert shades.argmin() == position and shades[position] < 60  # the largest weight is black
+        others = torch.cat([shades[: position - 1], shades[position + 2 :]])
+        assert others.min() > 225
+
+
+@pytest.mark.parametrize("lengths", [[3], [13, 1, 0], [7, 20, 2, 5]])
+@pytest.mark.parametrize("has_maps", [True, False])
+def test_transcript_sheet_cuts_nothing_off_and_overlaps_nothing(lengths, has_maps):
+    written = [["lightning"] * n for n in lengths]
+    references = [[["lightning"] * 17 + ["bolt"]] for _ in lengths]
+    sounds = [torch.rand(50 + 70 * n, 80) for n in lengths]
+    maps = [torch.rand(n, 25 + 35 * n) for n in lengths] if has_maps else ()
+    figure = transcript_sheet(sounds, written, references, maps)
+    FigureCanvasAgg(figure).draw()
+    boxes = [text.get_window_extent() for text in figure.texts]
+    boxes += [axis.get_tightbbox() for axis in figure.axes]  # with all their labels
+    hearing = sum(n > 0 for n in lengths) if has_maps else 0
+    assert len(figure.axes) == len(lengths) + hearing
+    for i, box in enumerate(boxes):
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+        for other in boxes[:i]:
+            shrunk = Bbox.from_extents(box.x0 + 2, box.y0 + 2, box.x1 - 2, box.y1 - 2)
+            assert not shrunk.overlaps(other), (box, other)
 
 
 WORDS = Vocabulary(

@@ -132,8 +132,7 @@ def test_resnet_of_a_list_of_stages_agrees_with_torchvision():
     assert_same_model(ResNet([1, 2, 1, 1], num_classes=13), reference, gradients=True)
 
 
-@pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "batch norm"])
-@pytest.mark.parametrize("depth", [11, 13, 16, 19])
+@pytest.mark.parametrize(("depth", "batch_norm"), [(11, True), (13, False), (16, True), (19, False)])
 def test_vgg_agrees_with_torchvision(depth, batch_norm):
     reference = torchvision.models.get_model(f"vgg{depth}" + "_bn" * batch_norm, num_classes=13)
     with torch.device("meta"):  # no time for weights that are overwritten

@@ -3,12 +3,14 @@
 import json
 import shutil
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 
 from mmscratch.batches import Examples
 from mmscratch.engine import distributed
+from mmscratch.metrics import bootstrap
 from mmscratch.tasks.task import DRAWN, Task
 from mmscratch.tasks.train import sized
 from mmscratch.training import TrainConfig, Trainer
@@ -25,6 +27,30 @@ def add_row(path: Path, row: dict) -> None:
     """Add a measurement to the file."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def by_name(path: Path) -> dict[str, dict]:
+    """The measurements in a file, by name."""
+    return {row["name"]: row for row in read_rows(path)}
+
+
+def percent(scores: list[float]) -> list[float]:
+    """The mean of scores from 0 to 1 in %, and the ends of its interval."""
+    values = [sum(scores) / len(scores), *bootstrap(scores)]
+    return [round(100 * value, 1) for value in values]
+
+
+def measure_missing(path: Path, names: Iterable[str], measure: Callable[[str], dict]) -> None:
+    """Add to a file the measurements that it lacks, one after the other, in all processes."""
+    distributed.start()
+    for name in names:
+        if name in by_name(path):
+            continue
+        print(f"\n{name}", flush=True)
+        row = {"name": name} | measure(name)
+        if distributed.rank() == 0:
+            print(row, flush=True)
+            add_row(path, row)
 
 
 def train(task: Task, metadata: dict, model: dict, folder: Path, **options) -> dict:

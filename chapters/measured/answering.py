@@ -14,12 +14,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from chapters.measured import add_row, read_rows, train
+from chapters.measured import by_name, measure_missing, percent, train
 from mmscratch.data.answers import QuestionData
 from mmscratch.decoding import generate
 from mmscratch.engine import distributed
 from mmscratch.finetuning import load_run
-from mmscratch.metrics import bootstrap, pair_accuracy, vqa_accuracy
+from mmscratch.metrics import pair_accuracy, vqa_accuracy
 from mmscratch.tasks.answering import PAIRS, Answering
 from mmscratch.tasks.controls import answers_of, closed_answers, guess_answers
 from mmscratch.text import detokenize
@@ -59,7 +59,7 @@ def measure(name: str) -> dict:
     run = RUNS[name]
     folder = folder_of(name)
     metadata = metadata_of(run)
-    row = {"name": name} | _train(run, metadata, folder)
+    row = _train(run, metadata, folder)
     if distributed.rank() > 0:
         return row
     training = TASK.read(metadata, "train", 0)
@@ -112,32 +112,18 @@ def _accuracies(folder: Path, data: QuestionData, training: QuestionData) -> dic
         for kind, score in zip(data.kinds, scores):
             kinds[kind].append(score)
         by_kind |= kinds
-        results[name] = {kind: _percent(each) for kind, each in sorted(by_kind.items())}
+        results[name] = {kind: percent(each) for kind, each in sorted(by_kind.items())}
     return results
-
-
-def _percent(scores: list[float]) -> list[float]:
-    values = [sum(scores) / len(scores), *bootstrap(scores)]
-    return [round(100 * value, 1) for value in values]
 
 
 def results() -> dict[str, dict]:
     """The measurements so far, by name."""
-    return {row["name"]: row for row in read_rows(RESULTS)}
+    return by_name(RESULTS)
 
 
 def main(names: list[str]) -> None:
-    """Measure what is missing, one after the other."""
-    distributed.start()
-    for name in names or RUNS:
-        if name in results():
-            continue
-        print(f"\n{name}", flush=True)
-        row = measure(name)
-        if distributed.rank() > 0:
-            continue
-        add_row(RESULTS, row)
-        print(row["test"]["open"], flush=True)
+    """Measure these, or what is missing."""
+    measure_missing(RESULTS, names or RUNS, measure)
 
 
 if __name__ == "__main__":

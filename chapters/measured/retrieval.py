@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from chapters.measured import add_row, few_labels, read_rows, train
+from chapters.measured import by_name, few_labels, measure_missing, train
 from mmscratch.data.captions import relevant_pictures
 from mmscratch.data.dataset import DataSet
 from mmscratch.engine import distributed
@@ -116,20 +116,16 @@ def captioner_of_towers(folder: Path, seed: int) -> Path:
 
 def results() -> dict[str, dict]:
     """The measurements so far, by name."""
-    return {row["name"]: row for row in read_rows(RESULTS)}
+    return by_name(RESULTS)
+
+
+def measure(name: str) -> dict:
+    return measure_captioner(name) if name in CAPTIONERS else measure_search(name)
 
 
 def main(names: list[str]) -> None:
-    """Measure what is missing, one after the other."""
-    distributed.start()
-    for name in names or NAMES:
-        if name in results():
-            continue
-        print(f"\n{name}", flush=True)
-        row = measure_captioner(name) if name in CAPTIONERS else measure_search(name)
-        if distributed.rank() == 0:
-            print(row, flush=True)
-            add_row(RESULTS, {"name": name} | row)
+    """Measure these, or what is missing."""
+    measure_missing(RESULTS, names or NAMES, measure)
 
 
 if __name__ == "__main__":

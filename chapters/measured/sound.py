@@ -10,7 +10,7 @@ It needs data/fsdd (python -m data_scripts.fsdd). With OMP_NUM_THREADS=1, two ca
 import sys
 from pathlib import Path
 
-from chapters.measured import add_row, read_rows, train
+from chapters.measured import by_name, measure_missing, percent, train
 from chapters.measured.retrieval import search_scores
 from mmscratch.data.dataset import DataSet
 from mmscratch.data.sounds import list_recordings
@@ -18,7 +18,7 @@ from mmscratch.data.speech import SpokenCaptions
 from mmscratch.decoding import generate
 from mmscratch.engine import distributed
 from mmscratch.finetuning import load_run
-from mmscratch.metrics import bootstrap, pair_accuracy, transcript_scores, vqa_accuracy
+from mmscratch.metrics import pair_accuracy, transcript_scores, vqa_accuracy
 from mmscratch.tasks.answering import Answering
 from mmscratch.tasks.controls import answers_of
 from mmscratch.tasks.retrieval import Retrieval
@@ -51,7 +51,7 @@ def digits(name: str) -> dict:
     row = _train(task, metadata, name)
     if distributed.rank() == 0:
         data = task.read(metadata, "test", 0)
-        row["accuracy"] = _percent(_right(name, data))
+        row["accuracy"] = percent(_right(name, data))
     return row
 
 
@@ -63,8 +63,8 @@ def questions(name: str) -> dict:
     if distributed.rank() == 0:
         data = task.read(metadata, "test", 64)
         scores = _right(name, data)
-        row["accuracy"] = _percent(scores)
-        row["pairs"] = _percent(pair_accuracy(scores, data.pairs).scores)
+        row["accuracy"] = percent(scores)
+        row["pairs"] = percent(pair_accuracy(scores, data.pairs).scores)
     return row
 
 
@@ -113,31 +113,18 @@ def _right(name: str, data: DataSet) -> list[float]:
     return vqa_accuracy(answers, answers_of(data)).scores
 
 
-def _percent(scores: list[float]) -> list[float]:
-    values = [sum(scores) / len(scores), *bootstrap(scores)]
-    return [round(100 * value, 1) for value in values]
-
-
 def results() -> dict[str, dict]:
     """The measurements so far, by name."""
-    return {row["name"]: row for row in read_rows(RESULTS)}
+    return by_name(RESULTS)
 
 
 def main(names: list[str]) -> None:
-    """Measure what is missing, one after the other."""
-    distributed.start()
+    """Measure these, or what is missing."""
     measures = dict(MEASURES)
     if FSDD.exists():
         speakers = sorted({recording.speaker for recording in list_recordings(FSDD, [])})
         measures |= {f"FSDD, without {speaker}": digits for speaker in speakers}
-    for name in names or measures:
-        if name in results():
-            continue
-        print(f"\n{name}", flush=True)
-        row = measures[name](name)
-        if distributed.rank() == 0:
-            print(row, flush=True)
-            add_row(RESULTS, {"name": name} | row)
+    measure_missing(RESULTS, names or measures, lambda name: measures[name](name))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from .records import (
     records_of_split,
     texts_by_file,
 )
+from .speech import DIGITS
 
 MAX_SECONDS = 30  # of a sound: longer ones are skipped
 SOUND_SUFFIXES = {".wav", ".wave", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aif", ".aiff"}
@@ -103,7 +104,6 @@ class FolderSounds(Sounds):
 # -------------------------------------------------------------------------------------------------
 # Free Spoken Digit Dataset.
 
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 NUM_TEST = 5  # the first recordings of each digit and speaker, in the published split
 TENTH_FOR_VALIDATION = ("validation", *["train"] * 9)
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from ..audio import SAMPLE_RATE, spectrogram
 from ..text import tokenize
 from .dataset import DataSet, LazyColumn, words_of
-from .language import caption, name_object
+from .language import caption
 from .scenes import Scene, first_of_split
 
 HOP = 80  # samples between two frames: the vocal tract moves in steps of 5 ms
@@ -191,8 +191,8 @@ PRONUNCIATIONS = {  # as in the CMU dictionary: 1 after a vowel is the main stre
     "wheels": "W IY1 L Z", "where": "W EH1 R", "white": "W AY1 T", "yellow": "Y EH1 L OW0",
     "yes": "Y EH1 S", "you": "Y UW1", "zero": "Z IH1 R OW0",
 }  # fmt: skip
-_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-PRONUNCIATIONS |= {str(i): PRONUNCIATIONS[word] for i, word in enumerate(_DIGITS)}
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+PRONUNCIATIONS |= {str(i): PRONUNCIATIONS[word] for i, word in enumerate(DIGITS)}
 PAUSES = {",": 120, ";": 180, ":": 180, ".": 250, "!": 250, "?": 250}  # milliseconds
 SILENCE = 120  # milliseconds before and after an utterance
 
@@ -512,9 +512,6 @@ class SpokenCaptions(DataSet):
 
     The references are the words without punctuation, which nobody hears.
 
-    curriculum  whether the first half are not captions but phrases that name an object, "a small
-                star": short utterances, from which a decoder learns where to listen. Only those who
-                read the examples in their order benefit: train with `shuffle=False`
     num_voices  the number of voices
     voices_of   the split that the voices belong to, if not the same one: only to show how good a
                 model looks if it has heard the test set's speakers
@@ -524,18 +521,13 @@ class SpokenCaptions(DataSet):
         self,
         split: str,
         count: int,
-        curriculum: bool = False,
         num_voices: int = 1000,
         voices_of: str | None = None,
     ):
         super().__init__()
         voices_of = voices_of or split
         first = first_of_split(split)
-        sentences = []
-        for i in range(count):
-            scene = Scene(first + i)
-            is_phrase = curriculum and i < count / 2
-            sentences.append(name_object(scene, i % 3) if is_phrase else caption(scene, i % 5))
+        sentences = [caption(Scene(first + i), i % 5) for i in range(count)]
         self.columns["sound"] = spoken_column(sentences, voices_of, num_voices)
         self.texts = [[text] for text in sentences]
         for i, text in enumerate(sentences):

@@ -7,21 +7,18 @@ from pathlib import Path
 from ..data.dataset import DataSet
 from ..data.sounds import FSDD, LAYOUTS, SOUND_SUFFIXES, read_sound
 from ..data.speech import SpokenCaptions
-from ..decoding import generate, hearing_maps
+from ..decoding import generate, memory_attention
 from ..plots import transcript_sheet
 from ..text import detokenize
+from .captioning import DECODERS
 from .scores import print_transcript_scores, write_rows
 from .spoken import LISTENER, write_sounds
 from .task import Metadata, Task, files_in, max_length_of
 
-UTTERANCES = 40_000  # to train on; half of them are short
+UTTERANCES = 30_000  # to train on
 VALIDATION_UTTERANCES = 300
 TEST_UTTERANCES = 1000
 MAX_WORDS = 100  # of an LSTM's transcript: nobody says more in 30 seconds
-DECODERS = {
-    "lstm": {"name": "lstm", "hidden_size": 256},
-    "transformer": {"name": "transformer", "num_heads": 4, "num_layers": 2},
-}
 
 
 class Transcription(Task):
@@ -47,7 +44,7 @@ class Transcription(Task):
         if metadata["layout"] == "speech":
             counts = {"train": metadata["utterances"], "validation": VALIDATION_UTTERANCES}
             count = counts.get(split, TEST_UTTERANCES)
-            return SpokenCaptions(split, count, curriculum=split == "train")
+            return SpokenCaptions(split, count)
         if metadata["layout"] == "fsdd":
             return FSDD(metadata["data"], split, metadata["held-out"])
         return LAYOUTS[metadata["layout"]](metadata["data"], split)
@@ -65,10 +62,9 @@ class Transcription(Task):
         return settings
 
     def settings(self, metadata: Metadata) -> dict:
-        settings = {"batch_size": 32, "learning_rate": 2e-3}
+        settings = {"batch_size": 16, "learning_rate": 1e-3}
         if metadata["layout"] == "speech":
-            # Utterances of similar length, but in their order: the short ones come first.
-            return settings | {"evaluate_every": 300, "bucket_batches": 20, "shuffle": False}
+            return settings | {"evaluate_every": 500}
         return settings | {"epochs": 20}
 
     def evaluation_split(self, metadata: Metadata) -> str:
@@ -88,7 +84,8 @@ class Transcription(Task):
         decoder = checkpoint["model_config"]["decoder"]
         if (decoder["name"], decoder["fusion"]) != ("lstm", "prefix"):  # which attends only once
             for i, sound in zip(drawn, sounds):
-                maps.append(hearing_maps(model, vocabularies, sound, hypotheses[i][:20]))
+                words = hypotheses[i][:20]
+                maps.append(memory_attention(model, vocabularies, {"sound": sound}, words))
         written = [hypotheses[i] for i in drawn]
         sheet = transcript_sheet(sounds, written, [data.references[i] for i in drawn], maps)
         sheet.savefig(run / f"transcripts-{split}.png")
@@ -100,7 +97,8 @@ class Transcription(Task):
         return f"Look at {run / f'transcripts-{split}.png'}. {self.command(run, sound)}"
 
     def add_verb_options(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("sounds", type=Path, nargs="+", metavar="SOUND", help="or a folder")
+        text = "WAV files, or folders of them"
+        parser.add_argument("sounds", type=Path, nargs="+", metavar="SOUND", help=text)
         super().add_verb_options(parser)
 
     def use(self, args: argparse.Namespace) -> int:

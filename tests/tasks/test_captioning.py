@@ -421,7 +421,7 @@ def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_resumes(tmp_path):
         "mmscratch",
         "quickstart",
         "--scenes",
-        "2000",
+        "500",
         "--precision",
         "float32",
     ]

@@ -90,19 +90,6 @@ def retrieval(retrievers, monkeypatch):
     return outputs
 
 
-@pytest.fixture
-def no_training(monkeypatch):
-    """Stop each training before its first step; returns a list of the trainers."""
-    trainers = []
-
-    def fit(trainer, profile):
-        trainers.append(trainer)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "fit", fit)
-    return trainers
-
-
 def blocks(out):
     """What is printed in each direction: {heading: its four lines}."""
     found = {}

@@ -23,7 +23,6 @@ from mmscratch.images import open_image, to_tensor
 from mmscratch.tasks import TASKS
 from mmscratch.tasks.spoken import speak_sentences
 from mmscratch.text import detokenize
-from mmscratch.training import Trainer
 
 pytestmark = pytest.mark.xdist_group("spoken")  # the tests share trained runs
 
@@ -76,19 +75,6 @@ def spoken(listeners, monkeypatch):
     make_small(monkeypatch)
     monkeypatch.chdir(folder)
     return outputs
-
-
-@pytest.fixture
-def no_training(monkeypatch):
-    """Stop each training before its first step; returns a list of the trainers."""
-    trainers = []
-
-    def fit(trainer, profile):
-        trainers.append(trainer)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "fit", fit)
-    return trainers
 
 
 def rows_of(path):
@@ -147,6 +133,19 @@ def test_spoken_questions_are_heard_not_read(spoken, capsys):
     assert [
         row["question"] for row in rows_of("runs/answering/answers-test.jsonl")
     ] == data.questions
+
+
+def test_control_with_the_picture_alone_hears_nothing(spoken, monkeypatch):
+    asked = []
+
+    def generate(model, vocabularies, examples, num_beams):
+        asked.append(examples)
+        return [["yes"] for _ in range(len(examples))]
+
+    monkeypatch.setattr("mmscratch.tasks.answering.generate", generate)
+    assert main(["evaluate", "runs/answering"]) == 0
+    assert ["sound" in data.columns for data in asked] == [True, False, True]
+    assert ["image" in data.columns for data in asked] == [True, True, True]
 
 
 def test_answers_depend_on_the_spoken_question(spoken):

@@ -23,7 +23,7 @@ from mmscratch.data.language import caption
 from mmscratch.data.scenes import Scene, first_of_split
 from mmscratch.data.sounds import DIGITS, read_sound
 from mmscratch.data.speech import SpokenCaptions, Voice, speak
-from mmscratch.decoding import generate, hearing_maps
+from mmscratch.decoding import generate, memory_attention
 from mmscratch.finetuning import load_run
 from mmscratch.metrics import bootstrap
 from mmscratch.tasks import TASKS
@@ -122,19 +122,6 @@ def transcription(transcribers, monkeypatch):
     return outputs
 
 
-@pytest.fixture
-def no_training(monkeypatch):
-    """Stop each training before its first step; returns a list of the trainers."""
-    trainers = []
-
-    def fit(trainer, profile):
-        trainers.append(trainer)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "fit", fit)
-    return trainers
-
-
 def measures(out):
     """The measurements that were printed: {name: [value, low, high]}."""
     lines = re.findall(r"^  (\S.*?) {2,}([\d.]+) %  \(([\d.]+) to ([\d.]+)\)$", out, re.M)
@@ -182,7 +169,8 @@ def test_model_of_speech_is_trained_and_measured(transcription, capsys):
 
 
 def test_only_recordings_are_augmented(transcription, no_training):
-    for number, command in enumerate((ON_SPEECH, ON_FOLDER, ON_DIGITS)):
+    on_speech = f"{TRAIN} --layout speech --utterances 7"  # as --data speech
+    for number, command in enumerate((on_speech, ON_FOLDER, ON_DIGITS)):
         assert main(f"{command} --to runs/a{number}".split()) == 130
     assert [trainer.train.augmented for trainer in no_training] == [False, True, True]
     assert not any(trainer.validation.augmented for trainer in no_training)
@@ -272,6 +260,18 @@ def test_each_decoder_is_trained_and_drawn(transcription, decoder, fusion):
     assert model.decoder.fusion == fusion
     with Image.open(run / "transcripts-validation.png") as sheet:
         assert min(sheet.size) > 150
+    if (decoder, fusion) != ("lstm", "prefix"):
+        check_memory_attention(run)
+
+
+def check_memory_attention(run):
+    """They are distributions over the sound's positions, one for each word."""
+    model, vocabularies, _ = load_run(run)
+    sound = read_sound(Path("talks/one.wav"))
+    maps = memory_attention(model, vocabularies, {"sound": sound}, ["a", "dog"])
+    assert maps.shape == (2, math.ceil(len(sound) / 2))
+    assert_close(maps.sum(1), torch.ones(2))
+    assert not torch.equal(maps[0], maps[1])
 
 
 # -------------------------------------------------------------------------------------------------
@@ -325,14 +325,6 @@ def test_run_is_evaluated_on_other_splits_and_data(transcription, capsys):
     assert "runs/transcription, 20 sounds of the test split" in capsys.readouterr().out
     assert main("evaluate runs/digits --data talks --layout folder".split()) == 0
     assert "runs/digits, 2 sounds of the validation split" in capsys.readouterr().out
-
-
-def test_hearing_maps_are_distributions_over_the_sound(transcription):
-    model, vocabularies, _ = load_run("runs/talks")
-    sound = read_sound(Path("talks/one.wav"))
-    maps = hearing_maps(model, vocabularies, sound, ["a", "dog"])
-    assert maps.shape == (2, math.ceil(len(sound) / 2))
-    assert_close(maps.sum(1), torch.ones(2))
 
 
 # -------------------------------------------------------------------------------------------------
