@@ -4,7 +4,8 @@
     python -m chapters.measured.sound NAME …     measures only these
     torchrun --nproc_per_node=2 -m chapters.measured.sound speech      trains one on two cores
 
-It needs data/fsdd (python -m data_scripts.fsdd). With OMP_NUM_THREADS=1, two can run side by side.
+It needs data/fsdd (python -m data_scripts.fsdd) and runs/quickstart. With OMP_NUM_THREADS=1, two
+can run side by side.
 """
 
 import sys
@@ -22,6 +23,8 @@ from mmscratch.metrics import pair_accuracy, transcript_scores, vqa_accuracy
 from mmscratch.tasks.answering import Answering
 from mmscratch.tasks.controls import answers_of
 from mmscratch.tasks.retrieval import Retrieval
+from mmscratch.tasks.task import Task, load
+from mmscratch.tasks.train import model_settings
 from mmscratch.tasks.transcription import TEST_UTTERANCES, UTTERANCES, Transcription
 from mmscratch.text import detokenize
 
@@ -59,7 +62,8 @@ def questions(name: str) -> dict:
     """The accuracy of answers to questions that are read, or heard from unheard voices."""
     task = Answering()
     metadata = SCENES | {"pairs": PAIRS, "spoken": name.startswith("spoken")}
-    row = _train(task, metadata, name, start_from="runs/quickstart", freeze=task.freezes)
+    base = _folder("spoken captions") if metadata["spoken"] else Path("runs/quickstart")
+    row = _train(task, metadata, name, base, freeze=task.freezes)
     if distributed.rank() == 0:
         data = task.read(metadata, "test", 64)
         scores = _right(name, data)
@@ -72,7 +76,7 @@ def captions(name: str) -> dict:
     """Recall of pictures by spoken captions, among 1,000."""
     task = Retrieval()
     metadata = SCENES | {"scenes": CAPTIONS, "spoken": True}
-    row = _train(task, metadata, name)
+    row = _train(task, metadata, name, _folder("speech"))
     if distributed.rank() == 0:
         row |= search_scores(_folder(name), task.read(metadata, "test", 64))
     return row
@@ -83,9 +87,9 @@ CAPTIONS = 30_000
 MEASURES = {
     "speech": speech,
     "FSDD": digits,
-    "written questions": questions,
-    "spoken questions": questions,
-    "spoken captions": captions,
+    "spoken captions": captions,  # from the encoder of "speech"
+    "spoken questions": questions,  # from both encoders of "spoken captions"
+    "written questions": questions,  # from runs/quickstart
 }
 
 
@@ -93,9 +97,15 @@ def _folder(name: str) -> Path:
     return RUNS / name.replace(" ", "-").replace(",", "")
 
 
-def _train(task, metadata: dict, name: str, **options) -> dict:
+def _train(task: Task, metadata: dict, name: str, base: Path | None = None, **options) -> dict:
+    """Train a run, from the encoders of another."""
     metadata = {"task": task.name} | metadata
-    return train(task, metadata, task.model(metadata, {}, None), _folder(name), **options)
+    checkpoint = None
+    if base:
+        checkpoint = load(base)[2]
+        options["start_from"] = str(base)
+    settings = model_settings(task, metadata, {}, checkpoint)
+    return train(task, metadata, settings, _folder(name), **options)
 
 
 def _error_rates(name: str, data: DataSet) -> dict:

@@ -409,10 +409,12 @@ def _filter(
 ) -> np.ndarray:
     """Multiply the spectrum of every frame of the sources by its filter, and add the frames: (S,)."""
     spectrum = np.fft.rfft(_frames(source), FFT_SIZE) * _vocal_tract(tracks, voice)  # (K, N/2 + 1)
+    noise = _frames(frication)
+    noisy = noise.any(axis=1)  # (K,), few frames
     hertz = np.fft.rfftfreq(FFT_SIZE, 1 / SAMPLE_RATE).astype(np.float32)
-    distance = hertz - voice.tract * tracks["peak"][:, None]
-    gap = np.exp(-0.5 * (distance / tracks["width"][:, None]) ** 2)  # (K, N/2 + 1)
-    spectrum += np.fft.rfft(_frames(frication), FFT_SIZE) * gap
+    distance = hertz - voice.tract * tracks["peak"][noisy, None]
+    gap = np.exp(-0.5 * (distance / tracks["width"][noisy, None]) ** 2)
+    spectrum[noisy] += np.fft.rfft(noise[noisy], FFT_SIZE) * gap
     frames = np.fft.irfft(spectrum, FFT_SIZE)  # (K, N)
     return _overlap_add(frames)
 
@@ -435,29 +437,33 @@ def _overlap_add(frames: np.ndarray) -> np.ndarray:
 
 
 def _vocal_tract(tracks: dict[str, np.ndarray], voice: Voice) -> np.ndarray:
-    """The transfer function of each frame: resonators one after another, (K, N/2 + 1) complex."""
-    delay = np.exp(-2j * np.pi * np.arange(FFT_SIZE // 2 + 1) / FFT_SIZE).astype(np.complex64)
-    transfer = np.ones_like(delay)
+    """The transfer function of each frame, (K, N/2 + 1) complex: resonators one after another."""
+    delay = np.exp(-2j * np.pi * np.arange(FFT_SIZE // 2 + 1) / FFT_SIZE)
+    transfer = np.ones_like(delay)  # of the formants that do not move
     for formant in HIGHER_FORMANTS:
         if voice.tract * formant < SAMPLE_RATE / 2:
-            bandwidth = np.float32(HIGHER_BANDWIDTH)
-            transfer = transfer * _resonator(np.float32(voice.tract * formant), bandwidth, delay)
+            a, b, c = _resonator(voice.tract * formant, HIGHER_BANDWIDTH)
+            transfer *= a / (1 - b * delay - c * delay**2)
+    gain = np.float32(1)
+    taps = np.ones((1, 1))  # of the denominators' product
     for name, bandwidth in zip(("f1", "f2", "f3"), BANDWIDTHS):
-        formant = voice.tract * tracks[name][:, None]  # (K, 1)
-        transfer = transfer * _resonator(formant, bandwidth * tracks["damping"][:, None], delay)
-    return transfer
+        a, b, c = _resonator(voice.tract * tracks[name], bandwidth * tracks["damping"])
+        gain = gain * a[:, None]
+        taps = np.pad(taps, ((0, 0), (2, 2)))
+        taps = taps[:, 2:] - b[:, None] * taps[:, 1:-1] - c[:, None] * taps[:, :-2]  # (K, 3, 5, 7)
+    denominator = np.fft.rfft(taps, FFT_SIZE)  # (K, N/2 + 1)
+    return (transfer * gain / denominator).astype(np.complex64)
 
 
-def _resonator(formant: np.ndarray, bandwidth: np.ndarray, delay: np.ndarray) -> np.ndarray:
-    """Klatt's digital resonator, with gain 1 at 0 Hz.
+def _resonator(formant: np.ndarray, bandwidth: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The coefficients a, b, c of Klatt's digital resonator, with gain 1 at 0 Hz.
 
     y[n] = a x[n] + b y[n - 1] + c y[n - 2], so that Y / X = a / (1 - b d - c d²), where d is the
     spectrum of a delay of one sample.
     """
     c = -np.exp(-2 * np.pi * bandwidth / SAMPLE_RATE)
     b = 2 * np.exp(-np.pi * bandwidth / SAMPLE_RATE) * np.cos(2 * np.pi * formant / SAMPLE_RATE)
-    a = 1 - b - c
-    return a / (1 - b * delay - c * delay**2)
+    return 1 - b - c, b, c
 
 
 def _record(speech: np.ndarray, voice: Voice, rng: np.random.Generator) -> np.ndarray:

@@ -55,8 +55,7 @@ def train_run(args: argparse.Namespace) -> str | None:
     distributed.start()
     task = TASKS[args.task]
     metadata = metadata_of(task, args)
-    is_drawn = metadata["layout"] in DRAWN
-    folder = args.run or Path("runs", task.name if is_drawn else Path(metadata["data"]).name)
+    folder = args.run or _default_folder(task, metadata)
     trainer = _make_trainer(task, metadata, args, folder)
     trainer.fit(args.profile)
     distributed.finish()
@@ -72,24 +71,23 @@ def train_run(args: argparse.Namespace) -> str | None:
     return task.advice(folder, data, split)
 
 
+def _default_folder(task: Task, metadata: Metadata) -> Path:
+    """runs/TASK or, if sentences are spoken, runs/TASK-spoken; of a user's data, runs/NAME."""
+    if metadata["layout"] not in DRAWN:
+        return Path("runs", Path(metadata["data"]).name)
+    return Path("runs", f"{task.name}-spoken" if metadata.get("spoken") else task.name)
+
+
 def _make_trainer(
     task: Task, metadata: Metadata, args: argparse.Namespace, folder: Path
 ) -> Trainer:
     """Put together data, vocabularies, model and settings, by the task and the command line."""
     base = None
-    base_config = None
-    known = None
-    chosen = model_options(args)
     if args.start_from and not is_published(args.start_from):
         base = load_base(task, args)
-        if is_alike(base["metadata"], metadata):
-            base_config = base["model_config"]
-            known = vocabularies_from(base["vocabularies"])
-        elif "image" in base["model_config"]["encoders"]:
-            chosen["image"] = base["model_config"]["encoders"]["image"]
-    settings = task.model(metadata, chosen, base_config)
-    if "image" in chosen:
-        settings["embed_dim"] = base["model_config"]["embed_dim"]
+    continues = base is not None and is_alike(base["metadata"], metadata)
+    known = vocabularies_from(base["vocabularies"]) if continues else None
+    settings = model_settings(task, metadata, model_options(args), base)
     data = {}
     with distributed.main_process_first():  # the others find the pictures decoded
         for split in ("train", "validation"):
@@ -102,7 +100,8 @@ def _make_trainer(
     training = Examples(data["train"], vocabularies, augments, args.seed)
     examples = (training, Examples(data["validation"], vocabularies))
     config = _train_config(task, metadata, args)
-    if chosen.get("image", {}).get("name") == "resnet":
+    lent = {} if base is None or continues else base["model_config"]["encoders"]
+    if lent.get("image", {}).get("name") == "resnet":
         config["freeze"] += task.freezes
     if "image" in settings["encoders"] and not data["train"].count("image"):
         config["freeze"] += ("encoders.image",)  # nothing to learn without pictures
@@ -112,6 +111,25 @@ def _make_trainer(
     if trainer.rank == 0 and (trainer.frozen or args.start_from):
         print_parts(trainer.model)
     return trainer
+
+
+def model_settings(task: Task, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
+    """The model's settings: those of the task, unless others are chosen on the command line.
+
+    base  the checkpoint of the run to start from. Of the same task, its model goes on; of another,
+          the image encoder does, and the width, so that the encoders fit that both have.
+    """
+    if base is None:
+        return task.model(metadata, chosen, None)
+    if is_alike(base["metadata"], metadata):
+        return task.model(metadata, chosen, base["model_config"])
+    theirs = base["model_config"]["encoders"]
+    if "image" in theirs:
+        chosen = chosen | {"image": theirs["image"]}
+    settings = task.model(metadata, chosen, None)
+    if theirs.keys() & settings["encoders"]:
+        settings["embed_dim"] = base["model_config"]["embed_dim"]
+    return settings
 
 
 def _train_config(task: Task, metadata: Metadata, args: argparse.Namespace) -> dict:
@@ -175,7 +193,9 @@ def load_base(task: Task, args: argparse.Namespace) -> dict:
     """
     _, _, checkpoint = load(args.start_from)
     config = checkpoint["model_config"]
-    theirs = {"image_size": image_size_of(config["encoders"])}
+    theirs = {}
+    if "image" in config["encoders"]:
+        theirs["image_size"] = image_size_of(config["encoders"])
     if checkpoint["metadata"]["task"] == task.name and config["decoder"]:
         theirs["decoder"] = config["decoder"]["name"]
         theirs["fusion"] = config["decoder"].get("fusion", "cross_attention")

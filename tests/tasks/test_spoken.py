@@ -30,6 +30,8 @@ SMALL = {"PAIRS": 7, "TEST_PAIRS": 5, "TABLE_PAIRS": 11}
 COMMON = "--epochs 1 --batch-size 7 --precision float32 --image-size 32"
 ANSWER = f"train --task answering {COMMON} --data scenes"
 RETRIEVE = f"train --task retrieval {COMMON} --data scenes --scenes 13"
+ANSWERER = ("--run", "runs/answering-spoken")
+FINDER = ("--run", "runs/retrieval-spoken")
 
 
 def make_small(monkeypatch):
@@ -44,7 +46,7 @@ def listeners(tmp_path_factory):
     """A folder with spoken and written runs of both tasks, a picture and sounds; what was printed."""
     folder = tmp_path_factory.mktemp("listeners")
     commands = (f"{ANSWER} --spoken", f"{RETRIEVE} --spoken")
-    written = (f"{ANSWER} --to runs/reader", f"{RETRIEVE} --to runs/searcher")
+    written = (ANSWER, RETRIEVE)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
         make_small(monkeypatch)
@@ -119,19 +121,19 @@ def test_voices_of_the_test_split_are_never_heard_in_training(spoken, task, meta
 def test_spoken_questions_are_heard_not_read(spoken, capsys):
     out = spoken[0]
     assert "train: 14 examples with 14 texts (14 with image, 14 with sound); 0 problems" in out
-    assert "runs/answering, 10 questions of the test split" in out
-    model, vocabularies, saved = load_run("runs/answering")
+    assert "runs/answering-spoken, 10 questions of the test split" in out
+    model, vocabularies, saved = load_run("runs/answering-spoken")
     assert set(model.encoders) == {"image", "sound"} and vocabularies.keys() == {"target"}
     assert model.encoders["image"].steered_by == "sound"
     assert saved["metadata"]["spoken"] is True
     for name in ("accuracy", "both of a pair", "question alone", "picture alone"):
         assert f"  {name}  " in out
-    assert main(["evaluate", "runs/answering"]) == 0
+    assert main(["evaluate", "runs/answering-spoken"]) == 0
     again = capsys.readouterr().out
     assert again.split("; in brackets")[1] in out
     data = SceneQuestions("test", 5, size=0)
     assert [
-        row["question"] for row in rows_of("runs/answering/answers-test.jsonl")
+        row["question"] for row in rows_of("runs/answering-spoken/answers-test.jsonl")
     ] == data.questions
 
 
@@ -143,13 +145,13 @@ def test_control_with_the_picture_alone_hears_nothing(spoken, monkeypatch):
         return [["yes"] for _ in range(len(examples))]
 
     monkeypatch.setattr("mmscratch.tasks.answering.generate", generate)
-    assert main(["evaluate", "runs/answering"]) == 0
+    assert main(["evaluate", "runs/answering-spoken"]) == 0
     assert ["sound" in data.columns for data in asked] == [True, False, True]
     assert ["image" in data.columns for data in asked] == [True, True, True]
 
 
 def test_answers_depend_on_the_spoken_question(spoken):
-    model, vocabularies, _ = load_run("runs/answering")
+    model, vocabularies, _ = load_run("runs/answering-spoken")
     image = to_tensor(open_image(Path("photos/0.png")), 32)
     say("other.wav", "is there a cat?", 5)
     found = []
@@ -164,32 +166,32 @@ def dict_of(ranked):
 
 
 def test_question_is_asked_by_a_wav_file(spoken, capsys):
-    assert main(["ask", "photos/0.png", "question.wav"]) == 0
+    assert main(["ask", "photos/0.png", "question.wav", *ANSWERER]) == 0
     out, err = capsys.readouterr()
-    model, vocabularies, _ = load_run("runs/answering")
+    model, vocabularies, _ = load_run("runs/answering-spoken")
     image = to_tensor(open_image(Path("photos/0.png")), 32)
     example = {"image": image, "sound": read_sound(Path("question.wav"))}
     expected = []
     for answer, probability in dict_of(rank_answers(model, vocabularies, example)).items():
         expected.append(f"{answer or '(nothing)'} {100 * probability:.0f} %")
     assert out == f"question.wav {', '.join(expected)}\n" and not err
-    assert main(["ask", "photos/0.png", "question.wav", "--answers", "closed"]) == 0
+    assert main(["ask", "photos/0.png", "question.wav", "--answers", "closed", *ANSWERER]) == 0
     found = re.findall(r"(\d+) %", capsys.readouterr().out)
-    answers = load_run("runs/answering")[2]["metadata"]["answers"]
+    answers = load_run("runs/answering-spoken")[2]["metadata"]["answers"]
     assert len(found) == min(3, len(answers))
 
 
 def test_wav_files_are_named_on_standard_input(spoken, monkeypatch, capsys):
-    assert main(["ask", "photos/0.png", "question.wav"]) == 0
+    assert main(["ask", "photos/0.png", "question.wav", *ANSWERER]) == 0
     expected = capsys.readouterr().out
     monkeypatch.setattr("sys.stdin", io.StringIO("\n question.wav \n \t\n"))
-    assert main(["ask", "photos/0.png"]) == 0
+    assert main(["ask", "photos/0.png", *ANSWERER]) == 0
     assert capsys.readouterr().out == expected
 
 
 def test_command_that_training_suggests_asks_with_a_wav_file(spoken, capsys):
     command = shlex.split(spoken[0].splitlines()[-1].split("mmscratch ")[1])
-    assert command[2] == "runs/answering/sounds/sound0.wav"
+    assert command[2] == "runs/answering-spoken/sounds/sound0.wav"
     assert main(command) == 0
     assert capsys.readouterr().out.startswith(f"{command[2]} ")
     data = TASKS["answering"].read({"layout": "scenes", "spoken": True}, "test", 0)
@@ -213,10 +215,10 @@ def vector(model, modality, values):
 def test_spoken_captions_are_heard_not_read(spoken, capsys):
     out = spoken[1]
     assert "train: 13 examples with 13 texts (13 with image, 13 with sound); 0 problems" in out
-    assert "runs/retrieval, 11 pictures of the test split" in out
-    model, vocabularies, saved = load_run("runs/retrieval")
+    assert "runs/retrieval-spoken, 11 pictures of the test split" in out
+    model, vocabularies, saved = load_run("runs/retrieval-spoken")
     assert list(model.encoders) == ["image", "sound"] and saved["metadata"]["spoken"] is True
-    assert main(["evaluate", "runs/retrieval"]) == 0
+    assert main(["evaluate", "runs/retrieval-spoken"]) == 0
     assert capsys.readouterr().out.split("; in brackets")[1] in out
     data = TASKS["retrieval"].read(saved["metadata"], "test", 32)
     assert all(len(texts) == 1 for texts in data.texts)
@@ -226,7 +228,7 @@ def test_spoken_captions_are_heard_not_read(spoken, capsys):
         query = vector(model, "sound", data[i]["sound"])
         scores = [float(query @ picture) for picture in pictures]
         ranks.append(1 + sum(score > scores[i] for score in scores))
-    rows = rows_of("runs/retrieval/retrieval-test.jsonl")
+    rows = rows_of("runs/retrieval-spoken/retrieval-test.jsonl")
     assert [row["rank"] for row in rows] == ranks  # no caption fits two of these scenes
     assert [row["caption"] for row in rows] == [text for (text,) in data.texts]
     recall = 100 * sum(rank <= 5 for rank in ranks) / 11
@@ -234,9 +236,9 @@ def test_spoken_captions_are_heard_not_read(spoken, capsys):
 
 
 def test_pictures_are_found_by_a_wav_file(spoken, capsys):
-    assert main(["find", "caption.wav", "photos"]) == 0
+    assert main(["find", "caption.wav", "photos", *FINDER]) == 0
     lines = re.findall(r"^(-?[\d.]+)  (.*)$", capsys.readouterr().out, re.M)
-    model = load_run("runs/retrieval")[0]
+    model = load_run("runs/retrieval-spoken")[0]
     query = vector(model, "sound", read_sound(Path("caption.wav")))
     expected = []
     for path in Path("photos").glob("*.png"):
@@ -246,13 +248,13 @@ def test_pictures_are_found_by_a_wav_file(spoken, capsys):
     assert [Path(path).name for _, path in lines] == [name for _, name in expected]
     for (score, _), (right, _) in zip(lines, expected):
         assert float(score) == pytest.approx(right, abs=2e-3)
-    assert main(["find", "photos", "--like", "photos/1.png"]) == 0
+    assert main(["find", "photos", "--like", "photos/1.png", *FINDER]) == 0
     assert "1.000  photos/1.png" in capsys.readouterr().out
 
 
 def test_command_that_training_suggests_finds_with_a_wav_file(spoken, capsys):
     command = shlex.split(spoken[1].splitlines()[-1].split("mmscratch ")[1])
-    assert command[1] == "runs/retrieval/sounds/sound0.wav"
+    assert command[1] == "runs/retrieval-spoken/sounds/sound0.wav"
     assert main(command) == 0
     assert "11 new" in capsys.readouterr().out
 
@@ -262,10 +264,10 @@ def test_command_that_training_suggests_finds_with_a_wav_file(spoken, capsys):
 
 
 @pytest.mark.parametrize("command, base", [
-    (f"{ANSWER} --spoken", "runs/reader"),
-    (ANSWER, "runs/answering"),
-    (f"{RETRIEVE} --spoken", "runs/searcher"),
-    (RETRIEVE, "runs/retrieval"),
+    (f"{ANSWER} --spoken", "runs/answering"),
+    (ANSWER, "runs/answering-spoken"),
+    (f"{RETRIEVE} --spoken", "runs/retrieval"),
+    (RETRIEVE, "runs/retrieval-spoken"),
 ])  # fmt: skip
 def test_reader_and_listener_lend_each_other_the_image_encoder(
     spoken, no_training, capsys, command, base
@@ -284,10 +286,26 @@ def test_reader_and_listener_lend_each_other_the_image_encoder(
 
 
 def test_listener_goes_on_from_a_listener(spoken, no_training):
-    assert main(f"{ANSWER} --spoken --from runs/answering --to runs/more".split()) == 130
+    assert main(f"{ANSWER} --spoken --from runs/answering-spoken --to runs/more".split()) == 130
     (trainer,) = no_training
-    theirs = load_run("runs/answering")[0].state_dict()
+    theirs = load_run("runs/answering-spoken")[0].state_dict()
     assert_close(trainer.model.state_dict(), theirs, rtol=0, atol=0)
+
+
+def test_transcription_lends_its_hearing(spoken, request, monkeypatch, capsys):
+    monkeypatch.setattr("mmscratch.tasks.transcription.VALIDATION_UTTERANCES", 3)
+    monkeypatch.setattr("mmscratch.tasks.transcription.TEST_UTTERANCES", 3)
+    transcribe = "train --task transcription --data speech --utterances 7 --precision float32"
+    assert main(transcribe.split()) == 0
+    theirs = load_run("runs/transcription")[0].encoders["sound"].state_dict()
+    trainers = request.getfixturevalue("no_training")
+    for command in (ANSWER, RETRIEVE):
+        capsys.readouterr()
+        started = f"{command} --spoken --from runs/transcription --to runs/started"
+        assert main(started.split()) == 130
+        assert "from runs/transcription: encoders.sound" in capsys.readouterr().out
+        ours = trainers[-1].model.encoders["sound"].state_dict()
+        assert_close(ours, theirs, rtol=0, atol=0)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -306,17 +324,18 @@ HEARS = "this run hears sentences: name a WAV file"
     ("find song.mp3 photos", "song.mp3: MP3, not a WAV file: convert it"),
     ("find  photos", "the sentence has no words"),
     ("find caption.wav", "name a sentence, or a picture after --like"),
-    (f"{RETRIEVE} --spoken --to runs/searcher", "spoken True, there None"),
+    (f"{RETRIEVE} --spoken --to runs/retrieval", "spoken True, there None"),
     ("train --task answering --data photos --spoken", "only scenes have spoken sentences"),
     ("train --task retrieval --data photos --spoken", "only scenes have spoken sentences"),
-    ("evaluate runs/answering --data photos", "only scenes have spoken sentences"),
-    ("evaluate runs/retrieval --data photos", "only scenes have spoken sentences"),
+    ("evaluate runs/answering-spoken --data photos", "only scenes have spoken sentences"),
+    ("evaluate runs/retrieval-spoken --data photos", "only scenes have spoken sentences"),
 ])  # fmt: skip
 def test_bad_arguments_give_one_line_and_exit_code_2(spoken, capsys, arguments, says):
-    assert main(arguments.split(" ")) == 2
+    run = {"ask": ANSWERER, "find": FINDER}.get(arguments.split()[0], [])
+    assert main([*arguments.split(" "), *run]) == 2
     assert says in error_of(capsys)
 
 
 def test_wav_file_is_only_a_sentence_for_a_run_that_reads(spoken, capsys):
-    assert main(["find", "caption.wav", "photos", "--run", "runs/searcher"]) == 0
+    assert main(["find", "caption.wav", "photos", "--run", "runs/retrieval"]) == 0
     assert "not in the model's vocabulary: caption" in capsys.readouterr().err
