@@ -482,9 +482,9 @@ def batch_of(recordings, rows):
     return {"sound": sounds, "sound_lengths": lengths, "target": target}
 
 
-def fit(model, recordings, steps, batch_size=32):
+def fit(model, recordings, steps, batch_size=16):
     """Train a model; returns its loss per word, averaged over the last 20 steps."""
-    optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.05)
     factor = partial(warmup_and_cosine, steps=steps, warmup_fraction=0.1)
     schedule = LambdaLR(optimizer, factor)
     losses = []
@@ -528,7 +528,7 @@ def error_percent(model, recordings):
 # number of steps.
 
 # %%
-STEPS = chapter.choose(600, fast=3)
+STEPS = chapter.choose(1200, fast=3)
 SEEDS = chapter.choose(2, fast=1)
 MODELS = {"attention": attention_model, "CTC": CTCModel}
 trained = {}  # (name, utterances) -> the models of all seeds
