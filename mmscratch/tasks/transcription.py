@@ -15,7 +15,7 @@ from .scores import print_transcript_scores, write_rows
 from .spoken import LISTENER, write_sounds
 from .task import Metadata, Task, files_in, max_length_of
 
-UTTERANCES = 30_000  # to train on
+UTTERANCES = 20_000  # to train on
 VALIDATION_UTTERANCES = 300
 TEST_UTTERANCES = 1000
 MAX_WORDS = 100  # of an LSTM's transcript: nobody says more in 30 seconds
