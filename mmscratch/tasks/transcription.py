@@ -26,7 +26,7 @@ class Transcription(Task):
     example_noun = "sounds"
     layouts = (*LAYOUTS, "speech")
     options = {
-        "--utterances": {"type": int, "help": "said by a program (default: 20,000; fsdd: 8,000 more)"},
+        "--utterances": {"type": int, "help": "said by a program (default: 20,000; fsdd: 8,000)"},
         "--held-out": {
             "metavar": "SPEAKERS",
             "help": "speakers of the test split, as jackson,theo; '' for the published split",

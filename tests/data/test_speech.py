@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.linalg import solve_toeplitz
 from scipy.signal import lfilter
+from torch.testing import assert_close
 
 from mmscratch.audio import SAMPLE_RATE, spectrogram
 from mmscratch.data.dataset import Subset
@@ -17,6 +18,7 @@ from mmscratch.data.questions import _TEXTS, _answers
 from mmscratch.data.scenes import COLOURS, NOUNS, SIZES, SPLITS, Scene
 from mmscratch.data.speech import (
     BANDWIDTHS,
+    DIGITS,
     HIGHER_BANDWIDTH,
     HIGHER_FORMANTS,
     HOP,
@@ -32,6 +34,7 @@ from mmscratch.data.speech import (
     speak,
     spoken_column,
     synthesize,
+    telephone_digit,
 )
 from mmscratch.text import tokenize
 
@@ -422,6 +425,23 @@ def test_stressed_vowels_are_accented_and_unstressed_ones_are_short():
     assert above[0][1:4] == PHONES["AX"][0][1:4]
     assert above[0].duration < PHONES["AX"][0].duration
     assert [target.accent for target in above] == [0, 0, 0, 1, 0]
+
+
+def test_telephone_digits_differ_in_voice_microphone_noise_and_silence():
+    digits = [telephone_digit(i) for i in range(40)]
+    assert [digit for digit, _ in digits] == 4 * list(DIGITS)
+    same, other = telephone_digit(7), telephone_digit(17)
+    assert_close(same[1], digits[7][1], rtol=0, atol=0)
+    assert same[0] == other[0] and len(same[1]) != len(other[1])
+    lowest, tilts = [], []
+    for _, waveform in digits:
+        assert waveform.dtype == torch.float32 and 0.1 < len(waveform) / 8000 < 1.2
+        frames = waveform[: len(waveform) // 80 * 80].view(-1, 80).square().mean(1)
+        lowest.append(frames.min().log10().item() / 2)
+        x = waveform.numpy()
+        tilts.append(power(x, 4000, 8000) / power(x, 0, 2000))  # half of that at 8,000 a second
+    assert min(lowest) < -3.5 and max(lowest) > -2.2  # the noise of a telephone
+    assert max(tilts) > 30 * min(tilts)
 
 
 def test_no_breath_follows_a_stop_after_an_s():
