@@ -15,7 +15,7 @@ from .scores import print_transcript_scores, write_rows
 from .spoken import LISTENER, write_sounds
 from .task import Metadata, Task, files_in, max_length_of
 
-UTTERANCES = 20_000  # to train on
+UTTERANCES = {"speech": 20_000, "fsdd": 8_000}  # that a program says, to train on
 VALIDATION_UTTERANCES = 300
 TEST_UTTERANCES = 1000
 MAX_WORDS = 100  # of an LSTM's transcript: nobody says more in 30 seconds
@@ -26,11 +26,7 @@ class Transcription(Task):
     example_noun = "sounds"
     layouts = (*LAYOUTS, "speech")
     options = {
-        "--utterances": {
-            "type": int,
-            "default": UTTERANCES,
-            "help": f"training utterances of a program that speaks (default: {UTTERANCES:,})",
-        },
+        "--utterances": {"type": int, "help": "said by a program (default: 20,000; fsdd: 8,000)"},
         "--held-out": {
             "metavar": "SPEAKERS",
             "help": "speakers of the test split, as jackson,theo; '' for the published split",
@@ -41,12 +37,14 @@ class Transcription(Task):
     default_run = Path("runs/transcription")
 
     def read(self, metadata: Metadata, split: str, image_size: int) -> DataSet:
+        utterances = metadata["utterances"]
+        if utterances is None:
+            utterances = UTTERANCES.get(metadata["layout"])
         if metadata["layout"] == "speech":
-            counts = {"train": metadata["utterances"], "validation": VALIDATION_UTTERANCES}
-            count = counts.get(split, TEST_UTTERANCES)
-            return SpokenCaptions(split, count)
+            counts = {"train": utterances, "validation": VALIDATION_UTTERANCES}
+            return SpokenCaptions(split, counts.get(split, TEST_UTTERANCES))
         if metadata["layout"] == "fsdd":
-            return FSDD(metadata["data"], split, metadata["held-out"])
+            return FSDD(metadata["data"], split, metadata["held-out"], utterances)
         return LAYOUTS[metadata["layout"]](metadata["data"], split)
 
     def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
@@ -65,6 +63,8 @@ class Transcription(Task):
         settings = {"batch_size": 16, "learning_rate": 1e-3}
         if metadata["layout"] == "speech":
             return settings | {"evaluate_every": 500}
+        if metadata["layout"] == "fsdd" and metadata["utterances"] != 0:
+            return settings | {"epochs": 6}
         return settings | {"epochs": 20}
 
     def evaluation_split(self, metadata: Metadata) -> str:
