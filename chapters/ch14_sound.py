@@ -420,7 +420,7 @@ def record(sentences, voices, change=None):
     return Recordings(pad_sequence(sounds, batch_first=True), lengths, sentences)
 
 
-UTTERANCES = chapter.choose(2000, fast=32)
+UTTERANCES = chapter.choose(1000, fast=32)
 FEW = UTTERANCES // 4
 TEST = chapter.choose(200, fast=8)
 phrases = draw_phrases(UTTERANCES, seed=0)
@@ -528,7 +528,7 @@ def error_percent(model, recordings):
 # number of steps.
 
 # %%
-STEPS = chapter.choose(1200, fast=3)
+STEPS = chapter.choose(600, fast=3)
 SEEDS = chapter.choose(2, fast=1)
 MODELS = {"attention": attention_model, "CTC": CTCModel}
 trained = {}  # (name, utterances) -> the models of all seeds
