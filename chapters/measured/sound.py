@@ -88,6 +88,7 @@ CAPTIONS = 30_000
 MEASURES = {
     "speech": speech,
     "FSDD": digits,
+    "FSDD, people only": digits,  # without the digits of the program
     "spoken captions": captions,  # from the encoder of "speech"
     "spoken questions": questions,  # from both encoders of "spoken captions"
     "written questions": questions,  # from runs/quickstart

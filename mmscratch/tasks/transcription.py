@@ -15,7 +15,7 @@ from .scores import print_transcript_scores, write_rows
 from .spoken import LISTENER, write_sounds
 from .task import Metadata, Task, files_in, max_length_of
 
-UTTERANCES = {"speech": 20_000, "fsdd": 8_000}  # that a program says, to train on
+UTTERANCES = {"speech": 25_000, "fsdd": 8_000}  # that a program says, to train on
 VALIDATION_UTTERANCES = 300
 TEST_UTTERANCES = 1000
 MAX_WORDS = 100  # of an LSTM's transcript: nobody says more in 30 seconds
@@ -26,7 +26,7 @@ class Transcription(Task):
     example_noun = "sounds"
     layouts = (*LAYOUTS, "speech")
     options = {
-        "--utterances": {"type": int, "help": "said by a program (default: 20,000; fsdd: 8,000)"},
+        "--utterances": {"type": int, "help": "said by a program (default: 25,000; fsdd: 8,000)"},
         "--held-out": {
             "metavar": "SPEAKERS",
             "help": "speakers of the test split, as jackson,theo; '' for the published split",
