@@ -138,7 +138,7 @@ def main(names: list[str]) -> None:
         for speaker in speakers:
             measures[f"FSDD, without {speaker}"] = digits
             measures[f"FSDD, people only, without {speaker}"] = digits
-    measure_missing(RESULTS, names or measures, lambda name: measures[name](name))
+    measure_missing(RESULTS, names, measures, lambda name: measures[name](name))
 
 
 if __name__ == "__main__":
