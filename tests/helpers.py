@@ -1,13 +1,15 @@
-"""Helpers of several test files: tiny models and trainers, and comparisons of gradients."""
+"""Helpers of several test files: tiny models and trainers, gradients compared, a tone in a file."""
 
 import math
 import multiprocessing
 import os
 import socket
 import sys
+import wave
 from dataclasses import replace
 from itertools import chain
 
+import numpy as np
 import torch
 from torch.testing import assert_close
 
@@ -43,7 +45,13 @@ def random_double(module):
 # The encoders and decoders of tiny models.
 IMAGE = {"name": "resnet", "image_size": 32, "depth": (1,), "width": 5, "num_layers": 0}
 # without batch norm
-DETERMINISTIC_IMAGE = {"name": "vit", "image_size": 32, "depth": 1, "hidden_dim": 8, "num_layers": 0}
+DETERMINISTIC_IMAGE = {
+    "name": "vit",
+    "image_size": 32,
+    "depth": 1,
+    "hidden_dim": 8,
+    "num_layers": 0,
+}
 LSTM = {"name": "lstm", "hidden_size": 13, "dropout": 0.2}
 TRANSFORMER = {"name": "transformer", "num_heads": 2, "num_layers": 2, "dropout": 0.2}
 
@@ -119,3 +127,15 @@ def in_processes(size, task, folder):
         process.kill()  # those that still run
         process.join()
     return [process.exitcode for process in processes]
+
+
+def tone(path, hertz=440, seconds=0.13, rate=8000):
+    """Write a sine as a WAV file of 16 bits, with the standard library."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    times = np.arange(round(seconds * rate)) / rate
+    samples = (20000 * np.sin(2 * np.pi * hertz * times)).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples.tobytes())

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -40,10 +41,19 @@ def percent(scores: list[float]) -> list[float]:
     return [round(100 * value, 1) for value in values]
 
 
-def measure_missing(path: Path, names: Iterable[str], measure: Callable[[str], dict]) -> None:
-    """Add to a file the measurements that it lacks, one after the other, in all processes."""
-    distributed.start()
+def measure_missing(
+    path: Path, names: list[str], known: Iterable[str], measure: Callable[[str], dict]
+) -> None:
+    """Add to a file the measurements that it lacks, one after the other, in all processes.
+
+    names: those wanted; none means all that are `known`. Others end the program.
+    """
+    known = list(known)
     for name in names:
+        if name not in known:
+            sys.exit(f"error: there is no measurement {name!r}; choose among: {'; '.join(known)}")
+    distributed.start()
+    for name in names or known:
         if name in by_name(path):
             continue
         print(f"\n{name}", flush=True)

@@ -123,7 +123,7 @@ def results() -> dict[str, dict]:
 
 def main(names: list[str]) -> None:
     """Measure these, or what is missing."""
-    measure_missing(RESULTS, names or RUNS, measure)
+    measure_missing(RESULTS, names, RUNS, measure)
 
 
 if __name__ == "__main__":

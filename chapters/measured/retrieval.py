@@ -125,7 +125,7 @@ def measure(name: str) -> dict:
 
 def main(names: list[str]) -> None:
     """Measure these, or what is missing."""
-    measure_missing(RESULTS, names or NAMES, measure)
+    measure_missing(RESULTS, names, NAMES, measure)
 
 
 if __name__ == "__main__":

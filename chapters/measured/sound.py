@@ -88,6 +88,7 @@ CAPTIONS = 30_000
 MEASURES = {
     "speech": speech,
     "FSDD": digits,
+    "FSDD, people only": digits,  # without the digits of the program
     "spoken captions": captions,  # from the encoder of "speech"
     "spoken questions": questions,  # from both encoders of "spoken captions"
     "written questions": questions,  # from runs/quickstart
@@ -137,7 +138,7 @@ def main(names: list[str]) -> None:
         for speaker in speakers:
             measures[f"FSDD, without {speaker}"] = digits
             measures[f"FSDD, people only, without {speaker}"] = digits
-    measure_missing(RESULTS, names or measures, lambda name: measures[name](name))
+    measure_missing(RESULTS, names, measures, lambda name: measures[name](name))
 
 
 if __name__ == "__main__":

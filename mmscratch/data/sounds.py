@@ -150,7 +150,7 @@ class FSDD(Sounds):
                 records.append(Record(where, recording.name, [DIGITS[recording.digit]]))
         names = [recording.name for recording in recordings]
         super().__init__(root / "recordings", names, records, problems)
-        if split == "train" and synthetic:
+        if split == "train":
             self._add_synthetic(synthetic)
 
     def _add_synthetic(self, count: int) -> None:

@@ -444,7 +444,7 @@ def _vocal_tract(tracks: dict[str, np.ndarray], voice: Voice) -> np.ndarray:
         if voice.tract * formant < SAMPLE_RATE / 2:
             a, b, c = _resonator(voice.tract * formant, HIGHER_BANDWIDTH)
             transfer *= a / (1 - b * delay - c * delay**2)
-    gain = np.float32(1)
+    gain = 1.0
     taps = np.ones((1, 1))  # of the denominators' product
     for name, bandwidth in zip(("f1", "f2", "f3"), BANDWIDTHS):
         a, b, c = _resonator(voice.tract * tracks[name], bandwidth * tracks["damping"])

@@ -15,7 +15,7 @@ from .scores import print_transcript_scores, write_rows
 from .spoken import LISTENER, write_sounds
 from .task import Metadata, Task, files_in, max_length_of
 
-UTTERANCES = {"speech": 20_000, "fsdd": 8_000}  # that a program says, to train on
+UTTERANCES = {"speech": 25_000, "fsdd": 8_000}  # that a program says, to train on
 VALIDATION_UTTERANCES = 300
 TEST_UTTERANCES = 1000
 MAX_WORDS = 100  # of an LSTM's transcript: nobody says more in 30 seconds
@@ -26,7 +26,10 @@ class Transcription(Task):
     example_noun = "sounds"
     layouts = (*LAYOUTS, "speech")
     options = {
-        "--utterances": {"type": int, "help": "said by a program (default: 20,000; fsdd: 8,000)"},
+        "--utterances": {
+            "type": int,
+            "help": "said by a program (default: {speech:,}; fsdd: {fsdd:,})".format(**UTTERANCES),
+        },
         "--held-out": {
             "metavar": "SPEAKERS",
             "help": "speakers of the test split, as jackson,theo; '' for the published split",
@@ -63,9 +66,8 @@ class Transcription(Task):
         settings = {"batch_size": 16, "learning_rate": 1e-3}
         if metadata["layout"] == "speech":
             return settings | {"evaluate_every": 500}
-        if metadata["layout"] == "fsdd" and metadata["utterances"] != 0:
-            return settings | {"epochs": 6}
-        return settings | {"epochs": 20}
+        is_mixed = metadata["layout"] == "fsdd" and metadata["utterances"] != 0
+        return settings | {"epochs": 6 if is_mixed else 20}
 
     def evaluation_split(self, metadata: Metadata) -> str:
         return "validation" if metadata["layout"] == "folder" else "test"

@@ -2,13 +2,12 @@
 
 import os
 import pickle
-import wave
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from helpers import tone
 from torch.testing import assert_close
 
 from mmscratch.audio import read_wav, spectrogram
@@ -20,18 +19,6 @@ from mmscratch.data.speech import telephone_digit
 REPOSITORY = Path(__file__).parents[2]
 OFFICIAL = REPOSITORY.parent / "shared/fsdd"
 HEAD = "file_name,text,split\n"
-
-
-def tone(path, hertz=440, seconds=0.13, rate=8000):
-    """Write a sine as a WAV file of 16 bits, with the standard library."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    times = np.arange(round(seconds * rate)) / rate
-    samples = (20000 * np.sin(2 * np.pi * hertz * times)).astype("<i2")
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(samples.tobytes())
 
 
 @pytest.fixture

@@ -7,13 +7,12 @@ import re
 import shlex
 import shutil
 import signal
-import wave
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from command_line import error_of, run_command, train_tiny_captioner
+from helpers import tone
 from PIL import Image
 from torch.testing import assert_close
 
@@ -62,17 +61,6 @@ def make_small(monkeypatch):
     monkeypatch.setattr("mmscratch.tasks.transcription.TEST_UTTERANCES", 5)
     monkeypatch.setattr("mmscratch.tasks.captioning.VALIDATION_SCENES", 3)
     monkeypatch.setattr("mmscratch.tasks.captioning.TEST_SCENES", 3)
-
-
-def tone(path, hertz=440, seconds=0.3, rate=8000):
-    """Write a sine as a WAV file of 16 bits, with the standard library."""
-    times = np.arange(round(seconds * rate)) / rate
-    samples = (20000 * np.sin(2 * np.pi * hertz * times)).astype("<i2")
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(samples.tobytes())
 
 
 def make_talks(folder):
@@ -375,7 +363,7 @@ def test_first_utterances_of_the_test_split_are_written(transcription):
 
 def test_bad_sounds_are_reported_and_the_others_transcribed(transcription, capsys):
     Path("long.wav").unlink(missing_ok=True)
-    tone("long.wav", seconds=31)
+    tone(Path("long.wav"), seconds=31)
     paths = ["talks/one.wav", "talks/song.mp3", "talks/broken.wav", "gone.wav", "talks/two.wav"]
     assert main(["transcribe", *paths, "long.wav", "--run", "runs/talks"]) == 2
     out, err = capsys.readouterr()
