@@ -64,7 +64,7 @@ chapter = Chapter(14)
 TEXT = "a small red star"
 voice = Voice(9)
 waveform = torch.from_numpy(speak(TEXT, voice))  # (S,)
-sound = spectrogram(waveform, SAMPLE_RATE)  # (F, 80)
+sound = log_mel(waveform, SAMPLE_RATE)  # (F, 80)
 figure = drawings.sound_to_words(waveform, sound, tokenize(TEXT))
 chapter.draw(figure, "from pressure to words")
 chapter.play(waveform, SAMPLE_RATE, "a small red star")
@@ -222,15 +222,14 @@ chapter.draw(figure, "mel filters, and the bands of three vowels")
 # image.)
 
 # %%
-library = log_mel(waveform, SAMPLE_RATE)  # (F, 80)
 rows = []
-for i in range(2, len(library) - 2):
+for i in range(2, len(sound) - 2):
     start = 160 * i - N // 2
     power = torch.fft.rfft(waveform[start : start + N] * window).abs().square()
     rows.append((power @ filters).clamp(min=1e-10).log10())
 by_hand = torch.stack(rows)  # (F - 4, 80)
-assert torch.allclose(by_hand, library[2:-2], atol=1e-3)
-print(f"{tuple(library.shape)}: by hand and library agree")
+assert torch.allclose(by_hand, sound[2:-2], atol=1e-3)
+print(f"{tuple(sound.shape)}: by hand and library agree")
 
 # %% [markdown]
 # **Reading it.** The white lines are the true borders of the phones, since the program that speaks
@@ -304,6 +303,14 @@ show(frames)
 show(dft_matrix)
 show(mel_filters)
 show(log_mel)
+
+# %% [markdown]
+# **What the encoder gets** must not depend on how loud a recording is, or on its microphone. A
+# microphone multiplies the power of each band by a constant, so it adds a constant to the logarithm,
+# and subtracting the mean of the band removes it. The noise of a room lies far below the voice, so
+# what is 40 dB below the loudest point counts as silence.
+
+# %%
 show(spectrogram)
 
 # %% [markdown]
@@ -338,7 +345,7 @@ class LeakyEncoder(AudioEncoder):
 encoder = AudioEncoder(embed_dim=64).eval()
 leaky = LeakyEncoder(embed_dim=64).eval()
 leaky.load_state_dict(encoder.state_dict())
-batch = sound.unsqueeze(0)  # (1, F, 80)
+batch = spectrogram(waveform, SAMPLE_RATE).unsqueeze(0)  # (1, F, 80)
 padded = F.pad(batch, (0, 0, 0, batch.size(1)))  # (1, 2F, 80)
 length = torch.tensor([batch.size(1)])
 with torch.no_grad():
@@ -404,18 +411,19 @@ def voices_of(split, count, num_voices):
 
 
 # %% [markdown]
-# `change` alters the waveform before it becomes a spectrogram; we will need it.
+# `change` alters the waveform before it becomes a spectrogram, and `features` is another function
+# for that; we will need both.
 
 
 # %%
-def record(sentences, voices, change=None):
+def record(sentences, voices, change=None, features=spectrogram):
     """Let each voice say its sentence."""
     sounds = []
     for i, (sentence, voice) in enumerate(zip(sentences, voices)):
         waveform = torch.from_numpy(speak(" ".join(sentence), voice, seed=i))
         if change:
             waveform = change(waveform)
-        sounds.append(spectrogram(waveform, SAMPLE_RATE)[::2])  # (F, 80)
+        sounds.append(features(waveform, SAMPLE_RATE)[::2])  # (F, 80)
     lengths = torch.tensor([len(sound) for sound in sounds])
     return Recordings(pad_sequence(sounds, batch_first=True), lengths, sentences)
 
@@ -424,7 +432,8 @@ UTTERANCES = chapter.choose(1000, fast=32)
 FEW = UTTERANCES // 4
 TEST = chapter.choose(200, fast=8)
 phrases = draw_phrases(UTTERANCES, seed=0)
-training = record(phrases, voices_of("train", UTTERANCES, UTTERANCES))
+training_voices = voices_of("train", UTTERANCES, UTTERANCES)
+training = record(phrases, training_voices)
 test_phrases = draw_phrases(TEST, seed=1)
 test_voices = voices_of("test", TEST, TEST)
 test = record(test_phrases, test_voices)
@@ -569,7 +578,7 @@ for sentence in test_phrases:
     twice = draw.randrange(3)
     repeated.append(sentence[: twice + 1] + sentence[twice:])
 orders = {
-    "as in training": test,
+    "the usual order": test,
     "shuffled": record(shuffled, test_voices),
     "a word repeated": record(repeated, test_voices),
 }
@@ -586,6 +595,22 @@ for condition in ("shuffled", "a word repeated"):
         written = transcribe(trained[name, UTTERANCES][0], recordings)
         for said, hypothesis in zip(recordings.sentences, written):
             print(f"{' '.join(said):32} {name:10} {' '.join(hypothesis)}")
+
+# %% [markdown]
+# Is it the fault of the models, or of their data? We train both again, on the same words by the same
+# voices, but in any order.
+
+# %%
+draw = random.Random(3)
+in_any_order = [draw.sample(phrase, 3) for phrase in phrases]
+any_order = record(in_any_order, training_voices)
+for name, new_model in MODELS.items():
+    torch.manual_seed(0)
+    model = new_model()
+    fit(model, any_order, STEPS)
+    for condition, recordings in orders.items():
+        error = error_percent(model, recordings)
+        print(f"{name:10} {condition:16} word error rate {error:5.1f} %", flush=True)
 
 # %% [markdown]
 # **Control: the same speakers in both splits.** Recording four people is easier than recording 500.
@@ -672,8 +697,8 @@ def faster(waveform, factor=1.25):
     return resample(waveform, round(factor * SAMPLE_RATE), SAMPLE_RATE)
 
 
-def print_errors(condition, recordings):
-    errors = [f"{error_percent(model, recordings):5.1f}" for model in CTC]
+def print_errors(condition, recordings, models=CTC):
+    errors = [f"{error_percent(model, recordings):5.1f}" for model in models]
     print(f"{condition:40} word error rate {', '.join(errors)} %")
 
 
@@ -708,18 +733,39 @@ rightly = record(test_phrases, test_voices, telephone_read_rightly)
 print_errors("8 kHz, resampled to 16", rightly)
 
 # %% [markdown]
-# **Statistics of the test set.** It is common to normalise each mel band by its mean and standard
-# deviation. Over which sounds? Here the test set is recorded by a tinny microphone that weakens low
-# frequencies. Its response adds a constant to each band, so normalising removes it. We bring the
-# bands to the statistics of training: from those of all test sounds; from those of a test set in
-# which half of the sounds come from the first microphone; and from those of one sound at a time.
+# **Statistics of the test set.** `spectrogram` subtracts from each band the mean of this one sound. It
+# is more common to take the mean and the deviation of a whole data set. Over which sounds? Here is a
+# model that hears plain bands, scaled as for Whisper, and a test set that was recorded by a tinny
+# microphone, which weakens low frequencies.
 
 
 # %%
+def plain(waveform, sample_rate):
+    """Bands (F, 80) that are not normalised."""
+    x = log_mel(waveform, sample_rate)
+    return (torch.maximum(x, x.max() - 8) + 4) / 4
+
+
 def tinny(waveform):
     return waveform[1:] - 0.95 * waveform[:-1]
 
 
+plain_training = record(phrases, training_voices, features=plain)
+plain_test = record(test_phrases, test_voices, features=plain)
+plain_tinny = record(test_phrases, test_voices, tinny, plain)
+torch.manual_seed(0)
+plain_model = attention_model()
+fit(plain_model, plain_training, STEPS)
+print_errors("plain bands", plain_test, [plain_model])
+print_errors("plain bands, tinny microphone", plain_tinny, [plain_model])
+
+# %% [markdown]
+# Now we bring the bands of the tinny test set to the mean and deviation of training: by the statistics
+# of all its sounds; of a test set in which half of the sounds come from the first microphone; and of
+# one sound at a time.
+
+
+# %%
 def frames_of(recordings):
     """All frames that are not padding, (T, 80)."""
     positions = torch.arange(recordings.sounds.size(1))
@@ -730,23 +776,25 @@ def match(sounds, statistics_of):
     """Replace the mean and deviation of these frames by those of training."""
     mean = statistics_of.mean(0)  # (80,)
     std = statistics_of.std(0).clamp(min=1e-3)  # (80,)
-    train = frames_of(training)
+    train = frames_of(plain_training)
     return (sounds - mean) / std * train.std(0) + train.mean(0)
 
 
-# %%
-other = record(test_phrases, test_voices, tinny)
-print_errors("tinny microphone", other)
-of_set = match(other.sounds, frames_of(other))
-print_errors("normalised by the test set", other._replace(sounds=of_set))
-both_sets = torch.cat([frames_of(other), frames_of(test)])
-of_both = match(other.sounds, both_sets)
-print_errors("normalised by both microphones' sounds", other._replace(sounds=of_both))
+def print_matched(condition, sounds):
+    print_errors(condition, plain_tinny._replace(sounds=sounds), [plain_model])
+
+
+of_set = match(plain_tinny.sounds, frames_of(plain_tinny))
+print_matched("by the whole test set", of_set)
+both_sets = torch.cat([frames_of(plain_tinny), frames_of(plain_test)])
+print_matched("by both microphones' sounds", match(plain_tinny.sounds, both_sets))
 singles = []
-for sound, length in zip(other.sounds, other.lengths.tolist()):
+for sound, length in zip(plain_tinny.sounds, plain_tinny.lengths.tolist()):
     singles.append(match(sound, sound[:length]))
-by_itself = other._replace(sounds=torch.stack(singles))
-print_errors("normalised by each sound itself", by_itself)
+print_matched("by each sound itself", torch.stack(singles))
+by_spectrogram = record(test_phrases, test_voices, tinny)
+writers = trained["attention", UTTERANCES]
+print_errors("by itself, in training too (spectrogram)", by_spectrogram, writers)
 
 # %% [markdown]
 # **Padding, again**, now in the trained model: how many of the test transcripts depend on the other
@@ -793,7 +841,7 @@ for name, row in results.items():
     for voices in ("unheard voices", "voices of the training set"):
         if voices in row:
             print_row(f"{name}, {voices}: word error rate", row[voices]["WER"])
-    if "accuracy" in row:
+    if name.endswith("questions"):
         print_row(f"{name}: right", row["accuracy"])
     if "caption to picture" in row:
         recalls = row["caption to picture"]
@@ -801,15 +849,24 @@ for name, row in results.items():
         print(f"{name:46} {cells} among {row['gallery']:,} pictures")
 
 # %%
-held_out = "FSDD, without "
-accuracies = {}  # speaker -> percent right
-for name, row in results.items():
-    if name.startswith(held_out):
-        accuracies[name.removeprefix(held_out)] = row["accuracy"][0]
-for speaker, accuracy in sorted(accuracies.items(), key=lambda item: item[1]):
-    print(f"{speaker:12} {accuracy:5.1f} %")
-mean = sum(accuracies.values()) / max(len(accuracies), 1)
-print(f"{'mean':12} {mean:5.1f} %, over {len(accuracies)} speakers")
+def right(name):
+    """Percent of the digits, or nan where it was not measured."""
+    return results.get(name, {}).get("accuracy", [math.nan])[0]
+
+
+PEOPLE = "FSDD, people only"
+speakers = sorted(
+    name.split("without ")[1] for name in results if name.startswith("FSDD, without ")
+)
+print(f"{'held out':10} people only   with the program's digits")
+print(f"{'nobody':10} {right(PEOPLE):11.1f}   {right('FSDD'):11.1f} %")
+table = []
+for speaker in speakers:
+    pair = [right(f"{name}, without {speaker}") for name in (PEOPLE, "FSDD")]
+    table.append(pair)
+    print(f"{speaker:10} {pair[0]:11.1f}   {pair[1]:11.1f} %")
+means = torch.tensor(table).mean(0).tolist()
+print(f"{'mean':10} {means[0]:11.1f}   {means[1]:11.1f} %")
 
 # %% [markdown]
 # **Your own recordings.** `transcribe` reads WAV files of any rate:

@@ -17,6 +17,7 @@ ORANGE = ("#feedde", "#fdae6b")
 HERTZ = (250, 500, 1000, 2000, 4000)  # marked on the axis of a spectrogram
 WordTime = tuple[str, float, float]  # a word, and when it starts and ends, in seconds
 ARROW = {"arrowstyle": "->", "color": GREY, "lw": 1.4}
+HEAT = {"origin": "lower", "aspect": "auto", "cmap": "magma"}
 
 
 def sound_to_words(waveform: Tensor, sound: Tensor, words: Sequence[str]) -> Figure:
@@ -30,7 +31,7 @@ def sound_to_words(waveform: Tensor, sound: Tensor, words: Sequence[str]) -> Fig
     wave.set_axis_off()
     centred(axis, 15, 33, "pressure, 16,000 numbers a second", fontsize=9)
     picture = figure.add_axes((0.37, 0.52, 0.26, 0.34))
-    picture.imshow(sound.T.numpy(), origin="lower", aspect="auto", cmap="magma")
+    picture.imshow(sound.T.numpy(), vmin=_faintest(sound), **HEAT)
     picture.set_axis_off()
     centred(axis, 48, 33, "log-mel spectrogram, (F, 80)", fontsize=9)
     arrow(axis, (28, 25), (35, 25), **ARROW)
@@ -75,13 +76,18 @@ def _draw_spectrogram(axis: Axes, sound: Tensor, seconds: float) -> None:
     """A spectrogram (F, M) over time and frequency; a frame lasts `seconds`."""
     num_frames, num_mels = sound.shape
     extent = (0, seconds * num_frames, 0, num_mels)
-    style = {"origin": "lower", "aspect": "auto", "cmap": "magma"}
-    axis.imshow(sound.T.numpy(), extent=extent, interpolation="nearest", **style)
+    style = HEAT | {"extent": extent, "interpolation": "nearest"}
+    axis.imshow(sound.T.numpy(), vmin=_faintest(sound), **style)
     highest = hertz_to_mel(torch.tensor(SAMPLE_RATE / 2))
     share = hertz_to_mel(torch.tensor(HERTZ, dtype=torch.float32)) / highest
     ticks = (share * (num_mels + 1) - 0.5).tolist()
     axis.set_yticks(ticks, [f"{hertz:,}" for hertz in HERTZ])
     axis.set_ylabel("Hz")
+
+
+def _faintest(sound: Tensor) -> float:
+    """What is black: the smallest value, or 60 dB below the loudest."""
+    return max(sound.min().item(), sound.max().item() - 6)
 
 
 def alignments(labels: Sequence[str], frames: int) -> Figure:
