@@ -734,67 +734,69 @@ print_errors("8 kHz, resampled to 16", rightly)
 
 # %% [markdown]
 # **Statistics of the test set.** `spectrogram` subtracts from each band the mean of this one sound. It
-# is more common to take the mean and the deviation of a whole data set. Over which sounds? Here is a
-# model that hears plain bands, scaled as for Whisper, and a test set that was recorded by a tinny
-# microphone, which weakens low frequencies.
+# is more common to standardise the bands by the mean and the deviation of a whole data set. Which one?
+# Here is a model that is trained in this way, and a test set that was recorded by a tinny microphone,
+# which weakens low frequencies.
 
 
 # %%
 def plain(waveform, sample_rate):
     """Bands (F, 80) that are not normalised."""
     x = log_mel(waveform, sample_rate)
-    return (torch.maximum(x, x.max() - 8) + 4) / 4
+    return torch.maximum(x, x.max() - 4)
 
 
 def tinny(waveform):
     return waveform[1:] - 0.95 * waveform[:-1]
 
 
-plain_training = record(phrases, training_voices, features=plain)
-plain_test = record(test_phrases, test_voices, features=plain)
-plain_tinny = record(test_phrases, test_voices, tinny, plain)
-torch.manual_seed(0)
-plain_model = attention_model()
-fit(plain_model, plain_training, STEPS)
-print_errors("plain bands", plain_test, [plain_model])
-print_errors("plain bands, tinny microphone", plain_tinny, [plain_model])
-
-# %% [markdown]
-# Now we bring the bands of the tinny test set to the mean and deviation of training: by the statistics
-# of all its sounds; of a test set in which half of the sounds come from the first microphone; and of
-# one sound at a time.
-
-
-# %%
 def frames_of(recordings):
     """All frames that are not padding, (T, 80)."""
     positions = torch.arange(recordings.sounds.size(1))
     return recordings.sounds[positions < recordings.lengths.unsqueeze(1)]
 
 
-def match(sounds, statistics_of):
-    """Replace the mean and deviation of these frames by those of training."""
-    mean = statistics_of.mean(0)  # (80,)
-    std = statistics_of.std(0).clamp(min=1e-3)  # (80,)
-    train = frames_of(plain_training)
-    return (sounds - mean) / std * train.std(0) + train.mean(0)
+def standardize(sounds, frames):
+    """By the mean and the deviation of these frames, (T, 80)."""
+    return (sounds - frames.mean(0)) / frames.std(0).clamp(min=0.01)
 
 
-def print_matched(condition, sounds):
-    print_errors(condition, plain_tinny._replace(sounds=sounds), [plain_model])
+# %%
+plain_training = record(phrases, training_voices, features=plain)
+plain_test = record(test_phrases, test_voices, features=plain)
+plain_tinny = record(test_phrases, test_voices, tinny, plain)
+usual = frames_of(plain_training)
+torch.manual_seed(0)
+standardized = plain_training._replace(sounds=standardize(plain_training.sounds, usual))
+PLAIN = [attention_model()]
+fit(PLAIN[0], standardized, STEPS)
 
 
-of_set = match(plain_tinny.sounds, frames_of(plain_tinny))
-print_matched("by the whole test set", of_set)
-both_sets = torch.cat([frames_of(plain_tinny), frames_of(plain_test)])
-print_matched("by both microphones' sounds", match(plain_tinny.sounds, both_sets))
+def print_standardized(condition, recordings, frames):
+    sounds = standardize(recordings.sounds, frames)
+    print_errors(condition, recordings._replace(sounds=sounds), PLAIN)
+
+
+print_standardized("first microphone, by the training set", plain_test, usual)
+print_standardized("tinny, by the training set", plain_tinny, usual)
+
+# %% [markdown]
+# The mean and the deviation can also come from the test set; from a test set in which half of the
+# sounds come from the first microphone; or from one sound at a time. And last, the model from above,
+# which has heard nothing but `spectrogram`.
+
+# %%
+print_standardized("tinny, by the test set", plain_tinny, frames_of(plain_tinny))
+both = torch.cat([frames_of(plain_tinny), frames_of(plain_test)])
+print_standardized("tinny, by both microphones' sounds", plain_tinny, both)
 singles = []
 for sound, length in zip(plain_tinny.sounds, plain_tinny.lengths.tolist()):
-    singles.append(match(sound, sound[:length]))
-print_matched("by each sound itself", torch.stack(singles))
-by_spectrogram = record(test_phrases, test_voices, tinny)
+    singles.append(standardize(sound, sound[:length]))
+alone = plain_tinny._replace(sounds=torch.stack(singles))
+print_errors("tinny, by each sound itself", alone, PLAIN)
 writers = trained["attention", UTTERANCES]
-print_errors("by itself, in training too (spectrogram)", by_spectrogram, writers)
+by_spectrogram = record(test_phrases, test_voices, tinny)
+print_errors("tinny, spectrogram", by_spectrogram, writers)
 
 # %% [markdown]
 # **Padding, again**, now in the trained model: how many of the test transcripts depend on the other
@@ -847,6 +849,7 @@ for name, row in results.items():
         recalls = row["caption to picture"]
         cells = ", ".join(f"R@{k} {recalls[f'R@{k}']:.1f} %" for k in (1, 5, 10))
         print(f"{name:46} {cells} among {row['gallery']:,} pictures")
+
 
 # %%
 def right(name):

@@ -360,6 +360,7 @@ EXERCISES = (
         difficulty="medium",
         tests=(
             "test_outputs_are_those_of_torchs_layers",
+            "test_encoder_may_have_a_width_of_its_own",
             "test_padding_changes_nothing",
             "test_padding_changes_no_gradient",
             "test_dropout_is_applied_in_training_only",
@@ -390,6 +391,11 @@ EXERCISES = (
                 "A position is two frames: the mask has one entry for each position.",
                 old="~padding[:, ::2]",
                 new="~padding[:, : x.size(1)]",
+            ),
+            Wrong(
+                "A width of its own is not that of the memory: apply `projection`.",
+                old="self.projection(self.norm(x))",
+                new="self.norm(x)",
             ),
             Wrong(
                 "Without positions, the blocks do not know the order: add them.",
