@@ -85,8 +85,8 @@ def add_train(sub: argparse.ArgumentParser, tasks: dict) -> None:
     options = {name: each for task in tasks.values() for name, each in task.options.items()}
     for name, settings in options.items():  # two tasks may have the same one
         sub.add_argument(name, **settings | {"default": None})  # that of the task
-    text = "start from this run, or from a CNN of torchvision: resnet18, resnet50, vgg11_bn, …"
-    sub.add_argument("--from", type=Path, dest="start_from", metavar="RUN", help=text)
+    text = "start from a run, parts of several (RUN,RUN), or a CNN of torchvision: resnet18, …"
+    sub.add_argument("--from", dest="start_from", metavar="RUN", help=text)
     text = "freeze parameters by name, such as encoders.image.backbone; may be repeated"
     sub.add_argument("--freeze", action="append", default=[], metavar="PATTERN", help=text)
     text = "freeze the model and train low-rank changes, of this rank, of the decoder's weights"

@@ -321,14 +321,17 @@ def log_mel(waveform: Tensor, sample_rate: int, num_mels: int = 80) -> Tensor:
 def spectrogram(waveform: Tensor, sample_rate: int, num_mels: int = 80) -> Tensor:
     """The input of an encoder: a waveform (…, S) -> (…, F, num_mels) float32, 100 frames a second.
 
-        x = log-mel spectrogram at 16 kHz;  (max(x, max(x) - 8) + 4) / 4
+        x = log-mel spectrogram at 16 kHz;  x = max(x, max(x) - 4);  x - mean(x)
 
-    Everything more than 80 dB below the loudest point counts as silence. All of this comes from the
-    sound itself: no statistics of a data set are needed. Source: Radford et al. 2022 (Whisper).
+    Everything more than 40 dB below the loudest point counts as silence, since the noise of rooms
+    lies there. The mean of each band over all frames is subtracted: a microphone adds a constant to
+    each band. All of this comes from the sound itself, and no statistics of a data set are needed.
+    Whisper's weights expect (max(x, max(x) - 8) + 4) / 4 instead.
+    Source: Furui 1981 (cepstral mean normalisation).
     """
     x = log_mel(resample(waveform, sample_rate, SAMPLE_RATE), SAMPLE_RATE, num_mels)
-    floor = x.amax((-2, -1), keepdim=True) - 8
-    return (torch.maximum(x, floor) + 4) / 4
+    x = torch.maximum(x, x.amax((-2, -1), keepdim=True) - 4)
+    return x - x.mean(-2, keepdim=True)
 
 
 def augment_spectrogram(sound: Tensor, lengths: Tensor | None, draws: Tensor) -> Tensor:
@@ -342,8 +345,7 @@ def augment_spectrogram(sound: Tensor, lengths: Tensor | None, draws: Tensor) ->
 
         width = ⌊draw · (max_width + 1)⌋;  start = ⌊draw · (size - width + 1)⌋
 
-    They are filled with 0, as padding is. In a `spectrogram`, 0 is a power of 10⁻⁴, near the mean:
-    recordings of spoken digits have a mean of -0.15, and values from -0.9 to 1.1.
+    They are filled with 0, which is the mean of each band of a `spectrogram`, and its padding.
     Source: Park et al. 2019, whose policy LD this is, with a fifth for their p.
     """
     _, num_frames, num_mels = sound.shape

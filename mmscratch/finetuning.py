@@ -448,7 +448,8 @@ def prepare_for_finetuning(
 
     model           as `build_model` makes it
     vocabularies    its own, by modality
-    start_from      a run's folder; or the name of a torchvision model, which becomes the backbone
+    start_from      a run's folder; or several, separated by commas, to take parts from each; or the
+                    name of a torchvision model, which becomes the backbone
     lora            the rank of a LoRA for the decoder; 0: none
     frozen          patterns for `freeze`
     dropout         of the LoRA
@@ -456,7 +457,8 @@ def prepare_for_finetuning(
     The run may have other vocabularies and other numbers of positions: words and positions that
     both have keep their rows. With LoRA, all rows of such an embedding are trained. From a run with
     other encoders, say of another task, only the encoders that both have are taken, and the decoder
-    if it has the same shapes. What they lack stays new, such as a `FiLM` or additional blocks.
+    if it has the same shapes. What they lack stays new, such as a `FiLM` or additional blocks. Of
+    what several runs have, the first one's is taken.
     """
     published = start_from in TORCHVISION
     if lora and isinstance(model, DualEncoder):
@@ -471,7 +473,7 @@ def prepare_for_finetuning(
     if published:
         _load_backbone(model, start_from)
     elif start_from:
-        changed = _load_base(model, vocabularies, start_from, lora)
+        changed = _load_bases(model, vocabularies, start_from.split(","), lora)
     if lora:
         freeze(model, "*")
         add_lora(model.decoder, lora, dropout=dropout)
@@ -497,10 +499,32 @@ def _load_backbone(model: EncoderDecoder | DualEncoder, name: str) -> None:
 _TOKEN_EMBEDDINGS = re.compile(r"(.*\.)?embedding(\.words)?\.weight|decoder\.bias")
 
 
+def _load_bases(
+    model: EncoderDecoder | DualEncoder, vocabularies: dict, folders: list[str], lora: int
+) -> list[str]:
+    """Load the weights of runs -> the names of embeddings whose words or positions differ."""
+    if lora and len(folders) > 1:
+        raise ValueError(f"a LoRA is a change of one run, not of several: {', '.join(folders)}")
+    changed = []
+    taken = []
+    for folder in reversed(folders):  # the first run has the last word
+        names, parts = _load_base(model, vocabularies, folder, lora)
+        changed += names
+        if parts:
+            taken.insert(0, f"from {folder}: {parts}")
+    if taken:
+        print("\n".join(taken), "all else is new", sep="\n")
+    return changed
+
+
 def _load_base(
     model: EncoderDecoder | DualEncoder, vocabularies: dict, folder: str, lora: int
-) -> list[str]:
-    """Load a run's weights -> the names of embeddings whose words or positions differ."""
+) -> tuple[list[str], str]:
+    """Load a run's weights.
+
+    Returns the names of embeddings whose words or positions differ, and which parts were taken; ""
+    if all.
+    """
     if not Path(folder, "best.pt").exists():
         raise FileNotFoundError(f"{folder} holds no trained model")
     base, old_vocabularies, _ = load_run(folder)
@@ -519,11 +543,11 @@ def _load_base(
         incompatible = IncompatibleKeys([], [], mismatched)  # a new task has new parts
     if any(incompatible):
         raise ValueError(f"the weights of {folder} do not fit this model: {incompatible}")
-    if not has_same_encoders:
-        names = " and ".join(part.removesuffix(".") for part in parts)
-        without = f" without {shorten(left_out)}" if left_out else ""
-        print(f"from {folder}: {names}{without}; all else is new")
-    return changed
+    if has_same_encoders:
+        return changed, ""
+    names = " and ".join(part.removesuffix(".") for part in parts)
+    without = f" without {shorten(left_out)}" if left_out else ""
+    return changed, names + without
 
 
 def _transfer_rows(

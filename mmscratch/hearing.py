@@ -28,11 +28,12 @@ def sinusoids(length: int, dim: int) -> Tensor:
 class AudioEncoder(nn.Module):
     """A sound -> a memory: two convolutions over time, positions, Transformer blocks.
 
-        x = gelu(conv₁ sound);  x = gelu(conv₂ x) + positions;  memory = norm(blocks(x))
+        x = gelu(conv₁ sound);  x = gelu(conv₂ x) + positions;  memory = projection(norm(blocks(x)))
 
     sound (B, F, num_mels), as `audio.spectrogram` makes it, padded to F frames; lengths (B,) are
     those before padding, None if all are F -> Memory (B, ceil(F / 2), embed_dim), since conv₂ has a
-    stride of 2: a position is 20 ms. max_length is the largest number of positions.
+    stride of 2: a position is 20 ms. max_length is the largest number of positions. The encoder may
+    have a width of its own; if not, it is embed_dim, and there is no projection.
 
     Padding changes nothing: it is zero before each convolution (what conv₁ makes of zeros is its
     bias, not zero), and no position attends to it. In training, dropout is also applied to the sum
@@ -48,18 +49,21 @@ class AudioEncoder(nn.Module):
         num_layers: int = 2,
         max_length: int = 1500,
         dropout: float = 0.0,
+        width: int | None = None,
     ):
         super().__init__()
+        width = width or embed_dim
         self.dropout = dropout
-        self.conv1 = nn.Conv1d(num_mels, embed_dim, 3, padding=1)
-        self.conv2 = nn.Conv1d(embed_dim, embed_dim, 3, stride=2, padding=1)
+        self.conv1 = nn.Conv1d(num_mels, width, 3, padding=1)
+        self.conv2 = nn.Conv1d(width, width, 3, stride=2, padding=1)
         for conv in (self.conv1, self.conv2):  # with torch's default, positions would drown sounds
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-        self.register_buffer("positions", sinusoids(max_length, embed_dim), persistent=False)
+        self.register_buffer("positions", sinusoids(max_length, width), persistent=False)
         self.blocks = nn.ModuleList()
         for _ in range(num_layers):
-            self.blocks.append(TransformerBlock(embed_dim, num_heads, dropout))
-        self.norm = nn.LayerNorm(embed_dim)
+            self.blocks.append(TransformerBlock(width, num_heads, dropout))
+        self.norm = nn.LayerNorm(width)
+        self.projection = nn.Identity() if width == embed_dim else nn.Linear(width, embed_dim)
 
     def forward(self, sound: Tensor, lengths: Tensor | None = None) -> Memory:
         B, num_frames, num_mels = sound.shape
@@ -77,7 +81,7 @@ class AudioEncoder(nn.Module):
         mask = ~padding[:, ::2]  # (B, N)
         for block in self.blocks:
             x, _, _ = block(x, mask.unsqueeze(1))
-        return Memory(self.norm(x), mask)
+        return Memory(self.projection(self.norm(x)), mask)
 
     def _check_size(self, num_frames: int, num_mels: int) -> None:
         """Raise ValueError for a sound without frames, with too many, or of other mels."""

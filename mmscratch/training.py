@@ -62,7 +62,7 @@ class TrainConfig:
     workers: int | None = None  # data-loading processes; None: up to 8 on a GPU, none on a CPU
     bucket_batches: int | None = 50  # see `BucketSampler`
     shuffle: bool = True  # False: in the order of the data
-    start_from: str = ""  # a run's folder or a torchvision model, to take the weights from
+    start_from: str = ""  # the weights: a run's folder, some with commas, or a torchvision model
     freeze: tuple[str, ...] = ()  # parameters that are not trained (see `finetuning.freeze`)
     gradual_unfreezing: float = 0.0  # unfreeze all layers within this fraction of steps; 0: never
     layer_decay: float = 1.0  # learning rate of a layer, divided by that of the next layer

@@ -273,7 +273,7 @@ def test_answering_starts_from_the_encoder_and_the_decoder_of_a_captioner(film, 
     assert ("encoders.image.film.linear.weight" in now) == bool(film)
     assert all(parameter.requires_grad for parameter in model.parameters())
     printed = capsys.readouterr().out
-    assert printed == f"from {folder}: encoders.image and decoder; all else is new\n"
+    assert printed == f"from {folder}: encoders.image and decoder\nall else is new\n"
 
 
 @pytest.mark.parametrize("decoder", [{"hidden_size": 17}, {"name": "transformer"}], ids=str)
@@ -285,7 +285,7 @@ def test_decoder_of_other_shapes_stays_new(decoder, captioner, capsys):
     for name, tensor in now.items():
         expected = old if name in old and name.startswith("encoders.") else new
         assert_close(tensor, expected[name], rtol=0, atol=0)
-    assert capsys.readouterr().out == f"from {folder}: encoders.image; all else is new\n"
+    assert capsys.readouterr().out == f"from {folder}: encoders.image\nall else is new\n"
 
 
 def test_words_of_a_shared_decoder_keep_their_rows(captioner):
@@ -330,7 +330,7 @@ def test_words_of_a_shared_encoder_keep_their_rows(kind, tmp_path, capsys):
     number = ENGLISH.words.index("circle")
     new_rows = [tensor for name, tensor in new.items() if name.startswith(embedding)][0]
     assert_close(now_rows["circle"], new_rows[number], rtol=0, atol=0)
-    assert ": encoders.source and decoder; all else is new" in capsys.readouterr().out
+    assert ": encoders.source and decoder\nall else is new" in capsys.readouterr().out
 
 
 def test_both_encoders_are_shared_with_a_third(kind, tmp_path, capsys):
@@ -342,7 +342,36 @@ def test_both_encoders_are_shared_with_a_third(kind, tmp_path, capsys):
     for name, tensor in now.items():
         assert_close(tensor, base.state_dict()[name], rtol=0, atol=0)
     printed = capsys.readouterr().out
-    assert ": encoders.image and encoders.source and decoder; all else is new" in printed
+    assert ": encoders.image and encoders.source and decoder\nall else is new" in printed
+
+
+@pytest.mark.parametrize("captioner_first", [True, False])
+def test_parts_come_from_several_runs(captioner, tmp_path, captioner_first, capsys):
+    folder, captions = captioner
+    config = translator("lstm", GERMAN, ENGLISH)
+    other = moved(build_model(config))
+    save_run(tmp_path / "other", other, config, {"target": GERMAN, "source": ENGLISH}, {})
+    config = translator("lstm", GERMAN, ENGLISH)
+    config.encoders["sound"] = SMALL_IMAGE
+    folders = [str(folder), str(tmp_path / "other")]
+    owners = [captions, other.state_dict()]
+    parts = ["encoders.image and decoder", "encoders.image and encoders.source and decoder"]
+    if not captioner_first:
+        folders, owners, parts = folders[::-1], owners[::-1], parts[::-1]
+    _, new, now = start(config, ",".join(folders))
+    for name, tensor in now.items():
+        expected = next((owner for owner in owners if name in owner), new)
+        assert_close(tensor, expected[name], rtol=0, atol=0, msg=lambda text: f"{name}: {text}")
+    lines = [f"from {name}: {taken}" for name, taken in zip(folders, parts)]
+    assert capsys.readouterr().out.splitlines() == [*lines, "all else is new"]
+
+
+def test_lora_changes_one_run_only(captioner):
+    folder, _ = captioner
+    model = build_model(answering())
+    vocabularies = {"target": GERMAN, "source": ENGLISH}
+    with pytest.raises(ValueError, match="^a LoRA is a change of one run, not of several: "):
+        prepare_for_finetuning(model, vocabularies, f"{folder},{folder}", lora=2)
 
 
 def one_line_of(config, folder):
@@ -389,7 +418,7 @@ def test_captioner_starts_from_the_image_encoder_of_a_steered_model(kind, tmp_pa
         len(GERMAN), {"image": SMALL_IMAGE}, {"name": "lstm", "hidden_size": 13}, D
     )
     _, new, now = start(captioner, tmp_path)
-    assert " without encoders.image.film.linear.weight; all else" in capsys.readouterr().out
+    assert " without encoders.image.film.linear.weight\nall else" in capsys.readouterr().out
     for name, tensor in now.items():
         expected = old if name.startswith("encoders.image.") or kind == "lstm" else new
         assert_close(tensor, expected[name], rtol=0, atol=0)
@@ -415,7 +444,7 @@ def test_film_stays_new_if_both_runs_have_the_same_encoders(kind, tmp_path, caps
         expected = new if ".film." in name else base.state_dict()
         assert_close(tensor, expected[name], rtol=0, atol=0)
     printed = capsys.readouterr().out
-    assert ": encoders.image and encoders.source and decoder; all else is new" in printed
+    assert ": encoders.image and encoders.source and decoder\nall else is new" in printed
 
 
 def test_lora_from_a_run_of_another_task_is_refused_in_one_line(captioner):

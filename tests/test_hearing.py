@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers import random_double
 from torch.testing import assert_close
 
@@ -62,6 +63,17 @@ def test_outputs_are_those_of_whisper(whisper):
     memory = ours(sound)
     assert memory.mask.all() and memory.mask.shape == (5, P)
     assert_close(memory.tokens, reference(sound.transpose(1, 2)).last_hidden_state, **CLOSE)
+
+
+def test_encoder_may_have_a_width_of_its_own(encoder, sounds):
+    wide = random_double(AudioEncoder(D + 3, M, H, L, max_length=P, width=D))
+    loaded = wide.load_state_dict(encoder.state_dict(), strict=False)
+    assert loaded.missing_keys == ["projection.weight", "projection.bias"]
+    ours = wide(sounds[0].unsqueeze(0))
+    expected = encoder(sounds[0].unsqueeze(0))
+    assert torch.equal(ours.mask, expected.mask)
+    tokens = F.linear(expected.tokens, wide.projection.weight, wide.projection.bias)
+    assert_close(ours.tokens, tokens, **CLOSE)
 
 
 def test_outputs_are_those_of_torchs_layers(encoder):

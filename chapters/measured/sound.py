@@ -9,6 +9,7 @@ can run side by side.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from chapters.measured import by_name, measure_missing, percent, train
@@ -30,6 +31,7 @@ from mmscratch.text import detokenize
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 RUNS = Path("runs/sound-measured")
+QUICKSTART = Path("runs/quickstart")
 FSDD = Path("data/fsdd")
 SPEECH = {"layout": "speech", "data": "speech", "utterances": None, "held-out": None}
 SCENES = {"layout": "scenes", "data": "scenes"}
@@ -62,9 +64,12 @@ def digits(name: str) -> dict:
 def questions(name: str) -> dict:
     """The accuracy of answers to questions that are read, or heard from unheard voices."""
     task = Answering()
-    metadata = SCENES | {"pairs": PAIRS, "spoken": name.startswith("spoken")}
-    base = _folder("spoken captions") if metadata["spoken"] else Path("runs/quickstart")
-    row = _train(task, metadata, name, base, freeze=task.freezes)
+    metadata = SCENES | {"spoken": name.startswith("spoken")}
+    bases = [QUICKSTART]
+    if metadata["spoken"]:
+        metadata["pairs"] = PAIRS
+        bases = [_folder("written questions"), _folder("speech")]
+    row = _train(task, metadata, name, bases, freeze=task.freezes)
     if distributed.rank() == 0:
         data = task.read(metadata, "test", 64)
         scores = _right(name, data)
@@ -77,7 +82,7 @@ def captions(name: str) -> dict:
     """Recall of pictures by spoken captions, among 1,000."""
     task = Retrieval()
     metadata = SCENES | {"scenes": CAPTIONS, "spoken": True}
-    row = _train(task, metadata, name, _folder("speech"))
+    row = _train(task, metadata, name, [QUICKSTART, _folder("speech")])
     if distributed.rank() == 0:
         row |= search_scores(_folder(name), task.read(metadata, "test", 64))
     return row
@@ -89,9 +94,9 @@ MEASURES = {
     "speech": speech,
     "FSDD": digits,
     "FSDD, people only": digits,  # without the digits of the program
-    "spoken captions": captions,  # from the encoder of "speech"
-    "spoken questions": questions,  # from both encoders of "spoken captions"
-    "written questions": questions,  # from runs/quickstart
+    "spoken captions": captions,
+    "written questions": questions,
+    "spoken questions": questions,
 }
 
 
@@ -99,13 +104,13 @@ def _folder(name: str) -> Path:
     return RUNS / name.replace(" ", "-").replace(",", "")
 
 
-def _train(task: Task, metadata: dict, name: str, base: Path | None = None, **options) -> dict:
-    """Train a run, from the encoders of another."""
+def _train(task: Task, metadata: dict, name: str, bases: Sequence[Path] = (), **options) -> dict:
+    """Train a run, from parts of others."""
     metadata = {"task": task.name} | metadata
     checkpoint = None
-    if base:
-        checkpoint = load(base)[2]
-        options["start_from"] = str(base)
+    if bases:
+        checkpoint = load(bases[0])[2]
+        options["start_from"] = ",".join(map(str, bases))
     settings = model_settings(task, metadata, {}, checkpoint)
     return train(task, metadata, settings, _folder(name), **options)
 

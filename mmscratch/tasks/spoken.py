@@ -11,7 +11,7 @@ from .scores import print_unknown
 from .task import Metadata
 
 SPOKEN = {"action": "store_true", "help": "hear the sentences, not read them (scenes only)"}
-LISTENER = {"name": "audio", "num_layers": 2}  # the encoder of spoken sentences
+LISTENER = {"name": "audio", "num_layers": 2, "width": 128}  # the encoder of spoken sentences
 
 
 def is_spoken(metadata: Metadata) -> bool:

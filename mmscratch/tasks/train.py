@@ -142,7 +142,8 @@ def _train_config(task: Task, metadata: Metadata, args: argparse.Namespace) -> d
     for name in TRAIN_OPTIONS:
         if getattr(args, name) is not None:
             config[name] = getattr(args, name)
-    config["start_from"] = str(args.start_from or "")
+    bases = args.start_from.split(",") if args.start_from else []
+    config["start_from"] = ",".join(str(Path(base)) for base in bases)
     config["freeze"] = tuple(args.freeze) + config.get("freeze", ())
     return config
 
@@ -181,17 +182,18 @@ def is_alike(theirs: Metadata, ours: Metadata) -> bool:
     return theirs["task"] == ours["task"] and theirs.get("spoken") == ours.get("spoken")
 
 
-def is_published(start_from: Path | None) -> bool:
+def is_published(start_from: str | None) -> bool:
     """Whether this names a CNN of torchvision rather than a run."""
     return re.fullmatch(r"resnet\d+|vgg\d+_bn", str(start_from)) is not None
 
 
 def load_base(task: Task, args: argparse.Namespace) -> dict:
-    """The checkpoint of the run to start from. Raises ValueError if its model differs.
+    """The checkpoint of the first run to start from. Raises ValueError if its model differs.
 
     From a run of another task, the decoder is taken only if it is the same, so it may differ.
     """
-    _, _, checkpoint = load(args.start_from)
+    first = args.start_from.split(",")[0]
+    _, _, checkpoint = load(Path(first))
     config = checkpoint["model_config"]
     theirs = {}
     if "image" in config["encoders"]:
@@ -202,7 +204,7 @@ def load_base(task: Task, args: argparse.Namespace) -> dict:
     for name, value in model_options(args).items():
         if name in theirs and theirs[name] != value:
             option = f"--{name.replace('_', '-')}"
-            found = f"is {theirs[name]} in {args.start_from}"
+            found = f"is {theirs[name]} in {first}"
             raise ValueError(f"{option} {found}, and cannot become {value}")
     return checkpoint
 

@@ -15,7 +15,7 @@ from .scores import print_transcript_scores, write_rows
 from .spoken import LISTENER, write_sounds
 from .task import Metadata, Task, files_in, max_length_of
 
-UTTERANCES = {"speech": 25_000, "fsdd": 8_000}  # that a program says, to train on
+UTTERANCES = {"speech": 25_000, "fsdd": 4_000}  # that a program says, to train on
 VALIDATION_UTTERANCES = 300
 TEST_UTTERANCES = 1000
 MAX_WORDS = 100  # of an LSTM's transcript: nobody says more in 30 seconds
@@ -67,7 +67,7 @@ class Transcription(Task):
         if metadata["layout"] == "speech":
             return settings | {"evaluate_every": 500}
         is_mixed = metadata["layout"] == "fsdd" and metadata["utterances"] != 0
-        return settings | {"epochs": 6 if is_mixed else 20}
+        return settings | {"epochs": 10 if is_mixed else 20}
 
     def evaluation_split(self, metadata: Metadata) -> str:
         return "validation" if metadata["layout"] == "folder" else "test"

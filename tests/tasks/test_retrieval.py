@@ -529,13 +529,13 @@ def test_models_with_other_weights_have_other_indices(album, capsys):
 def test_captioner_starts_from_a_retrieval_run(retrieval, no_training, capsys):
     command = "train --data scenes --scenes 7 --precision float32 --from runs/retrieval --to runs/c"
     assert main(command.split()) == 130
-    assert "from runs/retrieval: encoders.image; all else is new\n" in capsys.readouterr().out
+    assert "from runs/retrieval: encoders.image\nall else is new\n" in capsys.readouterr().out
     check_image_encoder(no_training[0].model.state_dict(), state_of("runs/retrieval"))
 
 
 def test_retrieval_starts_from_a_captioner(retrieval, no_training, capsys):
     assert main(f"{TRAIN} --data photos --from captioner --to runs/d".split()) == 130
-    assert "from captioner: encoders.image; all else is new\n" in capsys.readouterr().out
+    assert "from captioner: encoders.image\nall else is new\n" in capsys.readouterr().out
     check_image_encoder(no_training[0].model.state_dict(), state_of("captioner"))
 
 
