@@ -200,7 +200,7 @@ def test_digits_of_a_program_are_added(transcription, no_training, monkeypatch, 
     assert main(f"{command} --to runs/added{expected}".split()) == 130
     (trainer,) = no_training
     assert len(trainer.train.data) == 36 + expected
-    assert trainer.config.epochs == (6 if expected else 20)
+    assert trainer.config.epochs == (10 if expected else 20)
 
 
 @pytest.mark.parametrize("held_out, tested", [("bert,anna", {"bert", "anna"}), ("", set(SPEAKERS))])
