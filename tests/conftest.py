@@ -19,8 +19,7 @@ def pytest_cmdline_main(config):
     is_whole = [Path(argument).resolve() for argument in config.args] == [Path(__file__).parent]
     if is_whole and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
         if not (config.option.usepdb or config.option.collectonly):
-            # one more than cores, since many tests wait; each takes up to a gigabyte
-            config.option.numprocesses = min(4, 1 + (os.cpu_count() or 1))
+            config.option.numprocesses = min(4, os.cpu_count() or 1)  # each takes up to a gigabyte
             config.option.dist = "loadgroup"
 
 
