@@ -326,7 +326,7 @@ def spectrogram(waveform: Tensor, sample_rate: int, num_mels: int = 80) -> Tenso
     Everything more than 40 dB below the loudest point counts as silence, since the noise of rooms
     lies there. The mean of each band over all frames is subtracted: a microphone adds a constant to
     each band. All of this comes from the sound itself, and no statistics of a data set are needed.
-    Whisper's weights expect (max(x, max(x) - 8) + 4) / 4 instead.
+    Whisper's weights expect another scale: see `weights.from_whisper`.
     Source: Furui 1981 (cepstral mean normalisation).
     """
     x = log_mel(resample(waveform, sample_rate, SAMPLE_RATE), SAMPLE_RATE, num_mels)

@@ -444,7 +444,8 @@ def from_whisper(state: State) -> State:
 
     The sizes are those in Whisper's config.json. The three projections of attention are joined into
     one; Whisper's keys have no bias, so ours gets zeros. Its decoder is dropped, and so are the
-    positions, which are the same sinusoids.
+    positions, which are the same sinusoids. Its sounds are not scaled as `spectrogram` scales them:
+    they are (max(x, max(x) - 8) + 4) / 4, where x is `log_mel` at 16 kHz.
     """
     encoder = {}
     for name, x in state.items():

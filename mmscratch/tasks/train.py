@@ -142,8 +142,7 @@ def _train_config(task: Task, metadata: Metadata, args: argparse.Namespace) -> d
     for name in TRAIN_OPTIONS:
         if getattr(args, name) is not None:
             config[name] = getattr(args, name)
-    bases = args.start_from.split(",") if args.start_from else []
-    config["start_from"] = ",".join(str(Path(base)) for base in bases)
+    config["start_from"] = ",".join(map(str, bases_of(args)))
     config["freeze"] = tuple(args.freeze) + config.get("freeze", ())
     return config
 
@@ -187,13 +186,21 @@ def is_published(start_from: str | None) -> bool:
     return re.fullmatch(r"resnet\d+|vgg\d+_bn", str(start_from)) is not None
 
 
+def bases_of(args: argparse.Namespace) -> list[Path]:
+    """The runs to start from, or the CNN of torchvision."""
+    return [Path(base) for base in args.start_from.split(",")] if args.start_from else []
+
+
 def load_base(task: Task, args: argparse.Namespace) -> dict:
     """The checkpoint of the first run to start from. Raises ValueError if its model differs.
 
-    From a run of another task, the decoder is taken only if it is the same, so it may differ.
+    From a run of another task, the decoder is taken only if it is the same, so it may differ. The
+    other runs are read too: whatever is wrong with them is said before the data is read.
     """
-    first = args.start_from.split(",")[0]
-    _, _, checkpoint = load(Path(first))
+    first, *others = bases_of(args)
+    for base in others:
+        load(base)
+    _, _, checkpoint = load(first)
     config = checkpoint["model_config"]
     theirs = {}
     if "image" in config["encoders"]:

@@ -306,6 +306,17 @@ def test_transcription_lends_its_hearing(spoken, request, monkeypatch, capsys):
         assert "from runs/transcription: encoders.sound" in capsys.readouterr().out
         ours = trainers[-1].model.encoders["sound"].state_dict()
         assert_close(ours, theirs, rtol=0, atol=0)
+        # and the picture's encoder of a run that is wider
+        both = "runs/answering/,runs/transcription"
+        assert main(f"{command} --spoken --from {both} --to runs/started".split()) == 130
+        model = trainers[-1].model
+        reader = load_run("runs/answering")[0]
+        backbone = reader.encoders["image"].backbone.state_dict()
+        assert_close(model.encoders["image"].backbone.state_dict(), backbone, rtol=0, atol=0)
+        ours = model.encoders["sound"].state_dict()
+        assert {name: ours.pop(name) for name in ("projection.weight", "projection.bias")}
+        assert_close(ours, theirs, rtol=0, atol=0)
+        assert trainers[-1].config.start_from == "runs/answering,runs/transcription"
 
 
 # -------------------------------------------------------------------------------------------------
@@ -325,6 +336,7 @@ HEARS = "this run hears sentences: name a WAV file"
     ("find  photos", "the sentence has no words"),
     ("find caption.wav", "name a sentence, or a picture after --like"),
     (f"{RETRIEVE} --spoken --to runs/retrieval", "spoken True, there None"),
+    (f"{ANSWER} --from runs/answering,gone --to new", "gone holds no trained model: run python"),
     ("train --task answering --data photos --spoken", "only scenes have spoken sentences"),
     ("train --task retrieval --data photos --spoken", "only scenes have spoken sentences"),
     ("evaluate runs/answering-spoken --data photos", "only scenes have spoken sentences"),
