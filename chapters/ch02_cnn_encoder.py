@@ -286,7 +286,7 @@ class Stack(nn.Module):
 
 
 # %%
-images, labels = labelled_scenes("train", chapter.choose(5000, fast=320))
+images, labels = labelled_scenes("train", chapter.choose(5000, fast=192))
 curves = {"plain": [], "residual": []}  # the loss of every step, smoothed, by seed
 for seed in range(chapter.choose(2, fast=1)):
     for name in curves:
@@ -341,7 +341,7 @@ chapter.draw(figure, "a plain and a residual net of the same depth")
 show(train_classifier)
 
 # %%
-cnn = pretrained_cnn(chapter.folder / "cnn.pt", chapter.choose(30_000, fast=640))
+cnn = pretrained_cnn(chapter.folder / "cnn.pt", chapter.choose(30_000, fast=64))
 count = chapter.choose(2000, fast=200)
 test_images, test_labels = labelled_scenes("validation", count)
 logits = predict_logits(cnn, test_images)  # (N, L)

@@ -222,8 +222,8 @@ show(training_captions)
 # %%
 device = pick_device()
 path = folder(2, chapter.fast) / "cnn.pt"
-cnn = pretrained_cnn(path, chapter.choose(30_000, fast=640))
-count = chapter.choose(20_000, fast=320)
+cnn = pretrained_cnn(path, chapter.choose(30_000, fast=64))
+count = chapter.choose(20_000, fast=64)
 vocabulary, targets = training_captions(count)
 print(f"{count:,} scenes with five captions each; {len(vocabulary)} words")
 train_images, _ = labelled_scenes("train", count)

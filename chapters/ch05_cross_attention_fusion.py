@@ -235,7 +235,7 @@ show(ImageEncoder)
 
 # %%
 device = pick_device()
-cnn_scenes = chapter.choose(30_000, fast=640)
+cnn_scenes = chapter.choose(30_000, fast=64)
 cnn = pretrained_cnn(folder(2, chapter.fast) / "cnn.pt", cnn_scenes)
 block = cnn.layer3[0]
 block.conv1.stride = (1, 1)

@@ -119,7 +119,7 @@ chapter.draw(figure, "what each method trains")
 # run, but without a single step of an optimizer. Then it gets the old pictures again.
 
 # %%
-cnn_scenes = chapter.choose(30_000, fast=640)
+cnn_scenes = chapter.choose(30_000, fast=64)
 cnn = pretrained_cnn(folder(2, chapter.fast) / "cnn.pt", cnn_scenes)
 images, labels = labelled_scenes("validation", chapter.choose(500, fast=50))
 

@@ -324,7 +324,7 @@ print("with keep_greedy=True, two beams are never worse than greedy")
 
 # %%
 device = pick_device()
-cnn_scenes = chapter.choose(30_000, fast=640)
+cnn_scenes = chapter.choose(30_000, fast=64)
 cnn = pretrained_cnn(folder(2, chapter.fast) / "cnn.pt", cnn_scenes)
 count = chapter.choose(16_000, fast=64)
 vocabulary, targets = training_captions(count)  # as in chapter 3

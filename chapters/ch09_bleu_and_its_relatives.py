@@ -678,7 +678,7 @@ for name, texts in corpora.items():
 # %%
 device = pick_device()
 cnn_path = folder(2, chapter.fast) / "cnn.pt"
-cnn = pretrained_cnn(cnn_path, chapter.choose(30_000, fast=640))
+cnn = pretrained_cnn(cnn_path, chapter.choose(30_000, fast=64))
 train_sizes = chapter.choose((1000, 2000, 4000, 8000, 16_000), fast=(32, 64))
 most = train_sizes[-1]
 vocabulary, targets = training_captions(most, per_scene=1)

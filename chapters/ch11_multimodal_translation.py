@@ -249,7 +249,7 @@ sources = training.columns["source"]
 words = Vocabulary.build(translations)
 vocabularies = {"target": words, "source": Vocabulary.build(sources)}
 cnn_path = folder(2, chapter.fast) / "cnn.pt"
-cnn = pretrained_cnn(cnn_path, chapter.choose(30_000, fast=640))
+cnn = pretrained_cnn(cnn_path, chapter.choose(30_000, fast=64))
 for i in range(0, 18, 6):
     print(f"{' '.join(sources[i]):70} {training.texts[i][0]}")
 

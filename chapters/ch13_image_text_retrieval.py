@@ -654,7 +654,7 @@ answers["  and the best instead of the mean"] = fits_best.argmax(1) // len(promp
 
 # %%
 classifier = pretrained_cnn(
-    folder(2, chapter.fast) / "cnn.pt", chapter.choose(30_000, fast=640)
+    folder(2, chapter.fast) / "cnn.pt", chapter.choose(30_000, fast=64)
 )
 images = torch.stack([test[i]["image"] for i in single])
 answers["chapter 2's classifier"] = predict_logits(classifier, images)[:, :32].argmax(1)
