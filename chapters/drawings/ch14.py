@@ -150,7 +150,7 @@ def where_words_are(
         for word, curve in curves.items():
             times = 2 * seconds * torch.arange(len(curve))
             axis.plot(times, curve, label=word, marker=".", ms=4, lw=1)
-        axis.set(ylabel=name, ylim=(-0.03, 1.05))
+        axis.set_ylabel(name)
         axis.legend(fontsize=8, loc="upper right")
     for axis in axes:
         for _, start, end in words:
