@@ -855,24 +855,15 @@ for name, row in results.items():
 
 
 # %%
-def right(name):
-    """Percent of the digits, or nan where it was not measured."""
-    return results.get(name, {}).get("accuracy", [math.nan])[0]
-
-
-PEOPLE = "FSDD, people only"
-speakers = sorted(
-    name.split("without ")[1] for name in results if name.startswith("FSDD, without ")
-)
-print(f"{'held out':10} people only   with the program's digits")
-print(f"{'nobody':10} {right(PEOPLE):11.1f}   {right('FSDD'):11.1f} %")
-table = []
-for speaker in speakers:
-    pair = [right(f"{name}, without {speaker}") for name in (PEOPLE, "FSDD")]
-    table.append(pair)
-    print(f"{speaker:10} {pair[0]:11.1f}   {pair[1]:11.1f} %")
-means = torch.tensor(table).mean(0).tolist()
-print(f"{'mean':10} {means[0]:11.1f}   {means[1]:11.1f} %")
+accuracies = []
+for name, row in sorted(results.items()):
+    if name.startswith("FSDD, without "):
+        accuracies.append(row["accuracy"][0])
+        print_row(f"{name}: digits", row["accuracy"])
+mean = sum(accuracies) / len(accuracies)
+spread = torch.tensor(accuracies).std().item()
+print(f"their mean {mean:.1f} %, standard deviation {spread:.1f}")
+print_row("FSDD, published split: digits", results["FSDD"]["accuracy"])
 
 # %% [markdown]
 # **Your own recordings.** `transcribe` reads WAV files of any rate:
@@ -928,16 +919,23 @@ print(f"{'mean':10} {means[0]:11.1f}   {means[1]:11.1f} %")
 #
 # **Padding.** PADDING
 #
-# **People.** PEOPLE
+# **People.** On the Free Spoken Digit Dataset, 98.8 % of the digits are right in the published split,
+# where all speakers are heard in training. With one of the five speakers held out, it is 76.9 % on
+# average, from 67.2 to 88.4 %. Speakers differ from each other more than published methods do. And
+# even these figures flatter: the 40 dB of `spectrogram` and its scale were chosen by looking at two
+# of these speakers.
 #
 # **Whole sentences** by unheard voices have a word error rate of 1.7 %, and so have those by voices of
 # the training set: with 1,000 voices, the next one is no surprise. All of them come out of one
 # program, though, and a person is a surprise.
 #
 # **One memory.** A spoken caption finds its picture among the first ten of 1,000 in 99 % of the cases.
-# SPOKEN The model is that of chapter 12 with another encoder for the question: the decoder does not
-# know where its memory comes from. Each part started from the run that had it, the encoder of sounds
-# from the transcriber and the rest from the model of written questions, with `--from RUN,RUN`.
+# Of the questions spoken by an unheard voice, 75.2 % are answered rightly, and of the written ones
+# 96.5 %, although each part of the model started from a run that had it: the encoder of sounds from
+# the transcriber, the rest from the model of written questions (`--from RUN,RUN`). The decoder does
+# not mind where its memory comes from. But a retrieval compares whole sentences, and here one word
+# decides, which has to be found among a hundred positions of sound, with no other hint than whether the
+# answer was right. With 20,000 pairs of questions it was 64.0 %, and with 80,000 it is not finished.
 #
 # ## Your turn
 #

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..audio import SAMPLE_RATE, resample, spectrogram
+from ..audio import SAMPLE_RATE, spectrogram
 from ..text import tokenize
 from .dataset import DataSet, LazyColumn, words_of
 from .language import caption
@@ -511,26 +511,6 @@ def _say(key: tuple[str, int, int]) -> Tensor:
 def _hear(key: tuple[str, int, int]) -> Tensor:
     """The spectrogram (F, 80) of (text, voice, seed)."""
     return spectrogram(_say(key), SAMPLE_RATE)
-
-
-def telephone_digit(i: int) -> tuple[str, Tensor]:
-    """Digit i % 10, said by some voice of training into some telephone: its name, and a waveform.
-
-    The waveform (S,) has 8,000 samples a second. Each telephone has a noise of its own, and a
-    microphone that makes a voice bright or dull, y[n] = x[n] - t x[n - 1]. There are up to `SILENCE`
-    ms of silence at each end, as in recordings that people have cut.
-    """
-    rng = np.random.default_rng(i)
-    digit = DIGITS[i % 10]
-    waveform = speak(digit, Voice.of_split("train", int(rng.integers(1000))), i)
-    before, after = rng.integers(SILENCE * SAMPLE_RATE // 1000, size=2)
-    waveform = torch.from_numpy(waveform[before : len(waveform) - after])
-    waveform = resample(waveform, SAMPLE_RATE, 8000).numpy()
-    recorded = waveform.copy()
-    recorded[1:] -= rng.uniform(-0.8, 0.8) * waveform[:-1]
-    recorded *= np.abs(waveform).max() / np.abs(recorded).max()
-    recorded += 10 ** rng.uniform(-4, -1.7) * rng.standard_normal(len(recorded), dtype=np.float32)
-    return digit, torch.from_numpy(recorded)
 
 
 class SpokenCaptions(DataSet):

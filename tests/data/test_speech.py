@@ -9,7 +9,6 @@ import pytest
 import torch
 from scipy.linalg import solve_toeplitz
 from scipy.signal import lfilter
-from torch.testing import assert_close
 
 from mmscratch.audio import SAMPLE_RATE, spectrogram
 from mmscratch.data.dataset import Subset
@@ -18,7 +17,6 @@ from mmscratch.data.questions import _TEXTS, _answers
 from mmscratch.data.scenes import COLOURS, NOUNS, SIZES, SPLITS, Scene
 from mmscratch.data.speech import (
     BANDWIDTHS,
-    DIGITS,
     HIGHER_BANDWIDTH,
     HIGHER_FORMANTS,
     HOP,
@@ -35,7 +33,6 @@ from mmscratch.data.speech import (
     speak,
     spoken_column,
     synthesize,
-    telephone_digit,
 )
 from mmscratch.text import tokenize
 
@@ -467,21 +464,6 @@ def test_no_segments_without_words_and_no_unknown_words():
     assert segments("", Voice(1)) == segments(" , ", Voice(1)) == []
     with pytest.raises(ValueError, match="'dog' has no pronunciation"):
         segments("a dog", Voice(1))
-
-
-def test_telephone_digits_differ_in_voice_microphone_noise_and_silence():
-    assert [telephone_digit(i)[0] for i in range(20)] == 2 * list(DIGITS)
-    zeros = [telephone_digit(i)[1].numpy() for i in range(0, 400, 10)]
-    assert_close(telephone_digit(30)[1].numpy(), zeros[3], rtol=0, atol=0)
-    noises, brightness = [], []
-    for waveform in zeros:
-        assert waveform.dtype == np.float32 and 0.2 < len(waveform) / 8000 < 1.2
-        frames = waveform[: len(waveform) // 80 * 80].reshape(-1, 80)  # of 10 ms
-        noises.append(min(loudness(frame) for frame in frames))
-        high, low = (power(waveform, *band) for band in ((4000, 8000), (0, 2000)))  # halve these
-        brightness.append(high / low)
-    assert min(noises) < 3e-4 and max(noises) > 1e-2
-    assert max(brightness) > 30 * min(brightness)  # 7 times without the microphones
 
 
 def test_no_breath_follows_a_stop_after_an_s():
