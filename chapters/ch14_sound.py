@@ -917,7 +917,11 @@ print_row("FSDD, published split: digits", results["FSDD"]["accuracy"])
 # By the statistics of each sound alone it is 10.8 %. `spectrogram`, which only subtracts the mean, gets
 # 13.8 and 23.0 %. These are the honest ones: they need nothing but the sound.
 #
-# **Padding.** PADDING
+# **Padding.** With the mistake, the probabilities in 17 of the 200 sounds change by more than 0.01, and
+# by up to 0.025, when other sounds are in the batch; without it, none does. No transcript changes
+# here. The leak enters at the last position, where it is silent, and only if the number of frames is
+# odd; but attention carries it to all others. Nobody notices such a mistake in training. On harder
+# sounds, it shows as a test score that changes with the batch size.
 #
 # **People.** On the Free Spoken Digit Dataset, 98.8 % of the digits are right in the published split,
 # where all speakers are heard in training. With one of the five speakers held out, it is 76.9 % on
