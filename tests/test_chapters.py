@@ -17,6 +17,7 @@ from chapters import chapter, notebooks
 from chapters.__main__ import Entry, book
 from chapters.chapter import ROOT
 from chapters.measured import few_labels, multi30k
+from mmscratch.audio import read_wav
 from mmscratch.data.dataset import DataSet
 from mmscratch.data.judge import judge
 from mmscratch.data.scenes import draw
@@ -478,6 +479,53 @@ def test_the_first_cell_says_how_to_install_missing_packages(tiny, missing):
     assert run.returncode == 1
     assert run.stderr.startswith("A package is missing. ") and run.stderr.count("\n") == 1
     assert f'"{sys.executable}" -m pip install -r "{root / "requirements.txt"}"' in run.stderr
+
+
+# ----------------------------------------------------------------------------------------------
+# play
+
+WAVEFORM = torch.sin(torch.arange(8009) / 7) / 2
+
+
+@pytest.fixture
+def silent_chapter(tmp_path, monkeypatch):
+    """Chapter 41 in a folder of its own, as in a notebook."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(chapter, "NOTEBOOK", True)
+    return chapter.Chapter(41)
+
+
+def test_a_script_writes_a_sound_and_prints_its_path(silent_chapter, monkeypatch, capsys):
+    monkeypatch.setattr(chapter, "NOTEBOOK", False)
+    silent_chapter.play(WAVEFORM, 8000, "a long tone")
+    path = silent_chapter.folder / "a-long-tone.wav"
+    assert capsys.readouterr().out == f"hear {path}\n"
+    heard, rate = read_wav(path)
+    assert rate == 8000
+    assert_close(heard, WAVEFORM, rtol=0, atol=1e-4)
+
+
+def test_a_notebook_plays_a_sound(silent_chapter, monkeypatch, capsys, tmp_path):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    silent_chapter.play(WAVEFORM, 16_000, "a tone")
+    [audio] = shown
+    path = tmp_path / "heard.wav"
+    path.write_bytes(audio.data)
+    heard, rate = read_wav(path)
+    assert rate == 16_000
+    assert_close(heard, WAVEFORM, rtol=0, atol=1e-4)
+    assert "audio/wav" in audio._repr_html_()
+    assert capsys.readouterr().out == "a tone:\n"
+
+
+def test_a_sound_of_more_than_60_kb_is_refused(silent_chapter, monkeypatch):
+    monkeypatch.setattr("IPython.display.display", lambda audio: None)
+    silent_chapter.play(torch.zeros(29_978), 16_000, "short")
+    assert (silent_chapter.folder / "short.wav").stat().st_size == chapter.MAX_SOUND == 60_000
+    with pytest.raises(ValueError, match="^the sound 'long' has 60,002 bytes, more than 60,000: "):
+        silent_chapter.play(torch.zeros(29_979), 16_000, "long")
+    assert not (silent_chapter.folder / "long.wav").exists()
 
 
 # ----------------------------------------------------------------------------------------------

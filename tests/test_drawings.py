@@ -14,6 +14,7 @@ from PIL import Image
 from chapters import drawings
 from chapters.__main__ import book
 from chapters.chapter import ROOT
+from mmscratch.data.speech import Segment
 from mmscratch.plots import caption_sheet
 
 MODULES = sorted(path.stem for path in (ROOT / "chapters" / "drawings").glob("ch*.py"))
@@ -78,6 +79,12 @@ def test_modules_and_drawings_have_docstrings(name):
 PICTURE = torch.arange(3 * 64 * 64).remainder(251).view(3, 64, 64).to(torch.uint8)
 WORDS = "there is a big yellow skull left of a small red cow".split()
 TEXT = " ".join(WORDS)
+SEGMENTS = [
+    Segment("scissors", "S", 0.12, 0.23),
+    Segment("scissors", "IH", 0.23, 0.31),
+    Segment("umbrella", "AH", 0.31, 0.47),
+]
+WORD_TIMES = [("scissors", 0.12, 0.31), ("umbrella", 0.31, 0.47)]
 QUESTION = "what colour is the first thing right of the small purple pair of scissors?"
 
 
@@ -210,6 +217,16 @@ EXAMPLES = {  # drawing -> its arguments
         torch.tensor([[0.2, 0.6], [-0.5, 0.1], [0.6, -0.4], [0.1, 0.0]]),
         [PICTURE] * 4,
         ["the picture shows a big red pair of scissors in the bottom left corner"] * 3,
+    ),
+    "ch14.sound_to_words": (torch.rand(997) - 0.5, torch.rand(61, 80), WORDS[:6]),
+    "ch14.phones": (torch.rand(61, 80), SEGMENTS, WORD_TIMES),
+    "ch14.alignments": (["a", "b"], 5),
+    "ch14.where_words_are": (
+        torch.rand(61, 80),
+        WORD_TIMES,
+        {"scissors": torch.rand(31), "umbrella": torch.rand(31)},
+        {"scissors": torch.rand(31), "umbrella": torch.rand(31)},
+        0.01,
     ),
 }
 

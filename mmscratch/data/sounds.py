@@ -19,7 +19,7 @@ from .records import (
     records_of_split,
     texts_by_file,
 )
-from .speech import DIGITS, telephone_digit
+from .speech import DIGITS
 
 MAX_SECONDS = 30  # of a sound: longer ones are skipped
 SOUND_SUFFIXES = {".wav", ".wave", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aif", ".aiff"}
@@ -120,24 +120,16 @@ class Recording(NamedTuple):
 class FSDD(Sounds):
     """The Free Spoken Digit Dataset: recordings/{digit}_{speaker}_{index}.wav, in English.
 
-    held_out   the speakers of the test split, separated by commas. No other split has any of their
-               recordings. By default that is one speaker, the last by name: yweweler. With "" it is
-               the published split: recordings 0 to 4 of each digit and speaker are for test, and
-               the same speakers are heard in training
-    synthetic  so many more digits to train on, said by the program that speaks, in many voices: six
-               speakers are too few to learn what voices have in common
+    held_out  the speakers of the test split, separated by commas. No other split has any of their
+              recordings. By default that is one speaker, the last by name: yweweler. With "" it is
+              the published split: recordings 0 to 4 of each digit and speaker are for test, and
+              the same speakers are heard in training
 
     Every tenth of the other recordings is for validation. The transcript is the digit's name.
     Source: Jackson et al. 2018.
     """
 
-    def __init__(
-        self,
-        root: str | Path,
-        split: str = "train",
-        held_out: str | None = None,
-        synthetic: int = 0,
-    ):
+    def __init__(self, root: str | Path, split: str = "train", held_out: str | None = None):
         check_split(split)
         root = Path(root)
         problems: list[str] = []
@@ -150,18 +142,6 @@ class FSDD(Sounds):
                 records.append(Record(where, recording.name, [DIGITS[recording.digit]]))
         names = [recording.name for recording in recordings]
         super().__init__(root / "recordings", names, records, problems)
-        if split == "train":
-            self._add_synthetic(synthetic)
-
-    def _add_synthetic(self, count: int) -> None:
-        sounds = list(self.columns["sound"])
-        for i in range(count):
-            digit, waveform = telephone_digit(i)
-            sounds.append(spectrogram(waveform, 8000))
-            self.names.append(f"synthetic digit {i}")
-            self.texts.append([digit])
-            self.references.append([[digit]])
-        self.columns["sound"] = LazyColumn(sounds.__getitem__, range(len(sounds)))
 
 
 def list_recordings(root: Path, problems: list[str]) -> list[Recording]:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..audio import SAMPLE_RATE, resample, spectrogram
+from ..audio import SAMPLE_RATE, spectrogram
 from ..text import tokenize
 from .dataset import DataSet, LazyColumn, words_of
 from .language import caption
@@ -63,6 +63,15 @@ class Target(NamedTuple):
     width: float = 1000.0
     damping: float = 1.0
     accent: float = 0.0
+
+
+class Segment(NamedTuple):
+    """A phone of a spoken word, and when it starts and ends, in seconds."""
+
+    word: str
+    phone: str
+    start: float
+    end: float
 
 
 def _vowel(duration: float, *formants: float) -> list[Target]:
@@ -287,6 +296,29 @@ def _pronounce_word(symbols: Sequence[str]) -> list[Target]:
     return targets
 
 
+def segments(text: str, voice: Voice, seed: int = 0) -> list[Segment]:
+    """When `speak(text, voice, seed)` says each phone of each word."""
+    targets = pronounce(text)
+    durations = np.array([target.duration for target in targets], dtype=np.float32)
+    rng = np.random.default_rng((voice.seed, seed))
+    frames = _frames_of(durations, voice, rng)
+    ends = np.cumsum(frames) * MS_PER_FRAME / 1000
+    found = []
+    position = 1  # after the silence
+    for token in tokenize(text):
+        if token in PAUSES:
+            position += 1
+            continue
+        symbols = PRONUNCIATIONS[token].split()
+        for i, symbol in enumerate(symbols):
+            start = float(ends[position - 1])
+            so_far = len(_pronounce_word(symbols[: i + 1]))
+            position += so_far - len(_pronounce_word(symbols[:i]))
+            end = float(ends[position - 1])
+            found.append(Segment(token, symbol.rstrip("012"), start, end))
+    return found
+
+
 def synthesize(targets: Sequence[Target], voice: Voice, seed: int = 0) -> np.ndarray:
     """The sound (S,) float32 of a vocal tract that moves through these targets."""
     rng = np.random.default_rng((voice.seed, seed))
@@ -307,8 +339,7 @@ def _tracks(
         unknown = np.isnan(formants)
         formants[unknown] = following[unknown]
         following = formants
-    durations = table[:, 0] * np.exp(rng.normal(0, 0.08, len(table))) / voice.speed
-    frames = np.maximum(np.round(durations / MS_PER_FRAME), 1).astype(int)
+    frames = _frames_of(table[:, 0], voice, rng)
     steps = np.repeat(table, frames, axis=0)  # (K, 11)
     tracks = dict(zip(Target._fields, steps.T))
     for name in ("f1", "f2", "f3", "damping"):
@@ -319,6 +350,12 @@ def _tracks(
     for name in ("voicing", "aspiration", "frication"):
         tracks[name] = _smooth(tracks[name], ATTACK)
     return tracks
+
+
+def _frames_of(durations: np.ndarray, voice: Voice, rng: np.random.Generator) -> np.ndarray:
+    """The number of frames of each target, from milliseconds at normal speed: (P,)."""
+    durations = durations * np.exp(rng.normal(0, 0.08, len(durations))) / voice.speed
+    return np.maximum(np.round(durations / MS_PER_FRAME), 1).astype(int)
 
 
 def _smooth(track: np.ndarray, frames: int) -> np.ndarray:
@@ -474,26 +511,6 @@ def _say(key: tuple[str, int, int]) -> Tensor:
 def _hear(key: tuple[str, int, int]) -> Tensor:
     """The spectrogram (F, 80) of (text, voice, seed)."""
     return spectrogram(_say(key), SAMPLE_RATE)
-
-
-def telephone_digit(i: int) -> tuple[str, Tensor]:
-    """Digit i % 10, said by some voice of training into some telephone: its name, and a waveform.
-
-    The waveform (S,) has 8,000 samples a second. Each telephone has a noise of its own, and a
-    microphone that makes a voice bright or dull, y[n] = x[n] - t x[n - 1]. There are up to `SILENCE`
-    ms of silence at each end, as in recordings that people have cut.
-    """
-    rng = np.random.default_rng(i)
-    digit = DIGITS[i % 10]
-    waveform = speak(digit, Voice.of_split("train", int(rng.integers(1000))), i)
-    before, after = rng.integers(SILENCE * SAMPLE_RATE // 1000, size=2)
-    waveform = torch.from_numpy(waveform[before : len(waveform) - after])
-    waveform = resample(waveform, SAMPLE_RATE, 8000).numpy()
-    recorded = waveform.copy()
-    recorded[1:] -= rng.uniform(-0.8, 0.8) * waveform[:-1]
-    recorded *= np.abs(waveform).max() / np.abs(recorded).max()
-    recorded += 10 ** rng.uniform(-4, -1.7) * rng.standard_normal(len(recorded), dtype=np.float32)
-    return digit, torch.from_numpy(recorded)
 
 
 class SpokenCaptions(DataSet):

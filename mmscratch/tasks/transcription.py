@@ -15,7 +15,7 @@ from .scores import print_transcript_scores, write_rows
 from .spoken import LISTENER, write_sounds
 from .task import Metadata, Task, files_in, max_length_of
 
-UTTERANCES = {"speech": 25_000, "fsdd": 4_000}  # that a program says, to train on
+UTTERANCES = 25_000  # that a program says, to train on
 VALIDATION_UTTERANCES = 300
 TEST_UTTERANCES = 1000
 MAX_WORDS = 100  # of an LSTM's transcript: nobody says more in 30 seconds
@@ -28,7 +28,8 @@ class Transcription(Task):
     options = {
         "--utterances": {
             "type": int,
-            "help": "said by a program (default: {speech:,}; fsdd: {fsdd:,})".format(**UTTERANCES),
+            "default": UTTERANCES,
+            "help": f"training sentences that a program says (default: {UTTERANCES:,})",
         },
         "--held-out": {
             "metavar": "SPEAKERS",
@@ -40,14 +41,11 @@ class Transcription(Task):
     default_run = Path("runs/transcription")
 
     def read(self, metadata: Metadata, split: str, image_size: int) -> DataSet:
-        utterances = metadata["utterances"]
-        if utterances is None:
-            utterances = UTTERANCES.get(metadata["layout"])
         if metadata["layout"] == "speech":
-            counts = {"train": utterances, "validation": VALIDATION_UTTERANCES}
+            counts = {"train": metadata["utterances"], "validation": VALIDATION_UTTERANCES}
             return SpokenCaptions(split, counts.get(split, TEST_UTTERANCES))
         if metadata["layout"] == "fsdd":
-            return FSDD(metadata["data"], split, metadata["held-out"], utterances)
+            return FSDD(metadata["data"], split, metadata["held-out"])
         return LAYOUTS[metadata["layout"]](metadata["data"], split)
 
     def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
@@ -66,8 +64,7 @@ class Transcription(Task):
         settings = {"batch_size": 16, "learning_rate": 1e-3}
         if metadata["layout"] == "speech":
             return settings | {"evaluate_every": 500}
-        is_mixed = metadata["layout"] == "fsdd" and metadata["utterances"] != 0
-        return settings | {"epochs": 10 if is_mixed else 20}
+        return settings | {"epochs": 20}
 
     def evaluation_split(self, metadata: Metadata) -> str:
         return "validation" if metadata["layout"] == "folder" else "test"

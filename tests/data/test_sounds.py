@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import tone
-from torch.testing import assert_close
 
 from mmscratch.audio import read_wav, spectrogram
 from mmscratch.batches import collate
 from mmscratch.data.dataset import Subset
 from mmscratch.data.sounds import DIGITS, FSDD, FolderSounds, list_recordings, read_sound
-from mmscratch.data.speech import telephone_digit
 
 REPOSITORY = Path(__file__).parents[2]
 OFFICIAL = REPOSITORY.parent / "shared/fsdd"
@@ -311,20 +309,6 @@ def test_a_recording_has_its_own_sound_and_its_digit_as_text(fsdd):
         assert data.references[i] == [[DIGITS[int(digit)]]]
         assert data[i]["sound"][0, 0] == 100 * int(digit) + int(index)
     assert DIGITS[7] == "seven" and len(DIGITS) == 10
-
-
-def test_synthetic_digits_follow_the_recordings_of_the_training_split_only(fsdd):
-    people = FSDD(fsdd, "train", "bob")
-    data = FSDD(fsdd, "train", "bob", synthetic=11)
-    assert data.names[:900] == people.names and len(data) == 911 == len(data.columns["sound"])
-    assert data.texts[900:] == [[DIGITS[i % 10]] for i in range(11)]
-    assert data.references[900:] == [[[DIGITS[i % 10]]] for i in range(11)]
-    for i in (900, 910):
-        digit, waveform = telephone_digit(i - 900)
-        assert [digit] == data.texts[i]
-        assert_close(data[i]["sound"], spectrogram(waveform, 8000))
-    for split in ("validation", "test"):
-        assert FSDD(fsdd, split, "bob", 11).names == FSDD(fsdd, split, "bob").names
 
 
 def test_recordings_are_listed_by_digit_speaker_and_index(fsdd_folder):

@@ -9,7 +9,6 @@ import pytest
 import torch
 from scipy.linalg import solve_toeplitz
 from scipy.signal import lfilter
-from torch.testing import assert_close
 
 from mmscratch.audio import SAMPLE_RATE, spectrogram
 from mmscratch.data.dataset import Subset
@@ -18,7 +17,6 @@ from mmscratch.data.questions import _TEXTS, _answers
 from mmscratch.data.scenes import COLOURS, NOUNS, SIZES, SPLITS, Scene
 from mmscratch.data.speech import (
     BANDWIDTHS,
-    DIGITS,
     HIGHER_BANDWIDTH,
     HIGHER_FORMANTS,
     HOP,
@@ -31,10 +29,10 @@ from mmscratch.data.speech import (
     _filter,
     _tracks,
     pronounce,
+    segments,
     speak,
     spoken_column,
     synthesize,
-    telephone_digit,
 )
 from mmscratch.text import tokenize
 
@@ -427,19 +425,45 @@ def test_stressed_vowels_are_accented_and_unstressed_ones_are_short():
     assert [target.accent for target in above] == [0, 0, 0, 1, 0]
 
 
-def test_telephone_digits_differ_in_voice_microphone_noise_and_silence():
-    assert [telephone_digit(i)[0] for i in range(20)] == 2 * list(DIGITS)
-    zeros = [telephone_digit(i)[1].numpy() for i in range(0, 400, 10)]
-    assert_close(telephone_digit(30)[1].numpy(), zeros[3], rtol=0, atol=0)
-    noises, brightness = [], []
-    for waveform in zeros:
-        assert waveform.dtype == np.float32 and 0.2 < len(waveform) / 8000 < 1.2
-        frames = waveform[: len(waveform) // 80 * 80].reshape(-1, 80)  # of 10 ms
-        noises.append(min(loudness(frame) for frame in frames))
-        high, low = (power(waveform, *band) for band in ((4000, 8000), (0, 2000)))  # halve these
-        brightness.append(high / low)
-    assert min(noises) < 3e-4 and max(noises) > 1e-2
-    assert max(brightness) > 30 * min(brightness)  # 7 times without the microphones
+def test_segments_are_the_phones_of_the_words_one_after_another():
+    text = "a star, two snowmen"
+    found = segments(text, Voice(5), seed=3)
+    words = text.replace(",", "").split()
+    symbols = [(word, symbol) for word in words for symbol in PRONUNCIATIONS[word].split()]
+    expected = [(word, symbol.rstrip("012")) for word, symbol in symbols]
+    assert [(each.word, each.phone) for each in found] == expected
+    for one, other in zip(found, found[1:]):
+        assert one.start < one.end
+        pause = other.start - one.end
+        is_comma = (one.word, other.word) == ("star", "two")
+        assert pause > 0.05 if is_comma else pause == 0
+    seconds = len(speak(text, Voice(5), seed=3)) / SAMPLE_RATE
+    assert 0.05 < seconds - found[-1].end < 0.25  # the silence at the end
+    assert found != segments(text, Voice(5), seed=4)
+
+
+def test_each_segment_sounds_like_its_phone():
+    voice = clean(pitch=127)
+    waveform = speak("six scissors", voice, seed=7)
+    checked = set()
+    for segment in segments("six scissors", voice, seed=7):
+        first = round(segment.start * SAMPLE_RATE)
+        last = round(segment.end * SAMPLE_RATE)
+        part = middle(waveform[first:last])
+        if segment.phone in ("S", "IH", "ER"):
+            share = power(part, 4000, 8000) / power(part, 0, 8000)
+            assert (share > 0.5) == (segment.phone == "S")
+            checked.add(segment.phone)
+        if segment.phone == "K":  # its first half is a closed mouth
+            assert np.abs(part[: len(part) // 2]).max() < 0.1 * np.abs(waveform).max()
+            checked.add("K")
+    assert checked == {"S", "IH", "ER", "K"}
+
+
+def test_no_segments_without_words_and_no_unknown_words():
+    assert segments("", Voice(1)) == segments(" , ", Voice(1)) == []
+    with pytest.raises(ValueError, match="'dog' has no pronunciation"):
+        segments("a dog", Voice(1))
 
 
 def test_no_breath_follows_a_stop_after_an_s():
