@@ -437,7 +437,7 @@ print(f"ResNet, patches shuffled: {resnet_change:.1f}")
 device = pick_device()
 path = folder(2, chapter.fast) / "cnn.pt"
 cnn = pretrained_cnn(path, chapter.choose(30_000, fast=64))
-count = chapter.choose(20_000, fast=64)
+count = chapter.choose(20_000, fast=320)
 vocabulary, targets = training_captions(count)
 print(f"{count:,} scenes with five captions each; {len(vocabulary)} words")
 train_images, train_labels = labelled_scenes("train", count)
