@@ -301,7 +301,7 @@ show(EncoderDecoder)
 
 # %%
 training = SceneTranslation("train", chapter.choose(4000, fast=128), size=0)
-validation = SceneTranslation("validation", chapter.choose(1000, fast=40), size=0)
+validation = SceneTranslation("validation", chapter.choose(1000, fast=16), size=0)
 sources = training.columns["source"]
 translations = [translation for (translation,) in training.references]
 validation_sources = validation.columns["source"]
