@@ -46,7 +46,7 @@ chapter = Chapter(5)
 # ## The idea
 
 # %%
-images, _, scenes, references = held_out_scenes("test", chapter.choose(1000, fast=60))
+images, _, scenes, references = held_out_scenes("test", chapter.choose(1000, fast=24))
 for example in range(60):
     words = references[example][0]
     objects = dict(named_objects(words, scenes[example]))  # index of a word -> object

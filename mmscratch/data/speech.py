@@ -310,10 +310,10 @@ def segments(text: str, voice: Voice, seed: int = 0) -> list[Segment]:
             position += 1
             continue
         symbols = PRONUNCIATIONS[token].split()
+        first = position  # of the word
         for i, symbol in enumerate(symbols):
             start = float(ends[position - 1])
-            so_far = len(_pronounce_word(symbols[: i + 1]))
-            position += so_far - len(_pronounce_word(symbols[:i]))
+            position = first + len(_pronounce_word(symbols[: i + 1]))
             end = float(ends[position - 1])
             found.append(Segment(token, symbol.rstrip("012"), start, end))
     return found
