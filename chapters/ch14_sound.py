@@ -839,7 +839,7 @@ results = measured.results()
 
 def print_row(name, values, unit="%"):
     value, low, high = values
-    print(f"{name:46} {value:5.1f} {unit}  ({low:.1f} to {high:.1f})")
+    print(f"{name:54} {value:5.1f} {unit}  ({low:.1f} to {high:.1f})")
 
 
 for name, row in results.items():
@@ -851,7 +851,7 @@ for name, row in results.items():
     if "caption to picture" in row:
         recalls = row["caption to picture"]
         cells = ", ".join(f"R@{k} {recalls[f'R@{k}']:.1f} %" for k in (1, 5, 10))
-        print(f"{name:46} {cells} among {row['gallery']:,} pictures")
+        print(f"{name:54} {cells} among {row['gallery']:,} pictures")
 
 
 # %%
