@@ -70,9 +70,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def add_quickstart(sub: argparse.ArgumentParser, tasks: dict) -> None:
-    sub.set_defaults(task="captioning", data=None, layout="scenes", start_from=None, freeze=[])
-    unset = ("image_size", "epochs", "batch_size", "learning_rate", "workers", "accumulation_steps")
-    sub.set_defaults(**dict.fromkeys(unset), lora=0, seed=0)
+    sub.set_defaults(task="captioning", layout="scenes", freeze=[], lora=0, seed=0)
+    unset = "data start_from weights image_size epochs batch_size accumulation_steps workers"
+    sub.set_defaults(**dict.fromkeys(unset.split()), learning_rate=None)
     sub.add_argument("--scenes", **tasks["captioning"].options["--scenes"])
     add_model(sub)
     add_loop(sub)
@@ -87,6 +87,7 @@ def add_train(sub: argparse.ArgumentParser, tasks: dict) -> None:
         sub.add_argument(name, **settings | {"default": None})  # that of the task
     text = "start from a run, parts of several (RUN,RUN), or a CNN of torchvision: resnet18, …"
     sub.add_argument("--from", dest="start_from", metavar="RUN", help=text)
+    sub.add_argument("--weights", type=Path, metavar="FILE", help="of that CNN, not downloaded")
     text = "freeze parameters by name, such as encoders.image.backbone; may be repeated"
     sub.add_argument("--freeze", action="append", default=[], metavar="PATTERN", help=text)
     text = "freeze the model and train low-rank changes, of this rank, of the decoder's weights"
@@ -141,8 +142,7 @@ def add_score(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("hypotheses", type=Path, metavar="HYPOTHESES", help=text)
     text = "one reference on each line; more files hold further references or empty lines"
     sub.add_argument("references", type=Path, nargs="+", metavar="REFERENCES", help=text)
-    text = "caption: as in the COCO evaluation, without punctuation; words: with it, lower case; "
-    text += "none: already tokenized, with spaces between the tokens (default: %(default)s)"
+    text = "caption: as in the COCO evaluation; words: with punctuation; none: already tokenized"
     sub.add_argument("--tokenize", choices=TOKENIZERS, default="caption", help=text)
 
 

@@ -443,6 +443,7 @@ def prepare_for_finetuning(
     lora: int = 0,
     frozen: tuple[str, ...] = (),
     dropout: float = 0.0,
+    weights: str = "",
 ) -> None:
     """Prepare a new model for fine-tuning: load weights, add a LoRA, freeze parameters.
 
@@ -453,6 +454,7 @@ def prepare_for_finetuning(
     lora            the rank of a LoRA for the decoder; 0: none
     frozen          patterns for `freeze`
     dropout         of the LoRA
+    weights         the file with the weights of the torchvision model; "": they are downloaded
 
     The run may have other vocabularies and other numbers of positions: words and positions that
     both have keep their rows. With LoRA, all rows of such an embedding are trained. From a run with
@@ -471,7 +473,7 @@ def prepare_for_finetuning(
         )
     changed = []
     if published:
-        _load_backbone(model, start_from)
+        _load_backbone(model, start_from, weights)
     elif start_from:
         changed = _load_bases(model, vocabularies, start_from.split(","), lora)
     if lora:
@@ -484,12 +486,12 @@ def prepare_for_finetuning(
         raise ValueError(f"{' and '.join(frozen)} are the whole model: there is nothing to train")
 
 
-def _load_backbone(model: EncoderDecoder | DualEncoder, name: str) -> None:
+def _load_backbone(model: EncoderDecoder | DualEncoder, name: str, file: str) -> None:
     """Load the weights of one of torchvision's models into the backbone of the image encoder."""
     if "image" not in model.encoders:
         raise ValueError(f"{name} reads pictures, and this model does not")
     backbone = model.encoders["image"].backbone
-    incompatible = load_matching(backbone, load_torchvision(name).state_dict())
+    incompatible = load_matching(backbone, load_torchvision(name, file or None).state_dict())
     if incompatible.missing or incompatible.mismatched:  # its classifier is unexpected, and unused
         raise ValueError(
             f"the weights of torchvision's {name} do not fit this model: {incompatible}"

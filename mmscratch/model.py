@@ -17,13 +17,14 @@ from .hearing import AudioEncoder
 from .recurrent import LSTMDecoder, LSTMEncoder
 from .text import BOS, PAD
 from .transformer import TransformerDecoder, TransformerEncoder
-from .vision import resnet_encoder, vgg_encoder, vit_encoder
+from .vision import mobilenet_encoder, resnet_encoder, vgg_encoder, vit_encoder
 
 # Encoders by name: encoder(inputs (B, …)) -> Memory. To add one, write a class, or a function that
 # returns one, and a line here. It is built with embed_dim and its settings in ModelConfig.encoders.
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "resnet": resnet_encoder,
     "vgg": vgg_encoder,
+    "mobilenet": mobilenet_encoder,
     "vit": vit_encoder,
     "lstm": LSTMEncoder,
     "transformer": TransformerEncoder,

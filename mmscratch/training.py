@@ -63,6 +63,7 @@ class TrainConfig:
     bucket_batches: int | None = 50  # see `BucketSampler`
     shuffle: bool = True  # False: in the order of the data
     start_from: str = ""  # the weights: a run's folder, some with commas, or a torchvision model
+    weights: str = ""  # the file of that torchvision model's weights; "": they are downloaded
     freeze: tuple[str, ...] = ()  # parameters that are not trained (see `finetuning.freeze`)
     gradual_unfreezing: float = 0.0  # unfreeze all layers within this fraction of steps; 0: never
     layer_decay: float = 1.0  # learning rate of a layer, divided by that of the next layer
@@ -215,7 +216,13 @@ class Trainer:
         dropout = self.model_config.decoder.get("dropout", 0.0)
         vocabularies = self.train.vocabularies
         prepare_for_finetuning(
-            self.model, vocabularies, start_from, config.lora, config.freeze, dropout
+            self.model,
+            vocabularies,
+            start_from,
+            config.lora,
+            config.freeze,
+            dropout,
+            config.weights,
         )
 
     def fit(self, profile: bool = False) -> None:

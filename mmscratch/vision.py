@@ -1,6 +1,7 @@
-"""Vision: convolution by hand, ResNet, VGG, the Vision Transformer, and the image encoder.
+"""Vision: convolution by hand, ResNet, VGG, MobileNetV2, ViT, and the image encoder.
 
-`ResNet` and `VGG` name their parameters as torchvision does, so a state dict made there loads here.
+`ResNet`, `VGG` and `MobileNetV2` name their parameters as torchvision does, so a state dict made
+there loads here.
 """
 
 from collections.abc import Sequence
@@ -39,6 +40,37 @@ def conv2d(
     if bias is not None:
         y = y + bias
     return y.permute(0, 3, 1, 2)  # (B, O, H', W')
+
+
+def depthwise_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0
+) -> Tensor:
+    """Convolution with one filter for each channel; channels do not mix.
+
+        y[b, c, i, j] = bias[c] + Σ_{u,v} weight[c, 0, u, v] · x[b, c, i·stride + u, j·stride + v]
+
+    x (B, C, H, W), weight (C, 1, U, V), bias (C) -> (B, C, H', W'), sizes as in `conv2d`. The same
+    as `F.conv2d` with groups=C. It costs H'·W'·C·U·V multiplications, 1 / O of `conv2d`'s.
+    """
+    x = F.pad(x, (padding,) * 4)
+    _, C, H, W = x.shape
+    filters, depth, U, V = weight.shape
+    if (filters, depth) != (C, 1):
+        raise ValueError(
+            f"{C} channels need {C} filters of depth 1, not {filters} of depth {depth}"
+        )
+    if H < U or W < V:
+        raise ValueError(f"a padded picture of {H} × {W} is smaller than the filter, {U} × {V}")
+    height = (H - U) // stride + 1
+    width = (W - V) // stride + 1
+    y = x.new_zeros(len(x), C, height, width)
+    for u in range(U):
+        for v in range(V):
+            shifted = x[:, :, u::stride, v::stride][:, :, :height, :width]  # (B, C, H', W')
+            y = y + weight[:, :, u, v].unsqueeze(2) * shifted
+    if bias is not None:
+        y = y + bias[:, None, None]
+    return y
 
 
 def _conv(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.Conv2d:
@@ -222,6 +254,88 @@ class VGG(nn.Module):
         return self.classifier(x.flatten(1))  # (B, num_classes)
 
 
+class InvertedResidual(nn.Module):
+    """x + conv1×1(depthwise3×3(conv1×1(x))): the block of MobileNetV2.
+
+        y = relu6(bn(expand x));  y = relu6(bn(depthwise y));  y = bn(project y)
+        x + y  if it has the shape of x, else y
+
+    The first 1×1 makes `expansion` times as many channels (with 1, it is left out), the depthwise
+    3×3 has the stride, and the last 1×1 returns to few: residuals are narrow and the inside is
+    wide, the inverse of `Bottleneck`. There is no ReLU after the last one (a "linear bottleneck"):
+    among few channels, it would lose what it cuts off. relu6(x) = min(max(x, 0), 6).
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1, expansion: int = 6):
+        super().__init__()
+        hidden = expansion * in_channels
+        layers = []
+        if expansion > 1:
+            layers.append(_conv_bn_relu6(in_channels, hidden, 1))
+        layers.append(_conv_bn_relu6(hidden, hidden, 3, stride, groups=hidden))
+        layers.append(_conv(hidden, channels, 1))
+        layers.append(nn.BatchNorm2d(channels))
+        self.conv = nn.Sequential(*layers)
+        self.has_shortcut = stride == 1 and in_channels == channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return x + y if self.has_shortcut else y
+
+
+def _conv_bn_relu6(
+    in_channels: int, channels: int, size: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    conv = nn.Conv2d(
+        in_channels, channels, size, stride, padding=size // 2, groups=groups, bias=False
+    )
+    return nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU6())
+
+
+class MobileNetV2(nn.Module):
+    """Inverted residuals: (B, 3, H, W) -> `features` (B, 1280, H/32, W/32) -> logits.
+
+    The logits are (B, num_classes), and with `num_classes=None` there is no classifier.
+    Source: Sandler et al. 2018, "MobileNetV2: inverted residuals and linear bottlenecks";
+    torchvision.models.mobilenet_v2, whose state dict loads.
+    """
+
+    STAGES = (  # expansion, channels, blocks, stride of the first block
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    )
+
+    def __init__(self, num_classes: int | None = 1000):
+        super().__init__()
+        layers = [_conv_bn_relu6(3, 32, 3, stride=2)]
+        in_channels = 32
+        for expansion, channels, count, stride in self.STAGES:
+            for i in range(count):
+                block_stride = stride if i == 0 else 1
+                layers.append(InvertedResidual(in_channels, channels, block_stride, expansion))
+                in_channels = channels
+        self.out_channels = 1280
+        layers.append(_conv_bn_relu6(in_channels, self.out_channels, 1))
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Identity()
+        if num_classes:
+            self.classifier = nn.Sequential(
+                nn.Dropout(0.2), nn.Linear(self.out_channels, num_classes)
+            )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.features(x).mean((2, 3))  # (B, 1280)
+        return self.classifier(x)  # (B, num_classes)
+
+
 def _check_size(images: Tensor, size: int) -> None:
     if images.shape[1:] != (3, size, size):
         given = " × ".join(map(str, images.shape[1:]))
@@ -386,6 +500,12 @@ def vgg_encoder(
 ) -> ImageEncoder:
     """An `ImageEncoder` with a `VGG` with batch norm as its backbone."""
     backbone = VGG(depth, batch_norm=True, num_classes=None)
+    return ImageEncoder(backbone, embed_dim, image_size, num_layers)
+
+
+def mobilenet_encoder(embed_dim: int, image_size: int = 64, num_layers: int = 0) -> ImageEncoder:
+    """An `ImageEncoder` with `MobileNetV2` as its backbone."""
+    backbone = MobileNetV2(num_classes=None)
     return ImageEncoder(backbone, embed_dim, image_size, num_layers)
 
 

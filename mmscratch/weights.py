@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .engine.safetensors import parse_json, read_safetensors
 from .transformer import TransformerDecoder, TransformerEncoder
-from .vision import VGG, ResNet, VisionTransformer
+from .vision import VGG, MobileNetV2, ResNet, VisionTransformer
 
 State = dict[str, Tensor]
 
@@ -97,6 +97,7 @@ TORCHVISION = {
     **{f"resnet{depth}": partial(ResNet, depth) for depth in ResNet.STAGES},
     **{f"vgg{depth}": partial(VGG, depth) for depth in VGG.CONVOLUTIONS},
     **{f"vgg{depth}_bn": partial(VGG, depth, batch_norm=True) for depth in VGG.CONVOLUTIONS},
+    "mobilenet_v2": MobileNetV2,
     **{f"vit_b_{patch}": partial(VisionTransformer, 224, patch, **BASE) for patch in (16, 32)},
     **{f"vit_l_{patch}": partial(VisionTransformer, 224, patch, **LARGE) for patch in (16, 32)},
 }
@@ -287,11 +288,14 @@ def _files_in(index: Path) -> list[str]:
     return sorted(files)
 
 
-def load_torchvision(name: str, file: str | Path | None = None) -> ResNet | VGG | VisionTransformer:
+def load_torchvision(
+    name: str, file: str | Path | None = None
+) -> ResNet | VGG | MobileNetV2 | VisionTransformer:
     """Our model, in eval mode, with torchvision's weights of that name, trained on ImageNet.
 
-    `name` is one of `TORCHVISION`: resnet18, vgg16_bn, vit_b_32, … Without a `file`, the weights
+    `name` is one of `TORCHVISION`: resnet18, mobilenet_v2, vit_b_32, … Without a `file`, the weights
     are those in torch.hub's folder, and torchvision downloads them there the first time.
+    The model has a classifier if the file has one.
     Raises ValueError for an unknown name, and for a file that is damaged or of another model;
     FileNotFoundError if `file` is missing; OSError if the download fails, saying which file to put
     where. All have a message of one line.
@@ -304,7 +308,9 @@ def load_torchvision(name: str, file: str | Path | None = None) -> ResNet | VGG 
     try:
         if name.startswith("vit"):
             state = from_torchvision_vit(state)
-        return _fill(TORCHVISION[name](), state)
+        has_classifier = any(key.startswith(("fc.", "classifier.", "head.")) for key in state)
+        model = TORCHVISION[name](num_classes=1000 if has_classifier else None)
+        return _fill(model, state)
     except ValueError as error:
         raise ValueError(f"{file}: not the weights of {name}: {error}") from None
 

@@ -1,4 +1,4 @@
-"""Convolution by hand, ResNet, VGG and the ViT against torch and torchvision, and the image encoder."""
+"""Convolution by hand and the CNNs against torch and torchvision, the ViT, the image encoder."""
 
 import pytest
 import torch
@@ -14,9 +14,12 @@ from mmscratch.vision import (
     BasicBlock,
     Bottleneck,
     ImageEncoder,
+    InvertedResidual,
+    MobileNetV2,
     ResNet,
     VisionTransformer,
     conv2d,
+    depthwise_conv2d,
 )
 from mmscratch.weights import from_torchvision_vit
 
@@ -50,6 +53,30 @@ def test_conv2d_refuses_mismatched_shapes():
         conv2d(torch.zeros(2, 3, 11, 13), torch.zeros(7, 3, 17, 1), padding=1)
     fitting = conv2d(torch.zeros(2, 3, 11, 13), torch.zeros(7, 3, 13, 15), padding=1)
     assert fitting.shape == (2, 7, 1, 1)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (2, 5), (7, 3)], ids=str)
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+def test_depthwise_conv2d_agrees_with_torch(size, padding, stride, bias):
+    shapes = [(2, 5, 11, 13), (5, 1, *size)] + [(5,)] * bias
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    settings = {"stride": stride, "padding": padding}
+    output = depthwise_conv2d(*inputs, **settings)
+    expected = F.conv2d(*inputs, groups=5, **settings)
+    assert_close(output, expected)
+    upstream = torch.randn_like(expected)
+    gradients = torch.autograd.grad(output, inputs, upstream)
+    assert_close(gradients, torch.autograd.grad(expected, inputs, upstream))
+
+
+def test_depthwise_conv2d_refuses_mismatched_shapes():
+    for shape in [(7, 1, 3, 3), (3, 3, 3, 3), (1, 1, 3, 3)]:
+        with pytest.raises(ValueError, match="3 channels need 3 filters of depth 1, not"):
+            depthwise_conv2d(torch.zeros(2, 3, 11, 13), torch.zeros(shape))
+    with pytest.raises(ValueError, match="13 × 15 is smaller than the filter, 17 × 1"):
+        depthwise_conv2d(torch.zeros(2, 3, 11, 13), torch.zeros(3, 1, 17, 1), padding=1)
 
 
 def assert_same_model(ours, reference, gradients=False, shape=(2, 3, 61, 67)):
@@ -130,6 +157,22 @@ def test_resnet_of_a_list_of_stages_agrees_with_torchvision():
     resnet = torchvision.models.resnet
     reference = resnet.ResNet(resnet.BasicBlock, [1, 2, 1, 1], num_classes=13)
     assert_same_model(ResNet([1, 2, 1, 1], num_classes=13), reference, gradients=True)
+
+
+@pytest.mark.parametrize("expansion", [1, 6])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("in_channels", [5, 7])
+def test_inverted_residual_agrees_with_torchvision(in_channels, stride, expansion):
+    reference = torchvision.models.mobilenetv2.InvertedResidual(in_channels, 5, stride, expansion)
+    ours = InvertedResidual(in_channels, 5, stride, expansion)
+    assert_same_model(ours, reference, gradients=True, shape=(2, in_channels, 11, 13))
+
+
+def test_mobilenet_agrees_with_torchvision():
+    reference = torchvision.models.mobilenet_v2(num_classes=13)
+    ours = MobileNetV2(num_classes=13)
+    assert_same_model(ours, reference, gradients=True, shape=(4, 3, 61, 67))
+    assert_same_shapes(MobileNetV2().state_dict(), torchvision.models.mobilenet_v2().state_dict())
 
 
 @pytest.mark.parametrize(("depth", "batch_norm"), [(11, True), (13, False), (16, True), (19, False)])

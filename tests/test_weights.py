@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+from functools import partial
 from http.client import IncompleteRead
 from pathlib import Path
 from urllib.error import URLError
@@ -821,6 +822,11 @@ def test_torchvision_weights_are_loaded_from_a_file(resnet18, tmp_path):
         ours = load_torchvision("resnet18", tmp_path / "a.pth")
         assert not ours.training
         assert_close(ours(images), resnet18(images), rtol=1e-5, atol=1e-5)
+    features = {name: x for name, x in old.items() if not name.startswith("fc.")}
+    torch.save(features, tmp_path / "a.pth")
+    ours.fc = nn.Identity()
+    without_classifier = load_torchvision("resnet18", tmp_path / "a.pth")
+    assert torch.equal(without_classifier(images), ours(images))
 
 
 def test_torchvision_vit_is_loaded_from_a_file(tmp_path, monkeypatch):
@@ -829,7 +835,8 @@ def test_torchvision_vit_is_loaded_from_a_file(tmp_path, monkeypatch):
     reference = torchvision.models.VisionTransformer(**small).eval()
     nn.init.normal_(reference.heads.head.weight)
     torch.save(reference.state_dict(), tmp_path / "a.pth")
-    monkeypatch.setitem(TORCHVISION, "vit_b_16", lambda: VisionTransformer(**small))
+    small_vit = partial(VisionTransformer, **small)
+    monkeypatch.setitem(TORCHVISION, "vit_b_16", small_vit)
     images = torch.randn(2, 3, 8, 8)
     ours = load_torchvision("vit_b_16", tmp_path / "a.pth")
     with torch.no_grad():

@@ -11,6 +11,7 @@ from ..finetuning import vocabularies_from
 from ..model import ModelConfig
 from ..plots import learning_curves
 from ..training import TrainConfig, Trainer
+from ..weights import load_torchvision
 from . import TASKS
 from .evaluate import data_metadata, print_heading, print_parts, report
 from .task import DRAWN, Metadata, Task, image_size_of, load
@@ -85,6 +86,7 @@ def _make_trainer(
     base = None
     if args.start_from and not is_published(args.start_from):
         base = load_base(task, args)
+    check_weights(args)
     continues = base is not None and is_alike(base["metadata"], metadata)
     known = vocabularies_from(base["vocabularies"]) if continues else None
     settings = model_settings(task, metadata, model_options(args), base)
@@ -143,6 +145,7 @@ def _train_config(task: Task, metadata: Metadata, args: argparse.Namespace) -> d
         if getattr(args, name) is not None:
             config[name] = getattr(args, name)
     config["start_from"] = ",".join(map(str, bases_of(args)))
+    config["weights"] = str(args.weights.resolve()) if args.weights else ""
     config["freeze"] = tuple(args.freeze) + config.get("freeze", ())
     return config
 
@@ -169,10 +172,7 @@ def model_options(args: argparse.Namespace) -> dict:
         if getattr(args, name) is not None:
             chosen[name] = getattr(args, name)
     if is_published(args.start_from):
-        name, depth = re.fullmatch(r"([a-z]+)(\d+)(?:_bn)?", str(args.start_from)).groups()
-        chosen["backbone"] = {"name": name, "depth": int(depth)}
-        if name == "resnet":
-            chosen["backbone"]["width"] = 64
+        chosen["backbone"] = published_backbone(args.start_from)
     return chosen
 
 
@@ -183,7 +183,24 @@ def is_alike(theirs: Metadata, ours: Metadata) -> bool:
 
 def is_published(start_from: str | None) -> bool:
     """Whether this names a CNN of torchvision rather than a run."""
-    return re.fullmatch(r"resnet\d+|vgg\d+_bn", str(start_from)) is not None
+    return re.fullmatch(r"resnet\d+|vgg\d+_bn|mobilenet_v2", str(start_from)) is not None
+
+
+def published_backbone(name: str) -> dict:
+    """The settings of an encoder with this CNN of torchvision as its backbone."""
+    if name == "mobilenet_v2":
+        return {"name": "mobilenet"}
+    kind, depth = re.fullmatch(r"([a-z]+)(\d+)(?:_bn)?", name).groups()
+    settings = {"name": kind, "depth": int(depth)}
+    return settings | {"width": 64} if kind == "resnet" else settings
+
+
+def check_weights(args: argparse.Namespace) -> None:
+    """Raise an error in one line if the file of published weights cannot be used."""
+    if args.weights and not is_published(args.start_from):
+        raise ValueError("--weights needs the CNN that they are of, such as --from mobilenet_v2")
+    if args.weights:
+        load_torchvision(args.start_from, args.weights)
 
 
 def bases_of(args: argparse.Namespace) -> list[Path]:

@@ -264,6 +264,31 @@ def test_train_starts_from_a_cnn_of_torchvision(folder, monkeypatch, capsys):
     assert "a LoRA is a change of a trained decoder" in error_of(capsys)
 
 
+def test_train_starts_from_a_file_of_published_weights(folder, capsys):
+    torch.manual_seed(0)
+    theirs = torchvision.models.mobilenet_v2().features.state_dict()
+    theirs = {f"features.{name}": x for name, x in theirs.items()}  # without the classifier
+    torch.save(theirs, "mobilenet.pth")
+    command = "train --data photos --from mobilenet_v2 --weights mobilenet.pth --epochs 1"
+    command += " --batch-size 200 --image-size 32 --precision float32"
+    assert main([*command.split(), "--freeze", "encoders.image.backbone"]) == 0
+    model, _, saved = load_run("runs/photos")
+    ours = model.encoders["image"].backbone.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(x, theirs[name]) for name, x in ours.items())
+    assert saved["train_config"]["weights"] == str(Path("mobilenet.pth").resolve())
+    capsys.readouterr()
+    wrong = {
+        "--weights mobilenet.pth": "--weights needs the CNN that they are of",
+        "--from runs/photos --weights mobilenet.pth": "--weights needs the CNN that they are of",
+        "--from mobilenet_v2 --weights nowhere.pth": "nowhere.pth: no such file",
+        "--from resnet18 --weights mobilenet.pth": "not the weights of resnet18",
+    }
+    for options, says in wrong.items():
+        assert main(f"train --data photos --to other {options}".split()) == 2
+        assert says in error_of(capsys)
+
+
 @pytest.mark.parametrize(
     "arguments, says",
     [
