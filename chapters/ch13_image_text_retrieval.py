@@ -330,7 +330,7 @@ def prepare(data):
     images = torch.stack([data[i]["image"] for i in range(len(data))])
     grids = extract_features(cnn, images, torch.bfloat16)
     references = [caption for captions in data.references for caption in captions]
-    encoded = [torch.from_numpy(encode_words(words, caption)) for caption in references]
+    encoded = [encode_words(words, caption) for caption in references]
     sentences = pad_sequence(encoded, batch_first=True, padding_value=PAD)
     return grids, sentences.to(device)
 
@@ -610,7 +610,7 @@ print(examples[0][1], "|", examples[0][2])
 # %%
 def encode(texts):
     """Sentences -> their tokens (B, T)."""
-    encoded = [torch.from_numpy(encode_words(words, tokenize(text))) for text in texts]
+    encoded = [encode_words(words, tokenize(text)) for text in texts]
     return pad_sequence(encoded, batch_first=True, padding_value=PAD).to(device)
 
 

@@ -486,7 +486,7 @@ def batch_of(recordings, rows):
     lengths = recordings.lengths[rows]
     sounds = recordings.sounds[rows, : lengths.max()]
     sentences = [recordings.sentences[row] for row in rows.tolist()]
-    target = [torch.from_numpy(encode_words(words, sentence)) for sentence in sentences]
+    target = [encode_words(words, sentence) for sentence in sentences]
     target = pad_sequence(target, batch_first=True, padding_value=PAD)  # (B, T)
     return {"sound": sounds, "sound_lengths": lengths, "target": target}
 

@@ -26,6 +26,10 @@ class Memory(NamedTuple):
         mask = self.mask.unsqueeze(-1).to(self.tokens.dtype)  # (B, N, 1)
         return (self.tokens * mask).sum(1) / mask.sum(1).clamp(min=1)
 
+    def repeat(self, K: int) -> "Memory":
+        """Each memory K times in a row, (B·K, N, D): for K sentences about the same picture."""
+        return Memory(self.tokens.repeat_interleave(K, 0), self.mask.repeat_interleave(K, 0))
+
 
 def memory_index(index: Tensor, rows: int, memories: int) -> Tensor | None:
     """Which memories go with the sentences `index` (B',), for a decoder's `reorder`.

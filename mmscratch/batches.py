@@ -25,6 +25,9 @@ class Examples(Dataset):
         {"image": (3, S, S) uint8, "source": (N,) words and <eos>,
          "target": (T,) words and <eos>, …}
 
+    With `references_at_once` = K above 1, an item has K references of an example, the last one of
+    an example perhaps fewer: "target" is then (K, T). A model encodes the example once for all.
+
     A modality that an example lacks is not in its dict. `vocabularies` turn words into numbers:
     vocabularies["target"] those of the references, vocabularies[modality] those of an input text.
 
@@ -35,59 +38,71 @@ class Examples(Dataset):
     With an epoch of None, an item has no target words and does not count in the loss.
     """
 
-    def __init__(self, data: Sequence, vocabularies: dict, augmented: bool = False, seed: int = 0):
+    def __init__(
+        self,
+        data: Sequence,
+        vocabularies: dict,
+        augmented: bool = False,
+        seed: int = 0,
+        references_at_once: int = 1,
+    ):
         self.data = data
         self.vocabularies = vocabularies
         self.augmented = augmented
         self.seed = seed
-        self.pairs = []  # (example, which of its references)
-        self.targets = []  # the words of each pair's reference
+        self.items = []  # (example, which of its references)
+        self.targets = []  # the words of these references, (T,) or (K, T)
+        most = max(map(len, data.references), default=1)
+        at_once = min(references_at_once, most)
         for i, references in enumerate(data.references):
-            for j, reference in enumerate(references):
-                self.pairs.append((i, j))
-                self.targets.append(encode_words(vocabularies["target"], reference))
+            for first in range(0, len(references), at_once):
+                chosen = references[first : first + at_once]
+                self.items.append((i, range(first, first + len(chosen))))
+                encoded = [encode_words(vocabularies["target"], words) for words in chosen]
+                self.targets.append(encoded[0] if at_once == 1 else pad_to_largest(encoded))
         self.texts = {}  # modality -> the words of each example
         for modality in vocabularies.keys() - {"target"}:
             vocabulary = vocabularies[modality]
             self.texts[modality] = [
                 encode_words(vocabulary, words) for words in data.columns[modality]
             ]
-        self.lengths = []  # the longest text of each pair
-        for (i, _), target in zip(self.pairs, self.targets):
-            lengths = [len(target)] + [len(texts[i]) for texts in self.texts.values()]
+        self.lengths = []  # the longest text of each item
+        for (i, _), target in zip(self.items, self.targets):
+            lengths = [target.size(-1)] + [len(texts[i]) for texts in self.texts.values()]
             self.lengths.append(max(lengths))
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.items)
 
     def __getitem__(self, index: int | tuple[int, int | None]) -> dict[str, Tensor]:
         index, epoch = index if isinstance(index, tuple) else (index, 0)
-        i, reference = self.pairs[index]
+        i, references = self.items[index]
         example = self.data[i]
         for modality, texts in self.texts.items():
-            example[modality] = torch.from_numpy(texts[i])
-        target = torch.from_numpy(self.targets[index])  # (T,)
-        example["target"] = torch.tensor([PAD]) if epoch is None else target
+            example[modality] = texts[i]
+        target = self.targets[index]  # (T,) or (K, T)
+        example["target"] = torch.full([1] * target.dim(), PAD) if epoch is None else target
         if self.augmented and ("image" in example or "sound" in example):
-            may_flip = "image" not in example or self.data.may_flip(i, reference)
+            may_flip = "image" not in example
+            may_flip = may_flip or all(self.data.may_flip(i, which) for which in references)
             example["augmentation"] = augmentation_draws(self.seed, epoch or 0, index, may_flip)
         return example
 
     def name(self, index: int) -> str:
         """The name of an example, for messages."""
-        return self.data.name(self.pairs[index][0])
+        return self.data.name(self.items[index][0])
 
 
-def encode_words(vocabulary, words: Sequence[str]) -> np.ndarray:
-    """The numbers of words, followed by <eos>."""
-    return np.array([*vocabulary.encode(words), EOS])
+def encode_words(vocabulary, words: Sequence[str]) -> Tensor:
+    """The numbers of words, followed by <eos>: (T,)."""
+    return torch.tensor([*vocabulary.encode(words), EOS])
 
 
 def numericalize(example: dict, vocabularies: dict) -> dict[str, Tensor]:
     """An example whose words are numbers, in each modality that has a vocabulary."""
     example = dict(example)
     for name in vocabularies.keys() & example.keys():
-        example[name] = torch.from_numpy(encode_words(vocabularies[name], example[name]))
+        example[name] = encode_words(vocabularies[name], example[name])
     return example
 
 
@@ -110,7 +125,7 @@ def _digest(*numbers: int) -> bytes:
 def collate(examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Examples -> a batch: stack tensors of one shape, and pad sequences to the longest.
 
-    Words (1-dimensional, integers) are padded with <pad>. Other sequences, (F, …) of different
+    Words, (T,) or (K, T) int64, are padded with <pad>. Other sequences, (F, …) of different
     lengths F, are padded with zeros, and batch["<modality>_lengths"] (B,) holds their lengths. If
     only some examples have a modality, the others get zeros, and batch["has_<modality>"] (B,) bool
     says which have it.
@@ -121,9 +136,11 @@ def collate(examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         present = [modality in example for example in examples]
         values = [example[modality] for example in examples if modality in example]
         lengths = [len(value) if value.dim() else 0 for value in values]
-        is_text = values[0].dim() == 1 and not values[0].is_floating_point()
-        if is_text or len(set(lengths)) > 1:
-            padded = pad_sequence(values, batch_first=True, padding_value=PAD)  # (B, F, …)
+        is_text = values[0].dim() in (1, 2) and values[0].dtype == torch.int64
+        if is_text:
+            padded = pad_to_largest(values)  # (B, T) or (B, K, T)
+        elif len(set(lengths)) > 1:
+            padded = pad_sequence(values, batch_first=True)  # (B, F, …)
         else:
             padded = torch.stack(values)  # (B, …)
         if not is_text and len(set(lengths)) > 1:
@@ -132,6 +149,15 @@ def collate(examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
             batch[f"has_{modality}"] = torch.tensor(present)
         batch[modality] = _fill_absent(present, padded)
     return batch
+
+
+def pad_to_largest(values: Sequence[Tensor]) -> Tensor:
+    """Stack words, each (T,) or (K, T), padded with <pad> to the largest T and K: (B, [K,] T)."""
+    shape = torch.tensor([value.shape for value in values]).amax(0).tolist()
+    padded = values[0].new_full((len(values), *shape), PAD)
+    for row, value in zip(padded, values):
+        row[tuple(map(slice, value.shape))] = value
+    return padded
 
 
 def inputs_of(batch: dict[str, Tensor], modality: str) -> list[Tensor]:

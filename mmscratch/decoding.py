@@ -490,8 +490,7 @@ def candidate_log_probs(
     if not candidates:
         raise ValueError("there are no candidates to choose from")
     model.eval()
-    encoded = [encode_words(vocabularies["target"], words) for words in candidates]
-    targets = [torch.from_numpy(numbers) for numbers in encoded]
+    targets = [encode_words(vocabularies["target"], words) for words in candidates]
     targets = pad_sequence(targets, batch_first=True, padding_value=PAD)  # (A, T)
     order = _by_length(examples)
     batch_size = max(1, MAX_ROWS // len(candidates))

@@ -54,7 +54,8 @@ class EncoderDecoder(nn.Module):
     batch["sound_lengths"] (B,) goes to the encoder as well.
 
     Several encoders are fused on an equal footing: each vector is brought to the same length by
-    `layer_norm`, even if a batch has one modality only. In training, if a batch has several, the
+    `layer_norm`, even if a batch has one modality only. If examples have K references each, target
+    (B, K, T), an example is encoded once for all K, and is then like K examples. In training, if a batch has several, the
     fraction `modality_dropout` of the examples has one of them dropped, so the same model works
     with or without it. `label_smoothing` and `teacher_forcing_ratio` are those of `loss`.
     """
@@ -76,6 +77,7 @@ class EncoderDecoder(nn.Module):
         self.modality_dropout = modality_dropout
         self.label_smoothing = label_smoothing
         self.teacher_forcing_ratio = teacher_forcing_ratio
+        self.self_critical = None  # a `SelfCritical` takes the place of the cross-entropy
 
     def encode(self, batch: dict[str, Tensor]) -> Memory:
         """The modalities in a batch -> one memory."""
@@ -111,10 +113,13 @@ class EncoderDecoder(nn.Module):
             (1 - s) (-log p(word)) + s (mean of -log p over the vocabulary)
 
         and the fraction `teacher_forcing_ratio` of the words that the decoder reads are the true
-        ones (see `forward`). In eval mode s = 0, and it reads the true words only.
+        ones (see `forward`). In eval mode s = 0, and it reads the true words only. With
+        `self_critical`, the loss is that of `SelfCritical`.
         Source: Szegedy et al. 2016, section 7.
         """
-        target = batch["target"]  # (B, T)
+        if self.self_critical:
+            return self.self_critical(self, batch)
+        target = batch["target"]  # (B, T) or (B, K, T)
         smoothing = self.label_smoothing if self.training else 0.0
         teacher_forcing_ratio = self.teacher_forcing_ratio if self.training else 1.0
         logits = self(batch, teacher_forcing_ratio=teacher_forcing_ratio).float()  # (B, T, V)
@@ -142,11 +147,14 @@ class EncoderDecoder(nn.Module):
         for each word of each sentence, and otherwise its own most probable word. It then goes word
         by word. Source: Bengio et al. 2015.
         """
-        target = batch["target"]  # (B, T), ending in <eos>
-        bos = target.new_full((target.size(0), 1), BOS)  # (B, 1)
+        target = batch["target"]  # (B, T) or (B, K, T), ending in <eos>
         if need_weights and teacher_forcing_ratio < 1:
             raise ValueError("attention weights are available only with teacher_forcing_ratio=1")
         memory = self.encode(batch)
+        if target.dim() == 3:
+            memory = memory.repeat(target.size(1))  # (B·K, N, D)
+            target = target.flatten(0, 1)  # (B·K, T)
+        bos = target.new_full((target.size(0), 1), BOS)  # (B, 1)
         if teacher_forcing_ratio == 1:
             inputs = torch.cat([bos, target[:, :-1]], dim=1)  # (B, T)
             return self.decoder(inputs, memory, need_weights)

@@ -276,6 +276,34 @@ def test_an_item_is_a_picture_and_one_of_its_captions():
     assert [pairs.name(i) for i in range(3)] == ["picture 0", "picture 0", "picture 2"]
 
 
+def test_an_item_has_several_references_of_an_example():
+    data = Pictures(["A dog.", "a cat", "two dogs"], [], ["a"])
+    vocabularies = {"target": Vocabulary(["dog", "a", "."])}  # 4, 5, 6
+    examples = Examples(data, vocabularies, references_at_once=2)
+    assert len(examples) == 3 and examples.lengths == [4, 3, 2]
+    targets = [[[5, 4, 6, EOS], [5, 3, EOS, PAD]], [[3, 3, EOS]], [[5, EOS]]]
+    assert [examples[i]["target"].tolist() for i in range(3)] == targets
+    assert [examples.name(i) for i in range(3)] == ["picture 0", "picture 0", "picture 2"]
+    batch = collate([examples[0], examples[2], examples[1, None]])["target"]
+    padding = [PAD] * 4
+    assert batch.tolist() == [targets[0], [[5, EOS, PAD, PAD], padding], [padding, padding]]
+    whole = Examples(data, vocabularies, references_at_once=5)
+    assert [list(whole[i]["target"].shape) for i in range(2)] == [[3, 4], [1, 2]]
+
+
+def test_one_reference_each_needs_no_dimension_for_them():
+    examples = Examples(Pictures(["a"], ["a a"]), {"target": Vocabulary(["a"])}, references_at_once=5)
+    assert [examples[i]["target"].tolist() for i in range(2)] == [[4, EOS], [4, 4, EOS]]
+
+
+@pytest.mark.parametrize("captions, flips", [(["a dog", "a cat"], 1), (["a dog", "a left paw"], 0)])
+def test_a_picture_is_mirrored_if_all_its_references_allow_it(captions, flips):
+    vocabularies = {"target": Vocabulary(["a"])}
+    examples = Examples(Pictures(captions), vocabularies, True, references_at_once=2)
+    draws = [examples[0, epoch]["augmentation"][-1].item() for epoch in range(20)]
+    assert (min(draws) < 0.5) == flips
+
+
 def test_epoch_none_gives_a_picture_without_words(pairs):
     example = pairs[5, None]
     assert example["target"].tolist() == [PAD]

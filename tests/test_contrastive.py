@@ -766,7 +766,7 @@ def train_all(folder):
 def train_one(folder, batch_size, count, negatives, same):
     settings = {"batch_size": batch_size, "warmup_fraction": 0.01, "bucket_batches": None}
     trainer = dual_trainer(folder, replace(CONFIG, **settings), count=(count + 1) // 2)
-    trainer.train.pairs = trainer.train.pairs[:count]
+    trainer.train.items = trainer.train.items[:count]
     trainer.prefetcher.loader.batch_sampler.lengths = trainer.train.lengths[:count]
     trainer.model.negatives = negatives
     trainer.model.same = same

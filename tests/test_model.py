@@ -196,8 +196,8 @@ LSTM_DECODER = {"name": "lstm", "hidden_size": 13}
 
 
 @pytest.mark.parametrize("encoders, decoder, joint, message", [
-    ({"image": {"name": "alexnet"}}, LSTM_DECODER, False, "resnet, vgg, vit, lstm, transformer, audio, not 'alexnet'"),
-    ({"image": {"depth": 18}}, LSTM_DECODER, False, "resnet, vgg, vit, lstm, transformer, audio, not None"),
+    ({"image": {"name": "alexnet"}}, LSTM_DECODER, False, "resnet, vgg, mobilenet, vit, lstm, transformer, audio, not 'alexnet'"),
+    ({"image": {"depth": 18}}, LSTM_DECODER, False, "resnet, vgg, mobilenet, vit, lstm, transformer, audio, not None"),
     ({"image": SMALL_RESNET}, {"name": "gru"}, False, "lstm, transformer, not 'gru'"),
     ({"image": SMALL_RESNET}, {"hidden_size": 13}, False, "lstm, transformer, not None"),
     ({"image": SMALL_RESNET | {"heads": 3}}, LSTM_DECODER, False, "resnet: .*'heads'"),
@@ -382,6 +382,32 @@ def test_padding_does_not_change_the_loss(model, batch):
         alone.append(model.loss({"image": image[None], "target": words[words != PAD][None]}))
     assert_close(sum(one for one, _ in alone), loss)
     assert [words.item() for _, words in alone] == [7, 5, 3, 2, 1]
+
+
+def test_references_at_once_are_like_separate_examples(model, batch):
+    """Three references of each of two pictures; of the second, one is missing: all <pad>."""
+    torch.manual_seed(3)
+    image = batch["image"][:2]
+    target = torch.randint(4, V, (2, 3, 5))
+    target[0, 1, 3:] = PAD
+    target[1, 2] = PAD
+    separate = {"image": image.repeat_interleave(3, 0), "target": target.flatten(0, 1)}
+    model.eval()
+    results = []
+    for given in ({"image": image, "target": target}, separate):
+        model.zero_grad()
+        loss, count = model.loss(given)
+        loss.backward()
+        results.append((loss, count, gradients_of(model), model(given)))
+    assert results[0][1] == 23
+    assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_picture_is_encoded_once_for_all_its_references(model, batch):
+    seen = []
+    model.encoders["image"].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    model.loss({"image": batch["image"][:2], "target": torch.full((2, 7, 3), 5)})
+    assert seen == [2]
 
 
 def test_loss_is_the_summed_negative_log_likelihood(model, batch):

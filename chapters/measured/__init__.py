@@ -9,11 +9,10 @@ from pathlib import Path
 
 import torch
 
-from mmscratch.batches import Examples
 from mmscratch.engine import distributed
 from mmscratch.metrics import bootstrap
-from mmscratch.tasks.task import DRAWN, Task
-from mmscratch.tasks.train import sized
+from mmscratch.tasks.task import Task
+from mmscratch.tasks.train import make_examples, sized
 from mmscratch.training import TrainConfig, Trainer
 
 
@@ -73,14 +72,10 @@ def train(task: Task, metadata: dict, model: dict, folder: Path, **options) -> d
         shutil.rmtree(folder, ignore_errors=True)
     start = time.monotonic()
     with distributed.main_process_first():  # the others find the pictures decoded
-        training = task.read(metadata, "train", 64)
-        validation = task.read(metadata, "validation", 64)
+        data = {split: task.read(metadata, split, 64) for split in ("train", "validation")}
+    training = data["train"]
     vocabularies = task.vocabularies(metadata, training, None)
-    augments = task.augments and metadata["layout"] not in DRAWN
-    examples = (
-        Examples(training, vocabularies, augments),
-        Examples(validation, vocabularies),
-    )
+    examples = make_examples(task, metadata, data, vocabularies)
     config = TrainConfig(**task.settings(metadata) | options)
     record = metadata | task.record(training)
     trainer = Trainer(sized(model, vocabularies, examples), config, examples, folder, record)

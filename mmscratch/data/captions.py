@@ -66,15 +66,12 @@ class SceneCaptions(DataSet):
         self.references = [[words_of(text) for text in texts] for texts in self.texts]
 
 
-def number_pictures(data: DataSet) -> None:
-    """Add a column "number", to tell that two captions are about the same picture.
-
-    A scene's number is its seed, which no scene of another split has.
-    """
-    numbers = range(len(data))
-    if isinstance(data, SceneCaptions):
-        numbers = [scene.seed for scene in data.scenes]
-    data.columns["number"] = LazyColumn(torch.tensor, numbers)
+def number_pictures(*datasets: DataSet) -> None:
+    """Add a column "number", which tells the pictures of all the data sets apart: 0, 1, …"""
+    first = 0
+    for data in datasets:
+        data.columns["number"] = LazyColumn(torch.tensor, range(first, first + len(data)))
+        first += len(data)
 
 
 def relevant_pictures(data: DataSet) -> Tensor:
@@ -96,16 +93,12 @@ def judged_pairs(*datasets: SceneCaptions) -> Callable[[Tensor], Tensor]:
     It takes the numbers of B scenes, which have one caption each, and returns (B, B) bool: at
     [i, j], whether the caption of scene j is true of scene i.
     """
-    scenes = {}
-    captions = {}
-    for data in datasets:
-        for scene, (text,) in zip(data.scenes, data.texts):
-            scenes[scene.seed] = scene
-            captions[scene.seed] = text
+    scenes = [scene for data in datasets for scene in data.scenes]
+    captions = [text for data in datasets for (text,) in data.texts]
 
     def same(numbers: Tensor) -> Tensor:
-        seeds = numbers.tolist()
-        true = true_pairs([captions[seed] for seed in seeds], [scenes[seed] for seed in seeds])
+        chosen = numbers.tolist()
+        true = true_pairs([captions[i] for i in chosen], [scenes[i] for i in chosen])
         return true.T.to(numbers.device)  # (B, B)
 
     return same

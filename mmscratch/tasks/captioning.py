@@ -10,6 +10,8 @@ from ..data.judge import judge_captions
 from ..decoding import generate
 from ..plots import caption_sheet
 from ..text import caption_tokenize, detokenize
+from ..training import Trainer
+from .rewards import REWARD, SETTINGS, set_reward
 from .scores import print_judgement, print_scores, write_rows
 from .task import Metadata, Task, image_settings, open_picture, pictures_in
 
@@ -32,7 +34,8 @@ class Captioning(Task):
             "type": int,
             "default": SCENES,
             "help": f"training scenes (default: {SCENES:,})",
-        }
+        },
+        "--reward": REWARD,
     }
     verb = "caption"
     verb_help = "Write a caption for each picture."
@@ -42,7 +45,7 @@ class Captioning(Task):
             return LAYOUTS[metadata["layout"]](metadata["data"], split, image_size)
         counts = {"train": metadata["scenes"], "validation": VALIDATION_SCENES}
         count = counts.get(split, TEST_SCENES)
-        one_caption_each = split == "train"
+        one_caption_each = split == "train" and not metadata.get("reward")
         return SceneCaptions(split, count, size=image_size, one_caption_each=one_caption_each)
 
     def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
@@ -56,7 +59,12 @@ class Captioning(Task):
             settings["decoder"]["dropout"] = 0.3
         return settings
 
+    def references_at_once(self, metadata: Metadata) -> int:
+        return 5 if metadata.get("reward") else super().references_at_once(metadata)
+
     def settings(self, metadata: Metadata) -> dict:
+        if metadata.get("reward"):
+            return SETTINGS
         if metadata["layout"] != "scenes":
             return {"epochs": 8, "batch_size": 64, "learning_rate": 2e-3}
         # No bucketing: the length of a scene's caption depends on the number of objects, so all
@@ -64,6 +72,10 @@ class Captioning(Task):
         # (after 40,000 scenes, 56 % of the captions are true with bucketing, 70 % without).
         settings = {"batch_size": 96, "learning_rate": 3e-3}
         return settings | {"bucket_batches": None, "evaluate_every": 500}
+
+    def prepare(self, trainer: Trainer, metadata: Metadata) -> None:
+        if metadata.get("reward"):
+            set_reward(trainer, metadata["reward"])
 
     def evaluation_split(self, metadata: Metadata) -> str:
         return "test" if metadata["layout"] == "scenes" else "validation"

@@ -58,11 +58,13 @@ class Retrieval(Task):
             return settings | {"epochs": 15}
         return settings | {"bucket_batches": None, "evaluate_every": 200}
 
+    def references_at_once(self, metadata: Metadata) -> int:
+        return 1  # in a pair
+
     def prepare(self, trainer: Trainer, metadata: Metadata) -> None:
         """Number the pictures; for scenes, let the judge find the false negatives."""
         datasets = (trainer.train.data, trainer.validation.data)
-        for data in datasets:
-            number_pictures(data)
+        number_pictures(*datasets)
         if metadata["layout"] == "scenes":
             trainer.model.same = judged_pairs(*datasets)
 
@@ -89,10 +91,8 @@ class Retrieval(Task):
     def add_verb_options(self, parser: argparse.ArgumentParser) -> None:
         text = "what to look for, a WAV file if the run hears; left out with --like"
         parser.add_argument("sentence", metavar="SENTENCE", help=text)
-        text = "folders of pictures to search"
-        parser.add_argument("folders", type=Path, nargs="*", metavar="FOLDER", help=text)
-        text = "find pictures that are like this one"
-        parser.add_argument("--like", type=Path, metavar="PICTURE", help=text)
+        parser.add_argument("folders", type=Path, nargs="*", metavar="FOLDER", help="of pictures")
+        parser.add_argument("--like", type=Path, metavar="PICTURE", help="find pictures like this")
         text = "keeps the pictures' vectors (default: index.pt in the run's folder)"
         parser.add_argument("--index", type=Path, metavar="FILE", help=text)
         text = "pictures to show (default: %(default)s)"

@@ -58,6 +58,13 @@ class Task:
         sentences = [words for references in training.references for words in references]
         return {"target": build_vocabulary(sentences, known and known["target"])}
 
+    def references_at_once(self, metadata: Metadata) -> int:
+        """How many references of an example a step trains on, which encodes the example once.
+
+        Scenes never end, so that more scenes are worth more than more captions of one.
+        """
+        return 1 if metadata["layout"] in DRAWN else 5
+
     def record(self, training: DataSet) -> Metadata:
         """What the checkpoint records about the training examples, if anything."""
         return {}

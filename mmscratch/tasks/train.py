@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from ..batches import Examples
+from ..data.dataset import DataSet
 from ..engine import distributed
 from ..finetuning import vocabularies_from
 from ..model import ModelConfig
@@ -98,9 +99,7 @@ def _make_trainer(
         report(data[split], split, folder if distributed.rank() == 0 else None)
     vocabularies = task.vocabularies(metadata, data["train"], known)
     metadata |= task.record(data["train"])
-    augments = task.augments and metadata["layout"] not in DRAWN  # no scene is shown twice
-    training = Examples(data["train"], vocabularies, augments, args.seed)
-    examples = (training, Examples(data["validation"], vocabularies))
+    examples = make_examples(task, metadata, data, vocabularies, args.seed)
     config = _train_config(task, metadata, args)
     lent = {} if base is None or continues else base["model_config"]["encoders"]
     if lent.get("image", {}).get("name") == "resnet":
@@ -231,6 +230,16 @@ def load_base(task: Task, args: argparse.Namespace) -> dict:
             found = f"is {theirs[name]} in {first}"
             raise ValueError(f"{option} {found}, and cannot become {value}")
     return checkpoint
+
+
+def make_examples(
+    task: Task, metadata: Metadata, data: dict[str, DataSet], vocabularies: dict, seed: int = 0
+) -> tuple[Examples, Examples]:
+    """The examples to train on and to validate with; no drawn one is shown twice."""
+    augments = task.augments and metadata["layout"] not in DRAWN
+    at_once = task.references_at_once(metadata)
+    training = Examples(data["train"], vocabularies, augments, seed, at_once)
+    return training, Examples(data["validation"], vocabularies, references_at_once=at_once)
 
 
 def sized(settings: dict, vocabularies: dict, examples: tuple[Examples, Examples]) -> ModelConfig:

@@ -409,30 +409,26 @@ def test_judged_pairs_are_those_of_the_judge_in_any_order():
     train.set_scenes(similar_scenes(100), size=0, one_caption_each=True)
     validation = SceneCaptions("validation", 3, size=0, one_caption_each=True)
     same = judged_pairs(train, validation)
-    chosen = [10**9 + 2, 103, 100, 105, 101, 102, 104, 107, 106, 101, 10**9]
-    by_number = {}
-    for data in (train, validation):
-        for scene, (text,) in zip(data.scenes, data.texts):
-            by_number[scene.seed] = scene, text
+    scenes = [*train.scenes, *validation.scenes]
+    texts = [text for data in (train, validation) for (text,) in data.texts]
+    chosen = [len(train) + 2, 3, 0, 5, 1, 2, 4, 7, 6, 1, len(train)]
     expected = []
     for i in chosen:
-        expected.append([judge(by_number[j][1], by_number[i][0]).true for j in chosen])
+        expected.append([judge(texts[j], scenes[i]).true for j in chosen])
     found = same(torch.tensor(chosen))
     assert found.dtype == torch.bool and found.tolist() == expected
     assert not torch.equal(found, found.T)
 
 
-def test_scenes_are_numbered_by_seed_and_photographs_by_position(folder):
+def test_pictures_are_numbered_over_all_data_sets(folder):
     (folder / "captions.csv").write_text(
         f"{HEAD}a.png,a dog,val\nb.png,a cat,val\nb.png,an owl,val\n"
     )
     photos = FolderCaptions(folder, "validation", size=7)
     scenes = SceneCaptions("test", 3, size=8)
-    for data in (photos, scenes):
-        number_pictures(data)
-    assert [data["number"].item() for data in photos] == [0, 1]
-    numbers = [scenes[i]["number"] for i in range(3)]
-    assert [number.item() for number in numbers] == [scene.seed for scene in scenes.scenes]
+    number_pictures(photos, scenes)
+    numbers = [example["number"] for data in (photos, scenes) for example in data]
+    assert [number.item() for number in numbers] == [0, 1, 2, 3, 4]
     assert all(number.dtype == torch.long and number.shape == () for number in numbers)
     assert photos.may_flip(0, 0)  # the number is no text
 
