@@ -72,7 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
 def add_quickstart(sub: argparse.ArgumentParser, tasks: dict) -> None:
     sub.set_defaults(task="captioning", layout="scenes", freeze=[], lora=0, seed=0)
     unset = "data start_from weights image_size epochs batch_size accumulation_steps workers"
-    sub.set_defaults(**dict.fromkeys(unset.split()), learning_rate=None)
+    sub.set_defaults(**dict.fromkeys(unset.split()), learning_rate=None, reward=None)
     sub.add_argument("--scenes", **tasks["captioning"].options["--scenes"])
     add_model(sub)
     add_loop(sub)

@@ -36,6 +36,9 @@ class Examples(Dataset):
     `audio.augment_spectrogram` on the device. It depends only on seed, epoch and number, so it does
     not matter which process loads which item.
     With an epoch of None, an item has no target words and does not count in the loss.
+
+    With `features`, a `FeatureCache`, "image" is what a frozen backbone makes of a view of the
+    picture: (C, h, w) float16.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Examples(Dataset):
         self.vocabularies = vocabularies
         self.augmented = augmented
         self.seed = seed
+        self.features = None
         self.items = []  # (example, which of its references)
         self.targets = []  # the words of these references, (T,) or (K, T)
         most = max(map(len, data.references), default=1)
@@ -77,15 +81,20 @@ class Examples(Dataset):
     def __getitem__(self, index: int | tuple[int, int | None]) -> dict[str, Tensor]:
         index, epoch = index if isinstance(index, tuple) else (index, 0)
         i, references = self.items[index]
-        example = self.data[i]
+        example = (self.data.without("image") if self.features else self.data)[i]
         for modality, texts in self.texts.items():
             example[modality] = texts[i]
         target = self.targets[index]  # (T,) or (K, T)
         example["target"] = torch.full([1] * target.dim(), PAD) if epoch is None else target
-        if self.augmented and ("image" in example or "sound" in example):
-            may_flip = "image" not in example
-            may_flip = may_flip or all(self.data.may_flip(i, which) for which in references)
-            example["augmentation"] = augmentation_draws(self.seed, epoch or 0, index, may_flip)
+        draws = None
+        has_image = "image" in example or self.features is not None
+        if self.augmented and (has_image or "sound" in example):
+            may_flip = not has_image or all(self.data.may_flip(i, j) for j in references)
+            draws = augmentation_draws(self.seed, epoch or 0, index, may_flip)  # (8,)
+        if self.features:
+            example |= self.features.example(i, draws)
+        elif draws is not None:
+            example["augmentation"] = draws
         return example
 
     def name(self, index: int) -> str:

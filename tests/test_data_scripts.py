@@ -797,7 +797,7 @@ def test_flickr8k(server, offered, tmp_path, monkeypatch, capsys):
     flickr8k.fetch(None, folder, server.address)
     assert_flickr8k(folder, *photos(11))
     assert "11 pictures have captions; 0 of them are missing" in capsys.readouterr().out
-    monkeypatch.setattr("mmscratch.data.photographs.CACHE", tmp_path / "cache")
+    monkeypatch.setattr("mmscratch.engine.cache.CACHE", tmp_path / "cache")
     read = [Flickr8k(folder, split, size=5) for split in ("train", "validation", "test")]
     assert [len(data) for data in read] == [4, 4, 3] and not any(data.problems for data in read)
 

@@ -12,7 +12,7 @@ import torch
 from mmscratch.engine import distributed
 from mmscratch.metrics import bootstrap
 from mmscratch.tasks.task import Task
-from mmscratch.tasks.train import make_examples, sized
+from mmscratch.tasks.train import keep_features, make_examples, sized
 from mmscratch.training import TrainConfig, Trainer
 
 
@@ -79,6 +79,7 @@ def train(task: Task, metadata: dict, model: dict, folder: Path, **options) -> d
     config = TrainConfig(**task.settings(metadata) | options)
     record = metadata | task.record(training)
     trainer = Trainer(sized(model, vocabularies, examples), config, examples, folder, record)
+    keep_features(trainer, metadata)
     task.prepare(trainer, metadata)
     trainer.fit()
     return {

@@ -104,7 +104,7 @@ class SceneQuestions(QuestionData):
 class PhotoQuestions(QuestionData):
     """Questions about photographs, from the records that a layout's reader yields.
 
-    The pictures are decoded once, into a memory-mapped file under `CACHE`; `size` 0 means no
+    The pictures are decoded once, into a memory-mapped file under `cache.CACHE`; `size` 0 means no
     pictures. Whatever cannot be used (a missing or corrupt picture, an empty question or answer) is
     left out and reported in `problems`.
 

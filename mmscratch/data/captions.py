@@ -107,7 +107,7 @@ def judged_pairs(*datasets: SceneCaptions) -> Callable[[Tensor], Tensor]:
 class PhotoCaptions(DataSet):
     """Photographs with captions, from the records that a layout's reader yields.
 
-    The pictures are decoded once, into a memory-mapped file under `CACHE`. Whatever cannot be used
+    The pictures are decoded once, into a memory-mapped file under `cache.CACHE`. Whatever cannot be used
     (a missing or corrupt picture, an empty caption) is left out and reported in `problems`.
     """
 

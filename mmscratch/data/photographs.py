@@ -3,9 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..engine.cache import make_once, report_progress
 from ..images import open_image, to_tensor
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
-CACHE = Path("runs/cache")
 CHUNK = 500  # pictures decoded at a time: all of them need not fit into memory
 
 
 class Photographs:
-    """Picture files, decoded once into a memory-mapped file under `CACHE`.
+    """Picture files, decoded once into a memory-mapped file under `cache.CACHE`.
 
     photographs[i] is (3, size, size) uint8. `unreadable` maps the index of each picture that cannot
     be decoded to the reason.
@@ -46,33 +43,18 @@ class Photographs:
 def _decode_once(paths: list[Path], size: int) -> tuple[Path, dict[int, str]]:
     """(a file with all pictures, uint8 (N, 3, size, size); why the unreadable ones cannot be read).
 
-    The file's name depends on the paths, sizes and dates of the pictures. It is written in a
-    temporary folder that is renamed once it is complete, so neither a killed process nor a
-    concurrent one leaves a partial file.
+    The file's name depends on the paths, sizes and dates of the pictures.
     """
     stats = [(str(path.resolve()), _size_and_date(path)) for path in paths]
-    folder = CACHE.absolute() / hashlib.sha256(repr((size, stats)).encode()).hexdigest()[:20]
-    if not folder.is_dir():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned()
-        unfinished = Path(tempfile.mkdtemp(dir=CACHE, suffix=".unfinished"))
-        try:
-            unreadable = _decode(paths, size, unfinished / "pictures")
-            (unfinished / "unreadable.json").write_text(json.dumps(unreadable))
-            os.rename(unfinished, folder)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            if not folder.is_dir():  # otherwise another process was faster
-                raise
+    key = hashlib.sha256(repr((size, stats)).encode()).hexdigest()[:20]
+
+    def make(folder: Path) -> None:
+        unreadable = _decode(paths, size, folder / "pictures")
+        (folder / "unreadable.json").write_text(json.dumps(unreadable))
+
+    folder = make_once(key, make)
     unreadable = json.loads((folder / "unreadable.json").read_text())
     return folder / "pictures", {int(i): reason for i, reason in unreadable.items()}
-
-
-def _remove_abandoned() -> None:
-    """Remove the temporary folders of killed processes, once they are a day old."""
-    for folder in CACHE.glob("*.unfinished"):
-        if time.time() - folder.stat().st_mtime > 24 * 3600:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _size_and_date(path: Path) -> tuple[int, int] | None:
@@ -108,7 +90,5 @@ def _decode(paths: list[Path], size: int, file: Path) -> dict[int, str]:
                     picture = black
                 out.write(picture.numpy().tobytes())
             if len(paths) > CHUNK:
-                done = first + len(chunk)
-                end = "\n" if done == len(paths) else ""
-                print(f"\rdecoding pictures, once: {done} of {len(paths)}", end=end, flush=True)
+                report_progress("decoding pictures", first + len(chunk), len(paths))
     return unreadable

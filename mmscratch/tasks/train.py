@@ -8,6 +8,7 @@ from pathlib import Path
 from ..batches import Examples
 from ..data.dataset import DataSet
 from ..engine import distributed
+from ..features import VIEWS, FeatureCache
 from ..finetuning import vocabularies_from
 from ..model import ModelConfig
 from ..plots import learning_curves
@@ -108,6 +109,7 @@ def _make_trainer(
         config["freeze"] += ("encoders.image",)  # nothing to learn without pictures
     model_config = sized(settings, vocabularies, examples)
     trainer = Trainer(model_config, TrainConfig(**config), examples, folder, metadata)
+    keep_features(trainer, metadata)
     task.prepare(trainer, metadata)
     if trainer.rank == 0 and (trainer.frozen or args.start_from):
         print_parts(trainer.model)
@@ -240,6 +242,24 @@ def make_examples(
     at_once = task.references_at_once(metadata)
     training = Examples(data["train"], vocabularies, augments, seed, at_once)
     return training, Examples(data["validation"], vocabularies, references_at_once=at_once)
+
+
+def keep_features(trainer: Trainer, metadata: Metadata) -> None:
+    """Compute the features of photographs once, if the image encoder's backbone stays frozen."""
+    encoder = trainer.model.encoders["image"] if "image" in trainer.model.encoders else None
+    if encoder is None or encoder.film or metadata["layout"] in DRAWN:
+        return
+    changes = trainer.config.gradual_unfreezing > 0
+    if changes or any(weights.requires_grad for weights in encoder.backbone.parameters()):
+        return
+    for examples in (trainer.train, trainer.validation):
+        views = VIEWS if examples.augmented else 1
+        pictures = examples.data.columns["image"]
+        with distributed.main_process_first():  # the others find them computed
+            examples.features = FeatureCache(encoder.backbone, pictures, views, trainer.precision)
+    if trainer.rank == 0:
+        count = f"{len(trainer.train.features):,} pictures in {trainer.train.features.views} views"
+        print(f"encoders.image.backbone is frozen: training reads its features of {count}")
 
 
 def sized(settings: dict, vocabularies: dict, examples: tuple[Examples, Examples]) -> ModelConfig:

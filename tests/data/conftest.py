@@ -6,7 +6,7 @@ from grey_pictures import save
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("mmscratch.data.photographs.CACHE", tmp_path / "cache")
+    monkeypatch.setattr("mmscratch.engine.cache.CACHE", tmp_path / "cache")
     return tmp_path / "cache"
 
 
