@@ -131,6 +131,11 @@ def _digest(*numbers: int) -> bytes:
     return hashlib.sha256(" ".join(map(str, numbers)).encode()).digest()
 
 
+def seed_of(*numbers: int) -> int:
+    """The seed of a random generator, the same for the same numbers."""
+    return int.from_bytes(_digest(*numbers)[:7], "big")
+
+
 def collate(examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Examples -> a batch: stack tensors of one shape, and pad sequences to the longest.
 
@@ -225,8 +230,7 @@ class BucketSampler(Sampler):
         return math.ceil(len(self.lengths) / self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int | None]]]:
-        seed = int.from_bytes(_digest(self.seed, self.epoch)[:7], "big")
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch))
         order = list(range(len(self.lengths)))
         if self.shuffle:
             order = torch.randperm(len(self.lengths), generator=generator).tolist()

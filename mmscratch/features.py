@@ -108,7 +108,7 @@ class FeatureCache:
                     path = folder / "features.npy"
                     features = np.lib.format.open_memmap(path, "w+", np.float16, shape)
                 features[first : first + len(chosen), view] = grid
-            report_progress("computing features", first + len(chosen), len(self))
+            report_progress("computing features, once", first + len(chosen), len(self))
 
 
 def _views(images: Tensor, first: int, views: int) -> list[Tensor]:

@@ -37,6 +37,7 @@ from .reliability import (
     set_rng_state,
     write_atomically,
 )
+from .streaming import ShardSampler, StreamedExamples
 
 SAVE_SECONDS = 60  # between two checkpoints
 MAX_BAD_STEPS = 25  # in a row, with a gradient that is not finite, before training gives up
@@ -171,14 +172,19 @@ class Trainer:
         workers = config.workers
         if workers is None and self.device.type == "cuda":
             workers = min(8, (os.cpu_count() or 1) // self.world_size)
-        sampler = BucketSampler(
-            self.train.lengths,
-            config.batch_size,
-            config.seed,
-            config.bucket_batches,
-            shard=(self.rank, self.world_size),
-            shuffle=config.shuffle,
-        )
+        share = (self.rank, self.world_size)
+        if isinstance(self.train, StreamedExamples):
+            sizes = self.train.data.sizes
+            sampler = ShardSampler(sizes, config.batch_size, config.seed, share)
+        else:
+            sampler = BucketSampler(
+                self.train.lengths,
+                config.batch_size,
+                config.seed,
+                config.bucket_batches,
+                share,
+                config.shuffle,
+            )
         return Prefetcher(make_loader(self.train, sampler, workers or 0), self.device)
 
     def _build(self, saved: dict | None) -> None:

@@ -24,6 +24,7 @@ from .records import (
     texts_by_file,
 )
 from .scenes import Scene, draw, first_of_split
+from .shards import ShardCaptions
 
 
 class SceneCaptions(DataSet):
@@ -107,7 +108,8 @@ def judged_pairs(*datasets: SceneCaptions) -> Callable[[Tensor], Tensor]:
 class PhotoCaptions(DataSet):
     """Photographs with captions, from the records that a layout's reader yields.
 
-    The pictures are decoded once, into a memory-mapped file under `cache.CACHE`. Whatever cannot be used
+    The pictures are decoded once, into a memory-mapped file under `cache.CACHE`; with a `size` of 0
+    there are none, only names and texts. Whatever cannot be used
     (a missing or corrupt picture, an empty caption) is left out and reported in `problems`.
     """
 
@@ -123,10 +125,12 @@ class PhotoCaptions(DataSet):
         self.problems = problems
         by_file = texts_by_file(files, records, problems, SCHEMA)
         paths = [root / name for name in by_file]
-        photographs = Photographs(paths, size)
-        problems += photographs.unreadable.values()
-        readable = [i for i in range(len(paths)) if i not in photographs.unreadable]
-        self.columns["image"] = LazyColumn(photographs.__getitem__, readable)
+        readable = list(range(len(paths)))
+        if size:
+            photographs = Photographs(paths, size)
+            problems += photographs.unreadable.values()
+            readable = [i for i in readable if i not in photographs.unreadable]
+            self.columns["image"] = LazyColumn(photographs.__getitem__, readable)
         self.names = [str(paths[i]) for i in readable]
         captions = list(by_file.values())
         self.texts = [[text for text, _ in captions[i]] for i in readable]
@@ -199,4 +203,4 @@ class Flickr8k(PhotoCaptions):
         super().__init__(pictures, os.listdir(pictures), records, problems, size)
 
 
-LAYOUTS = {"folder": FolderCaptions, "flickr8k": Flickr8k}
+LAYOUTS = {"folder": FolderCaptions, "flickr8k": Flickr8k, "shards": ShardCaptions}

@@ -72,8 +72,7 @@ class DataSet(Sequence):
         """Whether the picture may be mirrored: no input text, nor reference `which`, mentions a side."""
         texts = [column[index] for column in self.columns.values() if isinstance(column, list)]
         texts.append(self.references[index][which])
-        words = (word for text in texts for word in text)
-        return not any(word.startswith(SIDES) for word in words)
+        return not mentions_a_side(texts)
 
 
 class Subset(DataSet):
@@ -89,6 +88,11 @@ class Subset(DataSet):
         self.texts = [data.texts[i] for i in chosen]
         self.references = [data.references[i] for i in chosen]
         self.names = [data.names[i] for i in chosen]
+
+
+def mentions_a_side(texts: Sequence[list[str]]) -> bool:
+    """Whether a word of the texts, which are lists of words, speaks of left or right."""
+    return any(word.startswith(SIDES) for text in texts for word in text)
 
 
 def words_of(text: str) -> list[str]:

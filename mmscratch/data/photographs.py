@@ -90,5 +90,5 @@ def _decode(paths: list[Path], size: int, file: Path) -> dict[int, str]:
                     picture = black
                 out.write(picture.numpy().tobytes())
             if len(paths) > CHUNK:
-                report_progress("decoding pictures", first + len(chunk), len(paths))
+                report_progress("decoding pictures, once", first + len(chunk), len(paths))
     return unreadable

@@ -43,4 +43,4 @@ def _remove_abandoned() -> None:
 def report_progress(what: str, done: int, total: int) -> None:
     """Write over the same line how much is done; end the line at the end."""
     end = "\n" if done == total else ""
-    print(f"\r{what}, once: {done:,} of {total:,}", end=end, flush=True)
+    print(f"\r{what}: {done:,} of {total:,}", end=end, flush=True)

@@ -21,7 +21,7 @@ TEST_SCENES = 1000
 class Retrieval(Task):
     name = "retrieval"
     example_noun = "pictures"
-    layouts = (*LAYOUTS, "scenes")
+    layouts = ("folder", "flickr8k", "scenes")
     options = {
         "--scenes": {"type": int, "default": SCENES, "help": "number of training scenes"},
         "--spoken": SPOKEN,

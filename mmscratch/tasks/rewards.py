@@ -3,6 +3,7 @@
 from ..data.captions import SceneCaptions, number_pictures
 from ..data.dataset import DataSet
 from ..data.judge import judge
+from ..data.shards import ShardCaptions
 from ..metrics import Tokens
 from ..self_critical import Reward, SelfCritical, bleu_reward, cider_reward
 from ..text import caption_tokenize, detokenize
@@ -28,6 +29,8 @@ def set_reward(trainer: Trainer, name: str) -> None:
     """
     if not trainer.config.start_from:
         raise ValueError("--reward improves a captioner that is trained already: --from RUN")
+    if isinstance(trainer.train.data, ShardCaptions):
+        raise ValueError("--reward needs all captions in memory, and shards are read as a stream")
     datasets = (trainer.train.data, trainer.validation.data)
     number_pictures(*datasets)
     reward = _make_reward(name, *datasets)

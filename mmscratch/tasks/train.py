@@ -7,11 +7,13 @@ from pathlib import Path
 
 from ..batches import Examples
 from ..data.dataset import DataSet
+from ..data.shards import ShardCaptions
 from ..engine import distributed
 from ..features import VIEWS, FeatureCache
 from ..finetuning import vocabularies_from
 from ..model import ModelConfig
 from ..plots import learning_curves
+from ..streaming import StreamedExamples
 from ..training import TrainConfig, Trainer
 from ..weights import load_torchvision
 from . import TASKS
@@ -64,6 +66,7 @@ def train_run(args: argparse.Namespace) -> str | None:
     distributed.finish()
     if trainer.rank > 0:
         return None
+    report_skipped(trainer.train.data)
     learning_curves(folder / "metrics.jsonl").savefig(folder / "learning_curves.png")
     split = task.evaluation_split(metadata)
     data = trainer.validation.data
@@ -98,6 +101,9 @@ def _make_trainer(
             data[split] = task.read(metadata, split, image_size_of(settings["encoders"]))
     for split in data:
         report(data[split], split, folder if distributed.rank() == 0 else None)
+        if isinstance(data[split], ShardCaptions):
+            folder.mkdir(parents=True, exist_ok=True)
+            data[split].log = folder / "skipped.txt"
     vocabularies = task.vocabularies(metadata, data["train"], known)
     metadata |= task.record(data["train"])
     examples = make_examples(task, metadata, data, vocabularies, args.seed)
@@ -240,14 +246,17 @@ def make_examples(
     """The examples to train on and to validate with; no drawn one is shown twice."""
     augments = task.augments and metadata["layout"] not in DRAWN
     at_once = task.references_at_once(metadata)
-    training = Examples(data["train"], vocabularies, augments, seed, at_once)
+    if isinstance(data["train"], ShardCaptions):
+        training = StreamedExamples(data["train"], vocabularies, augments, seed)
+    else:
+        training = Examples(data["train"], vocabularies, augments, seed, at_once)
     return training, Examples(data["validation"], vocabularies, references_at_once=at_once)
 
 
 def keep_features(trainer: Trainer, metadata: Metadata) -> None:
     """Compute the features of photographs once, if the image encoder's backbone stays frozen."""
     encoder = trainer.model.encoders["image"] if "image" in trainer.model.encoders else None
-    if encoder is None or encoder.film or metadata["layout"] in DRAWN:
+    if encoder is None or encoder.film or metadata["layout"] in (*DRAWN, "shards"):
         return
     changes = trainer.config.gradual_unfreezing > 0
     if changes or any(weights.requires_grad for weights in encoder.backbone.parameters()):
@@ -260,6 +269,13 @@ def keep_features(trainer: Trainer, metadata: Metadata) -> None:
     if trainer.rank == 0:
         count = f"{len(trainer.train.features):,} pictures in {trainer.train.features.views} views"
         print(f"encoders.image.backbone is frozen: training reads its features of {count}")
+
+
+def report_skipped(data: DataSet) -> None:
+    """Say how many examples of a stream could not be read."""
+    if isinstance(data, ShardCaptions) and data.log.exists():
+        count = len(set(data.log.read_text(encoding="utf-8").splitlines()))
+        print(f"{count:,} examples could not be read: see {data.log}")
 
 
 def sized(settings: dict, vocabularies: dict, examples: tuple[Examples, Examples]) -> ModelConfig:
