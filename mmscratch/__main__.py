@@ -7,8 +7,6 @@ from pathlib import Path
 
 from .engine.doctor import doctor
 
-DECODERS = ("lstm", "transformer")
-FUSIONS = ("cross_attention", "prefix")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 TOKENIZERS = ("caption", "words", "none")
 
@@ -70,9 +68,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def add_quickstart(sub: argparse.ArgumentParser, tasks: dict) -> None:
-    sub.set_defaults(task="captioning", layout="scenes", freeze=[], lora=0, seed=0)
+    sub.set_defaults(task="captioning", layout="scenes", freeze=[], lora=0, seed=0, reward=None)
     unset = "data start_from weights image_size epochs batch_size accumulation_steps workers"
-    sub.set_defaults(**dict.fromkeys(unset.split()), learning_rate=None, reward=None)
+    sub.set_defaults(**dict.fromkeys(unset.split()), learning_rate=None, decoder_from=None)
     sub.add_argument("--scenes", **tasks["captioning"].options["--scenes"])
     add_model(sub)
     add_loop(sub)
@@ -87,6 +85,8 @@ def add_train(sub: argparse.ArgumentParser, tasks: dict) -> None:
         sub.add_argument(name, **settings | {"default": None})  # that of the task
     text = "start from a run, parts of several (RUN,RUN), or a CNN of torchvision: resnet18, …"
     sub.add_argument("--from", dest="start_from", metavar="RUN", help=text)
+    text = "folder with GPT-2, which becomes the decoder"
+    sub.add_argument("--decoder-from", type=Path, metavar="FOLDER", help=text)
     sub.add_argument("--weights", type=Path, metavar="FILE", help="of that CNN, not downloaded")
     text = "freeze parameters by name, such as encoders.image.backbone; may be repeated"
     sub.add_argument("--freeze", action="append", default=[], metavar="PATTERN", help=text)
@@ -122,9 +122,9 @@ def add_data(sub: argparse.ArgumentParser, tasks: dict) -> None:
 
 
 def add_model(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--decoder", choices=DECODERS, help="default: by task")
+    sub.add_argument("--decoder", choices=("lstm", "transformer"), help="default: by task")
     text = "attend to the memory at every word, or only at the start (default: cross_attention)"
-    sub.add_argument("--fusion", choices=FUSIONS, help=text)
+    sub.add_argument("--fusion", choices=("cross_attention", "prefix"), help=text)
 
 
 def add_loop(sub: argparse.ArgumentParser) -> None:

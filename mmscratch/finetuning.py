@@ -23,6 +23,7 @@ from .text import vocabulary_from
 from .weights import (
     TORCHVISION,
     IncompatibleKeys,
+    gpt2_decoder_state,
     load_matching,
     load_torchvision,
     shorten,
@@ -416,7 +417,13 @@ def load_run(folder: str | Path) -> tuple[EncoderDecoder | DualEncoder, dict, di
     if rank:
         try:
             prepare_for_finetuning(
-                model, vocabularies, config["start_from"], rank, config["freeze"]
+                model,
+                vocabularies,
+                config["start_from"],
+                rank,
+                config["freeze"],
+                weights=config["weights"],
+                decoder_from=config["decoder_from"],
             )
         except FileNotFoundError as error:
             raise ValueError(f"{path} holds only a LoRA for another run, but {error}") from None
@@ -430,7 +437,8 @@ def load_lora(path: Path, model: EncoderDecoder, saved: dict) -> None:
     try:
         load_trainable(model, saved["model"], saved["base"])
     except ValueError as error:
-        base = saved["train_config"]["start_from"]
+        config = saved["train_config"]
+        base = config["decoder_from"] or config["start_from"]
         raise ValueError(
             f"{path} is a change of {base}, which must be as it was: {error}"
         ) from None
@@ -444,6 +452,7 @@ def prepare_for_finetuning(
     frozen: tuple[str, ...] = (),
     dropout: float = 0.0,
     weights: str = "",
+    decoder_from: str = "",
 ) -> None:
     """Prepare a new model for fine-tuning: load weights, add a LoRA, freeze parameters.
 
@@ -455,6 +464,7 @@ def prepare_for_finetuning(
     frozen          patterns for `freeze`
     dropout         of the LoRA
     weights         the file with the weights of the torchvision model; "": they are downloaded
+    decoder_from    a folder with GPT-2, which becomes the decoder
 
     The run may have other vocabularies and other numbers of positions: words and positions that
     both have keep their rows. With LoRA, all rows of such an embedding are trained. From a run with
@@ -467,17 +477,19 @@ def prepare_for_finetuning(
         raise ValueError(
             "a LoRA is a change of a decoder, and a DualEncoder has none: train it whole"
         )
-    if lora and (published or not start_from):
+    if lora and not decoder_from and (published or not start_from):
         raise ValueError(
             "a LoRA is a change of a trained decoder: name its run (start_from, or --from)"
         )
     changed = []
+    if decoder_from:
+        model.decoder.load_state_dict(gpt2_decoder_state(Path(decoder_from)))
     if published:
         _load_backbone(model, start_from, weights)
     elif start_from:
         changed = _load_bases(model, vocabularies, start_from.split(","), lora)
     if lora:
-        freeze(model, "*")
+        freeze(model, "decoder" if decoder_from else "*")
         add_lora(model.decoder, lora, dropout=dropout)
         if changed:
             unfreeze(model, *changed)

@@ -1,9 +1,11 @@
 """Text: from a sentence to a list of numbers and back."""
 
 import re
+import sys
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cache
 from heapq import heappop, heappush
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
@@ -274,7 +276,127 @@ def _read_utf8(text: bytes) -> str:
         return text.decode("utf-8", "replace")
 
 
-def vocabulary_from(state: list | dict) -> Vocabulary | BytePairEncoding:
+END_OF_TEXT = "<|endoftext|>"  # GPT-2's only special: before and after every text
+
+
+class ByteLevelBPE:
+    """GPT-2's vocabulary: byte pair encoding of UTF-8, so that every text can be written.
+
+    A text is cut into pieces: words with the space before them, numbers, signs, more spaces. The
+    bytes of a piece are written as 256 printable characters (`byte_symbols`), and of all pairs of
+    neighbours that `merges` lists, the earliest is merged first, everywhere in the piece, until no
+    pair is in the list. " cats" -> "Ġcats", or "Ġcat" "s".
+
+    tokens: GPT-2's, in the order of their numbers; ours come after the four specials. <eos> stands
+        for GPT-2's "<|endoftext|>", which is left out: text never becomes it.
+
+    As a vocabulary of a model, it writes the words of `tokenize` with a space before the first.
+    Source: Radford et al. 2019, section 2.2. The same as transformers' GPT2Tokenizer.
+    """
+
+    def __init__(self, tokens: Sequence[str], merges: Iterable[Sequence[str]]):
+        self.words = [*SPECIALS, *(token for token in tokens if token != END_OF_TEXT)]
+        self.index = {word: i for i, word in enumerate(self.words) if i >= len(SPECIALS)}
+        self.merges = [tuple(pair) for pair in merges]
+        self.ranks = {pair: rank for rank, pair in enumerate(self.merges)}
+        missing = [symbol for symbol in byte_symbols() if symbol not in self.index]
+        missing += [left + right for left, right in self.merges if left + right not in self.index]
+        if missing:
+            raise ValueError(f"its tokens lack {missing[0]!r}: the files do not belong together")
+        self.pieces = {}  # known pieces -> their numbers
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def encode_text(self, text: str) -> list[int]:
+        """The numbers of a text's tokens."""
+        numbers = []
+        for piece in _gpt2_pieces().findall(text):
+            if piece not in self.pieces:
+                symbols = [byte_symbols()[byte] for byte in piece.encode("utf-8", "replace")]
+                self.pieces[piece] = [self.index[token] for token in self._merge(symbols)]
+            numbers += self.pieces[piece]
+        return numbers
+
+    def _merge(self, symbols: list[str]) -> list[str]:
+        while True:
+            pairs = set(zip(symbols, symbols[1:])) & self.ranks.keys()
+            if not pairs:
+                return symbols
+            left, right = min(pairs, key=self.ranks.__getitem__)
+            merged = []
+            for symbol in symbols:
+                if merged and (merged[-1], symbol) == (left, right):
+                    merged[-1] = left + right
+                else:
+                    merged.append(symbol)
+            symbols = merged
+
+    def decode_text(self, ids: Iterable[int]) -> str:
+        """The text of tokens, up to the first <eos>; bytes that are no UTF-8 become U+FFFD."""
+        byte_of = {symbol: byte for byte, symbol in enumerate(byte_symbols())}
+        content = bytearray()
+        for i in ids:
+            if i == EOS:
+                break
+            if i >= len(SPECIALS):
+                content += bytes(byte_of[symbol] for symbol in self.words[i])
+        return content.decode("utf-8", "replace")
+
+    def encode(self, tokens: Iterable[str]) -> list[int]:
+        """The words of `tokenize` -> numbers."""
+        return self.encode_text(" " + detokenize(tokens))
+
+    def decode(self, ids: Iterable[int]) -> list[str]:
+        """Numbers -> the words of `tokenize`."""
+        return tokenize(self.decode_text(ids))
+
+    def state(self) -> dict:
+        """Plain values for a checkpoint, which `vocabulary_from` reads."""
+        return {"byte_level": self.words[len(SPECIALS) :], "merges": list(map(list, self.merges))}
+
+
+@cache
+def byte_symbols() -> list[str]:
+    """A printable character for each byte: itself, if it is printable, else the next from U+0100."""
+    symbols = []
+    others = 256
+    for byte in range(256):
+        is_printable = 33 <= byte <= 126 or 161 <= byte <= 255 and byte != 173
+        symbols.append(chr(byte if is_printable else others))
+        others += not is_printable
+    return symbols
+
+
+@cache
+def _gpt2_pieces() -> re.Pattern:
+    """The pieces that GPT-2 cuts a text into; Python's \\w and \\s are not Unicode's classes."""
+    letters = _character_class("L")
+    numbers = _character_class("N")
+    spaces = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+    return re.compile(
+        rf"'(?:[sdmt]|ll|ve|re)"
+        rf"| ?[{letters}]+"
+        rf"| ?[{numbers}]+"
+        rf"| ?[^{spaces}{letters}{numbers}]+"
+        rf"|[{spaces}]+(?![^{spaces}])"  # all spaces but the last, which belongs to the next word
+        rf"|[{spaces}]+"
+    )
+
+
+def _character_class(kind: str) -> str:
+    """All characters of Unicode's categories that start with a letter, as ranges for a pattern."""
+    ranges = []
+    for code in range(sys.maxunicode + 1):
+        if unicodedata.category(chr(code))[0] == kind:
+            if ranges and ranges[-1][1] == code - 1:
+                ranges[-1][1] = code
+            else:
+                ranges.append([code, code])
+    return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ranges)
+
+
+def vocabulary_from(state: list | dict) -> Vocabulary | BytePairEncoding | ByteLevelBPE:
     """The vocabulary whose `state()` this is. Raises ValueError if it is not the state of one."""
     match state:
         case [*words] if all(isinstance(word, str) for word in words):
@@ -282,6 +404,9 @@ def vocabulary_from(state: list | dict) -> Vocabulary | BytePairEncoding:
         case {"characters": str(characters), "merges": [*merges], **others} if not others:
             if all(_is_pair(pair) for pair in merges):
                 return BytePairEncoding(characters, merges)
+        case {"byte_level": [*tokens], "merges": [*merges], **others} if not others:
+            if all(isinstance(token, str) for token in tokens) and all(map(_is_pair, merges)):
+                return ByteLevelBPE(tokens, merges)
     expected = "a list of words, or a dict of characters and merges"
     raise ValueError(f"not the state of a vocabulary: expected {expected}")
 

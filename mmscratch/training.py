@@ -65,6 +65,7 @@ class TrainConfig:
     shuffle: bool = True  # False: in the order of the data
     start_from: str = ""  # the weights: a run's folder, some with commas, or a torchvision model
     weights: str = ""  # the file of that torchvision model's weights; "": they are downloaded
+    decoder_from: str = ""  # a folder with GPT-2, which becomes the decoder
     freeze: tuple[str, ...] = ()  # parameters that are not trained (see `finetuning.freeze`)
     gradual_unfreezing: float = 0.0  # unfreeze all layers within this fraction of steps; 0: never
     layer_decay: float = 1.0  # learning rate of a layer, divided by that of the next layer
@@ -217,8 +218,9 @@ class Trainer:
         """Load the weights to start from, add the LoRA, freeze parameters."""
         config = self.config
         start_from = config.start_from
+        decoder_from = config.decoder_from
         if saved and not config.lora:
-            start_from = ""  # the checkpoint has all weights
+            start_from = decoder_from = ""  # the checkpoint has all weights
         dropout = self.model_config.decoder.get("dropout", 0.0)
         vocabularies = self.train.vocabularies
         prepare_for_finetuning(
@@ -229,6 +231,7 @@ class Trainer:
             config.freeze,
             dropout,
             config.weights,
+            decoder_from,
         )
 
     def fit(self, profile: bool = False) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .engine.safetensors import parse_json, read_safetensors
+from .text import END_OF_TEXT, SPECIALS, ByteLevelBPE
 from .transformer import TransformerDecoder, TransformerEncoder
 from .vision import VGG, MobileNetV2, ResNet, VisionTransformer
 
@@ -230,6 +231,64 @@ def load_folder(folder: str | Path) -> TransformerDecoder | TransformerEncoder:
     except ValueError as error:
         reason = error
     raise ValueError(f"{folder}: the weights do not fit config.json: {reason}")
+
+
+GPT2_FILES = "config.json, model.safetensors, vocab.json and merges.txt"
+GPT2_ADDRESS = "https://huggingface.co/openai-community/gpt2"
+
+
+def gpt2_settings(folder: Path) -> tuple[dict, int]:
+    """The settings of a decoder that is the GPT-2 in a folder, and its width.
+
+    Raises FileNotFoundError or ValueError, in one line that says what is missing or wrong.
+    """
+    for name in ("config.json", "vocab.json", "merges.txt"):
+        if not (folder / name).is_file():
+            advice = f"put {GPT2_FILES} there, from {GPT2_ADDRESS}"
+            raise FileNotFoundError(f"{folder / name}: no such file; {advice}")
+    config = parse_json((folder / "config.json").read_bytes())
+    if config.get("model_type") != "gpt2":
+        kind = config.get("model_type")
+        raise ValueError(f'{folder / "config.json"}: "model_type" is {kind!r:.50}, not "gpt2"')
+    decoder, _ = _build(config)
+    settings = {
+        "name": "transformer",
+        "num_heads": decoder.blocks[0].self_attn.num_heads,
+        "num_layers": len(decoder.blocks),
+        "max_length": decoder.embedding.positions.num_embeddings,
+        "fusion": "prefix",
+    }
+    return settings, decoder.embed_dim
+
+
+def gpt2_vocabulary(folder: Path) -> ByteLevelBPE:
+    """The vocabulary in vocab.json and merges.txt. Raises ValueError, in one line, if it is wrong."""
+    path = folder / "vocab.json"
+    try:
+        numbers = parse_json(path.read_bytes())
+        if sorted(numbers.values()) != list(range(len(numbers))):
+            raise ValueError("its numbers are not 0, 1, 2, …")
+        lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+        pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
+        if any(len(pair) != 2 for pair in pairs):
+            raise ValueError("merges.txt has a line that is not two tokens")
+        return ByteLevelBPE(sorted(numbers, key=numbers.__getitem__), pairs)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: not GPT-2's vocabulary: {error}. Copy it again") from None
+
+
+def gpt2_decoder_state(folder: Path) -> State:
+    """The weights of a `TransformerDecoder` whose words are those of `gpt2_vocabulary`.
+
+    The four specials get the vector of "<|endoftext|>", with which GPT-2 starts and ends texts.
+    """
+    state = load_folder(folder).state_dict()
+    numbers = parse_json((folder / "vocab.json").read_bytes())
+    rows = state["embedding.words.weight"]  # (GPT-2's tokens, D)
+    end = numbers[END_OF_TEXT]
+    others = [number for number in sorted(numbers.values()) if number != end]
+    state["embedding.words.weight"] = rows[[end] * len(SPECIALS) + others]
+    return state
 
 
 def _build(config: dict) -> tuple[nn.Module, Callable[[State], State]]:

@@ -11,7 +11,7 @@ import torch
 
 from mmscratch.engine import distributed
 from mmscratch.metrics import bootstrap
-from mmscratch.tasks.task import Task
+from mmscratch.tasks.task import Task, image_size_of
 from mmscratch.tasks.train import keep_features, make_examples, sized
 from mmscratch.training import TrainConfig, Trainer
 
@@ -72,7 +72,8 @@ def train(task: Task, metadata: dict, model: dict, folder: Path, **options) -> d
         shutil.rmtree(folder, ignore_errors=True)
     start = time.monotonic()
     with distributed.main_process_first():  # the others find the pictures decoded
-        data = {split: task.read(metadata, split, 64) for split in ("train", "validation")}
+        size = image_size_of(model["encoders"])
+        data = {split: task.read(metadata, split, size) for split in ("train", "validation")}
     training = data["train"]
     vocabularies = task.vocabularies(metadata, training, None)
     examples = make_examples(task, metadata, data, vocabularies)

@@ -15,7 +15,7 @@ from ..model import ModelConfig
 from ..plots import learning_curves
 from ..streaming import StreamedExamples
 from ..training import TrainConfig, Trainer
-from ..weights import load_torchvision
+from ..weights import gpt2_settings, gpt2_vocabulary, load_torchvision
 from . import TASKS
 from .evaluate import data_metadata, print_heading, print_parts, report
 from .task import DRAWN, Metadata, Task, image_size_of, load
@@ -95,6 +95,8 @@ def _make_trainer(
     continues = base is not None and is_alike(base["metadata"], metadata)
     known = vocabularies_from(base["vocabularies"]) if continues else None
     settings = model_settings(task, metadata, model_options(args), base)
+    if args.decoder_from:
+        use_gpt2(settings, args, base)
     data = {}
     with distributed.main_process_first():  # the others find the pictures decoded
         for split in ("train", "validation"):
@@ -105,6 +107,8 @@ def _make_trainer(
             folder.mkdir(parents=True, exist_ok=True)
             data[split].log = folder / "skipped.txt"
     vocabularies = task.vocabularies(metadata, data["train"], known)
+    if args.decoder_from:
+        vocabularies["target"] = gpt2_vocabulary(args.decoder_from)
     metadata |= task.record(data["train"])
     examples = make_examples(task, metadata, data, vocabularies, args.seed)
     config = _train_config(task, metadata, args)
@@ -114,6 +118,9 @@ def _make_trainer(
     if "image" in settings["encoders"] and not data["train"].count("image"):
         config["freeze"] += ("encoders.image",)  # nothing to learn without pictures
     model_config = sized(settings, vocabularies, examples)
+    if args.decoder_from and model_config.decoder["max_length"] > settings["decoder"]["max_length"]:
+        positions = settings["decoder"]["max_length"]
+        raise ValueError(f"{args.decoder_from} has {positions} positions: too few for the texts")
     trainer = Trainer(model_config, TrainConfig(**config), examples, folder, metadata)
     keep_features(trainer, metadata)
     task.prepare(trainer, metadata)
@@ -153,6 +160,7 @@ def _train_config(task: Task, metadata: Metadata, args: argparse.Namespace) -> d
             config[name] = getattr(args, name)
     config["start_from"] = ",".join(map(str, bases_of(args)))
     config["weights"] = str(args.weights.resolve()) if args.weights else ""
+    config["decoder_from"] = str(args.decoder_from.resolve()) if args.decoder_from else ""
     config["freeze"] = tuple(args.freeze) + config.get("freeze", ())
     return config
 
@@ -208,6 +216,15 @@ def check_weights(args: argparse.Namespace) -> None:
         raise ValueError("--weights needs the CNN that they are of, such as --from mobilenet_v2")
     if args.weights:
         load_torchvision(args.start_from, args.weights)
+
+
+def use_gpt2(settings: dict, args: argparse.Namespace, base: dict | None) -> None:
+    """Put the GPT-2 in a folder in the place of the decoder; what the encoders make is its prefix."""
+    if base is not None or args.decoder or args.fusion:
+        raise ValueError("--decoder-from takes the place of --decoder, --fusion and a run in --from")
+    if not settings["decoder"] or settings.get("joint_vocabulary"):
+        raise ValueError("--decoder-from is for tasks whose decoder has a vocabulary of its own")
+    settings["decoder"], settings["embed_dim"] = gpt2_settings(args.decoder_from)
 
 
 def bases_of(args: argparse.Namespace) -> list[Path]:

@@ -289,6 +289,34 @@ def test_train_starts_from_a_file_of_published_weights(folder, capsys):
         assert says in error_of(capsys)
 
 
+TINY = "--batch-size 16 --precision float32"
+
+
+@pytest.mark.parametrize("reward", ["cider_d", "bleu", "truth"])
+def test_train_on_a_reward(tmp_path, monkeypatch, capsys, reward):
+    monkeypatch.chdir(tmp_path)
+    train_tiny_captioner("run")
+    command = f"train --data scenes --scenes 32 --from run --reward {reward} --to better --epochs 2"
+    assert main([*command.split(), *TINY.split()]) == 0
+    out = capsys.readouterr().out
+    assert "step 4/4" in out and "CIDEr-D" in out
+    _, _, saved = load_run("better")
+    assert saved["metadata"]["reward"] == reward
+    assert all(-10 <= loss <= 0 for _, loss in saved["history"])  # minus the mean reward
+    assert main("evaluate better".split()) == 0
+
+
+def test_rewards_need_a_trained_captioner_and_the_truth_needs_scenes(folder, capsys):
+    train_tiny_captioner("run")
+    wrong = {
+        "--data photos --reward cider_d": "--reward improves a captioner that is trained already",
+        "--data photos --reward truth --from run": "only of scenes is the truth known",
+    }
+    for options, says in wrong.items():
+        assert main(f"train {options} --to other".split()) == 2
+        assert says in error_of(capsys)
+
+
 @pytest.mark.parametrize(
     "arguments, says",
     [
