@@ -111,10 +111,21 @@ def test_it_is_a_vocabulary_of_words(vocabulary):
     words = ["two", "dogs", "don't", "run", ",", "一", "3.5", "."]
     numbers = vocabulary.encode(words)
     assert numbers == vocabulary.encode_text(" two dogs don't run,一3.5.")
-    assert vocabulary.decode([BOS, *numbers, EOS, 77]) == ["two", "dogs", "don't", "run", ",", "一", "3.5", "."]
+    assert vocabulary.decode([BOS, *numbers, EOS, 77]) == [
+        "two",
+        "dogs",
+        "don't",
+        "run",
+        ",",
+        "一",
+        "3.5",
+        ".",
+    ]
     states = vocabulary_states({"target": vocabulary})
     again = vocabularies_from(json.loads(json.dumps(states)))["target"]
-    assert again.words == vocabulary.words and again.encode_text(TEXT) == vocabulary.encode_text(TEXT)
+    assert again.words == vocabulary.words and again.encode_text(TEXT) == vocabulary.encode_text(
+        TEXT
+    )
 
 
 def test_half_a_character_becomes_the_replacement_character(vocabulary):
@@ -133,7 +144,9 @@ def test_the_language_model_is_that_of_transformers(gpt2, vocabulary, theirs):
     text = " two dogs don't run"
     end = theirs.convert_tokens_to_ids(END)
     expected = reference(torch.tensor([[end, *theirs.encode(text)]])).logits[0]  # (T, V)
-    ours = decoder(torch.tensor([[BOS, *vocabulary.encode_text(text)]]), Memory.empty(1, embed_dim))[0]
+    ours = decoder(
+        torch.tensor([[BOS, *vocabulary.encode_text(text)]]), Memory.empty(1, embed_dim)
+    )[0]
     columns = [theirs.convert_tokens_to_ids(token) for token in vocabulary.words[len(SPECIALS) :]]
     assert_close(ours[:, len(SPECIALS) :], expected[:, columns], rtol=1e-4, atol=1e-4)
     for special in range(UNK + 1):

@@ -68,7 +68,9 @@ def test_the_probabilities_of_all_captions_sum_to_one(name):
 def test_log_probs_are_those_of_the_search(name):
     decoder, memory = two_words(name)
     for hypotheses in (greedy_search(decoder, memory, 9), sample(decoder, memory, 9)):
-        rows = [hypothesis.tokens + [EOS] * (len(hypothesis.tokens) < 9) for hypothesis in hypotheses]
+        rows = [
+            hypothesis.tokens + [EOS] * (len(hypothesis.tokens) < 9) for hypothesis in hypotheses
+        ]
         captions = self_critical.pad_to_largest([torch.tensor(row) for row in rows])
         found = caption_log_probs(decoder, memory, captions).sum(1)
         # the search normalises over <pad>, <bos> and <unk> as well
@@ -93,7 +95,9 @@ def test_the_expected_gradient_is_that_of_the_expected_reward(name, baseline):
         expected_reward = expected_reward + (probabilities * rewards[picture]).sum()
         for i, probability in enumerate(probabilities.detach()):
             reward = rewards[picture, i : i + 1]
-            loss = self_critical_loss(log_probs[i : i + 1], reward, torch.full_like(reward, baseline))
+            loss = self_critical_loss(
+                log_probs[i : i + 1], reward, torch.full_like(reward, baseline)
+            )
             estimate = estimate + probability * loss
     parameters = list(decoder.parameters())
     settings = {"allow_unused": True, "materialize_grads": True}

@@ -74,6 +74,8 @@ def test_examples_of_a_window_are_near_one_another(monkeypatch):
     for first in range(0, 80, 10):
         found = Counter(map(shard_of, order[first : first + 10]))
         assert found == Counter(stretched[first : first + 10])
+    in_order = [starts[shard] + i for shard in hand for i in range(SIZES[shard])]
+    assert order != in_order and sorted(order) == list(range(83))
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

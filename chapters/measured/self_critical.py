@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from chapters.measured import by_name, measure_missing, percent, train
-from mmscratch.data.judge import judge_captions
+from mmscratch.data.judge import judge
 from mmscratch.decoding import generate
 from mmscratch.finetuning import load_run
 from mmscratch.metrics import caption_scores
@@ -64,7 +64,8 @@ def _scores(run: Path, metadata: dict) -> dict:
     data = TASK.read(metadata, "test", 64)
     model, vocabularies, _ = load_run(run)
     words = generate(model, vocabularies, data)
-    true = [float(judgement.true) for judgement in judge_captions(words, data.scenes)]
+    verdicts = [judge(detokenize(c), scene) for c, scene in zip(words, data.scenes)]
+    true = [float(verdict.true) for verdict in verdicts]
     captions = [caption_tokenize(detokenize(caption)) for caption in words]
     references = [[caption_tokenize(text) for text in texts] for texts in data.texts]
     scores = caption_scores(captions, references)

@@ -9,25 +9,39 @@ can run side by side.
 """
 
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from chapters.measured import by_name, measure_missing, percent, train
 from chapters.measured.retrieval import search_scores
+from mmscratch.attention import Memory
+from mmscratch.batches import BucketSampler, Examples, collate, inputs_of, make_loader
+from mmscratch.data.answers import SceneQuestions
 from mmscratch.data.dataset import DataSet
 from mmscratch.data.sounds import list_recordings
-from mmscratch.data.speech import SpokenCaptions
+from mmscratch.data.speech import SpokenCaptions, spoken_column
 from mmscratch.decoding import generate
 from mmscratch.engine import distributed
-from mmscratch.finetuning import load_run
+from mmscratch.finetuning import load_run, prepare_for_finetuning, save_run
 from mmscratch.metrics import pair_accuracy, transcript_scores, vqa_accuracy
+from mmscratch.model import EncoderDecoder, ModelConfig, build_model
 from mmscratch.tasks.answering import Answering
 from mmscratch.tasks.controls import answers_of
 from mmscratch.tasks.retrieval import Retrieval
+from mmscratch.tasks.spoken import LISTENER
 from mmscratch.tasks.task import Task, load
 from mmscratch.tasks.train import model_settings
 from mmscratch.tasks.transcription import TEST_UTTERANCES, UTTERANCES, Transcription
 from mmscratch.text import detokenize
+from mmscratch.training import warmup_and_cosine
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 RUNS = Path("runs/sound-measured")
@@ -60,6 +74,66 @@ def digits(name: str) -> dict:
     return row
 
 
+def heard_questions(name: str) -> dict:
+    """Teach an encoder of sounds what a reader makes of the same question, without any picture.
+
+    The loss is the squared distance between the mean vectors of the two memories: the vector that
+    steers the eyes. The encoder starts from that of the transcriber. The row says how far apart
+    they are in the end, as a fraction of the variance over questions.
+    """
+    written, vocabularies, checkpoint = load_run(_folder("written questions"))
+    reader = written.encoders["source"]
+    config = ModelConfig(**checkpoint["model_config"])
+    config = replace(config, encoders={"sound": dict(LISTENER)}, joint_vocabulary=False)
+    torch.manual_seed(0)
+    model = build_model(config)
+    prepare_for_finetuning(model, vocabularies, str(_folder("speech")))
+    start = time.monotonic()
+    data = SceneQuestions("train", HEARD // 2, size=0)
+    data.columns["sound"] = spoken_column(data.questions, "train")
+    examples = Examples(data, vocabularies)
+    loader = make_loader(examples, BucketSampler(examples.lengths, 32), workers=1)
+    optimizer = torch.optim.AdamW(model.encoders.parameters(), 1e-3, weight_decay=0.05)
+    factor = partial(warmup_and_cosine, steps=len(loader), warmup_fraction=0.05)
+    schedule = LambdaLR(optimizer, factor)
+    model.train()
+    for batch in loader:
+        heard, read = _mean_vectors(model.encoders["sound"], reader, batch)
+        loss = (heard - read).square().sum(1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.encoders.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    save_run(_folder(name), model, config, {"target": vocabularies["target"]}, {"task": name})
+    row = {"seconds": round(time.monotonic() - start), "examples": len(examples)}
+    return row | {"distance": round(_distance(model.eval(), reader, vocabularies), 3)}
+
+
+@torch.no_grad()
+def _distance(model: EncoderDecoder, reader: nn.Module, vocabularies: dict) -> float:
+    """The mean squared distance on new questions and voices, divided by the questions' variance."""
+    data = SceneQuestions("validation", 300, size=0)
+    data.columns["sound"] = spoken_column(data.questions, "validation")
+    examples = Examples(data, vocabularies)
+    batch = collate([examples[i] for i in range(len(examples))])
+    heard, read = _mean_vectors(model.encoders["sound"], reader, batch)
+    return ((heard - read).square().sum() / (read - read.mean(0)).square().sum()).item()
+
+
+def _mean_vectors(hearing: nn.Module, reader: nn.Module, batch: dict) -> tuple[Tensor, Tensor]:
+    """The mean of a memory of each question, as `EncoderDecoder` uses it, heard and read: (B, D)."""
+    with torch.autocast("cpu", torch.bfloat16):
+        heard = hearing(*inputs_of(batch, "sound"))
+    with torch.no_grad():
+        read = reader(*inputs_of(batch, "source"))
+    vectors = []
+    for memory in (heard, read):
+        tokens = memory.tokens.float()
+        vectors.append(Memory(F.layer_norm(tokens, tokens.shape[-1:]), memory.mask).mean())
+    return tuple(vectors)
+
+
 def questions(name: str) -> dict:
     """The accuracy of answers to questions that are read, or heard from unheard voices."""
     task = Answering()
@@ -67,7 +141,7 @@ def questions(name: str) -> dict:
     bases = [QUICKSTART]
     if metadata["spoken"]:
         metadata["pairs"] = PAIRS
-        bases = [_folder("written questions"), _folder("speech")]
+        bases = [_folder("written questions"), _folder("heard questions")]
     row = _train(task, metadata, name, bases, freeze=task.freezes)
     if distributed.rank() == 0:
         data = task.read(metadata, "test", 64)
@@ -87,13 +161,15 @@ def captions(name: str) -> dict:
     return row
 
 
-PAIRS = 80_000
+PAIRS = 70_000
+HEARD = 48_000  # questions to imitate
 CAPTIONS = 30_000
 MEASURES = {
     "speech": speech,
     "FSDD": digits,
     "spoken captions": captions,
     "written questions": questions,
+    "heard questions": heard_questions,
     "spoken questions": questions,
 }
 

@@ -221,7 +221,9 @@ def check_weights(args: argparse.Namespace) -> None:
 def use_gpt2(settings: dict, args: argparse.Namespace, base: dict | None) -> None:
     """Put the GPT-2 in a folder in the place of the decoder; what the encoders make is its prefix."""
     if base is not None or args.decoder or args.fusion:
-        raise ValueError("--decoder-from takes the place of --decoder, --fusion and a run in --from")
+        raise ValueError(
+            "--decoder-from takes the place of --decoder, --fusion and a run in --from"
+        )
     if not settings["decoder"] or settings.get("joint_vocabulary"):
         raise ValueError("--decoder-from is for tasks whose decoder has a vocabulary of its own")
     settings["decoder"], settings["embed_dim"] = gpt2_settings(args.decoder_from)

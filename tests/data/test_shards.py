@@ -266,7 +266,9 @@ def test_shards_of_a_window_stay_open(tmp_path, monkeypatch):
     data = ShardCaptions(tmp_path, "train", 5)
     listed = []
     list_once = shards.list_shard
-    monkeypatch.setattr(shards, "list_shard", lambda *given: listed.append(given) or list_once(*given))
+    monkeypatch.setattr(
+        shards, "list_shard", lambda *given: listed.append(given) or list_once(*given)
+    )
     for batch in ShardSampler(data.sizes, 1):
         data.picture(batch[0][0])
     assert len(listed) <= 8
