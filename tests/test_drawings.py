@@ -218,6 +218,8 @@ EXAMPLES = {  # drawing -> its arguments
         [PICTURE] * 4,
         ["the picture shows a big red pair of scissors in the bottom left corner"] * 3,
     ),
+    "ch15.what_photographs_need": (),
+    "ch15.convolutions": (),
     "ch14.sound_to_words": (torch.rand(997) - 0.5, torch.rand(61, 80), WORDS[:6]),
     "ch14.phones": (torch.rand(61, 80), SEGMENTS, WORD_TIMES),
     "ch14.alignments": (["a", "b"], 5),

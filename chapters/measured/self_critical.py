@@ -3,7 +3,7 @@
     python -m chapters.measured.self_critical          adds what self_critical.jsonl lacks
     python -m chapters.measured.self_critical NAME …   measures only these
 
-A captioner that has seen few scenes is trained on, from three seeds, for about as long in each way:
+A captioner is trained on, from three seeds, for about as long in each way:
 with the cross-entropy on more scenes, or on a reward: CIDEr-D, BLEU, or the verdict of the judge.
 """
 
@@ -23,7 +23,7 @@ RESULTS = Path(__file__).with_suffix(".jsonl")
 RUNS = Path("runs/self-critical-measured")
 TASK = Captioning()
 BASE = "before"
-BASE_SCENES = 25_000
+BASE_SCENES = 60_000
 WAYS = {  # the reward, and on how many scenes
     "cross-entropy": (None, 12_000),
     "CIDEr-D": ("cider_d", 1_500),

@@ -19,7 +19,7 @@ REWARD = {
     "help": "train a trained captioner (--from) on a reward of its captions: "
     + "; ".join(f"{name}: {meaning}" for name, meaning in REWARDS.items()),
 }
-SETTINGS = {"batch_size": 32, "learning_rate": 2e-4}  # of training on a reward
+SETTINGS = {"batch_size": 32, "learning_rate": 5e-5}  # of training on a reward
 
 
 def set_reward(trainer: Trainer, name: str) -> None:
