@@ -109,7 +109,7 @@ def vector(model, modality, values):
 
 def sentence_vector(model, vocabularies, text):
     words = encode_words(vocabularies["target"], tokenize(text))
-    return vector(model, "target", torch.from_numpy(words))
+    return vector(model, "target", words)
 
 
 def score_table(run, data):
@@ -282,7 +282,7 @@ def test_true_captions_are_no_negatives_after_resuming(ambiguous, monkeypatch, c
     step = Trainer._train_step
 
     def watching(trainer, batch):
-        seen.append(trainer.model.same(torch.arange(100, 112)).sum() > 12)
+        seen.append(trainer.model.same(torch.arange(12)).sum() > 12)
         if len(seen) == 1:
             os.kill(os.getpid(), signal.SIGINT)
         return step(trainer, batch)
