@@ -48,6 +48,8 @@ class FeatureCache:
         views: int,
         precision: Precision,
     ):
+        if any(weights.requires_grad for weights in backbone.parameters()):
+            raise ValueError("features are kept of a frozen backbone only: this one can still learn")
         self.backbone = backbone
         self.pictures = pictures
         self.views = views

@@ -113,6 +113,13 @@ def test_the_key_depends_on_weights_statistics_pictures_views_and_format():
     assert len(key()) == 20 and set(key()) <= set("0123456789abcdef")
 
 
+def test_a_backbone_that_can_learn_is_refused():
+    backbone = frozen()
+    backbone.conv1.weight.requires_grad_()
+    with pytest.raises(ValueError, match="of a frozen backbone only"):
+        FeatureCache(backbone, random_pictures(), 1, FLOAT32)
+
+
 def test_features_are_computed_once(cache, monkeypatch):
     backbone = frozen()
     pictures = random_pictures()
@@ -212,7 +219,8 @@ def test_a_model_gives_the_same_for_pictures_and_their_features():
     model = build_model(config).eval()
     nn.init.normal_(model.encoders["image"].backbone.bn1.running_mean)
     pictures = torch.stack(random_pictures())
-    cache = FeatureCache(model.encoders["image"].backbone, pictures, 1, FLOAT32)
+    backbone = model.encoders["image"].backbone.requires_grad_(False)
+    cache = FeatureCache(backbone, pictures, 1, FLOAT32)
     features = torch.stack([cache.example(i)["image"] for i in range(3)])
     target = torch.tensor([[4, 5, 2]]).repeat(3, 1)
     expected = model({"image": pictures, "target": target})

@@ -45,7 +45,7 @@ def rewarded(name: str) -> dict:
     base = folder_of(PUBLISHED)
     settings = load(base)[2]["model_config"]
     return _scored(
-        name, DATA | {"reward": "cider_d"}, settings, start_from=str(base), freeze=FREEZE
+        name, DATA | {"reward": "cider_d"}, settings, start_from=str(base), freeze=FREEZE, epochs=2
     )
 
 
