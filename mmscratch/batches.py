@@ -151,10 +151,10 @@ def collate(examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         values = [example[modality] for example in examples if modality in example]
         lengths = [len(value) if value.dim() else 0 for value in values]
         is_text = values[0].dim() in (1, 2) and values[0].dtype == torch.int64
-        if is_text:
-            padded = pad_to_largest(values)  # (B, T) or (B, K, T)
-        elif len(set(lengths)) > 1:
-            padded = pad_sequence(values, batch_first=True)  # (B, F, …)
+        if is_text and values[0].dim() == 2:
+            padded = pad_to_largest(values)  # (B, K, T)
+        elif is_text or len(set(lengths)) > 1:
+            padded = pad_sequence(values, batch_first=True, padding_value=PAD)  # (B, F, …)
         else:
             padded = torch.stack(values)  # (B, …)
         if not is_text and len(set(lengths)) > 1:
@@ -166,7 +166,7 @@ def collate(examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def pad_to_largest(values: Sequence[Tensor]) -> Tensor:
-    """Stack words, each (T,) or (K, T), padded with <pad> to the largest T and K: (B, [K,] T)."""
+    """Stack words, all (T,) or all (K, T), padded with <pad> to the largest sizes: (B, …)."""
     shape = torch.tensor([value.shape for value in values]).amax(0).tolist()
     padded = values[0].new_full((len(values), *shape), PAD)
     for row, value in zip(padded, values):

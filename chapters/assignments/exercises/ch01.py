@@ -323,14 +323,14 @@ EXERCISES = (
             Wrong(
                 "Another epoch, another order: the seed of the shuffling must "
                 "depend on the epoch as well.",
-                old="_digest(self.seed, self.epoch)",
-                new="_digest(self.seed)",
+                old="seed_of(self.seed, self.epoch)",
+                new="seed_of(self.seed)",
             ),
             Wrong(
                 "Seed 0 in epoch 1 gives the same order as seed 1 in epoch 0: a "
                 "sum does not keep two numbers apart.",
-                old="_digest(self.seed, self.epoch)",
-                new="_digest(self.seed + self.epoch)",
+                old="seed_of(self.seed, self.epoch)",
+                new="seed_of(self.seed + self.epoch)",
             ),
             Wrong(
                 "The order must not depend on torch's global generator, nor "

@@ -460,8 +460,8 @@ EXERCISES = (
             Wrong(
                 "All processes must draw the same order, or their shards overlap: "
                 "the seed must not depend on the rank.",
-                old="_digest(self.seed, self.epoch)",
-                new="_digest(self.seed + self.rank, self.epoch)",
+                old="seed_of(self.seed, self.epoch)",
+                new="seed_of(self.seed + self.rank, self.epoch)",
             ),
             Wrong(
                 "A run that resumes in the middle of an epoch must not get its first "
