@@ -428,7 +428,7 @@ class ImageEncoder(nn.Module):
 
     images (B, 3, size, size) uint8 -> Memory (B, N, embed_dim), N being the positions of the
     feature map, row by row. Instead of pictures, they may be the backbone's features of them,
-    (B, C, h, w) (see `features.FeatureCache`). The features do not say where in the picture they are: the learned
+    (B, C, h, w) float16 (see `features.FeatureCache`). The features do not say where in the picture they are: the learned
     vector of each position does. In the `num_layers` Transformer blocks the positions attend to one
     another, so that each can know about the rest of the picture.
 
@@ -463,7 +463,7 @@ class ImageEncoder(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, images: Tensor, question: Tensor | None = None) -> Memory:
-        if images.size(1) == self.backbone.out_channels:  # they are features
+        if images.dtype == torch.float16:  # they are features
             return self.encode_features(images.to(self.position.dtype))
         _check_size(images, self.image_size)
         images = normalize(images)

@@ -74,7 +74,7 @@ def digits(name: str) -> dict:
     return row
 
 
-def heard_questions(name: str) -> dict:
+def imitation(name: str) -> dict:
     """Teach an encoder of sounds what a reader makes of the same question, without any picture.
 
     The loss is the squared distance between the mean vectors of the two memories: the vector that
@@ -141,7 +141,7 @@ def questions(name: str) -> dict:
     bases = [QUICKSTART]
     if metadata["spoken"]:
         metadata["pairs"] = PAIRS
-        bases = [_folder("written questions"), _folder("heard questions")]
+        bases = [_folder("written questions"), _folder("imitation")]
     row = _train(task, metadata, name, bases, freeze=task.freezes)
     if distributed.rank() == 0:
         data = task.read(metadata, "test", 64)
@@ -169,7 +169,7 @@ MEASURES = {
     "FSDD": digits,
     "spoken captions": captions,
     "written questions": questions,
-    "heard questions": heard_questions,
+    "imitation": imitation,
     "spoken questions": questions,
 }
 

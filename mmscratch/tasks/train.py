@@ -277,12 +277,14 @@ def keep_features(trainer: Trainer, metadata: Metadata) -> None:
     encoder = trainer.model.encoders["image"] if "image" in trainer.model.encoders else None
     if encoder is None or encoder.film or metadata["layout"] in (*DRAWN, "shards"):
         return
+    if not trainer.train.data.count("image"):
+        return
     changes = trainer.config.gradual_unfreezing > 0
     if changes or any(weights.requires_grad for weights in encoder.backbone.parameters()):
         return
     for examples in (trainer.train, trainer.validation):
         views = VIEWS if examples.augmented else 1
-        pictures = examples.data.columns["image"]
+        pictures = examples.data.columns.get("image", [None] * len(examples.data))
         with distributed.main_process_first():  # the others find them computed
             examples.features = FeatureCache(encoder.backbone, pictures, views, trainer.precision)
     if trainer.rank == 0:
