@@ -422,8 +422,8 @@ def load_run(folder: str | Path) -> tuple[EncoderDecoder | DualEncoder, dict, di
                 config["start_from"],
                 rank,
                 config["freeze"],
-                weights=config["weights"],
-                decoder_from=config["decoder_from"],
+                weights=config.get("weights", ""),
+                decoder_from=config.get("decoder_from", ""),
             )
         except FileNotFoundError as error:
             raise ValueError(f"{path} holds only a LoRA for another run, but {error}") from None
@@ -438,7 +438,7 @@ def load_lora(path: Path, model: EncoderDecoder, saved: dict) -> None:
         load_trainable(model, saved["model"], saved["base"])
     except ValueError as error:
         config = saved["train_config"]
-        base = config["decoder_from"] or config["start_from"]
+        base = config.get("decoder_from") or config["start_from"]
         raise ValueError(
             f"{path} is a change of {base}, which must be as it was: {error}"
         ) from None

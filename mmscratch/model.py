@@ -55,9 +55,10 @@ class EncoderDecoder(nn.Module):
 
     Several encoders are fused on an equal footing: each vector is brought to the same length by
     `layer_norm`, even if a batch has one modality only. If examples have K references each, target
-    (B, K, T), an example is encoded once for all K, and is then like K examples. In training, if a batch has several, the
-    fraction `modality_dropout` of the examples has one of them dropped, so the same model works
-    with or without it. `label_smoothing` and `teacher_forcing_ratio` are those of `loss`.
+    (B, K, T), an example is encoded once for all K, and is then like K examples. In training, if a
+    batch has several modalities, the fraction `modality_dropout` of the examples has one of them
+    dropped, so the same model works with or without it. `label_smoothing` and
+    `teacher_forcing_ratio` are those of `loss`.
     """
 
     loss_unit = "words"  # the unit of the count that `loss` returns
