@@ -85,9 +85,9 @@ def add_train(sub: argparse.ArgumentParser, tasks: dict) -> None:
         sub.add_argument(name, **settings | {"default": None})  # that of the task
     text = "start from a run, parts of several (RUN,RUN), or a CNN of torchvision: resnet18, …"
     sub.add_argument("--from", dest="start_from", metavar="RUN", help=text)
+    sub.add_argument("--weights", type=Path, metavar="FILE", help="that CNN's weights, on disk")
     text = "folder with GPT-2, which becomes the decoder"
     sub.add_argument("--decoder-from", type=Path, metavar="FOLDER", help=text)
-    sub.add_argument("--weights", type=Path, metavar="FILE", help="of that CNN, not downloaded")
     text = "freeze parameters by name, such as encoders.image.backbone; may be repeated"
     sub.add_argument("--freeze", action="append", default=[], metavar="PATTERN", help=text)
     text = "freeze the model and train low-rank changes, of this rank, of the decoder's weights"
@@ -142,7 +142,7 @@ def add_score(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("hypotheses", type=Path, metavar="HYPOTHESES", help=text)
     text = "one reference on each line; more files hold further references or empty lines"
     sub.add_argument("references", type=Path, nargs="+", metavar="REFERENCES", help=text)
-    text = "caption: as in the COCO evaluation; words: with punctuation; none: already tokenized"
+    text = "caption: as COCO's; words: with punctuation; none: already tokens (default: %(default)s)"
     sub.add_argument("--tokenize", choices=TOKENIZERS, default="caption", help=text)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from .batches import augmentation_draws, encode_words, pad_to_largest, seed_of
+from .data.dataset import mentions_a_side
 from .text import PAD
 
 WINDOW = 5000  # examples that are shuffled among themselves: a shard or less
@@ -128,7 +129,7 @@ class StreamedExamples(Dataset):
         target = [encode_words(self.vocabularies["target"], words) for words in captions]
         example |= nothing if epoch is None else {"target": pad_to_largest(target)}
         if self.augmented:
-            may_flip = self.data.may_mirror(captions)
+            may_flip = not mentions_a_side(captions)
             example["augmentation"] = augmentation_draws(self.seed, epoch or 0, index, may_flip)
         return example
 

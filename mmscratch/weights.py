@@ -246,11 +246,15 @@ def gpt2_settings(folder: Path) -> tuple[dict, int]:
         if not (folder / name).is_file():
             advice = f"put {GPT2_FILES} there, from {GPT2_ADDRESS}"
             raise FileNotFoundError(f"{folder / name}: no such file; {advice}")
-    config = parse_json((folder / "config.json").read_bytes())
-    if config.get("model_type") != "gpt2":
-        kind = config.get("model_type")
-        raise ValueError(f'{folder / "config.json"}: "model_type" is {kind!r:.50}, not "gpt2"')
-    decoder, _ = _build(config)
+    path = folder / "config.json"
+    try:
+        config = parse_json(path.read_bytes())
+        if config.get("model_type") != "gpt2":
+            raise ValueError(f'"model_type" is {config.get("model_type")!r:.50}, not "gpt2"')
+        with torch.device("meta"):  # only its sizes are asked for
+            decoder, _ = _build(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     settings = {
         "name": "transformer",
         "num_heads": decoder.blocks[0].self_attn.num_heads,

@@ -168,6 +168,8 @@ def broken(gpt2, tmp_path, name, content):
     ("merges.txt", None, "merges.txt: no such file; put config.json"),
     ("config.json", None, "config.json: no such file; put config.json"),
     ("config.json", '{"model_type": "bert"}', '"model_type" is \'bert\', not "gpt2"'),
+    ("config.json", "{", "config.json: "),
+    ("config.json", '{"model_type": "gpt2"}', 'config.json: "vocab_size" is None'),
     ("vocab.json", "{", "vocab.json: not GPT-2's vocabulary"),
     ("vocab.json", '{"a": 0}', "its tokens lack"),
     ("vocab.json", '{"a": 0, "b": 2}', "its numbers are not 0, 1, 2"),

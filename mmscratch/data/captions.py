@@ -109,8 +109,8 @@ class PhotoCaptions(DataSet):
     """Photographs with captions, from the records that a layout's reader yields.
 
     The pictures are decoded once, into a memory-mapped file under `cache.CACHE`; with a `size` of 0
-    there are none, only names and texts. Whatever cannot be used
-    (a missing or corrupt picture, an empty caption) is left out and reported in `problems`.
+    there are none, only names and texts. Whatever cannot be used (a missing or corrupt picture, an
+    empty caption) is left out and reported in `problems`.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..engine.cache import make_once, report_progress
 from ..images import open_image, to_tensor
-from .dataset import DataSet, LazyColumn, mentions_a_side, words_of
+from .dataset import DataSet, LazyColumn, words_of
 from .photographs import PICTURE_SUFFIXES
 from .records import check_split
 
@@ -129,12 +129,12 @@ class ShardCaptions(DataSet):
             self._read_all(min(HELD_OUT, sum(counts)))
             return
         self.sizes = counts
+        self.columns["image"] = LazyColumn(self.picture, range(sum(counts)))
         for i in range(min(VOCABULARY_EXAMPLES, sum(counts))):
             try:
                 self.references.append(self.captions(i))
             except ValueError as error:
                 self.problems.append(str(error))
-        self.texts = self.references  # for the count of texts
 
     def _read_all(self, count: int) -> None:
         pictures = []
@@ -175,10 +175,6 @@ class ShardCaptions(DataSet):
     def captions(self, index: int) -> list[list[str]]:
         """The words of each caption, at most `MAX_WORDS`."""
         return [words_of(text)[:MAX_WORDS] for text in self._texts(index)]
-
-    def may_mirror(self, captions: list[list[str]]) -> bool:
-        """Whether the picture may be mirrored: no caption mentions a side."""
-        return not mentions_a_side(captions)
 
     def skip(self, problem: str) -> None:
         """Name an example that cannot be used, in the log, to which other processes write too."""

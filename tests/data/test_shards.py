@@ -20,6 +20,7 @@ from mmscratch.batches import make_loader
 from mmscratch.data import shards
 from mmscratch.data.captions import FolderCaptions
 from mmscratch.data.shards import ShardCaptions, list_shard
+from mmscratch.finetuning import load_run
 from mmscratch.images import open_image, to_tensor
 from mmscratch.streaming import ShardSampler, StreamedExamples
 from mmscratch.text import Vocabulary, tokenize
@@ -81,6 +82,7 @@ def test_examples_are_those_of_webdataset(tmp_path):
         assert data.captions(i) == [tokenize(expected["txt"].decode())]
         picture = to_tensor(open_image(io.BytesIO(expected["jpg"])), 7)
         assert torch.equal(data.picture(i), picture)
+    assert data.count("image") == 8 and torch.equal(data[3]["image"], data.picture(3))
     assert data.references == [data.captions(i) for i in range(8)] and data.problems == []
 
 
@@ -314,6 +316,8 @@ def test_train_on_shards(tmp_path, monkeypatch, capsys):
     write_tar(tmp_path / "shards/00002.tar", [*broken, *example(61)])
     assert main([*TRAIN.split(), "--precision", "float32"]) == 0
     out = capsys.readouterr().out
+    _, _, saved = load_run("runs/shards")
+    assert not saved["train_config"]["freeze"]  # the eyes learn as well
     assert "train: 42 examples in 3 shards" in out and "step 10/10" in out
     skipped = set((tmp_path / "runs/shards/skipped.txt").read_text().splitlines())
     assert skipped == {f"{tmp_path}/shards/00002.tar: 000000060: not a picture"}
