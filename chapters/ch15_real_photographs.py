@@ -425,9 +425,9 @@ for name, row in photographs.results().items():
 #
 #     python -m mmscratch train --data DIR --decoder-from gpt2 --freeze decoder
 #
-# with GPT-2's `config.json`, `model.safetensors`, `vocab.json` and `merges.txt` in the folder `gpt2`. Instead of
-# `--freeze decoder`, `--lora 8` trains low-rank changes of it (chapter 7), and neither of them trains
-# it all. This is what today's vision–language models are: an encoder of pictures (CLIP's ViT instead
+# with GPT-2's `config.json`, `model.safetensors`, `vocab.json` and `merges.txt` in the folder `gpt2`.
+# In place of `--freeze decoder`, `--lora 8` trains low-rank changes of it (chapter 7), and without
+# either, all of it is trained. This is what today's vision–language models are: an encoder of pictures (CLIP's ViT instead
 # of a CNN), a small network between (one matrix or two, or a Transformer that asks for a fixed number
 # of vectors), and a decoder that has read the web (7 billion weights instead of 0.1). What they learn
 # with pictures is little; what they know from text is much; and so they also say what usually stands
@@ -442,8 +442,8 @@ for name, row in photographs.results().items():
 # the five references. A metric that compares words rewards words. Anybody who reports CIDEr-D after
 # training on CIDEr-D should report something else as well.
 #
-# **The truth is a poor teacher,** if it says only yes or no. Trained on it, 91.0 % of the captions are
-# true, 14 fewer. The greedy caption is nearly always right, so a draw can hardly beat it, and most
+# **Yes or no is little to learn from.** Trained on the truth, 91.0 % of the captions are true, 14
+# fewer. The greedy caption is nearly always right, so a draw can hardly beat it, and most
 # gradients only say what not to write. A longer training began at the captioner of `quickstart`:
 #
 #     python -m mmscratch train --data scenes --from runs/quickstart --reward truth \
@@ -490,7 +490,7 @@ for name, row in photographs.results().items():
 #    would you reward, if captions are read aloud to somebody who cannot see the picture?
 # 2. **How many draws?** Five captions are drawn for each picture. Would one caption for each of five
 #    times as many pictures be better, in the same time?
-# 3. ImageNet has 1,000 classes, 118 of them dogs. What can a captioner with frozen eyes never say, and
+# 3. ImageNet has 1,000 classes, about 120 of them dogs. What can a captioner with frozen eyes never say, and
 #    how would you find out?
 
 # %%
