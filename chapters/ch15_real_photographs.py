@@ -427,11 +427,11 @@ for name, row in photographs.results().items():
 #
 # with GPT-2's `config.json`, `model.safetensors`, `vocab.json` and `merges.txt` in the folder `gpt2`.
 # In place of `--freeze decoder`, `--lora 8` trains low-rank changes of it (chapter 7), and without
-# either, all of it is trained. This is what today's vision–language models are: an encoder of pictures (CLIP's ViT instead
-# of a CNN), a small network between (one matrix or two, or a Transformer that asks for a fixed number
-# of vectors), and a decoder that has read the web (7 billion weights instead of 0.1). What they learn
-# with pictures is little; what they know from text is much; and so they also say what usually stands
-# in such a picture, whether it is there or not.
+# either, all of it is trained. This is what today's vision–language models are: an encoder of
+# pictures (CLIP's ViT instead of a CNN), a small network between (one matrix or two, or a Transformer
+# that asks for a fixed number of vectors), and a decoder that has read the web (7 billion weights
+# instead of 0.1). What they learn with pictures is little; what they know from text is much; and so
+# they also say what usually stands in such a picture, whether it is there or not.
 #
 # ## What to notice
 #
