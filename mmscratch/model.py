@@ -148,19 +148,13 @@ class EncoderDecoder(nn.Module):
         for each word of each sentence, and otherwise its own most probable word. It then goes word
         by word. Source: Bengio et al. 2015.
         """
-        target = batch["target"]  # (B, T) or (B, K, T), ending in <eos>
         if need_weights and teacher_forcing_ratio < 1:
             raise ValueError("attention weights are available only with teacher_forcing_ratio=1")
-        memory = self.encode(batch)
-        if target.dim() == 3:
-            memory = memory.repeat(target.size(1))  # (B·K, N, D)
-            target = target.flatten(0, 1)  # (B·K, T)
-        bos = target.new_full((target.size(0), 1), BOS)  # (B, 1)
+        memory, target = repeat_memory(self.encode(batch), batch["target"])  # target (B, T)
         if teacher_forcing_ratio == 1:
-            inputs = torch.cat([bos, target[:, :-1]], dim=1)  # (B, T)
-            return self.decoder(inputs, memory, need_weights)
+            return self.decoder(shift_right(target), memory, need_weights)
         state = self.decoder.start(memory)
-        token = bos.squeeze(1)  # (B,)
+        token = target.new_full((len(target),), BOS)  # (B,)
         steps = []
         for true in target.unbind(1):  # (B,)
             logits, state = self.decoder.step(token, state)  # (B, V)
@@ -168,6 +162,22 @@ class EncoderDecoder(nn.Module):
             use_true = torch.rand(len(true), device=true.device) < teacher_forcing_ratio  # (B,)
             token = torch.where(use_true, true, logits.argmax(-1))
         return torch.stack(steps, dim=1)  # (B, T, V)
+
+
+def shift_right(target: Tensor) -> Tensor:
+    """What the decoder reads to write a target (B, T): <bos>, and all its words but the last."""
+    bos = target.new_full((len(target), 1), BOS)  # (B, 1)
+    return torch.cat([bos, target[:, :-1]], dim=1)
+
+
+def repeat_memory(memory: Memory, target: Tensor) -> tuple[Memory, Tensor]:
+    """If examples have K references each, target (B, K, T): K sentences about the same memory.
+
+    Returns the memory (B·K, N, D) and the target (B·K, T); a target (B, T) stays as it is.
+    """
+    if target.dim() == 2:
+        return memory, target
+    return memory.repeat(target.size(1)), target.flatten(0, 1)
 
 
 def _check_steering(encoders: dict[str, nn.Module]) -> None:

@@ -12,6 +12,7 @@ from .attention import Memory
 from .batches import pad_to_largest
 from .decoding import Hypothesis, greedy_search, sample
 from .metrics import DocumentFrequencies, Tokens, cider_d, document_frequencies, sentence_bleu
+from .model import repeat_memory, shift_right
 from .text import BOS, EOS, PAD, UNK
 
 # reward(captions, numbers): how good each caption is, a list of words, of the picture of its number
@@ -43,9 +44,7 @@ def caption_log_probs(decoder: nn.Module, memory: Memory, captions: Tensor) -> T
 
     <pad>, <bos> and <unk> are not among the words, since `sample` never draws them.
     """
-    bos = captions.new_full((len(captions), 1), BOS)  # (B, 1)
-    inputs = torch.cat([bos, captions[:, :-1]], dim=1)  # (B, T)
-    logits = decoder(inputs, memory).float()  # (B, T, V)
+    logits = decoder(shift_right(captions), memory).float()  # (B, T, V)
     never = torch.zeros(logits.size(-1), dtype=torch.bool, device=logits.device)  # (V,)
     never[[PAD, BOS, UNK]] = True
     log_probs = logits.masked_fill(never, -torch.inf).log_softmax(-1)
@@ -109,11 +108,8 @@ def _with_eos(captions: list[Hypothesis]) -> Tensor:
 
 def _cross_entropy(model: nn.Module, memory: Memory, target: Tensor) -> Tensor:
     """The mean cross-entropy of a word of the references (B, T) or (B, K, T)."""
-    if target.dim() == 3:
-        memory = memory.repeat(target.size(1))  # (B·K, N, D)
-        target = target.flatten(0, 1)  # (B·K, T)
-    bos = target.new_full((len(target), 1), BOS)
-    logits = model.decoder(torch.cat([bos, target[:, :-1]], dim=1), memory).float()  # (B·K, T, V)
+    memory, target = repeat_memory(memory, target)  # target (B·K, T)
+    logits = model.decoder(shift_right(target), memory).float()  # (B·K, T, V)
     return F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
 
 

@@ -175,7 +175,7 @@ class Trainer:
             workers = min(8, (os.cpu_count() or 1) // self.world_size)
         share = (self.rank, self.world_size)
         if isinstance(self.train, StreamedExamples):
-            sizes = self.train.data.sizes
+            sizes = self.train.data.shard_sizes
             sampler = ShardSampler(sizes, config.batch_size, config.seed, share)
         else:
             sampler = BucketSampler(

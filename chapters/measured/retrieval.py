@@ -4,7 +4,8 @@
     python -m chapters.measured.retrieval NAME …     measures only these
     torchrun --nproc_per_node=2 -m chapters.measured.retrieval scenes    trains one on two cores
 
-It needs data/flickr8k (python -m data_scripts.flickr8k), and runs/ch07/base (chapter 7).
+It needs data/flickr8k (python -m data_scripts.flickr8k), data/mobilenet_v2.pth
+(chapters/measured/mobilenet.py) and runs/ch07/base (chapter 7).
 """
 
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import torch
 
 from chapters.measured import by_name, few_labels, measure_missing, train
+from chapters.measured.mobilenet import WEIGHTS
 from mmscratch.data.captions import relevant_pictures
 from mmscratch.data.dataset import DataSet
 from mmscratch.engine import distributed
@@ -33,22 +35,34 @@ SCRATCH = "German captions from random weights"
 FROM_TOWERS = "German captions from the towers"
 FROM_FROZEN = "German captions from the towers, CNN frozen"
 CAPTIONERS = {SCRATCH: "from scratch", FROM_TOWERS: "all", FROM_FROZEN: "frozen encoder"}
+CHOSEN = {"backbone": {"name": "mobilenet"}, "image_size": 224}
+PUBLISHED_WEIGHTS = {  # options of `TrainConfig`
+    "start_from": "mobilenet_v2",
+    "weights": str(WEIGHTS),
+    "freeze": ("encoders.image.backbone",),
+}
 LABELS = 200  # pictures with German captions
-NAMES = ["scenes", "Flickr8k", TOWERS, *CAPTIONERS]
+PUBLISHED = "Flickr8k, with MobileNetV2's features"
+NAMES = ["scenes", "Flickr8k", PUBLISHED, TOWERS, *CAPTIONERS]
 
 
 def measure_search(name: str) -> dict:
     """Train two towers -> the seconds it took, and how well they search among 1,000 pictures."""
-    layout = "flickr8k" if name == "Flickr8k" else "scenes"
+    layout = "flickr8k" if name.startswith("Flickr8k") else "scenes"
     metadata = {"task": TASK.name, "layout": layout, "data": str(FLICKR8K), "scenes": SCENES}
     settings = TASK.model(metadata, {}, None)
+    options = {}
+    if name == PUBLISHED:
+        settings = TASK.model(metadata, CHOSEN, None)
+        options = PUBLISHED_WEIGHTS
     if name == TOWERS:
         _, _, base = load_run(few_labels.BASE)
         settings["encoders"]["image"] = base["model_config"]["encoders"]["image"]
-    row = train(TASK, metadata, settings, folder_of(name))
+    row = train(TASK, metadata, settings, folder_of(name), **options)
     if distributed.rank() > 0:
         return row
-    data = TASK.read(metadata, TASK.evaluation_split(metadata), 64)
+    size = settings["encoders"]["image"]["image_size"]
+    data = TASK.read(metadata, TASK.evaluation_split(metadata), size)
     return row | search_scores(folder_of(name), data)
 
 

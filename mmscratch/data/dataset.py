@@ -35,7 +35,11 @@ class DataSet(Sequence):
     references[i]          the same texts, tokenized
     names[i]               what messages call example i: a file, or a file and a line
     problems               what was skipped while reading, one line each, with file and line
+    shard_sizes            the number of examples in each shard, if they are read as a stream (see
+                           `streaming.StreamedExamples`); otherwise None
     """
+
+    shard_sizes: Sequence[int] | None = None
 
     def __init__(self):
         self.columns: dict[str, Sequence] = {}

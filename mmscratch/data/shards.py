@@ -107,8 +107,8 @@ class ShardCaptions(DataSet):
     their tar file on access, so that memory does not depend on how many there are. What a shard
     holds is counted once.
 
-    sizes       the number of examples of each shard (training only)
-    references  the captions of the first 100,000 examples, for the vocabulary (training only)
+    shard_sizes  the number of examples of each shard (training only)
+    references   the captions of the first 100,000 examples, for the vocabulary (training only)
     """
 
     max_words = MAX_WORDS  # of a caption
@@ -125,10 +125,9 @@ class ShardCaptions(DataSet):
             raise ValueError(f"{root}: its tar files hold no pictures with captions")
         self.starts = [0, *accumulate(counts)]
         if split != "train":
-            self.sizes = None
             self._read_all(min(HELD_OUT, sum(counts)))
             return
-        self.sizes = counts
+        self.shard_sizes = counts
         self.columns["image"] = LazyColumn(self.picture, range(sum(counts)))
         for i in range(min(VOCABULARY_EXAMPLES, sum(counts))):
             try:
@@ -151,10 +150,10 @@ class ShardCaptions(DataSet):
         self.columns["image"] = LazyColumn(pictures.__getitem__, range(len(pictures)))
 
     def __len__(self) -> int:
-        return sum(self.sizes) if self.sizes else len(self.references)
+        return sum(self.shard_sizes) if self.shard_sizes else len(self.references)
 
     def name(self, index: int) -> str:
-        if not self.sizes:
+        if not self.shard_sizes:
             return self.names[index]
         return self._where(index)
 

@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from ..data.dataset import DataSet
-from ..data.shards import ShardCaptions
 from ..finetuning import trainable_parts
 from . import TASKS
 from .scores import INTERVALS
@@ -63,8 +62,8 @@ def report(data: DataSet, split: str, folder: Path | None) -> None:
     texts = sum(len(references) for references in data.references)
     columns = ", ".join(f"{data.count(modality):,} with {modality}" for modality in data.columns)
     examples = f"{len(data):,} examples with {texts:,} texts ({columns})"
-    if isinstance(data, ShardCaptions) and data.sizes:
-        examples = f"{len(data):,} examples in {len(data.sizes):,} shards"
+    if data.shard_sizes:
+        examples = f"{len(data):,} examples in {len(data.shard_sizes):,} shards"
     print(f"{split}: {examples}; {len(data.problems)} problems", flush=True)
     if data.problems and folder:
         folder.mkdir(parents=True, exist_ok=True)

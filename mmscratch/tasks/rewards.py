@@ -3,7 +3,6 @@
 from ..data.captions import SceneCaptions, number_pictures
 from ..data.dataset import DataSet
 from ..data.judge import judge
-from ..data.shards import ShardCaptions
 from ..metrics import Tokens
 from ..self_critical import Reward, SelfCritical, bleu_reward, cider_reward
 from ..text import caption_tokenize, detokenize
@@ -29,7 +28,7 @@ def set_reward(trainer: Trainer, name: str) -> None:
     """
     if not trainer.config.start_from:
         raise ValueError("--reward improves a captioner that is trained already: --from RUN")
-    if isinstance(trainer.train.data, ShardCaptions):
+    if trainer.train.data.shard_sizes:
         raise ValueError("--reward needs all captions in memory, and shards are read as a stream")
     datasets = (trainer.train.data, trainer.validation.data)
     number_pictures(*datasets)

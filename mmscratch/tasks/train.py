@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ..batches import Examples
 from ..data.dataset import DataSet
-from ..data.shards import ShardCaptions
 from ..engine import distributed
 from ..features import VIEWS, FeatureCache
 from ..finetuning import vocabularies_from
@@ -103,7 +102,7 @@ def _make_trainer(
             data[split] = task.read(metadata, split, image_size_of(settings["encoders"]))
     for split in data:
         report(data[split], split, folder if distributed.rank() == 0 else None)
-        if isinstance(data[split], ShardCaptions):
+        if data[split].shard_sizes:
             folder.mkdir(parents=True, exist_ok=True)
             data[split].log = folder / "skipped.txt"
     vocabularies = task.vocabularies(metadata, data["train"], known)
@@ -265,7 +264,7 @@ def make_examples(
     """The examples to train on and to validate with; no drawn one is shown twice."""
     augments = task.augments and metadata["layout"] not in DRAWN
     at_once = task.references_at_once(metadata)
-    if isinstance(data["train"], ShardCaptions):
+    if data["train"].shard_sizes:
         training = StreamedExamples(data["train"], vocabularies, augments, seed)
     else:
         training = Examples(data["train"], vocabularies, augments, seed, at_once)
@@ -294,7 +293,7 @@ def keep_features(trainer: Trainer, metadata: Metadata) -> None:
 
 def report_skipped(data: DataSet) -> None:
     """Say how many examples of a stream could not be read."""
-    if isinstance(data, ShardCaptions) and data.log.exists():
+    if data.shard_sizes and data.log.exists():
         count = len(set(data.log.read_text(encoding="utf-8").splitlines()))
         print(f"{count:,} examples could not be read: see {data.log}")
 

@@ -3,27 +3,34 @@
 import gc
 import io
 import json
+import math
+import os
+import signal
 import tarfile
 import tracemalloc
+from itertools import chain
 
 import numpy as np
 import pytest
 import torch
 import webdataset
 from command_line import error_of
+from helpers import in_processes, tiny_config
 from PIL import Image
 
 from data_scripts import shards as script
 from mmscratch import streaming
 from mmscratch.__main__ import main
-from mmscratch.batches import make_loader
+from mmscratch.batches import Examples, make_loader
 from mmscratch.data import shards
 from mmscratch.data.captions import FolderCaptions
 from mmscratch.data.shards import ShardCaptions, list_shard
+from mmscratch.engine import distributed
 from mmscratch.finetuning import load_run
 from mmscratch.images import open_image, to_tensor
 from mmscratch.streaming import ShardSampler, StreamedExamples
 from mmscratch.text import Vocabulary, tokenize
+from mmscratch.training import TrainConfig, Trainer
 
 
 def jpeg(number, size=9):
@@ -76,7 +83,7 @@ def test_examples_are_those_of_webdataset(tmp_path):
     data = ShardCaptions(tmp_path, "train", 7)
     urls = [str(tmp_path / f"{i:05}.tar") for i in range(2)]
     theirs = list(webdataset.WebDataset(urls, shardshuffle=False))
-    assert data.sizes == [5, 3] and len(data) == len(theirs) == 8
+    assert data.shard_sizes == [5, 3] and len(data) == len(theirs) == 8
     for i, expected in enumerate(theirs):
         assert data.name(i) == f"{urls[i // 5]}: {expected['__key__']}"
         assert data.captions(i) == [tokenize(expected["txt"].decode())]
@@ -223,7 +230,7 @@ def test_workers_and_a_later_start_see_the_same_batches(tmp_path, workers):
     examples = StreamedExamples(data, {"target": Vocabulary(["picture"])}, True, seed=3)
 
     def batches(skip):
-        sampler = ShardSampler(data.sizes, 4, seed=3)
+        sampler = ShardSampler(data.shard_sizes, 4, seed=3)
         sampler.start(2, skip)
         return list(make_loader(examples, sampler, workers))
 
@@ -246,7 +253,7 @@ def test_memory_does_not_grow_with_the_number_of_shards(tmp_path, monkeypatch):
     data = ShardCaptions(tmp_path, "train", 5)
     data.references = data.texts = []  # 100,000 captions are the vocabulary's
     examples = StreamedExamples(data, {"target": Vocabulary(["picture"])})
-    sampler = ShardSampler(data.sizes, 40)
+    sampler = ShardSampler(data.shard_sizes, 40)
     tracemalloc.start()
     try:
         used = []
@@ -271,7 +278,7 @@ def test_shards_of_a_window_stay_open(tmp_path, monkeypatch):
     monkeypatch.setattr(
         shards, "list_shard", lambda *given: listed.append(given) or list_once(*given)
     )
-    for batch in ShardSampler(data.sizes, 1):
+    for batch in ShardSampler(data.shard_sizes, 1):
         data.picture(batch[0][0])
     assert len(listed) <= 8
 
@@ -295,7 +302,7 @@ def test_a_folder_becomes_shards(tmp_path, capsys, monkeypatch):
     data = ShardCaptions(tmp_path / "shards", "train", 7)
     folder = FolderCaptions(tmp_path, "train", 7)
     theirs = {tuple(map(tuple, folder.references[i])): folder[i]["image"] for i in range(10)}
-    assert data.sizes == [4, 4, 2] and data.references != folder.references
+    assert data.shard_sizes == [4, 4, 2] and data.references != folder.references
     for i in range(10):
         assert torch.equal(data.picture(i), theirs.pop(tuple(map(tuple, data.captions(i)))))
     before = (tmp_path / found[0]).read_bytes()
@@ -325,3 +332,88 @@ def test_train_on_shards(tmp_path, monkeypatch, capsys):
     command = "train --data shards --layout shards --reward cider_d --from runs/shards --to x"
     assert main(command.split()) == 2
     assert "shards are read as a stream" in error_of(capsys)
+
+
+def stream_trainer(folder, root, **settings):
+    """A trainer of a tiny captioner that reads shards, with dropout and augmentation."""
+    data = ShardCaptions(root, "train", 32)
+    validation = ShardCaptions(root, "validation", 32)
+    vocabularies = {"target": Vocabulary.build(chain.from_iterable(data.references))}
+    examples = StreamedExamples(data, vocabularies, True), Examples(validation, vocabularies)
+    config = TrainConfig(epochs=2, batch_size=8, precision="float32", **settings)
+    return Trainer(tiny_config(len(vocabularies["target"])), config, examples, folder)
+
+
+def kill_in_step(trainer, step):
+    """Save after each step, and kill this process within the given one."""
+    take = trainer._train_step
+
+    def save_or_die(batch):
+        if trainer.step + 1 == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        trainer.saved_at = -math.inf  # it is time to save
+        return take(batch)
+
+    trainer._train_step = save_or_die
+    trainer.fit()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_run_killed_within_a_shard_resumes_exactly(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # a fork could not use it
+    root = tmp_path / "shards"
+    write_shards(root, 11, 7, 13, 2)  # of 31 examples, 3 batches an epoch
+    whole = stream_trainer(tmp_path / "whole", root)
+    whole.fit()
+    for step in (3, 5):  # the first epoch's last shard, the second epoch's first
+        child = os.fork()
+        if child == 0:
+            try:
+                kill_in_step(stream_trainer(tmp_path / "killed", root), step)
+            finally:
+                os._exit(3)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    read = []
+    monkeypatch.setattr(ShardCaptions, "picture", counting(ShardCaptions.picture, read))
+    resumed = stream_trainer(tmp_path / "killed", root)
+    assert resumed.step == 4
+    read.clear()  # those of validation
+    resumed.fit()
+    assert len(read) == 16  # of two steps: nothing before them is read again
+    weights = resumed.model.state_dict()
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+
+
+def counting(read, indices):
+    """The method `read` of a data set, which also notes the indices that are read."""
+
+    def noting(data, index):
+        indices.append(index)
+        return read(data, index)
+
+    return noting
+
+
+def train_and_note(folder):
+    """Train in one of several processes, and write down what it read, and its weights."""
+    distributed.start()
+    read = []
+    ShardCaptions.picture = counting(ShardCaptions.picture, read)
+    trainer = stream_trainer(folder / "run", folder / "shards")
+    read.clear()
+    trainer.fit()
+    noted = {"read": read, "weights": trainer.model.state_dict()}
+    torch.save(noted, folder / f"{distributed.rank()}.pt")
+
+
+def test_two_processes_train_on_different_shards(tmp_path):
+    write_shards(tmp_path / "shards", 8, 8, 8, 8, 2)
+    assert in_processes(2, train_and_note, tmp_path) == [0, 0]
+    one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    for epoch in range(2):
+        halves = [set(rank["read"][16 * epoch : 16 * epoch + 16]) for rank in (one, other)]
+        assert halves[0] | halves[1] == set(range(32)) and not halves[0] & halves[1]
+    for name, value in one["weights"].items():
+        if "running" not in name and "num_batches" not in name:  # batch norm is not shared
+            assert torch.equal(value, other["weights"][name]), name

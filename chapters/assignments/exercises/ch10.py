@@ -247,7 +247,7 @@ EXERCISES = (
             Wrong(
                 "The decoder sees the word that it has to predict: shift the "
                 "target by one, and start with <bos>.",
-                old="torch.cat([bos, target[:, :-1]], dim=1)",
+                old="shift_right(target)",
                 new="target",
             ),
             Wrong(

@@ -168,7 +168,7 @@ EXERCISES = (
             Wrong(
                 "The decoder reads the word before the one that it predicts: <bos> "
                 "comes first.",
-                old="torch.cat([bos, captions[:, :-1]], dim=1)",
+                old="shift_right(captions)",
                 new="captions",
             ),
             Wrong(
