@@ -325,9 +325,9 @@ def truth_reward(data):
 def train_on(reward, data):
     """A copy of the captioner, trained on a reward."""
     model = copy.deepcopy(before)
-    model.self_critical = SelfCritical(reward, vocabulary)
+    model.objective = SelfCritical(reward, vocabulary)
     fit(model, data, 32, 1e-4, at_once=5)
-    model.self_critical = None
+    model.objective = None
     return model
 
 

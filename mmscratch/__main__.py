@@ -114,7 +114,7 @@ def add_evaluate(sub: argparse.ArgumentParser, tasks: dict) -> None:
 
 
 def add_data(sub: argparse.ArgumentParser, tasks: dict) -> None:
-    text = "folder with the data; or the word scenes or speech, for data that a program makes"
+    text = "folder with the data; or scenes, speech or listings, for data that a program makes"
     sub.add_argument("--data", type=Path, metavar="DIR", help=text)
     layouts = [f"for {task.name}: {', '.join(task.layouts)}" for task in tasks.values()]
     text = f"form of the data; {'; '.join(layouts)} (the first is the default)"

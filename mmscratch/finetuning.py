@@ -99,7 +99,7 @@ def trainable_parts(model: nn.Module) -> list[tuple[str, int, int]]:
         counts[1] += parameter.numel() * parameter.requires_grad
     if "LoRA" in parts:
         parts["LoRA"] = parts.pop("LoRA")  # to the end
-    return [(part, *counts) for part, counts in parts.items()]
+    return [(part, *counts) for part, counts in parts.items() if counts[0]]
 
 
 # -------------------------------------------------------------------------------------------------

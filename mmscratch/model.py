@@ -15,6 +15,7 @@ from .batches import inputs_of
 from .contrastive import DualEncoder
 from .hearing import AudioEncoder
 from .recurrent import LSTMDecoder, LSTMEncoder
+from .tabular import TableEncoder
 from .text import BOS, PAD
 from .transformer import TransformerDecoder, TransformerEncoder
 from .vision import mobilenet_encoder, resnet_encoder, vgg_encoder, vit_encoder
@@ -29,6 +30,7 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "lstm": LSTMEncoder,
     "transformer": TransformerEncoder,
     "audio": AudioEncoder,
+    "table": TableEncoder,
 }
 DECODERS: dict[str, Callable[..., nn.Module]] = {
     "lstm": LSTMDecoder,
@@ -78,7 +80,7 @@ class EncoderDecoder(nn.Module):
         self.modality_dropout = modality_dropout
         self.label_smoothing = label_smoothing
         self.teacher_forcing_ratio = teacher_forcing_ratio
-        self.self_critical = None  # a `SelfCritical` takes the place of the cross-entropy
+        self.objective = None  # objective(model, batch), in place of the cross-entropy
 
     def encode(self, batch: dict[str, Tensor]) -> Memory:
         """The modalities in a batch -> one memory."""
@@ -115,11 +117,11 @@ class EncoderDecoder(nn.Module):
 
         and the fraction `teacher_forcing_ratio` of the words that the decoder reads are the true
         ones (see `forward`). In eval mode s = 0, and it reads the true words only. With
-        `self_critical`, the loss is that of `SelfCritical`.
+        an `objective`, such as `SelfCritical`, the loss is that.
         Source: Szegedy et al. 2016, section 7.
         """
-        if self.self_critical:
-            return self.self_critical(self, batch)
+        if self.objective:
+            return self.objective(self, batch)
         target = batch["target"]  # (B, T) or (B, K, T)
         smoothing = self.label_smoothing if self.training else 0.0
         teacher_forcing_ratio = self.teacher_forcing_ratio if self.training else 1.0

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from .classification import ReliabilityBin
 from .decoding import Candidate
 from .text import Vocabulary, detokenize
 
@@ -442,4 +443,24 @@ def learning_curves(metrics: str | Path) -> Figure:
     axis.set(xlabel="step", ylabel="loss per word (nats)", ylim=(0, None))
     axis.grid(alpha=0.3)
     axis.legend()
+    return figure
+
+
+def reliability_diagram(panels: dict[str, list[ReliabilityBin]]) -> Figure:
+    """How often predictions of each confidence are right; a panel for each entry, by its title.
+
+    On the diagonal, what is 70 % sure is right in 70 % of the cases; below it the model is too
+    sure. The area of a point is in proportion to its number of examples.
+    """
+    figure = Figure((3.6 * len(panels), 3.7), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, bins) in zip(axes, panels.items()):
+        total = sum(each.count for each in bins)
+        axis.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+        sizes = [20 + 800 * each.count / total for each in bins]
+        x = [each.confidence for each in bins]
+        y = [each.accuracy for each in bins]
+        axis.scatter(x, y, sizes, alpha=0.6, clip_on=False)
+        axis.set(title=title, xlabel="confidence", ylabel="share that is right")
+        axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     return figure

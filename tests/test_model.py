@@ -196,8 +196,8 @@ LSTM_DECODER = {"name": "lstm", "hidden_size": 13}
 
 
 @pytest.mark.parametrize("encoders, decoder, joint, message", [
-    ({"image": {"name": "alexnet"}}, LSTM_DECODER, False, "resnet, vgg, mobilenet, vit, lstm, transformer, audio, not 'alexnet'"),
-    ({"image": {"depth": 18}}, LSTM_DECODER, False, "resnet, vgg, mobilenet, vit, lstm, transformer, audio, not None"),
+    ({"image": {"name": "alexnet"}}, LSTM_DECODER, False, "resnet, vgg, mobilenet, vit, lstm, transformer, audio, table, not 'alexnet'"),
+    ({"image": {"depth": 18}}, LSTM_DECODER, False, "resnet, vgg, mobilenet, vit, lstm, transformer, audio, table, not None"),
     ({"image": SMALL_RESNET}, {"name": "gru"}, False, "lstm, transformer, not 'gru'"),
     ({"image": SMALL_RESNET}, {"hidden_size": 13}, False, "lstm, transformer, not None"),
     ({"image": SMALL_RESNET | {"heads": 3}}, LSTM_DECODER, False, "resnet: .*'heads'"),

@@ -170,10 +170,10 @@ def test_the_loss_is_the_formula(monkeypatch):
     monkeypatch.setattr(self_critical, "MAX_LENGTH", 3)
     monkeypatch.setattr(self_critical, "greedy_search", lambda *_: greedy)
     monkeypatch.setattr(self_critical, "sample", lambda *_: drawn)
-    model.self_critical = SelfCritical(share_of_blue, VOCABULARY)
+    model.objective = SelfCritical(share_of_blue, VOCABULARY)
     loss, count = model.train().loss(batch)
     assert model.training and count == 6  # the second one was cut: it has no <eos>
-    model.self_critical = None
+    model.objective = None
     model.eval()
     cross_entropy, words = model.loss(batch)
     captions = torch.tensor([[4, 5, EOS], [5, 5, 5]])
@@ -188,7 +188,7 @@ def test_in_eval_mode_the_loss_is_minus_the_greedy_reward():
     batch = pictures()
     hypotheses = greedy_search(model.decoder, model.encode(batch), 40)
     captions = [VOCABULARY.decode(hypothesis.tokens) for hypothesis in hypotheses]
-    model.self_critical = SelfCritical(share_of_blue, VOCABULARY)
+    model.objective = SelfCritical(share_of_blue, VOCABULARY)
     loss, count = model.loss(batch)
     assert count == 6 and not loss.requires_grad
     assert loss.item() == pytest.approx(-sum(share_of_blue(captions, range(6))))
@@ -199,7 +199,7 @@ def test_the_reward_rises(decoder):
     """What people wrote earns 1/2 at most on the average picture; after training, more is earned."""
     model = captioner(decoder)
     batch = pictures()
-    model.self_critical = SelfCritical(share_of_blue, VOCABULARY)
+    model.objective = SelfCritical(share_of_blue, VOCABULARY)
     optimizer = torch.optim.Adam(model.parameters(), 0.005)
     for _ in range(100):
         model.train()
@@ -213,7 +213,7 @@ def test_the_reward_rises(decoder):
 
 def test_dropout_is_off_and_batch_norm_keeps_its_statistics():
     model = captioner().train()
-    model.self_critical = SelfCritical(share_of_blue, VOCABULARY)
+    model.objective = SelfCritical(share_of_blue, VOCABULARY)
     before = [buffer.clone() for buffer in model.buffers()]
     batch = pictures()
     losses = []

@@ -4,6 +4,7 @@ import copy
 import sys
 from collections.abc import Callable, Sequence
 
+from ..tables import Schema
 from ..text import tokenize
 
 # A text with a word that begins like one of these may be false once the picture is mirrored.
@@ -35,10 +36,12 @@ class DataSet(Sequence):
     references[i]          the same texts, tokenized
     names[i]               what messages call example i: a file, or a file and a line
     problems               what was skipped while reading, one line each, with file and line
+    schema                 what the columns of its rows mean, if it has the modality "row"
     shard_sizes            the number of examples in each shard, if they are read as a stream (see
                            `streaming.StreamedExamples`); otherwise None
     """
 
+    schema: Schema | None = None
     shard_sizes: Sequence[int] | None = None
 
     def __init__(self):

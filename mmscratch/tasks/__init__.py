@@ -2,10 +2,18 @@
 
 from .answering import Answering
 from .captioning import Captioning
+from .prediction import Prediction
 from .retrieval import Retrieval
 from .task import Task
 from .transcription import Transcription
 from .translation import Translation
 
-_ALL = (Captioning(), Translation(), Answering(), Retrieval(), Transcription())
+_ALL = (
+    Captioning(),
+    Translation(),
+    Answering(),
+    Retrieval(),
+    Transcription(),
+    Prediction(),
+)
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}

@@ -33,7 +33,7 @@ def set_reward(trainer: Trainer, name: str) -> None:
     datasets = (trainer.train.data, trainer.validation.data)
     number_pictures(*datasets)
     reward = _make_reward(name, *datasets)
-    trainer.model.self_critical = SelfCritical(reward, trainer.train.vocabularies["target"])
+    trainer.model.objective = SelfCritical(reward, trainer.train.vocabularies["target"])
 
 
 def _make_reward(name: str, training: DataSet, validation: DataSet) -> Reward:

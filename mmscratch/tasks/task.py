@@ -15,7 +15,7 @@ from ..images import open_image, to_tensor
 from ..text import Vocabulary
 from ..training import Trainer
 
-DRAWN = ("scenes", "speech")  # layouts whose data a program makes, without a folder
+DRAWN = ("scenes", "speech", "listings")  # layouts whose data a program makes, without a folder
 Metadata = dict  # what a checkpoint records about its task: "task", "data", "layout", and the task's options
 
 

@@ -304,6 +304,8 @@ def sized(settings: dict, vocabularies: dict, examples: tuple[Examples, Examples
     for modality, words in vocabularies.items():
         if modality in settings["encoders"]:
             settings["encoders"][modality]["vocab_size"] = len(words)
+    if "row" in settings["encoders"]:
+        settings["encoders"]["row"]["num_categories"] = examples[0].data.schema.num_categories()
     longest = max([0, *examples[0].lengths, *examples[1].lengths])
     for part in (*settings["encoders"].values(), settings["decoder"]):
         if part.get("name") == "transformer":

@@ -328,7 +328,7 @@ def test_rewards_are_those_of_the_picture_with_the_number():
         numbers = [example["number"].item() for each in both for example in each]
         assert numbers == [0, 1, 2, 3, 4]
         captions = [tokenize(texts[i][1]) for i in (0, 4, 3)]
-        found = model.self_critical.reward(captions, [0, 4, 1])
+        found = model.objective.reward(captions, [0, 4, 1])
         plain = [caption_tokenize(detokenize(words)) for words in captions]
         theirs = [references[i] for i in (0, 4, 1)]
         if name == "truth":

@@ -1,0 +1,225 @@
+"""How well are columns of tables predicted, and who wins: picture, form, or both? For chapter 16.
+
+    python -m chapters.measured.tables          adds what chapters/measured/tables.jsonl lacks
+    python -m chapters.measured.tables NAME …   measures only these
+    torchrun --nproc_per_node=2 -m chapters.measured.tables …   trains on two cores
+
+HAM10000 needs data/ham10000 (python -m data_scripts.ham10000 --from FOLDER) and
+data/mobilenet_v2.pth (chapters/measured/mobilenet.py), Houses data/houses (data_scripts/houses.py).
+The boosted trees are those of scikit-learn, which is in tests/requirements.txt.
+"""
+
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from chapters.measured import by_name, measure_missing, train
+from chapters.measured.mobilenet import WEIGHTS
+from mmscratch.classification import (
+    balanced_accuracy,
+    expected_calibration_error,
+    explained_variance,
+    fit_temperature,
+    group_bootstrap,
+    macro_auc,
+    mean_absolute_percentage_error,
+    number_of_brackets,
+)
+from mmscratch.data.dataset import DataSet
+from mmscratch.data.listings import PRICE, expected_log_price
+from mmscratch.engine import distributed
+from mmscratch.finetuning import load_run
+from mmscratch.tasks.prediction import LISTINGS, Prediction
+from mmscratch.tasks.predictions import class_log_probs, label_numbers
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+RUNS = Path("runs/tables-measured")
+TASK = Prediction()
+INPUTS = {"both": "both", "picture": "image", "form": "row"}
+UNUSED = {"group": None, "split-by": "group", "leave-out": "", "balance": "none", "fold": None}
+LISTING = UNUSED | {"task": TASK.name, "layout": "listings", "data": "listings", "target": PRICE}
+SKIN = UNUSED | {
+    "task": TASK.name,
+    "layout": "table",
+    "data": "data/ham10000",
+    "target": "diagnosis",
+    "group": "lesion_id",
+    "leave-out": "dx_type",
+}
+HOUSES = UNUSED | {
+    "task": TASK.name,
+    "layout": "table",
+    "data": "data/houses",
+    "target": "price (USD)",
+}
+FOLDS = 5
+SKIN_SIZE = 128
+HOUSE_SIZE = 192  # of four photographs together
+MOBILENET = {"name": "mobilenet"}
+
+
+def folder_of(name: str) -> Path:
+    return RUNS / name.replace(" ", "-").replace(",", "")
+
+
+def from_published(**options) -> dict:
+    """The options of `TrainConfig` that start from MobileNetV2's published weights."""
+    return {"start_from": "mobilenet_v2", "weights": str(WEIGHTS)} | options
+
+
+def fit(name: str, metadata: dict, size: int, **options) -> dict:
+    """Train a run, and return its row."""
+    chosen = {"image_size": size} if size == 64 else {"image_size": size, "backbone": MOBILENET}
+    settings = TASK.model(metadata, chosen, None)
+    if "image" not in settings["encoders"]:
+        for option in ("start_from", "weights", "freeze"):
+            options.pop(option, None)
+    return train(TASK, metadata, settings, folder_of(name), **options)
+
+
+def predict(name: str, metadata: dict, split: str, size: int) -> tuple[Tensor, DataSet]:
+    """(the logarithms of the probabilities of the classes, the examples)."""
+    model, vocabularies, _ = load_run(folder_of(name))
+    data = TASK.read(metadata, split, size)
+    return class_log_probs(model, vocabularies, data, data.target), data
+
+
+def listings(name: str) -> dict:
+    """The share of what can be explained of the logarithm of the price, %."""
+    inputs = INPUTS[name.partition(", ")[2]]
+    metadata = LISTING | {"inputs": inputs, "listings": LISTINGS}
+    row = fit(name, metadata, 64)
+    if distributed.rank() > 0:
+        return row
+    log_probs, data = predict(name, metadata, "test", 64)
+    predicted = number_of_brackets(log_probs.exp(), data.target.medians).log()
+    true = torch.tensor([listing.log_price for listing in data.listings], dtype=torch.float64)
+    best = torch.tensor([expected_log_price(each, inputs) for each in data.listings])
+    row["explained"] = round(100 * explained_variance(predicted, true), 1)
+    row["possible"] = round(100 * explained_variance(best, true), 1)
+    return row
+
+
+def skin(name: str) -> dict:
+    """HAM10000: AUC, balanced accuracy and calibration, with intervals from drawing lesions."""
+    _, how, *changes = name.split(", ")
+    metadata = SKIN | {"inputs": INPUTS[how]}
+    if "split by picture" in changes:
+        metadata["split-by"] = "row"
+    if "with dx_type" in changes:
+        metadata["leave-out"] = ""
+    for balance in ("weights", "focal"):
+        if balance in changes:
+            metadata["balance"] = balance
+    options = from_published(epochs=12, learning_rate=5e-4)
+    if how == "form":
+        options = {"epochs": 20}
+    if "frozen" in changes:
+        options = from_published(epochs=12, freeze=("encoders.image.backbone",))
+    row = fit(name, metadata, SKIN_SIZE, **options)
+    return row | skin_scores(name, metadata) if distributed.rank() == 0 else row
+
+
+def skin_scores(name: str, metadata: dict) -> dict:
+    """The scores of a run on the test split, before and after temperature scaling."""
+    log_probs, validation = predict(name, metadata, "validation", SKIN_SIZE)
+    temperature = fit_temperature(log_probs, label_numbers(validation))
+    log_probs, data = predict(name, metadata, "test", SKIN_SIZE)
+    labels = label_numbers(data)
+    probabilities = log_probs.softmax(1)
+    predicted = probabilities.argmax(1)
+    right = (predicted == labels).double()
+
+    def interval(score, digits: int = 3) -> list[float]:
+        return [round(x, digits) for x in group_bootstrap(score, data.groups)]
+
+    calibration = {}
+    for when, scaled in (("before", log_probs), ("after", log_probs / temperature)):
+        confidence, best = scaled.softmax(1).max(1)
+        error = expected_calibration_error(confidence, best == labels)
+        calibration[when] = round(error, 3)
+    return {
+        "rows": len(data),
+        "accuracy": interval(lambda rows: right[rows].mean().item()),
+        "balanced accuracy": interval(lambda rows: balanced_accuracy(predicted[rows], labels[rows])),
+        "AUC": interval(lambda rows: macro_auc(probabilities[rows], labels[rows])),
+        "calibration error": calibration,
+        "temperature": round(temperature, 2),
+    }
+
+
+def houses(name: str) -> dict:
+    """Houses: the mean absolute percentage error, %, of each of five folds."""
+    _, how, *_ = name.split(", ")
+    errors = []
+    predicted = []
+    true = []
+    row = {}
+    for fold in range(1, FOLDS + 1):
+        metadata = HOUSES | {"fold": f"{fold}/{FOLDS}", "inputs": INPUTS.get(how, "row")}
+        if how == "boosted trees":
+            values, data = boosted_trees(metadata)
+        else:
+            options = from_published(freeze=("encoders.image.backbone",), epochs=40, batch_size=16)
+            row = fit(name, metadata, HOUSE_SIZE, **options)
+            log_probs, data = predict(name, metadata, "test", HOUSE_SIZE)
+            values = number_of_brackets(log_probs.exp(), data.target.medians)
+        prices = torch.tensor(data.values, dtype=torch.float64)
+        errors.append(round(100 * mean_absolute_percentage_error(values, prices), 1))
+        predicted.append(values)
+        true.append(prices)
+    predicted, true = torch.cat(predicted), torch.cat(true)
+
+    def error(rows: Tensor) -> float:
+        return 100 * mean_absolute_percentage_error(predicted[rows], true[rows])
+
+    interval = [round(x, 1) for x in group_bootstrap(error, range(len(true)))]
+    spread = round(statistics.stdev(errors), 1)
+    return row | {"percentage error": interval, "folds": errors, "standard deviation": spread}
+
+
+def boosted_trees(metadata: dict) -> tuple[Tensor, DataSet]:
+    """What a practitioner would use: gradient-boosted trees, of the logarithm of the price."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    parts = {split: TASK.read(metadata, split, 0) for split in ("train", "validation", "test")}
+    rows, prices = {}, {}
+    for split, data in parts.items():
+        rows[split] = torch.stack([data[i]["row"] for i in range(len(data))])
+        prices[split] = torch.tensor(data.values, dtype=torch.float64)
+    training = torch.cat([rows["train"], rows["validation"]])
+    targets = torch.cat([prices["train"], prices["validation"]]).log()
+    is_category = [count > 0 for count in parts["train"].schema.num_categories()]
+    model = HistGradientBoostingRegressor(categorical_features=is_category, random_state=0)
+    model.fit(training.numpy(), targets.numpy())
+    return torch.from_numpy(model.predict(rows["test"].numpy())).exp(), parts["test"]
+
+
+MEASURES = {
+    **{f"listings, {how}": listings for how in INPUTS},
+    **{f"HAM10000, {how}": skin for how in INPUTS},
+    "HAM10000, both, split by picture": skin,
+    "HAM10000, form, with dx_type": skin,
+    "HAM10000, both, frozen": skin,
+    "HAM10000, both, frozen, weights": skin,
+    "HAM10000, both, frozen, focal": skin,
+    "Houses, boosted trees": houses,
+    **{f"Houses, {how}": houses for how in INPUTS},
+}
+
+
+def results() -> dict[str, dict]:
+    """The measurements so far, by name."""
+    return by_name(RESULTS)
+
+
+def main(names: list[str]) -> None:
+    """Measure these, or what is missing."""
+    measure_missing(RESULTS, names, MEASURES, lambda name: MEASURES[name](name))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
