@@ -75,7 +75,7 @@ return torch.softmax(scores, -1) * mask"""
 
 def test_every_exercise_is_consistent_with_the_library_and_its_tests():
     assert len(EXERCISES) >= 40 and {exercise.chapter for exercise in EXERCISES} == set(
-        range(1, 16)
+        range(1, 17)
     )
     assert [exercise.chapter for exercise in EXERCISES] == sorted(
         exercise.chapter for exercise in EXERCISES
@@ -101,7 +101,7 @@ def test_every_exercise_is_consistent_with_the_library_and_its_tests():
 
 
 @pytest.mark.parametrize(
-    "entry", [entry for entry in book() if entry.number <= 15], ids=lambda entry: entry.path.stem
+    "entry", [entry for entry in book() if entry.number <= 16], ids=lambda entry: entry.path.stem
 )
 def test_your_turn_lists_the_exercises_with_points_and_minutes(entry):
     section = entry.path.read_text().partition("## Your turn")[2].partition("## Sources")[0]

@@ -220,6 +220,7 @@ EXAMPLES = {  # drawing -> its arguments
     ),
     "ch15.what_photographs_need": (),
     "ch15.convolutions": (),
+    "ch16.a_row_as_memory": (),
     "ch14.sound_to_words": (torch.rand(997) - 0.5, torch.rand(61, 80), WORDS[:6]),
     "ch14.phones": (torch.rand(61, 80), SEGMENTS, WORD_TIMES),
     "ch14.alignments": (["a", "b"], 5),

@@ -91,3 +91,18 @@ def test_a_row_without_any_value_has_nothing_to_attend_to():
 def test_tables_of_one_kind_of_column(num_categories):
     memory = TableEncoder(4, num_categories)(torch.ones(3, 2))
     assert memory.tokens.shape == (3, 2, 4)
+
+
+def test_blocks_and_a_norm_follow():
+    encoder = TableEncoder(8, NUM_CATEGORIES, num_layers=2, num_heads=2).eval()
+    torch.nn.init.normal_(encoder.norm.weight)
+    torch.nn.init.normal_(encoder.norm.bias)
+    plain = TableEncoder(8, NUM_CATEGORIES)
+    plain.load_state_dict(
+        {name: x for name, x in encoder.state_dict().items() if name in plain.state_dict()}
+    )
+    rows = random_rows(5)
+    x = plain(rows).tokens
+    for block in encoder.blocks:
+        x, _, _ = block(x)
+    assert_close(encoder(rows).tokens, encoder.norm(x))

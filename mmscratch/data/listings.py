@@ -11,6 +11,7 @@ it is known how well a price can be predicted from either and from both, and eve
 
 import math
 import random
+from collections.abc import Collection, Sequence
 from functools import cache, partial
 
 from ..tables import Schema
@@ -61,15 +62,17 @@ class Listing:
         self.price = round(math.exp(self.log_price))
 
 
-def expected_log_price(listing: Listing, known: str = "both") -> float:
+def expected_log_price(
+    listing: Listing, known: str = "both", things: Collection[str] = NOUNS.keys()
+) -> float:
     """What the logarithm of a price is on average, if the picture ("image"), the form ("row") or
-    both are known. No prediction from these has a smaller squared error.
+    both are known, and that it is one of these things. No prediction has a smaller squared error.
     """
     sees = known in ("both", "image")
     reads = known in ("both", "row")
     knows_size = sees or (reads and listing.is_stated)
     return (
-        (THING[listing.noun] if sees else _mean(THING))
+        (THING[listing.noun] if sees else _mean({thing: THING[thing] for thing in things}))
         + (COLOUR[listing.colour] if sees else _mean(COLOUR))
         + (SIZE[listing.size] if knows_size else _mean(SIZE))
         + PER_YEAR * (listing.age if reads else OLDEST / 2)
@@ -103,7 +106,13 @@ class Listings(DataSet):
     def __init__(self, split: str, count: int, size: int = 64, inputs: str = "both"):
         super().__init__()
         first = first_of_split(split)
-        self.listings = [Listing(first + i) for i in range(count)]
+        self.set_listings([Listing(first + i) for i in range(count)], size, inputs)
+
+    def set_listings(
+        self, listings: Sequence[Listing], size: int = 64, inputs: str = "both"
+    ) -> None:
+        """Replace the examples by these listings."""
+        self.listings = list(listings)
         self.schema, self.target = learned()
         self.names = [f"listing {listing.number}" for listing in self.listings]
         self.groups = self.names
