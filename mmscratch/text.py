@@ -12,14 +12,34 @@ PAD, BOS, EOS, UNK = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 MASKED = "[v]"  # a hidden word, as in "a [v] star"
 
-_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+
+def _character_class(kind: str, end: int = sys.maxunicode + 1) -> str:
+    """The characters below `end` of Unicode's categories that start with a letter, as ranges."""
+    ranges = []
+    for code in range(end):
+        if unicodedata.category(chr(code))[0] == kind:
+            if ranges and ranges[-1][1] == code - 1:
+                ranges[-1][1] = code
+            else:
+                ranges.append([code, code])
+    return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ranges)
+
+
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+_MARKS = _character_class("M", 0x1F000) + "\U000e0100-\U000e01ef"  # accents, vowel signs, viramas
+# What belongs to the character before it: marks, joiners without a width, and skin tones.
+_EXTENDS = rf"[{_MARKS}\u200c\u200d\U0001f3fb-\U0001f3ff]"
+_WORD = rf"[^\W{_HAN}]+(?:{_EXTENDS}+[^\W{_HAN}]*)*"
 _TOKEN = re.compile(
     rf"\[v\]"  # a masked word is one token
-    rf"|[{_HAN}]"  # every Chinese character by itself
+    rf"|[{_HAN}]{_EXTENDS}*"  # every Chinese character by itself
     rf"|\d+(?:[.,]\d+)+"  # 3.5 and 1,000
-    rf"|[^\W{_HAN}]+(?:['’-][^\W{_HAN}]+)*"  # a word, with apostrophes and hyphens in it
-    rf"|[^\w\s]"  # any other character by itself
+    rf"|{_WORD}(?:['’-]{_WORD})*"  # a word, with apostrophes and hyphens in it
+    rf"|[\U0001f1e6-\U0001f1ff]{{2}}"  # a flag
+    rf"|(?!{_EXTENDS})[^\w\s]{_EXTENDS}*(?:(?<=\u200d)[^\w\s]{_EXTENDS}*)*"  # others; joined emoji
+    rf"|{_EXTENDS}"  # a mark without a character
 )
+_EXTENSION = re.compile(_EXTENDS)
 _NO_SPACE_BEFORE = re.compile(r"[.,!?;:)\]}%…。，！？；：、）》」]")
 _NO_SPACE_AFTER = re.compile(r"[({（《「]")  # no "[": joined, "[", "v", "]" would be a masked word
 _WIDE = re.compile(rf"[{_HAN}。，！？；：、（）《》「」]")
@@ -29,8 +49,9 @@ def tokenize(text: str) -> list[str]:
     """Split a sentence into lower-case words and punctuation marks.
 
     "Don't go, Käthe!" -> ["don't", "go", ",", "käthe", "!"]. Chinese, which has no spaces, is split
-    into characters. The text is brought to Unicode's NFC form first, so that both encodings of "ü"
-    give the same word.
+    into characters. Accents, vowel signs and joiners belong to the character before them, in every
+    script. The text is brought to Unicode's NFC form first, so that both encodings of "ü" give the
+    same word.
     """
     return _TOKEN.findall(unicodedata.normalize("NFC", text.lower()))
 
@@ -43,13 +64,12 @@ def detokenize(tokens: Iterable[str]) -> str:
     text = ""
     for token in tokens:
         no_space = (
-            not text
-            or _NO_SPACE_BEFORE.fullmatch(token)
-            or _NO_SPACE_AFTER.fullmatch(text[-1])
+            _NO_SPACE_BEFORE.fullmatch(token)
+            or _NO_SPACE_AFTER.fullmatch(text[-1:])
             or _WIDE.fullmatch(token)
-            or _WIDE.fullmatch(text[-1])
-        )
-        text += token if no_space else " " + token
+            or _WIDE.fullmatch(text[-1:])
+        ) and not _EXTENSION.match(token)  # it would become a part of the character before it
+        text += token if no_space or not text else " " + token
     return text
 
 
@@ -384,18 +404,6 @@ def _gpt2_pieces() -> re.Pattern:
     )
 
 
-def _character_class(kind: str) -> str:
-    """All characters of Unicode's categories that start with a letter, as ranges for a pattern."""
-    ranges = []
-    for code in range(sys.maxunicode + 1):
-        if unicodedata.category(chr(code))[0] == kind:
-            if ranges and ranges[-1][1] == code - 1:
-                ranges[-1][1] = code
-            else:
-                ranges.append([code, code])
-    return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ranges)
-
-
 def vocabulary_from(state: list | dict) -> Vocabulary | BytePairEncoding | ByteLevelBPE:
     """The vocabulary whose `state()` this is. Raises ValueError if it is not the state of one."""
     match state:
@@ -431,7 +439,7 @@ _SENTENCE_STARTS = r"""
     A About According Additionally After An As At But Earlier He Her Here However If In It Last Many More Mr\. Ms\. Now Once
     One Other Our She Since So Some Such That The Their Then There These They This We What When While Yet You
 """.split()
-_L = r"(?:[^\W\d_²³¹¼-¾⁰-₉⅐-⅞]|[\u0300-\u036f])"  # a letter or a combining accent
+_L = rf"(?:[^\W\d_²³¹¼-¾⁰-₉⅐-⅞]|(?![\ufe00-\ufe0f])[{_MARKS}])"  # a letter or its mark
 _LD = rf"(?:{_L}|\d)"  # a letter or a digit
 _DOL = rf"[dol]['’`]{_LD}"  # the start of d'Avignon, o'clock, l'avion
 _ENDING = r"(?:'(?:[msd]|[rv]e|ll)(?![a-z])|’(?:[msd]|[rv]e|ll))"
@@ -470,7 +478,7 @@ _PTB_TOKEN = re.compile(
     | {_L}{_LD}*(?:[.!?]{_L}{_LD}*)*{_STOP} | [-+]?\d*(?:[.:,]\d+)+ | {_LD}+{_STOP} | [-+]\d+
     # :-) and other symbols; anything else, such as an emoji, is skipped
     | (?-i:[:;=][-o]?[()dpDP])(?![a-z0-9])
-    | ['`‘’]' | \.{{3}} | [!?]+ | -+ | \*+ | _+ | \#+ | @+ | << | >> | [!-~¡-¿×÷–-―‖-‧‰-⁄⁰-₎€℀-⯿]
+    | ['`‘’]' | \.{{3}} | [!?]+ | -+ | \*+ | _+ | \#+ | @+ | << | >> | [!-~¡-¿×÷–-―‖-‧‰-⁄⁰-₎€℀-⯿。۔։؟،।॥]
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -508,7 +516,9 @@ def caption_tokenize(text: str) -> list[str]:
 
     Agrees with the PTBTokenizer of pycocoevalcap, which runs Stanford CoreNLP 3.4.1 in Java, on all
     35,000 captions of Flickr8k and all 30,014 English ones of Multi30k (training and validation).
-    Known differences: "&eacute;" and "&AMP;", tags with a space in them, addresses without http but
+    The full stops of other scripts stay, as in Java: 。 ۔ ։ ؟ ، । ॥.
+    Known differences: Java cuts words at some marks of Gurmukhi, Kannada, Malayalam, Khmer, Burmese
+    and Tibetan, here they stay whole; "&eacute;" and "&AMP;", tags with a space in them, addresses without http but
     with a path, file names such as "1.mp3", emoticons other than those like ":-)", two curly quotes
     in a row, a curly apostrophe inside a word, and an abbreviation with no space after it ("co.a").
     In Java, moreover, a single letter at the end ("plan B.") depends on the next caption, and a

@@ -76,6 +76,11 @@ SENTENCES = [["a", "dog", "and", "a", "cat"], ["a", "cat", "or", "a", "dog"], ["
         ("ein [V]Stern[v]", ["ein", MASKED, "stern", MASKED]),
         ("[x] v", ["[", "x", "]", "v"]),
         ("<eos>", ["<", "eos", ">"]),
+        ("एक काला कुत्ता", ["एक", "काला", "कुत्ता"]),
+        ("İki köpek", ["i\u0307ki", "köpek"]),
+        ("می\u200cدود.", ["می\u200cدود", "."]),
+        ("👨\u200d👩\u200d👧 ❤\ufe0f\u200d🔥👍🏽🇩🇪🇫🇷", ["👨\u200d👩\u200d👧", "❤\ufe0f\u200d🔥", "👍🏽", "🇩🇪", "🇫🇷"]),
+        ("𠀀猫", ["𠀀", "猫"]),
         ("", []),
     ],
 )
@@ -105,10 +110,17 @@ def test_detokenize_spaces_tokens_as_people_do(text):
     assert detokenize(tokenize(text)) == text
 
 
+# every one of these is a token by itself
+HAN = [
+    chr(code)
+    for first, last in ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF))
+    for code in range(first, last + 1)
+]
 PIECES = ["Don't", "it’s", "T-Shirt", "ÄPFEL", "u\u0308", "ß", "Straße", "3", "3.5", "1,000", "一", "只", "猫", "。",
           "，", "！", "《", "》", "（", "）", "[v]", "[V]", "[", "v", "]", "(", ")", "{", "}", ".", ",", "…", "'", "’", "-",
           "%", "_", " ", "\u0301", "\u0338", "=", "<", "が", "か\u3099", "Σ",
-          "İ", "<eos>", "\n", "豈", "𠀀", "🐱"]  # fmt: skip
+          "İ", "<eos>", "\n", "豈", "𠀀", "🐱", "कु", "\u094d", "\u200d", "\u200c", "\ufe0f", "🏽", "👍",
+          "🇩", "🇪"]  # fmt: skip
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
@@ -124,6 +136,19 @@ PIECES = ["Don't", "it’s", "T-Shirt", "ÄPFEL", "u\u0308", "ß", "Straße", "3
 def test_tokenize_inverts_detokenize(text):
     tokens = tokenize(text)
     assert tokenize(detokenize(tokens)) == tokens
+
+
+LETTERS = st.characters(categories=["L", "M"], exclude_characters=HAN)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.lists(st.text(LETTERS, min_size=1).map(lambda s: "ब" + s), min_size=1))
+def test_words_of_every_script_stay_whole(words):
+    """Unicode's letters, each with its marks: as many words come out, and the text again."""
+    text = " ".join(words)
+    tokens = tokenize(text)
+    assert len(tokens) == len(words)
+    assert detokenize(tokens) == unicodedata.normalize("NFC", text.lower())
 
 
 def test_tokens_contain_the_whole_text_except_spaces():
@@ -473,6 +498,13 @@ JAVA_SHA256 = "8c370c7d1bca91b6136c39a779e3e2fbd788c15ada88b843cdd401132a9c7754"
 
 # A text and its tokens, separated by spaces; \u00a0 is a space within a token.
 CASES = {
+    "एक कुत्ता घास पर दौड़ रहा है।": "एक कुत्ता घास पर दौड़ रहा है ।",
+    "İki köpek": "i̇ki köpek",
+    "می\u200cدود؟ نعم، لا۔": "می دود ؟ نعم ، لا ۔",
+    "שָׁלוֹם עולם": "שָׁלוֹם עולם",
+    "தமிழ் மொழி": "தமிழ் மொழி",
+    "一只猫。": "一只猫 。",
+    "հայերեն շուն։": "հայերեն շուն ։",
     "": "",
     " \t ": "",
     "Two Zebras graze .": "two zebras graze",
