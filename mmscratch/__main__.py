@@ -5,15 +5,13 @@ import os
 import sys
 from pathlib import Path
 
-from .engine.doctor import doctor
-
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-TOKENIZERS = ("caption", "words", "none")
+from .engine.doctor import doctor, show_anything
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command. Returns 0 if all is well, 2 after an error, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    show_anything()
     try:
         if arguments == ["doctor"]:  # before the other imports: it works even if torch does not
             return doctor(argparse.Namespace())
@@ -130,7 +128,8 @@ def add_model(sub: argparse.ArgumentParser) -> None:
 def add_loop(sub: argparse.ArgumentParser) -> None:
     text = "folder of the run (default: in runs/)"
     sub.add_argument("--to", type=Path, dest="run", metavar="DIR", help=text)
-    sub.add_argument("--precision", choices=PRECISIONS, help="number format (default: by machine)")
+    choices = ("auto", "float32", "bfloat16", "float16")
+    sub.add_argument("--precision", choices=choices, help="number format (default: by machine)")
     text = "use torch.compile: slow at first, then faster on a GPU"
     sub.add_argument("--compile", action="store_true", help=text)
     text = "show where the time of a step goes, and keep a trace"
@@ -142,8 +141,9 @@ def add_score(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("hypotheses", type=Path, metavar="HYPOTHESES", help=text)
     text = "one reference on each line; more files hold further references or empty lines"
     sub.add_argument("references", type=Path, nargs="+", metavar="REFERENCES", help=text)
-    text = "caption: as COCO's; words: with punctuation; none: already tokens (default: %(default)s)"
-    sub.add_argument("--tokenize", choices=TOKENIZERS, default="caption", help=text)
+    text = "caption: as COCO's; words: with punctuation; none: tokens already (default: %(default)s)"
+    choices = ("caption", "words", "none")
+    sub.add_argument("--tokenize", choices=choices, default="caption", help=text)
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ SCHEMA = Schema(
     noun="caption",
     texts="caption",
     expected="a file name and a caption",
-    columns={"file_name": FILE_NAMES, "caption": ("caption", "captions", "text")},
+    columns={"file_name": FILE_NAMES, "caption": ("caption", "captions", "text", "description", "sentence", "comment")},
 )
 
 
@@ -149,10 +149,14 @@ class FolderCaptions(PhotoCaptions):
     """A folder of pictures with captions.csv, captions.tsv, captions.json or captions.jsonl.
 
     Every line or entry has a file name and a caption; a picture may have several lines. Columns or
-    keys are called "file_name" and "caption" ("image" or "file", "captions" or "text" also work),
-    and an optional third, "split", is train, validation or test. Without any split, every tenth
+    keys are called "file_name" and "caption" (other usual names also work: see `SCHEMA`), separated
+    by commas, semicolons, tabs or "|"; an optional third, "split", is train, validation or test. Without any split, every tenth
     picture by name is for validation and every tenth for test. A table without column names has the
     file name first. JSON may also map file names to captions.
+
+    Without such a table, those of published sets are found: COCO's captions_train2017.json,
+    Karpathy's dataset_coco.json, and captions.txt or results.csv of Flickr8k and Flickr30k from
+    Kaggle. The pictures may then be in any folder below.
     """
 
     def __init__(self, root: str | Path, split: str = "train", size: int = 64):

@@ -2,8 +2,9 @@
 
 import csv
 import json
+import os
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -54,7 +55,20 @@ class Schema(NamedTuple):
     suffixes: Collection[str] = PICTURE_SUFFIXES
 
 
-FILE_NAMES = ("file_name", "image", "file")
+FILE_NAMES = (
+    "file_name",
+    "filename",
+    "image",
+    "file",
+    "image_name",
+    "image_path",
+    "img",
+    "picture",
+    "photo",
+    "path",
+)
+DELIMITERS = (",", ";", "\t", "|")
+MAX_LINES = 20  # of one cell in quotes
 
 
 def _slashes(name: str) -> str:
@@ -78,25 +92,67 @@ def read_folder(root: Path, schema: Schema, problems: list[str]) -> tuple[list[s
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
-    table = _find_table(root, schema)
-    records = list(_READERS[table.suffix](table, schema, problems))
-    files = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+    records = []
+    for table in _find_tables(root, schema):
+        records += _reader_of(table)(table, schema, problems)
+    files = [path.relative_to(root).as_posix() for path in files_below(root)]
     named = {_name_key(record.name) for record in records}
     for name in sorted(files):
-        if Path(name).suffix.lower() in schema.suffixes and _name_key(name) not in named:
+        keys = {_name_key(name), _name_key(PurePosixPath(name).name)}
+        if Path(name).suffix.lower() in schema.suffixes and not keys & named:
             problems.append(f"{root / name}: has no {schema.noun}")
     return files, records
 
 
-def _find_table(root: Path, schema: Schema) -> Path:
+def files_below(root: Path) -> Iterator[Path]:
+    """The regular files below a folder, also those in linked folders; no hidden or system files.
+
+    A folder is entered twice at most, by whatever links, so that a loop of links ends.
+    """
+    entered = Counter()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        entered[real] += 1
+        if entered[real] > 2:
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        for name in names:
+            path = Path(folder, name)
+            if not is_hidden(name) and path.is_file():
+                yield path
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is the system's own: ._a.jpg, .DS_Store, __MACOSX, Thumbs.db."""
+    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def _find_tables(root: Path, schema: Schema) -> list[Path]:
+    """The table of a folder; of captions, also those that published sets come with."""
     stem = f"{schema.noun}s"
     tables = [root / f"{stem}{suffix}" for suffix in _READERS]
     tables = [table for table in tables if table.is_file()]
+    if not tables and schema.noun == "caption":
+        for pattern in PUBLISHED:
+            tables = sorted(path for path in root.glob(pattern) if path.is_file())
+            if tables:
+                return tables
     if len(tables) != 1:
         found = " and ".join(table.name for table in tables)
+        others = [name for name in root.glob(f"{stem}.*") if name.suffix in UNREAD]
+        if others and not found:
+            raise ValueError(f"{others[0]}: {UNREAD[others[0].suffix]}")
         found = found or f"no {stem}{f', {stem}'.join(_READERS)}"
         raise ValueError(f"{root} has {found}: exactly one {stem} file is needed")
-    return tables[0]
+    return tables
+
+
+def _reader_of(table: Path) -> Callable[[Path, Schema, list[str]], Iterator[Record]]:
+    for pattern, reader in PUBLISHED.items():
+        if table.match(pattern):
+            return reader
+    return _READERS[table.suffix]
 
 
 def match_files(
@@ -104,14 +160,20 @@ def match_files(
 ) -> Iterator[tuple[str, Record]]:
     """(the file's name as the file system spells it, record) of each whose file exists.
 
-    Records without a file are reported in `problems`, as a missing `item`.
+    A name without a folder may be that of a file in any folder, if only one has it. Records without
+    a file are reported in `problems`, as a missing `item`.
     """
     spellings = defaultdict(list)
+    inside = defaultdict(list)  # files in folders, by their name alone
     for name in sorted(set(files)):
         spellings[_name_key(name)].append(name)
+        inside[_name_key(PurePosixPath(name).name)].append(name)
     seen = set()
     for record in records:
-        candidates = spellings[_name_key(record.name)]
+        key = _name_key(record.name)
+        candidates = spellings[key]
+        if not candidates and len(inside[key]) == 1:
+            candidates = inside[key]
         name = candidates[0] if len(candidates) == 1 else _slashes(record.name)
         if len(candidates) > 1 and name not in seen:
             names = " and ".join(candidates)
@@ -191,30 +253,100 @@ def text_lines(path: Path, problems: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _read_table(path: Path, schema: Schema, problems: list[str]) -> Iterator[Record]:
-    if path.suffix == ".tsv":
-        style = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-    else:
-        style = {"strict": True}
+    """Records of a table, with or without column names, separated by any of `DELIMITERS`.
+
+    Raises ValueError if there are column names, but not those that are needed.
+    """
+    lines = list(text_lines(path, problems))
+    if not lines:
+        return
+    delimiter = _find_delimiter(lines[0][1], schema, "\t" if path.suffix == ".tsv" else ",")
+    texts = dict(lines)
     columns = None
-    for where, text in text_lines(path, problems):
-        try:
-            cells = next(csv.reader([text], skipinitialspace=True, **style))
-        except csv.Error as error:
-            problems.append(f"{where}: {error}")
-            continue
-        cells = [cell.strip() for cell in cells]
+    for where, cells in _split_lines(lines, delimiter, problems):
+        cells = [" ".join(cell.split("\n")).strip() for cell in cells]
         if columns is None:
-            columns = [cell.lower() for cell in cells]
-            if all(set(columns) & set(names) for names in schema.columns.values()):
+            columns = [_column_key(cell) for cell in cells]
+            missing = [n for n, names in schema.columns.items() if not set(columns) & set(names)]
+            if not missing:
                 continue
+            if not _has_file(cells, schema):
+                found = ", ".join(cells)[:100]
+                raise ValueError(f"{where}: no column is called {missing[0]}; it has: {found}")
             columns = list(schema.columns)
+        if path.suffix == ".txt" and len(cells) > len(columns):  # commas without quotes
+            last = len(columns) - 1
+            cells = [*cells[:last], texts[where].split(delimiter, last)[last].strip()]
         if len(cells) != len(columns):
             problem = f"{where}: {len(cells)} columns where {len(columns)} were expected"
-            if len(cells) > len(columns):
+            if len(cells) > len(columns) and delimiter == ",":
                 problem += f"; a {schema.noun} with a comma needs quotes around it"
             problems.append(problem)
             continue
         yield from _record(where, dict(zip(columns, cells)), schema, problems)
+
+
+def _column_key(name: str) -> str:
+    """One key for the spellings of a column: "File name" is file_name."""
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def _has_file(cells: Sequence[str], schema: Schema) -> bool:
+    """Whether one of the cells names a file of the right kind."""
+    return any(PurePosixPath(cell.lower()).suffix in schema.suffixes for cell in cells)
+
+
+def _find_delimiter(line: str, schema: Schema, default: str) -> str:
+    """What separates the cells of a table, from its first line: column names, or a file's name."""
+    for delimiter in DELIMITERS:
+        names = {_column_key(cell.strip().strip('"')) for cell in line.split(delimiter)}
+        if all(names & set(known) for known in schema.columns.values()):
+            return delimiter
+    for delimiter in (default, *DELIMITERS):
+        cells = line.split(delimiter)
+        if len(cells) > 1 and _has_file([cells[0].strip().strip('"')], schema):
+            return delimiter
+    return default
+
+
+def _split_lines(
+    lines: Sequence[tuple[str, str]], delimiter: str, problems: list[str]
+) -> Iterator[tuple[str, list[str]]]:
+    """(file and line number, cells) of each row. A cell in quotes may go on in the next lines."""
+    number = 0
+    while number < len(lines):
+        where, text = lines[number]
+        number += 1
+        try:
+            yield where, _split_cells(text, delimiter)
+            continue
+        except csv.Error as error:
+            reason = error
+        for _, more in lines[number : number + MAX_LINES]:
+            text += "\n" + more
+            try:
+                cells = _split_cells(text, delimiter)
+            except csv.Error:
+                continue
+            number += text.count("\n")
+            yield where, cells
+            break
+        else:
+            problems.append(f"{where}: {reason}")
+
+
+def _split_cells(text: str, delimiter: str) -> list[str]:
+    """The cells of a line. In a table with tabs, only cells that are quoted as a whole lose them."""
+    if delimiter != "\t":
+        (cells,) = csv.reader([text], delimiter=delimiter, skipinitialspace=True, strict=True)
+        return cells
+    cells = []
+    for cell in text.split("\t"):
+        inside = cell.strip()[1:-1].replace('""', "")
+        if len(cell) > 1 and cell.strip()[:1] == cell.strip()[-1:] == '"' and '"' not in inside:
+            cell = cell.strip()[1:-1].replace('""', '"')
+        cells.append(cell)
+    return cells
 
 
 def _record(where: str, entry: object, schema: Schema, problems: list[str]) -> Iterator[Record]:
@@ -297,4 +429,51 @@ _READERS = {
     ".tsv": _read_table,
     ".json": _read_json,
     ".jsonl": _read_json_lines,
+}
+
+
+def _read_coco(path: Path, schema: Schema, problems: list[str]) -> Iterator[Record]:
+    """COCO's captions_train2017.json; the split is in its name."""
+    content = load_json(path)
+    try:
+        names = {image["id"]: image["file_name"] for image in content["images"]}
+        annotations = content["annotations"]
+    except (TypeError, KeyError):
+        raise ValueError(f"{path}: COCO's images and annotations were expected") from None
+    (split,) = [name for name in ("train", "val", "test") if name in path.stem] or [None]
+    for where, entry in numbered(path, annotations):
+        entry = dict(entry) if isinstance(entry, dict) else {}
+        entry |= {"file_name": names.get(entry.get("image_id")), "split": split}
+        yield from _record(where, entry, schema, problems)
+
+
+def _read_karpathy(path: Path, schema: Schema, problems: list[str]) -> Iterator[Record]:
+    """Karpathy's dataset_flickr8k.json, dataset_flickr30k.json or dataset_coco.json."""
+    content = load_json(path)
+    images = content.get("images") if isinstance(content, dict) else None
+    for where, entry in numbered(path, images, "Karpathy's list of images"):
+        try:
+            texts = [sentence["raw"] for sentence in entry["sentences"]]
+            split = entry["split"].removeprefix("rest")  # "restval" is for training
+            split = "train" if split != entry["split"] else split
+            values = {"file_name": entry["filename"], "caption": texts, "split": split}
+        except (TypeError, KeyError, AttributeError):
+            problems.append(f"{where}: a filename, a split and sentences were expected")
+            continue
+        yield from _record(where, values, schema, problems)
+
+
+# Captions as published sets have them: COCO, Karpathy's splits, and Kaggle's Flickr8k and Flickr30k.
+PUBLISHED = {
+    "captions_*[0-9].json": _read_coco,
+    "annotations/captions_*[0-9].json": _read_coco,
+    "dataset_*.json": _read_karpathy,
+    "captions.txt": _read_table,
+    "results.csv": _read_table,
+}
+UNREAD = {
+    ".xlsx": "spreadsheets are not read: save it as CSV",
+    ".xls": "spreadsheets are not read: save it as CSV",
+    ".ods": "spreadsheets are not read: save it as CSV",
+    ".parquet": "Parquet is not read: img2dataset makes shards of it (--layout shards)",
 }

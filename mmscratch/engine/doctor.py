@@ -9,6 +9,12 @@ import sys
 from pathlib import Path
 
 
+def show_anything() -> None:
+    """Let what the terminal cannot show be replaced, instead of ending the program."""
+    if hasattr(sys.stdout, "reconfigure"):  # not in a notebook
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def doctor(_: argparse.Namespace) -> int:
     """Print the report; returns 2 if something is wrong, else 0."""
     problems = []

@@ -68,7 +68,8 @@ def report(data: DataSet, split: str, folder: Path | None) -> None:
     if data.problems and folder:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"problems-{split}.txt"
-        path.write_text("\n".join(data.problems) + "\n", encoding="utf-8")
+        text = "\n".join(data.problems) + "\n"
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
         for problem in data.problems[:5]:
             print(f"  skipped: {problem}")
         if len(data.problems) > 5:

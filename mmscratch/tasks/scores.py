@@ -216,7 +216,7 @@ def print_unknown(words: list[str], vocabulary: Vocabulary) -> None:
 
 def write_rows(path: Path, **columns) -> None:
     """Write JSON lines: {column: value, …} for each example."""
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for values in zip(*columns.values()):
             row = dict(zip(columns, values))
             file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..data.dataset import DataSet
 from ..data.photographs import PICTURE_SUFFIXES
+from ..data.records import is_hidden
 from ..finetuning import load_run
 from ..images import open_image, to_tensor
 from ..text import Vocabulary
@@ -131,6 +132,11 @@ def build_vocabulary(sentences: list[list[str]], known: Vocabulary | None = None
     # A word that occurs in a single text cannot be learned; but in a small data set, most words
     # occur only once.
     vocabulary = Vocabulary.build(sentences, min_freq=2 if len(sentences) > 1000 else 1)
+    if sentences and not vocabulary.state():
+        raise ValueError(
+            f"no word occurs twice in the {len(sentences):,} training texts, so that none can be "
+            "learned: more texts are needed, or others"
+        )
     if known is None:
         return vocabulary
     new = [word for word in vocabulary.state() if word not in known.index]
@@ -198,7 +204,10 @@ def files_in(paths: list[Path], suffixes: Collection[str], noun: str) -> list[Pa
     for path in paths:
         inside = [path]
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes)
+            inside = []
+            for file in sorted(path.iterdir()):
+                if file.suffix.lower() in suffixes and file.is_file() and not is_hidden(file.name):
+                    inside.append(file)
         if not inside:
             raise ValueError(f"{path}: no {noun} in this folder")
         files += inside
