@@ -255,9 +255,9 @@ def unpack(
 ) -> None:
     """Unpack a .zip as `folder`, which appears once it is complete.
 
-    Additions of macOS (__MACOSX) are left out. Raises ValueError, and leaves nothing behind, if an
-    entry would lie outside the folder, is a link or a device, or occurs twice; if there are too
-    many entries or bytes; or if the archive is broken.
+    Additions of macOS (__MACOSX, .DS_Store, ._*) are left out. Raises ValueError, and leaves
+    nothing behind, if an entry would lie outside the folder, is a link or a device, or occurs
+    twice; if there are too many entries or bytes; or if the archive is broken.
     """
     name = ""
     total = 0
@@ -295,7 +295,7 @@ def _problem_of(entry: zipfile.ZipInfo) -> str:
 
 def _unpack_entry(file: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> None:
     path = PureWindowsPath(entry.filename)
-    if "__MACOSX" in path.parts:
+    if "__MACOSX" in path.parts or path.name == ".DS_Store" or path.name.startswith("._"):
         return
     target = folder.joinpath(*path.parts)
     if entry.is_dir():

@@ -112,6 +112,8 @@ def _word_by_word(
         generated.append(token)
         if ended.all():
             break
+    if log_prob.isnan().any():
+        _check_found([[] if value.isnan() else [value] for value in log_prob])
     sentences = torch.stack(generated, dim=1).tolist()
     pairs = zip(sentences, log_prob.tolist())
     return [_hypothesis(tokens, total, length_penalty=1.0) for tokens, total in pairs]

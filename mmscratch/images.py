@@ -21,8 +21,8 @@ def open_image(path: str | Path) -> Image.Image:
 
     The rotation in the EXIF data of a phone is applied. Grey, palette, CMYK and 16-bit pictures are
     converted, transparent ones are laid on white, and only the first frame of an animation is read.
-    Raises ValueError, naming the file, if it is not a picture, is truncated, or has more than
-    `MAX_PIXELS` pixels.
+    Raises ValueError, naming the file, if it is not a picture, is truncated, has more than
+    `MAX_PIXELS` pixels, or 32 bits in each, whose range nobody knows.
     """
     with warnings.catch_warnings():
         # Pillow warns at half of our limit, and about odd metadata.
@@ -43,6 +43,9 @@ def open_image(path: str | Path) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    bits = getattr(image, "tag_v2", {}).get(258, (0,))  # of a TIFF file's samples
+    if image.mode == "F" or (image.mode == "I" and bits[0] == 32):
+        raise ValueError("32 bits a pixel do not say what is white: convert it to 8 or 16 bits")
     image.load()
     try:
         image = ImageOps.exif_transpose(image)

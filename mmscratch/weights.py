@@ -1,6 +1,7 @@
 """Pretrained weights: loading those that fit, and reading those of transformers and torchvision."""
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from http.client import HTTPException
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .engine.safetensors import parse_json, read_safetensors
+from .engine.safetensors import parse_json, read_safetensors, refuse_pointer
 from .text import END_OF_TEXT, SPECIALS, ByteLevelBPE
 from .transformer import TransformerDecoder, TransformerEncoder
 from .vision import VGG, MobileNetV2, ResNet, VisionTransformer
@@ -166,7 +167,8 @@ def transfer_embedding_rows(
 def read_weights(path: str | Path) -> State:
     """The tensors in a .safetensors or torch.save file, by name, on the CPU; no code in it is run.
 
-    Many checkpoints hold them under "state_dict" or "model": they are taken from there.
+    Many checkpoints hold them under "state_dict" or "model": they are taken from there. What
+    torch.compile and DistributedDataParallel put in front of all names is taken off.
     Raises FileNotFoundError or ValueError, in one line, if the file is missing or damaged, or
     holds anything else.
     """
@@ -176,10 +178,11 @@ def read_weights(path: str | Path) -> State:
             f"{path}: no such file. Put a .safetensors or torch.save file there"
         )
     if path.suffix == ".safetensors":
-        return read_safetensors(path)
+        return _without_wrapper(read_safetensors(path), path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds, and advises to run the code in it
+        refuse_pointer(path)
         reason = getattr(error, "strerror", None)
         reason = reason or "it is damaged, or holds more than tensors and plain values"
         raise ValueError(
@@ -192,7 +195,16 @@ def read_weights(path: str | Path) -> State:
         raise ValueError(
             f"{path}: not a dict of tensors by name. Save only the model's state_dict()"
         )
-    return dict(state)
+    return _without_wrapper(dict(state), path)
+
+
+def _without_wrapper(state: State, path: Path) -> State:
+    """Take "_orig_mod." (a compiled model) and "module." (a parallel one) off all names."""
+    for prefix in ("_orig_mod.", "module.", "_orig_mod."):
+        if state and all(name.startswith(prefix) for name in state):
+            print(f"{path}: all names begin with {prefix!r}, which is taken off", file=sys.stderr)
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
 
 
 def _is_state_dict(state: object) -> bool:

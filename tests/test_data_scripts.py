@@ -442,7 +442,13 @@ def test_unpack(tmp_path):
 def test_a_single_inner_folder_becomes_the_folder(tmp_path):
     unpack(
         pack(
-            tmp_path / "a.zip", [("top/a", BODY), ("top/sub/b", OTHER), ("__MACOSX/top/._a", b"x")]
+            tmp_path / "a.zip", [
+                ("top/a", BODY),
+                ("top/sub/b", OTHER),
+                ("__MACOSX/top/._a", b"x"),
+                (".DS_Store", b"x"),
+                ("top/._b", b"x"),
+            ]
         ),
         tmp_path / "out/data",
     )

@@ -50,11 +50,9 @@ DEEP_AS_GREY = [(round(value / 257),) * 3 for value in DEEP[0].tolist()]
         ("palette.png", row("P", 2, 0, palette=PALETTE), {}, [(70, 80, 90), (10, 20, 30)]),
         ("palette.gif", row("P", 2, 0, palette=PALETTE), {}, [(70, 80, 90), (10, 20, 30)]),
         ("cmyk.tif", row("CMYK", (0, 255, 255, 0), (0, 0, 0, 255)), {}, [(255, 0, 0), (0, 0, 0)]),
-        ("float.tif", Image.fromarray(np.float32([[-7, 0, 100, 300]])), {}, [(v,) * 3 for v in (0, 0, 100, 255)]),
         ("16.png", Image.fromarray(DEEP), {}, DEEP_AS_GREY),
         ("16.tif", Image.fromarray(DEEP), {}, DEEP_AS_GREY),
         ("16B.tif", Image.frombytes("I;16B", (6, 1), DEEP.astype(">u2").tobytes()), {}, DEEP_AS_GREY),
-        ("32.tif", Image.fromarray(DEEP.astype(np.int32)), {}, DEEP_AS_GREY),
         ("rgba.png", row("RGBA", (0, 90, 255, 51), (8, 8, 8, 0)), {}, [(204, 222, 255), (255, 255, 255)]),
         ("rgba.webp", row("RGBA", (0, 90, 255, 51)), {"lossless": True}, [(204, 222, 255)]),
         ("la.png", row("LA", (100, 128), (100, 255)), {}, [(on_white(100, 128),) * 3, (100,) * 3]),
@@ -96,6 +94,13 @@ def test_16_bits_with_a_transparent_grey(transparent, tmp_path):
     pixels = b"\0" + DEEP.astype(">u2").tobytes()
     (tmp_path / "deep.png").write_bytes(png(6, 1, 16, pixels, tRNS=struct.pack(">H", transparent)))
     assert np.array_equal(np.array(open_image(tmp_path / "deep.png"))[0], DEEP_AS_GREY)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_32_bits_a_pixel_are_refused_by_name(mode, tmp_path):
+    row(mode, 0, 7, 2000).save(tmp_path / "deep.tif")
+    with pytest.raises(ValueError, match="deep.tif: .*32 bits a pixel do not say what is white"):
+        open_image(tmp_path / "deep.tif")
 
 
 def test_cmyk_jpeg(tmp_path):

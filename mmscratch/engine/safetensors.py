@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,10 @@ DTYPES = {  # by their names in a .safetensors file
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
 }  # fmt: skip
 MAX_HEADER_BYTES = 100_000_000  # the reference implementation refuses a longer header, too
+
+
+class UnsupportedError(ValueError):
+    """A whole file with something in it that we do not read."""
 
 
 class Entry(NamedTuple):
@@ -46,10 +51,20 @@ def read_safetensors(path: str | Path) -> dict[str, Tensor]:
                 if file.readinto(data.numpy()) < len(data):
                     raise ValueError("it became shorter while it was read")
                 state[entry.name] = data.view(entry.dtype).view(entry.shape)
+        except UnsupportedError as error:
+            raise ValueError(f"{path}: {error}") from None
         except ValueError as error:
+            refuse_pointer(path)
             problem = f"{path}: not a whole .safetensors file: {error}. Copy it again"
             raise ValueError(problem) from None
     return state
+
+
+def refuse_pointer(path: str | Path) -> None:
+    """Raise ValueError if a file is git-lfs's pointer to the real one."""
+    with open(path, "rb") as file:
+        if file.read(64).startswith(b"version https://git-lfs"):
+            raise ValueError(f"{path}: a git-lfs pointer in place of the file: run git lfs pull")
 
 
 def _read_header(file) -> list[Entry]:
@@ -84,6 +99,8 @@ def _read_entry(name: str, entry) -> Entry:
     dtype = entry.get("dtype")
     shape = entry.get("shape")
     offsets = entry.get("data_offsets")
+    if isinstance(dtype, str) and re.fullmatch(r"[A-Z]+\d\w*", dtype) and dtype not in DTYPES:
+        raise UnsupportedError(f"the dtype {dtype:.20} is not supported (tensor {label})")
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"{label} has the dtype {dtype!r:.50}; known are {', '.join(DTYPES)}")
     for numbers in (shape, offsets):
