@@ -17,7 +17,7 @@ from .batches import BucketSampler, Examples, Prefetcher, collate, make_loader, 
 from .engine import distributed
 from .engine.devices import Precision, deterministic, pick_device, pick_precision
 from .engine.progress import Progress, profiled
-from .engine.runs import VERSION, read_run
+from .engine.runs import VERSION, ensure_folder, lock, read_run
 from .engine.signals import StopSignals, translate_errors
 from .finetuning import (
     fingerprint,
@@ -40,6 +40,7 @@ from .reliability import (
 from .streaming import ShardSampler, StreamedExamples
 
 SAVE_SECONDS = 60  # between two checkpoints
+FIRST_SAVE_SECONDS = 5  # after the start: a mistake that shows at once costs little
 MAX_BAD_STEPS = 25  # in a row, with a gradient that is not finite, before training gives up
 MAX_BAD_LOSSES = 3  # in a row, with a loss that is not finite either
 
@@ -150,6 +151,7 @@ class Trainer:
         self.best_loss = math.inf
         self.history = []
         self.signals = StopSignals()
+        self.digest = self.train.data.digest()
         self.saved_at = time.monotonic()
         self._build(self._read_checkpoint())
 
@@ -241,9 +243,9 @@ class Trainer:
         ChildProcessError (a data worker), ConnectionError (another process ended) and OSError
         (cannot write), each with a message of one line.
         """
-        progress = self._start_progress()
         with (
-            closing(progress),
+            lock(self.folder) if self.rank == 0 else nullcontext(),
+            closing(self._start_progress()) as progress,
             self.signals,
             translate_errors(self._describe_step, can_accumulate=bool(self.model_config.decoder)),
             self.prefetcher.worker_errors(),
@@ -251,7 +253,7 @@ class Trainer:
             deterministic(self.device),
         ):
             set_rng_state(self.rng_state)
-            self.saved_at = time.monotonic()
+            self.saved_at = time.monotonic() - SAVE_SECONDS + FIRST_SAVE_SECONDS
             self.model.train()
             batches = self._batches()
             if profile and self.rank == 0:
@@ -473,6 +475,7 @@ class Trainer:
             "vocabularies": vocabulary_states(self.train.vocabularies),
         }
         settings |= self.metadata
+        settings["data"] = f"with contents {self.digest}"  # wherever it lies
         settings |= asdict(self.model_config)
         settings |= asdict(self.config)
         del settings["workers"]  # their number changes nothing
@@ -496,6 +499,7 @@ class Trainer:
             state |= self._resumable_state()
             self.saved_at = time.monotonic()
         if self.rank == 0:
+            ensure_folder(self.folder)
             write_atomically(self.folder / name, state)
 
     def _resumable_state(self) -> dict:

@@ -1,8 +1,10 @@
 """The interface of every data source: a sequence of examples, each a dict."""
 
 import copy
+import hashlib
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ..tables import Schema
 from ..text import tokenize
@@ -74,6 +76,22 @@ class DataSet(Sequence):
         other = copy.copy(self)
         other.columns = {name: column for name, column in self.columns.items() if name != modality}
         return other
+
+    def digest(self) -> str:
+        """A name for the texts and pictures: 12 hexadecimal digits, wherever the data lie.
+
+        It depends on all texts, and on the names and sizes of the files that examples are named
+        after, but not on their folder.
+        """
+        digest = hashlib.sha256(repr((self.texts, self.shard_sizes)).encode())
+        for column in self.columns.values():
+            if isinstance(column, list):
+                digest.update(repr(column).encode())
+        for name in self.names:
+            path = Path(name)
+            size = path.stat().st_size if path.is_file() else ""
+            digest.update(f"{path.name!r} {size}\n".encode())
+        return digest.hexdigest()[:12]
 
     def may_flip(self, index: int, which: int) -> bool:
         """Whether the picture may be mirrored: no input text, nor reference `which`, mentions a side."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from .devices import Stopwatch, peak_memory
+from .runs import ensure_folder
 
 
 class Progress:
@@ -141,6 +142,7 @@ class Progress:
             print(line, flush=True)
 
     def _write(self, **values) -> None:
+        ensure_folder(self.path.parent)
         with self.path.open("a") as file:
             file.write(json.dumps(values) + "\n")
 

@@ -1,5 +1,10 @@
 """Checkpoints: how they are read, and when they are refused. Nothing here is about a model."""
 
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -38,10 +43,56 @@ def read_run(path: Path, settings: dict) -> dict:
     different = differences(settings, checkpoint["settings"])
     if different:
         found = "; ".join(different)
-        raise ValueError(
-            f"{path} belongs to another run ({found}): choose another --to, or delete it"
-        )
+        advice = "choose another --to, or delete it"
+        if any(each.startswith("epochs ") for each in different):
+            advice += f". To train it for longer, start another run with --from {path.parent}"
+        raise ValueError(f"{path} belongs to another run ({found}): {advice}")
     return checkpoint
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """A context in which no other process can lock the folder of a run.
+
+    Raises ValueError, naming the process that holds it. The system gives a lock back when its
+    process ends, however it ends. Where there are no such locks (Windows), nothing is locked.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "lock"
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise ValueError(
+                f"{folder}: {holder} is training there: wait, stop it, or choose another --to"
+            ) from None
+        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+            break
+        file.close()  # whoever held it has just removed it
+    with file:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def ensure_folder(folder: Path) -> None:
+    """Make the folder of a run again if somebody has deleted it, and say so."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        print(f"{folder} was deleted while training: it is made again", file=sys.stderr)
 
 
 def _not_a_run(path: Path) -> ValueError:
