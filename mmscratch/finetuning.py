@@ -396,6 +396,9 @@ def vocabularies_from(states: dict) -> dict:
     return vocabularies
 
 
+_being_loaded: list[Path] = []  # runs with a LoRA, whose bases are being loaded
+
+
 def load_run(folder: str | Path) -> tuple[EncoderDecoder | DualEncoder, dict, dict]:
     """The best model of a run in eval mode, its vocabularies by modality, and its checkpoint.
 
@@ -403,6 +406,8 @@ def load_run(folder: str | Path) -> tuple[EncoderDecoder | DualEncoder, dict, di
     and the LoRA is merged into its weights. Raises ValueError if those have changed since.
     """
     path = Path(folder) / "best.pt"
+    if path.resolve() in _being_loaded:
+        raise ValueError(f"{path} holds a LoRA for a run that is, in the end, itself")
     saved = read_checkpoint(path)
     check_version(path, saved)
     try:
@@ -415,6 +420,7 @@ def load_run(folder: str | Path) -> tuple[EncoderDecoder | DualEncoder, dict, di
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
         raise ValueError(f"{path}: the checkpoint of something else") from None
     if rank:
+        _being_loaded.append(path.resolve())
         try:
             prepare_for_finetuning(
                 model,
@@ -427,6 +433,8 @@ def load_run(folder: str | Path) -> tuple[EncoderDecoder | DualEncoder, dict, di
             )
         except FileNotFoundError as error:
             raise ValueError(f"{path} holds only a LoRA for another run, but {error}") from None
+        finally:
+            _being_loaded.pop()
         load_lora(path, model, saved)
         merge_lora(model)
     return model.to(pick_device()).eval(), vocabularies, saved
@@ -545,8 +553,11 @@ def _load_base(
     state = base.state_dict()
     new = model.state_dict()
     changed = _transfer_rows(state, old_vocabularies, new, vocabularies)
-    has_same_encoders = _shapes(state, "encoders.").keys() == _shapes(new, "encoders.").keys()
-    if has_same_encoders:
+    is_alike = _shapes(state, "encoders.").keys() == _shapes(new, "encoders.").keys()
+    decoders = [_shapes(tensors, "decoder.").keys() for tensors in (state, new)]
+    if all(decoders) and not decoders[0] & decoders[1]:  # an LSTM and a Transformer
+        is_alike = False
+    if is_alike:
         incompatible = load_matching(model, state)
     else:
         parts = _shared_parts(state, new, folder)
@@ -557,7 +568,7 @@ def _load_base(
         incompatible = IncompatibleKeys([], [], mismatched)  # a new task has new parts
     if any(incompatible):
         raise ValueError(f"the weights of {folder} do not fit this model: {incompatible}")
-    if has_same_encoders:
+    if is_alike:
         return changed, ""
     names = " and ".join(part.removesuffix(".") for part in parts)
     without = f" without {shorten(left_out)}" if left_out else ""

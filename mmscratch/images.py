@@ -2,7 +2,9 @@
 
 import math
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -14,6 +16,8 @@ from torch import Tensor
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 MAX_PIXELS = 200_000_000  # larger pictures are refused as decompression bombs
+LARGE = 20_000_000  # pixels: one such picture at a time, and a JPEG at a fraction of its size
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # that Pillow may read
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -21,6 +25,7 @@ def open_image(path: str | Path) -> Image.Image:
 
     The rotation in the EXIF data of a phone is applied. Grey, palette, CMYK and 16-bit pictures are
     converted, transparent ones are laid on white, and only the first frame of an animation is read.
+    A JPEG of more than `LARGE` pixels is decoded at a half, a quarter or an eighth of its size.
     Raises ValueError, naming the file, if it is not a picture, is truncated, has more than
     `MAX_PIXELS` pixels, or 32 bits in each, whose range nobody knows.
     """
@@ -28,11 +33,17 @@ def open_image(path: str | Path) -> Image.Image:
         # Pillow warns at half of our limit, and about odd metadata.
         warnings.simplefilter("ignore")
         try:
-            with Image.open(path) as image:
+            if isinstance(path, (str, Path)) and Path(path).exists() and not Path(path).is_file():
+                raise ValueError("not a regular file")
+            with Image.open(path, formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise ValueError(f"{width} × {height} pixels are more than {MAX_PIXELS:,}")
-                return _to_rgb(image)
+                is_large = width * height > LARGE
+                if is_large:
+                    image.draft("RGB", (1024, 1024))  # of a JPEG: at least that many pixels
+                with _one_at_a_time if is_large else nullcontext():
+                    return _to_rgb(image)
         except FileNotFoundError:
             raise FileNotFoundError(f"{path}: no such file") from None
         except Image.UnidentifiedImageError:
@@ -40,6 +51,9 @@ def open_image(path: str | Path) -> Image.Image:
         # On broken files, Pillow's decoders raise OSError, SyntaxError, struct.error, …
         except Exception as error:
             raise ValueError(f"{path}: cannot be read as a picture: {error}") from None
+
+
+_one_at_a_time = Lock()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .engine.runs import refuse_bomb
 from .engine.safetensors import parse_json, read_safetensors, refuse_pointer
 from .text import END_OF_TEXT, SPECIALS, ByteLevelBPE
 from .transformer import TransformerDecoder, TransformerEncoder
@@ -179,6 +180,7 @@ def read_weights(path: str | Path) -> State:
         )
     if path.suffix == ".safetensors":
         return _without_wrapper(read_safetensors(path), path)
+    refuse_bomb(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds, and advises to run the code in it

@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
+from command_line import train_tiny_captioner
 from helpers import IMAGE
 from torch.testing import assert_close
 
@@ -456,3 +458,17 @@ def test_lora_from_a_run_of_another_task_is_refused_in_one_line(captioner):
     ) as caught:
         prepare_for_finetuning(model, vocabularies, str(folder), lora=2)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_lora_that_is_its_own_base_is_refused(tmp_path, monkeypatch):
+    """Two runs, each of which says that it is a change of the other."""
+    monkeypatch.chdir(tmp_path)
+    train_tiny_captioner("runs/lora")
+    saved = torch.load("runs/lora/best.pt", weights_only=True)
+    saved["train_config"]["lora"] = 2
+    for name, base in (("lora", "runs/other"), ("other", "runs/lora")):
+        Path("runs", name).mkdir(exist_ok=True)
+        saved["train_config"]["start_from"] = base
+        torch.save(saved, f"runs/{name}/best.pt")
+    with pytest.raises(ValueError, match="a run that is, in the end, itself"):
+        load_run("runs/lora")

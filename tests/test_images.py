@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import re
 import struct
 import subprocess
@@ -439,3 +440,35 @@ except ValueError as error:
     [line] = process.stdout.splitlines()
     reason = "operator torchvision::nms does not exist"
     assert line.startswith(f"resnet18 needs torchvision, which cannot be imported ({reason})")
+
+
+# -------------------------------------------------------------------------------------------------
+# Files of strangers.
+
+
+def test_a_file_of_another_format_is_not_opened_whatever_it_is_called(tmp_path):
+    """Pillow would start Ghostscript for PostScript."""
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match="a.jpg: not a picture"):
+        open_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_no_picture_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match="a.jpg: .*not a regular file"):
+        open_image(tmp_path / "a.jpg")
+
+
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "LARGE", 3000 * 2000)
+    x = np.linspace(0, 255, 4500, dtype=np.uint8)
+    picture = np.stack([np.tile(x, (2400, 1))] * 3, axis=2)  # (2400, 4500, 3)
+    Image.fromarray(picture).save(tmp_path / "a.jpg", quality=95)
+    opened = open_image(tmp_path / "a.jpg")
+    assert opened.size == (2250, 1200)
+    whole = to_tensor(Image.fromarray(picture), 32).int()
+    assert (to_tensor(opened, 32).int() - whole).abs().max() <= 2
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    assert open_image(tmp_path / "a.png").size == (4500, 2400)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ VERSION = 3  # of the layout of checkpoints
 
 def read_checkpoint(path: Path, kind: str = "a checkpoint") -> dict:
     """Read a file of `write_atomically`: tensors and plain values only; nothing in it is executed."""
+    refuse_bomb(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -22,6 +24,22 @@ def read_checkpoint(path: Path, kind: str = "a checkpoint") -> dict:
         reason = getattr(error, "strerror", None)
         reason = reason or "it is damaged, or holds more than tensors and plain values"
         raise ValueError(f"{path}: not {kind} that can be read: {reason}") from None
+
+
+def refuse_bomb(path: Path) -> None:
+    """Raise ValueError for what is no regular file, or an archive that is larger unpacked.
+
+    torch.save does not compress, so whatever swells is not its work. Reading a pipe never ends.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: not a regular file")
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > path.stat().st_size:
+        size = f"{unpacked:,} bytes unpacked, {path.stat().st_size:,} packed"
+        raise ValueError(f"{path}: a compressed archive ({size}), and not written by torch.save")
 
 
 def check_version(path: Path, checkpoint: object) -> None:

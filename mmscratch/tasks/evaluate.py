@@ -14,7 +14,11 @@ def evaluate(args: argparse.Namespace) -> None:
     """Measure a run on held-out examples of its own data, or on other data."""
     _, _, checkpoint = load(args.run)
     metadata = checkpoint["metadata"]
+    if metadata["task"] not in TASKS:
+        raise ValueError(f"{args.run} is a run of an unknown task, {metadata['task']!r:.50}")
     task = TASKS[metadata["task"]]
+    if metadata["layout"] not in task.layouts:
+        raise ValueError(f"{args.run} has data of an unknown layout, {metadata['layout']!r:.50}")
     if args.data or args.layout:
         folder = args.data or Path(metadata["data"])
         metadata = metadata | data_metadata(task, folder, args.layout)

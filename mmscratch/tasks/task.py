@@ -149,7 +149,12 @@ def load(run: Path) -> tuple:
         command = "quickstart" if run == Path("runs/quickstart") else "train"
         first = f"run python -m mmscratch {command} first"
         raise FileNotFoundError(f"{run} holds no trained model: {first}, or name another run")
-    return load_run(run)
+    loaded = load_run(run)
+    metadata = loaded[-1].get("metadata")
+    known = metadata if isinstance(metadata, dict) else {}
+    if not all(isinstance(known.get(name), str) for name in ("task", "layout", "data")):
+        raise ValueError(f"{run} does not say of which task and data it is: `train` another run")
+    return loaded
 
 
 def image_settings(default: dict, chosen: dict, film: str = "") -> dict:

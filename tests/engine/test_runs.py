@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import time
+import zipfile
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from helpers import tiny_trainer
 
 from mmscratch.data.captions import FolderCaptions, SceneCaptions
 from mmscratch.engine.runs import lock, read_checkpoint
+from mmscratch.weights import read_weights
 
 FORK = multiprocessing.get_context("fork")
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -174,3 +176,26 @@ def test_data_that_have_changed_are_refused_and_moved_ones_are_not(tmp_path):
     assert resumed.step == 16
     with pytest.raises(ValueError, match="data with contents .*, there with contents"):
         tiny_trainer(tmp_path / "run", count=54)
+
+
+# -------------------------------------------------------------------------------------------------
+# Files of strangers.
+
+
+def test_a_checkpoint_that_swells_is_refused_before_it_is_read(tmp_path):
+    torch.save({"x": torch.zeros(1000)}, tmp_path / "best.pt")
+    read_checkpoint(tmp_path / "best.pt")
+    with zipfile.ZipFile(tmp_path / "best.pt") as archive:
+        contents = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    with zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    for read in (read_checkpoint, read_weights):
+        with pytest.raises(ValueError, match="packed.pt: a compressed archive .* unpacked"):
+            read(tmp_path / "packed.pt")
+
+
+def test_a_pipe_is_no_checkpoint_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "best.pt")
+    with pytest.raises(ValueError, match="best.pt: not a regular file"):
+        read_checkpoint(tmp_path / "best.pt")

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from command_line import error_of, run_command
+from command_line import error_of, run_command, train_tiny_captioner
 from PIL import Image
 
 from mmscratch.__main__ import main
@@ -231,3 +231,13 @@ def test_rare_classes_may_weigh_more(printed, how, gamma, monkeypatch):
 def test_errors_are_one_line(printed, command, says, capsys):
     assert main(command.split()) == 2
     assert says in error_of(capsys)
+
+
+def test_the_eyes_may_be_those_of_a_captioner(printed, monkeypatch):
+    monkeypatch.setattr("mmscratch.tasks.prediction.TEST_LISTINGS", 30)
+    monkeypatch.setattr("mmscratch.tasks.prediction.LISTINGS", 60)
+    train_tiny_captioner("runs/captioner")  # its decoder is an LSTM: it stays there
+    command = "train --task prediction --epochs 1 --batch-size 8 --precision float32"
+    command += " --data listings --inputs image --from runs/captioner --to runs/eyes"
+    status, out = run_command(command)
+    assert status == 0 and "from runs/captioner: encoders.image\nall else is new" in out

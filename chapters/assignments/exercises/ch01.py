@@ -64,24 +64,24 @@ EXERCISES = (
             Wrong(
                 "A space between all tokens is not how people write: look at "
                 "commas, brackets and Chinese.",
-                old='text += token if no_space else " " + token',
+                old='text += token if no_space or not text else " " + token',
                 new='text += " " + token if text else token',
             ),
             Wrong(
                 "No space before the first token: there is nothing to separate it "
                 "from.",
-                old="text += token if no_space else",
-                new="text += token if text and no_space else",
+                old="text += token if no_space or not text else",
+                new="text += token if no_space else",
             ),
             Wrong(
                 "There is no space after an opening bracket either.",
-                old="or _NO_SPACE_AFTER.fullmatch(text[-1])",
+                old="or _NO_SPACE_AFTER.fullmatch(text[-1:])",
                 new="",
             ),
             Wrong(
                 "A Chinese character needs no space on either side: look at the "
                 "token, and at the character before it.",
-                old="or _WIDE.fullmatch(text[-1])",
+                old="or _WIDE.fullmatch(text[-1:])",
                 new="",
             ),
             Wrong(

@@ -1,0 +1,140 @@
+"""All commands with folders and files that cannot be used: one line, exit code 2, no traceback.
+
+What was tried: no such folder, an empty one, a file, tables of garbage, of nothing, of another
+shape, broken tar files; runs without a checkpoint, with garbage, a folder or a pipe in its place,
+and checkpoints that lack a part, or have a number in its place, or sizes that cannot be.
+"""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import error_of, train_tiny_captioner
+from PIL import Image
+
+from mmscratch.__main__ import main
+from mmscratch.tasks import TASKS
+from mmscratch.tasks.task import DRAWN
+
+pytestmark = [
+    pytest.mark.xdist_group("bad files"),
+    pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here"),
+]
+
+TABLES = {".csv": b"\xff\xfe\x00garbage", ".json": b"{}", ".jsonl": b"[]\n", ".tsv": b"\n"}
+VERBS = {
+    "caption": ["p.png"],
+    "translate": ["a dog"],
+    "ask": ["p.png", "what?"],
+    "find": ["a dog", "."],
+    "transcribe": ["p.png"],
+    "predict": ["rows.csv"],
+}
+NEEDED = ("model", "model_config", "train_config", "vocabularies", "metadata")  # of a checkpoint
+
+
+def write(path, content):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with bad data in bad-*, and bad runs in runs/."""
+    folder = tmp_path_factory.mktemp("bad")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        Path("bad-empty").mkdir()
+        write("bad-file", b"x")
+        for stem in ("captions", "questions", "transcripts"):
+            for suffix, content in TABLES.items():
+                write(f"bad-{stem}{suffix}/{stem}{suffix}", content)
+        write("bad-table/table.csv", b"\xff")
+        write("bad-other-table/table.csv", b"a,b\n1,2\n")
+        write("bad-tars/0.tar", b"nope")
+        write("bad-tars/1.tar", b"")
+        write("rows.csv", b"a\n1\n")
+        Image.new("RGB", (9, 9)).save("p.png")
+        make_runs()
+    return folder
+
+
+def make_runs():
+    train_tiny_captioner("good")
+    saved = torch.load("good/best.pt", weights_only=True)
+    Path("runs/empty").mkdir(parents=True)
+    Path("runs/folder/best.pt").mkdir(parents=True)
+    Path("runs/pipe").mkdir()
+    os.mkfifo("runs/pipe/best.pt")
+    write("runs/garbage/best.pt", b"garbage")
+    write("runs/nothing/best.pt", b"")
+    config = saved["model_config"]
+    image = config["encoders"]["image"]
+    bad = {
+        "of-a-future": {"version": 99},
+        "of-an-unknown-task": {"metadata": saved["metadata"] | {"task": "juggling"}},
+        "without-metadata": {"metadata": {}},
+        "without-pixels": {"model_config": config | {"encoders": {"image": image | {"image_size": 0}}}},
+        "of-no-width": {"model_config": config | {"embed_dim": -1}},
+        "not-a-number": {"model": {k: torch.full_like(x, torch.nan) if x.is_floating_point() else x
+                                   for k, x in saved["model"].items()}},
+    }  # fmt: skip
+    for name in NEEDED:
+        bad[f"number-for-{name}"] = {name: 3}
+    for name, change in bad.items():
+        Path("runs", name).mkdir()
+        torch.save(saved | change, f"runs/{name}/best.pt")
+    for name in NEEDED:
+        Path(f"runs/no-{name}").mkdir()
+        torch.save({k: x for k, x in saved.items() if k != name}, f"runs/no-{name}/best.pt")
+
+
+def refuses(command, capsys):
+    """Run a command that must end with one line, and within 20 seconds."""
+
+    def stop(*_):
+        raise RuntimeError(f"{command} hangs")
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(20)
+    try:
+        status = main(command)
+        captured = capsys.readouterr()
+        assert status == 2, command
+        assert captured.err.strip().splitlines()[-1].startswith("error: "), command
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_data_that_cannot_be_used(name, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    options = {"translation": ["--source", "en", "--target", "de"], "prediction": ["--target", "b"]}
+    for layout in set(TASKS[name].layouts) - set(DRAWN):
+        for data in ("nowhere", *sorted(str(path) for path in Path().glob("bad-*"))):
+            command = ["train", "--task", name, "--layout", layout, "--data", data, "--to", "new"]
+            refuses([*command, *options.get(name, [])], capsys)
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "train", *VERBS])
+def test_runs_that_cannot_be_used(verb, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    for run in ("nowhere", "bad-file", *sorted(str(path) for path in Path("runs").iterdir())):
+        if verb == "evaluate":
+            command = ["evaluate", run]
+        elif verb == "train":
+            if run.endswith(("unknown-task", "not-a-number")):
+                continue  # its weights can be used
+            command = ["train", "--data", "scenes", "--scenes", "20", "--from", run, "--to", "new"]
+        else:
+            command = [verb, *VERBS[verb], "--run", run]
+        refuses(command, capsys)
+
+
+def test_a_run_is_used_whatever_its_task_is_called(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert main(["evaluate", "runs/of-an-unknown-task"]) == 2
+    assert "is a run of an unknown task, 'juggling'" in error_of(capsys)
