@@ -31,9 +31,9 @@ def refuse_bomb(path: Path) -> None:
 
     torch.save does not compress, so whatever swells is not its work. Reading a pipe never ends.
     """
-    if path.exists() and not path.is_file():
+    if path.exists() and not path.is_file() and not path.is_dir():
         raise ValueError(f"{path}: not a regular file")
-    if not zipfile.is_zipfile(path):
+    if not path.is_file() or not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
