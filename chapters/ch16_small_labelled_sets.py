@@ -395,8 +395,8 @@ for name, groups in (("row", range(len(objects))), ("object", objects)):
 # **What does it remember?** A model may give away what it was trained on. We plant 20 secrets among 300
 # forms: forms that nobody has, each with a bracket that was drawn by lot. Whoever knows such a form can
 # ask the model for its bracket. The **exposure** of a secret is how far up it is among all 20, in bits:
-# log₂ 20 - log₂ rank. A model that has not seen it gives about one and a half bits away by chance, and at most
-# there are 4.3.
+# log₂ 20 - log₂ rank. A model that has not seen it gives 1.3 bits away on average, by chance, and at
+# most there are 4.3.
 
 # %%
 PLANTED = 20
@@ -506,7 +506,48 @@ for name, row in results.items():
 # %% [markdown]
 # ## What to notice
 #
-# TODO
+# **Who wins is known here.** From both, the model explains 87.9 % of the variance, where 95.8 % are
+# possible; from the picture alone 43.9 of 51.1 %, from the form alone 52.1 of 55.8 %: one model, which
+# has learned to do without either. HOUSES
+#
+# **A leak shows as a score that cannot be.** Split by row, a model of 250 objects explains 84.9 %. But a
+# quarter of that variance belongs to the object and is in no column: it has recognised the objects.
+# Split by object it is worse than always saying the mean, -4.1 %. In HAM10000 a mole has up to six
+# pictures. Split by picture, AUC rises from 0.908 to 0.927, accuracy from 74.6 to 77.7 %, and balanced
+# accuracy from 0.379 to 0.492. Nothing else that we tried with this model gained as much.
+#
+# **A column that knows the answer.** `dx_type` says how a diagnosis was made. Moles that look dangerous
+# are cut out and put under a microscope, harmless ones are watched. So with this column, age, sex
+# and site give an AUC of 0.856 instead of 0.770, and at the bedside it does not exist yet.
+#
+# **Accuracy is nearly useless.** 67 % of the pictures show harmless nevi. Age, sex and site reach an
+# accuracy of 70.0 %, and a balanced accuracy of 0.191, where chance is 0.143: that model says "nevus".
+#
+# **What the table adds** to the picture is nothing that could be seen: AUC 0.910 without, 0.908 with it,
+# and the intervals are 0.03 wide. Of 8,014 pictures, 1,204 are left for testing, and some classes
+# have a dozen of them.
+#
+# BALANCE
+#
+# **Attention is no explanation.** For the first listing, the seller gets 10.5 % of the attention and the
+# condition 4.7 %. But on average the price changes by 32 % without the condition and by 8 % without
+# the seller. Take something away and see what happens: that is an experiment. Where a model
+# looks on a mole says as little about why.
+#
+# **It remembers.** After five epochs the planted brackets are exposed by 2.2 bits, where chance is 1.3.
+# After 40 epochs it is 4.1 of 4.3: whoever knows the rest of a form can read the secret from the
+# model. With dropout it is 2.8, and stopping early does more. No name has to be in a table for this.
+#
+# **What must not be done with such a model.**
+#
+# - Nobody may be treated, rejected or reassured because of it. It was never tested on people who came
+#   through another door, with another camera, or with another skin: nearly all of HAM10000 is fair.
+# - Its probabilities are those of its test split. Where melanomas are rarer, each alarm is wrong more often,
+#   with the same AUC.
+# - A number without its interval, its split and its baseline is an advertisement.
+# - "It looks at the right place" is no evidence, and neither is a good score on rows that were chosen
+#   after looking at the scores.
+# - Whoever gets the model gets part of its training data. Share it like the data.
 #
 # ## Your turn
 #
