@@ -88,7 +88,7 @@ def _check_positive(scores: Tensor, positive: Tensor) -> Tensor:
 
 
 def balanced_accuracy(predicted: Tensor, labels: Tensor) -> float:
-    """The mean of the recall of each class: what the commonest answer gets is 1 / classes.
+    """The mean of the recall of each class: the commonest answer alone gets 1 / classes.
 
     predicted, labels (M,) integers. Classes without an example do not count.
     Raises ValueError if there are no examples. Agrees with scikit-learn's balanced_accuracy_score.
@@ -190,7 +190,7 @@ class ReliabilityBin(NamedTuple):
 
 
 def reliability_bins(confidence: Tensor, right: Tensor, bins: int = 15) -> list[ReliabilityBin]:
-    """How often is right what is 70 % sure? Examples in bins of equal width of confidence.
+    """How often are predictions of each confidence right? Examples in bins of equal width.
 
     confidence (M,) from 0 to 1, right (M,) bool. Bin b holds b/bins < confidence <= (b+1)/bins, and
     the first one also 0. Bins without an example are left out.

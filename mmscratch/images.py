@@ -59,7 +59,7 @@ _one_at_a_time = Lock()
 def _to_rgb(image: Image.Image) -> Image.Image:
     bits = getattr(image, "tag_v2", {}).get(258, (0,))  # of a TIFF file's samples
     if image.mode == "F" or (image.mode == "I" and bits[0] == 32):
-        raise ValueError("32 bits a pixel do not say what is white: convert it to 8 or 16 bits")
+        raise ValueError("32 bits a pixel have no known white: convert it to 8 or 16 bits")
     image.load()
     try:
         image = ImageOps.exif_transpose(image)

@@ -82,7 +82,7 @@ class Schema:
     def encode(self, row: Mapping[str, str]) -> Tensor:
         """A row as numbers, (C,): (x - mean) / scale of a number, the number of a category.
 
-        A category that training did not have is `OTHER`. What is missing is NaN, and not 0, which
+        A category that training did not have is `OTHER`. A missing cell is NaN, and not 0, which
         would be the mean. Raises ValueError, naming the column, if a number is none.
         """
         values = []

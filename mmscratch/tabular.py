@@ -16,8 +16,8 @@ class TableEncoder(nn.Module):
         token = embedding of the category + bias
 
     rows (B, C), as `Schema.encode` returns them -> Memory (B, C, D). First come the columns with
-    numbers, then the categories, each in their order (`order`); the mask leaves out what is
-    missing, NaN. `num_layers` Transformer blocks and a norm follow.
+    numbers, then the categories, each in their order (`order`); the mask leaves out the
+    missing cells, NaN. `num_layers` Transformer blocks and a norm follow.
 
     num_categories: of each column; 0 for a number.
 

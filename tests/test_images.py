@@ -100,7 +100,7 @@ def test_16_bits_with_a_transparent_grey(transparent, tmp_path):
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_32_bits_a_pixel_are_refused_by_name(mode, tmp_path):
     row(mode, 0, 7, 2000).save(tmp_path / "deep.tif")
-    with pytest.raises(ValueError, match="deep.tif: .*32 bits a pixel do not say what is white"):
+    with pytest.raises(ValueError, match="deep.tif: .*32 bits a pixel have no known white"):
         open_image(tmp_path / "deep.tif")
 
 

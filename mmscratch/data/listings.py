@@ -19,7 +19,7 @@ from .dataset import DataSet, LazyColumn
 from .scenes import COLOURS, NOUNS, SIZES, Scene, draw, first_of_split
 from .tables import Target, learn_target
 
-# The logarithm of a price is a sum of these. Only the picture shows what it is and its colour:
+# The logarithm of a price is a sum of these. Only the picture shows the thing and its colour:
 THING = {noun: 4.0 + 1.6 * (7 * i % 32) / 31 for i, noun in enumerate(NOUNS)}
 COLOUR = {colour: 0.08 * (i - 3.5) for i, colour in enumerate(COLOURS)}
 # both show how large it is, if the seller has stated it:

@@ -25,7 +25,7 @@ SPLIT = "split"
 
 
 class Target(NamedTuple):
-    """What is predicted: one of `classes`, the commonest first; or a number, by its bracket.
+    """The column to predict: one of `classes`, the commonest first; or a number, by its bracket.
 
     The brackets of a number are its `classes`, from low to high. `upper` are the upper bounds of
     all but the last one, `medians` their medians in training; both are empty for classes.
@@ -204,7 +204,7 @@ class TableData(DataSet):
     def _usable(
         self, rows: list[tuple[str, dict[str, str]]], path: Path, options: TableOptions
     ) -> list[Row]:
-        """The rows that have a target; what is wrong with the others goes to `problems`."""
+        """The rows that have a target; the others go to `problems`."""
         names = rows[0][1].keys()
         for column in (options.target, options.group, *options.left_out):
             if column and column not in names:
@@ -309,7 +309,7 @@ def _given_splits(rows: Sequence[Row], path: Path, options: TableOptions) -> lis
         if before != split and not options.by_row:
             raise ValueError(
                 f"{row.where}: the group {row.group!r} is in {split}, and in {before} at {where}: "
-                "a model would be tested on what it knows"
+                "a model would be tested on rows that it knows"
             )
     return splits
 

@@ -27,9 +27,9 @@ def read_checkpoint(path: Path, kind: str = "a checkpoint") -> dict:
 
 
 def refuse_bomb(path: Path) -> None:
-    """Raise ValueError for what is no regular file, or an archive that is larger unpacked.
+    """Raise ValueError for a pipe or a device, and for an archive that is larger unpacked.
 
-    torch.save does not compress, so whatever swells is not its work. Reading a pipe never ends.
+    torch.save does not compress, so it did not write such an archive. Reading a pipe never ends.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         raise ValueError(f"{path}: not a regular file")

@@ -28,7 +28,7 @@ COLUMNS = {
     "--balance": {
         "choices": ("none", "weights", "focal"),
         "default": "none",
-        "help": "weights: rare classes count as much as common ones; focal: what is right counts less",
+        "help": "weights: rare classes count as much as common ones; focal: easy examples count less",
     },
     "--fold": {"metavar": "I/K", "help": "test on the I-th of K folds, validate on the next"},
 }

@@ -88,7 +88,7 @@ class Prediction(Task):
         self.add_run_option(parser)
 
     def use(self, args: argparse.Namespace) -> None:
-        """Print what is predicted of each row, with its probability."""
+        """Print the prediction for each row, with its probability."""
         model, vocabularies, checkpoint = self.load(args.run)
         schema, target, most_files = known_columns(checkpoint["metadata"])
         size = image_size_of(checkpoint["model_config"]["encoders"])

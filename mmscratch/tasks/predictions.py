@@ -1,4 +1,4 @@
-"""What the task prediction prints, plots and saves."""
+"""The scores, plots and files of the task prediction."""
 
 import csv
 import json
@@ -193,7 +193,7 @@ def read_temperature(run: Path) -> float:
 
 
 def describe(probabilities: Tensor, target: Target) -> str:
-    """What is predicted from the probabilities (K,) of the classes, in words."""
+    """The prediction from the probabilities (K,) of the classes, in words."""
     if not target.is_number:
         ranked = probabilities.argsort(descending=True).tolist()
         return ", ".join(f"{target.classes[k]} {100 * probabilities[k]:.0f} %" for k in ranked)
