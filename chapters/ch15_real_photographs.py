@@ -451,7 +451,8 @@ for control in ("of other pictures", "commonest caption"):
 for name, size in photographs.STEPS.items():
     row = rows[name]
     memory = row["peak memory"] / 1e9
-    print(f"{size} pixels: {row['pictures per second']:4.1f} pictures/s, {memory:.1f} GB")
+    rate = row["pictures per second"]
+    print(f"{size} pixels: {rate:4.1f} pictures/s, {memory:.1f} GB")
 
 # %% [markdown]
 # The same with your own pictures, from a file of weights or, without `--weights`, from torchvision:
@@ -486,6 +487,11 @@ for name, size in photographs.STEPS.items():
 # the five references. A metric that compares words rewards words. Anybody who reports CIDEr-D after
 # training on CIDEr-D should report something else as well.
 #
+# With three seeds, all nouns and up to three objects, the differences are small. With each seed, the
+# captioner that was trained on CIDEr-D has the highest CIDEr-D (on average 6.93, where it was 6.82),
+# and the one that was trained on the truth writes more true captions than before (94.0 %, where it was
+# 93.1), at the lowest CIDEr-D (6.70). Each gets better at what it is paid for, by a little.
+#
 # **Yes or no is little to learn from.** Trained on the truth, 91.0 % of the captions are true, 14
 # fewer. The greedy caption is nearly always right, so a draw can hardly beat it, and most
 # gradients only say what not to write. A longer training began at the captioner of `quickstart`:
@@ -514,10 +520,15 @@ for name, size in photographs.STEPS.items():
 # parameters of ResNet-18, and is 1.5 times as fast. A depthwise convolution does little with each
 # number that it reads, so it waits for memory.
 #
-# **Photographs.** With published eyes, BLEU-4 is 17.9 and CIDEr-D 0.446 on the dev split. Xu et al.
-# report 19.5 on the test split, with the 14 × 14 places of VGG-19, where we have 7 × 7 of a network
+# **Photographs.** With published eyes, BLEU-4 is 17.9 and CIDEr-D 0.446 on the dev split; after two
+# epochs of training on CIDEr-D it is 19.4 and 0.480, and two more add nothing. Against the references
+# of another picture the first captioner gets a BLEU-4 of 5.5 and a CIDEr-D of 0.081, and "a dog runs
+# through the grass" for every picture gets 3.5 and 0.083. So almost a third of BLEU-4 is language and
+# dogs, but less than a fifth of CIDEr-D, which counts rare n-grams more. Xu et al. report 19.5 on the test split, with the 14 × 14 places of VGG-19, where we have 7 × 7 of a network
 # with a ninth of the weights. The loss on the dev split did not fall after ten of the 15 epochs:
-# 30,000 captions are few, too. Beam search is worth 1.6.
+# 30,000 captions are few, too. Beam search is worth 1.6. The same features in chapter 13's towers find
+# the picture of a caption among the first ten of 1,000 in 45.7 % of the cases, where eyes that only saw
+# Flickr8k's pictures find 17.7 % (`python -m chapters.measured.retrieval`).
 #
 # ## Your turn
 #

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-import socket
+import platform
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -98,7 +98,7 @@ def lock(folder: Path) -> Iterator[None]:
         file.close()  # whoever held it has just removed it
     with file:
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
         try:
             yield
