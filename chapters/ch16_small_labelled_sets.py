@@ -517,7 +517,8 @@ for name, row in results.items():
 #
 # **Who wins is known here.** From both, the model explains 87.9 % of the variance, where 95.8 % are
 # possible; from the picture alone 43.9 of 51.1 %, from the form alone 52.1 of 55.8 %: one model, which
-# has learned to do without either. HOUSES
+# has learned to do without either. With 40,000 listings of all things it is 93.4 of 96.3 %,
+# and models of their own reach 50.1 of 51.3 % with the form, 50.6 of 56.4 % with the picture.
 #
 # **A leak shows as a score that cannot be.** Split by row, a model of 250 objects explains 84.9 %. But a
 # quarter of that variance belongs to the object and is in no column: it has recognised the objects.
@@ -540,6 +541,12 @@ for name, row in results.items():
 # accuracy falls from 74.6 to 71.1 %; the order hardly changes (AUC 0.908 and 0.903). The focal loss does
 # a little of both: 0.447 and 76.0 %. Either makes the probabilities worse, an error of 0.059
 # instead of 0.034; after scaling, it is 0.020 with weights and 0.047 with the focal loss.
+#
+# **Houses: nobody wins.** With the form alone the error is 36.2 % by brackets, and 31.9 % with a head that
+# is trained on the logarithm instead; boosted trees get 33.7 %. Photographs next to the form make it
+# 37.9 %, and photographs alone give 67.8 %. We side with the tutorial, then, but the intervals are
+# nine to twelve points wide: 428 houses cannot say. Brackets need data: with 40,000 listings, they and the head
+# explain the same, 50.1 %.
 #
 # **Attention is no explanation.** For the first listing, the seller gets 10.5 % of the attention and the
 # condition 4.7 %. But on average the price changes by 32 % without the condition and by 8 % without
