@@ -321,12 +321,14 @@ for name, share in shares.items():
 
 
 # %%
+names = [column.name for column in training.schema.columns]
+
+
 def effects(model, data, count):
     """(attention, change of the predicted logarithm) of each column of each row."""
     found = []
     before = log_prices(model, [data[i] for i in range(count)])
     order = model.encoders["row"].order
-    columns = len(order)
     for i in range(len(order)):
         changed = []
         for j in range(count):
@@ -336,15 +338,15 @@ def effects(model, data, count):
             changed.append(example)
         change = (log_prices(model, changed) - before).abs()
         for j in range(count):
-            weights = memory_attention(model, CLASSES, data[j], [data.labels[j]])
-            attention = weights[0, order.index(i) - columns].item()
-            found.append((training.schema.columns[i].name, attention, change[j].item()))
+            weights = memory_attention(model, CLASSES, data[j], [data.labels[j]])[0]
+            attention = weights[order.index(i) - len(order)].item()
+            found.append((names[i], attention, change[j].item()))
     return found
 
 
+# %%
 SHOWN = chapter.choose(60, fast=4)
 found = effects(both, test, SHOWN)
-names = [column.name for column in training.schema.columns]
 for name in names:
     attention = [a for n, a, _ in found if n == name]
     change = [c for n, _, c in found if n == name]
@@ -383,6 +385,7 @@ def relisted(count):
     return data.without("image"), objects
 
 
+# %%
 again, objects = relisted(OBJECTS)
 form = torch.tensor([expected_log_price(x, "row") for x in again.listings])
 logs = torch.tensor([listing.log_price for listing in again.listings])
@@ -434,6 +437,7 @@ def exposures(model, secrets):
     return sum(found) / len(found)
 
 
+# %%
 forms_only = as_data(few_things(0, REMEMBERED)).listings
 secrets = as_data(planted_forms())
 with_secrets = as_data([*forms_only, *secrets.listings]).without("image")
