@@ -1,201 +1,165 @@
-"""The folder of a run: one process at a time, the same data, and a checkpoint in any case."""
+"""Checkpoints: read back, or refused in one line."""
 
-import multiprocessing
 import os
-import shutil
-import signal
-import time
-import zipfile
 
 import pytest
 import torch
-from helpers import tiny_trainer
 
-from mmscratch.data.captions import FolderCaptions, SceneCaptions
-from mmscratch.engine.runs import lock, read_checkpoint
-from mmscratch.weights import read_weights
-
-FORK = multiprocessing.get_context("fork")
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-
-
-def hold(folder, held, release):
-    """Lock a folder in a process of its own, until it may go."""
-    with lock(folder):
-        held.set()
-        release.wait(30)
+from mmscratch.engine.runs import VERSION, check_version, differences, read_checkpoint, read_run
+from mmscratch.finetuning import load_run
+from mmscratch.reliability import write_atomically
 
 
 @pytest.fixture
-def holder(tmp_path):
-    held, release = FORK.Event(), FORK.Event()
-    process = FORK.Process(target=hold, args=(tmp_path / "run", held, release))
-    process.start()
-    assert held.wait(30)
-    yield process, release
-    process.kill()
-    process.join()
+def path(tmp_path):
+    """An existing checkpoint, alone in its folder."""
+    path = tmp_path / "run" / "last.pt"
+    write_atomically(path, {"step": 1})
+    return path
 
 
-def test_a_second_process_is_refused_and_told_who_holds_the_folder(tmp_path, holder):
-    process, release = holder
+def broken(path):
+    """The error about a checkpoint that cannot be read, one line."""
     with pytest.raises(ValueError) as caught:
-        with lock(tmp_path / "run"):
-            pass
-    who = f"process {process.pid} on "
-    assert str(caught.value).startswith(f"{tmp_path}/run: {who}")
-    assert "is training there: wait, stop it, or choose another --to" in str(caught.value)
-    release.set()
-    process.join(30)
-    with lock(tmp_path / "run"):
-        assert (tmp_path / "run/lock").read_text().startswith(f"process {os.getpid()} on ")
-    assert not any((tmp_path / "run").iterdir())
+        read_checkpoint(path)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{path}: not a checkpoint that can be read")
+    # torch's message is not shown
+    assert caught.value.__suppress_context__ and caught.value.__cause__ is None
+    return line
 
 
-def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, holder):
-    process, _ = holder
-    os.kill(process.pid, signal.SIGKILL)
-    process.join(30)
-    assert (tmp_path / "run/lock").exists()
-    with lock(tmp_path / "run"):
-        pass
+@pytest.mark.parametrize(
+    "content", [b"", b"no checkpoint", b"PK\x03\x04 torn", b"\x80\x02", bytes(1009)]
+)
+def test_a_file_that_is_not_a_checkpoint_is_reported(tmp_path, content):
+    path = tmp_path / "best.pt"
+    path.write_bytes(content)
+    broken(path)
+    with pytest.raises(ValueError, match="best.pt: not a checkpoint"):
+        load_run(tmp_path)
 
 
-def test_many_processes_never_hold_a_folder_together(tmp_path):
-    """Each of four locks it as often as it can, and writes its number twice."""
-
-    def work(number):
-        done = 0
-        while done < 40:
-            try:
-                with lock(tmp_path / "run"):
-                    with open(tmp_path / "log", "a") as file:
-                        file.write(f"{number} ")
-                        file.flush()
-                        time.sleep(0.001)
-                        file.write(f"{number}\n")
-                    done += 1
-            except ValueError:
-                time.sleep(0.001)
-
-    processes = [FORK.Process(target=work, args=(number,)) for number in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    lines = (tmp_path / "log").read_text().splitlines()
-    assert len(lines) == 160 and all(len(set(line.split())) == 1 for line in lines)
+def test_a_truncated_checkpoint_is_reported(path):
+    write_atomically(path, {"weights": torch.randn(101, 103)})
+    whole = path.read_bytes()
+    for size in range(1, len(whole), 997):
+        path.write_bytes(whole[:size])
+        broken(path)
 
 
-@pytest.fixture(autouse=True)
-def on_the_cpu(monkeypatch):
-    monkeypatch.setattr("mmscratch.training.pick_device", lambda: torch.device("cpu"))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def test_a_folder_is_not_a_checkpoint(tmp_path):
+    broken(tmp_path)
 
 
-def test_training_in_a_folder_that_is_held_is_refused_and_changes_nothing(tmp_path, holder):
-    trainer = tiny_trainer(tmp_path / "run")
-    before = sorted(path.name for path in (tmp_path / "run").iterdir())
-    with pytest.raises(ValueError, match="is training there"):
-        trainer.fit()
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
+def test_a_missing_checkpoint(tmp_path):
+    with pytest.raises(FileNotFoundError, match="last.pt"):
+        read_checkpoint(tmp_path / "last.pt")
 
 
-def test_a_checkpoint_is_saved_soon(tmp_path, monkeypatch):
-    trainer = tiny_trainer(tmp_path / "run")
-    monkeypatch.setattr("mmscratch.training.FIRST_SAVE_SECONDS", 0)
-    step = trainer._train_step
+class Evil:
+    """Unpickling it creates a folder."""
 
-    def stop_after_three(batch):
-        if trainer.step == 3:
-            raise SystemExit
-        return step(batch)
+    def __init__(self, folder):
+        self.folder = str(folder)
 
-    trainer._train_step = stop_after_three
-    with pytest.raises(SystemExit):
-        trainer.fit()
-    assert read_checkpoint(tmp_path / "run/last.pt")["step"] == 1
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
 
 
-def test_a_folder_that_is_deleted_is_made_again(tmp_path, capsys):
-    trainer = tiny_trainer(tmp_path / "run")
-    step = trainer._train_step
-
-    def delete(batch):
-        if trainer.step == 9:
-            shutil.rmtree(tmp_path / "run")
-        return step(batch)
-
-    trainer._train_step = delete
-    trainer.fit()
-    assert read_checkpoint(tmp_path / "run/last.pt")["step"] == 16
-    assert f"{tmp_path}/run was deleted while training: it is made again" in capsys.readouterr().err
+@pytest.mark.parametrize("zipped", [True, False])
+def test_reading_a_checkpoint_executes_nothing(tmp_path, zipped):
+    path, folder = tmp_path / "best.pt", tmp_path / "evil"
+    torch.save({"model": Evil(folder)}, path, _use_new_zipfile_serialization=zipped)
+    line = broken(path)
+    assert not folder.exists() and "weights_only" not in line
+    torch.load(path, weights_only=False)
+    assert folder.exists()  # so it was malicious
 
 
-def test_more_epochs_are_told_about_from(tmp_path):
-    from mmscratch.training import TrainConfig
-
-    config = TrainConfig(batch_size=7, precision="float32")
-    tiny_trainer(tmp_path / "run", config).fit()
-    config.epochs = 2
-    with pytest.raises(ValueError, match=r"epochs 2, there 1\).*start another run with --from"):
-        tiny_trainer(tmp_path / "run", config)
-
-
-# -------------------------------------------------------------------------------------------------
-# The same data?
-
-
-def photographs(folder, captions="00.jpg,a dog\n01.jpg,a cat\n"):
-    from PIL import Image
-
-    folder.mkdir(parents=True)
-    for i in range(2):
-        Image.new("RGB", (9, 9), (90 * i, 3, 7)).save(folder / f"0{i}.jpg")
-    (folder / "captions.csv").write_text(captions)
-    return FolderCaptions(folder, "train", 5)
+def test_each_difference_is_reported_with_both_values(path):
+    ours = {"same": 3, "batch_size": 67, "only here": 2.5, "depth": (1, 1), "none": None}
+    theirs = {"same": 3, "depth": (1, 3), "batch_size": 31, "none": None, "only there": True}
+    found = sorted(differences(ours, theirs))
+    assert len(found) == 4
+    for line, (name, mine, other) in zip(
+        found,
+        [
+            ("batch_size", "67", "31"),
+            ("depth", "(1, 1)", "(1, 3)"),
+            ("only here", "2.5", ""),
+            ("only there", "", "True"),
+        ],
+    ):
+        here, there = line.split(", there ")
+        assert here.startswith(name) and mine in here and other in there
+    assert differences(ours, ours) == differences({}, {}) == []
+    write_atomically(path, ours)
+    assert differences(ours, read_checkpoint(path)) == []  # tuples stay tuples
 
 
-def test_the_digest_is_that_of_the_contents_wherever_they_lie(tmp_path):
-    here = photographs(tmp_path / "here").digest()
-    assert here == photographs(tmp_path / "there").digest() and len(here) == 12
-    other = photographs(tmp_path / "other", "00.jpg,a dog\n01.jpg,a cow\n")
-    assert other.digest() != here
-    with open(tmp_path / "here/01.jpg", "ab") as file:
-        file.write(b"more")
-    assert FolderCaptions(tmp_path / "here", "train", 5).digest() != here
-    scenes = [SceneCaptions("train", count).digest() for count in (3, 3, 4)]
-    assert scenes[0] == scenes[1] != scenes[2]
+def test_a_long_difference_is_abbreviated():
+    words = [f"word{number}" for number in range(29)]  # 200 letters
+    for ours, theirs in (
+        ({"words": words}, {"words": words[:-1]}),
+        ({"words": words}, {}),
+        ({}, {"words": words}),
+    ):
+        (line,) = differences(ours, theirs)
+        assert "words" in line and len(line) < 50
 
 
-def test_data_that_have_changed_are_refused_and_moved_ones_are_not(tmp_path):
-    trainer = tiny_trainer(tmp_path / "run")
-    trainer.metadata["data"] = "here"
-    trainer.fit()
-    resumed = tiny_trainer(tmp_path / "run")  # from another folder
-    assert resumed.step == 16
-    with pytest.raises(ValueError, match="data with contents .*, there with contents"):
-        tiny_trainer(tmp_path / "run", count=54)
+SAVED = {"version": VERSION, "model_config": {}, "settings": {"batch_size": 32}}
 
 
-# -------------------------------------------------------------------------------------------------
-# Files of strangers.
+def test_a_checkpoint_of_this_layout_is_read(path):
+    write_atomically(path, SAVED)
+    check_version(path, SAVED)
+    assert read_run(path, {"batch_size": 32}) == SAVED
 
 
-def test_a_checkpoint_that_swells_is_refused_before_it_is_read(tmp_path):
-    torch.save({"x": torch.zeros(1000)}, tmp_path / "best.pt")
-    read_checkpoint(tmp_path / "best.pt")
-    with zipfile.ZipFile(tmp_path / "best.pt") as archive:
-        contents = {entry.filename: archive.read(entry) for entry in archive.infolist()}
-    with zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in contents.items():
-            archive.writestr(name, content)
-    for read in (read_checkpoint, read_weights):
-        with pytest.raises(ValueError, match="packed.pt: a compressed archive .* unpacked"):
-            read(tmp_path / "packed.pt")
+@pytest.mark.parametrize("version", [None, 1, VERSION + 1])
+def test_a_checkpoint_of_another_layout_is_refused_in_one_line(version, path):
+    saved = SAVED | {"version": version}
+    if version is None:  # as in checkpoints from before layouts had numbers
+        del saved["version"]
+    write_atomically(path, saved)
+    line = (
+        f"{path} is of layout {version or 1}, and this version of the project reads layout {VERSION}: "
+        "train it again, with another --to"
+    )
+    for read in (lambda: check_version(path, saved), lambda: read_run(path, {"batch_size": 32})):
+        with pytest.raises(ValueError) as caught:
+            read()
+        assert str(caught.value) == line
 
 
-def test_a_pipe_is_no_checkpoint_and_nobody_waits_for_it(tmp_path):
-    os.mkfifo(tmp_path / "best.pt")
-    with pytest.raises(ValueError, match="best.pt: not a regular file"):
-        read_checkpoint(tmp_path / "best.pt")
+@pytest.mark.parametrize(
+    "saved", [[1, 2], {"weight": torch.zeros(2)}, None], ids=["a list", "weights", "nothing"]
+)
+def test_a_checkpoint_of_something_else_is_refused_in_one_line(saved, path):
+    write_atomically(path, saved)
+    for read in (lambda: check_version(path, saved), lambda: read_run(path, {})):
+        with pytest.raises(ValueError) as caught:
+            read()
+        assert (
+            str(caught.value)
+            == f"{path} is the checkpoint of something else: choose another --to, or delete it"
+        )
+
+
+def test_a_best_model_alone_cannot_be_resumed(path):
+    saved = {name: value for name, value in SAVED.items() if name != "settings"}
+    write_atomically(path, saved)
+    check_version(path, saved)
+    with pytest.raises(ValueError, match="the checkpoint of something else"):
+        read_run(path, {})
+
+
+def test_a_run_with_other_settings_is_refused_with_the_differences(path):
+    write_atomically(path, SAVED)
+    with pytest.raises(
+        ValueError,
+        match="last.pt belongs to another run .batch_size 64, there 32.: choose another --to",
+    ):
+        read_run(path, {"batch_size": 64})
