@@ -24,7 +24,7 @@ from mmscratch.batches import Examples
 from mmscratch.classification import (
     choose_threshold,
     expected_calibration_error,
-    explained_variance,
+    r_squared,
     exposure,
     fit_temperature,
     number_of_brackets,
@@ -283,8 +283,8 @@ views = {
     "row": test.without("image"),
 }
 for known, data in views.items():
-    found = explained_variance(log_prices(both, data), true)
-    possible = explained_variance(best_log_prices(test, known), true)
+    found = r_squared(log_prices(both, data), true)
+    possible = r_squared(best_log_prices(test, known), true)
     print(
         f"{known:6} explains {100 * found:5.1f} %, possible are {100 * possible:.1f} %"
     )
@@ -389,7 +389,7 @@ def relisted(count):
 again, objects = relisted(OBJECTS)
 form = torch.tensor([expected_log_price(x, "row") for x in again.listings])
 logs = torch.tensor([listing.log_price for listing in again.listings])
-print(f"the form alone can explain {100 * explained_variance(form, logs):.0f} %")
+print(f"the form alone can explain {100 * r_squared(form, logs):.0f} %")
 MANY = TrainConfig(
     epochs=EPOCHS, batch_size=32, bucket_batches=None, evaluate_every=10_000
 )
@@ -399,7 +399,7 @@ for name, groups in (("row", range(len(objects))), ("object", objects)):
     known, unknown = Subset(again, rows[0]), Subset(again, rows[1])
     model = fit(f"by-{name}", known, validation.without("image"), {"row": ROW}, MANY)
     logs = [again.listings[i].log_price for i in rows[1]]
-    score = explained_variance(log_prices(model, unknown), torch.tensor(logs))
+    score = r_squared(log_prices(model, unknown), torch.tensor(logs))
     print(f"split by {name:7} explains {100 * score:5.1f} %")
 
 # %% [markdown]

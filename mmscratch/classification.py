@@ -272,7 +272,7 @@ def number_of_brackets(probabilities: Tensor, medians: Sequence[float]) -> Tenso
     return (probabilities @ values.log()).exp()
 
 
-def explained_variance(predicted: Tensor, true: Tensor) -> float:
+def r_squared(predicted: Tensor, true: Tensor) -> float:
     """R², the share of the variance that is explained: 1 - Σ (true - predicted)² / Σ (true - mean)².
 
     predicted, true (M,). Agrees with scikit-learn's r2_score.

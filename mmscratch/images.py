@@ -19,6 +19,8 @@ MAX_PIXELS = 200_000_000  # larger pictures are refused as decompression bombs
 LARGE = 20_000_000  # pixels: one such picture at a time, and a JPEG at a fraction of its size
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # that Pillow may read
 
+_one_at_a_time = Lock()  # of the pictures with more than LARGE pixels
+
 
 def open_image(path: str | Path) -> Image.Image:
     """Read any picture file as RGB, upright.
@@ -51,9 +53,6 @@ def open_image(path: str | Path) -> Image.Image:
         # On broken files, Pillow's decoders raise OSError, SyntaxError, struct.error, …
         except Exception as error:
             raise ValueError(f"{path}: cannot be read as a picture: {error}") from None
-
-
-_one_at_a_time = Lock()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

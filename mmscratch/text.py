@@ -518,9 +518,10 @@ def caption_tokenize(text: str) -> list[str]:
     35,000 captions of Flickr8k and all 30,014 English ones of Multi30k (training and validation).
     The full stops of other scripts stay, as in Java: 。 ۔ ։ ؟ ، । ॥.
     Known differences: Java cuts words at some marks of Gurmukhi, Kannada, Malayalam, Khmer, Burmese
-    and Tibetan, here they stay whole; "&eacute;" and "&AMP;", tags with a space in them, addresses without http but
-    with a path, file names such as "1.mp3", emoticons other than those like ":-)", two curly quotes
-    in a row, a curly apostrophe inside a word, and an abbreviation with no space after it ("co.a").
+    and Tibetan, here they stay whole; "&eacute;" and "&AMP;", tags with a space in them, addresses
+    without http but with a path, file names such as "1.mp3", emoticons other than those like ":-)",
+    two curly quotes in a row, a curly apostrophe inside a word, and an abbreviation with no space
+    after it ("co.a").
     In Java, moreover, a single letter at the end ("plan B.") depends on the next caption, and a
     carriage return shifts all captions after it; here each caption is read by itself.
     Source: Marcus et al. 1993; Chen et al. 2015.

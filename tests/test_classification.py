@@ -22,7 +22,7 @@ from mmscratch.classification import (
     choose_threshold,
     class_weights,
     expected_calibration_error,
-    explained_variance,
+    r_squared,
     exposure,
     fit_temperature,
     focal_loss,
@@ -279,7 +279,7 @@ def test_errors_of_numbers_are_those_of_scikit_learn():
     assert mean_absolute_percentage_error(predicted, true) == pytest.approx(
         sklearn.metrics.mean_absolute_percentage_error(*given_)
     )
-    assert explained_variance(predicted, true) == pytest.approx(sklearn.metrics.r2_score(*given_))
+    assert r_squared(predicted, true) == pytest.approx(sklearn.metrics.r2_score(*given_))
     with pytest.raises(ValueError, match="true value of 0"):
         mean_absolute_percentage_error(predicted, torch.zeros(4))
 

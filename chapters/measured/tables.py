@@ -25,19 +25,19 @@ from chapters.measured.mobilenet import WEIGHTS
 from mmscratch.classification import (
     balanced_accuracy,
     expected_calibration_error,
-    explained_variance,
     fit_temperature,
     group_bootstrap,
     macro_auc,
     mean_absolute_percentage_error,
     number_of_brackets,
+    r_squared,
 )
 from mmscratch.data.dataset import DataSet
 from mmscratch.data.listings import PRICE, expected_log_price
 from mmscratch.engine import distributed
 from mmscratch.finetuning import load_run
 from mmscratch.tabular import TableEncoder
-from mmscratch.tasks.prediction import LISTINGS, Prediction
+from mmscratch.tasks.prediction import Prediction
 from mmscratch.tasks.predictions import class_log_probs, label_numbers
 from mmscratch.tasks.task import load
 from mmscratch.training import warmup_and_cosine
@@ -100,7 +100,7 @@ def predict(name: str, metadata: dict, split: str, size: int) -> tuple[Tensor, D
 def listings(name: str) -> dict:
     """The share of what can be explained of the logarithm of the price, %."""
     inputs = INPUTS[name.partition(", ")[2]]
-    metadata = LISTING | {"inputs": inputs, "listings": LISTINGS}
+    metadata = LISTING | {"inputs": inputs}
     row = fit(name, metadata, 64, start_from=str(BASE))
     if distributed.rank() > 0:
         return row
@@ -108,8 +108,8 @@ def listings(name: str) -> dict:
     predicted = number_of_brackets(log_probs.exp(), data.target.medians).log()
     true = torch.tensor([listing.log_price for listing in data.listings], dtype=torch.float64)
     best = torch.tensor([expected_log_price(each, inputs) for each in data.listings])
-    row["explained"] = round(100 * explained_variance(predicted, true), 1)
-    row["possible"] = round(100 * explained_variance(best, true), 1)
+    row["explained"] = round(100 * r_squared(predicted, true), 1)
+    row["possible"] = round(100 * r_squared(best, true), 1)
     return row
 
 
@@ -152,7 +152,9 @@ def skin_scores(name: str, metadata: dict) -> dict:
     return {
         "rows": len(data),
         "accuracy": interval(lambda rows: right[rows].mean().item()),
-        "balanced accuracy": interval(lambda rows: balanced_accuracy(predicted[rows], labels[rows])),
+        "balanced accuracy": interval(
+            lambda rows: balanced_accuracy(predicted[rows], labels[rows])
+        ),
         "AUC": interval(lambda rows: macro_auc(probabilities[rows], labels[rows])),
         "calibration error": calibration,
         "temperature": round(temperature, 2),
@@ -210,13 +212,13 @@ def boosted_trees(metadata: dict) -> tuple[Tensor, DataSet]:
 
 def regressed(name: str) -> dict:
     """A head on the mean of the form's vectors, trained on the logarithm: no brackets, no words."""
-    metadata = LISTING | {"inputs": "row", "listings": LISTINGS}
+    metadata = LISTING | {"inputs": "row"}
     values, data = regress(metadata, epochs=1, batch_size=48)
     true = torch.tensor([each.log_price for each in data.listings], dtype=torch.float64)
     best = torch.tensor([expected_log_price(each, "row") for each in data.listings])
     return {
-        "explained": round(100 * explained_variance(values.log(), true), 1),
-        "possible": round(100 * explained_variance(best, true), 1),
+        "explained": round(100 * r_squared(values.log(), true), 1),
+        "possible": round(100 * r_squared(best, true), 1),
     }
 
 

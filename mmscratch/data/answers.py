@@ -14,7 +14,7 @@ from .questions import KINDS, draw_pair, write_answer, write_question
 from .records import (
     FILE_NAMES,
     Record,
-    Schema,
+    RecordSchema,
     assign_splits,
     check_split,
     load_json,
@@ -131,7 +131,8 @@ class PhotoQuestions(QuestionData):
         names = sorted({record.name for record in examples})
         index_of = {name: i for i, name in enumerate(names)}
         if size:
-            photographs = Photographs([root / name for name in names], size)
+            self.sources += [root / name for name in names]
+            photographs = Photographs(self.sources, size)
             problems += photographs.unreadable.values()
             readable = index_of.values() - photographs.unreadable.keys()
             examples = [record for record in examples if index_of[record.name] in readable]
@@ -185,7 +186,7 @@ def kind_of(answers: list[str]) -> str:
     return "other"
 
 
-SCHEMA = Schema(
+SCHEMA = RecordSchema(
     noun="question",
     texts="answer",
     expected="a file name, a question and an answer",

@@ -12,11 +12,12 @@ from .dataset import DataSet, LazyColumn, words_of
 from .judge import true_pairs
 from .language import caption
 from .photographs import Photographs
+from .published import PUBLISHED
 from .records import (
     FILE_NAMES,
     SPLIT_NAMES,
     Record,
-    Schema,
+    RecordSchema,
     check_split,
     read_folder,
     records_of_split,
@@ -125,6 +126,7 @@ class PhotoCaptions(DataSet):
         self.problems = problems
         by_file = texts_by_file(files, records, problems, SCHEMA)
         paths = [root / name for name in by_file]
+        self.sources += paths
         readable = list(range(len(paths)))
         if size:
             photographs = Photographs(paths, size)
@@ -137,11 +139,15 @@ class PhotoCaptions(DataSet):
         self.references = [[words for _, words in captions[i]] for i in readable]
 
 
-SCHEMA = Schema(
+SCHEMA = RecordSchema(
     noun="caption",
     texts="caption",
     expected="a file name and a caption",
-    columns={"file_name": FILE_NAMES, "caption": ("caption", "captions", "text", "description", "sentence", "comment")},
+    columns={
+        "file_name": FILE_NAMES,
+        "caption": ("caption", "captions", "text", "description", "sentence", "comment"),
+    },
+    published=PUBLISHED,
 )
 
 
@@ -150,9 +156,9 @@ class FolderCaptions(PhotoCaptions):
 
     Every line or entry has a file name and a caption; a picture may have several lines. Columns or
     keys are called "file_name" and "caption" (other usual names also work: see `SCHEMA`), separated
-    by commas, semicolons, tabs or "|"; an optional third, "split", is train, validation or test. Without any split, every tenth
-    picture by name is for validation and every tenth for test. A table without column names has the
-    file name first. JSON may also map file names to captions.
+    by commas, semicolons, tabs or "|"; an optional third, "split", is train, validation or test.
+    Without any split, every tenth picture by name is for validation and every tenth for test. A
+    table without column names has the file name first. JSON may also map file names to captions.
 
     Without such a table, those of published sets are found: COCO's captions_train2017.json,
     Karpathy's dataset_coco.json, and captions.txt or results.csv of Flickr8k and Flickr30k from

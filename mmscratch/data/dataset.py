@@ -38,6 +38,7 @@ class DataSet(Sequence):
     references[i]          the same texts, tokenized
     names[i]               what messages call example i: a file, or a file and a line
     problems               what was skipped while reading, one line each, with file and line
+    sources                the files of pictures and sounds, and rows of tables: see `digest`
     schema                 what the columns of its rows mean, if it has the modality "row"
     shard_sizes            the number of examples in each shard, if they are read as a stream (see
                            `streaming.StreamedExamples`); otherwise None
@@ -52,6 +53,7 @@ class DataSet(Sequence):
         self.references: list[list[list[str]]] = []
         self.names: list[str] = []
         self.problems: list[str] = []
+        self.sources: list[Path | dict] = []
 
     def __len__(self) -> int:
         return len(self.references)
@@ -78,19 +80,19 @@ class DataSet(Sequence):
         return other
 
     def digest(self) -> str:
-        """A name for the texts and pictures: 12 hexadecimal digits, wherever the data lie.
+        """A name for the contents, wherever they lie: 12 hexadecimal digits.
 
-        It depends on all texts, and on the names and sizes of the files that examples are named
-        after, but not on their folder.
+        It depends on all texts, on the rows of tables, and on the names and sizes of the files of
+        pictures and sounds, but not on their folder.
         """
         digest = hashlib.sha256(repr((self.texts, self.shard_sizes)).encode())
         for column in self.columns.values():
             if isinstance(column, list):
                 digest.update(repr(column).encode())
-        for name in self.names:
-            path = Path(name)
-            size = path.stat().st_size if path.is_file() else ""
-            digest.update(f"{path.name!r} {size}\n".encode())
+        for source in self.sources:
+            if isinstance(source, Path):
+                source = (source.name, source.stat().st_size if source.is_file() else 0)
+            digest.update(f"{source!r}\n".encode())
         return digest.hexdigest()[:12]
 
     def may_flip(self, index: int, which: int) -> bool:

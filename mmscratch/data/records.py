@@ -5,7 +5,7 @@ import json
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -34,7 +34,10 @@ class Record(NamedTuple):
     kind: str = ""
 
 
-class Schema(NamedTuple):
+Reader = Callable[[Path, "RecordSchema", list[str]], Iterator[Record]]
+
+
+class RecordSchema(NamedTuple):
     """The columns of a table, and its words in messages.
 
     noun      what a line adds to a picture: "caption". The table is called captions.csv
@@ -44,6 +47,7 @@ class Schema(NamedTuple):
     types     the types that a text may have in JSON
     item      what a line is about: "picture" or "sound"
     suffixes  of the files that need a line
+    published {pattern of a file's name: its reader}: tables with which published sets come
     """
 
     noun: str
@@ -53,6 +57,7 @@ class Schema(NamedTuple):
     types: tuple[type, ...] = (str,)
     item: str = "picture"
     suffixes: Collection[str] = PICTURE_SUFFIXES
+    published: Mapping[str, Reader] = {}
 
 
 FILE_NAMES = (
@@ -68,6 +73,7 @@ FILE_NAMES = (
     "path",
 )
 DELIMITERS = (",", ";", "\t", "|")
+UNREAD = (".xlsx", ".xls", ".ods", ".parquet")
 MAX_LINES = 20  # of one cell in quotes
 
 
@@ -85,7 +91,9 @@ def _name_key(name: str) -> str:
 # A folder of pictures or sounds with one table.
 
 
-def read_folder(root: Path, schema: Schema, problems: list[str]) -> tuple[list[str], list[Record]]:
+def read_folder(
+    root: Path, schema: RecordSchema, problems: list[str]
+) -> tuple[list[str], list[Record]]:
     """(the names of the files below a folder, the records of its table).
 
     A picture (or sound) without a record is reported in `problems`.
@@ -94,7 +102,7 @@ def read_folder(root: Path, schema: Schema, problems: list[str]) -> tuple[list[s
         raise FileNotFoundError(f"{root}: no such folder")
     records = []
     for table in _find_tables(root, schema):
-        records += _reader_of(table)(table, schema, problems)
+        records += _reader_of(table, schema)(table, schema, problems)
     files = [path.relative_to(root).as_posix() for path in files_below(root)]
     named = {_name_key(record.name) for record in records}
     for name in sorted(files):
@@ -128,28 +136,28 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
-def _find_tables(root: Path, schema: Schema) -> list[Path]:
-    """The table of a folder; of captions, also those that published sets come with."""
+def _find_tables(root: Path, schema: RecordSchema) -> list[Path]:
+    """The table of a folder, or else those that a published set comes with."""
     stem = f"{schema.noun}s"
     tables = [root / f"{stem}{suffix}" for suffix in _READERS]
     tables = [table for table in tables if table.is_file()]
-    if not tables and schema.noun == "caption":
-        for pattern in PUBLISHED:
+    for pattern in schema.published:
+        if not tables:
             tables = sorted(path for path in root.glob(pattern) if path.is_file())
             if tables:
                 return tables
     if len(tables) != 1:
         found = " and ".join(table.name for table in tables)
-        others = [name for name in root.glob(f"{stem}.*") if name.suffix in UNREAD]
+        others = [path for path in root.glob(f"{stem}.*") if path.suffix in UNREAD]
         if others and not found:
-            raise ValueError(f"{others[0]}: {UNREAD[others[0].suffix]}")
+            raise ValueError(f"{others[0]} is not read: save it as CSV")
         found = found or f"no {stem}{f', {stem}'.join(_READERS)}"
         raise ValueError(f"{root} has {found}: exactly one {stem} file is needed")
     return tables
 
 
-def _reader_of(table: Path) -> Callable[[Path, Schema, list[str]], Iterator[Record]]:
-    for pattern, reader in PUBLISHED.items():
+def _reader_of(table: Path, schema: RecordSchema) -> Reader:
+    for pattern, reader in schema.published.items():
         if table.match(pattern):
             return reader
     return _READERS[table.suffix]
@@ -186,7 +194,7 @@ def match_files(
 
 
 def texts_by_file(
-    files: Iterable[str], records: Iterable[Record], problems: list[str], schema: Schema
+    files: Iterable[str], records: Iterable[Record], problems: list[str], schema: RecordSchema
 ) -> dict[str, list[tuple[str, list[str]]]]:
     """{file: its texts, each as written and tokenized}, for the files that exist.
 
@@ -252,7 +260,7 @@ def text_lines(path: Path, problems: list[str]) -> Iterator[tuple[str, str]]:
             yield where, text
 
 
-def _read_table(path: Path, schema: Schema, problems: list[str]) -> Iterator[Record]:
+def read_table(path: Path, schema: RecordSchema, problems: list[str]) -> Iterator[Record]:
     """Records of a table, with or without column names, separated by any of `DELIMITERS`.
 
     Raises ValueError if there are column names, but not those that are needed.
@@ -283,7 +291,7 @@ def _read_table(path: Path, schema: Schema, problems: list[str]) -> Iterator[Rec
                 problem += f"; a {schema.noun} with a comma needs quotes around it"
             problems.append(problem)
             continue
-        yield from _record(where, dict(zip(columns, cells)), schema, problems)
+        yield from make_record(where, dict(zip(columns, cells)), schema, problems)
 
 
 def _column_key(name: str) -> str:
@@ -291,12 +299,12 @@ def _column_key(name: str) -> str:
     return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
-def _has_file(cells: Sequence[str], schema: Schema) -> bool:
+def _has_file(cells: Sequence[str], schema: RecordSchema) -> bool:
     """Whether one of the cells names a file of the right kind."""
     return any(PurePosixPath(cell.lower()).suffix in schema.suffixes for cell in cells)
 
 
-def _find_delimiter(line: str, schema: Schema, default: str) -> str:
+def _find_delimiter(line: str, schema: RecordSchema, default: str) -> str:
     """What separates the cells of a table, from its first line: column names, or a file's name."""
     for delimiter in DELIMITERS:
         names = {_column_key(cell.strip().strip('"')) for cell in line.split(delimiter)}
@@ -349,7 +357,9 @@ def _split_cells(text: str, delimiter: str) -> list[str]:
     return cells
 
 
-def _record(where: str, entry: object, schema: Schema, problems: list[str]) -> Iterator[Record]:
+def make_record(
+    where: str, entry: object, schema: RecordSchema, problems: list[str]
+) -> Iterator[Record]:
     """A dict with the expected keys -> a Record."""
     if isinstance(entry, dict):
         values = {column: _first_value(entry, names) for column, names in schema.columns.items()}
@@ -374,7 +384,7 @@ def _first_value(entry: dict, keys: Sequence[str]):
     return None
 
 
-def _unique_names(schema: Schema) -> Callable[[list], dict]:
+def _unique_names(schema: RecordSchema) -> Callable[[list], dict]:
     """`unique_keys` with an error that says what to do about two captions."""
 
     def checked(pairs: list[tuple[str, object]]) -> dict:
@@ -387,11 +397,11 @@ def _unique_names(schema: Schema) -> Callable[[list], dict]:
     return checked
 
 
-def _read_json_lines(path: Path, schema: Schema, problems: list[str]) -> Iterator[Record]:
+def _read_json_lines(path: Path, schema: RecordSchema, problems: list[str]) -> Iterator[Record]:
     for where, text in text_lines(path, problems):
         try:
             entry = json.loads(text, object_pairs_hook=_unique_names(schema))
-            yield from _record(where, entry, schema, problems)
+            yield from make_record(where, entry, schema, problems)
         except (ValueError, RecursionError) as error:
             problems.append(f"{where}: not JSON: {getattr(error, 'msg', error)}")
 
@@ -413,7 +423,7 @@ def numbered(path: Path, entries: object, expected: str = "a list") -> Iterator[
         yield f"{path}, entry {number}", entry
 
 
-def _read_json(path: Path, schema: Schema, problems: list[str]) -> Iterator[Record]:
+def _read_json(path: Path, schema: RecordSchema, problems: list[str]) -> Iterator[Record]:
     entries = load_json(path, _unique_names(schema))
     expected = "a list"
     if len(schema.columns) == 2:  # only names and texts: this may be a map
@@ -421,59 +431,12 @@ def _read_json(path: Path, schema: Schema, problems: list[str]) -> Iterator[Reco
         if isinstance(entries, dict):
             entries = [{"file_name": name, schema.texts: texts} for name, texts in entries.items()]
     for where, entry in numbered(path, entries, expected):
-        yield from _record(where, entry, schema, problems)
+        yield from make_record(where, entry, schema, problems)
 
 
 _READERS = {
-    ".csv": _read_table,
-    ".tsv": _read_table,
+    ".csv": read_table,
+    ".tsv": read_table,
     ".json": _read_json,
     ".jsonl": _read_json_lines,
-}
-
-
-def _read_coco(path: Path, schema: Schema, problems: list[str]) -> Iterator[Record]:
-    """COCO's captions_train2017.json; the split is in its name."""
-    content = load_json(path)
-    try:
-        names = {image["id"]: image["file_name"] for image in content["images"]}
-        annotations = content["annotations"]
-    except (TypeError, KeyError):
-        raise ValueError(f"{path}: COCO's images and annotations were expected") from None
-    (split,) = [name for name in ("train", "val", "test") if name in path.stem] or [None]
-    for where, entry in numbered(path, annotations):
-        entry = dict(entry) if isinstance(entry, dict) else {}
-        entry |= {"file_name": names.get(entry.get("image_id")), "split": split}
-        yield from _record(where, entry, schema, problems)
-
-
-def _read_karpathy(path: Path, schema: Schema, problems: list[str]) -> Iterator[Record]:
-    """Karpathy's dataset_flickr8k.json, dataset_flickr30k.json or dataset_coco.json."""
-    content = load_json(path)
-    images = content.get("images") if isinstance(content, dict) else None
-    for where, entry in numbered(path, images, "Karpathy's list of images"):
-        try:
-            texts = [sentence["raw"] for sentence in entry["sentences"]]
-            split = entry["split"].removeprefix("rest")  # "restval" is for training
-            split = "train" if split != entry["split"] else split
-            values = {"file_name": entry["filename"], "caption": texts, "split": split}
-        except (TypeError, KeyError, AttributeError):
-            problems.append(f"{where}: a filename, a split and sentences were expected")
-            continue
-        yield from _record(where, values, schema, problems)
-
-
-# Captions as published sets have them: COCO, Karpathy's splits, and Kaggle's Flickr8k and Flickr30k.
-PUBLISHED = {
-    "captions_*[0-9].json": _read_coco,
-    "annotations/captions_*[0-9].json": _read_coco,
-    "dataset_*.json": _read_karpathy,
-    "captions.txt": _read_table,
-    "results.csv": _read_table,
-}
-UNREAD = {
-    ".xlsx": "spreadsheets are not read: save it as CSV",
-    ".xls": "spreadsheets are not read: save it as CSV",
-    ".ods": "spreadsheets are not read: save it as CSV",
-    ".parquet": "Parquet is not read: img2dataset makes shards of it (--layout shards)",
 }

@@ -12,7 +12,7 @@ from .dataset import DataSet, LazyColumn
 from .records import (
     FILE_NAMES,
     Record,
-    Schema,
+    RecordSchema,
     assign_splits,
     check_split,
     read_folder,
@@ -24,7 +24,7 @@ from .speech import DIGITS
 MAX_SECONDS = 30  # of a sound: longer ones are skipped
 SOUND_SUFFIXES = {".wav", ".wave", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aif", ".aiff"}
 
-SCHEMA = Schema(
+SCHEMA = RecordSchema(
     noun="transcript",
     texts="text",
     expected="a file name and a text",
@@ -75,6 +75,7 @@ class Sounds(DataSet):
             except (ValueError, OSError) as error:
                 problems.append(str(error))
                 continue
+            self.sources.append(path)
             self.names.append(str(path))
             self.texts.append([text for text, _ in transcripts])
             self.references.append([words for _, words in transcripts])

@@ -144,6 +144,7 @@ class TableData(DataSet):
             training = [row for row, part in zip(rows, parts) if part == "train"]
             self._learn(training, path, options)
             self.most_files = max(len(row.files) for row in rows)
+        self.sources += [row.cells for row in chosen]
         tensors = self._encode(chosen, options.target)
         if options.inputs != "row" and size > 0 and self.most_files:
             self._add_pictures(root, size)
@@ -189,6 +190,7 @@ class TableData(DataSet):
     def _add_pictures(self, root: Path, size: int) -> None:
         """Add the column "image"; a row whose pictures cannot be read has none of them."""
         paths = [root / name for names in self.files for name in names]
+        self.sources += paths
         photographs = Photographs(paths, max(1, size // mosaic_side(self.most_files)))
         keys = []
         first = 0

@@ -110,7 +110,8 @@ class Multi30k(DataSet):
         """Decode the photographs of the sentences; -> {id: index}, of those that can be read."""
         paths = _photographs(folder)
         ids = sorted(set(photo_ids) & paths.keys())
-        self.photographs = Photographs([paths[photo_id] for photo_id in ids], size)
+        self.sources += [paths[photo_id] for photo_id in ids]
+        self.photographs = Photographs(self.sources, size)
         unreadable = self.photographs.unreadable
         self.problems += unreadable.values()
         return {photo_id: i for i, photo_id in enumerate(ids) if i not in unreadable}

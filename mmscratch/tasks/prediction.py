@@ -28,7 +28,7 @@ class Prediction(Task):
 
     def read(self, metadata: Metadata, split: str, image_size: int) -> DataSet:
         if metadata["layout"] == "listings":
-            count = metadata.get("listings", LISTINGS) if split == "train" else TEST_LISTINGS
+            count = LISTINGS if split == "train" else TEST_LISTINGS
             return Listings(split, count, image_size, metadata["inputs"])
         options = table_options(metadata)
         known = known_columns(metadata) if "schema" in metadata else None
@@ -73,9 +73,11 @@ class Prediction(Task):
 
     def measure(self, run: Path, data: DataSet, split: str, num_beams: int = 1) -> None:
         model, vocabularies, checkpoint = self.load(run)
-        size = image_size_of(checkpoint["model_config"]["encoders"])
-        validation = self.read(checkpoint["metadata"], "validation", size)
-        predictions.measure(run, (model, vocabularies), data, validation, split)
+        if not data.target.is_number:
+            size = image_size_of(checkpoint["model_config"]["encoders"])
+            validation = self.read(checkpoint["metadata"], "validation", size)
+            predictions.keep_temperature(run, (model, vocabularies), validation)
+        predictions.measure(run, (model, vocabularies), data, split)
 
     def advice(self, run: Path, data: DataSet, split: str) -> str:
         return self.command(run, predictions.write_example(data, run))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..classification import (
@@ -15,12 +16,12 @@ from ..classification import (
     brier_score,
     class_weights,
     expected_calibration_error,
-    explained_variance,
     fit_temperature,
     group_bootstrap,
     macro_auc,
     mean_absolute_percentage_error,
     number_of_brackets,
+    r_squared,
     reliability_bins,
     roc_auc,
 )
@@ -43,14 +44,12 @@ def balance(trainer: Trainer, how: str) -> None:
     """Let a trainer weigh classes ("weights"), or examples by how wrong they are ("focal")."""
     if how == "none":
         return
+    data = trainer.train.data
     vocabulary = trainer.train.vocabularies["target"]
-    weights = torch.ones(len(vocabulary))
+    weights = torch.ones(len(vocabulary))  # of <eos> as well
     if how == "weights":
-        words = [label for references in trainer.train.data.texts for label in references]
-        labels = torch.tensor(vocabulary.encode(words))
-        found = labels.unique()
-        inverse = class_weights(labels, len(vocabulary)) * len(vocabulary) / len(found)
-        weights[found] = inverse[found]
+        classes = vocabulary.encode(data.target.classes)
+        weights[classes] = class_weights(label_numbers(data), len(classes))
     trainer.model.objective = ClassLoss(weights, GAMMA if how == "focal" else 0.0)
 
 
@@ -60,22 +59,24 @@ def class_log_probs(model, vocabularies: dict, data: Sequence[dict], target: Tar
     return candidate_log_probs(model, vocabularies, data, candidates).log_softmax(-1)
 
 
-def measure(run: Path, model: tuple, data: DataSet, validation: DataSet, split: str) -> None:
-    """Print how good a run is; with both modalities, also without each. Save its predictions."""
+def measure(run: Path, model: tuple, data: DataSet, split: str) -> None:
+    """Print how good a run is; with both modalities, also without each. Save its predictions.
+
+    Before, `keep_temperature` has fitted the temperature of a run that predicts classes.
+    """
     log_probs = class_log_probs(*model, data, data.target)
     if data.target.is_number:
         score = print_numbers
         scores = {"predicted": number_of_brackets(log_probs.exp(), data.target.medians).tolist()}
+        score(log_probs, data)
     else:
         score = print_classes
-        temperature = _fit_temperature(run, model, validation)
-        log_probs = (log_probs / temperature).log_softmax(-1)
-        best = log_probs.argmax(1).tolist()
-        scores = {"predicted": [data.target.classes[i] for i in best]}
-        scores["probability"] = [round(x, 4) for x in log_probs.amax(1).exp().tolist()]
-    score(log_probs, data)
-    if not data.target.is_number:
-        print_calibration(run, log_probs * temperature, temperature, data, split)
+        score(log_probs, data)
+        temperature = read_temperature(run)
+        print_calibration(run, log_probs, temperature, data, split)
+        confidence, best = (log_probs / temperature).softmax(1).max(1)
+        scores = {"predicted": [data.target.classes[i] for i in best.tolist()]}
+        scores["probability"] = [round(x, 4) for x in confidence.tolist()]
     if data.count("image") and data.count("row"):
         for name, modality in VIEWS.items():
             rest = without(data, modality)
@@ -124,8 +125,8 @@ def print_classes(log_probs: Tensor, data: DataSet, brief: bool = False) -> None
         return
     most = labels.bincount().max().item() / len(labels)
     print(f"  commonest class      {100 * most:.1f} % of the rows")
-    classes = range(len(data.target.classes))
-    scores = label_scores(_one_hot(predicted, classes), _one_hot(labels, classes))
+    K = len(data.target.classes)
+    scores = label_scores(F.one_hot(predicted, K).bool(), F.one_hot(labels, K).bool())
     width = max(map(len, data.target.classes))
     print(f"  {'':{width}}   rows  precision  recall    F1    AUC  average precision")
     for k, label in enumerate(data.target.classes):
@@ -140,20 +141,16 @@ def print_classes(log_probs: Tensor, data: DataSet, brief: bool = False) -> None
         )
 
 
-def _one_hot(labels: Tensor, classes: range) -> Tensor:
-    return torch.stack([labels == k for k in classes], dim=1)  # (M, K)
-
-
 def print_numbers(log_probs: Tensor, data: DataSet, brief: bool = False) -> None:
     """Print how well numbers are predicted, with intervals from drawing groups."""
     predicted = number_of_brackets(log_probs.exp(), data.target.medians)  # (M,)
     true = torch.tensor(data.values, dtype=torch.float64)
     names = ["explained variance"]
-    scores = [lambda rows: explained_variance(predicted[rows], true[rows])]
+    scores = [lambda rows: r_squared(predicted[rows], true[rows])]
     if (true > 0).all() and (predicted > 0).all():
         logs = predicted.log(), true.log()
         names += ["of its logarithm", "percentage error"]
-        scores.append(lambda rows: explained_variance(logs[0][rows], logs[1][rows]))
+        scores.append(lambda rows: r_squared(logs[0][rows], logs[1][rows]))
         scores.append(lambda rows: mean_absolute_percentage_error(predicted[rows], true[rows]))
     for name, score in zip(names, scores):
         value, low, high = (100 * x for x in group_bootstrap(score, data.groups))
@@ -178,12 +175,11 @@ def print_calibration(
     reliability_diagram(panels).savefig(run / f"reliability-{split}.png")
 
 
-def _fit_temperature(run: Path, model: tuple, validation: DataSet) -> float:
+def keep_temperature(run: Path, model: tuple, validation: DataSet) -> None:
     """Fit the temperature on the validation split, and keep it with the run."""
     log_probs = class_log_probs(*model, validation, validation.target)
     temperature = fit_temperature(log_probs, label_numbers(validation))
     (run / TEMPERATURE).write_text(json.dumps(temperature), encoding="utf-8")
-    return temperature
 
 
 def read_temperature(run: Path) -> float:

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from mmscratch.classification import explained_variance
+from mmscratch.classification import r_squared
 from mmscratch.data import listings
 from mmscratch.data.listings import Listing, Listings, expected_log_price
 from mmscratch.data.scenes import draw, first_of_split
@@ -61,7 +61,7 @@ def test_picture_and_form_each_explain_about_half():
     explained = {}
     for known in ("both", "image", "row"):
         expected = torch.tensor([expected_log_price(each, known) for each in sample])
-        explained[known] = explained_variance(expected, true)
+        explained[known] = r_squared(expected, true)
     assert explained["both"] == pytest.approx(0.96, abs=0.01)
     assert explained["image"] == pytest.approx(0.56, abs=0.03)
     assert explained["row"] == pytest.approx(0.51, abs=0.03)

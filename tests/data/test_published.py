@@ -83,7 +83,7 @@ def test_coco(tmp_path, folder):
     assert found == {f"{i:02}.jpg": ["a x", "a y"] for i in range(4)}
     assert greys(data) == [0, 10, 20, 30]
     assert set(captions(tmp_path, "validation")[0]) == {"04.jpg", "05.jpg"}
-    problem = f"{tmp_path}/captions_train2017.json, entry 9: a file name and a caption"
+    problem = f"{tmp_path}/captions_train2017.json, entry 9: a caption and the image_id"
     assert any(each.startswith(problem) for each in data.problems)
 
 
@@ -122,7 +122,7 @@ def test_kaggle(tmp_path, table, lines):
     assert not data.problems
 
 
-@pytest.mark.parametrize("suffix, says", [("xlsx", "save it as CSV"), ("parquet", "img2dataset")])
+@pytest.mark.parametrize("suffix, says", [("xlsx", "save it as CSV"), ("parquet", "save it as CSV")])
 def test_what_is_not_read_is_named(tmp_path, suffix, says):
     (tmp_path / f"captions.{suffix}").write_bytes(b"PK")
     with pytest.raises(ValueError, match=says):

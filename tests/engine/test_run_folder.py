@@ -12,6 +12,7 @@ import torch
 from helpers import tiny_trainer
 
 from mmscratch.data.captions import FolderCaptions, SceneCaptions
+from mmscratch.data.tables import TableData, TableOptions
 from mmscratch.engine.runs import lock, read_checkpoint
 from mmscratch.weights import read_weights
 
@@ -164,6 +165,13 @@ def test_the_digest_is_that_of_the_contents_wherever_they_lie(tmp_path):
     with open(tmp_path / "here/01.jpg", "ab") as file:
         file.write(b"more")
     assert FolderCaptions(tmp_path / "here", "train", 5).digest() != here
+    table = tmp_path / "table/table.csv"
+    table.parent.mkdir()
+    digests = set()
+    for age in (30, 30, 31):
+        table.write_text(f"age,dx,split\n{age},a,train\n40,b,train\n")
+        digests.add(TableData(table.parent, "train", 0, TableOptions("dx")).digest())
+    assert len(digests) == 2  # each cell counts
     scenes = [SceneCaptions("train", count).digest() for count in (3, 3, 4)]
     assert scenes[0] == scenes[1] != scenes[2]
 
@@ -193,6 +201,16 @@ def test_a_checkpoint_that_swells_is_refused_before_it_is_read(tmp_path):
     for read in (read_checkpoint, read_weights):
         with pytest.raises(ValueError, match="packed.pt: a compressed archive .* unpacked"):
             read(tmp_path / "packed.pt")
+
+
+def test_a_damaged_archive_is_refused_in_one_line(tmp_path):
+    torch.save({"x": torch.zeros(1000)}, tmp_path / "best.pt")
+    content = bytearray((tmp_path / "best.pt").read_bytes())
+    place = content.index(b"PK\x01\x02")  # the archive's directory
+    content[place : place + 4] = bytes(4)
+    (tmp_path / "best.pt").write_bytes(content)
+    with pytest.raises(ValueError, match="best.pt: not a checkpoint that can be read"):
+        read_checkpoint(tmp_path / "best.pt")
 
 
 def test_a_pipe_is_no_checkpoint_and_nobody_waits_for_it(tmp_path):
