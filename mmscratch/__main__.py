@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from .engine.doctor import doctor, show_anything
+from .text import printable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}: python -m pip install -r requirements.txt", file=sys.stderr)
         return 2
     except (ValueError, OSError, MemoryError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
 
 
@@ -35,10 +36,10 @@ def make_parser() -> argparse.ArgumentParser:
     """One command for each task's verb, and those that all tasks share."""
     from .tasks import TASKS
     from .tasks.evaluate import evaluate
-    from .tasks.quickstart import quickstart
-    from .tasks.scores import score
+    from .tasks.quickstart import SETTINGS, quickstart
+    from .tasks.scores import TOKENIZERS, score
     from .tasks.task import add_beams
-    from .tasks.train import train
+    from .tasks.train import SMALL_CHANGES, train
 
     text = "Models that look, listen and read; and write, or find a picture."
     parser = argparse.ArgumentParser(prog="python -m mmscratch", description=text)
@@ -50,9 +51,11 @@ def make_parser() -> argparse.ArgumentParser:
         return sub
 
     text = "Train a captioner on drawn scenes, in minutes, and show what it writes."
-    add_quickstart(command("quickstart", quickstart, text), TASKS)
+    sub = command("quickstart", quickstart, text)
+    sub.set_defaults(**SETTINGS)
+    add_quickstart(sub, TASKS)
     text = "Train a model for a task on your data. Run it again to resume a stopped training."
-    add_train(command("train", train, text), TASKS)
+    add_train(command("train", train, text), TASKS, SMALL_CHANGES)
     text = "Measure a run on held-out examples, against what people wrote."
     sub = command("evaluate", evaluate, text)
     add_evaluate(sub, TASKS)
@@ -60,21 +63,18 @@ def make_parser() -> argparse.ArgumentParser:
     for task in TASKS.values():
         task.add_verb_options(command(task.verb, task.use, task.verb_help))
     text = "Score the sentences in a text file against references: BLEU, ROUGE-L and CIDEr-D."
-    add_score(command("score", score, text))
+    add_score(command("score", score, text), TOKENIZERS)
     command("doctor", doctor, "Report what this machine has, and what is wrong, if anything.")
     return parser
 
 
 def add_quickstart(sub: argparse.ArgumentParser, tasks: dict) -> None:
-    sub.set_defaults(task="captioning", layout="scenes", freeze=[], lora=0, seed=0, reward=None)
-    unset = "data start_from weights image_size epochs batch_size accumulation_steps workers"
-    sub.set_defaults(**dict.fromkeys(unset.split()), learning_rate=None, decoder_from=None)
     sub.add_argument("--scenes", **tasks["captioning"].options["--scenes"])
     add_model(sub)
     add_loop(sub)
 
 
-def add_train(sub: argparse.ArgumentParser, tasks: dict) -> None:
+def add_train(sub: argparse.ArgumentParser, tasks: dict, small_changes: tuple) -> None:
     text = "default: %(default)s"
     sub.add_argument("--task", choices=tuple(tasks), default="captioning", help=text)
     add_data(sub, tasks)
@@ -88,15 +88,16 @@ def add_train(sub: argparse.ArgumentParser, tasks: dict) -> None:
     sub.add_argument("--decoder-from", type=Path, metavar="FOLDER", help=text)
     text = "freeze parameters by name, such as encoders.image.backbone; may be repeated"
     sub.add_argument("--freeze", action="append", default=[], metavar="PATTERN", help=text)
-    text = "freeze the model and train low-rank changes, of this rank, of the decoder's weights"
-    sub.add_argument("--lora", type=int, default=0, metavar="RANK", help=text)
+    small = sub.add_mutually_exclusive_group()
+    for name, unit, text in small_changes:
+        small.add_argument(name, type=int, default=0, metavar=unit, help=text)
+    small.add_argument("--biases", action="store_true", help="or the decoder's biases")
     sub.add_argument("--image-size", type=int, metavar="PIXELS", help="default: 64")
     sub.add_argument("--epochs", type=int, help="passes over the training data (default: by task)")
-    text = "examples per step, over all processes (default: by task)"
-    sub.add_argument("--batch-size", type=int, help=text)
+    sub.add_argument("--batch-size", type=int, help="examples per step (default: by task)")
     text = "micro-batches per step: less memory, the same gradient (default: 1)"
     sub.add_argument("--accumulation-steps", "--accumulate", type=int, metavar="N", help=text)
-    text = "peak value (default: by task; 0.01 with --lora)"
+    text = "peak value (default: by task; 0.01 for a small change)"
     sub.add_argument("--learning-rate", type=float, help=text)
     sub.add_argument("--workers", type=int, help="processes that load data (default: by machine)")
     sub.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
@@ -136,14 +137,13 @@ def add_loop(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--profile", action="store_true", help=text)
 
 
-def add_score(sub: argparse.ArgumentParser) -> None:
+def add_score(sub: argparse.ArgumentParser, tokenizers: dict) -> None:
     text = "generated sentences, one per line"
     sub.add_argument("hypotheses", type=Path, metavar="HYPOTHESES", help=text)
     text = "one reference on each line; more files hold further references or empty lines"
     sub.add_argument("references", type=Path, nargs="+", metavar="REFERENCES", help=text)
     text = "caption: as COCO's; words: with punctuation; none: tokens already (default: %(default)s)"
-    choices = ("caption", "words", "none")
-    sub.add_argument("--tokenize", choices=choices, default="caption", help=text)
+    sub.add_argument("--tokenize", choices=tuple(tokenizers), default="caption", help=text)
 
 
 if __name__ == "__main__":

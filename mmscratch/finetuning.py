@@ -1,4 +1,6 @@
-"""Fine-tuning: freezing, layer-wise learning rates, LoRA, and runs that start from another run."""
+"""Fine-tuning: freezing, layer-wise learning rates, small changes of a frozen model, and runs that
+start from another run.
+"""
 
 import hashlib
 import math
@@ -85,7 +87,7 @@ def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
 
 
 def trainable_parts(model: nn.Module) -> list[tuple[str, int, int]]:
-    """(name, number of parameters, how many are trained) of each part; the LoRA is the last.
+    """(name, number of parameters, how many are trained) of each part; small changes come last.
 
     The names of the others are patterns for `freeze`.
     """
@@ -93,12 +95,15 @@ def trainable_parts(model: nn.Module) -> list[tuple[str, int, int]]:
     for name, parameter in model.named_parameters():
         names = name.split(".")
         length = 3 if names[0] == "encoders" else 2
-        part = "LoRA" if "lora" in names else ".".join(names[:length])
+        part = ".".join(names[:length])
+        if "lora" in names or "adapter" in names:
+            part = "LoRA" if "lora" in names else "adapters"
         counts = parts.setdefault(part, [0, 0])
         counts[0] += parameter.numel()
         counts[1] += parameter.numel() * parameter.requires_grad
-    if "LoRA" in parts:
-        parts["LoRA"] = parts.pop("LoRA")  # to the end
+    for name in ("LoRA", "adapters", "prompt"):
+        if name in parts:
+            parts[name] = parts.pop(name)  # to the end
     return [(part, *counts) for part, counts in parts.items() if counts[0]]
 
 
@@ -305,17 +310,115 @@ def _matrices(layer: nn.Module) -> dict[str, nn.Parameter]:
 
 
 # -------------------------------------------------------------------------------------------------
+# Other small changes.
+
+
+def train_biases(model: nn.Module) -> None:
+    """Freeze the model but for its biases, which include those of its norms: BitFit.
+
+    A bias is a parameter whose own name begins or ends with "bias".
+    Raises ValueError if there is none. Source: Ben Zaken et al. 2022.
+    """
+    model.requires_grad_(False)
+    biases = []
+    for name, parameter in model.named_parameters():
+        own_name = name.rpartition(".")[2]
+        if own_name.startswith("bias") or own_name.endswith("bias"):
+            biases.append(parameter)
+    if not biases:
+        raise ValueError(f"this {type(model).__name__} has no biases to train")
+    for bias in biases:
+        bias.requires_grad_(True)
+    _set_frozen_modes(model)
+
+
+class Adapter(nn.Module):
+    """A narrow network behind a frozen layer, with a way around it.
+
+        y = x + W_up gelu(W_down x + b_down) + b_up
+
+    x, y (…, dim); W_down (size, dim), W_up (dim, size). W_up and b_up start at 0, so that nothing is
+    changed at the start. Source: Houlsby et al. 2019.
+    """
+
+    def __init__(self, dim: int, size: int):
+        super().__init__()
+        self.down = nn.Linear(dim, size)
+        self.up = nn.Linear(size, dim)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.up(F.gelu(self.down(x)))
+
+
+class AdapterLinear(nn.Linear):
+    """A linear layer that `add_adapters` has given an `Adapter` for its output."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (…, in) -> (…, out)."""
+        return self.adapter(super().forward(x))
+
+
+# The linear layers that end a part of a block: of an attention, of an MLP, of the LSTM decoder.
+_ENDS = ("out_proj", "linear2", "combine")
+
+
+def add_adapters(model: nn.Module, size: int) -> None:
+    """Freeze the model, and give the linear layers that end a part of a block an `Adapter` each.
+
+    As with `add_lora`, the layers stay the same objects, and compute the same at the start.
+    Raises ValueError if there is no such layer, or the model has adapters already.
+    """
+    chosen = []
+    for name, layer in model.named_modules():
+        if type(layer) is AdapterLinear:
+            raise ValueError("this model has adapters: train them, or call `remove_adapters`")
+        if type(layer) is nn.Linear and name.rpartition(".")[2] in _ENDS:
+            chosen.append(layer)
+    if not chosen:
+        raise ValueError(f"no layer of this {type(model).__name__} can have an adapter")
+    model.requires_grad_(False)
+    for layer in chosen:
+        layer.adapter = Adapter(layer.out_features, size).to(layer.weight)
+        layer.__class__ = AdapterLinear
+    _set_frozen_modes(model)
+
+
+def remove_adapters(model: nn.Module) -> None:
+    """Delete the adapters and set the layers' classes back; the weights stay, bit for bit."""
+    for layer in model.modules():
+        if type(layer) is AdapterLinear:
+            del layer.adapter
+            layer.__class__ = nn.Linear
+
+
+def add_prompt(model: EncoderDecoder, length: int) -> None:
+    """Put `length` learned positions before the memory, `model.prompt` (P, D): prompt tuning.
+
+    The decoder attends to these vectors as to what it sees or reads. They start with variance 1,
+    like the vectors of several encoders that are fused. Nothing is frozen: call `freeze` before.
+    Raises ValueError if the model has a prompt already. Source: Lester et al. 2021.
+    """
+    if model.prompt is not None:
+        raise ValueError("this model has a prompt: train it, or set `prompt` to None")
+    weight = next(model.decoder.parameters())
+    model.prompt = nn.Parameter(torch.randn(length, model.decoder.embed_dim).to(weight))
+
+
+# -------------------------------------------------------------------------------------------------
 # The trained tensors, without the rest of the model.
 
 
 def trainable_state(model: nn.Module) -> State:
-    """The trained tensors, and every LoRA even if it is frozen: for a LoRA, some kilobytes.
+    """The trained tensors, and every LoRA, adapter or prompt even if it is frozen: some kilobytes.
 
     A joint embedding has two names, as in the model's state dict.
     """
     state = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        if parameter.requires_grad or ".lora." in name:
+        is_added = ".lora." in name or ".adapter." in name or name == "prompt"
+        if parameter.requires_grad or is_added:
             state[name] = parameter.detach()
     return state
 
@@ -396,52 +499,64 @@ def vocabularies_from(states: dict) -> dict:
     return vocabularies
 
 
-_being_loaded: list[Path] = []  # runs with a LoRA, whose bases are being loaded
+_being_loaded: list[Path] = []  # runs with a small change, whose bases are being loaded
 
 
 def load_run(folder: str | Path) -> tuple[EncoderDecoder | DualEncoder, dict, dict]:
     """The best model of a run in eval mode, its vocabularies by modality, and its checkpoint.
 
-    A run with LoRA saves only what it trained, so the run that it started from is read as well,
-    and the LoRA is merged into its weights. Raises ValueError if those have changed since.
+    A run with a small change, such as a LoRA, saves only what it trained, so the run that it started
+    from is read as well; a LoRA is merged into its weights. Raises ValueError if those have changed
+    since. "runs/base+answers" is the run runs/base with the change of runs/answers: see
+    `swap_change`.
     """
+    if "+" in Path(folder).name and not Path(folder).exists():
+        return _load_with_change(Path(folder))
     path = Path(folder) / "best.pt"
     if path.resolve() in _being_loaded:
-        raise ValueError(f"{path} holds a LoRA for a run that is, in the end, itself")
+        raise ValueError(f"{path} holds a change of a run that is, in the end, itself")
     saved = read_checkpoint(path)
     check_version(path, saved)
     try:
         model = build_model(ModelConfig(**saved["model_config"]))
         vocabularies = vocabularies_from(saved["vocabularies"])
         config = saved["train_config"]
-        rank = config.get("lora", 0)
-        if not rank:
+        change = change_of(config)
+        if not change:
             model.load_state_dict(saved["model"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
         raise ValueError(f"{path}: the checkpoint of something else") from None
-    if rank:
+    if change:
         _being_loaded.append(path.resolve())
         try:
             prepare_for_finetuning(
                 model,
                 vocabularies,
                 config["start_from"],
-                rank,
-                config["freeze"],
+                frozen=config["freeze"],
                 weights=config.get("weights", ""),
                 decoder_from=config.get("decoder_from", ""),
+                **change,
             )
         except FileNotFoundError as error:
-            raise ValueError(f"{path} holds only a LoRA for another run, but {error}") from None
+            raise ValueError(f"{path} holds only a change of another run, but {error}") from None
         finally:
             _being_loaded.pop()
-        load_lora(path, model, saved)
+        load_change(path, model, saved)
         merge_lora(model)
     return model.to(pick_device()).eval(), vocabularies, saved
 
 
-def load_lora(path: Path, model: EncoderDecoder, saved: dict) -> None:
-    """Load the LoRA saved at `path` into a model that `prepare_for_finetuning` has prepared."""
+CHANGES = {"lora": "a LoRA", "adapters": "adapters", "prompt": "a prompt", "biases": "biases"}
+
+
+def change_of(config: dict) -> dict:
+    """The small change among the settings of a `TrainConfig`: {"lora": 8}, or {} for none."""
+    return {name: config[name] for name in CHANGES if config.get(name)}
+
+
+def load_change(path: Path, model: EncoderDecoder, saved: dict) -> None:
+    """Load the change saved at `path` into a model that `prepare_for_finetuning` has prepared."""
     try:
         load_trainable(model, saved["model"], saved["base"])
     except ValueError as error:
@@ -450,6 +565,72 @@ def load_lora(path: Path, model: EncoderDecoder, saved: dict) -> None:
         raise ValueError(
             f"{path} is a change of {base}, which must be as it was: {error}"
         ) from None
+
+
+def _load_with_change(folder: Path) -> tuple[EncoderDecoder, dict, dict]:
+    """Load "runs/base+answers": the base, its vocabularies, and the checkpoint of the change."""
+    base, *names = folder.name.split("+")
+    if len(names) != 1:
+        raise ValueError(f"{folder}: a run takes one change at a time, as in runs/base+name")
+    model, vocabularies, _ = load_run(folder.with_name(base))
+    saved = swap_change(model, folder.with_name(names[0]))
+    return model.eval(), vocabularies, saved
+
+
+def swap_change(model: EncoderDecoder, folder: str | Path | None) -> dict:
+    """Take out the small change that is in a model, and put in that of another run of the same base.
+
+    The base's weights are in memory once, however many changes there are; None only takes out.
+    Returns the checkpoint of the change. Raises ValueError if its base has other weights or words, or
+    if the run is no change of another one; and FileNotFoundError if there is none.
+    """
+    remove_lora(model)
+    remove_adapters(model)
+    model.prompt = None
+    with torch.no_grad():
+        for name, x in model.__dict__.pop("replaced", {}).items():
+            model.get_parameter(name).copy_(x)
+    if folder is None:
+        return {}
+    path = Path(folder) / "best.pt"
+    saved = read_checkpoint(path)
+    check_version(path, saved)
+    change = change_of(saved["train_config"])
+    if not change:
+        raise ValueError(f"{path} holds a whole model, and no change of one")
+    device = next(model.parameters()).device
+    trained = saved["model"]
+    own = dict(model.named_parameters())
+    if any(name in own and own[name].shape != x.shape for name, x in trained.items()):
+        raise ValueError(f"{path} has learned other words than its base: load it without the +")
+    model.replaced = {name: own[name].detach().clone() for name in trained if name in own}
+    freeze(model, "*")
+    _add_change(model, **change)
+    model.to(device)
+    if model.replaced:
+        unfreeze(model, *model.replaced)
+    load_change(path, model, saved)
+    return saved
+
+
+def _add_change(
+    model: EncoderDecoder,
+    lora: int = 0,
+    adapters: int = 0,
+    prompt: int = 0,
+    biases: bool = False,
+    dropout: float = 0.0,
+) -> None:
+    """Freeze the decoder, and add what is trained in its place. What else is frozen stays so."""
+    freeze(model, "decoder")
+    if lora:
+        add_lora(model.decoder, lora, dropout=dropout)
+    elif adapters:
+        add_adapters(model.decoder, adapters)
+    elif prompt:
+        add_prompt(model, prompt)
+    elif biases:
+        train_biases(model.decoder)
 
 
 def prepare_for_finetuning(
@@ -461,33 +642,46 @@ def prepare_for_finetuning(
     dropout: float = 0.0,
     weights: str = "",
     decoder_from: str = "",
+    adapters: int = 0,
+    prompt: int = 0,
+    biases: bool = False,
 ) -> None:
-    """Prepare a new model for fine-tuning: load weights, add a LoRA, freeze parameters.
+    """Prepare a new model for fine-tuning: load weights, add a small change, freeze parameters.
 
     model           as `build_model` makes it
     vocabularies    its own, by modality
     start_from      a run's folder; or several, separated by commas, to take parts from each; or the
                     name of a torchvision model, which becomes the backbone
-    lora            the rank of a LoRA for the decoder; 0: none
     frozen          patterns for `freeze`
-    dropout         of the LoRA
     weights         the file with the weights of the torchvision model; "": they are downloaded
     decoder_from    a folder with GPT-2, which becomes the decoder
 
+    and at most one of these small changes, which are trained in place of the model:
+
+    lora            the rank of a LoRA for the decoder, with its dropout
+    adapters        the size of adapters in the decoder
+    prompt          the number of learned positions before the memory
+    biases          whether the decoder's biases are trained
+
     The run may have other vocabularies and other numbers of positions: words and positions that
-    both have keep their rows. With LoRA, all rows of such an embedding are trained. From a run with
-    other encoders, say of another task, only the encoders that both have are taken, and the decoder
-    if it has the same shapes. What they lack stays new, such as a `FiLM` or additional blocks. Of
-    what several runs have, the first one's is taken.
+    both have keep their rows. With a small change, all rows of such an embedding are trained. From
+    a run with other encoders, say of another task, only the encoders that both have are taken, and
+    the decoder if it has the same shapes. What they lack stays new, such as a `FiLM` or additional
+    blocks. Of what several runs have, the first one's is taken.
     """
     published = start_from in TORCHVISION
-    if lora and isinstance(model, DualEncoder):
+    change = {"lora": lora, "adapters": adapters, "prompt": prompt, "biases": biases}
+    names = [CHANGES[name] for name, value in change.items() if value]
+    if len(names) > 1:
+        raise ValueError(f"{' and '.join(names)}: choose one of them")
+    small = names[0] if names else ""
+    if small and isinstance(model, DualEncoder):
         raise ValueError(
-            "a LoRA is a change of a decoder, and a DualEncoder has none: train it whole"
+            f"{small} would change a decoder, and a DualEncoder has none: train it whole"
         )
-    if lora and not decoder_from and (published or not start_from):
+    if small and not decoder_from and (published or not start_from):
         raise ValueError(
-            "a LoRA is a change of a trained decoder: name its run (start_from, or --from)"
+            f"{small} would change a trained decoder: name its run (start_from, or --from)"
         )
     changed = []
     if decoder_from:
@@ -495,10 +689,11 @@ def prepare_for_finetuning(
     if published:
         _load_backbone(model, start_from, weights)
     elif start_from:
-        changed = _load_bases(model, vocabularies, start_from.split(","), lora)
-    if lora:
-        freeze(model, "decoder" if decoder_from else "*")
-        add_lora(model.decoder, lora, dropout=dropout)
+        changed = _load_bases(model, vocabularies, start_from.split(","), small)
+    if small:
+        if not decoder_from:
+            freeze(model, "*")
+        _add_change(model, **change, dropout=dropout)
         if changed:
             unfreeze(model, *changed)
     freeze(model, *frozen)
@@ -522,15 +717,18 @@ _TOKEN_EMBEDDINGS = re.compile(r"(.*\.)?embedding(\.words)?\.weight|decoder\.bia
 
 
 def _load_bases(
-    model: EncoderDecoder | DualEncoder, vocabularies: dict, folders: list[str], lora: int
+    model: EncoderDecoder | DualEncoder, vocabularies: dict, folders: list[str], small: str
 ) -> list[str]:
-    """Load the weights of runs -> the names of embeddings whose words or positions differ."""
-    if lora and len(folders) > 1:
-        raise ValueError(f"a LoRA is a change of one run, not of several: {', '.join(folders)}")
+    """Load the weights of runs -> the names of embeddings whose words or positions differ.
+
+    small  the name of a small change of the model; "" for none
+    """
+    if small and len(folders) > 1:
+        raise ValueError(f"{small} would change one run, not several: {', '.join(folders)}")
     changed = []
     taken = []
     for folder in reversed(folders):  # the first run has the last word
-        names, parts = _load_base(model, vocabularies, folder, lora)
+        names, parts = _load_base(model, vocabularies, folder, small)
         changed += names
         if parts:
             taken.insert(0, f"from {folder}: {parts}")
@@ -540,7 +738,7 @@ def _load_bases(
 
 
 def _load_base(
-    model: EncoderDecoder | DualEncoder, vocabularies: dict, folder: str, lora: int
+    model: EncoderDecoder | DualEncoder, vocabularies: dict, folder: str, small: str
 ) -> tuple[list[str], str]:
     """Load a run's weights.
 
@@ -552,6 +750,10 @@ def _load_base(
     base, old_vocabularies, _ = load_run(folder)
     state = base.state_dict()
     new = model.state_dict()
+    if "prompt" in state or any(".adapter." in name for name in state):
+        raise ValueError(
+            f"{folder} holds adapters or a prompt, which cannot be merged: start from its own base"
+        )
     changed = _transfer_rows(state, old_vocabularies, new, vocabularies)
     is_alike = _shapes(state, "encoders.").keys() == _shapes(new, "encoders.").keys()
     decoders = [_shapes(tensors, "decoder.").keys() for tensors in (state, new)]
@@ -561,8 +763,8 @@ def _load_base(
         incompatible = load_matching(model, state)
     else:
         parts = _shared_parts(state, new, folder)
-        if lora:
-            raise ValueError(f"{folder} has other encoders: its decoder is no base for a LoRA")
+        if small:
+            raise ValueError(f"{folder} has other encoders: its decoder is no base for {small}")
         state = {name: tensor for name, tensor in state.items() if name.startswith(parts)}
         _, left_out, mismatched = load_matching(model, state)
         incompatible = IncompatibleKeys([], [], mismatched)  # a new task has new parts
@@ -588,6 +790,8 @@ def _transfer_rows(
             continue
         if _TOKEN_EMBEDDINGS.fullmatch(name):
             modality = name.split(".")[1] if name.startswith("encoders.") else "target"
+            if modality not in old_vocabularies:  # of a row's categories, which have no words
+                continue
             old_rows = old_vocabularies[modality].words
             new_rows = vocabularies[modality].words
         elif name.endswith("embedding.positions.weight"):

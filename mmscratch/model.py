@@ -81,6 +81,7 @@ class EncoderDecoder(nn.Module):
         self.label_smoothing = label_smoothing
         self.teacher_forcing_ratio = teacher_forcing_ratio
         self.objective = None  # objective(model, batch), in place of the cross-entropy
+        self.register_parameter("prompt", None)  # (P, D): see `finetuning.add_prompt`
 
     def encode(self, batch: dict[str, Tensor]) -> Memory:
         """The modalities in a batch -> one memory."""
@@ -93,20 +94,28 @@ class EncoderDecoder(nn.Module):
             first = batch[modalities[0]]
             present = _drop_modality(present, len(first), self.modality_dropout, first.device)
         memories = {}
-        for name in sorted(modalities, key=self._is_steered):  # the question comes first
+        for name in sorted(
+            modalities, key=lambda name: len(self._steering(name))
+        ):  # questions first
             inputs = inputs_of(batch, name)
-            if self._is_steered(name) and self.encoders[name].steered_by in memories:
-                question = memories[self.encoders[name].steered_by]
-                inputs.append(question.mean())  # (B, D)
+            questions = [memories[other] for other in self._steering(name) if other in memories]
+            if questions:
+                inputs.append(sum(question.mean() for question in questions))  # (B, D)
             tokens, mask = _encode_present(self.encoders[name], inputs, present[name])
             if len(self.encoders) > 1:  # or the longest vectors would get all of the attention
                 tokens = F.layer_norm(tokens, tokens.shape[-1:])
             memories[name] = Memory(tokens, mask)
-        return fuse([memories[name] for name in modalities])
+        fused = [memories[name] for name in modalities]
+        if self.prompt is not None:
+            batch_size = len(fused[0].mask)
+            tokens = self.prompt.expand(batch_size, -1, -1)  # (B, P, D)
+            mask = fused[0].mask.new_ones(tokens.shape[:2])  # (B, P)
+            fused = [Memory(tokens, mask), *fused]
+        return fuse(fused)
 
-    def _is_steered(self, name: str) -> bool:
-        """Whether another modality modulates this one's encoder (see `FiLM`)."""
-        return bool(getattr(self.encoders[name], "steered_by", ""))
+    def _steering(self, name: str) -> list[str]:
+        """The modalities that modulate this one's encoder (see `FiLM`)."""
+        return steering_modalities(self.encoders[name])
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The cross-entropy summed over the words of a batch, and their number; padding is ignored.
@@ -182,15 +191,21 @@ def repeat_memory(memory: Memory, target: Tensor) -> tuple[Memory, Tensor]:
     return memory.repeat(target.size(1)), target.flatten(0, 1)
 
 
+def steering_modalities(encoder: nn.Module) -> list[str]:
+    """The modalities that modulate an encoder: "source,sound" -> two; their mean vectors add up."""
+    steered_by = getattr(encoder, "steered_by", "")
+    return steered_by.split(",") if steered_by else []
+
+
 def _check_steering(encoders: dict[str, nn.Module]) -> None:
     """Raise ValueError if an encoder is steered by a modality that has no encoder."""
     for name, encoder in encoders.items():
-        steered_by = getattr(encoder, "steered_by", "")
-        if steered_by and steered_by not in encoders:
-            known = ", ".join(encoders)
-            raise ValueError(
-                f"{name} is steered by {steered_by!r}, and the model has encoders for: {known}"
-            )
+        for other in steering_modalities(encoder):
+            if other not in encoders:
+                known = ", ".join(encoders)
+                raise ValueError(
+                    f"{name} is steered by {other!r}, and the model has encoders for: {known}"
+                )
 
 
 def _drop_modality(

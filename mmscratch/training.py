@@ -20,9 +20,10 @@ from .engine.progress import Progress, profiled
 from .engine.runs import VERSION, ensure_folder, lock, read_run
 from .engine.signals import StopSignals, translate_errors
 from .finetuning import (
+    change_of,
     fingerprint,
     gradual_unfreezing,
-    load_lora,
+    load_change,
     parameter_groups,
     prepare_for_finetuning,
     trainable_state,
@@ -70,7 +71,11 @@ class TrainConfig:
     freeze: tuple[str, ...] = ()  # parameters that are not trained (see `finetuning.freeze`)
     gradual_unfreezing: float = 0.0  # unfreeze all layers within this fraction of steps; 0: never
     layer_decay: float = 1.0  # learning rate of a layer, divided by that of the next layer
-    lora: int = 0  # rank of a LoRA, trained instead of the decoder's weights; 0: none
+    # trained instead of the model (see `finetuning.prepare_for_finetuning`); at most one:
+    lora: int = 0  # rank of a LoRA of the decoder
+    adapters: int = 0  # size of adapters in the decoder
+    prompt: int = 0  # learned positions before the memory
+    biases: bool = False  # the decoder's biases
 
 
 def warmup_and_cosine(step: int, steps: int, warmup_fraction: float) -> float:
@@ -138,6 +143,7 @@ class Trainer:
         self.train, self.validation = data
         self.folder = Path(folder)
         self.metadata = metadata or {}
+        self.small_change = change_of(asdict(config))
         self._check()
         self.rank = distributed.rank()
         self.world_size = distributed.world_size()
@@ -165,9 +171,10 @@ class Trainer:
                 "accumulation_steps must be 1 for a DualEncoder: its negatives are the other pairs "
                 "of the batch, and a part of the batch has fewer"
             )
-        if self.config.lora and self.config.gradual_unfreezing:
+        if self.small_change and self.config.gradual_unfreezing:
             raise ValueError(
-                "a LoRA keeps the model frozen, gradual_unfreezing does not: choose one"
+                "a small change, such as a LoRA, keeps the model frozen, gradual_unfreezing does "
+                "not: choose one"
             )
 
     def _make_prefetcher(self) -> Prefetcher:
@@ -211,17 +218,17 @@ class Trainer:
         )
         parameters = self.model.named_parameters()
         self.frozen = [name for name, parameter in parameters if not parameter.requires_grad]
-        self.base = fingerprint(self.model) if config.lora else None
+        self.base = fingerprint(self.model) if self.small_change else None
         if saved:
             self._restore(saved)
         self._wrap()
 
     def _prepare(self, saved: dict | None) -> None:
-        """Load the weights to start from, add the LoRA, freeze parameters."""
+        """Load the weights to start from, add the small change, freeze parameters."""
         config = self.config
         start_from = config.start_from
         decoder_from = config.decoder_from
-        if saved and not config.lora:
+        if saved and not self.small_change:
             start_from = decoder_from = ""  # the checkpoint has all weights
         dropout = self.model_config.decoder.get("dropout", 0.0)
         vocabularies = self.train.vocabularies
@@ -229,11 +236,11 @@ class Trainer:
             self.model,
             vocabularies,
             start_from,
-            config.lora,
-            config.freeze,
-            dropout,
-            config.weights,
-            decoder_from,
+            frozen=config.freeze,
+            dropout=dropout,
+            weights=config.weights,
+            decoder_from=decoder_from,
+            **self.small_change,
         )
 
     def fit(self, profile: bool = False) -> None:
@@ -483,10 +490,10 @@ class Trainer:
 
     def _save(self, name: str, resumable: bool = False) -> None:
         """Write a checkpoint: rank 0 writes, with the random states of all processes."""
-        lora = self.config.lora  # its checkpoint leaves out the weights that it changes
+        small = self.small_change  # its checkpoint leaves out the weights that stay as they are
         state = {
             "version": VERSION,
-            "model": trainable_state(self.model) if lora else self.model.state_dict(),
+            "model": trainable_state(self.model) if small else self.model.state_dict(),
             "base": self.base,
             "model_config": asdict(self.model_config),
             "train_config": asdict(self.config),
@@ -535,8 +542,8 @@ class Trainer:
 
     def _restore(self, saved: dict) -> None:
         """Continue from a checkpoint."""
-        if self.config.lora:
-            load_lora(self.folder / "last.pt", self.model, saved)
+        if self.small_change:
+            load_change(self.folder / "last.pt", self.model, saved)
         else:
             self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])

@@ -372,7 +372,7 @@ def test_lora_changes_one_run_only(captioner):
     folder, _ = captioner
     model = build_model(answering())
     vocabularies = {"target": GERMAN, "source": ENGLISH}
-    with pytest.raises(ValueError, match="^a LoRA is a change of one run, not of several: "):
+    with pytest.raises(ValueError, match="^a LoRA would change one run, not several: "):
         prepare_for_finetuning(model, vocabularies, f"{folder},{folder}", lora=2)
 
 

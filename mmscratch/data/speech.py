@@ -25,6 +25,7 @@ from torch import Tensor
 from ..audio import SAMPLE_RATE, spectrogram
 from ..text import tokenize
 from .dataset import DataSet, LazyColumn, words_of
+from .german import PRONUNCIATIONS as GERMAN
 from .language import caption
 from .scenes import Scene, first_of_split
 
@@ -152,6 +153,15 @@ PHONES = {  # the phones of American English, as the CMU dictionary calls them
     "CH": [Target(60, 350, 1800, 2820), *_fricative(70, 350, 1800, 2820, noise=(0.7, 3400, 1000))],
     "JH": [Target(50, 260, 1800, 2820, voicing=0.15),
            *_fricative(50, 260, 1800, 2820, noise=(0.5, 3400, 1000), voicing=0.2)],
+    # and what German has besides:
+    "EE": _vowel(140, 380, 2150, 2750),  # Schnee
+    "OO": _vowel(140, 400, 780, 2400),  # Mond
+    "UU": _vowel(140, 320, 730, 2300),  # Blume
+    "OE": _vowel(140, 390, 1480, 2250),  # König
+    "UE": _vowel(140, 300, 1680, 2150),  # grün
+    "RR": _sonorant(60, 450, 1250, 2400, voicing=0.4, damping=1.5),  # rot
+    "HY": _fricative(90, 300, 2000, 2900, noise=(0.3, 3700, 900)),  # gleich
+    "KH": _fricative(90, 450, 1200, 2400, noise=(0.35, 1500, 500)),  # nach
 }  # fmt: skip
 PRONUNCIATIONS = {  # as in the CMU dictionary: 1 after a vowel is the main stress, 0 is none
     "a": "AH0", "above": "AH0 B AH1 V", "airplane": "EH1 R P L EY2 N",
@@ -193,6 +203,7 @@ PRONUNCIATIONS = {  # as in the CMU dictionary: 1 after a vowel is the main stre
 }  # fmt: skip
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PRONUNCIATIONS |= {str(i): PRONUNCIATIONS[word] for i, word in enumerate(DIGITS)}
+LEXICONS = {"en": PRONUNCIATIONS, "de": GERMAN}  # the languages that it speaks
 PAUSES = {",": 120, ";": 180, ":": 180, ".": 250, "!": 250, "?": 250}  # milliseconds
 SILENCE = 120  # milliseconds before and after an utterance
 
@@ -251,28 +262,33 @@ class Voice:
         return cls(first_of_split(split) + number)
 
 
-def speak(text: str, voice: Voice, seed: int = 0) -> np.ndarray:
+def speak(text: str, voice: Voice, seed: int = 0, language: str = "en") -> np.ndarray:
     """Say a text, with silence before and after it: (S,) float32 in [-1, 1] at SAMPLE_RATE.
 
-    Another seed gives slightly different durations and pitch. Raises ValueError if a word is not in
-    PRONUNCIATIONS.
+    Another seed gives slightly different durations and pitch. Raises ValueError if a word has no
+    pronunciation in the language, "en" or "de".
     """
-    return synthesize(pronounce(text), voice, seed)
+    return synthesize(pronounce(text, language), voice, seed)
 
 
-def pronounce(text: str) -> list[Target]:
+def pronounce(text: str, language: str = "en") -> list[Target]:
     """The targets of a text's words, with its pauses."""
+    if language not in LEXICONS:
+        known = " and ".join(LEXICONS)
+        raise ValueError(f"no voice speaks {language!r}: the languages are {known}")
+    lexicon = LEXICONS[language]
     targets = [Target(SILENCE)]
     for token in tokenize(text):
         if token in PAUSES:
             targets.append(Target(PAUSES[token]))
-        elif token in PRONUNCIATIONS:
-            targets += _pronounce_word(PRONUNCIATIONS[token].split())
+        elif token in lexicon:
+            targets += _pronounce_word(lexicon[token].split())
         else:
-            known = f"the {len(PRONUNCIATIONS)} words of scenes, questions and digits"
+            known = f"the {len(lexicon)} words of scenes, questions and digits"
+            file = {"en": "speech.py", "de": "german.py"}[language]
             raise ValueError(
                 f"{token!r} has no pronunciation, only {known} have one:"
-                " add it to PRONUNCIATIONS in mmscratch/data/speech.py"
+                f" add it to PRONUNCIATIONS in mmscratch/data/{file}"
             )
     return [*targets, Target(SILENCE)]
 
@@ -483,12 +499,14 @@ def _record(speech: np.ndarray, voice: Voice, rng: np.random.Generator) -> np.nd
 # Data.
 
 
-def spoken_column(texts: Sequence[str], split: str, num_voices: int = 1000) -> LazyColumn:
+def spoken_column(
+    texts: Sequence[str], split: str, num_voices: int = 1000, language: str = "en"
+) -> LazyColumn:
     """The texts as spectrograms (F, 80), each spoken on access by one of a split's first voices."""
     first = first_of_split(split)
     keys = []
     for i, text in enumerate(texts):
-        keys.append((text, first + _choose_voice(split, i, num_voices), i))
+        keys.append((text, first + _choose_voice(split, i, num_voices), i, language))
     return LazyColumn(_hear, keys)
 
 
@@ -502,25 +520,26 @@ def spoken_waveform(column: LazyColumn, index: int) -> Tensor:
     return _say(column.keys[index])
 
 
-def _say(key: tuple[str, int, int]) -> Tensor:
-    """The waveform (S,) of (text, voice, seed)."""
-    text, voice, seed = key
-    return torch.from_numpy(speak(text, Voice(voice), seed))
+def _say(key: tuple[str, int, int, str]) -> Tensor:
+    """The waveform (S,) of (text, voice, seed, language)."""
+    text, voice, seed, language = key
+    return torch.from_numpy(speak(text, Voice(voice), seed, language))
 
 
-def _hear(key: tuple[str, int, int]) -> Tensor:
-    """The spectrogram (F, 80) of (text, voice, seed)."""
+def _hear(key: tuple[str, int, int, str]) -> Tensor:
+    """The spectrogram (F, 80) of (text, voice, seed, language)."""
     return spectrogram(_say(key), SAMPLE_RATE)
 
 
 class SpokenCaptions(DataSet):
-    """The first `count` scenes of a split, each with one of its captions, spoken, in English.
+    """The first `count` scenes of a split, each with one of its captions, spoken.
 
     The references are the words without punctuation, which nobody hears.
 
     num_voices  the number of voices
     voices_of   the split that the voices belong to, if not the same one: only to show how good a
                 model looks if it has heard the test set's speakers
+    language    "en" or "de"
     """
 
     def __init__(
@@ -529,12 +548,13 @@ class SpokenCaptions(DataSet):
         count: int,
         num_voices: int = 1000,
         voices_of: str | None = None,
+        language: str = "en",
     ):
         super().__init__()
         voices_of = voices_of or split
         first = first_of_split(split)
-        sentences = [caption(Scene(first + i), i % 5) for i in range(count)]
-        self.columns["sound"] = spoken_column(sentences, voices_of, num_voices)
+        sentences = [caption(Scene(first + i), i % 5, language) for i in range(count)]
+        self.columns["sound"] = spoken_column(sentences, voices_of, num_voices, language)
         self.texts = [[text] for text in sentences]
         for i, text in enumerate(sentences):
             words = [word for word in words_of(text) if word not in PAUSES]

@@ -2,6 +2,7 @@
 
 from .answering import Answering
 from .captioning import Captioning
+from .mixture import MixtureOfTasks
 from .prediction import Prediction
 from .retrieval import Retrieval
 from .task import Task
@@ -15,5 +16,6 @@ _ALL = (
     Retrieval(),
     Transcription(),
     Prediction(),
+    MixtureOfTasks(),
 )
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}

@@ -16,6 +16,16 @@ from . import captioning
 from .task import load
 from .train import train_run
 
+SETTINGS = {  # the options of `train` that quickstart does not have
+    "task": "captioning",
+    "layout": "scenes",
+    "reward": None,
+    **dict.fromkeys(("data", "start_from", "weights", "decoder_from", "image_size")),
+    **dict.fromkeys(("epochs", "batch_size", "accumulation_steps", "learning_rate", "workers")),
+    "freeze": [],
+    **dict.fromkeys(("lora", "adapters", "prompt", "biases", "seed"), 0),
+}
+
 
 def quickstart(args: argparse.Namespace) -> None:
     """Train a captioner of drawn scenes, measure it, and draw some pictures to try it on."""

@@ -41,10 +41,12 @@ def read_sentence(sentence: str, modality: str, model, vocabularies: dict) -> di
     return {modality: words}
 
 
-def speak_sentences(data: DataSet, sentences: list[str], split: str) -> DataSet:
+def speak_sentences(
+    data: DataSet, sentences: list[str], split: str, language: str = "en"
+) -> DataSet:
     """The same examples, each with its sentence spoken by a voice of the split, not written."""
     data = data.without("source")
-    data.columns["sound"] = spoken_column(sentences, split)
+    data.columns["sound"] = spoken_column(sentences, split, language=language)
     return data
 
 

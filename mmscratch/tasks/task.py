@@ -16,7 +16,7 @@ from ..images import open_image, to_tensor
 from ..text import Vocabulary
 from ..training import Trainer
 
-DRAWN = ("scenes", "speech", "listings")  # layouts whose data a program makes, without a folder
+DRAWN = ("scenes", "speech", "listings", "mixture")  # layouts whose data a program makes, without a folder
 Metadata = dict  # what a checkpoint records about its task: "task", "data", "layout", and the task's options
 
 
@@ -145,7 +145,7 @@ def build_vocabulary(sentences: list[list[str]], known: Vocabulary | None = None
 
 def load(run: Path) -> tuple:
     """`load_run`; if there is no run, the error says what to do."""
-    if not (run / "best.pt").exists():
+    if "+" not in run.name and not (run / "best.pt").exists():
         command = "quickstart" if run == Path("runs/quickstart") else "train"
         first = f"run python -m mmscratch {command} first"
         raise FileNotFoundError(f"{run} holds no trained model: {first}, or name another run")

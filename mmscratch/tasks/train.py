@@ -28,7 +28,14 @@ MINIMUM = {
     "learning_rate": 1e-9,
     "workers": 0,
     "lora": 0,
+    "adapters": 0,
+    "prompt": 0,
 }
+SMALL_CHANGES = (  # options that take a size, and what they do
+    ("--lora", "RANK", "freeze the model and train low-rank changes of the decoder's weights"),
+    ("--adapters", "SIZE", "or adapters in the decoder"),
+    ("--prompt", "LENGTH", "or learned positions before the memory"),
+)
 TRAIN_OPTIONS = (  # options of the command line that override a setting of TrainConfig
     "epochs",
     "batch_size",
@@ -37,6 +44,9 @@ TRAIN_OPTIONS = (  # options of the command line that override a setting of Trai
     "seed",
     "workers",
     "lora",
+    "adapters",
+    "prompt",
+    "biases",
     "precision",
     "compile",
 )
@@ -152,7 +162,7 @@ def _train_config(task: Task, metadata: Metadata, args: argparse.Namespace) -> d
     config = dict(task.settings(metadata))
     if args.start_from and not is_published(args.start_from):
         config.pop("freeze", None)  # a task freezes parts of a new model only
-    if args.lora:
+    if args.lora or args.adapters or args.prompt or args.biases:
         config["learning_rate"] = 1e-2
     for name in TRAIN_OPTIONS:
         if getattr(args, name) is not None:
@@ -166,10 +176,11 @@ def _train_config(task: Task, metadata: Metadata, args: argparse.Namespace) -> d
 
 def metadata_of(task: Task, args: argparse.Namespace) -> Metadata:
     """What the checkpoint records about the task and its data."""
-    if args.data is None and args.layout not in DRAWN:
+    drawn = args.layout or task.layouts[0]
+    if args.data is None and drawn not in DRAWN:
         raise ValueError("train needs --data DIR, the folder with the training data")
     metadata = {"task": task.name}
-    metadata |= data_metadata(task, args.data or Path(args.layout), args.layout)
+    metadata |= data_metadata(task, args.data or Path(drawn), args.layout)
     for option, settings in task.options.items():
         name = option.removeprefix("--")
         value = getattr(args, name.replace("-", "_"))
@@ -304,7 +315,7 @@ def sized(settings: dict, vocabularies: dict, examples: tuple[Examples, Examples
     for modality, words in vocabularies.items():
         if modality in settings["encoders"]:
             settings["encoders"][modality]["vocab_size"] = len(words)
-    if "row" in settings["encoders"]:
+    if "row" in settings["encoders"] and examples[0].data.schema:
         settings["encoders"]["row"]["num_categories"] = examples[0].data.schema.num_categories()
     longest = max([0, *examples[0].lengths, *examples[1].lengths])
     for part in (*settings["encoders"].values(), settings["decoder"]):

@@ -11,11 +11,13 @@ from scipy.linalg import solve_toeplitz
 from scipy.signal import lfilter
 
 from mmscratch.audio import SAMPLE_RATE, spectrogram
+from mmscratch.data.answers import SceneQuestions
 from mmscratch.data.dataset import Subset
 from mmscratch.data.language import _AXES, _NUMBERS, _PLACES, _TEMPLATES, captions
 from mmscratch.data.questions import _TEXTS, _answers
 from mmscratch.data.scenes import COLOURS, NOUNS, SIZES, SPLITS, Scene
 from mmscratch.data.speech import (
+    LEXICONS,
     BANDWIDTHS,
     HIGHER_BANDWIDTH,
     HIGHER_FORMANTS,
@@ -218,7 +220,8 @@ def test_a_voiced_stop_is_quiet_but_not_silent():
 
 
 def test_every_phone_sounds():
-    assert len(PHONES) == 39 + 1  # those of the CMU dictionary, and the unstressed vowel
+    # those of the CMU dictionary, the unstressed vowel, and the German ones
+    assert len(PHONES) == 39 + 1 + 8
     for phone, targets in PHONES.items():
         waveform = synthesize(targets, clean())
         assert np.isfinite(waveform).all()
@@ -381,10 +384,47 @@ def test_pronunciations_are_those_of_the_cmu_dictionary():
         assert symbols in known, word
 
 
-def test_all_symbols_are_phones():
-    for pronunciation in PRONUNCIATIONS.values():
+@pytest.mark.parametrize("language", LEXICONS)
+def test_all_symbols_are_phones(language):
+    for pronunciation in LEXICONS[language].values():
         for symbol in pronunciation.split():
             assert symbol.rstrip("012") in PHONES
+
+
+def test_every_german_caption_question_and_answer_can_be_spoken():
+    tokens = set()
+    for number in range(600):
+        for text in captions(Scene(number), "de"):
+            tokens.update(tokenize(text))
+    for question in SceneQuestions("train", 1500, "de", 0).questions:
+        tokens.update(tokenize(question))
+    assert {"großes", "köpfe", "zwischen"} - tokens == {"köpfe"}
+    assert not tokens - LEXICONS["de"].keys() - PAUSES.keys() - set("：")
+
+
+def test_german_words_are_told_apart_and_have_one_main_stress():
+    lexicon = LEXICONS["de"]
+    assert len(set(lexicon.values())) == len(lexicon)
+    for word, pronunciation in lexicon.items():
+        assert pronunciation.count("1") == 1, word
+        assert not any(symbol == "AX1" for symbol in pronunciation.split())
+
+
+def test_the_same_letters_are_other_sounds_in_another_language():
+    assert pronounce("in", "de") != pronounce("in", "en")
+    assert pronounce("man", "de") != pronounce("links", "de")
+    with pytest.raises(ValueError, match="'star' has no pronunciation.*german.py"):
+        speak("ein star", Voice(0), language="de")
+    with pytest.raises(ValueError, match="no voice speaks 'fr': the languages are en and de"):
+        speak("une", Voice(0), language="fr")
+
+
+def test_spoken_german_captions():
+    data = SpokenCaptions("train", 3, language="de")
+    assert data.texts[0] == [captions(Scene(0), "de")[0]]
+    sound = data[0]["sound"]
+    assert sound.shape[1] == 80 and len(sound) > 50
+    assert not any(mark in data.references[i][0] for i in range(3) for mark in PAUSES)
 
 
 def test_no_two_words_are_pronounced_alike_but_digits_and_their_names():

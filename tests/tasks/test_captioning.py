@@ -269,7 +269,7 @@ def test_train_starts_from_a_cnn_of_torchvision(folder, monkeypatch, capsys):
         and len(ours) == 120
     )
     assert main("train --data photos --from resnet18 --lora 2 --to other".split()) == 2
-    assert "a LoRA is a change of a trained decoder" in error_of(capsys)
+    assert "a LoRA would change a trained decoder" in error_of(capsys)
 
 
 def test_train_starts_from_a_file_of_published_weights(folder, capsys):

@@ -195,7 +195,7 @@ def test_command_that_training_suggests_asks_with_a_wav_file(spoken, capsys):
     assert main(command) == 0
     assert capsys.readouterr().out.startswith(f"{command[2]} ")
     data = TASKS["answering"].read({"layout": "scenes", "spoken": True}, "test", 0)
-    text, voice, seed = data.columns["sound"].keys[0]
+    text, voice, seed, _ = data.columns["sound"].keys[0]
     waveform, _ = read_wav(command[2])
     expected = torch.from_numpy(speak(text, Voice(voice), seed))
     assert text == data.questions[0]
