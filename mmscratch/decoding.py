@@ -193,6 +193,7 @@ def beam_search(
     options: length penalty, `n_best` and rules: see `SearchOptions`.
     trees: a list to which each memory's tree of candidates is appended, for `plots.search_tree`.
 
+    Raises ValueError, from `_check_search`, if a setting makes no sense.
     Agrees with transformers' generate(early_stopping="never"). Source: Graves 2012, Wu et al. 2016.
     """
     _check_search(num_beams, max_length, options)

@@ -418,7 +418,8 @@ def aligned_accuracy(
     references: any number of lists of tokens for each hypothesis; only the first is used.
     meaning: maps the words to check to names, and all others to None: `data.language.colour_of`.
 
-    Returns one bool for each word to check, through all references in order.
+    Returns one bool for each word to check, through all references in order. Raises ValueError for
+    another number of references than hypotheses.
     """
     _check(hypotheses, references)
 

@@ -142,7 +142,10 @@ class Embedding(nn.Module):
             nn.init.normal_(table.weight, std=embed_dim**-0.5)
 
     def forward(self, tokens: Tensor, offset: int = 0) -> Tensor:
-        """tokens (B, T), the first of them at position `offset` -> (B, T, D)."""
+        """tokens (B, T), the first of them at position `offset` -> (B, T, D).
+
+        Raises ValueError for more words than positions.
+        """
         end = offset + tokens.size(1)
         max_length = self.positions.num_embeddings
         if end > max_length:
@@ -230,7 +233,7 @@ class TransformerDecoder(nn.Module):
     fusion: "prefix" puts the memory before the words; its positions attend to one another, and each
         word attends to them and to the words up to itself. A memory without positions makes this a
         language model. With "cross_attention", each block attends to the words, then to the memory.
-    max_length: the largest number of words.
+    max_length: the largest number of words; more raise ValueError.
     mlp_dim: as for the block.
 
     The embedding is also the output matrix (tied weights). Padding comes after a sentence's words,

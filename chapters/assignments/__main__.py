@@ -5,6 +5,7 @@
     python -m chapters.assignments check 5 --from work          run the tests, with hints
     python -m chapters.assignments solution 5 masked_softmax --from work
     python -m chapters.assignments grade 5 submissions --out grades.csv
+    python -m chapters.assignments course 3 4 5 --to DIR        a copy for a class, without answers
 
 In a notebook: `from chapters.assignments import check`, then `check(my_function)`.
 """
@@ -22,9 +23,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..__main__ import book
+from .course import course
 from .exercises import EXERCISES, of_chapter
 from .grading import grade
-from .splice import definitions, excerpt, library, parse
+from .splice import definitions, excerpt, is_stub, library, parse
 from .stubs import start
 from .submissions import read_files
 from .verdicts import Verdict, assess, assess_all, show
@@ -111,6 +113,9 @@ def solution(number: int, name: str, source: Path | None, give_up: bool) -> bool
     [exercise] = of_chapter(number, name)
     files = read_files(source, [exercise]) if source else {}
     _, text = files.get(exercise.module, ("", ""))
+    if any(is_stub(definitions(parse(library(exercise.module)))[p]) for p in exercise.parts):
+        print("Your instructor has the solution: this is a course copy, without answers.")
+        return False
     if not give_up:
         result = assess(exercise, text)
         if result.state != "passed":
@@ -154,9 +159,9 @@ def make_parser() -> argparse.ArgumentParser:
         dest="command", metavar="COMMAND", help="without a command: list the exercises"
     )
 
-    def command(name: str, text: str) -> argparse.ArgumentParser:
+    def command(name: str, text: str, **several) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
-        sub.add_argument("chapter", type=int, metavar="N", help="number of the chapter")
+        sub.add_argument("chapter", type=int, metavar="N", help="number of the chapter", **several)
         return sub
 
     source = {"dest": "source", "type": Path, "metavar": "DIR", "help": "your folder or file"}
@@ -178,6 +183,10 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("submissions", type=Path, metavar="SUBMISSIONS", help="the folder")
     out_help = "the table to write (.csv); the reports are written next to it"
     sub.add_argument("--out", type=Path, required=True, metavar="FILE", help=out_help)
+
+    text = "write a copy of the project in which the exercises of these chapters are stubs"
+    sub = command("course", text, nargs="+")
+    sub.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder")
     return parser
 
 
@@ -196,6 +205,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif args.command == "solution":
             was_shown = solution(args.chapter, args.name, args.source, args.give_up)
             return 0 if was_shown else 1
+        elif args.command == "course":
+            course(args.chapter, args.to)
+            print(f"wrote {args.to}; its README.md says what it is")
         elif args.command == "grade":
             grade(args.chapter, args.submissions, args.out)
         elif args.watch:

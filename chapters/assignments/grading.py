@@ -5,6 +5,7 @@ See chapters/instructors.md.
 
 import ast
 import csv
+import hashlib
 import html
 import os
 import re
@@ -14,6 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
+
+from mmscratch.text import printable
 
 from .exercises import Exercise, of_chapter
 from .splice import definitions, excerpt, library, parse
@@ -68,7 +72,7 @@ def grade(number: int, folder: Path, out: Path) -> list[Graded]:
     reports.mkdir(parents=True)
     graded = []
     with (
-        open(out, "x", newline="", encoding="utf-8") as file,
+        open(out, "x", newline="", encoding="utf-8", errors="backslashreplace") as file,
         ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
         table = csv.writer(file)
@@ -81,23 +85,33 @@ def grade(number: int, folder: Path, out: Path) -> list[Graded]:
             for one in pool.map(grade_one, names, paths, repeat(exercises)):
                 graded.append(one)
                 points = [verdict.points for verdict in one.verdicts]
-                table.writerow([_escape(one.name), *points, one.points, "; ".join(one.notes)])
+                notes = _escape("; ".join(one.notes))
+                table.writerow([_escape(one.name), *points, one.points, notes])
                 file.flush()
-                (reports / f"{one.name}.html").write_text(report(number, one), encoding="utf-8")
+                _write(reports / report_file(one.name), report(number, one))
                 done = f"{len(graded):4} of {len(submissions)}"
-                print(f"{done}  {one.points:4} points  {one.name}", flush=True)
+                print(printable(f"{done}  {one.points:4} points  {one.name}"), flush=True)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             page = class_report(number, exercises, graded, reports.name)
-            out.with_suffix(".html").write_text(page, encoding="utf-8")
+            _write(out.with_suffix(".html"), page)
     for line in class_table(exercises, graded):
-        print(line)
+        print(printable(line))
     print(f"wrote {out}, {out.with_suffix('.html')} about the class, and reports in {reports}")
     return graded
 
 
 def grade_one(name: str, path: Path, exercises: Sequence[Exercise]) -> Graded:
-    """Grade one submission, exercise by exercise."""
+    """Grade one submission, exercise by exercise. Whatever it does, it becomes a note."""
+    try:
+        return _grade_one(name, path, exercises)
+    except Exception as error:
+        problem = f"it cannot be graded: {type(error).__name__}: {str(error)[:200]}"
+        verdicts = [Verdict(exercise, "failed") for exercise in exercises]
+        return Graded(name, verdicts, [""] * len(exercises), problem)
+
+
+def _grade_one(name: str, path: Path, exercises: Sequence[Exercise]) -> Graded:
     files: dict[str, tuple[str, str]] = {}
     unread = ""
     try:
@@ -138,13 +152,27 @@ def same_code(one: str, other: str) -> bool:
 
     try:
         return bare(one) == bare(other)
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
 
 
 def _escape(text: str) -> str:
-    """Text for a table: a spreadsheet must not compute a name that looks like a formula."""
-    return "'" + text if text.startswith(("=", "+", "-", "@")) else text
+    """Text for a table: a spreadsheet must not compute what looks like a formula."""
+    text = printable(text)
+    return "'" + text if text.lstrip().startswith(("=", "+", "-", "@", "|", "%")) else text
+
+
+def report_file(name: str) -> str:
+    """The name of a submission's report: that of the submission, if a file can be called so."""
+    shown = printable(name)
+    if shown == name and len(name.encode()) < 200:
+        return f"{name}.html"
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9]+', '-', shown)[:80]}-{digest}.html"
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 # -------------------------------------------------------------------------------------------------
@@ -221,11 +249,24 @@ def report(number: int, graded: Graded) -> str:
     head = '<tr><th><th>exercise<th><th class="number">points<th class="number">of'
     body = [
         f"<p>Chapter {number}: {graded.points} of {maximum} points</p>",
+        *_open_room([graded]),
         f"<p>{html.escape(graded.unread)}</p>",
         f"<table>{head}{''.join(rows)}</table>",
         *details,
     ]
-    return page(graded.name, body)
+    return page(printable(graded.name), body)
+
+
+def _open_room(graded: Sequence[Graded]) -> list[str]:
+    """A paragraph that says so if submissions were not shut in."""
+    outcomes = [verdict.outcome for one in graded for verdict in one.verdicts if verdict.outcome]
+    if all(outcome.enclosed for outcome in outcomes):
+        return []
+    text = (
+        "This system has no namespaces for processes, so the submissions could see its files; only "
+        "the checks in Python kept them from the solutions. See chapters/attacks.md."
+    )
+    return [f"<p><b>{text}</b></p>"]
 
 
 def _details(verdict: Verdict) -> list[str]:
@@ -254,8 +295,9 @@ def class_report(
         head += f'<th class="number narrow">{name} ({exercise.points})'
     rows = ""
     for one in graded:
-        name = html.escape(one.name)
-        link = f'<a href="{html.escape(reports)}/{name}.html">{name}</a>'
+        name = html.escape(printable(one.name))
+        address = quote(f"{reports}/{report_file(one.name)}", errors="backslashreplace")
+        link = f'<a href="{html.escape(address)}">{name}</a>'
         rows += f'<tr><td>{link}<td class="number">{one.points}'
         for verdict in one.verdicts:
             is_started = verdict.state != "not started"
@@ -263,6 +305,7 @@ def class_report(
             rows += f'<td class="number {verdict.state.split()[0]}">{cell}'
     failures = html.escape("\n".join(class_table(exercises, graded)))
     body = [
+        *_open_room(graded),
         "<h2>Failed tests</h2>",
         f"<pre>{failures}</pre>",
         "<h2>Points</h2>",

@@ -1,8 +1,8 @@
 """Puts a learner's definitions into the library's module, in the place of the library's own."""
 
 import ast
+import builtins
 import functools
-import textwrap
 import threading
 from collections.abc import Iterator
 from types import CodeType
@@ -27,14 +27,15 @@ BUILT_IN = set(  # functions that no exercise needs
 READY_MADE = set(  # torch's own versions of pieces that are written here
     "LSTM LSTMCell GRU RNN MultiheadAttention Transformer TransformerEncoder TransformerDecoder "
     "TransformerEncoderLayer TransformerDecoderLayer multi_head_attention_forward "
+    "Conv1d Conv2d Conv3d ConvTranspose2d conv1d conv_transpose2d "
     "scaled_dot_product_attention conv2d convolution conv3d lstm lstm_cell cross_entropy "
     "CrossEntropyLoss nll_loss NLLLoss".split()
 )
 WAYS_OUT = set(  # names through which code could reach out of its exercise
     "builtins chapters cpp_extension cr_frame ctypes ctypeslib f_back f_builtins f_globals f_locals "
-    "f2py gc gi_frame hub importlib inspect io jit load multiprocessing ops os pathlib pickle pytest "
-    "save serialization shutil socket subprocess sys tb_frame tb_next tempfile tests threading "
-    "traceback".split()
+    "f2py from_file Formatter gc get_type_hints gi_frame hub importlib inspect io jit load "
+    "multiprocessing ops os pathlib pickle pytest save serialization shutil socket subprocess sys "
+    "tb_frame tb_next tempfile testing tests threading traceback".split()
 )
 OWN_NAMES = set(  # the names with underscores that are allowed
     "__init__ __name__ __class__ __len__ __iter__ __next__ __getitem__ __call__ __enter__ __exit__ "
@@ -146,14 +147,13 @@ def is_stub(node: ast.stmt) -> bool:
 def splice(exercise: Exercise, theirs: str) -> Spliced:
     """The library's module with a learner's parts of the exercise and the code that they added.
 
-    All other definitions stay the library's, including those of other exercises. Nothing else of
-    the learner's file runs.
+    All other definitions stay the library's, including those of other exercises. What is taken are
+    nodes of the syntax tree, and not lines: nothing else of the learner's file runs.
     Raises SyntaxError, NotStarted, or Refused for code that could reach out of its exercise.
     """
-    ours = library(exercise.module)
-    our_tree = library_tree(exercise.module)
+    tree = parse(library(exercise.module))
     their_tree = parse(theirs)
-    known = definitions(our_tree)
+    known = definitions(tree)
     found = definitions(their_tree)
     missing = [part for part in exercise.parts if part not in found or is_stub(found[part])]
     if len(missing) == len(exercise.parts):
@@ -161,51 +161,128 @@ def splice(exercise: Exercise, theirs: str) -> Spliced:
     if missing:
         raise Refused(f"{', '.join(missing)}: not written yet, and part of this exercise")
 
-    taken = [found[part] for part in exercise.parts]
-    replaced = {}  # first line of ours -> (end, [(indentation, the learner's node)])
-    for part in exercise.parts:
-        start, end = lines_of(known[part])
-        replaced[start] = end, [(known[part].col_offset, found[part])]
-
     owners = owners_of(exercise)
-    for name, node in found.items():  # methods that the learner added
-        owner, _, method = name.partition(".")
-        if method and owner in owners and name not in known:
-            parts = [part for part in exercise.parts if part.startswith(f"{owner}.")]
-            first = min(lines_of(known[part])[0] for part in parts)
-            end, nodes = replaced[first]
-            replaced[first] = end, [(known[owner].col_offset + 4, node), *nodes]
-            taken.append(node)
-
-    added = list(_added(our_tree, their_tree, known, taken))
+    taken = [found[part] for part in exercise.parts]
+    for owner in owners:
+        if isinstance(known[owner], ast.ClassDef):
+            _check_class(known[owner], found[owner])
+    inside = {owner: _added_members(known[owner], found[owner]) for owner in owners}
+    taken += [node for nodes in inside.values() for node in nodes]
+    added = list(_added(tree, their_tree, known, taken))
     taken += added
-    _refuse(taken, [known[part] for part in exercise.parts], our_tree)
-    first = min(lines_of(known[owner])[0] for owner in owners)  # added code goes before it
-    end, nodes = replaced.get(first, (first, []))
-    replaced[first] = end, [*((0, node) for node in added), *nodes]
-    return _weave(lines_in(ours), lines_in(theirs), replaced)
+    needed = _names([known[part] for part in exercise.parts]) | {*exercise.needs}
+    _refuse(taken, needed, tree)
+    _refuse_left_out(taken, their_tree, tree)
+
+    for part in exercise.parts:
+        owner, _, _ = part.rpartition(".")
+        body = known[owner].body if owner else tree.body
+        body[body.index(known[part])] = found[part]
+    for owner, nodes in inside.items():
+        if nodes:
+            body = known[owner].body
+            first = min(
+                body.index(found[part]) for part in exercise.parts if part.startswith(owner)
+            )
+            body[first:first] = nodes
+    tops = [body_node for body_node in tree.body if getattr(body_node, "name", "") in owners]
+    first = tree.body.index(tops[0])
+    tree.body[first:first] = [node for node in added if not _is_future(node)]
+    future = [node for node in added if _is_future(node)]
+    tree.body[1:1] = future  # after the docstring
+    ast.fix_missing_locations(tree)
+    with PARSING:
+        text = ast.unparse(tree)
+    return Spliced(text, _segments(tree, parse(text), taken))
 
 
-def _weave(lines: list[str], their_lines: list[str], replaced: dict) -> Spliced:
-    """The library's lines, with the learner's in the place of those in `replaced`."""
-    text = []
+def _segments(tree: ast.Module, written: ast.Module, taken: list[ast.stmt]) -> list:
+    """The lines of a written module that are the learner's: (line, line of their file, 1) each."""
+    theirs = {id(node) for node in _walk(taken)}
     segments = []
-    i = 0
-    while i <= len(lines):
-        end, nodes = replaced.get(i, (i, []))
-        for indentation, node in nodes:
-            first, last = lines_of(node)
-            segments.append((len(text) + 1, first + 1, last - first))
-            block = their_lines[first:last]
-            if node.col_offset != indentation:
-                block = textwrap.dedent("\n".join(block))
-                block = textwrap.indent(block, " " * indentation).split("\n")
-            text += block
-        if end == i:
-            text += lines[i : i + 1]
-            end = i + 1
-        i = end
-    return Spliced("\n".join(text), segments)
+
+    def compare(nodes: list, others: list) -> None:
+        for node, other in zip(nodes, others):
+            if id(node) in theirs:
+                segments.append((other.lineno, node.lineno, 1))
+            for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+                compare(getattr(node, field, []), getattr(other, field, []))
+
+    compare(tree.body, written.body)
+    return segments
+
+
+def _is_future(node: ast.stmt) -> bool:
+    return isinstance(node, ast.ImportFrom) and node.module == "__future__"
+
+
+def _check_class(ours: ast.ClassDef, theirs: ast.stmt) -> None:
+    """Raise Refused if the learner's class has another base: only what is in it is taken."""
+    if not isinstance(theirs, ast.ClassDef):
+        raise Refused(f"line {theirs.lineno}: {theirs.name} must be a class")
+    known = [ast.unparse(base) for base in ours.bases]
+    for base in theirs.bases:
+        if ast.unparse(base) not in known:
+            name = ast.unparse(base)
+            raise Refused(
+                f"line {theirs.lineno}: the base class {name} of {theirs.name} is not taken along: "
+                "put its methods into the class"
+            )
+
+
+def _added_members(ours: ast.stmt, theirs: ast.stmt) -> list[ast.stmt]:
+    """The methods and constants that a learner has added to a class of the library."""
+    if not isinstance(ours, ast.ClassDef):
+        return []
+    names = {getattr(node, "name", "") for node in ours.body}
+    targets = {target for node in ours.body for target in _targets(node)}
+    found = []
+    for node in theirs.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name not in names:
+            found.append(node)
+        elif isinstance(node, ASSIGNMENTS) and not targets.intersection(_targets(node)):
+            found.append(node)
+    return found
+
+
+def _refuse_left_out(taken: list[ast.stmt], their_tree: ast.Module, our_tree: ast.Module) -> None:
+    """Raise Refused if the code that is taken uses a name that the rest of the file sets.
+
+    It would end in a NameError: a loop, a branch or another statement at the top is not taken.
+    """
+    ours = {name for node in our_tree.body for name in _names_set(node)}
+    kept = {name for node in taken for name in _names_set(node)}
+    local = {node.arg for node in _walk(taken) if isinstance(node, ast.arg)}
+    local |= {
+        node.id
+        for node in _walk(taken)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+    used = {node.id for node in _walk(taken) if isinstance(node, ast.Name)} - local - ours - kept
+    for node in their_tree.body:
+        missing = sorted(used & _names_set(node))
+        if missing and node not in taken and not hasattr(builtins, missing[0]):
+            raise Refused(
+                f"line {node.lineno}: {missing[0]} is set there, but of a file only imports, "
+                "functions, classes and assignments at the left margin are taken"
+            )
+
+
+def _names_set(node: ast.stmt) -> set[str]:
+    """The names that a statement at the top of a file sets."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return {node.name}
+    if isinstance(node, IMPORTS):
+        return _bound_names(node)
+    names = set()
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
+            names.add(inner.id)
+        elif isinstance(inner, IMPORTS):
+            names |= _bound_names(inner)
+        elif isinstance(inner, (ast.FunctionDef, ast.ClassDef)):
+            names.add(inner.name)
+    return names
 
 
 def _added(
@@ -267,21 +344,31 @@ def _imports(node: ast.stmt) -> list[str]:
     return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
 
 
-def _refuse(taken: list[ast.stmt], ours: list[ast.stmt], our_tree: ast.Module) -> None:
+def _names(nodes: list[ast.stmt]) -> set[str]:
+    """The names and attributes in some code."""
+    return {getattr(node, "id", getattr(node, "attr", "")) for node in _walk(nodes)} - {""}
+
+
+def refusable_names(exercise: Exercise) -> set[str]:
+    """The names in the library's version that a learner may use only because they are there."""
+    known = definitions(library_tree(exercise.module))
+    names = _names([known[part] for part in exercise.parts])
+    hidden = {name for name in names if name.startswith("__") and name not in OWN_NAMES}
+    return (names & (BUILT_IN | WAYS_OUT | READY_MADE)) | hidden
+
+
+def _refuse(taken: list[ast.stmt], needed: set[str], our_tree: ast.Module) -> None:
     """Raise Refused for a name that could reach out of the exercise.
 
-    Names that the library's version uses as well are allowed.
+    needed  names that are allowed, since the library's version uses them as well
     """
-    needed = {getattr(node, "id", getattr(node, "attr", None)) for node in _walk(ours)}
     nodes = list(_walk(taken))
     imported = set()
     for node in [*our_tree.body, *nodes]:
         if isinstance(node, IMPORTS):
             imported |= _bound_names(node)
-    own = {node.arg for node in nodes if isinstance(node, ast.arg)}
-    for node in nodes:
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            own.add(node.id)
+    own_methods = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    local = _local_names(taken)
     for node in nodes:
         line = f"line {getattr(node, 'lineno', 0)}"
         if isinstance(node, IMPORTS):
@@ -289,22 +376,63 @@ def _refuse(taken: list[ast.stmt], ours: list[ast.stmt], our_tree: ast.Module) -
             if refused:
                 raise Refused(f"{line}: imports {refused[0]}, which this exercise does not need")
         elif isinstance(node, ast.Name) and node.id not in needed:
-            if node.id in BUILT_IN - own or node.id in WAYS_OUT & imported:
+            is_built_in = node.id in BUILT_IN and id(node) not in local
+            is_hidden = node.id.startswith("__") and node.id not in OWN_NAMES
+            if is_built_in or is_hidden or node.id in WAYS_OUT & imported:
                 raise Refused(
                     f"{line}: {node.id} is not allowed, and this exercise does not need it"
                 )
         elif isinstance(node, ast.Attribute):
-            hidden = node.attr.startswith("__") and node.attr not in OWN_NAMES
-            if (hidden or node.attr in WAYS_OUT | READY_MADE) and node.attr not in needed:
-                raise Refused(
-                    f"{line}: .{node.attr} is not allowed, and this exercise does not need it"
-                )
+            own_method = node.attr in own_methods and not node.attr.endswith("__")
             root = node.value
             while isinstance(root, (ast.Attribute, ast.Subscript)):
                 root = root.value
             is_imported = isinstance(root, ast.Name) and root.id in imported
+            hidden = node.attr.startswith("__") and node.attr not in OWN_NAMES and not own_method
+            hidden |= is_imported and node.attr.startswith("_")
+            if (hidden or node.attr in WAYS_OUT | READY_MADE) and node.attr not in needed:
+                raise Refused(
+                    f"{line}: .{node.attr} is not allowed, and this exercise does not need it"
+                )
             if is_imported and not isinstance(node.ctx, ast.Load):
                 raise Refused(f"{line}: changes {ast.unparse(node)}, which is not its own")
+        elif isinstance(node, ast.MatchClass):
+            for name in node.kwd_attrs:  # `case object(name=x)` reads x.name
+                if name.startswith("_") or name in WAYS_OUT | READY_MADE:
+                    raise Refused(f"{line}: .{name} is not allowed, and this exercise does not need it")
+
+
+def _local_names(taken: list[ast.stmt]) -> set[int]:
+    """The id() of each name that the function around it binds: a parameter or a variable.
+
+    Its default values and decorators are evaluated outside of it.
+    """
+    found = set()
+
+    def visit(node: ast.AST, bound: set[str]) -> None:
+        if isinstance(node, ast.Name) and node.id in bound:
+            found.add(id(node))
+        if not isinstance(node, (ast.FunctionDef, ast.Lambda)):
+            for child in ast.iter_child_nodes(node):
+                visit(child, bound)
+            return
+        outside = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
+        outside += getattr(node, "decorator_list", [])
+        for child in outside:
+            visit(child, bound)
+        inside = node.body if isinstance(node.body, list) else [node.body]
+        inner = {arg.arg for arg in ast.walk(node.args) if isinstance(arg, ast.arg)}
+        inner |= {
+            name.id
+            for name in _walk(inside)
+            if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
+        }
+        for child in inside:
+            visit(child, bound | inner)
+
+    for node in taken:
+        visit(node, set())
+    return found
 
 
 def _refused_imports(node: ast.stmt, needed: set, is_inside: bool) -> list[str]:

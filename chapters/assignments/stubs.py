@@ -1,6 +1,7 @@
 """The files that a learner starts with: modules of the library with stubs, and a README.md."""
 
 import ast
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -79,6 +80,7 @@ def _read_me(
     points = sum(exercise.points for exercise in exercises)
     hours = sum(exercise.minutes for exercise in exercises) / 60
     notebook = entry.path.with_suffix(".ipynb").name
+    place = shlex.quote(str(folder))
     return f"""# Chapter {number}: {entry.title}
 
 {len(exercises)} exercises, {points} points, about {hours:.0f} hours. Write them in this order, each from its docstring: replace
@@ -91,11 +93,11 @@ imports of your own. First read `chapters/{notebook}`; its section "by hand" sho
 
 From the project's folder:
 
-    python -m chapters.assignments check {number} --from {folder}
-    python -m chapters.assignments check {number} --from {folder} --exercise {exercises[0].name} --watch
+    python -m chapters.assignments check {number} --from {place}
+    python -m chapters.assignments check {number} --from {place} --exercise {exercises[0].name} --watch
 
 `check` runs the library's own tests on your code. It checks each exercise separately: the parts that you have not written yet
 come from the library. When yours passes, see how the library does it:
 
-    python -m chapters.assignments solution {number} {exercises[0].name} --from {folder}
+    python -m chapters.assignments solution {number} {exercises[0].name} --from {place}
 """

@@ -4,7 +4,7 @@ import contextlib
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path, PureWindowsPath
 
 from data_scripts.fetch import BROKEN_ARCHIVE
 
@@ -21,16 +21,18 @@ def read_files(source: Path, exercises: Sequence[Exercise]) -> dict[str, tuple[s
     Raises ValueError for a file that is not text, or too large to be written by hand, and for a
     broken zip file.
     """
+    if source.is_file() and source.suffix.lower() not in (".py", ".zip"):
+        raise ValueError(f"{source.name}: neither a .py file, a .zip file nor a folder")
     found = {}
     with contextlib.ExitStack() as stack:
         sizes, read = _open_source(source, stack)
         for module in dict.fromkeys(exercise.module for exercise in exercises):
             names = list(sizes)
             if source.suffix != ".py":
-                names = [name for name in sizes if PurePath(name).name == path_of(module).name]
+                names = [name for name in sizes if _name_of(name) == path_of(module).name]
             if not names:
                 continue
-            name = min(names, key=lambda name: (len(PurePath(name).parts), name))
+            name = min(names, key=lambda name: (len(PureWindowsPath(name).parts), name))
             if sizes[name] > MAX_BYTES:
                 raise ValueError(f"{name}: larger than {MAX_BYTES:,} bytes")
             try:
@@ -40,6 +42,11 @@ def read_files(source: Path, exercises: Sequence[Exercise]) -> dict[str, tuple[s
             except BROKEN_ARCHIVE:
                 raise ValueError(f"{source}: not a complete archive") from None
     return found
+
+
+def _name_of(path: str) -> str:
+    """The last part of a path, which may have been written on Windows: work\\attention.py."""
+    return PureWindowsPath(path).name
 
 
 def _open_source(
@@ -65,11 +72,10 @@ def _open_source(
 
 
 def submissions_in(folder: Path) -> dict[str, Path]:
-    """{name: file, folder or zip file}. The suffix is left out where the name stays unique."""
+    """{name: whatever was handed in}. The suffix is left out where the name stays unique."""
     paths = []
     for path in sorted(folder.iterdir()):
-        is_submission = path.is_dir() or path.suffix.lower() in (".py", ".zip")
-        if is_submission and not path.name.startswith((".", "__")):
+        if not path.name.startswith((".", "__MACOSX", "__pycache__")):
             paths.append(path)
     if not paths:
         raise ValueError(f"{folder}: no submission in it: no .py or .zip file, and no folder")

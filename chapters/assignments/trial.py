@@ -7,6 +7,7 @@ is: each process imports it with the learner's code.
 
 import contextlib
 import faulthandler
+import functools
 import gc
 import importlib
 import itertools
@@ -21,7 +22,15 @@ import time
 from collections.abc import Collection
 from multiprocessing.connection import Connection
 from pathlib import Path, PurePosixPath
-from types import CodeType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    GeneratorType,
+    MethodType,
+    ModuleType,
+    NoneType,
+)
 
 import matplotlib.figure  # noqa: F401
 import numpy
@@ -31,6 +40,9 @@ import torch
 import torch.nn.functional as F
 import torch.utils.data
 import torch.utils.flop_counter
+
+from .differences import describe, show_small
+from .enclosure import CLONE, enter
 
 COMPARED = ("sacrebleu", "transformers", "hypothesis", "sklearn.metrics")  # by the tests
 for name in ("torchvision.transforms.v2", *COMPARED):
@@ -80,6 +92,21 @@ WATCHED = (
     torch.Tensor,
     torch.nn.Module,
 )
+WATCHED_INSIDE = (  # modules whose classes are watched as well
+    "torch.testing._comparison",
+    type(pytest.approx(1.0)).__module__,
+    getattr(pytest.raises, "__module__", ""),
+    "_pytest.runner",
+    "_pytest.python",
+    "_pytest.outcomes",
+    "_pytest.reports",
+    "_pytest.assertion.util",
+    "numpy.testing._private.utils",
+)
+# of builtins, but not to be found there
+HIDDEN_TYPES = (NoneType, FunctionType, MethodType, BuiltinFunctionType, GeneratorType)
+MAX_INNER = 200  # values of a list whose types are looked at
+MAX_DEPTH = 5
 NOT_NEEDED = (  # plugins of pytest
     "cacheprovider",
     "doctest",
@@ -88,16 +115,17 @@ NOT_NEEDED = (  # plugins of pytest
     "threadexception",
     "unraisableexception",
 )
+MAX_TEXT = 4000  # characters of a message, and of what was printed
+MAX_FILE = 64 << 20  # bytes of a file, such as that with the output
 # seconds on the clock for one of computing: machines are busy, code may sleep
 WALL_CLOCK_FACTOR = 3
-NEW_NETWORK = 0x40000000  # flags of Linux's unshare
-NEW_USER = 0x10000000
 
 
 def run(
     folder: Path,
     module: PurePosixPath,
     segments: list[tuple[int, int, int]],
+    known: tuple[list[str], list[str]],
     tests: list[str],
     limits: dict,
     pipe: Connection,
@@ -106,18 +134,20 @@ def run(
 
     module    its path relative to mmscratch: data/language.py
     segments  the learner's lines: (first line in the module, first line in their file, count)
+    known     the parts of the exercise, and all definitions of the library's module
     tests     arguments of pytest
     limits    "seconds" of computing and "bytes" of memory
-    pipe      where the results go: ("collected", names), then for each test ("passed", name),
+    pipe      where the results go: ("room", whether it is shut in), ("collected", names), then for each test ("passed", name),
               ("skipped", name) or ("failed", name, dict), and ("ended", names that were changed)
     """
     _enclose(folder, limits)
+    _send(pipe, "room", enter(folder, [ROOT / name for name in SOLUTIONS]) or _leave_the_network())
     _set_clocks(folder, limits["seconds"])
     sys.addaudithook(_guard(str(folder) + os.sep))
     recorder = _Recorder(folder / "mmscratch" / module, segments, pipe)
-    before = _attributes()
+    _check_results(".".join(module.with_suffix("").parts), *known)
     _run_pytest(folder, tests, recorder)
-    recorder.end(before)
+    recorder.end()
 
 
 def run_versions(
@@ -178,18 +208,23 @@ def _send(pipe: Connection, *message) -> None:
 
 
 def _limit(max_bytes: int) -> None:
-    """Allow this much more memory than now, and no network, if the system supports it."""
+    """Allow this much more memory than now, if the system supports it."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         memory = pages * resource.getpagesize() + max_bytes
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE, MAX_FILE))
+
+
+def _leave_the_network() -> bool:
+    """Where there is no room, at least have no network, if the system allows that. Returns False."""
     with contextlib.suppress(Exception):
         import ctypes
 
-        ctypes.CDLL(None).unshare(NEW_USER | NEW_NETWORK)
+        ctypes.CDLL(None).unshare(CLONE["user"] | CLONE["net"])
+    return False
 
 
 def _guard(folder: str, allowed: Collection[str] = ()):
@@ -226,14 +261,174 @@ def _guard(folder: str, allowed: Collection[str] = ()):
     return guard
 
 
+class Judge:
+    """Whether the tests can still tell right from wrong: tested while they run.
+
+    All that it uses is from before the learner's code was loaded.
+    """
+
+    def __init__(self):
+        self.one = torch.tensor([1.0])
+        self.two = torch.tensor([2.0])
+        self.assert_close = torch.testing.assert_close
+        self.approx = pytest.approx
+        self.raises = pytest.raises
+        self.state = self._state()
+        self.attributes = _attributes()
+
+    def faults(self) -> list[str]:
+        """What is wrong with the comparisons, or has been left on."""
+        faults = []
+        try:
+            for name, is_equal in self._comparisons().items():
+                if is_equal(self.one, self.two) or not is_equal(self.one, self.one.clone()):
+                    faults.append(name)
+        except Exception as error:
+            faults.append(f"a comparison, which raises {type(error).__name__}")
+        state = self._state()
+        faults += [name for name, value in self.state.items() if state[name] != value]
+        return faults
+
+    def changes(self) -> list[str]:
+        """The functions that the tests rely on and that have been changed: they, or their code."""
+        after = _attributes()
+        before = self.attributes
+        names = [name for name in before if after.get(name) != before[name]]
+        return names + self.faults()
+
+    def _comparisons(self) -> dict:
+        """Ways of comparing tensors: (a, b) -> whether they are equal."""
+        return {
+            "assert_close": self._close,
+            "torch.equal": torch.equal,
+            "torch.allclose": torch.allclose,
+            "==": lambda a, b: bool((a == b).all()),
+            "tolist": lambda a, b: a.tolist() == b.tolist(),
+            "approx": lambda a, b: a.item() == self.approx(b.item()),
+            "isclose": lambda a, b: math.isclose(a.item(), b.item()),
+            "numpy": lambda a, b: numpy.array_equal(a.numpy(), b.numpy()),
+            "pytest.raises": self._raises,
+        }
+
+    def _close(self, a: torch.Tensor, b: torch.Tensor) -> bool:
+        try:
+            self.assert_close(a, b)
+        except AssertionError:
+            return False
+        return True
+
+    def _raises(self, a: torch.Tensor, b: torch.Tensor) -> bool:
+        """Whether pytest.raises notices that an error was raised, if a equals b, and if not."""
+        try:
+            with self.raises(ValueError):
+                if torch.equal(a, b):
+                    raise ValueError("known")
+        except BaseException as error:
+            return type(error).__name__ != "Failed"
+        return True
+
+    @staticmethod
+    def _state() -> dict[str, object]:
+        """What code can leave switched on, and would change what the tests see."""
+        hooks = [
+            value for name, value in vars(torch.nn.modules.module).items() if "_global_" in name
+        ]
+        return {
+            "the stack of function modes": torch._C._len_torch_function_stack(),
+            "the stack of dispatch modes": torch._C._len_torch_dispatch_stack(),
+            "the default device": str(torch.get_default_device()),
+            "the default dtype": torch.get_default_dtype(),
+            "whether gradients are computed": torch.is_grad_enabled(),
+            "inference mode": torch.is_inference_mode_enabled(),
+            "hooks of all modules": [len(hook) for hook in hooks if isinstance(hook, dict)],
+            "the trace function": sys.gettrace(),
+            "the profile function": sys.getprofile(),
+        }
+
+
 def _attributes() -> dict[str, object]:
-    """The functions that the tests rely on, by name: a learner's code must not change them."""
+    """The functions that the tests rely on, with their code, by name."""
     found = {}
-    for obj in WATCHED:
-        for name, value in vars(obj).items():
+    for obj in [*WATCHED, *(sys.modules[name] for name in WATCHED_INSIDE if name in sys.modules)]:
+        for name, value in list(vars(obj).items()):
+            key = f"{obj.__name__}.{name}"
             if callable(value):
-                found[f"{obj.__name__}.{name}"] = value
+                found[key] = id(value), _code_of(value)
+            is_its_own = getattr(value, "__module__", "") == obj.__name__ in WATCHED_INSIDE
+            if isinstance(value, type) and is_its_own:
+                for inner, method in vars(value).items():
+                    if callable(method):
+                        found[f"{key}.{inner}"] = id(method), _code_of(method)
     return found
+
+
+def _code_of(function) -> tuple:
+    """What a Python function does: its code and its defaults."""
+    code = getattr(function, "__code__", None)
+    defaults = getattr(function, "__defaults__", None), getattr(function, "__kwdefaults__", None)
+    return (code, *map(repr, defaults)) if code is not None else ()
+
+
+def _check_results(module_name: str, parts: list[str], known: list[str]) -> None:
+    """Let each part of the exercise raise an AssertionError unless what it returns is plain.
+
+    An object that is equal to everything would pass every test. If the module cannot be imported,
+    the tests will say so.
+    """
+    try:
+        module = importlib.import_module(f"mmscratch.{module_name}")
+    except BaseException:
+        return
+    for part in parts:
+        owner_name, _, name = part.rpartition(".")
+        owner = getattr(module, owner_name, None) if owner_name else module
+        found = vars(owner).get(name) if owner is not None else None
+        is_function = isinstance(found, FunctionType)
+        if isinstance(found, (staticmethod, classmethod)):
+            setattr(owner, name, type(found)(_checked(found.__func__, module, known)))
+        elif is_function:
+            setattr(owner, name, _checked(found, module, known))
+
+
+def _checked(function, module: ModuleType, known: list[str]):
+    @functools.wraps(function)
+    def call(*args, **options):
+        result = function(*args, **options)
+        strange = _strange_type(result, module, known)
+        if strange is not None:
+            raise AssertionError(
+                f"{function.__name__} returns {strange.__name__!r:.50}, a type of its own: "
+                "return tensors, numbers, strings, lists, tuples, dicts or the library's types"
+            )
+        return result
+
+    return call
+
+
+def _strange_type(value, module: ModuleType, known: list[str], depth: int = 0) -> type | None:
+    """A type in a value that neither Python, nor a package, nor the library has defined."""
+    kind = type(value)
+    home = sys.modules.get(kind.__module__)
+    found = home
+    for name in kind.__qualname__.split("."):
+        found = getattr(found, name, None)
+    is_learners = home is module and kind.__qualname__.partition(".")[0] not in known
+    if kind.__module__ == "builtins":
+        if found is not kind and not isinstance(value, HIDDEN_TYPES):
+            return kind
+    elif found is not kind or is_learners:
+        return kind
+    inner = []
+    if isinstance(value, (list, tuple, set, frozenset)):
+        inner = list(value)[:MAX_INNER]
+    elif isinstance(value, dict):
+        inner = [*list(value)[:MAX_INNER], *list(value.values())[:MAX_INNER]]
+    if depth < MAX_DEPTH:
+        for one in inner:
+            strange = _strange_type(one, module, known, depth + 1)
+            if strange is not None:
+                return strange
+    return None
 
 
 class _Forks:
@@ -275,7 +470,6 @@ class _Forks:
     def _run(self, version: dict[str, bytes], session) -> None:
         _set_clocks(self.folder, self.limits["seconds"])
         sys.addaudithook(_guard(str(self.folder) + os.sep))
-        before = _attributes()
         module = importlib.import_module(f"mmscratch.{self.module}")
         for part, code in version.items():
             _replace_body(module, part, marshal.loads(code))
@@ -288,7 +482,7 @@ class _Forks:
             if session.shouldfail:  # with -x, after the first failure
                 break
         (self.folder / "seconds").write_text(json.dumps(seconds))
-        self.recorder.end(before)
+        self.recorder.end()
 
 
 def _replace_body(module: ModuleType, part: str, code: CodeType) -> None:
@@ -314,17 +508,42 @@ class _Recorder:
         self.path = path
         self.segments = segments
         self.pipe = pipe
+        self.compared = None  # (actual, expected) of the last comparison that failed
+        self._watch_comparisons()
+        self.judge = Judge()
+        self.changed = []
 
-    def end(self, before: dict[str, object]) -> None:
+    def _watch_comparisons(self) -> None:
+        """Remember what `assert_close` has compared, if it fails."""
+        original = torch.testing.assert_close
+
+        @functools.wraps(original)
+        def assert_close(*args, **options):
+            __tracebackhide__ = True
+            try:
+                original(*args, **options)
+            except AssertionError:
+                self.compared = args[:2]
+                raise
+
+        torch.testing.assert_close = assert_close
+
+    def end(self) -> None:
         """Send the last message, and end the process."""
-        after = _attributes()
-        changed = [name for name, value in before.items() if after.get(name) is not value]
-        _send(self.pipe, "ended", changed)
+        _send(self.pipe, "ended", self.changed or self.judge.changes())
         os._exit(0)
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self):
+        self.compared = None
+        self.changed += self.judge.faults()
+        yield
+        self.changed += self.judge.faults()
 
     def pytest_collectreport(self, report):
         if report.failed:
-            failure = {"test": "the file can be imported", "message": _message(report).strip()}
+            message = _message(report).strip()[:MAX_TEXT]
+            failure = {"test": "the file can be imported", "message": message}
             _send(self.pipe, "failed", "", failure)
 
     def pytest_collection_finish(self, session):
@@ -346,7 +565,9 @@ class _Recorder:
         test = name.removeprefix("test_").replace("_", " ")
         if parameters:
             test += f" [{parameters}"
-        failure = {"test": test, "message": _message(report), "printed": report.capstdout}
+        message = _message(report)[:MAX_TEXT]
+        failure = {"test": test[:MAX_TEXT], "message": message}
+        failure["printed"] = report.capstdout[:MAX_TEXT]
         if self.path is None:
             return failure
         for entry in reversed(call.excinfo.traceback):
@@ -355,11 +576,26 @@ class _Recorder:
             if path == self.path and "line" not in failure:
                 line = self._learners_line(entry.lineno + 1)
                 if line:
-                    failure |= {"line": line, "shapes": _shapes(variables)}
+                    failure |= {"line": line, "shapes": _shapes(variables)[:MAX_TEXT]}
             if path.name.startswith("test_") and "statement" not in failure:
                 statement = " ".join(str(entry.statement).split())
-                failure |= {"statement": statement, "given": _shapes(variables)}
+                given = _shapes(variables)[:MAX_TEXT]
+                failure |= {"statement": statement[:MAX_TEXT], "given": given}
+                failure["difference"] = self._difference(variables)[:MAX_TEXT]
         return failure
+
+    def _difference(self, variables: dict) -> str:
+        """How the result differs from what the test expected, if there is something plain to say."""
+        compared = self.compared or (variables.get("got"), variables.get("expected"))
+        if len(compared) < 2:
+            return ""
+        masks = {}
+        for name, value in variables.items():
+            if isinstance(value, torch.Tensor) and value.dtype == torch.bool:
+                masks[name] = value
+        with contextlib.suppress(Exception):  # nothing depends on it
+            return describe(*compared, masks)
+        return ""
 
     def _learners_line(self, line: int) -> int | None:
         """The line in the learner's file of a line in the module; None if it is not theirs."""
@@ -383,7 +619,8 @@ def _shapes(variables: dict) -> str:
         is_list = isinstance(value, (tuple, list)) and len(value) > 0
         if isinstance(value, torch.Tensor):
             dtype = "" if value.is_floating_point() else f" {value.dtype}".replace("torch.", "")
-            shown.append(f"{name} {tuple(value.shape)}{dtype}")
+            numbers = f" {show_small(value)}".rstrip()
+            shown.append(f"{name} {tuple(value.shape)}{dtype}{numbers}")
         elif isinstance(value, bool):
             shown.append(f"{name} = {value}")
         elif isinstance(value, (int, float)):

@@ -22,10 +22,22 @@ from unittest.mock import patch
 
 from ..chapter import ROOT
 from .exercises import Exercise, Wrong
-from .splice import LIBRARY, NotStarted, Refused, Spliced, bodies, library, splice, wrong_version
+from .splice import (
+    LIBRARY,
+    NotStarted,
+    Refused,
+    Spliced,
+    bodies,
+    definitions,
+    library,
+    library_tree,
+    splice,
+    wrong_version,
+)
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}  # the same order of sets every time
 STARTING = threading.Lock()
+MAX_MESSAGE = 1 << 20  # bytes of one result
 LIMITS = {"seconds": 30, "bytes": 4 << 30}  # of computing and of memory, for one exercise
 
 
@@ -40,6 +52,8 @@ class Outcome(NamedTuple):
     passed: set[str]
     failed: dict[str, dict]  # name -> what went wrong (see `trial`)
     ended: str  # why the process ended early, or ""
+    skipped: frozenset[str] = frozenset()
+    enclosed: bool = False  # whether its process saw nothing but Python and its own folder
 
     @property
     def right(self) -> bool:
@@ -87,7 +101,8 @@ def attempt(
 
     options: for pytest.
     """
-    arguments = exercise.path, spliced.segments, _tests(exercise, options), limits
+    known = [exercise.parts, sorted(definitions(library_tree(exercise.module)))]
+    arguments = exercise.path, spliced.segments, known, _tests(exercise, options), limits
     with _process(exercise, spliced.text, "run", *arguments) as (copy, receiver, process):
         return _receive(receiver, process, 4 * limits["seconds"], copy, spliced, exercise)
 
@@ -103,7 +118,7 @@ def attempt_versions(
     code that runs during an import may show only there.
     """
     spliced = [splice(exercise, text) for text in texts]
-    original = library(exercise.module)
+    original = splice(exercise, library(exercise.module)).text
     _, around = bodies(exercise, original)
     versions = {}
     for i, one in enumerate(spliced):
@@ -158,29 +173,39 @@ def _receive(
     """The results of one version, until it ends or its time is up."""
     collected = []
     passed = set()
+    skipped = set()
+    enclosed = False
     failed = {}
-    ended = None  # names that were changed, or why it ended early
+    ended = None  # what was changed, or why it ended early
     status = None
     deadline = time.monotonic() + seconds
-    with contextlib.suppress(EOFError, OSError, ValueError):
+    try:
         while receiver.poll(max(0.0, deadline - time.monotonic())):
             # JSON instead of pickle: the sender is not trusted
-            kind, *rest = json.loads(receiver.recv_bytes())
-            if kind == "collected":
-                (collected,) = rest
+            kind, *rest = json.loads(receiver.recv_bytes(MAX_MESSAGE))
+            if kind == "room":
+                enclosed = rest[0] is True
+            elif kind == "collected":
+                collected = [str(name) for name in rest[0]]
             elif kind == "passed":
-                passed.add(rest[0])
+                passed.add(str(rest[0]))
             elif kind == "skipped":
-                collected.remove(rest[0])
+                skipped.add(str(rest[0]))
             elif kind == "failed":
-                failed.setdefault(*rest)
+                name, failure = rest
+                failed.setdefault(str(name), {key: failure[key] for key in failure})
             elif kind == "ended":
-                (ended,) = rest
+                ended = [str(change) for change in rest[0]]
                 break
             elif kind == "gone":
                 (status,) = rest
                 break
+    except (EOFError, OSError):  # it has ended
+        pass
+    except Exception:
+        ended = ["the way in which results are sent"]
     passed -= set(failed)
+    collected = [name for name in collected if name not in skipped]
     if ended is None:
         late = time.monotonic() > deadline
         ended = _why_it_ended(process, late, status, copy, spliced, exercise)
@@ -188,7 +213,7 @@ def _receive(
         ended = f"it changed {', '.join(ended[:3])}, on which the tests rely"
     elif not failed and (set(collected) != passed or not passed):
         ended = "not all of its tests ran, or none could"
-    return Outcome(collected, passed, failed, ended or "")
+    return Outcome(collected, passed, failed, ended or "", frozenset(skipped), enclosed)
 
 
 def _why_it_ended(
@@ -245,9 +270,25 @@ def assess(exercise: Exercise, theirs: str, limits: dict = LIMITS) -> Verdict:
     except Refused as error:
         return Verdict(exercise, "failed", str(error))
     outcome = attempt(exercise, spliced, limits)
+    skipped = sorted(outcome.skipped - _skipped_by_the_library(exercise, bool(outcome.skipped)))
+    if skipped:
+        test = skipped[0].rpartition("::")[2]
+        problem = f"{test} was skipped, and the library's version does not skip it"
+        return Verdict(exercise, "failed", problem, outcome)
     if outcome.right:
         return Verdict(exercise, "passed", outcome=outcome)
     return Verdict(exercise, "failed", outcome.ended, outcome, hint(exercise, outcome))
+
+
+@functools.cache
+def _skipped_by_the_library(exercise: Exercise, any_skipped: bool) -> frozenset[str]:
+    """The tests that the library's own version skips here, for want of a package or a GPU.
+
+    any_skipped  whether it matters
+    """
+    if not any_skipped:
+        return frozenset()
+    return attempt(exercise, splice(exercise, library(exercise.module))).skipped
 
 
 @functools.cache
@@ -258,24 +299,18 @@ def wrong_outcomes(exercise: Exercise) -> tuple[tuple[Wrong, Outcome], ...]:
 
 
 def hint(exercise: Exercise, outcome: Outcome) -> str:
-    """The hint of the wrong version that fails like this outcome, or "".
+    """The hint of the one wrong version that fails like this outcome, in words and numbers; or "".
 
-    Best are the same messages with the same numbers; next best, failures in the same tests.
+    At least half of the messages must be the same, and no other version may be as like.
     """
+    if not exercise.wrong:  # in a course copy
+        return ""
     found = []
     for wrong, wrong_outcome in wrong_outcomes(exercise):
         found.append((_similarity(outcome, wrong_outcome), wrong.hint))
-    (same_messages, same_tests), best = max(found)
-    if same_messages >= 0.5:
-        return f"Hint: {best}"
-    if same_messages == 0:
-        # an error in the learner's own lines speaks for itself
-        raised = any("line" in failure for failure in outcome.failed.values())
-        similarities = [similarity for similarity, _ in found]
-        is_tie = similarities.count((same_messages, same_tests)) > 1
-        if same_tests < 0.8 or raised or is_tie:
-            return ""
-    return f"Hint, perhaps: {best}"
+    likeness, best = max(found)
+    as_like = {hint for other, hint in found if other == likeness}
+    return f"Hint: {best}" if likeness[0] >= 0.5 and len(as_like) == 1 else ""
 
 
 def _similarity(one: Outcome, other: Outcome) -> tuple[float, float]:
@@ -316,6 +351,8 @@ def described(verdict: Verdict, file: str = "") -> Iterator[str]:
             yield f"{count} tests fail. The first: {first['test']}"
         lines = [line for line in first["message"].splitlines() if line.strip()]
         yield from [f"    {line}" for line in lines[:6]]
+        if first.get("difference"):
+            yield f"that is: {first['difference']}"
         if "line" in first:
             where = f"in line {first['line']}"
             if file:
@@ -358,7 +395,9 @@ def show(verdict: Verdict, file: str = "") -> None:
     }
     print(f"{MARKS[verdict.state]} {exercise.name}: {points[verdict.state]}", flush=True)
     width = max(60, shutil.get_terminal_size().columns - 4)
-    for line in described(verdict, file):
+    from mmscratch.text import printable  # not above: a learner's process must import its own
+
+    for line in map(printable, described(verdict, file)):
         indentation = " " * (len(line) - len(line.lstrip()))
         wrapped = textwrap.fill(line, width, subsequent_indent=indentation)
         print(textwrap.indent(wrapped, "    "), flush=True)

@@ -224,6 +224,7 @@ def true_pairs(captions: Sequence[str], scenes: Sequence[Scene], language: str =
     But a caption is parsed once, and compared only with the scenes that have its nouns, so all
     pairs of 1,000 captions and 1,000 scenes take a fraction of a second. A true pair that is not on
     the diagonal is a false negative of contrastive training, and a second right answer in a search.
+    Raises ValueError for an unknown language.
     """
     _check_language(language)
     scenes_by_nouns = defaultdict(list)

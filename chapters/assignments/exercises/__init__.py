@@ -1,7 +1,7 @@
 """All exercises, chapter by chapter."""
 
 from . import ch01, ch02, ch03, ch04, ch05, ch06, ch07, ch08, ch09, ch10, ch11, ch12, ch13, ch14
-from . import ch15, ch16
+from . import ch15, ch16, ch17
 from .exercise import Exercise as Exercise
 from .exercise import Wrong as Wrong
 from .exercise import path_of as path_of
@@ -23,6 +23,7 @@ CHAPTERS = (
     ch14,
     ch15,
     ch16,
+    ch17,
 )
 EXERCISES = tuple(exercise for chapter in CHAPTERS for exercise in chapter.EXERCISES)
 

@@ -90,6 +90,7 @@ EXERCISES = (
         tests=(
             "test_bpe_example_of_the_paper",
             "test_rare_and_unprintable_characters_become_bytes",
+            "test_bpe_takes_tokens_and_no_string",
             "test_bpe_has_the_interface_of_a_vocabulary",
             "test_any_tokens_survive_encoding_and_decoding",
             "test_merges_are_applied_in_the_order_they_were_learned",

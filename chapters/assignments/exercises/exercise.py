@@ -38,6 +38,7 @@ class Exercise(NamedTuple):
     tests: tuple[str, ...]  # names of test functions in `tests_path`
     wrong: tuple[Wrong, ...]
     test_file: str = ""  # if it isn't test_<module>.py
+    needs: tuple[str, ...] = ()  # in a course copy: names that are allowed because the solution uses them
 
     @property
     def name(self) -> str:
