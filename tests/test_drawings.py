@@ -221,6 +221,13 @@ EXAMPLES = {  # drawing -> its arguments
     "ch15.what_photographs_need": (),
     "ch15.convolutions": (),
     "ch16.a_row_as_memory": (),
+    "ch17.one_model": (),
+    "ch17.shares": ({"captions": 60_000, "translations": 6000, "questions": 600}, {1: [0.9, 0.09, 0.01], 5: [0.5, 0.3, 0.2]}),
+    "ch17.said_and_written": (
+        PICTURE,
+        ["describe the picture in english"] * 4,
+        ["the picture shows a big red pair of scissors in the bottom left corner"] * 4,
+    ),
     "ch14.sound_to_words": (torch.rand(997) - 0.5, torch.rand(61, 80), WORDS[:6]),
     "ch14.phones": (torch.rand(61, 80), SEGMENTS, WORD_TIMES),
     "ch14.alignments": (["a", "b"], 5),

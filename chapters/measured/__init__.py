@@ -62,10 +62,13 @@ def measure_missing(
             add_row(path, row)
 
 
-def train(task: Task, metadata: dict, model: dict, folder: Path, **options) -> dict:
+def train(
+    task: Task, metadata: dict, model: dict, folder: Path, known: dict | None = None, **options
+) -> dict:
     """Train a new run of a task in `folder`, as `mmscratch train` does, and return its row.
 
     model: its settings, as from `task.model`
+    known: the vocabularies of the run that it starts from, if it goes on with them
     options: change the task's settings of `TrainConfig`
     """
     with distributed.main_process_first():
@@ -75,7 +78,7 @@ def train(task: Task, metadata: dict, model: dict, folder: Path, **options) -> d
         size = image_size_of(model["encoders"])
         data = {split: task.read(metadata, split, size) for split in ("train", "validation")}
     training = data["train"]
-    vocabularies = task.vocabularies(metadata, training, None)
+    vocabularies = task.vocabularies(metadata, training, known)
     examples = make_examples(task, metadata, data, vocabularies)
     config = TrainConfig(**task.settings(metadata) | options)
     record = metadata | task.record(training)
