@@ -277,6 +277,10 @@ def unpack(
         except (FileExistsError, NotADirectoryError):
             problem = f"{name!r} occurs twice, or as a file and a folder"
             raise ValueError(f"{archive}: {problem}; nothing is unpacked") from None
+        except OSError as error:
+            if error.errno:  # of the disk, and not of the archive: "Invalid data stream" of bzip2
+                raise
+            raise ValueError(f"{archive}: not a whole archive: {error}") from None
         except BROKEN_ARCHIVE as error:
             reason = str(error).partition("\n")[0] or "it ends too early"
             raise ValueError(f"{archive}: not a whole archive: {reason}") from None

@@ -73,6 +73,18 @@ def detokenize(tokens: Iterable[str]) -> str:
     return text
 
 
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: object) -> str:
+    """A text of strangers for a terminal, on one line: its control characters are written as escapes.
+
+    "a\\nb" for a and b on two lines. So nothing that is in a caption, a file's name or the vocabulary
+    of a downloaded model can move the cursor, change a colour or turn the writing round.
+    """
+    return _CONTROLS.sub(lambda match: repr(match[0])[1:-1], str(text))
+
+
 class Vocabulary:
     """Words and their numbers. The first four, the specials, are <pad>, <bos>, <eos> and <unk>.
 
@@ -100,7 +112,10 @@ class Vocabulary:
         return len(self.words)
 
     def encode(self, tokens: Iterable[str]) -> list[int]:
-        """Tokens -> numbers; words that are not in the vocabulary become <unk>."""
+        """Tokens -> numbers; words that are not in the vocabulary become <unk>.
+
+        Raises TypeError for a string, which is not tokenized yet.
+        """
         if isinstance(tokens, str):
             raise TypeError(f"encode takes tokens, not the string {tokens[:40]!r}: call tokenize")
         return [self.index.get(token, UNK) for token in tokens]
@@ -237,7 +252,10 @@ class BytePairEncoding:
         return ids
 
     def encode(self, tokens: Iterable[str]) -> list[int]:
-        """Tokens -> numbers of pieces, by the merges in the order in which they were learned."""
+        """Tokens -> numbers of pieces, by the merges in the order in which they were learned.
+
+        Raises TypeError for a string, which is not tokenized yet.
+        """
         if isinstance(tokens, str):
             raise TypeError(f"encode takes tokens, not the string {tokens[:40]!r}: call tokenize")
         ids = []

@@ -51,6 +51,7 @@ def depthwise_conv2d(
 
     x (B, C, H, W), weight (C, 1, U, V), bias (C) -> (B, C, H', W'), sizes as in `conv2d`. The same
     as `F.conv2d` with groups=C. It costs H'·W'·C·U·V multiplications, 1 / O of `conv2d`'s.
+    Raises ValueError for filters of another number or depth, or larger than the padded picture.
     """
     x = F.pad(x, (padding,) * 4)
     _, C, H, W = x.shape
@@ -410,7 +411,7 @@ class VisionTransformer(nn.Module):
 
         `conv_proj` projects each patch to a vector; the class token is put in front; `positions`
         are added to all. Then come dropout of the sum, in training only, the blocks, and `norm`.
-        `_check_size` refuses pictures of another size.
+        `_check_size` raises ValueError for pictures of another size.
         """
         _check_size(x, self.image_size)
         patches = self.conv_proj(x)  # (B, D, S/P, S/P)
@@ -434,6 +435,9 @@ class ImageEncoder(nn.Module):
 
     `film` is the modality that steers the backbone, a `ResNet`: with "source", the question's mean
     vector (B, embed_dim) is given as `question`, and `FiLM` modulates each block by it.
+
+    In training, a batch of a single picture whose feature map has a single position is normalized by
+    the running statistics: it has none of its own.
     """
 
     def __init__(
@@ -467,10 +471,14 @@ class ImageEncoder(nn.Module):
             return self.encode_features(images.to(self.position.dtype))
         _check_size(images, self.image_size)
         images = normalize(images)
-        if question is None:
-            return self.encode_features(self.backbone.features(images))
-        modulations = self.film(question)
-        return self.encode_features(self.backbone.features(images, modulations))
+        steering = [] if question is None else [self.film(question)]
+        if self.backbone.training and len(images) == len(self.position) == 1:
+            self.backbone.eval()
+            grid = self.backbone.features(images, *steering)  # (1, C, 1, 1)
+            self.backbone.train()
+        else:
+            grid = self.backbone.features(images, *steering)  # (B, C, h, w)
+        return self.encode_features(grid)
 
     def encode_features(self, grid: Tensor) -> Memory:
         """The backbone's features (B, C, h, w) -> Memory (B, h·w, D).

@@ -66,6 +66,7 @@ WHISPER = {
 }
 
 # The keys in config.json of our constructors' first parameters.
+MAX_LAYERS = 1000  # of a model to be loaded
 SIZE_KEYS = {
     "gpt2": ("vocab_size", "n_embd", "n_head", "n_layer", "n_positions"),
     "bert": (
@@ -234,7 +235,9 @@ def load_folder(folder: str | Path) -> TransformerDecoder | TransformerEncoder:
             f"{path}: no such file. Put it there, with model.safetensors or pytorch_model.bin"
         )
     try:
-        model, convert = _build(parse_json(path.read_bytes()))
+        config = parse_json(path.read_bytes())
+        _check_size(folder, config)
+        model, convert = _build(config)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     state = _read_folder(folder)
@@ -265,6 +268,7 @@ def gpt2_settings(folder: Path) -> tuple[dict, int]:
         config = parse_json(path.read_bytes())
         if config.get("model_type") != "gpt2":
             raise ValueError(f'"model_type" is {config.get("model_type")!r:.50}, not "gpt2"')
+        _check_size(folder, config)
         with torch.device("meta"):  # only its sizes are asked for
             decoder, _ = _build(config)
     except ValueError as error:
@@ -307,6 +311,26 @@ def gpt2_decoder_state(folder: Path) -> State:
     others = [number for number in sorted(numbers.values()) if number != end]
     state["embedding.words.weight"] = rows[[end] * len(SPECIALS) + others]
     return state
+
+
+def _check_size(folder: Path, config: dict) -> None:
+    """Raise ValueError if a model of these sizes is larger than the files of weights: it is not built.
+
+    A block has at least 12 width² weights, and a weight at least one byte.
+    """
+    kind = config.get("model_type")
+    sizes = [config.get(key) for key in SIZE_KEYS[kind]] if kind in ("gpt2", "bert") else []
+    if not sizes or not all(type(size) is int and size > 0 for size in sizes):
+        return  # `_build` says what is wrong
+    vocab_size, width, _, num_layers, num_positions = sizes
+    needed = (vocab_size + num_positions) * width + 12 * num_layers * width**2
+    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    there = sum(file.stat().st_size for file in files)
+    if num_layers > MAX_LAYERS or (files and needed > there):
+        raise ValueError(
+            f"its sizes are those of {needed:,} weights in {num_layers:,} layers, and the files of "
+            f"weights have {there:,} bytes"
+        )
 
 
 def _build(config: dict) -> tuple[nn.Module, Callable[[State], State]]:

@@ -556,6 +556,16 @@ def test_a_truncated_archive(tmp_path, kept):
     assert_refused(archive, "not a whole archive: .")
 
 
+def test_a_broken_stream_of_bzip2_is_named(tmp_path):
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_BZIP2) as file:
+        file.writestr("a", BODY * 5)
+    data = bytearray(archive.read_bytes())
+    data[60:70] = bytes(10)
+    archive.write_bytes(data)
+    assert_refused(archive, "not a whole archive: Invalid data stream")
+
+
 def test_a_file_that_is_not_an_archive(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"<html>not found</html>" * 101)
     assert_refused(tmp_path / "a.zip", "not a whole archive")

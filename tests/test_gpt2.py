@@ -170,6 +170,8 @@ def broken(gpt2, tmp_path, name, content):
     ("config.json", '{"model_type": "bert"}', '"model_type" is \'bert\', not "gpt2"'),
     ("config.json", "{", "config.json: "),
     ("config.json", '{"model_type": "gpt2"}', 'config.json: "vocab_size" is None'),
+    ("config.json", '{"model_type": "gpt2", "vocab_size": 9, "n_embd": 2, "n_head": 1, "n_layer": 1000000000, "n_positions": 5}', "in 1,000,000,000 layers, and the files of weights have"),
+    ("config.json", '{"model_type": "gpt2", "vocab_size": 1000000000000, "n_embd": 2, "n_head": 1, "n_layer": 1, "n_positions": 5}', "of 2,000,000,000,058 weights in 1 layers"),
     ("vocab.json", "{", "vocab.json: not GPT-2's vocabulary"),
     ("vocab.json", '{"a": 0}', "its tokens lack"),
     ("vocab.json", '{"a": 0, "b": 2}', "its numbers are not 0, 1, 2"),

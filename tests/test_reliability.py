@@ -283,6 +283,27 @@ def path(tmp_path):
     return path
 
 
+def test_a_reader_never_sees_half_a_checkpoint(path):
+    """0 damaged of 1,000 reads, while another process writes as fast as it can."""
+    process = os.fork()
+    if process == 0:
+        step = 1
+        while True:
+            step += 1
+            write_atomically(path, {"step": 1, "x": torch.full((1009,), float(step))})
+    try:
+        versions = set()
+        for _ in range(1000):
+            saved = torch.load(path, weights_only=True)
+            x = saved.get("x", torch.zeros(1))
+            assert saved["step"] == 1 and (x == x[0]).all()
+            versions.add(x[0].item())
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+    assert len(versions) > 20
+
+
 def assert_unchanged(path):
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert os.listdir(path.parent) == [path.name]

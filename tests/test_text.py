@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from mmscratch.text import (
+    printable,
     BOS,
     EOS,
     MASKED,
@@ -436,9 +437,12 @@ def test_learning_does_not_depend_on_the_hash_seed():
     assert len(printed) == 1 and "vw" in printed.pop()
 
 
-def test_bpe_has_the_interface_of_a_vocabulary():
-    with pytest.raises(TypeError, match="tokenize"):
+def test_bpe_takes_tokens_and_no_string():
+    with pytest.raises(TypeError):
         learned().encode("lower")
+
+
+def test_bpe_has_the_interface_of_a_vocabulary():
     lower = learned().encode(["lower"])
     hunde = learned().encode(["hunde"])
     assert learned().encode(iter(["lower", "hunde"])) == lower + hunde
@@ -605,3 +609,12 @@ def test_caption_tokenize_refuses_anything_but_a_string(wrong):
     message = "takes one caption, a string, not .*: call it for each caption"
     with pytest.raises(TypeError, match=message):
         caption_tokenize(wrong)
+
+
+def test_printable_leaves_every_script_alone_and_escapes_what_steers_a_terminal():
+    for text in ("ein roter Stern", "狗", "می‌دود", "👩‍👩‍👧", "naïve – “quoted”", "a b"):
+        assert printable(text) == text
+    assert printable("a\x1b[31mb\nc\td\u202ee\udce4\x9bf") == (
+        "a\\x1b[31mb\\nc\\td\\u202ee\\udce4\\x9bf"
+    )
+    assert printable(ValueError("two\nlines")) == "two\\nlines"

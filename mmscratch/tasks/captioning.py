@@ -9,7 +9,7 @@ from ..data.dataset import DataSet
 from ..data.judge import judge_captions
 from ..decoding import generate
 from ..plots import caption_sheet
-from ..text import caption_tokenize, detokenize
+from ..text import caption_tokenize, detokenize, printable
 from ..training import Trainer
 from .rewards import REWARD, SETTINGS, set_reward
 from .scores import print_judgement, print_scores, write_rows
@@ -112,9 +112,9 @@ class Captioning(Task):
             try:
                 picture = open_picture(path, checkpoint)
             except (ValueError, OSError) as error:
-                print(f"error: {error}", file=sys.stderr)
+                print(f"error: {printable(error)}", file=sys.stderr)
                 status = 2
                 continue
             (words,) = generate(model, vocabularies, [{"image": picture}], args.beams)
-            print(f"{path}: {detokenize(words)}", flush=True)
+            print(printable(f"{path}: {detokenize(words)}"), flush=True)
         return status

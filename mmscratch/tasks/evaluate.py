@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..data.dataset import DataSet
 from ..finetuning import trainable_parts
+from ..text import printable
 from . import TASKS
 from .scores import INTERVALS
 from .task import DRAWN, Metadata, Task, image_size_of, load
@@ -75,6 +76,6 @@ def report(data: DataSet, split: str, folder: Path | None) -> None:
         text = "\n".join(data.problems) + "\n"
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
         for problem in data.problems[:5]:
-            print(f"  skipped: {problem}")
+            print(f"  skipped: {printable(problem)}")
         if len(data.problems) > 5:
             print(f"  and {len(data.problems) - 5} more, all in {path}")

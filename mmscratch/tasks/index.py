@@ -17,6 +17,7 @@ from ..images import open_image, to_tensor
 from ..plots import caption_sheet
 from ..reliability import write_atomically
 from ..search import embed, search
+from ..text import printable
 from .task import image_size_of, pictures_in
 
 LAYOUT = "mmscratch picture index, version 1"
@@ -185,7 +186,7 @@ def updated_index(
     changes = index.update(pictures_in(folders), partial(_embed_files, model, image_size))
     print(f"{path}: {changes}")
     for problem in index.problems[:5]:
-        print(f"skipped: {problem}", file=sys.stderr)
+        print(f"skipped: {printable(problem)}", file=sys.stderr)
     if len(index.problems) > 5:
         print(f"skipped: {len(index.problems) - 5} more", file=sys.stderr)
     if not index.names:
@@ -213,7 +214,7 @@ def show_best(index: PictureIndex, query: Tensor, count: int, sheet: Path) -> No
     names = [index.names[i] for i in indices[0].tolist()]
     labels = []
     for score, name in zip(scores[0].tolist(), names):
-        print(f"{score:.3f}  {os.path.relpath(name)}")
+        print(f"{score:.3f}  {printable(os.path.relpath(name))}")
         labels.append([f"{score:.3f}", os.path.basename(name)])
     pictures = [to_tensor(open_image(name), 240) for name in names[:MOST_DRAWN]]
     caption_sheet(pictures, labels[:MOST_DRAWN]).savefig(sheet)

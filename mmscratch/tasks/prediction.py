@@ -6,7 +6,7 @@ from pathlib import Path
 from ..data.dataset import DataSet
 from ..data.listings import Listings
 from ..data.tables import TableData, read_examples
-from ..text import Vocabulary
+from ..text import Vocabulary, printable
 from ..training import Trainer
 from . import predictions
 from .captioning import DECODERS
@@ -98,4 +98,5 @@ class Prediction(Task):
         for where, example in read_examples(args.rows, args.image, schema, most_files, size):
             log_probs = predictions.class_log_probs(model, vocabularies, [example], target)
             probabilities = (log_probs / temperature).softmax(-1)[0]
-            print(f"{where}: {predictions.describe(probabilities, target)}", flush=True)
+            description = predictions.describe(probabilities, target)
+            print(printable(f"{where}: {description}"), flush=True)

@@ -29,7 +29,7 @@ from ..metrics import (
     word_error_rate,
 )
 from ..plots import retrieval_sheet
-from ..text import Vocabulary, caption_tokenize, detokenize, tokenize
+from ..text import Vocabulary, caption_tokenize, detokenize, printable, tokenize
 
 TOKENIZERS = {"caption": caption_tokenize, "words": tokenize, "none": str.split}
 INTERVALS = "in brackets: 95 % bootstrap intervals, from 1,000 resamples"
@@ -204,14 +204,15 @@ def print_answers(question: str, ranked: list[tuple[list[str], float]]) -> None:
     found = []
     for words, probability in ranked:
         found.append(f"{detokenize(words) or '(nothing)'} {100 * probability:.0f} %")
-    print(f"{question} {', '.join(found)}", flush=True)
+    print(printable(f"{question} {', '.join(found)}"), flush=True)
 
 
 def print_unknown(words: list[str], vocabulary: Vocabulary) -> None:
     """Name on standard error the words that the model does not know."""
     unknown = [word for word in dict.fromkeys(words) if word not in vocabulary.index]
     if unknown:
-        print(f"not in the model's vocabulary: {', '.join(unknown)}", file=sys.stderr)
+        words = printable(", ".join(unknown))
+        print(f"not in the model's vocabulary: {words}", file=sys.stderr)
 
 
 def write_rows(path: Path, **columns) -> None:

@@ -9,7 +9,7 @@ from ..data.sounds import FSDD, LAYOUTS, SOUND_SUFFIXES, read_sound
 from ..data.speech import SpokenCaptions
 from ..decoding import generate, memory_attention
 from ..plots import transcript_sheet
-from ..text import detokenize
+from ..text import detokenize, printable
 from .captioning import DECODERS
 from .scores import print_transcript_scores, write_rows
 from .spoken import LISTENER, write_sounds
@@ -109,9 +109,9 @@ class Transcription(Task):
             try:
                 sound = read_sound(path)
             except (ValueError, OSError) as error:
-                print(f"error: {error}", file=sys.stderr)
+                print(f"error: {printable(error)}", file=sys.stderr)
                 status = 2
                 continue
             (words,) = generate(model, vocabularies, [{"sound": sound}], args.beams, length)
-            print(f"{path}: {detokenize(words)}", flush=True)
+            print(printable(f"{path}: {detokenize(words)}"), flush=True)
         return status

@@ -9,7 +9,7 @@ from ..data.translations import Multi30k, SceneTranslation
 from ..decoding import generate
 from ..engine import distributed
 from ..pretraining import pretrained_cnn
-from ..text import BytePairEncoding, detokenize, tokenize
+from ..text import BytePairEncoding, detokenize, printable, tokenize
 from ..training import Trainer
 from ..weights import load_matching
 from .scores import translation_scores, write_rows
@@ -116,4 +116,4 @@ class Translation(Task):
             if words:
                 example = {"source": words, **inputs}
                 (words,) = generate(model, vocabularies, [example], args.beams, length)
-            print(*detokenize(words).split(), flush=True)  # on one line, whatever the model writes
+            print(printable(" ".join(detokenize(words).split())), flush=True)

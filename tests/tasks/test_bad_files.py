@@ -31,6 +31,7 @@ VERBS = {
     "find": ["a dog", "."],
     "transcribe": ["p.png"],
     "predict": ["rows.csv"],
+    "chat": ["hello"],
 }
 NEEDED = ("model", "model_config", "train_config", "vocabularies", "metadata")  # of a checkpoint
 
@@ -132,6 +133,26 @@ def test_runs_that_cannot_be_used(verb, folder, monkeypatch, capsys):
         else:
             command = [verb, *VERBS[verb], "--run", run]
         assert outcome(command, capsys) == (2, True), command
+
+
+def test_words_of_a_strange_model_cannot_steer_the_terminal(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    saved = torch.load("good/best.pt", weights_only=True)
+    words = saved["vocabularies"]["target"]
+    words[:] = [f"\x1b[2J{i}\u202e" for i in range(len(words))]
+    Path("steers").mkdir()
+    torch.save(saved, "steers/best.pt")
+    assert main(["caption", "p.png", "--run", "steers"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and "\u202e" not in out
+    assert out.count("\n") == 1 and "\\x1b[2J" in out and "\\u202e" in out
+
+
+def test_names_of_files_cannot_steer_the_terminal(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert main(["caption", "\x1b[2J\nerror: no.png", "--run", "good"]) == 2
+    err = capsys.readouterr().err
+    assert "\x1b" not in err and err.count("\n") == 1
 
 
 def test_a_run_is_used_whatever_its_task_is_called(folder, monkeypatch, capsys):
