@@ -15,6 +15,7 @@ import torch
 
 from chapters.chapter import Chapter, show
 from chapters.drawings import ch17 as drawings
+from chapters.measured import mixture as measured
 
 # %%
 from mmscratch.batches import Examples
@@ -98,10 +99,8 @@ tasks = torch.tensor([0, 0, 1, 1])
 for name, weights in (("words", [1.0, 1.0]), ("examples", [1 / 12, 1 / 2])):
     total, count = mixture_loss(losses, mask, tasks, torch.tensor(weights))
     (gradient,) = torch.autograd.grad(total / count, losses)
-    answers = gradient[2:].sum() / gradient.sum()
-    print(
-        f"if all {name} count the same, answers have {100 * answers:.0f} % of the gradient"
-    )
+    share = 100 * gradient[2:].sum() / gradient.sum()
+    print(f"if all {name} count the same, answers have {share:.0f} % of the gradient")
 
 # %% [markdown]
 # **Where does the instruction go?** Here it goes into an encoder. A GPT has none: it reads the
@@ -232,6 +231,7 @@ SIZES_OF_PARTS = {
 }
 
 
+# %%
 def mixture_of(names, counts, first, wordings="seen"):
     """A mixture of these parts, each with its share in every stretch."""
     names = list(names)
@@ -280,7 +280,7 @@ base = trainer.model.eval()
 
 # %%
 def share_right(model, part, data):
-    """The share of the outputs that are right, in %; captions may be any true sentence."""
+    """The share of right outputs, in %; a caption may be any true sentence."""
     outputs = generate(model, WORDS, data)
     right = 0
     for output, index, references in zip(outputs, data.origin, data.references):

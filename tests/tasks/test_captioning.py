@@ -502,17 +502,12 @@ def test_photographs_are_scored_against_verbatim_captions(run, monkeypatch, caps
 
 
 def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_resumes(tmp_path):
-    command = [
-        sys.executable,
-        "-u",
-        "-m",
-        "mmscratch",
-        "quickstart",
-        "--scenes",
-        "500",
-        "--precision",
-        "float32",
-    ]
+    program = (
+        "import sys; from mmscratch.tasks import captioning; captioning.TEST_SCENES = 40; "
+        "from mmscratch.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    options = ["quickstart", "--scenes", "500", "--precision", "float32"]
+    command = [sys.executable, "-u", "-c", program, *options]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     first = subprocess.Popen(
         command,
