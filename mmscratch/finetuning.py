@@ -609,17 +609,21 @@ def swap_change(model: EncoderDecoder, folder: str | Path | None) -> dict:
     model.to(device)
     if model.replaced:
         unfreeze(model, *model.replaced)
-    load_change(path, model, saved)
+    try:
+        load_change(path, model, saved)
+    except ValueError:
+        swap_change(model, None)  # an untrained prompt would not be harmless
+        raise
     return saved
 
 
 def _add_change(
     model: EncoderDecoder,
+    dropout: float = 0.0,
     lora: int = 0,
     adapters: int = 0,
     prompt: int = 0,
     biases: bool = False,
-    dropout: float = 0.0,
 ) -> None:
     """Freeze the decoder, and add what is trained in its place. What else is frozen stays so."""
     freeze(model, "decoder")
@@ -637,14 +641,11 @@ def prepare_for_finetuning(
     model: EncoderDecoder | DualEncoder,
     vocabularies: dict,
     start_from: str = "",
-    lora: int = 0,
     frozen: tuple[str, ...] = (),
     dropout: float = 0.0,
     weights: str = "",
     decoder_from: str = "",
-    adapters: int = 0,
-    prompt: int = 0,
-    biases: bool = False,
+    **change,
 ) -> None:
     """Prepare a new model for fine-tuning: load weights, add a small change, freeze parameters.
 
@@ -655,13 +656,10 @@ def prepare_for_finetuning(
     frozen          patterns for `freeze`
     weights         the file with the weights of the torchvision model; "": they are downloaded
     decoder_from    a folder with GPT-2, which becomes the decoder
-
-    and at most one of these small changes, which are trained in place of the model:
-
-    lora            the rank of a LoRA for the decoder, with its dropout
-    adapters        the size of adapters in the decoder
-    prompt          the number of learned positions before the memory
-    biases          whether the decoder's biases are trained
+    change          at most one small change, which is trained in place of the model: lora=R, the rank
+                    of a LoRA for the decoder, with this dropout; adapters=S, their size, in the
+                    decoder; prompt=P learned positions before the memory; or biases=True, the
+                    decoder's
 
     The run may have other vocabularies and other numbers of positions: words and positions that
     both have keep their rows. With a small change, all rows of such an embedding are trained. From
@@ -670,7 +668,6 @@ def prepare_for_finetuning(
     blocks. Of what several runs have, the first one's is taken.
     """
     published = start_from in TORCHVISION
-    change = {"lora": lora, "adapters": adapters, "prompt": prompt, "biases": biases}
     names = [CHANGES[name] for name, value in change.items() if value]
     if len(names) > 1:
         raise ValueError(f"{' and '.join(names)}: choose one of them")
@@ -693,7 +690,7 @@ def prepare_for_finetuning(
     if small:
         if not decoder_from:
             freeze(model, "*")
-        _add_change(model, **change, dropout=dropout)
+        _add_change(model, dropout, **change)
         if changed:
             unfreeze(model, *changed)
     freeze(model, *frozen)

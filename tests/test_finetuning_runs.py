@@ -190,7 +190,7 @@ def test_lora_run_trains_only_embeddings_with_new_words(kind, saved_translator):
     config, _, folder = saved_translator(GERMAN, ENGLISH)
     more = Vocabulary([*ENGLISH.state(), "green"])
     model = build_model(translator(kind, GERMAN, more))
-    prepare_for_finetuning(model, {"target": GERMAN, "source": more}, str(folder), 2)
+    prepare_for_finetuning(model, {"target": GERMAN, "source": more}, str(folder), lora=2)
     trained = set()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and "lora" not in name:

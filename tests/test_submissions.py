@@ -12,7 +12,6 @@ import types
 import zipfile
 
 import pytest
-import torch
 from test_assignments import ADDITIVE, RIGHT, ROOT, SOFTMAX, library, written
 
 from chapters.assignments import grading, verdicts
@@ -168,7 +167,6 @@ def test_what_a_function_uses_is_taken_along_as_it_is_written(run_cells):
     module = run_cells(
         "import torch\nfrom math import inf\nLEAST, OTHER = float('-inf'), 3",
         "SIZES = (1, 2)\nNAMES = {'a': [1.0]}",
-        "%matplotlib inline" if False else "pass",
         "from dataclasses import dataclass\n@dataclass\nclass Options:\n    low: float = LEAST",
         "def low():\n    return max(Options().low, -inf, SIZES[0] * LEAST, NAMES['a'][0] * LEAST)",
         "@torch.no_grad()\ndef masked_softmax(scores, mask):\n    if mask is None:\n"
@@ -310,7 +308,9 @@ DOORS = {
 
 @pytest.mark.parametrize("line", DOORS.values(), ids=DOORS)
 def test_the_answer_is_not_in_the_room(line):
-    text = library(SOFTMAX).replace("    if mask is None:\n", f"    {line}\n    if mask is None:\n", 1)
+    text = library(SOFTMAX).replace(
+        "    if mask is None:\n", f"    {line}\n    if mask is None:\n", 1
+    )
     outcome = attempt(SOFTMAX, Spliced(text, []))
     if not outcome.enclosed:
         pytest.skip("this system has no namespaces")
@@ -454,7 +454,7 @@ def test_what_no_exercise_needs_is_refused_with_its_line(body):
     "body",
     [
         "input = scores\nvars = [input]\nreturn vars[0]",
-        "def open(compile):\n    return compile\nreturn scores" if False else "id = scores\nreturn id",
+        "id = scores\nreturn id",
         "import torch.nn.functional as F\nreturn F.softmax(scores, dim=-1)",
         "total = torch.einsum('ij->i', scores)\nreturn scores / total[:, None]",
         "class Box:\n    def __init__(self):\n        self._x = scores\nreturn Box()._x",
@@ -463,7 +463,9 @@ def test_what_no_exercise_needs_is_refused_with_its_line(body):
     ],
 )
 def test_other_styles_are_not_refused(body):
-    splice(SOFTMAX, written(body))
+    text = splice(SOFTMAX, written(body)).text
+    for line in body.splitlines():
+        assert line.split("=")[0].strip() in text
 
 
 def test_refusals_name_the_line():
@@ -471,4 +473,3 @@ def test_refusals_name_the_line():
         splice(SOFTMAX, written("return eval('scores')"))
     with pytest.raises(NotStarted):
         splice(SOFTMAX, library(SOFTMAX).replace("def masked_softmax", "def another"))
-    assert torch is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..chapter import ROOT
 from .exercises import Exercise, of_chapter, path_of
-from .splice import LIBRARY, definitions, excerpt, library, parse, refusable_names
+from .splice import LIBRARY, definitions, library, lines_in, parse, refusable_names
 from .stubs import stubs
 
 LEFT_OUT = (
@@ -65,13 +65,9 @@ def solution_lines(exercises: Sequence[Exercise]) -> set[str]:
             body = known[part].body
             if ast.get_docstring(known[part]) is not None:
                 body = body[1:]
-            if not body:
-                continue
-            first = body[0].lineno - known[part].lineno
-            lines = excerpt(text, known[part]).split("\n")[
-                -(known[part].end_lineno - body[0].lineno + 1) :
-            ]
-            found.update(line.strip() for line in lines if first >= 0 and _count(line) >= 3)
+            if body:
+                lines = lines_in(text)[body[0].lineno - 1 : known[part].end_lineno]
+                found.update(line.strip() for line in lines if _count(line) >= 3)
     return found
 
 

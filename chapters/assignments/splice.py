@@ -182,14 +182,13 @@ def splice(exercise: Exercise, theirs: str) -> Spliced:
         if nodes:
             body = known[owner].body
             first = min(
-                body.index(found[part]) for part in exercise.parts if part.startswith(owner)
+                body.index(found[part]) for part in exercise.parts if part.startswith(f"{owner}.")
             )
             body[first:first] = nodes
-    tops = [body_node for body_node in tree.body if getattr(body_node, "name", "") in owners]
-    first = tree.body.index(tops[0])
+    names = [getattr(node, "name", "") for node in tree.body]
+    first = min(map(names.index, owners))
     tree.body[first:first] = [node for node in added if not _is_future(node)]
-    future = [node for node in added if _is_future(node)]
-    tree.body[1:1] = future  # after the docstring
+    tree.body[1:1] = filter(_is_future, added)  # after the docstring
     ast.fix_missing_locations(tree)
     with PARSING:
         text = ast.unparse(tree)
@@ -399,7 +398,9 @@ def _refuse(taken: list[ast.stmt], needed: set[str], our_tree: ast.Module) -> No
         elif isinstance(node, ast.MatchClass):
             for name in node.kwd_attrs:  # `case object(name=x)` reads x.name
                 if name.startswith("_") or name in WAYS_OUT | READY_MADE:
-                    raise Refused(f"{line}: .{name} is not allowed, and this exercise does not need it")
+                    raise Refused(
+                        f"{line}: .{name} is not allowed, and this exercise does not need it"
+                    )
 
 
 def _local_names(taken: list[ast.stmt]) -> set[int]:

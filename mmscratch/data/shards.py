@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..engine.cache import make_once, report_progress
 from ..images import open_image, to_tensor
+from ..text import printable
 from .dataset import DataSet, LazyColumn, words_of
 from .photographs import PICTURE_SUFFIXES
 from .records import check_split
@@ -25,6 +26,7 @@ HELD_OUT = 1000  # examples of the validation or the test split, at most
 VOCABULARY_EXAMPLES = 100_000  # whose captions make the vocabulary
 MAX_PICTURE = 100_000_000  # bytes
 MAX_TEXT = 1_000_000  # bytes
+MAX_NAME = 200  # characters of a member's name
 MAX_WORDS = 64  # of a caption: texts of the web may be pages long
 
 
@@ -78,11 +80,13 @@ def list_shard(path: Path, problems: list[str]) -> list[Entry]:
                 limit = MAX_PICTURE if suffix in PICTURE_SUFFIXES else MAX_TEXT
                 if not member.isreg() or member.size > limit:
                     reason = "no file" if not member.isreg() else f"{member.size:,} bytes"
-                    problems.append(f"{path}: {_printable(member.name)}: {reason}, not read")
+                    problems.append(
+                        f"{path}: {printable(member.name)[:MAX_NAME]}: {reason}, not read"
+                    )
                     continue
                 if member.offset_data + member.size > end:
                     raise tarfile.ReadError("it ends within a file")
-                base = _printable(name.partition(".")[0])
+                base = printable(name.partition(".")[0])[:MAX_NAME]
                 if base != key:
                     finish()
                     key, files = base, {}
@@ -93,10 +97,6 @@ def list_shard(path: Path, problems: list[str]) -> list[Entry]:
         problems.append(f"{path}: damaged, {len(entries)} examples before the damage: {error}")
     finish()
     return entries
-
-
-def _printable(name: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in name)[:200]
 
 
 class ShardCaptions(DataSet):

@@ -37,7 +37,7 @@ class MixtureOfTasks(Task):
         if split == "train":
             sizes = [PARTS[name].size or NEW_EXAMPLES for name in names]
             rates = mixing_rates(sizes, metadata["temperature"])
-            block = metadata.get("block", 1)
+            block = metadata.get("block", 1)  # this and "wordings" are set by measurements only
             dealt = deal_tasks(rates, metadata["examples"] or sum(sizes), block)
             order = [names[number] for number in dealt]
         parts = {name: PARTS[name].read(split, order.count(name), image_size) for name in names}

@@ -171,7 +171,7 @@ def test_members_that_are_traps_are_named_and_nothing_is_written(tmp_path, monke
         "2 has no picture",
         "7.jpg: 1,001 bytes, not read",
         "7 has no picture",
-        "8?[31m has no caption (.txt or .json)",
+        "8\\x1b[31m has no caption (.txt or .json)",
         "9 has no picture",
         "10 has no picture",
     ]
