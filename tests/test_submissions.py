@@ -85,6 +85,22 @@ def test_constants_and_hidden_methods_of_a_class_are_taken_along():
     assert verdict(text, ADDITIVE)[0] == "passed"
 
 
+def test_a_method_is_added_to_a_class_whose_name_begins_another_ones():
+    exercise = exercise_of("Adapter.__init__")  # and AdapterLinear.forward
+    text = library(exercise).replace(
+        "        return x + self.up(F.gelu(self.down(x)))",
+        "        return x + self.narrow(x)\n\n    def narrow(self, x):\n"
+        "        return self.up(F.gelu(self.down(x)))",
+    )
+    spliced = splice(exercise, text).text
+    assert spliced.count("def narrow") == 1
+    assert (
+        spliced.index("class Adapter(")
+        < spliced.index("def narrow")
+        < spliced.index("class AdapterLinear")
+    )
+
+
 def test_a_base_class_and_names_that_cannot_be_taken_along_are_named():
     text = library(ADDITIVE).replace(
         "class AdditiveAttention(nn.Module)",
