@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if arguments == ["doctor"]:  # before the other imports: it works even if torch does not
             return doctor(argparse.Namespace())
-        args = make_parser().parse_args(arguments)
+        args = make_parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
         return int(args.command(args) or 0)
     except KeyboardInterrupt as stop:
         print(f"\n{str(stop) or 'stopped'}", file=sys.stderr)
@@ -37,6 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
     from .tasks import TASKS
     from .tasks.evaluate import evaluate
     from .tasks.quickstart import SETTINGS, quickstart
+    from .tasks.report import report
     from .tasks.scores import TOKENIZERS, score
     from .tasks.task import add_beams
     from .tasks.train import SMALL_CHANGES, train
@@ -62,6 +63,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_beams(sub)
     for task in TASKS.values():
         task.add_verb_options(command(task.verb, task.use, task.verb_help))
+    text = "Write a page about a run: what it wrote, how sure it was, and where it looked."
+    command("report", report, text).add_argument("run", type=Path, metavar="RUN")
     text = "Score the sentences in a text file against references: BLEU, ROUGE-L and CIDEr-D."
     add_score(command("score", score, text), TOKENIZERS)
     command("doctor", doctor, "Report what this machine has, and what is wrong, if anything.")
@@ -106,8 +109,7 @@ def add_train(sub: argparse.ArgumentParser, tasks: dict, small_changes: tuple) -
 
 
 def add_evaluate(sub: argparse.ArgumentParser, tasks: dict) -> None:
-    text = "folder of a trained model, such as runs/quickstart"
-    sub.add_argument("run", type=Path, metavar="RUN", help=text)
+    sub.add_argument("run", type=Path, metavar="RUN", help="folder of a trained model")
     add_data(sub, tasks)
     sub.add_argument("--split", help="train, validation or test (default: by task)")
 
@@ -131,10 +133,8 @@ def add_loop(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--to", type=Path, dest="run", metavar="DIR", help=text)
     choices = ("auto", "float32", "bfloat16", "float16")
     sub.add_argument("--precision", choices=choices, help="number format (default: by machine)")
-    text = "use torch.compile: slow at first, then faster on a GPU"
-    sub.add_argument("--compile", action="store_true", help=text)
-    text = "show where the time of a step goes, and keep a trace"
-    sub.add_argument("--profile", action="store_true", help=text)
+    sub.add_argument("--compile", action="store_true", help="torch.compile: later faster on a GPU")
+    sub.add_argument("--profile", action="store_true", help="show where the time of a step goes")
 
 
 def add_score(sub: argparse.ArgumentParser, tokenizers: dict) -> None:

@@ -156,6 +156,7 @@ class Trainer:
         self.skipped_in_a_row = 0
         self.best_loss = math.inf
         self.history = []
+        self.watch = None  # () -> {name: what the model writes now about this example}
         self.signals = StopSignals()
         self.digest = self.train.data.digest()
         self.saved_at = time.monotonic()
@@ -426,7 +427,11 @@ class Trainer:
     def _evaluate(self, progress: Progress) -> None:
         """Validate, and keep the weights if they are the best so far, or without `keep_best`."""
         loss = self._validate()
-        progress.validated(self.step, loss)
+        outputs = {}
+        if self.watch and self.rank == 0:
+            outputs = self.watch()
+            self.model.train()
+        progress.validated(self.step, loss, outputs)
         self.history.append([self.step, loss])
         is_best = loss < self.best_loss
         if is_best:

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import torch
 
+from ..text import printable
 from .devices import Stopwatch, peak_memory
 from .runs import ensure_folder
+
+LINE = 100  # characters of an output that are printed
 
 
 class Progress:
@@ -110,14 +113,17 @@ class Progress:
             f"{skipped}{minutes}:{seconds:02} left"
         )
 
-    def validated(self, step: int, loss: float) -> None:
-        """Report the mean loss over the validation set."""
+    def validated(self, step: int, loss: float, outputs: dict[str, str] | None = None) -> None:
+        """Report the mean loss over the validation set, and the outputs for a few examples."""
         if self.path is None:
             return
         self.close()
         print(f"step {step}/{self.steps}  validation loss {loss:.3f}", flush=True)
+        for name, text in (outputs or {}).items():
+            print(f"  {printable(Path(name).name)}: {printable(text)}"[:LINE], flush=True)
         value = round(loss, 4) if math.isfinite(loss) else None  # JSON has no NaN
-        self._write(step=step, validation_loss=value)
+        written = {"outputs": list(outputs.values())} if outputs else {}
+        self._write(step=step, validation_loss=value, **written)
         self.logged += time.perf_counter() - self.stepped  # do not count this time as training
 
     def close(self) -> None:

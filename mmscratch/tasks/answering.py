@@ -9,10 +9,10 @@ from ..data.scenes import render
 from ..decoding import generate, rank_answers
 from ..text import detokenize
 from . import controls
-from .captioning import BEST, DECODERS
+from .inputs import input_lines, open_picture
 from .scores import print_answers, write_rows
 from .spoken import LISTENER, SPOKEN, first_sentence, is_spoken, read_sentence, speak_sentences
-from .task import Metadata, Task, build_vocabulary, image_settings, input_lines, open_picture
+from .task import Metadata, Task, Verdict, build_vocabulary, decoder_settings, image_settings
 
 PAIRS = 125_000  # balanced pairs to train on
 TABLE_PAIRS = 20_000  # of those, for the control that sees the question only
@@ -57,8 +57,7 @@ class Answering(Task):
         modality = "sound" if hears else "source"
         reader = LISTENER if hears else READER
         image = image_settings({"name": "resnet"}, chosen, film=modality)
-        chosen = BEST | chosen
-        decoder = DECODERS[chosen["decoder"]] | {"fusion": chosen["fusion"]}
+        decoder = decoder_settings(chosen)
         dropout = 0.05 if metadata["layout"] == "scenes" else 0.0
         settings = {"joint_vocabulary": not hears, "modality_dropout": dropout}
         return settings | {"encoders": {"image": image, modality: reader}, "decoder": decoder}
@@ -82,13 +81,15 @@ class Answering(Task):
         controls.print_accuracy(answers, data)
         candidates = checkpoint["metadata"]["answers"]
         closed = controls.closed_answers(model, vocabularies, data, candidates)
-        note = f"the best of {len(candidates):,} answers"
-        controls.print_control("closed set", closed, data, note)
+        controls.print_control("closed set", closed, data, f"the best of {len(candidates):,} answers")
         columns = {"picture": data.pictures, "question": data.questions, "kind": data.kinds}
         columns |= {"answer": answers, "closed": closed, "people": data.texts}
         write_rows(run / f"answers-{split}.jsonl", **columns)
         metadata = checkpoint["metadata"] | {"pairs": TABLE_PAIRS}
         controls.print_controls(answer, data, self.read(metadata, "train", 0))
+
+    def verdict(self, data: QuestionData, index: int, words: list[str]) -> Verdict:
+        return super().verdict(data, index, words)._replace(group=data.kinds[index])
 
     def advice(self, run: Path, data: QuestionData, split: str) -> str:
         picture = data.pictures[0]

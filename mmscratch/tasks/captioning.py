@@ -6,35 +6,29 @@ from pathlib import Path
 
 from ..data.captions import LAYOUTS, SceneCaptions
 from ..data.dataset import DataSet
-from ..data.judge import judge_captions
+from ..data.judge import judge, judge_captions
 from ..decoding import generate
 from ..plots import caption_sheet
 from ..text import caption_tokenize, detokenize, printable
 from ..training import Trainer
+from .inputs import open_picture, pictures_in
 from .rewards import REWARD, SETTINGS, set_reward
 from .scores import print_judgement, print_scores, write_rows
-from .task import Metadata, Task, image_settings, open_picture, pictures_in
+from .task import Metadata, Task, Verdict, decoder_settings, image_settings
 
 SCENES = 100_000  # scenes to train on
 VALIDATION_SCENES = 300
 TEST_SCENES = 1000
 BEST = {"decoder": "lstm", "fusion": "cross_attention"}  # of the four that quickstart can train
-DECODERS = {
-    "lstm": {"name": "lstm", "hidden_size": 256},
-    "transformer": {"name": "transformer", "num_heads": 4, "num_layers": 2},
-}
 
 
 class Captioning(Task):
     name = "captioning"
     example_noun = "pictures"
+    is_open_ended = True
     layouts = (*LAYOUTS, "scenes")
     options = {
-        "--scenes": {
-            "type": int,
-            "default": SCENES,
-            "help": f"training scenes (default: {SCENES:,})",
-        },
+        "--scenes": {"type": int, "default": SCENES, "help": f"default: {SCENES:,}, to train on"},
         "--reward": REWARD,
     }
     verb = "caption"
@@ -45,15 +39,14 @@ class Captioning(Task):
             return LAYOUTS[metadata["layout"]](metadata["data"], split, image_size)
         counts = {"train": metadata["scenes"], "validation": VALIDATION_SCENES}
         count = counts.get(split, TEST_SCENES)
-        one_caption_each = split == "train" and not metadata.get("reward")
-        return SceneCaptions(split, count, size=image_size, one_caption_each=one_caption_each)
+        one_each = split == "train" and not metadata.get("reward")
+        return SceneCaptions(split, count, size=image_size, one_caption_each=one_each)
 
     def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
         is_drawn = metadata["layout"] == "scenes"
-        chosen = BEST | chosen
         image = image_settings({"name": "resnet", "num_layers": 1}, chosen)
-        decoder = DECODERS[chosen["decoder"]] | {"fusion": chosen["fusion"]}
-        if not is_drawn and chosen["decoder"] == "lstm":
+        decoder = decoder_settings(BEST | chosen)
+        if not is_drawn and decoder["name"] == "lstm":
             decoder["hidden_size"] = 512
         settings = base or {"encoders": {"image": image}, "decoder": decoder}
         if not is_drawn:  # few pictures, seen many times
@@ -95,6 +88,14 @@ class Captioning(Task):
         pictures = [data[i]["image"] for i in range(min(12, len(data)))]
         sheet = caption_sheet(pictures, hypotheses[:12], data.references[:12])
         sheet.savefig(run / f"captions-{split}.png")
+
+    def verdict(self, data: DataSet, index: int, words: list[str]) -> Verdict:
+        if not isinstance(data, SceneCaptions):
+            return super().verdict(data, index, words)
+        judgement = judge(detokenize(words), data.scenes[index])
+        return Verdict(
+            judgement.true, judgement.wrong, f"objects: {len(data.scenes[index].objects)}"
+        )
 
     def advice(self, run: Path, data: DataSet, split: str) -> str:
         return f"Look at {run / f'captions-{split}.png'}. {self.command(run, 'PICTURE')}"

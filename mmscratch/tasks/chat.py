@@ -12,8 +12,9 @@ from ..data.mixture import Mixture
 from ..data.sounds import read_sound
 from ..decoding import generate
 from ..text import detokenize, printable, tokenize
+from .inputs import input_lines, open_picture
 from .scores import print_unknown
-from .task import Metadata, input_lines, max_length_of, open_picture
+from .task import Metadata, max_length_of
 
 REMEMBERED = 40  # examples of each part, with which a line is compared
 

@@ -1,36 +1,60 @@
 """evaluate: one command for every task; and reports on data and models."""
 
 import argparse
+import contextlib
+import io
+import sys
 from pathlib import Path
 
 from ..data.dataset import DataSet
 from ..finetuning import trainable_parts
 from ..text import printable
-from . import TASKS
-from .scores import INTERVALS
+from .report import task_of, write_report
+from .scores import INTERVALS, SCORES
 from .task import DRAWN, Metadata, Task, image_size_of, load
 
 
 def evaluate(args: argparse.Namespace) -> None:
     """Measure a run on held-out examples of its own data, or on other data."""
     _, _, checkpoint = load(args.run)
+    task = task_of(args.run, checkpoint)
     metadata = checkpoint["metadata"]
-    if metadata["task"] not in TASKS:
-        raise ValueError(f"{args.run} is a run of an unknown task, {metadata['task']!r:.50}")
-    task = TASKS[metadata["task"]]
-    if metadata["layout"] not in task.layouts:
-        raise ValueError(f"{args.run} has data of an unknown layout, {metadata['layout']!r:.50}")
     if args.data or args.layout:
         folder = args.data or Path(metadata["data"])
         metadata = metadata | data_metadata(task, folder, args.layout)
     split = args.split or task.evaluation_split(metadata)
     image_size = image_size_of(checkpoint["model_config"]["encoders"])
     data = task.read(metadata, split, image_size)
-    report(data, split, args.run)
+    print_data(data, split, args.run)
     if len(data) == 0:
         raise ValueError(f"no examples in the split {split}")
-    print_heading(task, args.run, data, split)
-    task.measure(args.run, data, split, args.beams)
+    measure(task, args.run, data, split, args.beams)
+    print(write_report(task, args.run, data, split))
+
+
+def measure(task: Task, run: Path, data: DataSet, split: str, num_beams: int = 1) -> None:
+    """Print how good a run is, and keep what is printed in its folder, for the report."""
+    print_heading(task, run, data, split)
+    kept = Copy(sys.stdout)
+    with contextlib.redirect_stdout(kept):
+        task.measure(run, data, split, num_beams)
+    path = run / SCORES.format(split)
+    path.write_text(kept.getvalue(), encoding="utf-8", errors="backslashreplace")
+
+
+class Copy(io.StringIO):
+    """Keeps what is written to it, and writes it to another stream as well."""
+
+    def __init__(self, stream):
+        super().__init__()
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(text)
+        return super().write(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
 
 
 def print_heading(task: Task, run: Path, data: DataSet, split: str) -> None:
@@ -62,7 +86,7 @@ def print_parts(model) -> None:
         print(f"{part:{width}}  {count:10,}  {100 * trained / count:6.1f} %")
 
 
-def report(data: DataSet, split: str, folder: Path | None) -> None:
+def print_data(data: DataSet, split: str, folder: Path | None) -> None:
     """Print what was read and what was skipped, and write the latter to the folder."""
     texts = sum(len(references) for references in data.references)
     columns = ", ".join(f"{data.count(modality):,} with {modality}" for modality in data.columns)

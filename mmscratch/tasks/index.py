@@ -18,7 +18,8 @@ from ..plots import caption_sheet
 from ..reliability import write_atomically
 from ..search import embed, search
 from ..text import printable
-from .task import image_size_of, pictures_in
+from .inputs import pictures_in
+from .task import image_size_of
 
 LAYOUT = "mmscratch picture index, version 1"
 BATCH_SIZE = 64

@@ -4,16 +4,17 @@ import argparse
 from pathlib import Path
 
 from ..data.dataset import DataSet
+from ..data.judge import judge
 from ..data.mixture import Mixture
 from ..data.scenes import Scene, first_of_split, render
 from ..mixture import deal_tasks, mixing_rates
+from ..text import detokenize
 from ..training import Trainer
 from . import chat
-from .captioning import DECODERS
 from .parts import OPTIONS, PARTS, count_by_example, mean_loss, modalities_of, parts_of
 from .scores import mean_percentage
 from .spoken import LISTENER
-from .task import Metadata, Task, build_vocabulary, image_settings
+from .task import Metadata, Task, Verdict, build_vocabulary, decoder_settings, image_settings
 
 VALIDATION_EXAMPLES = 50  # of each part
 TEST_EXAMPLES = 300
@@ -62,8 +63,7 @@ class MixtureOfTasks(Task):
             "source": {"name": "lstm", "hidden_size": 128},
         }
         encoders = {name: encoders[name] for name in encoders if name in modalities}
-        chosen = {"decoder": "lstm", "fusion": "cross_attention"} | chosen
-        decoder = DECODERS[chosen["decoder"]] | {"fusion": chosen["fusion"]}
+        decoder = decoder_settings(chosen)
         return {"encoders": encoders, "decoder": decoder, "joint_vocabulary": True}
 
     def settings(self, metadata: Metadata) -> dict:
@@ -92,6 +92,14 @@ class MixtureOfTasks(Task):
             loss = mean_loss(model, vocabularies, Mixture({name: part}, order))
             right, other = map(mean_percentage, scores)
             print(f"  {name:22} {loss:6.3f}  {right:24}  {other}", flush=True)
+
+    def verdict(self, data: Mixture, index: int, words: list[str]) -> Verdict:
+        part = data.part_of[index]
+        right = words in data.references[index]
+        if part.startswith("captions"):
+            scene = data.parts[part].scenes[data.origin[index]]
+            right = judge(detokenize(words), scene, part.removeprefix("captions-")).true
+        return Verdict(right, group=part)
 
     def advice(self, run: Path, data: Mixture, split: str) -> str:
         picture = str(run / "picture.png")

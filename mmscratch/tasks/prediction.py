@@ -9,9 +9,8 @@ from ..data.tables import TableData, read_examples
 from ..text import Vocabulary, printable
 from ..training import Trainer
 from . import predictions
-from .captioning import DECODERS
 from .columns import COLUMNS, columns_of, known_columns, table_options
-from .task import Metadata, Task, image_settings, image_size_of
+from .task import Metadata, Task, decoder_settings, image_settings, image_size_of
 
 LISTINGS = 40_000  # listings to train on
 TEST_LISTINGS = 2000
@@ -54,8 +53,7 @@ class Prediction(Task):
         if metadata["inputs"] != "image":
             encoders["row"] = {"name": "table", "num_layers": 1, "dropout": dropout}
         # Its heads can attend to the picture and to several columns at once.
-        chosen = {"decoder": "transformer", "fusion": "cross_attention"} | chosen
-        decoder = DECODERS[chosen["decoder"]] | {"fusion": chosen["fusion"], "dropout": dropout}
+        decoder = decoder_settings(chosen, "transformer") | {"dropout": dropout}
         return {"encoders": encoders, "decoder": decoder, "modality_dropout": 0.2}
 
     def settings(self, metadata: Metadata) -> dict:

@@ -5,17 +5,25 @@ import shlex
 import time
 from pathlib import Path
 
+import torch
+
+from ..batches import Examples, collate, to_device
 from ..data.captions import SceneCaptions
 from ..data.language import named_objects
 from ..data.scenes import SPLITS, Scene, box, render
 from ..decoding import attention_maps, generate
 from ..engine import distributed
+from ..engine.devices import pick_device, pick_precision
 from ..metrics import attention_in_box
+from ..model import build_model
 from ..plots import attention_sheet
 from . import captioning
+from .report import write_report
 from .task import load
-from .train import train_run
+from .train import sized, train_run
 
+MEASURED_SCENES = 500
+OTHER_SECONDS = 15  # for starting, measuring and drawing
 SETTINGS = {  # the options of `train` that quickstart does not have
     "task": "captioning",
     "layout": "scenes",
@@ -45,8 +53,10 @@ def quickstart(args: argparse.Namespace) -> None:
         return
     folder = args.run
     # An LSTM with a prefix attends only once, before the first word.
+    test = SceneCaptions("test", captioning.TEST_SCENES)
     if chosen != {"decoder": "lstm", "fusion": "prefix"}:
-        show_attention(folder, SceneCaptions("test", captioning.TEST_SCENES))
+        show_attention(folder, test)
+    print(write_report(captioning.Captioning(), folder, test, "test"))
     pictures = folder / "pictures"
     pictures.mkdir(exist_ok=True)
     for i in range(8):
@@ -56,6 +66,36 @@ def quickstart(args: argparse.Namespace) -> None:
     print(f"\n{seconds:.0f} seconds. Look at {folder / 'captions-test.png'}, then try")
     command = ["python", "-m", "mmscratch", "caption", str(pictures), "--run", str(folder)]
     print(f"  {shlex.join(command)}")
+
+
+def seconds_needed() -> float:
+    """How long quickstart will take on this machine, in seconds, from a second of training."""
+    task = captioning.Captioning()
+    metadata = {"layout": "scenes", "scenes": MEASURED_SCENES}
+    data = task.read(metadata, "train", 64)
+    vocabularies = task.vocabularies(metadata, data, None)
+    examples = Examples(data, vocabularies)
+    config = sized(task.model(metadata, {}, None), vocabularies, (examples, examples))
+    device = pick_device()
+    precision, _ = pick_precision(device)
+    model = build_model(config).to(device, memory_format=precision.layout)
+    optimizer = torch.optim.AdamW(model.parameters())
+    batch_size = task.settings(metadata)["batch_size"]
+    steps = 0
+    start = time.perf_counter()
+    while steps < 3 or time.perf_counter() - start < 1:
+        first = steps * batch_size
+        chosen = [examples[i % MEASURED_SCENES] for i in range(first, first + batch_size)]
+        with precision.autocast():
+            loss, count = model.loss(to_device(collate(chosen), device))
+        (loss / count).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        steps += 1
+        if steps == 2:  # the first two are slower
+            start = time.perf_counter()
+    seconds = (time.perf_counter() - start) / (steps - 2)
+    return OTHER_SECONDS + seconds * captioning.SCENES / batch_size
 
 
 def show_attention(

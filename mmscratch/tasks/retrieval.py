@@ -9,9 +9,10 @@ from ..data.scenes import render
 from ..search import embed, similarities
 from ..training import Trainer
 from .index import show_best, updated_index
+from .inputs import open_picture
 from .scores import print_retrieval, save_retrieval
 from .spoken import LISTENER, SPOKEN, first_sentence, is_spoken, read_sentence, speak_sentences
-from .task import Metadata, Task, image_settings, open_picture
+from .task import Metadata, Task, image_settings
 
 SCENES = 90_000  # scenes to train on
 VALIDATION_SCENES = 1280  # ten batches
@@ -114,7 +115,6 @@ class Retrieval(Task):
             example = read_sentence(args.sentence, "target", model, vocabularies)
             if not example:
                 raise ValueError("the sentence has no words")
-        (modality,) = example
-        query = embed(model, vocabularies, [example], modality)  # (1, D)
+        query = embed(model, vocabularies, [example], *example)  # (1, D)
         index = updated_index(args.index or args.run / "index.pt", folders, model, checkpoint)
         show_best(index, query, args.top, args.run / "found.png")

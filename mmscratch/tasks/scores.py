@@ -32,6 +32,7 @@ from ..plots import retrieval_sheet
 from ..text import Vocabulary, caption_tokenize, detokenize, printable, tokenize
 
 TOKENIZERS = {"caption": caption_tokenize, "words": tokenize, "none": str.split}
+SCORES = "scores-{}.txt"  # in a run's folder: what its measurement on a split printed
 INTERVALS = "in brackets: 95 % bootstrap intervals, from 1,000 resamples"
 
 

@@ -2,22 +2,28 @@
 
 import argparse
 import shlex
-import sys
-from collections.abc import Collection, Iterator
 from pathlib import Path
-
-from torch import Tensor
+from typing import NamedTuple
 
 from ..data.dataset import DataSet
-from ..data.photographs import PICTURE_SUFFIXES
-from ..data.records import is_hidden
 from ..finetuning import load_run
-from ..images import open_image, to_tensor
 from ..text import Vocabulary
 from ..training import Trainer
 
 DRAWN = ("scenes", "speech", "listings", "mixture")  # layouts whose data a program makes, without a folder
+DECODERS = {
+    "lstm": {"name": "lstm", "hidden_size": 256},
+    "transformer": {"name": "transformer", "num_heads": 4, "num_layers": 2},
+}
 Metadata = dict  # what a checkpoint records about its task: "task", "data", "layout", and the task's options
+
+
+class Verdict(NamedTuple):
+    """What a report says about one output of a model."""
+
+    right: bool | None  # None where nobody can tell
+    wrong: tuple[str, ...] = ()  # what is wrong with it, in words
+    group: str = ""  # the kind of example: "2 objects"
 
 
 class Task:
@@ -30,6 +36,7 @@ class Task:
                   plays recordings with stretches blanked
     options       its own options of `train`, kept in the metadata: {"--source": {arguments of argparse}};
                   two tasks may have the same one, each with its own default
+    is_open_ended whether people's references are not the only right outputs
     freezes       patterns of the parameters that stay as they were if the picture's encoder is a
                   ResNet from a run of another task
     verb          the command that uses a run
@@ -41,6 +48,7 @@ class Task:
     example_noun = "examples"
     layouts: tuple[str, ...] = ("folder",)
     augments = True
+    is_open_ended = False
     options: dict[str, dict] = {}
     freezes: tuple[str, ...] = ()
     verb = ""
@@ -93,6 +101,12 @@ class Task:
     def measure(self, run: Path, data: DataSet, split: str, num_beams: int = 1) -> None:
         """Print how good a run is, and write its outputs to its folder."""
         raise NotImplementedError
+
+    def verdict(self, data: DataSet, index: int, words: list[str]) -> Verdict:
+        """Whether the output `words` is right for an example: by default, whether it is a reference."""
+        right = words in data.references[index]
+        is_drawn = hasattr(data, "scenes")
+        return Verdict(right or None if self.is_open_ended and not is_drawn else right)
 
     def advice(self, run: Path, data: DataSet, split: str) -> str:
         """What to try after training."""
@@ -157,6 +171,13 @@ def load(run: Path) -> tuple:
     return loaded
 
 
+def decoder_settings(chosen: dict, default: str = "lstm") -> dict:
+    """The decoder's settings, unless others are `chosen`: it attends at every word."""
+    settings = dict(DECODERS[chosen.get("decoder", default)])
+    settings["fusion"] = chosen.get("fusion", "cross_attention")
+    return settings
+
+
 def image_settings(default: dict, chosen: dict, film: str = "") -> dict:
     """The settings of a picture's encoder: the default's, unless others are `chosen`.
 
@@ -188,48 +209,6 @@ def image_size_of(encoders: dict[str, dict]) -> int:
 def max_length_of(checkpoint: dict, default: int = 64) -> int:
     """The number of words that the model can generate; the default for an LSTM, without limit."""
     return checkpoint["model_config"]["decoder"].get("max_length", default)
-
-
-def open_picture(path: Path, checkpoint: dict) -> Tensor:
-    """Read a picture at the size that the model needs, (3, S, S) uint8, or raise ValueError."""
-    size = image_size_of(checkpoint["model_config"]["encoders"])
-    if size == 0:
-        raise ValueError(f"{path}: this model was trained without pictures: leave it out")
-    return to_tensor(open_image(path), size)
-
-
-def pictures_in(paths: list[Path]) -> list[Path]:
-    """The files among the paths, and the pictures in each folder among them."""
-    return files_in(paths, PICTURE_SUFFIXES, "pictures")
-
-
-def files_in(paths: list[Path], suffixes: Collection[str], noun: str) -> list[Path]:
-    """The files among the paths, and those with one of the suffixes in each folder among them."""
-    files = []
-    for path in paths:
-        inside = [path]
-        if path.is_dir():
-            inside = []
-            for file in sorted(path.iterdir()):
-                if file.suffix.lower() in suffixes and file.is_file() and not is_hidden(file.name):
-                    inside.append(file)
-        if not inside:
-            raise ValueError(f"{path}: no {noun} in this folder")
-        files += inside
-    return files
-
-
-def input_lines() -> Iterator[str]:
-    """The lines of standard input; a terminal gets a prompt for each, until Ctrl-D."""
-    if not sys.stdin.isatty():
-        yield from sys.stdin
-        return
-    while True:
-        try:
-            yield input("? ")
-        except EOFError:
-            print()
-            return
 
 
 def add_beams(parser: argparse.ArgumentParser) -> None:

@@ -3,23 +3,28 @@
 import argparse
 import copy
 import re
+import shlex
+from functools import partial
 from pathlib import Path
 
 from ..batches import Examples
 from ..data.dataset import DataSet
+from ..decoding import generate
 from ..engine import distributed
 from ..features import VIEWS, FeatureCache
 from ..finetuning import vocabularies_from
 from ..model import ModelConfig
 from ..plots import learning_curves
 from ..streaming import StreamedExamples
+from ..text import detokenize
 from ..training import TrainConfig, Trainer
 from ..weights import gpt2_settings, gpt2_vocabulary, load_torchvision
 from . import TASKS
-from .evaluate import data_metadata, print_heading, print_parts, report
+from .evaluate import data_metadata, measure, print_data, print_parts
 from .task import DRAWN, Metadata, Task, image_size_of, load
 
 MAX_LENGTH = 64  # words and <eos> that a Transformer has positions for; more if the data are longer
+WATCHED = 2  # validation examples about which the model writes at each validation
 MINIMUM = {
     "image_size": 1,
     "epochs": 1,
@@ -71,6 +76,10 @@ def train_run(args: argparse.Namespace) -> str | None:
     metadata = metadata_of(task, args)
     folder = args.run or _default_folder(task, metadata)
     trainer = _make_trainer(task, metadata, args, folder)
+    if trainer.rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        command = shlex.join(["python", "-m", "mmscratch", *args.arguments])
+        (folder / "command.txt").write_text(command, encoding="utf-8", errors="backslashreplace")
     trainer.fit(args.profile)
     distributed.finish()
     if trainer.rank > 0:
@@ -81,8 +90,7 @@ def train_run(args: argparse.Namespace) -> str | None:
     data = trainer.validation.data
     if split != "validation":
         data = task.read(metadata, split, image_size_of(trainer.model_config.encoders))
-    print_heading(task, folder, data, split)
-    task.measure(folder, data, split)
+    measure(task, folder, data, split)
     return task.advice(folder, data, split)
 
 
@@ -111,7 +119,7 @@ def _make_trainer(
         for split in ("train", "validation"):
             data[split] = task.read(metadata, split, image_size_of(settings["encoders"]))
     for split in data:
-        report(data[split], split, folder if distributed.rank() == 0 else None)
+        print_data(data[split], split, folder if distributed.rank() == 0 else None)
         if data[split].shard_sizes:
             folder.mkdir(parents=True, exist_ok=True)
             data[split].log = folder / "skipped.txt"
@@ -133,6 +141,8 @@ def _make_trainer(
     trainer = Trainer(model_config, TrainConfig(**config), examples, folder, metadata)
     keep_features(trainer, metadata)
     task.prepare(trainer, metadata)
+    if model_config.decoder:
+        trainer.watch = partial(watch, trainer)
     if trainer.rank == 0 and (trainer.frozen or args.start_from):
         print_parts(trainer.model)
     return trainer
@@ -280,6 +290,15 @@ def make_examples(
     else:
         training = Examples(data["train"], vocabularies, augments, seed, at_once)
     return training, Examples(data["validation"], vocabularies, references_at_once=at_once)
+
+
+def watch(trainer: Trainer) -> dict[str, str]:
+    """What the model writes now about the first validation examples: {name: text}."""
+    data = trainer.validation.data
+    indices = range(min(WATCHED, len(data)))
+    vocabularies = trainer.train.vocabularies
+    written = generate(trainer.model, vocabularies, [data[i] for i in indices])
+    return {data.name(i): detokenize(words) for i, words in zip(indices, written)}
 
 
 def keep_features(trainer: Trainer, metadata: Metadata) -> None:

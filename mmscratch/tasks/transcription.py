@@ -10,10 +10,10 @@ from ..data.speech import SpokenCaptions
 from ..decoding import generate, memory_attention
 from ..plots import transcript_sheet
 from ..text import detokenize, printable
-from .captioning import DECODERS
+from .inputs import files_in
 from .scores import print_transcript_scores, write_rows
 from .spoken import LISTENER, write_sounds
-from .task import Metadata, Task, files_in, max_length_of
+from .task import Metadata, Task, decoder_settings, max_length_of
 
 UTTERANCES = 25_000  # that a program says, to train on
 VALIDATION_UTTERANCES = 300
@@ -51,8 +51,7 @@ class Transcription(Task):
     def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
         if metadata["held-out"] is not None and metadata["layout"] != "fsdd":
             raise ValueError("--held-out is for the layout fsdd: leave it out")
-        decoder = dict(DECODERS[chosen.get("decoder", "transformer")])
-        decoder["fusion"] = chosen.get("fusion", "cross_attention")
+        decoder = decoder_settings(chosen, "transformer")
         encoders = {"sound": dict(LISTENER)}
         settings = base or {"encoders": encoders, "decoder": decoder, "embed_dim": 128}
         dropout = 0.0 if metadata["layout"] == "speech" else 0.1  # others are heard many times

@@ -12,8 +12,9 @@ from ..pretraining import pretrained_cnn
 from ..text import BytePairEncoding, detokenize, printable, tokenize
 from ..training import Trainer
 from ..weights import load_matching
+from .inputs import open_picture
 from .scores import translation_scores, write_rows
-from .task import Metadata, Task, image_settings, max_length_of, open_picture
+from .task import Metadata, Task, image_settings, max_length_of
 
 SCENES = 100_000  # scenes to train on
 TEST_SCENES = 1000
@@ -28,6 +29,7 @@ PARTS = {  # encoder and decoder; the Transformer is the tiny one of Wu et al. 2
 class Translation(Task):
     name = "translation"
     example_noun = "sentences"
+    is_open_ended = True
     layouts = ("multi30k", "scenes")
     verb = "translate"
     verb_help = "Translate a sentence, with or without a picture of what it describes."
@@ -61,13 +63,11 @@ class Translation(Task):
         part["dropout"] = 0.0 if is_drawn else 0.1
         encoders = {"source": part}
         if is_drawn or metadata["photographs"]:
-            depth = (1, 1, 1) if is_drawn else (1, 1)
-            image = {"name": "resnet", "depth": depth, "num_layers": 1}
+            image = {"name": "resnet", "depth": (1, 1, 1) if is_drawn else (1, 1), "num_layers": 1}
             encoders = {"image": image_settings(image, chosen), "source": part}
         decoder = part | {"fusion": chosen.get("fusion", "cross_attention")}
         settings = {"encoders": encoders, "decoder": decoder, "embed_dim": 256 if is_drawn else 128}
-        regularization = {"modality_dropout": 0.3, "label_smoothing": 0.1}
-        return settings | regularization | {"joint_vocabulary": True}
+        return settings | {"modality_dropout": 0.3, "label_smoothing": 0.1, "joint_vocabulary": True}
 
     def settings(self, metadata: Metadata) -> dict:
         if metadata["layout"] != "scenes":
@@ -94,7 +94,7 @@ class Translation(Task):
             hypotheses = generate(model, vocabularies, inputs, num_beams, max_length_of(checkpoint))
             print(f"  {name:14} {translation_scores(hypotheses, data.references, language)}")
             path = run / ("-".join(["translations", split, *name.split()]) + ".jsonl")
-            translations = [detokenize(words) for words in hypotheses]
+            translations = map(detokenize, hypotheses)
             write_rows(path, source=sources, translation=translations, reference=references)
 
     def advice(self, run: Path, data: DataSet, split: str) -> str:
@@ -114,6 +114,6 @@ class Translation(Task):
         for sentence in args.sentences or sys.stdin:
             words = tokenize(sentence)
             if words:
-                example = {"source": words, **inputs}
+                example = {"source": words} | inputs
                 (words,) = generate(model, vocabularies, [example], args.beams, length)
             print(printable(" ".join(detokenize(words).split())), flush=True)
