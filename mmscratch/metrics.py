@@ -47,7 +47,8 @@ def bleu(
     smooth_method: keeps a single pₙ of 0 from making the whole score 0. "exp" replaces the counts
         that are 0 by 1/2, 1/4, …, "floor" by 0.1; "add-k" adds 1 to counts and totals from n = 2
         on; "coco" adds 1e-15 to counts and 1e-9 to totals; "none" changes nothing. If not a single
-        word is right, the score is 0 with every method.
+        word is right, the score is 0 with every method. As in sacrebleu, the counts and totals
+        returned are those of "add-k", but otherwise the unsmoothed ones.
 
     Agrees with sacrebleu's corpus_bleu(tokenize="none"), and with "coco" with the COCO evaluation
     (pycocoevalcap), whose scores are from 0 to 1.
