@@ -17,7 +17,7 @@ IMPORTS = (ast.Import, ast.ImportFrom)
 ASSIGNMENTS = (ast.Assign, ast.AnnAssign)
 
 MODULES = set(  # which a learner may import
-    "__future__ abc bisect collections contextlib copy dataclasses enum functools heapq itertools "
+    "__future__ abc bisect cmath collections contextlib copy dataclasses enum functools heapq itertools "
     "math numbers numpy random re statistics string torch typing unicodedata warnings".split()
 )
 BUILT_IN = set(  # functions that no exercise needs
