@@ -218,6 +218,7 @@ def cut_off(scores, fraction):
 def group_bootstrap(score, groups, draws=1000, seed=0) -> ConfidenceInterval:
     if len(groups) == 0:
         raise ValueError("no rows")
+    overall = score(torch.arange(len(groups)))
     clusters = rows_by_group(groups)
     dice = random.Random(seed)
     scores = []
@@ -230,4 +231,4 @@ def group_bootstrap(score, groups, draws=1000, seed=0) -> ConfidenceInterval:
         except ValueError:
             pass
     low, high = cut_off(scores, 0.025)
-    return ConfidenceInterval(score(torch.arange(len(groups))), low, high)
+    return ConfidenceInterval(overall, low, high)
