@@ -107,6 +107,8 @@ def _bleu(statistics, smooth_method, effective_order=False):
     if sum(counts) == 0:
         return BleuScore(0.0, counts, totals, [0.0] * 4, bp, sys_len, ref_len, [0.0] * 4)
     pairs = smooth(counts, totals, smooth_method)
+    if smooth_method == "add-k":
+        counts, totals = map(list, zip(*pairs))
     precisions = [100 * count / total if total else 0.0 for count, total in pairs]
     scores = []
     for n in range(1, 5):

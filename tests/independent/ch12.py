@@ -285,8 +285,10 @@ def candidate_log_probs(model, vocabularies, examples, candidates):
     longest = max(map(len, encoded))
     targets = torch.tensor([ids + [PAD] * (longest - len(ids)) for ids in encoded])
     rows = []
-    for i in range(len(examples)):
-        batch = _batch(model, vocabularies, [examples[i]])
+    size = max(1, MAX_ROWS // len(candidates))
+    for first in range(0, len(examples), size):
+        some = [examples[i] for i in range(first, min(first + size, len(examples)))]
+        batch = _batch(model, vocabularies, some)
         rows.append(_score_targets(model.decoder, model.encode(batch), targets).cpu())
     if not rows:
         return torch.empty(0, len(candidates))

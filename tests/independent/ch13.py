@@ -58,7 +58,7 @@ def _hardest_negative_losses(a, b, same, margin=0.2):
         is_negative = is_negative & ~same
     losses = []
     for i in range(B):
-        loss = s.new_zeros(())
+        loss = 0 * s[i, i]
         for scores in (s[i, is_negative[i]], s[is_negative[:, i], i]):
             if scores.numel() > 0:
                 loss = loss + torch.relu(margin + scores.max() - s[i, i])
