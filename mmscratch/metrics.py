@@ -935,8 +935,9 @@ def answer_coverage(training: Iterable[str], answers: Sequence[Sequence[str]]) -
 def shuffle_within(groups: Sequence[Hashable], seed: int = 0) -> list[int]:
     """Shuffle examples within groups: a control that exchanges pictures within the same question.
 
-    Returns the index of the example that takes each example's place, always one of the same group.
-    In a group of two or more no example keeps its place.
+    Returns the index of the example that takes each example's place, as Python's ints: always one
+    of the same group. In a group of two or more no example keeps its place, and each of the others
+    is equally probable.
 
     groups: each example's group, say its question.
     seed: of the random draws.
