@@ -294,7 +294,8 @@ def group_bootstrap(
         which it raises ValueError, since it has one class only, is drawn again.
     groups: of each row.
 
-    Raises ValueError if there are no rows. Source: Efron 1979; Field & Welsh 2007.
+    Raises ValueError if there are no rows, or if `score` raises it for all rows together.
+    Source: Efron 1979; Field & Welsh 2007.
     """
     members = {}
     for i, group in enumerate(groups):

@@ -75,7 +75,7 @@ def hardest_negative_loss(
         lossᵢ = max(0, margin + maxⱼ sᵢⱼ - sᵢᵢ) + max(0, margin + maxⱼ sⱼᵢ - sᵢᵢ)
 
     j runs over the negatives: j ≠ i, and not same[i, j] (same[j, i] in the second term). A pair
-    without any negative has no loss. Arguments are those of `contrastive_loss`.
+    without any negative has loss 0, and gradient 0. Arguments are those of `contrastive_loss`.
     Source: Faghri et al. 2018 (VSE++).
     """
     return _hardest_negative_losses(a, b, same, margin).mean()

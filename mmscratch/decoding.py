@@ -507,7 +507,11 @@ def candidate_log_probs(
 
 
 def _score_targets(decoder: nn.Module, memory: Memory, targets: Tensor) -> Tensor:
-    """The log-probability of each target (A, T), padded, given each memory: (B, A)."""
+    """The log-probability of each target (A, T), padded, given each memory: (B, A) float32.
+
+    In half precision, a sum of many logarithms is not exact, so the logits become float32 first.
+    `candidate_log_probs` scores at most MAX_ROWS candidates at a time: B · A, or A of one memory.
+    """
     B = len(memory.tokens)
     A = len(targets)
     targets = targets.to(memory.tokens.device).repeat(B, 1)  # (B·A, T)

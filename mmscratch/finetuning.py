@@ -337,8 +337,9 @@ class Adapter(nn.Module):
 
         y = x + W_up gelu(W_down x + b_down) + b_up
 
-    x, y (…, dim); W_down (size, dim), W_up (dim, size). W_up and b_up start at 0, so that nothing is
-    changed at the start. Source: Houlsby et al. 2019.
+    x, y (…, dim). The linear layers are `down`, with W_down (size, dim), and `up`, with W_up
+    (dim, size). W_up and b_up start at 0, so that nothing is changed at the start.
+    Source: Houlsby et al. 2019.
     """
 
     def __init__(self, dim: int, size: int):

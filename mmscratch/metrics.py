@@ -47,7 +47,8 @@ def bleu(
     smooth_method: keeps a single pₙ of 0 from making the whole score 0. "exp" replaces the counts
         that are 0 by 1/2, 1/4, …, "floor" by 0.1; "add-k" adds 1 to counts and totals from n = 2
         on; "coco" adds 1e-15 to counts and 1e-9 to totals; "none" changes nothing. If not a single
-        word is right, the score is 0 with every method.
+        word is right, the score is 0 with every method. As in sacrebleu, the counts and totals
+        returned are those of "add-k", but otherwise the unsmoothed ones.
 
     Agrees with sacrebleu's corpus_bleu(tokenize="none"), and with "coco" with the COCO evaluation
     (pycocoevalcap), whose scores are from 0 to 1.
@@ -934,8 +935,9 @@ def answer_coverage(training: Iterable[str], answers: Sequence[Sequence[str]]) -
 def shuffle_within(groups: Sequence[Hashable], seed: int = 0) -> list[int]:
     """Shuffle examples within groups: a control that exchanges pictures within the same question.
 
-    Returns the index of the example that takes each example's place, always one of the same group.
-    In a group of two or more no example keeps its place.
+    Returns the index of the example that takes each example's place, as Python's ints: always one
+    of the same group. In a group of two or more no example keeps its place, and each of the others
+    is equally probable.
 
     groups: each example's group, say its question.
     seed: of the random draws.

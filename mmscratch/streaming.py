@@ -42,6 +42,9 @@ class ShardSampler(Sampler):
     begins again; one with more leaves the rest to another epoch.
 
     sizes: the number of examples of each shard; they have consecutive numbers.
+    batch_size: of all processes together; each has every world_size-th example of a batch, starting
+        from its rank. A process without any reads one example as (example, None), which does not
+        count.
     `start(epoch, skip)` says where to start, in batches: nothing before it is read.
     """
 

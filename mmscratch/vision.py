@@ -265,6 +265,9 @@ class InvertedResidual(nn.Module):
     3×3 has the stride, and the last 1×1 returns to few: residuals are narrow and the inside is
     wide, the inverse of `Bottleneck`. There is no ReLU after the last one (a "linear bottleneck"):
     among few channels, it would lose what it cuts off. relu6(x) = min(max(x, 0), 6).
+
+    The weights of torchvision's InvertedResidual load here: all layers are in the Sequential `conv`,
+    where each of the first two lines is a Sequential of its three layers.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int = 1, expansion: int = 6):

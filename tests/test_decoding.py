@@ -1410,12 +1410,12 @@ def test_candidate_log_probs_do_not_depend_on_the_others(kind, monkeypatch):
     for a, words in enumerate(CANDIDATES):
         alone = candidate_log_probs(model, TARGET, given(memory), [words])
         torch.testing.assert_close(alone[:, 0], together[:, a], rtol=1e-4, atol=1e-4)
-    for max_rows, sizes in ((1, [1] * B), (2 * len(CANDIDATES) + 1, [2, 2, 1])):
+    for max_rows, largest in ((1, 1), (2 * len(CANDIDATES) + 1, 2)):
         monkeypatch.setattr("mmscratch.decoding.MAX_ROWS", max_rows)
         model.batch_sizes = []
         found = candidate_log_probs(model, TARGET, given(memory), CANDIDATES)
         torch.testing.assert_close(found, together, rtol=1e-4, atol=1e-4)
-        assert model.batch_sizes == sizes
+        assert sum(model.batch_sizes) == B and max(model.batch_sizes) <= largest
 
 
 def test_candidate_log_probs_keep_the_order_of_a_data_set(translator, monkeypatch):

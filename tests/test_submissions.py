@@ -476,6 +476,7 @@ def test_what_no_exercise_needs_is_refused_with_its_line(body):
         "class Box:\n    def __init__(self):\n        self._x = scores\nreturn Box()._x",
         "from collections import Counter\nreturn Counter()",
         "return (lambda input: input)(scores)",
+        "match scores.dim():\n    case 1:\n        return scores\n    case _:\n        pass",
     ],
 )
 def test_other_styles_are_not_refused(body):

@@ -17,7 +17,7 @@ IMPORTS = (ast.Import, ast.ImportFrom)
 ASSIGNMENTS = (ast.Assign, ast.AnnAssign)
 
 MODULES = set(  # which a learner may import
-    "__future__ abc bisect collections contextlib copy dataclasses enum functools heapq itertools "
+    "__future__ abc bisect cmath collections contextlib copy dataclasses enum functools heapq itertools "
     "math numbers numpy random re statistics string torch typing unicodedata warnings".split()
 )
 BUILT_IN = set(  # functions that no exercise needs
@@ -202,7 +202,7 @@ def _segments(tree: ast.Module, written: ast.Module, taken: list[ast.stmt]) -> l
 
     def compare(nodes: list, others: list) -> None:
         for node, other in zip(nodes, others):
-            if id(node) in theirs:
+            if id(node) in theirs and hasattr(node, "lineno"):  # a `case` has none
                 segments.append((other.lineno, node.lineno, 1))
             for field in ("body", "orelse", "finalbody", "handlers", "cases"):
                 compare(getattr(node, field, []), getattr(other, field, []))

@@ -263,10 +263,13 @@ def _without_an(masked: str) -> str:
 
 
 def colour_of(token: str, language: str = "en") -> str | None:
-    """The English name of a colour word, "red" for the German "rotes"; None for any other token."""
+    """The English name of a colour word, "red" for the German "rotes"; None for any other token.
+
+    A Chinese token is one character: "红" of "红色" is "red". The first character of a colour occurs
+    in no other word.
+    """
     colours = _lexicon(language).colours
     if language == "zh":
-        # A token is one character, and the first character of each colour occurs in no other word.
         for word, name in colours.items():
             if word[0] == token:
                 return name

@@ -64,6 +64,7 @@ EXERCISES = (
         minutes=30,
         difficulty="medium",
         tests=("test_inverted_residual_agrees_with_torchvision",),
+        needs=("Conv2d",),
         wrong=(
             Wrong(
                 "Add x only to what has its shape: as many channels as well.",
