@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from ..text import printable
 from .devices import Stopwatch, peak_memory
 from .runs import ensure_folder
 
@@ -25,7 +24,8 @@ class Progress:
     previous line: loss (per word, or whatever else the model counts), learning_rate, gradient_norm,
     words_per_second and examples_per_second, data_time (the fraction of time in which the device
     waited for data). For the whole run so far it has peak_memory, in bytes, and skipped (the number
-    of steps whose gradients were not finite).
+    of steps whose gradients were not finite). The line of a validation has its loss, and the outputs
+    for the same few examples each time.
 
     path       the file of JSON lines; None in processes that report nothing
     steps      (the last step that was done, the last step of the run)
@@ -120,7 +120,7 @@ class Progress:
         self.close()
         print(f"step {step}/{self.steps}  validation loss {loss:.3f}", flush=True)
         for name, text in (outputs or {}).items():
-            print(f"  {printable(Path(name).name)}: {printable(text)}"[:LINE], flush=True)
+            print(f"  {name}: {text}"[:LINE], flush=True)
         value = round(loss, 4) if math.isfinite(loss) else None  # JSON has no NaN
         written = {"outputs": list(outputs.values())} if outputs else {}
         self._write(step=step, validation_loss=value, **written)

@@ -14,7 +14,7 @@ from ..training import Trainer
 from .inputs import open_picture, pictures_in
 from .rewards import REWARD, SETTINGS, set_reward
 from .scores import print_judgement, print_scores, write_rows
-from .task import Metadata, Task, Verdict, decoder_settings, image_settings
+from .task import Metadata, Task, Verdict, decoder_settings, image_settings, shown_picture
 
 SCENES = 100_000  # scenes to train on
 VALIDATION_SCENES = 300
@@ -85,7 +85,7 @@ class Captioning(Task):
         print_scores([caption_tokenize(caption) for caption in captions], references)
         path = run / f"captions-{split}.jsonl"
         write_rows(path, picture=data.names, caption=captions, references=data.texts)
-        pictures = [data[i]["image"] for i in range(min(12, len(data)))]
+        pictures = [shown_picture(data, i) for i in range(min(12, len(data)))]
         sheet = caption_sheet(pictures, hypotheses[:12], data.references[:12])
         sheet.savefig(run / f"captions-{split}.png")
 

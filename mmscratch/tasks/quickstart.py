@@ -19,7 +19,7 @@ from ..model import build_model
 from ..plots import attention_sheet
 from . import captioning
 from .report import write_report
-from .task import load
+from .task import load, shown_picture
 from .train import sized, train_run
 
 MEASURED_SCENES = 500
@@ -121,7 +121,6 @@ def show_attention(
         where = "within the object that a noun or colour names"
         print(f"  attention            {inside:.0f} % {where}, {area:.0f} % of the area")
     chosen = [i for i in indices if len(data.scenes[i].objects) > 1][:2]
-    sheet = attention_sheet(
-        [pictures[i] for i in chosen], [hypotheses[i] for i in chosen], [maps[i] for i in chosen]
-    )
+    shown = [shown_picture(data, i) for i in chosen]
+    sheet = attention_sheet(shown, [hypotheses[i] for i in chosen], [maps[i] for i in chosen])
     sheet.savefig(run / "attention.png")

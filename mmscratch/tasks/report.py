@@ -14,7 +14,6 @@ from ..batches import collate, numericalize, to_device
 from ..data.captions import relevant_pictures
 from ..data.dataset import DataSet
 from ..data.mixture import Mixture
-from ..data.scenes import render
 from ..data.speech import spoken_waveform
 from ..decoding import beam_search, generate
 from ..engine.page import MAX_BYTES, bytes_of, picture_address, sound_address, write_page
@@ -24,10 +23,9 @@ from ..search import similarities
 from ..text import detokenize
 from . import TASKS
 from .scores import SCORES
-from .task import Metadata, Task, image_size_of, load, max_length_of
+from .task import Metadata, Task, image_size_of, load, max_length_of, shown_picture
 
 EXAMPLES = 300  # on a page, or fewer, so that it has at most MAX_BYTES
-PICTURE_SIZE = 128  # of a drawn scene, in pixels; a model sees fewer
 SOUND_RATE = 8000  # Hz
 SOUNDS = 12  # that can be played; all others are spectrograms only
 BEAMS = 3  # of the trees of beam search
@@ -166,10 +164,8 @@ def picture_of(data: DataSet, index: int) -> str:
     """A picture, as an address: a scene drawn larger than the model sees it, or what it sees."""
     if isinstance(data, Mixture):
         return picture_of(data.parts[data.part_of[index]], data.origin[index])
-    if hasattr(data, "scenes"):
-        return picture_address(render(data.scenes[index], PICTURE_SIZE))
-    pixels = data[index]["image"]  # (3, S, S) uint8
-    return picture_address(Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()))
+    pixels = shown_picture(data, index).permute(1, 2, 0)  # (S, S, 3) uint8
+    return picture_address(Image.fromarray(pixels.contiguous().numpy()))
 
 
 def spectrogram_of(sound: Tensor) -> str:

@@ -5,12 +5,16 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
+from torch import Tensor
+
 from ..data.dataset import DataSet
+from ..data.scenes import draw
 from ..finetuning import load_run
 from ..text import Vocabulary
 from ..training import Trainer
 
 DRAWN = ("scenes", "speech", "listings", "mixture")  # layouts whose data a program makes, without a folder
+SHOWN_SIZE = 240  # of a scene in figures, in pixels
 DECODERS = {
     "lstm": {"name": "lstm", "hidden_size": 256},
     "transformer": {"name": "transformer", "num_heads": 4, "num_layers": 2},
@@ -169,6 +173,13 @@ def load(run: Path) -> tuple:
     if not all(isinstance(known.get(name), str) for name in ("task", "layout", "data")):
         raise ValueError(f"{run} does not say of which task and data it is: `train` another run")
     return loaded
+
+
+def shown_picture(data: DataSet, index: int) -> Tensor:
+    """A picture to look at, (3, S, S) uint8: a scene is drawn larger than a model sees it."""
+    if hasattr(data, "scenes"):
+        return draw(data.scenes[index], SHOWN_SIZE)
+    return data[index]["image"]
 
 
 def decoder_settings(chosen: dict, default: str = "lstm") -> dict:

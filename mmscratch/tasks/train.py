@@ -16,7 +16,7 @@ from ..finetuning import vocabularies_from
 from ..model import ModelConfig
 from ..plots import learning_curves
 from ..streaming import StreamedExamples
-from ..text import detokenize
+from ..text import detokenize, printable
 from ..training import TrainConfig, Trainer
 from ..weights import gpt2_settings, gpt2_vocabulary, load_torchvision
 from . import TASKS
@@ -298,7 +298,8 @@ def watch(trainer: Trainer) -> dict[str, str]:
     indices = range(min(WATCHED, len(data)))
     vocabularies = trainer.train.vocabularies
     written = generate(trainer.model, vocabularies, [data[i] for i in indices])
-    return {data.name(i): detokenize(words) for i, words in zip(indices, written)}
+    names = [printable(Path(data.name(i)).name) for i in indices]
+    return {name: printable(detokenize(words)) for name, words in zip(names, written)}
 
 
 def keep_features(trainer: Trainer, metadata: Metadata) -> None:

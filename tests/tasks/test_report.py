@@ -89,7 +89,7 @@ def test_a_captioners_page(home):
         assert card["group"] == f"objects: {len(scene.objects)}"
         assert card["references"] == data.texts[i]
         (image,) = card["inputs"]
-        assert picture_in(image["source"]).size == (128, 128)
+        assert picture_in(image["source"]).size == (240, 240)
         expected = inspect(model, vocabularies, {"image": data[i]["image"]}, words)
         for word, other in zip(card["words"], expected):
             assert word["p"] == round(other.probability, 3) and word["other"] == other.runner_up
