@@ -1,0 +1,51 @@
+"""Right solutions in other styles than the library's are accepted, in a file and from a notebook.
+
+tests/independent/chNN.py holds, for each exercise of a chapter, what a learner might hand in: below a
+line `# %% NUMBER NAME`, the definitions of its parts, with helpers, constants and imports of their
+own. Run one with
+
+    python -m pytest tests/test_independent.py -k "12 and masked_softmax"
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from chapters.assignments.exercises import EXERCISES
+from chapters.assignments.splice import splice
+from chapters.assignments.verdicts import attempt
+
+FOLDER = Path(__file__).parent / "independent"
+HEADER = re.compile(r"^# %% (\d+) (\S+)\n", re.MULTILINE)
+
+
+def solutions_in(path):
+    """The solutions in a file: {(chapter, name of the exercise): text}."""
+    before, *pieces = HEADER.split(path.read_text(encoding="utf-8"))
+    assert "def " not in before, f"{path.name}: code before the first # %% line"
+    found = {}
+    for number, name, text in zip(pieces[::3], pieces[1::3], pieces[2::3], strict=True):
+        key = int(number), name
+        assert key not in found, f"{path.name}: {number} {name} stands there twice"
+        found[key] = text
+    return found
+
+
+SOLUTIONS = {}
+for file in sorted(FOLDER.glob("ch*.py")):
+    SOLUTIONS |= solutions_in(file)
+EXERCISE = {(exercise.chapter, exercise.name): exercise for exercise in EXERCISES}
+
+
+def test_every_exercise_has_an_independent_solution():
+    chapters = {number for number, _ in SOLUTIONS}
+    assert SOLUTIONS.keys() == {key for key in EXERCISE if key[0] in chapters}
+
+
+@pytest.mark.parametrize("key", SOLUTIONS, ids=lambda key: f"{key[0]} {key[1]}")
+def test_an_independent_solution_is_accepted(key):
+    exercise = EXERCISE[key]
+    outcome = attempt(exercise, splice(exercise, SOLUTIONS[key]))
+    messages = [f"{failed['test']}: {failed['message']}" for failed in outcome.failed.values()]
+    assert outcome.right, "\n".join([outcome.ended, *messages])
