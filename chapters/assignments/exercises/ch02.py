@@ -66,6 +66,7 @@ EXERCISES = (
         tests=(
             "test_basic_block_agrees_with_torchvision",
         ),
+        needs=("Conv2d",),
         wrong=(
             Wrong(
                 "The last ReLU comes after the sum: before it, the block could "
@@ -127,6 +128,7 @@ EXERCISES = (
         tests=(
             "test_bottleneck_agrees_with_torchvision",
         ),
+        needs=("Conv2d",),
         wrong=(
             Wrong(
                 "The stride is in the 3×3, as in torchvision: a 1×1 with a stride "
