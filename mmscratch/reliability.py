@@ -92,7 +92,8 @@ def write_atomically(path: Path, state: dict) -> None:
     """Write with torch.save so that a reader of `path` finds the old file or the new, never half.
 
     Writes a temporary file in the same folder, flushes it to the disk, and renames it; a missing
-    folder is made. If that fails, raises OSError in one line; the old file is then as it was, and
+    folder is made. If that fails, raises OSError in one line that names the path and the reason,
+    without the traceback of the error behind it (`from None`). The old file is then as it was, and
     no temporary file remains.
     """
     temporary = path.with_name(path.name + ".writing")

@@ -314,9 +314,10 @@ def refused(path, state):
     with pytest.raises(OSError) as caught:
         write_atomically(path, state)
     (line,) = str(caught.value).splitlines()
-    assert line.startswith(f"{path} cannot be written: ")
+    assert str(path) in line
     # The error that torch raised is not shown.
-    assert caught.value.__suppress_context__ and caught.value.__cause__ is None
+    error = caught.value
+    assert error.__cause__ is None and (error.__suppress_context__ or error.__context__ is None)
     return line
 
 
@@ -374,7 +375,7 @@ def test_file_size_limit_keeps_the_old_checkpoint(path):
         line = refused(path, {"weights": torch.randn(BIG)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "too large" in line
+    assert "too large" in line  # the reason, which the operating system gives
     assert_unchanged(path)
 
 
