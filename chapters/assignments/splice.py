@@ -439,8 +439,11 @@ def _local_names(taken: list[ast.stmt]) -> set[int]:
 def _refused_imports(node: ast.stmt, needed: set, is_inside: bool) -> list[str]:
     """The forbidden names in an import statement; `is_inside`: in the body of a function."""
     refused = []
+    forbidden = WAYS_OUT - needed
+    if {name.partition(".")[0] for name in _imports(node)} != {"mmscratch"}:
+        forbidden |= READY_MADE - needed  # mmscratch's LSTM is our own
     for name in [*_imports(node), *(alias.name for alias in node.names)]:
-        if set(name.split(".")) & ((WAYS_OUT | READY_MADE) - needed):
+        if set(name.split(".")) & forbidden:
             refused.append(name)
     if is_inside:
         for name in _imports(node):
