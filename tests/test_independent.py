@@ -7,13 +7,18 @@ own. Run one with
     python -m pytest tests/test_independent.py -k "12 and masked_softmax"
 """
 
+import ast
+import importlib
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from chapters.assignments.exercises import EXERCISES
-from chapters.assignments.splice import splice
+from chapters.assignments.notebook import _source_with_names
+from chapters.assignments.splice import definitions, parse, splice
 from chapters.assignments.verdicts import attempt
 
 FOLDER = Path(__file__).parent / "independent"
@@ -49,3 +54,25 @@ def test_an_independent_solution_is_accepted(key):
     outcome = attempt(exercise, splice(exercise, SOLUTIONS[key]))
     messages = [f"{failed['test']}: {failed['message']}" for failed in outcome.failed.values()]
     assert outcome.right, "\n".join([outcome.ended, *messages])
+
+
+@pytest.mark.parametrize("key", SOLUTIONS, ids=lambda key: f"{key[0]} {key[1]}")
+def test_the_same_code_is_taken_from_a_notebook(key, monkeypatch):
+    """From one cell with the module's names and one with the solution, as `check` takes it."""
+    exercise = EXERCISE[key]
+    library = vars(importlib.import_module(f"mmscratch.{exercise.module}"))
+    names = [name for name in library if not name.startswith("__")]
+    notebook = ModuleType("a_notebook")
+    monkeypatch.setitem(sys.modules, "a_notebook", notebook)
+    first = f"from mmscratch.{exercise.module} import {', '.join(names)}"
+    notebook.In = [first, SOLUTIONS[key]]
+    for cell in notebook.In:
+        exec(cell, vars(notebook))
+    piece = vars(notebook)[exercise.name.partition(".")[0]]
+    from_cells = splice(exercise, _source_with_names(piece, exercise)).text
+    from_file = splice(exercise, SOLUTIONS[key]).text
+    taken, expected = (
+        {name: ast.dump(node) for name, node in definitions(parse(text)).items()}
+        for text in (from_cells, from_file)
+    )
+    assert taken == expected

@@ -150,8 +150,7 @@ def write_atomically(path, state):
     finally:
         with suppress(OSError):
             os.remove(beside)
-    was_there = " (the previous file is kept)" if path.is_file() else ""
-    raise OSError(f"{path} cannot be written: {problem}{was_there}")
+    raise OSError(f"could not save {path} ({problem})")
 
 
 # %% 6 BucketSampler.__iter__

@@ -6,20 +6,19 @@ def _check_sampling(temperature, top_k, top_p):
         raise ValueError(f"a temperature of {temperature} makes no sense")
     if top_k is not None and top_k <= 0:
         raise ValueError(f"top_k = {top_k} leaves no word")
-    if top_p is not None and (top_p <= 0 or top_p > 1):
+    if top_p is not None and not (top_p > 0 and top_p <= 1):
         raise ValueError(f"top_p = {top_p} is no probability above 0")
 
 
 def _nucleus(p, top_p):
-    """One row: keep the most probable words until they add up to top_p."""
-    kept = torch.zeros_like(p)
-    total = 0.0
-    for word in torch.argsort(p, descending=True, stable=True).tolist():
-        kept[word] = p[word]
-        total += p[word].item()
-        if total >= top_p:
-            break
-    return kept
+    """In each row, keep the most probable words until they add up to top_p."""
+    ranked, words = torch.sort(p, dim=1, descending=True, stable=True)
+    so_far = torch.zeros(len(p))
+    for rank in range(p.shape[1]):
+        is_cut = so_far >= top_p
+        so_far = so_far + ranked[:, rank]
+        ranked[is_cut, rank] = 0
+    return torch.zeros_like(p).scatter(1, words, ranked)
 
 
 def sample(
@@ -34,7 +33,7 @@ def sample(
             scaled = scaled.scatter(1, order[:, top_k:], float("-inf"))
         p = torch.softmax(scaled, dim=1)
         if top_p is not None:
-            p = torch.stack([_nucleus(row, top_p) for row in p])
+            p = _nucleus(p, top_p)
         return torch.multinomial(p, 1, generator=generator)[:, 0]
 
     return _word_by_word(decoder, memory, max_length, draw)
