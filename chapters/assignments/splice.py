@@ -219,10 +219,10 @@ def _check_class(ours: ast.ClassDef, theirs: ast.stmt) -> None:
     """Raise Refused if the learner's class has another base: only what is in it is taken."""
     if not isinstance(theirs, ast.ClassDef):
         raise Refused(f"line {theirs.lineno}: {theirs.name} must be a class")
-    known = [ast.unparse(base) for base in ours.bases]
+    known = {"object", *(ast.unparse(base).rpartition(".")[2] for base in ours.bases)}
     for base in theirs.bases:
-        if ast.unparse(base) not in known:
-            name = ast.unparse(base)
+        name = ast.unparse(base)
+        if name.rpartition(".")[2] not in known:  # torch.nn.Module and Module are nn.Module
             raise Refused(
                 f"line {theirs.lineno}: the base class {name} of {theirs.name} is not taken along: "
                 "put its methods into the class"

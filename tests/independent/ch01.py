@@ -70,7 +70,7 @@ class Vocabulary:
 
 
 # %% 1 Vocabulary.encode
-class Vocabulary:
+class Vocabulary(object):
     def encode(self, tokens):
         if type(tokens) is str:
             raise TypeError("these are characters; first tokenize the string")

@@ -1,7 +1,10 @@
 """Right solutions of chapter 3's exercises, in other styles than the library's (see test_independent.py)."""
 
 # %% 3 LSTMCell.forward
-class LSTMCell(nn.Module):
+import torch
+
+
+class LSTMCell(torch.nn.Module):
     def forward(self, x, state):
         h, c = state
         size = h.shape[1]
@@ -131,7 +134,10 @@ class LSTMFunction(torch.autograd.Function):
 
 
 # %% 3 Memory.mean
-class Memory(NamedTuple):
+import typing
+
+
+class Memory(typing.NamedTuple):
     tokens: Tensor
     mask: Tensor
 

@@ -20,7 +20,10 @@ def masked_softmax(scores, mask):
 
 
 # %% 5 AdditiveAttention.forward
-class AdditiveAttention(nn.Module):
+from torch.nn import Module
+
+
+class AdditiveAttention(Module):
     def forward(self, query, memory, mask=None):
         keys = self.key(memory)
         scores = []
