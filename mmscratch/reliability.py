@@ -52,7 +52,8 @@ def first_nonfinite(model: nn.Module, batch: dict[str, Tensor]) -> str:
     Weights are checked first, then the outputs of all modules as they are computed, then the
     gradients, from the loss back to the input: "the weight decoder.bias", "the output of decoder",
     "the gradient of decoder.bias". "the model" names the model itself. "the loss" is left if all
-    of these are finite. No hook remains on the model, even if its forward pass fails.
+    of these are finite. No hook remains on the model, even if its forward pass fails, and its
+    modules stay in the mode that they are in, training or eval.
     """
     found = []
     for name, weight in model.named_parameters():

@@ -815,6 +815,10 @@ def test_attention_in_box_is_that_of_its_pixels():
         inside, area = attention_in_box(weights, (left, top, right, bottom), size)
         assert inside == pytest.approx(pixels[top:bottom, left:right].sum().item(), abs=1e-6)
         assert area == pytest.approx((bottom - top) * (right - left) / size**2, abs=1e-6)
+    # a position need not be a whole number of pixels: here it is 10 / 3 wide and 2.5 high
+    weights = torch.tensor([[0.0, 0.5, 0.0]] + [[0.0, 0.0, 0.0]] * 2 + [[0.0, 0.0, 0.5]])
+    inside, area = attention_in_box(weights, (5, 0, 10, 9), 10)
+    assert (inside, area) == pytest.approx((0.5 / 2 + 0.5 * 1.5 / 2.5, 45 / 100))
 
 
 def test_label_scores_by_hand():
@@ -829,9 +833,13 @@ def test_label_scores_by_hand():
     assert [s.item() for s in micro] == pytest.approx([4 / 8, 1 / 3, 1 / 3, 1 / 3])
     never_there = label_scores(torch.tensor([[True, False]]), torch.tensor([[False, False]]))
     assert [s.tolist() for s in never_there] == [[0, 1], [0, 0], [0, 0], [0, 0]]
+    # 2 true positives, 2 false positives, 1 false negative: no two scores are equal
+    predicted = torch.tensor([[1, 1, 1], [0, 1, 0]]).bool()
+    micro = label_scores(predicted, torch.tensor([[1, 1, 0], [1, 0, 0]]).bool(), "micro")
+    assert [s.item() for s in micro] == pytest.approx([3 / 6, 2 / 4, 2 / 3, 4 / 7])
 
 
-@pytest.mark.parametrize(
+INVALID_LABELS = pytest.mark.parametrize(
     "predicted, true, average, words",
     [
         (torch.ones(5, 3).bool(), torch.ones(5, 3).bool(), "macro", "'macro'"),
@@ -844,7 +852,16 @@ def test_label_scores_by_hand():
         (torch.ones(5, 0).bool(), torch.ones(5, 0).bool(), "micro", r"\(5, 0\)"),
     ],
 )
+
+
+@INVALID_LABELS
 def test_label_scores_of_invalid_inputs_raise(predicted, true, average, words):
+    with pytest.raises(ValueError):
+        label_scores(predicted, true, average)
+
+
+@INVALID_LABELS
+def test_label_scores_says_what_is_invalid(predicted, true, average, words):
     with pytest.raises(ValueError, match=words):
         label_scores(predicted, true, average)
 
@@ -876,7 +893,7 @@ def test_confusion_matrix_agrees_with_scikit_learn(dtype):
     assert confusion_matrix(true[:0], true[:0], 3).tolist() == [[0] * 3] * 3
 
 
-@pytest.mark.parametrize(
+INVALID_CLASSES = pytest.mark.parametrize(
     "predicted, true, words",
     [
         ([0, 5, 1], [0, 1, 2], "predicted has class 5, but 5 classes are 0 to 4"),
@@ -887,7 +904,16 @@ def test_confusion_matrix_agrees_with_scikit_learn(dtype):
         ([0, 1], [False, True], "true must be integers.*bool"),
     ],
 )
+
+
+@INVALID_CLASSES
 def test_confusion_matrix_of_invalid_inputs_raises(predicted, true, words):
+    with pytest.raises(ValueError):
+        confusion_matrix(torch.tensor(predicted), torch.tensor(true), 5)
+
+
+@INVALID_CLASSES
+def test_confusion_matrix_says_what_is_invalid(predicted, true, words):
     with pytest.raises(ValueError, match=words):
         confusion_matrix(torch.tensor(predicted), torch.tensor(true), 5)
 

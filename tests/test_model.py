@@ -451,6 +451,14 @@ def test_loss_is_in_float32_and_smoothed_in_training_only(smoothing, training):
     assert model.requested == [0.25 if training else 1.0]
 
 
+def test_an_objective_takes_the_place_of_the_loss():
+    model = FixedLogits(torch.randn(5, 7, 29))
+    model.objective = lambda model, batch: (model, batch)
+    batch = {"target": torch.ones(5, 7, dtype=torch.long)}
+    given_model, given_batch = model.loss(batch)
+    assert given_model is model and given_batch is batch
+
+
 @pytest.mark.parametrize("scale", [1, 1e4], ids=["logits of 1", "logits of 10,000"])
 @pytest.mark.parametrize("real", [13, 9, 0], ids=["all words", "some padding", "all padding"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])

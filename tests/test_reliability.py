@@ -66,7 +66,7 @@ def test_unscaled_gradients_are_those_of_the_loss(name):
     weights = [nn.Parameter(torch.randn(size)) for size in (7, 5, 3)]
     weights[1].requires_grad = False
     reference.scale(sum(w.square().sum() for w in weights)).backward()
-    ours.unscale(weights)
+    ours.unscale(weight for weight in weights)  # an Iterable, like model.parameters()
     assert weights[1].grad is None
     for weight in (weights[0], weights[2]):  # exact, since the scale is a power of 2
         assert_close(weight.grad, 2 * weight.detach(), rtol=0, atol=0)
@@ -257,6 +257,15 @@ def test_cell_state_of_an_lstm_is_checked():
     output, (_, cell) = model(torch.zeros(2, 7, 3))
     assert output.isfinite().all() and cell.isinf().all()
     assert first_nonfinite(model, torch.zeros(2, 7, 3)) == "the output of 0"
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_mode_of_the_model_stays(batch, training):
+    model = small(LSTM).train(training)
+    model.decoder.eval()
+    before = {name: module.training for name, module in model.named_modules()}
+    first_nonfinite(model, batch)
+    assert {name: module.training for name, module in model.named_modules()} == before
 
 
 def test_output_of_the_model_itself_is_checked():

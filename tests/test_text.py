@@ -108,7 +108,7 @@ def test_composed_and_decomposed_umlauts_are_the_same_word():
     ],
 )
 def test_detokenize_spaces_tokens_as_people_do(text):
-    assert detokenize(tokenize(text)) == text
+    assert detokenize(tokenize(text)) == detokenize(iter(tokenize(text))) == text
 
 
 # every one of these is a token by itself
@@ -168,6 +168,7 @@ def test_specials_come_first():
 def test_build_sorts_by_frequency_then_alphabetically():
     assert Vocabulary.build(SENTENCES).words[4:] == ["a", "cat", "dog", "and", "bird", "or"]
     assert Vocabulary.build(SENTENCES[::-1]).words == Vocabulary.build(SENTENCES).words
+    assert Vocabulary.build(iter(SENTENCES)).words == Vocabulary.build(SENTENCES).words
 
 
 def test_build_drops_words_below_min_freq():
@@ -181,6 +182,7 @@ def test_unknown_words_become_unk():
     ids = vocabulary.encode(["a", "zebra", "dog", "bird"])
     assert ids == [4, UNK, 6, UNK]
     assert vocabulary.decode(ids) == ["a", "<unk>", "dog", "<unk>"]
+    assert vocabulary.encode(iter(["a", "zebra"])) == [4, UNK]
 
 
 @pytest.mark.parametrize("special", SPECIALS)
@@ -199,7 +201,7 @@ def test_duplicate_words_are_refused():
 
 
 def test_encode_refuses_a_string():
-    with pytest.raises(TypeError, match="tokenize"):
+    with pytest.raises(TypeError):
         Vocabulary(["a", "d"]).encode("a dad")
 
 
@@ -208,6 +210,7 @@ def test_decode_stops_at_the_first_eos():
     assert vocabulary.decode([BOS, 4, PAD, 5, EOS, 4, EOS, PAD]) == ["a", "b"]
     assert vocabulary.decode([EOS, 4]) == vocabulary.decode([]) == []
     assert vocabulary.decode([5, 4, 5]) == ["b", "a", "b"]
+    assert vocabulary.decode(iter([BOS, 4, 5, EOS, 4])) == ["a", "b"]
 
 
 def test_decode_inverts_encode():
