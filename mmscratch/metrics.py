@@ -317,7 +317,7 @@ def bootstrap(
 
     statistics: (N,) or (N, S): each example's terms of the sums.
     score: computes a score, or a list of several, from the sums (S,). By default it is the mean.
-    seed: of the random draws.
+    seed: of the random draws; numpy's global generator is left alone.
 
     Raises ValueError if there are no examples.
     Agrees with sacrebleu's confidence for BLEU. Source: Efron 1979; Koehn 2004.
@@ -940,7 +940,7 @@ def shuffle_within(groups: Sequence[Hashable], seed: int = 0) -> list[int]:
     In a group of two or more no example keeps its place.
 
     groups: each example's group, say its question.
-    seed: of the random draws.
+    seed: of the random draws; the global generators are left alone.
     """
     rng = np.random.default_rng(seed)
     order = list(range(len(groups)))

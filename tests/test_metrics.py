@@ -389,6 +389,9 @@ def test_cider_d_takes_the_frequencies_of_other_pictures():
         assert cider_d(hypotheses, references, document_frequencies(references)) == own
         for corpus, ours in ((references, own), (others, given)):
             frequencies = document_frequencies(corpus)
+            before = dict(frequencies.counts)
+            cider_d(hypotheses, references, frequencies)
+            assert frequencies.counts == before  # not changed
             expected = [
                 slow_cider_d(h, refs, *frequencies) for h, refs in zip(hypotheses, references)
             ]
@@ -500,7 +503,9 @@ def test_bleu_statistics_by_brute_force():
         assert bleu_statistics([["a"] * length], [refs])[0, 1] == ref_len
     for seed in range(60):
         hypotheses, references = random_corpus(seed)
+        before = deepcopy((hypotheses, references))
         statistics = bleu_statistics(hypotheses, references).tolist()
+        assert (hypotheses, references) == before  # not changed
         for numbers, hypothesis, refs in zip(statistics, hypotheses, references):
             length = len(hypothesis)
             closest = min(map(len, refs), key=lambda other: (abs(other - length), other))
@@ -589,6 +594,20 @@ def test_the_interval_of_a_mean_is_close_to_the_normal_one():
         assert high == pytest.approx(values.mean() + half, abs=0.15 * half)
         assert bootstrap(values.tolist()) == pytest.approx((low, high))
         assert bootstrap(values.tolist()) == bootstrap(tuple(values.tolist()))
+
+
+def test_no_examples_have_no_interval():
+    for statistics in ([], np.zeros((0, 3))):
+        with pytest.raises(ValueError):
+            bootstrap(statistics)
+
+
+def test_the_interval_leaves_the_global_random_numbers_alone():
+    np.random.seed(3)
+    expected = np.random.random()
+    np.random.seed(3)
+    bootstrap([1.0, 2.0, 3.0])
+    assert np.random.random() == expected
 
 
 def test_95_percent_of_intervals_contain_the_true_mean():
@@ -1394,6 +1413,15 @@ def test_vqa_accuracy_of_invalid_inputs_raises(predictions, answers, error, word
         vqa_accuracy(predictions, answers)
 
 
+def test_vqa_accuracy_refuses_lists_that_do_not_fit():
+    for predictions in (["x", "y"], [], "x"):
+        with pytest.raises((TypeError, ValueError)):
+            vqa_accuracy(predictions, [["x"]])
+    for answers in ("x", ["x"], [[]]):
+        with pytest.raises((TypeError, ValueError)):
+            vqa_accuracy(["x"], answers)
+
+
 def test_pair_accuracy_by_hand():
     scores = [1, 0.3, 1, 1, 0, 0.6, 1]
     pairs = [5, 3, 5, 2, 2, 3, 5]
@@ -1484,6 +1512,15 @@ def test_answer_table_of_invalid_inputs_raises(questions, answers, error, words)
         answer_table(questions, answers)
 
 
+def test_answer_table_refuses_lists_that_do_not_fit():
+    for questions, answers in (([], []), (["q", "r"], ["x"])):
+        with pytest.raises(ValueError):
+            answer_table(questions, answers)
+    for questions, answers in (("qr", ["x", "y"]), (["q", "r"], "xy")):
+        with pytest.raises(TypeError):
+            answer_table(questions, answers)
+
+
 def test_answer_coverage_by_hand():
     training = ["Two", "red.", "red", "a dog"]
     answers = [["2"], ["blue", "RED"], ["blue"], ["dogs", "cat"], ["the dog", "x"]]
@@ -1541,6 +1578,13 @@ def test_shuffling_with_the_same_seed_gives_the_same_order():
     assert order != shuffle_within(groups, seed=11)
     assert shuffle_within(groups) == shuffle_within(groups, seed=0)
     assert groups == before
+
+
+def test_shuffling_leaves_the_global_random_numbers_alone():
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    shuffle_within(["what?", "where?"] * 23, seed=7)
+    assert random.getstate() == states[0] and np.random.get_state()[1].tolist() == states[1]
+    assert torch.get_rng_state().tolist() == states[2]
 
 
 def brute_force_rank(scores, relevant):
@@ -1625,8 +1669,19 @@ def test_recall_counts_ranks_up_to_k():
     assert recall_at(ranks, 10) == [1, 1, 1, 0, 1, 1]
 
 
+def test_ranks_need_fitting_shapes_types_and_a_relevant_item():
+    for scores, relevant in (
+        (torch.zeros(3, 2), torch.tensor([[1, 0], [0, 0], [0, 0]]).bool()),
+        (torch.zeros(3, 2), torch.ones(2, 3).bool()),
+        (torch.zeros(3, 2), torch.ones(3, 2)),
+        (torch.zeros(3, 2).long(), torch.ones(3, 2).bool()),
+    ):
+        with pytest.raises(ValueError):
+            retrieval_ranks(scores, relevant)
+
+
 def test_recall_at_less_than_one_raises():
-    with pytest.raises(ValueError, match="not at 0"):
+    with pytest.raises(ValueError):
         recall_at(torch.tensor([1, 2]), 0)
 
 
@@ -1673,7 +1728,7 @@ def test_median_rank_of_captions_alike_is_as_uncertain_as_that_of_one_caption():
 
 
 def test_median_rank_of_invalid_inputs_raises():
-    with pytest.raises(ValueError, match="at least one example"):
+    with pytest.raises(ValueError):
         median_rank(torch.zeros(0).long(), [])
-    with pytest.raises(ValueError, match="3 ranks but 2 pictures"):
+    with pytest.raises(ValueError):
         median_rank(torch.tensor([1, 2, 3]), [0, 1])

@@ -420,6 +420,7 @@ def test_learning_ignores_the_order_of_sentences():
     sentences = [[f"{a}{b}{c}"] for a in "xyz" for b in "uvw" for c in "rst"] * 3
     expected = BytePairEncoding.learn(sentences).state()
     assert len(expected["merges"]) > 30
+    assert BytePairEncoding.learn(iter(sentences)).state() == expected
     for seed in range(5):
         random.Random(seed).shuffle(sentences)
         assert BytePairEncoding.learn(sentences).state() == expected
@@ -450,6 +451,7 @@ def test_bpe_has_the_interface_of_a_vocabulary():
     hunde = learned().encode(["hunde"])
     assert learned().encode(iter(["lower", "hunde"])) == lower + hunde
     assert learned().decode([BOS, *lower, PAD, *hunde, EOS, *lower, EOS, PAD]) == ["lower", "hunde"]
+    assert learned().decode(iter([BOS, *lower, EOS, *hunde])) == ["lower"]
     assert learned().decode([EOS, *lower]) == learned().decode([]) == learned().encode([]) == []
     learned().encode(["lower"]).append(UNK)
     assert UNK not in learned().encode(["lower"])  # the cache is not handed out
