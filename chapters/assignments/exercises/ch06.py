@@ -29,8 +29,8 @@ EXERCISES = (
             ),
             Wrong(
                 "Off by one: a first step with a learning rate of 0 would be wasted.",
-                old="(step + 1)",
-                new="step",
+                old="warmup = (step + 1)",
+                new="warmup = step",
             ),
             Wrong(
                 "It is half a cosine, from 1 to 0: halfway through the steps it has "
