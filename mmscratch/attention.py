@@ -22,7 +22,10 @@ class Memory(NamedTuple):
         return cls(tokens, mask)
 
     def mean(self) -> Tensor:
-        """The average over the real positions, (B, D); zeros for a memory that has none."""
+        """The average over the real positions, (B, D); zeros for a memory that has none.
+
+        The memory itself does not change.
+        """
         mask = self.mask.unsqueeze(-1).to(self.tokens.dtype)  # (B, N, 1)
         return (self.tokens * mask).sum(1) / mask.sum(1).clamp(min=1)
 
@@ -60,7 +63,8 @@ def check_fusion(fusion: str) -> None:
 def causal_mask(T: int, N: int, device: torch.device | None = None) -> Tensor:
     """(T, N) bool: the queries are the last T of N positions; each sees itself and those before it.
 
-    With T = N it is a triangle; one query over a longer cache (T = 1) sees all of it.
+    With T = N it is a triangle; one query over a longer cache (T = 1) sees all of it. `device`: where
+    the mask is made.
     """
     return torch.ones(T, N, dtype=torch.bool, device=device).tril(N - T)
 

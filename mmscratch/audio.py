@@ -303,8 +303,8 @@ def log_mel(waveform: Tensor, sample_rate: int, num_mels: int = 80) -> Tensor:
         log₁₀ max(10⁻¹⁰, |DFT(frame · window)|² · mel filters)
 
     with periodic Hann windows of 25 ms every 10 ms, both rounded to whole samples, and only the
-    frequencies from 0 to the Nyquist frequency. At 16 kHz, these are the features of Whisper before
-    it scales them (see `spectrogram`).
+    frequencies from 0 to the Nyquist frequency. It is on the device of the waveform. At 16 kHz,
+    these are the features of Whisper before it scales them (see `spectrogram`).
     Source: Davis & Mermelstein 1980; Radford et al. 2022 (Whisper), section 2.2.
     """
     if sample_rate < 1000:

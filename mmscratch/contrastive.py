@@ -111,7 +111,8 @@ def sentence_fingerprint(tokens: Tensor) -> Tensor:
     """A number for each sentence, tokens (B, T) -> (B,) int64: Σₜ tokenₜ · baseᵗ⁺¹ mod 2⁶⁴.
 
     <pad> is 0, so padding does not change it. The order of the words does, and any other word;
-    it is practically impossible that two different sentences have the same number.
+    it is practically impossible that two different sentences have the same number. The result is on
+    the device of the tokens.
     """
     powers = torch.full_like(tokens[0], HASH_BASE).cumprod(0)  # (T,), int64 wraps around
     return (tokens * powers).sum(1)  # (B,)

@@ -61,7 +61,8 @@ def sample(
     generator: source of the random numbers, on the memory's device, for repeatable samples.
 
     The log-probabilities returned are the model's own, before temperature, top_k and top_p.
-    Raises ValueError if temperature, top_k or top_p makes no sense.
+    Raises ValueError, with the setting's name, unless temperature is above 0 and finite, top_k at
+    least 1, and top_p above 0 and at most 1; NaN is neither.
     """
     if not 0 < temperature < math.inf:
         hint = "for the most probable words call greedy_search"

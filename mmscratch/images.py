@@ -93,7 +93,10 @@ def to_tensor(image: Image.Image, size: int) -> Tensor:
 
 
 def normalize(images: Tensor) -> Tensor:
-    """uint8 (B, 3, H, W) -> float (B, 3, H, W), each channel (x / 255 - mean) / std."""
+    """uint8 (B, 3, H, W) -> float (B, 3, H, W), each channel (x / 255 - mean) / std.
+
+    The result is on the device of the pictures.
+    """
     mean = 255 * torch.tensor(MEAN, device=images.device).view(3, 1, 1)
     std = 255 * torch.tensor(STD, device=images.device).view(3, 1, 1)
     return (images - mean) / std

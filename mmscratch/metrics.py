@@ -318,7 +318,7 @@ def bootstrap(
 
     statistics: (N,) or (N, S): each example's terms of the sums.
     score: computes a score, or a list of several, from the sums (S,). By default it is the mean.
-    seed: of the random draws.
+    seed: of the random draws; numpy's global generator is left alone.
 
     Raises ValueError if there are no examples.
     Agrees with sacrebleu's confidence for BLEU. Source: Efron 1979; Koehn 2004.
@@ -376,7 +376,8 @@ def attention_in_box(
 ) -> tuple[float, float]:
     """Compute which fraction of the attention lies inside a box, and which of the picture's area.
 
-    The weight of a position is spread evenly over its pixels.
+    The weight of a position is spread evenly over its pixels. It is size / w pixels wide and size / h
+    high, which need not be whole numbers.
 
     weights: (h, w), with sum 1, over a picture of size × size pixels.
     box: left, top, right and bottom, in pixels.
@@ -459,7 +460,8 @@ def label_scores(predicted: Tensor, true: Tensor, average: str | None = None) ->
     average: None scores each label by itself, (L,). "micro" first adds up the counts of all labels,
         which gives one score: its accuracy is the fraction of right ones among all N · L decisions.
 
-    Raises ValueError if shapes or types do not fit.
+    Raises ValueError unless both are bool and of the same shape (N, L), N and L above 0, and for any
+    other average.
     Agrees with scikit-learn's precision_recall_fscore_support(zero_division=0) and accuracy_score.
     """
     if average not in (None, "micro"):
@@ -940,7 +942,7 @@ def shuffle_within(groups: Sequence[Hashable], seed: int = 0) -> list[int]:
     is equally probable.
 
     groups: each example's group, say its question.
-    seed: of the random draws.
+    seed: of the random draws; the global generators are left alone.
     """
     rng = np.random.default_rng(seed)
     order = list(range(len(groups)))

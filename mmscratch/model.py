@@ -84,7 +84,7 @@ class EncoderDecoder(nn.Module):
         self.register_parameter("prompt", None)  # (P, D): see `finetuning.add_prompt`
 
     def encode(self, batch: dict[str, Tensor]) -> Memory:
-        """The modalities in a batch -> one memory."""
+        """The modalities in a batch, which does not change -> one memory."""
         modalities = [name for name in self.encoders if name in batch]
         if not modalities:
             expected = ", ".join(self.encoders)
@@ -213,7 +213,8 @@ def _drop_modality(
 ) -> dict[str, Tensor]:
     """Drop one modality, each equally often, from `fraction` of the examples; never the only one.
 
-    `present`: for each modality, which examples have it, (B,) bool, or None if all do.
+    `present`: for each modality, which examples have it, (B,) bool, or None if all do. It does not
+    change; the result is on `device`.
     """
     all_present = torch.ones(batch_size, dtype=torch.bool, device=device)
     present = {name: all_present if has is None else has for name, has in present.items()}

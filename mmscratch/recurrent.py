@@ -183,7 +183,8 @@ class LSTM(nn.Module):
         -> outputs (B, T, H · directions), last state.
 
         With `lengths` (B), steps past a sentence's end have no effect: their outputs are zero, and
-        the last state is that of the last word, as with torch's packed sequences.
+        the last state is that of the last word, as with torch's packed sequences. Without a state,
+        it starts from zeros. All that it makes is on the device of x, wherever `lengths` are.
         """
         if x.size(-1) != self.input_size:
             raise ValueError(f"inputs of width {self.input_size} were expected, not {x.size(-1)}")
@@ -378,7 +379,11 @@ class LSTMDecoder(nn.Module):
         return LSTMState(hidden, cell, memory)
 
     def step(self, token: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
-        """token (B,) -> the logits (B, V) of the next word, and the state after `token`."""
+        """token (B,) -> the logits (B, V) of the next word, and the state after `token`.
+
+        There may be fewer memories than sentences (see `LSTMState`): the first B / memories
+        sentences are about the first memory, and so on.
+        """
         word = self._embed(token.unsqueeze(1))  # (B, 1, D)
         outputs, (hidden, cell) = self.lstm(word, (state.hidden, state.cell))  # (B, 1, H)
         # beams that share a memory attend to it together, like the words of one sentence

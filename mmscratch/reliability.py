@@ -52,7 +52,8 @@ def first_nonfinite(model: nn.Module, batch: dict[str, Tensor]) -> str:
     Weights are checked first, then the outputs of all modules as they are computed, then the
     gradients, from the loss back to the input: "the weight decoder.bias", "the output of decoder",
     "the gradient of decoder.bias". "the model" names the model itself. "the loss" is left if all
-    of these are finite. No hook remains on the model, even if its forward pass fails.
+    of these are finite. No hook remains on the model, even if its forward pass fails, and its
+    modules stay in the mode that they are in, training or eval.
     """
     found = []
     for name, weight in model.named_parameters():
@@ -92,7 +93,8 @@ def write_atomically(path: Path, state: dict) -> None:
     """Write with torch.save so that a reader of `path` finds the old file or the new, never half.
 
     Writes a temporary file in the same folder, flushes it to the disk, and renames it; a missing
-    folder is made. If that fails, raises OSError in one line; the old file is then as it was, and
+    folder is made. If that fails, raises OSError in one line that names the path and the reason,
+    without the traceback of the error behind it (`from None`). The old file is then as it was, and
     no temporary file remains.
     """
     temporary = path.with_name(path.name + ".writing")

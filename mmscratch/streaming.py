@@ -38,8 +38,9 @@ class ShardSampler(Sampler):
 
     A process goes through its shards one after the other, and shuffles the examples of each
     `WINDOW`. So it reads a tar file nearly in order, and only a window is in memory. An epoch has as
-    many batches as there are whole ones in all shards. A process whose shards hold fewer examples
-    begins again; one with more leaves the rest to another epoch.
+    many batches as there are whole ones in all shards. The examples of a batch are dealt to the
+    processes like cards, so their parts differ by one at most. A process whose shards hold fewer
+    examples begins again; one with more leaves the rest to another epoch.
 
     sizes: the number of examples of each shard; they have consecutive numbers.
     batch_size: of all processes together; each has every world_size-th example of a batch, starting

@@ -79,7 +79,12 @@ class TrainConfig:
 
 
 def warmup_and_cosine(step: int, steps: int, warmup_fraction: float) -> float:
-    """The learning rate's factor: a linear warmup to 1, then down to 0 along half a cosine."""
+    """The learning rate's factor: a linear warmup to 1, then down to 0 along half a cosine.
+
+        min((step + 1) / (warmup_fraction · steps), ½ + ½ cos(π step / steps))
+
+    The warmup need not be a whole number of steps.
+    """
     warmup = (step + 1) / (warmup_fraction * steps)
     cosine = 0.5 + 0.5 * math.cos(math.pi * step / steps)
     return min(warmup, cosine)

@@ -298,7 +298,10 @@ class TransformerDecoder(nn.Module):
         return TransformerState(past, cross, memory.mask, 0)
 
     def step(self, token: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
-        """token (B,) -> the logits (B, V) of the next word, and the state after `token`."""
+        """token (B,) -> the logits (B, V) of the next word, and the state after `token`.
+
+        The state before it does not change: a search may continue from it again.
+        """
         logits, state, _ = self._advance(token.unsqueeze(1), state)
         return logits.squeeze(1), state
 

@@ -107,6 +107,7 @@ class Bottleneck(nn.Module):
     """The block of ResNet-50 and deeper: 1×1 to fewer channels, 3×3, 1×1 to four times as many.
 
     The stride is in the 3×3, as in torchvision ("ResNet v1.5"); He et al. have it in the first 1×1.
+    A question modulates what comes out of the last batch norm, as in `BasicBlock`.
     """
 
     expansion = 4
@@ -144,6 +145,11 @@ class ResNet(nn.Module):
     stage, such as [1, 1, 1]. Each stage has twice the channels of the one before, and from the
     second on half the height and width. `width` is the number of channels of the first stage. With
     `num_classes=None` there is no classifier.
+
+    stages          the names of its stages, "layer1", "layer2", …, each an nn.Sequential of blocks
+    block_channels  the number of channels that come out of each block, for `FiLM`
+    out_channels    C
+
     Source: He et al. 2015, "Deep residual learning"; the state dicts of torchvision.models.resnet
     load.
     """
@@ -206,7 +212,7 @@ class VGG(nn.Module):
     """Stacks of 3×3 convolutions: (B, 3, H, W) -> `features` (B, 512, H/32, W/32) -> logits.
 
     `depth` is 11, 13, 16 or 19; the logits are (B, num_classes), and with `num_classes=None` there
-    is no classifier.
+    is no classifier. `out_channels` is 512, for the encoder that reads `features`.
     Source: Simonyan & Zisserman 2014; torchvision.models.vgg, whose state dicts load.
     """
 

@@ -131,7 +131,8 @@ def shorten(names: list[str]) -> str:
 def load_matching(model: nn.Module, state: State) -> IncompatibleKeys:
     """Load the tensors whose names and shapes match the model's; return the names that do not.
 
-    The rest of the model stays as it is. A mismatched tensor is listed with the shape in the state
+    The tensors are copied into the model's own parameters, which an optimizer may know; `state` does
+    not change. The rest of the model stays as it is. A mismatched tensor is listed with the shape in the state
     dict and then the model's: "1.weight (3, 2), here (2, 3)".
     """
     ours = model.state_dict()

@@ -91,6 +91,26 @@ def test_both_paths_agree_in_float32():
     assert_close(scaled_dot_product_attention(*inputs, mask), formula, **CLOSE)
 
 
+def test_large_scores_neither_overflow_nor_vanish():
+    query = torch.tensor([[[1000.0]], [[-1000.0]]])  # scores up to 1,000, and down to -1,000
+    key = torch.tensor([[0.999], [1.0], [0.5]]).expand(2, 3, 1)
+    value = torch.eye(3).expand(2, 3, 3)
+    mask = torch.tensor([True, True, False])
+    expected = torch.tensor([[[-1.0, 0.0]], [[0.0, -1.0]]]).softmax(-1)
+    _, weights = scaled_dot_product_attention(query, key, value, mask, need_weights=True)
+    fused = scaled_dot_product_attention(query, key, value, mask)
+    for found in (weights, fused):
+        assert_close(found[..., :2], expected, rtol=1e-3, atol=1e-3)
+        assert (found[..., 2] == 0).all()
+
+
+def test_attention_stays_on_the_device_of_its_input():
+    inputs = [torch.zeros(B, size, D, device="meta") for size in (T, N, N)]
+    mask = torch.ones(B, T, N, dtype=torch.bool, device="meta")
+    output, weights = scaled_dot_product_attention(*inputs, mask, need_weights=True, causal=True)
+    assert output.is_meta and weights.is_meta
+
+
 def test_weights_sum_to_one_or_are_zero():
     query, key, value = random_inputs(B, H)
     mask = torch.rand(B, 1, T, N) < 0.2
@@ -127,6 +147,7 @@ def test_causal_mask_shows_each_query_itself_and_earlier_positions(positions):
         assert mask.dtype == torch.bool and mask.tolist() == triangle(queries, positions).tolist()
         visible = range(positions - queries + 1, positions + 1)  # the last query sees all
         assert mask.sum(-1).tolist() == list(visible)
+    assert causal_mask(1, positions, torch.device("meta")).is_meta
 
 
 @pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "formula"])
@@ -200,6 +221,10 @@ def test_masked_softmax_is_the_softmax_over_unmasked_scores():
     expanded = mask[0].expand(B, T, N)
     same = masked_softmax(scores, mask[0]), masked_softmax(scores, expanded)
     assert_close(*same)
+    far_apart = torch.tensor([[1000.0, 999.0], [-1000.0, -1001.0], [0.0, -1.0]])
+    expected = far_apart[2].softmax(0).expand(3, 2)  # only differences within a row matter
+    for every in (None, torch.ones(3, 2, dtype=torch.bool)):
+        assert_close(masked_softmax(far_apart, every), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -395,7 +420,9 @@ def test_indivisible_number_of_heads_is_refused():
 def test_mean_of_a_memory_ignores_padding():
     tokens = torch.randn(3, N, D)
     mask = torch.arange(N) < torch.tensor([[4], [7], [0]])
+    before = tokens.clone()
     mean = Memory(tokens, mask).mean()
+    assert torch.equal(tokens, before)  # not changed
     assert_close(mean, torch.stack([tokens[0, :4].mean(0), tokens[1].mean(0), torch.zeros(D)]))
 
 

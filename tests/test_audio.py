@@ -505,6 +505,23 @@ def test_frames_are_centred_every_hop():
     assert frames(torch.zeros(2, 5, 23), 7, 3).shape == (2, 5, 7, 7)
 
 
+def test_a_waveform_without_samples_has_no_frames():
+    with pytest.raises(ValueError):
+        frames(torch.zeros(2, 0), 7, 3)
+
+
+def test_faint_sounds_are_above_the_floor_by_the_formula():
+    x = torch.randn(4_000, dtype=torch.float64) * 2e-6  # its mels are around the floor of 1e-10
+    power = torch.fft.rfft(frames(x, 400, 160) * torch.hann_window(400, dtype=torch.float64))
+    mel = power.abs().square() @ mel_filters(80, 400, 16_000).double()
+    assert (mel < 1e-10).any() and (mel > 1e-10).any()
+    assert_close(log_mel(x, 16_000).double(), mel.clamp(min=1e-10).log10(), rtol=0, atol=1e-4)
+
+
+def test_log_mel_stays_on_the_device_of_the_waveform():
+    assert log_mel(torch.zeros(2, 1_600, device="meta"), 16_000).is_meta
+
+
 @pytest.mark.parametrize("samples", [1, 2, 159, 160, 199, 200, 201, 319, 320])
 def test_very_short_sounds_have_a_frame(samples):
     x = torch.randn(samples)

@@ -146,6 +146,14 @@ def test_collate_marks_missing_modalities():
     assert torch.equal(batch["row"], row.expand(4, 3))
 
 
+def test_collate_pads_several_references_to_the_largest():
+    targets = [torch.ones(2, 5, dtype=torch.long), torch.full((3, 4), 7)]
+    target = collate([{"target": words} for words in targets])["target"]
+    assert target.shape == (2, 3, 5)
+    assert target[0].tolist() == [[1] * 5, [1] * 5, [PAD] * 5]
+    assert target[1].tolist() == [[7] * 4 + [PAD]] * 3
+
+
 def test_collate_ignores_the_order_of_keys():
     one = {"image": torch.ones(3, 2, 2), "target": torch.tensor([5, 2])}
     other = {"target": torch.tensor([2])}

@@ -173,6 +173,14 @@ class Fixed(torch.nn.Module):
         return self.logits
 
 
+def test_the_class_loss_of_an_improbable_word_is_finite():
+    model = Fixed(torch.tensor([[[1000.0, 0.0, -1000.0]]]))
+    batch = {"target": torch.tensor([[2]])}
+    for training in (True, False):
+        loss, _ = ClassLoss(torch.ones(3), 2.0)(model.train(training), batch)
+        assert_close(loss, torch.tensor(2000.0))
+
+
 @pytest.mark.parametrize("gamma", [0.0, 2.0])
 def test_the_class_loss_weighs_words_and_ignores_padding(gamma):
     torch.manual_seed(0)
@@ -254,6 +262,14 @@ def test_the_temperature_is_found(temperature):
         assert loss <= F.cross_entropy(temperature * logits.double() / (other * found), labels)
 
 
+def test_fitting_a_temperature_does_not_change_the_logits():
+    logits, labels = random_predictions(classes=3)
+    logits = logits.double()
+    before = logits.clone()
+    assert fit_temperature(logits, labels) == pytest.approx(fit_temperature(logits + 7, labels))
+    assert torch.equal(logits, before)
+
+
 def test_scaling_changes_confidence_and_not_the_class():
     logits, labels = random_predictions(classes=3)
     logits = 5 * logits  # far too sure
@@ -312,6 +328,14 @@ def test_rows_of_a_group_are_drawn_together():
     assert grouped == pytest.approx(single)
     by_row = group_bootstrap(lambda rows: copies[rows].mean().item(), range(300))
     assert by_row.high - by_row.low < 0.5 * (grouped.high - grouped.low)
+
+
+def test_drawing_groups_leaves_the_global_random_numbers_alone():
+    np.random.seed(3)
+    expected = np.random.random()
+    np.random.seed(3)
+    group_bootstrap(lambda rows: rows.double().mean().item(), "aabbc", draws=5)
+    assert np.random.random() == expected
 
 
 def test_a_draw_with_one_class_only_is_drawn_again():

@@ -128,7 +128,9 @@ def test_contrastive_loss_with_same_equals_loops(seed):
     same = random_same(11, seed)
     log_scale = torch.tensor(1.3, dtype=torch.double, requires_grad=True)
     reference = info_nce_by_loops(a, b, log_scale, same)
+    before = same.clone()
     assert_same_loss(contrastive_loss(a, b, log_scale, same), reference, [a, b, log_scale])
+    assert torch.equal(same, before)  # not changed
 
 
 @pytest.mark.parametrize("margin", [0.2, 0.7])
@@ -137,7 +139,9 @@ def test_hardest_negative_loss_equals_loops(seed, margin):
     a, b = unit_vectors(11, 5, seed)
     same = random_same(11, seed)
     reference = hinge_by_loops(a, b, same, margin)
+    before = same.clone()
     assert_same_loss(hardest_negative_loss(a, b, same, margin), reference, [a, b])
+    assert torch.equal(same, before)  # not changed
     none = torch.zeros_like(same)
     reference = hinge_by_loops(a, b, none, margin)
     assert_same_loss(hardest_negative_loss(a, b, margin=margin), reference, [a, b])
@@ -180,6 +184,13 @@ def test_temperature_is_clamped(value, scale):
     (gradient,) = torch.autograd.grad(loss, log_scale)
     assert gradient.isfinite()
     assert (gradient != 0) == (scale < 100)
+
+
+def test_the_largest_scale_does_not_overflow_in_float32():
+    a = torch.eye(3)
+    loss = contrastive_loss(a, a.roll(1, 0), torch.tensor(math.log(100)))
+    assert_close(loss, torch.tensor(100.0))  # each finds another with certainty
+    assert contrastive_loss(a, a, torch.tensor(math.log(100))) < 1e-6
 
 
 def test_autocast_does_not_round_the_logits():
@@ -249,6 +260,7 @@ def test_fully_masked_memory_is_pooled_to_zeros():
     mask[1] = False
     pooled = random_pooling()(Memory(tokens, mask))
     assert (pooled[1] == 0).all() and (pooled[0] != 0).all()
+    assert random_pooling()(Memory(tokens[:1], mask[:1])).shape == (1, tokens.size(2))
 
 
 def test_new_pooling_is_nearly_the_mean():
@@ -267,6 +279,7 @@ def test_fingerprint_depends_on_words_and_order_but_not_on_padding():
     others += [[7, 5, 5, 11, PAD], [2, 11, 5, 5, 7]]
     assert not (sentence_fingerprint(torch.tensor(others)) == sentence_fingerprint(sentence)).any()
     assert sentence_fingerprint(sentence).dtype == torch.int64
+    assert sentence_fingerprint(sentence.to("meta")).is_meta
 
 
 def test_fingerprints_of_many_sentences_are_unique():

@@ -92,6 +92,14 @@ def test_no_line_of_a_solution_is_left(copy):
         assert not left, (path, left)
 
 
+def test_no_independent_solution_is_in_the_copy(copy):
+    header = re.compile(r"^# %% \d+ \S+$", re.MULTILINE)
+    assert (ROOT / "tests/independent").is_dir() and not (copy / "tests/independent").exists()
+    for path in (copy / "tests").rglob("*.py"):
+        assert not header.search(path.read_text(encoding="utf-8")), path
+    assert not (copy / "tests/test_independent.py").exists()
+
+
 def test_the_copy_says_what_it_is_and_solutions_are_not_shown(copy):
     text = (copy / "README.md").read_text(encoding="utf-8")
     assert text.startswith("# A course copy") and "The exercises of chapter 5, 9" in text

@@ -166,7 +166,9 @@ def test_forward_and_backward_variables_give_the_likelihood_at_every_frame():
 
 
 def test_states_of_a_target_are_its_labels_between_blanks():
-    states = ctc_states(torch.tensor([[2, 2, 7], [5, 9, 9]]), torch.tensor([[3], [1]]), 4)
+    targets = torch.tensor([[2, 2, 7], [5, 9, 9]])
+    states = ctc_states(targets, torch.tensor([[3], [1]]), 4)
+    assert targets.tolist() == [[2, 2, 7], [5, 9, 9]]  # not changed
     assert states.tolist() == [[4, 2, 4, 2, 4, 7, 4], [4, 5, 4, 4, 4, 4, 4]]
     may_skip = skip_mask(states, 4)[:, 2:]  # no state is the last but one of the first two
     assert may_skip.int().tolist() == [[0, 0, 0, 1, 0], [0, 0, 0, 0, 0]]

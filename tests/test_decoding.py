@@ -313,6 +313,17 @@ def test_greedy_search_needs_only_start_and_step():
     assert [h.log_prob for h in found] == pytest.approx(expected, abs=1e-5)
 
 
+def test_log_probs_of_large_logits_are_finite():
+    class Loud(Recited):
+        def step(self, token, state):
+            logits, state = super().step(token, state)
+            logits[:, UNK] = 209.0  # forbidden, but the most probable by far
+            return logits + 1000.0, state
+
+    (found,) = greedy_search(Loud([[4, 5, EOS]]), make_memory(1), LONGEST)
+    assert found.tokens == [4, 5] and found.log_prob == pytest.approx(3 * (9.0 - 209.0), rel=1e-4)
+
+
 def test_empty_sentences_and_sentences_of_max_length():
     decoder = Recited([[EOS], [4, 5, EOS], [4, 5, 6, EOS]])
     found = greedy_search(decoder, make_memory(3), max_length=3)
@@ -478,8 +489,9 @@ def test_beam_search_equals_a_slow_search_on_random_tables(num_beams):
         n_best = seed % num_beams + 1
         rules = RULES[seed % 4]
         options = SearchOptions(penalty, n_best, **rules)
-        trees = []
+        trees = [[]]  # of an earlier search
         ours = beam_search(table, memory, num_beams, 7, options, trees)
+        assert trees.pop(0) == [] and len(trees) == 7
         for i in range(7):
             after = words_after(table, row(memory, i))
             expected, _, tree = beam_search_by_hand(after, num_beams, 7, penalty, n_best, **rules)
@@ -966,6 +978,15 @@ def test_words_are_sampled_as_often_as_they_are_probable(temperature, top_k, top
     freedom = len(expected) - 1
     # its mean, and four standard deviations
     assert chi_square < freedom + 4 * math.sqrt(2 * freedom)
+
+
+def test_the_nucleus_is_no_larger_than_needed():
+    table = PrefixTable({(): {}})
+    table.logits[:] = -torch.inf
+    table.logits[:, [4, 5]] = 0.0  # each has a probability of exactly 1/2
+    for top_p, number in ((0.5, 1), (0.6, 2)):
+        drawn = sample(table, first_states(99), 1, top_p=top_p)
+        assert len({hypothesis.tokens[0] for hypothesis in drawn}) == number
 
 
 @pytest.mark.parametrize("temperature, top_k, top_p", DRAWS)

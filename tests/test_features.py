@@ -106,6 +106,7 @@ def test_the_key_depends_on_weights_statistics_pictures_views_and_format():
         key(move_mean),
         key(digests=("b", "a")),
         key(digests=("a",)),
+        key(digests=("ab",)),  # not the same as "a", "b"
         key(views=4),
         key(dtype=torch.bfloat16),
     ]

@@ -231,7 +231,8 @@ def test_pattern_freezes_matching_parameters_only(pattern, matches):
 
 
 @pytest.mark.parametrize(
-    "pattern", ["encoders.image.backb", "decoder.bia", "image", "backbone.*", "Decoder", ""]
+    "pattern",
+    ["encoders.image.backb", "decoder.bia", "decoder.bia.", "image", "backbone.*", "Decoder", ""],
 )
 def test_pattern_without_a_match_is_refused_with_the_list_of_parts(pattern):
     with raises_a_line(repr(pattern).replace("*", r"\*"), "decoder.lstm", BACKBONE):

@@ -85,6 +85,9 @@ def test_tokens_are_those_of_transformers(gpt2, vocabulary, theirs, text):
     numbers = vocabulary.encode_text(text)
     assert numbers == their_numbers(gpt2, vocabulary, text, theirs)
     assert vocabulary.decode_text(numbers) == text
+    expected = list(numbers)
+    numbers.append(0)
+    assert vocabulary.encode_text(text) == expected  # the cache is not handed out
 
 
 @settings(max_examples=300, deadline=None)

@@ -200,6 +200,13 @@ def test_every_frame_and_the_order_matter(encoder, sounds):
     assert not torch.allclose(encoder(sound.flip(1)).tokens, before.flip(1), atol=1e-3)
 
 
+def test_memory_is_on_the_device_of_the_sound():
+    encoder = AudioEncoder(D, M, H, L).to("meta")
+    for lengths in (None, torch.tensor([8, 3], device="meta")):
+        memory = encoder(torch.zeros(2, 8, M, device="meta"), lengths)
+        assert memory.tokens.is_meta and memory.mask.is_meta
+
+
 def test_dropout_is_applied_in_training_only(sounds):
     encoder = AudioEncoder(D, M, H, L, dropout=0.5).double()
     sound = sounds[0].unsqueeze(0)

@@ -248,6 +248,8 @@ def test_normalize_agrees_with_torchvision():
     torch.testing.assert_close(normalize(batch), expected)
     white = normalize(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
     torch.testing.assert_close(white, torch.tensor([0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225]))
+    on_another_device = normalize(torch.zeros(2, 3, 5, 7, dtype=torch.uint8, device="meta"))
+    assert on_another_device.shape == (2, 3, 5, 7) and on_another_device.is_meta
 
 
 EXTREMES = (0.0, 1 - 1e-7)

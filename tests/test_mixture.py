@@ -27,7 +27,10 @@ def test_rates_are_those_of_t5(sizes, temperature, limit):
     clipped = [min(size, limit or size) for size in sizes]
     logs = torch.tensor(clipped, dtype=torch.double).log() / temperature
     expected = logs.softmax(0).tolist()  # x^(1/T), normalized
+    before = list(sizes)
     assert mixing_rates(sizes, temperature, limit) == pytest.approx(expected, rel=1e-6)
+    assert list(sizes) == before  # not changed
+    assert mixing_rates(tuple(sizes), temperature, limit) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_high_temperature_makes_the_tasks_equal():

@@ -21,6 +21,7 @@ from mmscratch.model import (
     ENCODERS,
     EncoderDecoder,
     ModelConfig,
+    _drop_modality,
     build_model,
     fuse,
     token_embedding,
@@ -451,6 +452,14 @@ def test_loss_is_in_float32_and_smoothed_in_training_only(smoothing, training):
     assert model.requested == [0.25 if training else 1.0]
 
 
+def test_an_objective_takes_the_place_of_the_loss():
+    model = FixedLogits(torch.randn(5, 7, 29))
+    model.objective = lambda model, batch: (model, batch)
+    batch = {"target": torch.ones(5, 7, dtype=torch.long)}
+    given_model, given_batch = model.loss(batch)
+    assert given_model is model and given_batch is batch
+
+
 @pytest.mark.parametrize("scale", [1, 1e4], ids=["logits of 1", "logits of 10,000"])
 @pytest.mark.parametrize("real", [13, 9, 0], ids=["all words", "some padding", "all padding"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
@@ -705,11 +714,25 @@ def test_modality_dropout_drops_each_equally_often_and_never_both(dropping):
     assert kept == pytest.approx([0.85, 0.85], abs=0.05)  # 997 draws: a standard deviation of 0.011
     assert not torch.equal(model.encode(batch).mask, mask)  # new draws
     present = torch.arange(997) % 2 == 0
-    mask = model.encode(batch | {"has_image": present}).mask
+    given = batch | {"has_image": present}
+    names = list(given)
+    mask = model.encode(given).mask
+    assert list(given) == names  # the batch does not change
     assert not mask[~present, 0].any() and mask[~present, 3].all()
     assert abs(mask[present, 0].float().mean() - 0.85) < 0.06
     assert abs(mask[present, 3].float().mean() - 0.85) < 0.06
     assert model.eval().encode(batch).mask.all()
+
+
+def test_dropping_a_modality_does_not_change_what_was_present():
+    has_image = torch.tensor([True, True, False, True])
+    present = {"image": has_image, "source": None}
+    kept = _drop_modality(present, 4, 1.0, torch.device("cpu"))
+    assert present["image"] is has_image and present["source"] is None
+    assert has_image.tolist() == [True, True, False, True]
+    assert (kept["image"] != kept["source"]).all()  # one is dropped from each that had both
+    elsewhere = _drop_modality({"image": None, "source": None}, 4, 0.5, torch.device("meta"))
+    assert all(has.is_meta for has in elsewhere.values())
 
 
 def test_fused_modalities_have_vectors_of_one_length(dropping):

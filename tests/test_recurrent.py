@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.testing import assert_close
 
 from mmscratch.attention import Memory, scaled_dot_product_attention
-from mmscratch.recurrent import LSTM, LSTMCell, LSTMDecoder, LSTMEncoder
+from mmscratch.recurrent import LSTM, LSTMCell, LSTMDecoder, LSTMEncoder, LSTMState
 from mmscratch.text import PAD
 
 B, T, INPUT, HIDDEN = 5, 7, 3, 11
@@ -144,6 +144,13 @@ def test_steps_after_the_end_have_no_effect():
     assert_close(lstm(noise, None, lengths), lstm(x, None, lengths), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["forwards", "both ways"])
+def test_lstm_stays_on_the_device_of_its_input(bidirectional):
+    lstm = LSTM(INPUT, HIDDEN, 2, bidirectional).to("meta")
+    output, state = lstm(torch.zeros(B, T, INPUT, device="meta"), None, torch.ones(B).long())
+    assert output.is_meta and all(part.is_meta for part in state)
+
+
 def test_lstm_refuses_inputs_of_another_width():
     with pytest.raises(ValueError, match="width 3 were expected, not 11"):
         LSTM(INPUT, HIDDEN)(torch.zeros(B, T, HIDDEN))
@@ -240,6 +247,18 @@ def test_step_continues_from_the_previous_state(decoder, memory, tokens):
         words = decoder.embedding(tokens[:, : t + 1]) * D**0.5
         _, so_far = decoder.lstm(words, (start.hidden, start.cell))
         assert_close((state.hidden, state.cell), so_far, **CLOSE)
+
+
+def test_beams_of_a_memory_step_together(decoder, memory, tokens):
+    start = decoder.start(memory)
+    hidden, cell = (part.repeat_interleave(3, 1) for part in (start.hidden, start.cell))
+    words = torch.randint(1, V, (3 * B,))
+    logits, shared = decoder.step(words, LSTMState(hidden, cell, memory))
+    copies = Memory(*(part.repeat_interleave(3, 0) for part in memory))
+    expected, state = decoder.step(words, LSTMState(hidden, cell, copies))
+    assert logits.shape == (3 * B, V)
+    assert_close((logits, shared.hidden, shared.cell), (expected, state.hidden, state.cell), **CLOSE)
+    assert shared.memory is memory
 
 
 @pytest.mark.parametrize("score", ["dot", "additive"])

@@ -106,8 +106,19 @@ def test_infinite_scores_are_ordered_like_others():
 def test_nan_is_refused_wherever_it_is(where):
     vectors = torch.randn(13, 3)
     vectors[where, 1] = torch.nan
-    with pytest.raises(ValueError, match="a score is NaN"):
+    with pytest.raises(ValueError):
         search(torch.randn(2, 3), vectors, 2, chunk_size=6)
+
+
+def test_shapes_that_do_not_fit_and_numbers_below_1_are_refused():
+    queries = torch.ones(2, 3)
+    for vectors, k, chunk_size in ((torch.ones(5, 4), 1, 7), (torch.ones(5, 3), 0, 7)):
+        with pytest.raises(ValueError):
+            search(queries, vectors, k, chunk_size)
+    with pytest.raises(ValueError):
+        search(queries, torch.ones(5, 3), 1, -1)
+    with pytest.raises(ValueError):
+        search(torch.ones(3), torch.ones(5, 3), 1)
 
 
 @pytest.mark.parametrize(

@@ -457,6 +457,7 @@ REFUSED = {
     "a file of torch": "return torch.from_file('x')",
     "a ready-made convolution": "return torch._convolution(scores)",
     "a ready-made layer": "return torch.nn.Conv2d(1, 1, 1)(scores)",
+    "an imported ready-made layer": "from torch.nn import LSTM\nreturn LSTM(1, 1)(scores)",
 }
 
 

@@ -108,7 +108,7 @@ def test_composed_and_decomposed_umlauts_are_the_same_word():
     ],
 )
 def test_detokenize_spaces_tokens_as_people_do(text):
-    assert detokenize(tokenize(text)) == text
+    assert detokenize(tokenize(text)) == detokenize(iter(tokenize(text))) == text
 
 
 # every one of these is a token by itself
@@ -168,6 +168,7 @@ def test_specials_come_first():
 def test_build_sorts_by_frequency_then_alphabetically():
     assert Vocabulary.build(SENTENCES).words[4:] == ["a", "cat", "dog", "and", "bird", "or"]
     assert Vocabulary.build(SENTENCES[::-1]).words == Vocabulary.build(SENTENCES).words
+    assert Vocabulary.build(iter(SENTENCES)).words == Vocabulary.build(SENTENCES).words
 
 
 def test_build_drops_words_below_min_freq():
@@ -181,6 +182,7 @@ def test_unknown_words_become_unk():
     ids = vocabulary.encode(["a", "zebra", "dog", "bird"])
     assert ids == [4, UNK, 6, UNK]
     assert vocabulary.decode(ids) == ["a", "<unk>", "dog", "<unk>"]
+    assert vocabulary.encode(iter(["a", "zebra"])) == [4, UNK]
 
 
 @pytest.mark.parametrize("special", SPECIALS)
@@ -199,7 +201,7 @@ def test_duplicate_words_are_refused():
 
 
 def test_encode_refuses_a_string():
-    with pytest.raises(TypeError, match="tokenize"):
+    with pytest.raises(TypeError):
         Vocabulary(["a", "d"]).encode("a dad")
 
 
@@ -208,6 +210,7 @@ def test_decode_stops_at_the_first_eos():
     assert vocabulary.decode([BOS, 4, PAD, 5, EOS, 4, EOS, PAD]) == ["a", "b"]
     assert vocabulary.decode([EOS, 4]) == vocabulary.decode([]) == []
     assert vocabulary.decode([5, 4, 5]) == ["b", "a", "b"]
+    assert vocabulary.decode(iter([BOS, 4, 5, EOS, 4])) == ["a", "b"]
 
 
 def test_decode_inverts_encode():
@@ -417,6 +420,7 @@ def test_learning_ignores_the_order_of_sentences():
     sentences = [[f"{a}{b}{c}"] for a in "xyz" for b in "uvw" for c in "rst"] * 3
     expected = BytePairEncoding.learn(sentences).state()
     assert len(expected["merges"]) > 30
+    assert BytePairEncoding.learn(iter(sentences)).state() == expected
     for seed in range(5):
         random.Random(seed).shuffle(sentences)
         assert BytePairEncoding.learn(sentences).state() == expected
@@ -447,6 +451,7 @@ def test_bpe_has_the_interface_of_a_vocabulary():
     hunde = learned().encode(["hunde"])
     assert learned().encode(iter(["lower", "hunde"])) == lower + hunde
     assert learned().decode([BOS, *lower, PAD, *hunde, EOS, *lower, EOS, PAD]) == ["lower", "hunde"]
+    assert learned().decode(iter([BOS, *lower, EOS, *hunde])) == ["lower"]
     assert learned().decode([EOS, *lower]) == learned().decode([]) == learned().encode([]) == []
     learned().encode(["lower"]).append(UNK)
     assert UNK not in learned().encode(["lower"])  # the cache is not handed out

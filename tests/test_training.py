@@ -363,6 +363,8 @@ def test_learning_rate_rises_linearly_and_falls_as_a_cosine(trainer):
     assert factors[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert (factors[20], factors[40]) == (pytest.approx(0.5), pytest.approx(0.0))
     assert all(a > b for a, b in zip(factors[4:], factors[5:])) and max(factors) > 0.97
+    assert warmup_and_cosine(0, 30, 0.05) == pytest.approx(1 / 1.5)  # a step and a half
+    assert warmup_and_cosine(0, 10, 0.05) == pytest.approx(1.0)  # half a step
     run = trainer()
     rates = []
     run.optimizer.register_step_pre_hook(

@@ -259,6 +259,22 @@ def step_by_step(decoder, tokens, memory):
     return torch.stack(steps, dim=1)
 
 
+def test_a_step_leaves_the_state_before_it_as_it_was(decoder, memory, tokens):
+    state = decoder.start(memory)
+    for t in range(3):
+        past = list(state.past)
+        expected, later = decoder.step(tokens[:, t], state)
+        assert state.length == t and all(x is y for x, y in zip(state.past, past, strict=True))
+        assert_close(decoder.step(tokens[:, t], state)[0], expected, **CLOSE)
+        state = later
+
+
+def test_a_single_sentence_keeps_its_axis(decoder, memory, tokens):
+    alone = Memory(memory.tokens[:1], memory.mask[:1])
+    logits, _ = decoder.step(tokens[:1, 0], decoder.start(alone))
+    assert logits.shape == (1, V)
+
+
 def test_decoder_with_cross_attention_agrees_with_torch(memory, tokens, mlp_dim):
     shape = {"max_length": T, "mlp_dim": mlp_dim}
     decoder = random_double(TransformerDecoder(V, D, H, LAYERS, **shape))

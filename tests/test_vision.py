@@ -140,6 +140,18 @@ def test_bottleneck_agrees_with_torchvision(in_channels, stride):
     assert_same_block(Bottleneck, in_channels, 5, stride)
 
 
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
+def test_blocks_are_modulated_after_the_last_batch_norm(block):
+    channels = 3 * block.expansion
+    ours = block(channels, 3).eval()
+    x = torch.randn(2, channels, 11, 13)
+    scale, shift = torch.randn(2, 2, channels, 1, 1)  # each (B, C, 1, 1)
+    last = ours.bn2 if block is BasicBlock else ours.bn3
+    modulated = ours(x, (scale[:, :, 0, 0], shift[:, :, 0, 0]))
+    last.register_forward_hook(lambda _module, _inputs, y: scale * y + shift)
+    assert_close(modulated, ours(x))
+
+
 @pytest.mark.parametrize("depth", [18, 34, 50])
 def test_resnet_agrees_with_torchvision(depth):
     reference = torchvision.models.get_model(f"resnet{depth}", num_classes=13)
@@ -214,7 +226,11 @@ def test_resnet_features_have_the_documented_shape():
     model = ResNet([1, 2, 1], width=5)
     assert model.out_channels == 20
     assert model.features(torch.zeros(2, 3, 61, 67)).shape == (2, 20, 4, 5)
-    assert ResNet(50, width=3).out_channels == 3 * 8 * 4
+    assert model.stages == ["layer1", "layer2", "layer3"] and len(model.layer2) == 2
+    assert model.block_channels == [5, 10, 10, 20]
+    deep = ResNet(50, width=3)
+    assert deep.out_channels == 3 * 8 * 4 and len(deep.block_channels) == 3 + 4 + 6 + 3
+    assert deep.block_channels[2:4] == [3 * 4, 6 * 4]
 
 
 def test_no_classifier_without_num_classes():

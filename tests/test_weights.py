@@ -932,7 +932,11 @@ def test_matching_tensors_are_loaded_and_the_others_are_listed():
         "1.bias": torch.randn(2),
         "2.bias": torch.randn(1),
     }
+    parameters = list(model.parameters())
+    given = dict(state)
     incompatible = load_matching(model, state)
+    assert state.keys() == given.keys() and all(state[name] is given[name] for name in given)
+    assert all(one is other for one, other in zip(model.parameters(), parameters, strict=True))
     shapes = "1.weight (3, 2), here (2, 3)"
     assert incompatible == (["0.bias"], ["2.bias"], [shapes])
     message = f"missing: 0.bias; unexpected: 2.bias; of another shape: {shapes}"

@@ -17,6 +17,7 @@ from .stubs import stubs
 LEFT_OUT = (
     *(".git", ".venv", "runs", "data", ".ci", ".hypothesis", ".ruff_cache", ".pytest_cache"),
     *("__pycache__", "*.pyc", ".ipynb_checkpoints"),
+    *("independent", "test_independent.py"),  # right solutions, in tests
 )
 KEPT_FOLDERS = (LIBRARY / "data",)  # which is no folder of data
 
@@ -88,7 +89,8 @@ def _without_answers(exercises: Sequence[Exercise]) -> str:
     """The file of a chapter's exercises without the wrong versions, which show most of the right one."""
     kept = []
     for exercise in exercises:
-        blank = exercise._replace(wrong=(), needs=tuple(sorted(refusable_names(exercise))))
+        needs = refusable_names(exercise) | {*exercise.needs}
+        blank = exercise._replace(wrong=(), needs=tuple(sorted(needs)))
         fields = ",\n".join(f"        {name}={value!r}" for name, value in blank._asdict().items())
         kept.append(f"    Exercise(\n{fields},\n    ),")
     number = exercises[0].chapter

@@ -219,10 +219,10 @@ def _check_class(ours: ast.ClassDef, theirs: ast.stmt) -> None:
     """Raise Refused if the learner's class has another base: only what is in it is taken."""
     if not isinstance(theirs, ast.ClassDef):
         raise Refused(f"line {theirs.lineno}: {theirs.name} must be a class")
-    known = [ast.unparse(base) for base in ours.bases]
+    known = {"object", *(ast.unparse(base).rpartition(".")[2] for base in ours.bases)}
     for base in theirs.bases:
-        if ast.unparse(base) not in known:
-            name = ast.unparse(base)
+        name = ast.unparse(base)
+        if name.rpartition(".")[2] not in known:  # torch.nn.Module and Module are nn.Module
             raise Refused(
                 f"line {theirs.lineno}: the base class {name} of {theirs.name} is not taken along: "
                 "put its methods into the class"
@@ -439,8 +439,11 @@ def _local_names(taken: list[ast.stmt]) -> set[int]:
 def _refused_imports(node: ast.stmt, needed: set, is_inside: bool) -> list[str]:
     """The forbidden names in an import statement; `is_inside`: in the body of a function."""
     refused = []
+    forbidden = WAYS_OUT - needed
+    if {name.partition(".")[0] for name in _imports(node)} != {"mmscratch"}:
+        forbidden |= READY_MADE - needed  # mmscratch's LSTM is our own
     for name in [*_imports(node), *(alias.name for alias in node.names)]:
-        if set(name.split(".")) & ((WAYS_OUT | READY_MADE) - needed):
+        if set(name.split(".")) & forbidden:
             refused.append(name)
     if is_inside:
         for name in _imports(node):

@@ -240,6 +240,7 @@ def test_german_colours_are_recognised_with_every_ending():
 
 def test_masked_colours_by_hand():
     assert mask_colours("a big red star") == "a big [v] star"
+    assert mask_colours("a tired star, redder than orange") == "a tired star, redder than [v]"
     assert (
         mask_colours("ein roter Stern und zwei grüne Affen", "de")
         == "ein [v] Stern und zwei [v] Affen"

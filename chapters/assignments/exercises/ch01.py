@@ -90,6 +90,12 @@ EXERCISES = (
                 old="_NO_SPACE_BEFORE.fullmatch(token)",
                 new="_NO_SPACE_BEFORE.search(token)",
             ),
+            Wrong(
+                "`tokens` is an Iterable, perhaps a generator: a loop can read it, "
+                "but it has no length, and it cannot be cut.",
+                old="for token in tokens:",
+                new="for token in tokens[: len(tokens)]:",
+            ),
         ),
     ),
     Exercise(
@@ -134,6 +140,19 @@ EXERCISES = (
                 old="for word in sentence)",
                 new="for word in set(sentence))",
             ),
+            Wrong(
+                "`sentences` is an Iterable: a generator can be read once only, and a "
+                "second loop over it finds nothing.",
+                old=(
+                    "counts = Counter(word for sentence in sentences for word in "
+                    "sentence)"
+                ),
+                new=(
+                    "found = {word for sentence in sentences for word in sentence}\n"
+                    "        counts = {word: sum(list(sentence).count(word) for "
+                    "sentence in sentences) for word in found}"
+                ),
+            ),
         ),
     ),
     Exercise(
@@ -150,6 +169,7 @@ EXERCISES = (
             "test_specials_in_text_are_ordinary_words",
             "test_decode_stops_at_the_first_eos",
             "test_decode_inverts_encode",
+            "test_encode_refuses_a_string",
         ),
         wrong=(
             Wrong(
@@ -188,6 +208,22 @@ EXERCISES = (
                 "<bos> is not a word of the sentence either.",
                 old="i not in (PAD, BOS)",
                 new="i != PAD",
+            ),
+            Wrong(
+                "A string is an Iterable, too: of letters. Refuse it, as the "
+                "docstring says, before every letter becomes <unk>.",
+                old="if isinstance(tokens, str):",
+                new="if False:",
+            ),
+            Wrong(
+                "`ids` is an Iterable, perhaps a generator: `in` reads it up to "
+                "<eos>, and what it has read is gone.",
+                old="        for i in ids:\n",
+                new=(
+                    "        if EOS not in ids:\n"
+                    "            ids = [*ids, EOS]\n"
+                    "        for i in ids:\n"
+                ),
             ),
         ),
     ),
@@ -239,6 +275,18 @@ EXERCISES = (
                 old="(images - mean)",
                 new="images",
             ),
+            Wrong(
+                "On a GPU, both operands must be there: on which device are your mean "
+                "and standard deviation?",
+                old="torch.tensor(MEAN, device=images.device)",
+                new="torch.tensor(MEAN)",
+                more=(
+                    (
+                        "torch.tensor(STD, device=images.device)",
+                        "torch.tensor(STD)",
+                    ),
+                ),
+            ),
         ),
     ),
     Exercise(
@@ -251,6 +299,10 @@ EXERCISES = (
         difficulty="easy",
         tests=(
             "test_collate_pads_to_the_longest_of_the_batch",
+            "test_collate_returns_lengths_of_padded_sequences",
+            "test_collate_marks_missing_modalities",
+            "test_collate_ignores_the_order_of_keys",
+            "test_collate_pads_several_references_to_the_largest",
         ),
         wrong=(
             Wrong(
@@ -277,6 +329,29 @@ EXERCISES = (
                 "Every sequence is padded, not only the one called target.",
                 old="if is_text or len(set(lengths)) > 1:",
                 new='if modality == "target":',
+            ),
+            Wrong(
+                "If only some examples have a picture, zeros take the place of the "
+                "others: without has_image nobody can tell.",
+                old='batch[f"has_{modality}"] = torch.tensor(present)',
+                new="pass",
+            ),
+            Wrong(
+                "Words have no lengths in the batch: their padding, <pad>, can be "
+                "seen. Zeros in other sequences cannot.",
+                old="if not is_text and len(set(lengths)) > 1:",
+                new="if len(set(lengths)) > 1:",
+            ),
+            Wrong(
+                "The first example need not have everything: gather the modalities of "
+                "all examples.",
+                old="dict.fromkeys(name for example in examples for name in example)",
+                new="examples[0].keys()",
+            ),
+            Wrong(
+                "Words may be (K, T), K references of an example: pad both K and T.",
+                old="if is_text and values[0].dim() == 2:",
+                new="if False:",
             ),
         ),
     ),

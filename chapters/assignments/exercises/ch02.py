@@ -65,7 +65,9 @@ EXERCISES = (
         difficulty="medium",
         tests=(
             "test_basic_block_agrees_with_torchvision",
+            "test_blocks_are_modulated_after_the_last_batch_norm",
         ),
+        needs=("Conv2d",),
         wrong=(
             Wrong(
                 "The last ReLU comes after the sum: before it, the block could "
@@ -114,6 +116,12 @@ EXERCISES = (
                 old="if stride == 1 and in_channels == out_channels",
                 new="if False",
             ),
+            Wrong(
+                "A question (chapter 12) may modulate what comes out of the last "
+                "batch norm: what is the argument `modulation` for?",
+                old="y = modulate(y, *modulation)",
+                new="pass",
+            ),
         ),
     ),
     Exercise(
@@ -126,7 +134,9 @@ EXERCISES = (
         difficulty="medium",
         tests=(
             "test_bottleneck_agrees_with_torchvision",
+            "test_blocks_are_modulated_after_the_last_batch_norm",
         ),
+        needs=("Conv2d",),
         wrong=(
             Wrong(
                 "The stride is in the 3×3, as in torchvision: a 1×1 with a stride "
@@ -161,6 +171,12 @@ EXERCISES = (
                 "not a residual block.",
                 old="y + shortcut",
                 new="y",
+            ),
+            Wrong(
+                "A question (chapter 12) may modulate what comes out of the last "
+                "batch norm: what is the argument `modulation` for?",
+                old="y = modulate(y, *modulation)",
+                new="pass",
             ),
         ),
     ),
@@ -222,6 +238,21 @@ EXERCISES = (
                 "follows would remove it.",
                 old="stride=2, padding=3, bias=False",
                 new="stride=2, padding=3",
+            ),
+            Wrong(
+                "FiLM asks each block for its number of channels: `block_channels` "
+                "has one entry for each block, not for each stage.",
+                old="                self.block_channels.append(in_channels)\n",
+                new="",
+                more=(
+                    (
+                        '            name = f"layer{i + 1}"\n',
+                        (
+                            "            self.block_channels.append(in_channels)\n"
+                            '            name = f"layer{i + 1}"\n'
+                        ),
+                    ),
+                ),
             ),
         ),
     ),
@@ -315,6 +346,7 @@ EXERCISES = (
         difficulty="medium",
         tests=(
             "test_label_scores_by_hand",
+            "test_label_scores_of_invalid_inputs_raise",
         ),
         wrong=(
             Wrong(
@@ -378,6 +410,22 @@ EXERCISES = (
                     ("= true.sum(0)", "= true.sum(-1)"),
                 ),
             ),
+            Wrong(
+                "Micro precision and recall are equal if each example has one class. "
+                "With labels, false positives and false negatives need not be as many.",
+                old="    recall = tp / true_sum.clamp(min=1)\n",
+                new=(
+                    "    recall = tp / true_sum.clamp(min=1)\n"
+                    '    if average == "micro":\n'
+                    "        recall = precision\n"
+                ),
+            ),
+            Wrong(
+                "Numbers other than bool are no decisions, and `&` and `==` would not "
+                "complain: see what the docstring raises.",
+                old="if (predicted.dtype, true.dtype) != (torch.bool, torch.bool):",
+                new="if False:",
+            ),
         ),
     ),
     Exercise(
@@ -391,6 +439,7 @@ EXERCISES = (
         tests=(
             "test_confusion_matrix_counts_every_pair",
             "test_confusion_matrix_agrees_with_scikit_learn",
+            "test_confusion_matrix_of_invalid_inputs_raises",
         ),
         wrong=(
             Wrong(
@@ -418,6 +467,12 @@ EXERCISES = (
                 "Return counts, not fractions.",
                 old=".view(num_classes, num_classes)",
                 new=".view(num_classes, num_classes) / len(true)",
+            ),
+            Wrong(
+                "A class that does not exist lands in another cell, or in the row of "
+                "another class: raise ValueError.",
+                old="if len(outside):",
+                new="if False:",
             ),
         ),
     ),

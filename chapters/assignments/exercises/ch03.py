@@ -76,6 +76,7 @@ EXERCISES = (
             "test_steps_after_the_end_have_no_effect",
             "test_dropout_is_between_layers_and_only_in_training",
             "test_one_layer_has_no_dropout",
+            "test_lstm_stays_on_the_device_of_its_input",
         ),
         wrong=(
             Wrong(
@@ -146,6 +147,18 @@ EXERCISES = (
                     "(o.sigmoid() * cell.tanh())\n"
                     "            output.append(hidden)\n"
                     "        output = torch.stack(output)"
+                ),
+            ),
+            Wrong(
+                "The first state must be where the input is: torch.zeros makes it on "
+                "the CPU.",
+                old=(
+                    "x.new_zeros(self.num_layers * len(self.directions), x.size(0), "
+                    "self.hidden_size)"
+                ),
+                new=(
+                    "torch.zeros(self.num_layers * len(self.directions), x.size(0), "
+                    "self.hidden_size)"
                 ),
             ),
         ),
@@ -252,6 +265,12 @@ EXERCISES = (
                 old="(self.tokens * mask).sum(1)",
                 new="(self.tokens * mask).sum(-1)",
             ),
+            Wrong(
+                "The memory must not change: a product in place erases what the "
+                "decoder will read.",
+                old="(self.tokens * mask).sum(1)",
+                new="self.tokens.mul_(mask).sum(1)",
+            ),
         ),
     ),
     Exercise(
@@ -268,6 +287,7 @@ EXERCISES = (
             "test_initial_state_depends_on_more_than_the_mean_of_the_memory",
             "test_only_cross_attention_reads_the_memory_at_each_step",
             "test_logits_are_computed_from_state_and_context",
+            "test_beams_of_a_memory_step_together",
         ),
         wrong=(
             Wrong(
@@ -318,6 +338,12 @@ EXERCISES = (
                 old="(state.hidden, state.cell)",
                 new="(state.hidden, torch.zeros_like(state.cell))",
             ),
+            Wrong(
+                "In a beam search there are fewer memories than sentences: how many "
+                "are there?",
+                old="memories = len(state.memory.tokens)",
+                new="memories = len(token)",
+            ),
         ),
     ),
     Exercise(
@@ -336,6 +362,7 @@ EXERCISES = (
             "test_greedy_search_never_generates_special_tokens",
             "test_half_precision_logits_are_summed_in_float32",
             "test_greedy_search_keeps_no_gradients_and_changes_nothing",
+            "test_log_probs_of_large_logits_are_finite",
         ),
         wrong=(
             Wrong(
@@ -386,6 +413,21 @@ EXERCISES = (
                 "stored.",
                 old="@torch.no_grad()\n",
                 new="",
+            ),
+            Wrong(
+                "exp(89) is infinite in float32, and so is the sum: log_softmax "
+                "subtracts the largest logit first.",
+                old="log_probs = logits.float().log_softmax(-1)",
+                new=(
+                    "weights = logits.float().exp()\n"
+                    "    log_probs = (weights / weights.sum(-1, keepdim=True)).log()"
+                ),
+            ),
+            Wrong(
+                "The softmax of a very improbable word is 0 in float32, and its "
+                "logarithm -inf: take both at once.",
+                old="log_probs = logits.float().log_softmax(-1)",
+                new="log_probs = logits.float().softmax(-1).log()",
             ),
         ),
     ),

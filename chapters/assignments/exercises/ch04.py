@@ -44,6 +44,11 @@ EXERCISES = (
                 old="torch.ones(T, N, dtype=torch.bool, device=device).tril(N - T)",
                 new="~torch.ones(T, N, dtype=torch.bool, device=device).tril(N - T)",
             ),
+            Wrong(
+                "Where is the mask made? On a GPU, it must be there: pass `device` on.",
+                old="dtype=torch.bool, device=device)",
+                new="dtype=torch.bool)",
+            ),
         ),
     ),
     Exercise(
@@ -63,6 +68,8 @@ EXERCISES = (
             "test_causal_attention_combines_triangle_and_mask",
             "test_rows_masked_by_triangle_and_mask_together_are_zero",
             "test_dropout_drops_weights_with_the_given_probability",
+            "test_large_scores_neither_overflow_nor_vanish",
+            "test_attention_stays_on_the_device_of_its_input",
         ),
         wrong=(
             Wrong(
@@ -115,6 +122,22 @@ EXERCISES = (
                 more=(
                     ("F.dropout(weights, dropout) @ value", "weights @ value"),
                 ),
+            ),
+            Wrong(
+                "exp of a raw score overflows from 89 on: use `masked_softmax`, which "
+                "subtracts the largest score first.",
+                old="weights = masked_softmax(scores, mask)",
+                new=(
+                    "weights = scores.exp() if mask is None else scores.exp() * mask\n"
+                    "        weights = weights / weights.sum(-1, "
+                    "keepdim=True).clamp(min=1e-30)"
+                ),
+            ),
+            Wrong(
+                "The triangle must be on the device of the query; without `device` it "
+                "is on the CPU.",
+                old="causal_mask(T, N, query.device)",
+                new="causal_mask(T, N)",
             ),
         ),
     ),
@@ -465,6 +488,8 @@ EXERCISES = (
             "test_attention_weights_are_those_of_the_layers_in_order[prefix]",
             "test_embedding_is_tied_to_the_output[prefix]",
             "test_decoder_refuses_text_beyond_the_last_position[prefix]",
+            "test_a_step_leaves_the_state_before_it_as_it_was[prefix]",
+            "test_a_single_sentence_keeps_its_axis[prefix]",
         ),
         wrong=(
             Wrong(
@@ -510,6 +535,28 @@ EXERCISES = (
                 "One more norm comes between the last block and the logits.",
                 old="F.linear(self.norm(x),",
                 new="F.linear(x,",
+            ),
+            Wrong(
+                "A search may continue from the same state again: make a new list, "
+                "and do not write into the old one.",
+                old="        new_past = []\n",
+                new="        new_past = state.past\n",
+                more=(
+                    (
+                        "in zip(self.blocks, state.past, state.memory):",
+                        "in zip(self.blocks, list(state.past), state.memory):",
+                    ),
+                    (
+                        "            new_past.append(past)\n",
+                        "            new_past[len(weights)] = past\n",
+                    ),
+                ),
+            ),
+            Wrong(
+                "squeeze() without a number removes the batch axis, too, if there is "
+                "one sentence only.",
+                old="return logits.squeeze(1), state",
+                new="return logits.squeeze(), state",
             ),
         ),
     ),

@@ -53,6 +53,17 @@ EXERCISES = (
                     "    scores = scores.masked_fill(~mask,"
                 ),
             ),
+            Wrong(
+                "Subtract the largest score of each row, not of all: a row far below "
+                "it would vanish.",
+                old="    return scores.softmax(-1).masked_fill(~mask, 0.0)",
+                new=(
+                    "    weights = (scores - scores.max()).exp().masked_fill(~mask, "
+                    "0.0)\n"
+                    "    total = weights.sum(-1, keepdim=True)\n"
+                    "    return weights / total.masked_fill(total == 0, 1.0)"
+                ),
+            ),
         ),
     ),
     Exercise(
@@ -372,6 +383,20 @@ EXERCISES = (
                 "does a position cover?",
                 old="torch.linspace(0, size, positions + 1",
                 new="torch.linspace(0, positions, positions + 1",
+            ),
+            Wrong(
+                "A picture of 100 pixels has 7 positions of 14.3 each, not of 14: do "
+                "not round.",
+                old=(
+                    "edges = torch.linspace(0, size, positions + 1, "
+                    "device=weights.device)\n"
+                    "        return edges.clamp(low, high).diff() * positions / size"
+                ),
+                new=(
+                    "edges = torch.arange(positions + 1, device=weights.device) * "
+                    "(size // positions)\n"
+                    "        return edges.clamp(low, high).diff() / (size // positions)"
+                ),
             ),
         ),
     ),

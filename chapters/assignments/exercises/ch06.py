@@ -29,8 +29,8 @@ EXERCISES = (
             ),
             Wrong(
                 "Off by one: a first step with a learning rate of 0 would be wasted.",
-                old="(step + 1)",
-                new="step",
+                old="warmup = (step + 1)",
+                new="warmup = step",
             ),
             Wrong(
                 "It is half a cosine, from 1 to 0: halfway through the steps it has "
@@ -42,6 +42,12 @@ EXERCISES = (
                 "A cosine lies between -1 and 1: this one should end at 0.",
                 old="0.5 + 0.5 * math.cos",
                 new="math.cos",
+            ),
+            Wrong(
+                "The warmup need not be a whole number of steps: do not round, and "
+                "with int() it may even be 0.",
+                old="(step + 1) / (warmup_fraction * steps)",
+                new="(step + 1) / max(1, int(warmup_fraction * steps))",
             ),
         ),
     ),
@@ -57,6 +63,8 @@ EXERCISES = (
             "test_padding_does_not_change_the_loss",
             "test_smoothed_loss_follows_the_formula_and_ignores_padding",
             "test_loss_is_in_float32_and_smoothed_in_training_only",
+            "test_references_at_once_are_like_separate_examples",
+            "test_an_objective_takes_the_place_of_the_loss",
         ),
         wrong=(
             Wrong(
@@ -108,6 +116,24 @@ EXERCISES = (
                 "Count the words, and not the padding after them.",
                 old="(target != PAD).sum()",
                 new="(target == target).sum()",
+            ),
+            Wrong(
+                "Some models are trained with another objective: call it, and return "
+                "what it returns.",
+                old="if self.objective:",
+                new="if False:",
+            ),
+            Wrong(
+                "The target may be (B, K, T), K references of an example, and the "
+                "logits are then (B·K, T, V): flatten both.",
+                old=(
+                    "            logits.flatten(0, 1),\n"
+                    "            target.flatten(),\n"
+                ),
+                new=(
+                    "            logits.transpose(1, 2),\n"
+                    "            target,\n"
+                ),
             ),
         ),
     ),
@@ -162,6 +188,17 @@ EXERCISES = (
                 "A frozen parameter has no gradient.",
                 old="if parameter.grad is not None:",
                 new="if True:",
+            ),
+            Wrong(
+                "`parameters` is an Iterable, such as the generator "
+                "model.parameters(): it can be read once only.",
+                old="        for parameter in parameters:\n",
+                new=(
+                    "        if all(parameter.grad is None for parameter in "
+                    "parameters):\n"
+                    "            return\n"
+                    "        for parameter in parameters:\n"
+                ),
             ),
         ),
     ),
@@ -497,6 +534,7 @@ EXERCISES = (
             "test_nested_outputs_are_checked",
             "test_finite_outputs_are_not_named",
             "test_no_hooks_remain_when_the_model_fails",
+            "test_the_mode_of_the_model_stays",
         ),
         wrong=(
             Wrong(
@@ -538,6 +576,15 @@ EXERCISES = (
                 "the outputs.",
                 old='found.append(f"the weight {name}")',
                 new="pass",
+            ),
+            Wrong(
+                "The model was in training, some of its modules perhaps not: whoever "
+                "calls you wants it back as it was.",
+                old="            model(batch)\n",
+                new=(
+                    "            model.eval()\n"
+                    "            model(batch)\n"
+                ),
             ),
         ),
     ),

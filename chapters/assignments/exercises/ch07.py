@@ -73,6 +73,19 @@ EXERCISES = (
                 old="model.train(model.training)",
                 new="model.train()",
             ),
+            Wrong(
+                "In a regular expression a full stop matches any character; in these "
+                "patterns only * is special.",
+                old=(
+                    "return fnmatchcase(name, pattern) or fnmatchcase(name, pattern + "
+                    '".*")'
+                ),
+                new=(
+                    'regex = pattern.replace("*", ".*")\n'
+                    "    return bool(re.fullmatch(regex, name) or re.match(regex + "
+                    '"[.]", name))'
+                ),
+            ),
         ),
     ),
     Exercise(
@@ -421,6 +434,31 @@ EXERCISES = (
                 "dict's, then the model's.",
                 old="tuple(state[name].shape)}, here {tuple(ours[name].shape)}",
                 new="tuple(ours[name].shape)}, here {tuple(state[name].shape)}",
+            ),
+            Wrong(
+                "The state dict is the caller's: copy what you need, and delete "
+                "nothing.",
+                old='            mismatched.append(f"{name} {shapes}")\n',
+                new=(
+                    '            mismatched.append(f"{name} {shapes}")\n'
+                    "            del state[name]\n"
+                ),
+                more=(
+                    (
+                        "missing = [name for name in ours if name not in state]",
+                        (
+                            "mismatches = {text.split()[0] for text in mismatched}\n"
+                            "    missing = [name for name in ours if name not in state "
+                            "and name not in mismatches]"
+                        ),
+                    ),
+                ),
+            ),
+            Wrong(
+                "assign=True replaces the parameters, and an optimizer goes on moving "
+                "the old ones.",
+                old="strict=False)",
+                new="strict=False, assign=True)",
             ),
         ),
     ),

@@ -16,6 +16,7 @@ EXERCISES = (
             "test_samples_are_repeatable_and_independent",
             "test_sampling_from_a_single_word_is_greedy",
             "test_invalid_sampling_settings_raise",
+            "test_the_nucleus_is_no_larger_than_needed",
         ),
         wrong=(
             Wrong(
@@ -69,6 +70,18 @@ EXERCISES = (
                 "raise ValueError.",
                 old="if not 0 < temperature < math.inf:",
                 new="if temperature < 0:",
+            ),
+            Wrong(
+                "The fewest words that add up to at least top_p: if those before a "
+                "word are exactly enough, it is one too many.",
+                old="before >= top_p",
+                new="before > top_p",
+            ),
+            Wrong(
+                "Every comparison with NaN is False: write the condition that a good "
+                "top_p meets, and negate it.",
+                old="not 0 < top_p <= 1",
+                new="(top_p <= 0 or top_p > 1)",
             ),
         ),
     ),
@@ -205,6 +218,11 @@ EXERCISES = (
                 "In the decoder's state, the rows of batch entry i start at row i · K.",
                 old="first_row = K * torch.arange(B",
                 new="first_row = 0 * torch.arange(B",
+            ),
+            Wrong(
+                "The trees are appended to the list: what is in it already, stays.",
+                old="trees += _trees(steps)",
+                new="trees[:] = _trees(steps)",
             ),
         ),
     ),

@@ -156,6 +156,20 @@ EXERCISES = (
                 old="[max(length - n + 1, 0) for",
                 new="[max(length - n, 0) for",
             ),
+            Wrong(
+                "The references are the caller's: sort() would change their order "
+                "there.",
+                old=(
+                    "        distances = [(abs(len(ref) - length), len(ref)) for ref "
+                    "in refs]\n"
+                    "        _, ref_len = min(distances)"
+                ),
+                new=(
+                    "        refs.sort(key=lambda ref: (abs(len(ref) - length), "
+                    "len(ref)))\n"
+                    "        ref_len = len(refs[0])"
+                ),
+            ),
         ),
     ),
     Exercise(
@@ -485,6 +499,17 @@ EXERCISES = (
                 old="if frequencies is None:",
                 new="if True:",
             ),
+            Wrong(
+                "The counts are the caller's: a setdefault() for an n-gram that they "
+                "lack changes them.",
+                old="    counts, documents = frequencies\n",
+                new=(
+                    "    counts, documents = frequencies\n"
+                    "    for hypothesis in hypotheses:\n"
+                    "        for ngram in _ngrams(hypothesis, 1):\n"
+                    "            counts.setdefault(ngram, 0)\n"
+                ),
+            ),
         ),
     ),
     Exercise(
@@ -499,6 +524,8 @@ EXERCISES = (
             "test_the_interval_comes_from_1000_scores_of_resampled_sums",
             "test_the_interval_of_a_mean_is_close_to_the_normal_one",
             "test_the_same_seed_gives_the_same_interval",
+            "test_no_examples_have_no_interval",
+            "test_the_interval_leaves_the_global_random_numbers_alone",
         ),
         wrong=(
             Wrong(
@@ -543,6 +570,27 @@ EXERCISES = (
                 "generator.",
                 old="default_rng(seed)",
                 new="default_rng()",
+            ),
+            Wrong(
+                "Without any example there is nothing to draw: say so with a "
+                "ValueError.",
+                old="if N == 0:",
+                new="if False:",
+            ),
+            Wrong(
+                "np.random.seed changes the random numbers of the whole program: make "
+                "a generator of your own.",
+                old="rng = np.random.default_rng(seed)",
+                new=(
+                    "np.random.seed(seed)\n"
+                    "    rng = np.random"
+                ),
+                more=(
+                    (
+                        "rng.integers(N, size=N)",
+                        "rng.randint(N, size=N)",
+                    ),
+                ),
             ),
         ),
     ),

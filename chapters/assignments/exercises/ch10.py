@@ -77,6 +77,15 @@ EXERCISES = (
                 old="is_outdated = -count != pair_counts[pair]",
                 new="is_outdated = False",
             ),
+            Wrong(
+                "`sentences` is an Iterable: a generator is empty when you read it "
+                "for the second time.",
+                old='Counter("".join(token_counts.elements()))',
+                new=(
+                    "Counter(c for sentence in sentences for token in sentence for c "
+                    "in token)"
+                ),
+            ),
         ),
     ),
     Exercise(
@@ -181,6 +190,16 @@ EXERCISES = (
                 "A piece such as <0xE7> stands for a byte, not for its own name.",
                 old="if FIRST_BYTE <= i < FIRST_CHARACTER",
                 new="if False",
+            ),
+            Wrong(
+                "`ids` is an Iterable, perhaps a generator: `in` reads it up to "
+                "<eos>, and what it has read is gone.",
+                old="        for i in ids:\n",
+                new=(
+                    "        if EOS not in ids:\n"
+                    "            ids = [*ids, EOS]\n"
+                    "        for i in ids:\n"
+                ),
             ),
         ),
     ),

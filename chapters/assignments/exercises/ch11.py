@@ -134,6 +134,12 @@ EXERCISES = (
                 old="inputs_of(batch, name)",
                 new="[batch[name]]",
             ),
+            Wrong(
+                "pop() removes has_image from the caller's batch, and the loss may "
+                "need it.",
+                old='batch.get(f"has_{name}")',
+                new='batch.pop(f"has_{name}", None)',
+            ),
         ),
     ),
     Exercise(
@@ -219,6 +225,7 @@ EXERCISES = (
         difficulty="medium",
         tests=(
             "test_modality_dropout_drops_each_equally_often_and_never_both",
+            "test_dropping_a_modality_does_not_change_what_was_present",
         ),
         wrong=(
             Wrong(
@@ -261,6 +268,28 @@ EXERCISES = (
                 "`None` means that all examples have the modality.",
                 old="torch.ones(batch_size",
                 new="torch.zeros(batch_size",
+            ),
+            Wrong(
+                "`present` is the caller's: make a new dict.",
+                old=(
+                    "present = {name: all_present if has is None else has for name, "
+                    "has in present.items()}"
+                ),
+                new=(
+                    "present.update({name: all_present for name, has in "
+                    "present.items() if has is None})"
+                ),
+            ),
+            Wrong(
+                "The draws must be on the device of the model.",
+                old="torch.ones(batch_size, dtype=torch.bool, device=device)",
+                new="torch.ones(batch_size, dtype=torch.bool)",
+                more=(
+                    (
+                        "torch.rand(batch_size, device=device)",
+                        "torch.rand(batch_size)",
+                    ),
+                ),
             ),
         ),
     ),
@@ -311,6 +340,17 @@ EXERCISES = (
                 "Hide only the colour: 的 does not belong to it.",
                 old='pattern = "|".join(colour.chinese for',
                 new='pattern = "|".join(colour.chinese + "的" for',
+            ),
+            Wrong(
+                '"than orange" ends in "an orange": where does the word begin?',
+                old='rf"\\ban (?=',
+                new='rf"an (?=',
+            ),
+            Wrong(
+                '"tired" is no colour, though it ends in one: a pattern can ask for '
+                "the ends of a word.",
+                old='rf"\\b({\'|\'.join(COLOURS)})\\b"',
+                new='rf"({\'|\'.join(COLOURS)})"',
             ),
         ),
     ),

@@ -15,6 +15,7 @@ EXERCISES = (
             "test_answer_table_by_hand",
             "test_answer_table_by_brute_force",
             "test_the_question_alone_answers_no_balanced_pair",
+            "test_answer_table_refuses_lists_that_do_not_fit",
         ),
         wrong=(
             Wrong(
@@ -45,6 +46,17 @@ EXERCISES = (
                 "count each example, not each question once.",
                 old="Counter(answers)",
                 new="Counter(dict(zip(questions, answers)).values())",
+            ),
+            Wrong(
+                "zip() stops at the shorter of two lists and says nothing.",
+                old="if len(questions) != len(answers):",
+                new="if False:",
+            ),
+            Wrong(
+                "A string is a sequence of letters, each of which would become a "
+                "question.",
+                old='_check_no_string("questions", questions)',
+                new="pass",
             ),
         ),
     ),
@@ -147,6 +159,8 @@ EXERCISES = (
             "test_vqa_accuracy_by_brute_force",
             "test_vqa_accuracy_with_fewer_than_four_answers_by_hand",
             "test_unanimous_answers_are_compared_as_written",
+            "test_vqa_accuracy_refuses_lists_that_do_not_fit",
+            "test_vqa_accuracy_takes_tuples_and_no_questions_and_keeps_its_inputs",
         ),
         wrong=(
             Wrong(
@@ -204,6 +218,16 @@ EXERCISES = (
                 "Normalise the prediction as well as the people's answers.",
                 old="prediction = normalize_answer(prediction)",
                 new="prediction = str(prediction)",
+            ),
+            Wrong(
+                "zip() stops at the shorter of two lists and says nothing.",
+                old="if len(predictions) != len(answers):",
+                new="if False:",
+            ),
+            Wrong(
+                "The answers are the caller's: `given[:] =` rewrites them.",
+                old="given = [_strip_answer(answer) for answer in given]",
+                new="given[:] = [_strip_answer(answer) for answer in given]",
             ),
         ),
     ),
@@ -272,6 +296,7 @@ EXERCISES = (
             "test_shuffling_within_groups_moves_every_example_inside_its_group",
             "test_shuffling_within_groups_reaches_every_other_place_equally_often",
             "test_shuffling_with_the_same_seed_gives_the_same_order",
+            "test_shuffling_leaves_the_global_random_numbers_alone",
         ),
         wrong=(
             Wrong(
@@ -309,6 +334,15 @@ EXERCISES = (
                 "JSON.",
                 old="rng.permutation(members).tolist()",
                 new="rng.permutation(members)",
+            ),
+            Wrong(
+                "np.random.seed changes the random numbers of the whole program: make "
+                "a generator of your own.",
+                old="rng = np.random.default_rng(seed)",
+                new=(
+                    "np.random.seed(seed)\n"
+                    "    rng = np.random"
+                ),
             ),
         ),
     ),

@@ -72,6 +72,12 @@ EXERCISES = (
                 old="pooled.squeeze(1)",
                 new="pooled",
             ),
+            Wrong(
+                "squeeze() without a number removes the batch axis, too, if there is "
+                "one memory only.",
+                old="pooled.squeeze(1)",
+                new="pooled.squeeze()",
+            ),
         ),
     ),
     Exercise(
@@ -173,6 +179,24 @@ EXERCISES = (
                 old="if same is not None:",
                 new="if False:",
             ),
+            Wrong(
+                "`same` is the caller's, and another loss may need it: do not fill "
+                "its diagonal in place.",
+                old="_off_diagonal(same)",
+                new="same.fill_diagonal_(False)",
+            ),
+            Wrong(
+                "Logits go up to 100, and exp(100) is infinite in float32: logsumexp "
+                "subtracts the largest.",
+                old="logits.logsumexp(1)",
+                new="logits.exp().sum(1).log()",
+                more=(
+                    (
+                        "logits.logsumexp(0)",
+                        "logits.exp().sum(0).log()",
+                    ),
+                ),
+            ),
         ),
     ),
     Exercise(
@@ -251,6 +275,11 @@ EXERCISES = (
                 old="-math.inf",
                 new="0.0",
             ),
+            Wrong(
+                "`same` is the caller's: do not fill its diagonal in place.",
+                old="excluded = excluded | same",
+                new="excluded = same.fill_diagonal_(True)",
+            ),
         ),
     ),
     Exercise(
@@ -308,6 +337,11 @@ EXERCISES = (
                 "One number for each sentence: sum over the words.",
                 old=".sum(1)",
                 new=".sum(0)",
+            ),
+            Wrong(
+                "The powers must be on the device of the tokens.",
+                old="torch.full_like(tokens[0], HASH_BASE)",
+                new="torch.full((tokens.size(1),), HASH_BASE)",
             ),
         ),
     ),
@@ -372,6 +406,7 @@ EXERCISES = (
             "test_ranks_of_both_directions_with_several_captions_by_hand",
             "test_a_model_that_scores_all_items_alike_is_last",
             "test_ranks_without_queries_or_irrelevant_items",
+            "test_ranks_need_fitting_shapes_types_and_a_relevant_item",
         ),
         wrong=(
             Wrong(
@@ -422,6 +457,12 @@ EXERCISES = (
                 old="if len(scores) == 0:",
                 new="if False:",
             ),
+            Wrong(
+                "A query without a right answer has no rank, and any number would be "
+                "a lie.",
+                old="if not has_answer.all():",
+                new="if False:",
+            ),
         ),
     ),
     Exercise(
@@ -436,6 +477,7 @@ EXERCISES = (
             "test_recall_counts_ranks_up_to_k",
             "test_recall_at_agrees_with_scikit_learn_where_one_item_is_right",
             "test_ranks_without_queries_or_irrelevant_items",
+            "test_recall_at_less_than_one_raises",
         ),
         wrong=(
             Wrong(
@@ -454,6 +496,12 @@ EXERCISES = (
                 old="(ranks <= k).float()",
                 new="((ranks <= k) / ranks)",
             ),
+            Wrong(
+                "Among the first 0 there is nothing: that is a mistake of the caller, "
+                "not a recall of 0.",
+                old="if k < 1:",
+                new="if False:",
+            ),
         ),
     ),
     Exercise(
@@ -468,6 +516,7 @@ EXERCISES = (
             "test_median_rank_is_that_of_numpy_and_resamples_whole_pictures",
             "test_median_of_an_even_number_of_ranks_is_the_mean_of_the_two_in_the_middle",
             "test_median_rank_of_captions_alike_is_as_uncertain_as_that_of_one_caption",
+            "test_median_rank_of_invalid_inputs_raises",
         ),
         wrong=(
             Wrong(
@@ -503,6 +552,12 @@ EXERCISES = (
                 old='side="right"',
                 new='side="left"',
             ),
+            Wrong(
+                "Each rank has its picture: what if the lists are of different "
+                "lengths?",
+                old="if len(ranks) != len(pictures):",
+                new="if False:",
+            ),
         ),
     ),
     Exercise(
@@ -520,6 +575,8 @@ EXERCISES = (
             "test_a_memory_mapped_file_is_searched_like_a_tensor",
             "test_search_reads_one_chunk_at_a_time_and_changes_nothing",
             "test_infinite_scores_are_ordered_like_others",
+            "test_nan_is_refused_wherever_it_is",
+            "test_shapes_that_do_not_fit_and_numbers_below_1_are_refused",
         ),
         wrong=(
             Wrong(
@@ -590,6 +647,11 @@ EXERCISES = (
                 "With fewer than k vectors, there are N results.",
                 old="k = min(k, scores.size(1))",
                 new="k = k",
+            ),
+            Wrong(
+                "NaN is sorted to the front: what was found is then not the best.",
+                old="if best.isnan().any():",
+                new="if False:",
             ),
         ),
     ),

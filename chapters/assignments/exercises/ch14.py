@@ -75,6 +75,7 @@ EXERCISES = (
         tests=(
             "test_frames_are_centred_every_hop",
             "test_very_short_sounds_have_a_frame",
+            "test_a_waveform_without_samples_has_no_frames",
         ),
         wrong=(
             Wrong(
@@ -120,6 +121,12 @@ EXERCISES = (
                     "x.unflatten(0, waveform.shape[:-1]) if waveform.dim() > 1 else x[0]"
                 ),
                 new="x",
+            ),
+            Wrong(
+                "Without any sample there is nothing to cut, and nothing to mirror: "
+                "raise ValueError.",
+                old="if num_samples == 0:",
+                new="if False:",
             ),
         ),
     ),
@@ -225,6 +232,8 @@ EXERCISES = (
             "test_log_mel_is_its_formula_with_the_dft_matrix",
             "test_silence_is_at_the_floor",
             "test_very_short_sounds_have_a_frame",
+            "test_faint_sounds_are_above_the_floor_by_the_formula",
+            "test_log_mel_stays_on_the_device_of_the_waveform",
         ),
         wrong=(
             Wrong(
@@ -274,6 +283,17 @@ EXERCISES = (
                 "Times depend on the sample rate: 160 samples are 10 ms at 16 kHz only.",
                 old="round(0.010 * sample_rate)",
                 new="160",
+            ),
+            Wrong(
+                "The floor is a maximum, not a sum: adding 1e-10 raises all faint "
+                "sounds.",
+                old="mel.clamp(min=1e-10).log10()",
+                new="(mel + 1e-10).log10()",
+            ),
+            Wrong(
+                "The window must be on the device of the waveform.",
+                old="torch.hann_window(size, device=x.device)",
+                new="torch.hann_window(size)",
             ),
         ),
     ),
@@ -364,6 +384,7 @@ EXERCISES = (
             "test_padding_changes_nothing",
             "test_padding_changes_no_gradient",
             "test_dropout_is_applied_in_training_only",
+            "test_memory_is_on_the_device_of_the_sound",
         ),
         wrong=(
             Wrong(
@@ -433,6 +454,17 @@ EXERCISES = (
                 "positions.",
                 old="F.dropout(x, self.dropout, self.training)",
                 new="x",
+            ),
+            Wrong(
+                "The mask must be made on the device of the sound.",
+                old="torch.arange(num_frames, device=sound.device)",
+                new="torch.arange(num_frames)",
+                more=(
+                    (
+                        "torch.full((B,), num_frames, device=sound.device)",
+                        "torch.full((B,), num_frames)",
+                    ),
+                ),
             ),
         ),
     ),
@@ -595,6 +627,11 @@ EXERCISES = (
                 "The blank is a label like any other: it need not be 0.",
                 old="targets.new_full((B, 2 * T + 1), blank)",
                 new="targets.new_zeros((B, 2 * T + 1))",
+            ),
+            Wrong(
+                "The targets are the caller's: blanks belong into a new tensor only.",
+                old="targets.masked_fill(positions",
+                new="targets.masked_fill_(positions",
             ),
         ),
     ),

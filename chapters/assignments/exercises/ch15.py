@@ -240,6 +240,12 @@ EXERCISES = (
                 old="*digests",
                 new="str(len(digests))",
             ),
+            Wrong(
+                'Joined without anything between them, "a" and "b" are the same as '
+                '"ab".',
+                old='" ".join(parts)',
+                new='"".join(parts)',
+            ),
         ),
     ),
     Exercise(
@@ -285,6 +291,18 @@ EXERCISES = (
                 "A process without a shard would wait for ever: refuse.",
                 old="num_shards < world_size",
                 new="False",
+            ),
+            Wrong(
+                "torch.manual_seed changes the random numbers of the whole program: "
+                "make a generator of your own.",
+                old="generator = torch.Generator().manual_seed(seed_of(seed, epoch))",
+                new="torch.manual_seed(seed_of(seed, epoch))",
+                more=(
+                    (
+                        "torch.randperm(num_shards, generator=generator)",
+                        "torch.randperm(num_shards)",
+                    ),
+                ),
             ),
         ),
     ),
@@ -350,6 +368,12 @@ EXERCISES = (
                 old="self.starts[shard] + place - start",
                 new="place",
             ),
+            Wrong(
+                "A batch of 6 for 4 processes: two of them take 2, the others 1. With "
+                "6 // 4 each, two examples are missing.",
+                old="len(range(self.rank, self.batch_size, self.world_size))",
+                new="self.batch_size // self.world_size",
+            ),
         ),
     ),
     Exercise(
@@ -392,6 +416,15 @@ EXERCISES = (
                 "The bytes are those of UTF-8.",
                 old='piece.encode("utf-8", "replace")',
                 new='piece.encode("utf-16-le", "replace")',
+            ),
+            Wrong(
+                "You return the list that is in `pieces`: if the caller appends to "
+                "it, the next text is wrong.",
+                old="            numbers += self.pieces[piece]\n",
+                new=(
+                    "            numbers = numbers + self.pieces[piece] if numbers "
+                    "else self.pieces[piece]\n"
+                ),
             ),
         ),
     ),

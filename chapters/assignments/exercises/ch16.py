@@ -98,6 +98,19 @@ EXERCISES = (
                 new="block(x)",
             ),
             Wrong("A norm follows the blocks.", old="self.norm(x)", new="x"),
+            Wrong(
+                "The rows are the caller's: what is missing there must stay NaN.",
+                old=(
+                    "        rows = rows[:, self.order]  # (B, C)\n"
+                    "        mask = ~rows.isnan()\n"
+                    "        rows = rows.nan_to_num()\n"
+                ),
+                new=(
+                    "        mask = ~rows.isnan()[:, self.order]\n"
+                    "        rows[rows.isnan()] = 0\n"
+                    "        rows = rows[:, self.order]\n"
+                ),
+            ),
         ),
     ),
     Exercise(
@@ -253,6 +266,7 @@ EXERCISES = (
         tests=(
             "test_the_temperature_is_found",
             "test_scaling_changes_confidence_and_not_the_class",
+            "test_fitting_a_temperature_does_not_change_the_logits",
         ),
         wrong=(
             Wrong(
@@ -280,6 +294,15 @@ EXERCISES = (
                 old="math.log(0.05)",
                 new="math.log(1.0)",
             ),
+            Wrong(
+                "double() of a tensor in float64 is the tensor itself: a change in "
+                "place is the caller's, too.",
+                old="    log_probs = log_probs.double()\n",
+                new=(
+                    "    log_probs = log_probs.double()\n"
+                    "    log_probs -= log_probs.logsumexp(-1, keepdim=True)\n"
+                ),
+            ),
         ),
     ),
     Exercise(
@@ -294,6 +317,7 @@ EXERCISES = (
             "test_focal_loss_of_two_classes_is_that_of_torchvision",
             "test_focal_loss_with_gamma_zero_is_the_cross_entropy",
             "test_the_class_loss_weighs_words_and_ignores_padding",
+            "test_the_class_loss_of_an_improbable_word_is_finite",
         ),
         wrong=(
             Wrong(
@@ -324,6 +348,12 @@ EXERCISES = (
                 old="is_word.sum()",
                 new="torch.tensor(len(target))",
             ),
+            Wrong(
+                "The softmax of an improbable word is 0 in float32, and its logarithm "
+                "-inf: take both at once.",
+                old=".log_softmax(-1)",
+                new=".softmax(-1).log()",
+            ),
         ),
     ),
     Exercise(
@@ -338,6 +368,7 @@ EXERCISES = (
             "test_the_group_bootstrap_of_single_rows_is_like_that_of_examples",
             "test_rows_of_a_group_are_drawn_together",
             "test_a_draw_with_one_class_only_is_drawn_again",
+            "test_drawing_groups_leaves_the_global_random_numbers_alone",
         ),
         wrong=(
             Wrong(
@@ -369,6 +400,21 @@ EXERCISES = (
                 "Without rows there is no interval.",
                 old="if not rows:",
                 new="if False:",
+            ),
+            Wrong(
+                "np.random.seed changes the random numbers of the whole program: make "
+                "a generator of your own.",
+                old="rng = np.random.default_rng(seed)",
+                new=(
+                    "np.random.seed(seed)\n"
+                    "    rng = np.random"
+                ),
+                more=(
+                    (
+                        "rng.integers(len(rows), size=len(rows))",
+                        "rng.randint(len(rows), size=len(rows))",
+                    ),
+                ),
             ),
         ),
     ),

@@ -50,6 +50,14 @@ EXERCISES = (
                 old="min(sizes, default=0) <= 0",
                 new="min(sizes, default=0) < 0",
             ),
+            Wrong(
+                "The sizes are the caller's: clip them in a new list.",
+                old="        sizes = [min(size, limit) for size in sizes]\n",
+                new=(
+                    "        for k in range(len(sizes)):\n"
+                    "            sizes[k] = min(sizes[k], limit)\n"
+                ),
+            ),
         ),
     ),
     Exercise(

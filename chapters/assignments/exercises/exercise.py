@@ -38,7 +38,7 @@ class Exercise(NamedTuple):
     tests: tuple[str, ...]  # names of test functions in `tests_path`
     wrong: tuple[Wrong, ...]
     test_file: str = ""  # if it isn't test_<module>.py
-    needs: tuple[str, ...] = ()  # in a course copy: names that are allowed because the solution uses them
+    needs: tuple[str, ...] = ()  # allowed names that the library's version, or its stub, lacks
 
     @property
     def name(self) -> str:
