@@ -208,4 +208,6 @@ def _trained_parameters(decoder: nn.Module, encoder: ImageEncoder | None) -> lis
         parameters += encoder.norm.parameters()
         parameters.append(encoder.position)
         parameters += encoder.blocks.parameters()
+        if encoder.block_position is not None:
+            parameters.append(encoder.block_position)
     return [*parameters, *decoder.parameters()]

@@ -440,7 +440,8 @@ class ImageEncoder(nn.Module):
     feature map, row by row. Instead of pictures, they may be the backbone's features of them,
     (B, C, h, w) float16 (see `features.FeatureCache`). The features do not say where in the picture they are: the learned
     vector of each position does. In the `num_layers` Transformer blocks the positions attend to one
-    another, so that each can know about the rest of the picture.
+    another, so that each can know about the rest of the picture. With `attend_first` they do so
+    before the projection, at the width of the backbone, which costs less if that is small.
 
     `film` is the modality that steers the backbone, a `ResNet`: with "source", the question's mean
     vector (B, embed_dim) is given as `question`, and `FiLM` modulates each block by it.
@@ -456,6 +457,7 @@ class ImageEncoder(nn.Module):
         image_size: int,
         num_layers: int = 0,
         film: str = "",
+        attend_first: bool = False,
     ):
         super().__init__()
         self.steered_by = film
@@ -471,9 +473,13 @@ class ImageEncoder(nn.Module):
         backbone.train(training)
         num_positions = features[0, 0].numel()  # h·w
         self.position = nn.Parameter(torch.randn(num_positions, embed_dim) * 0.2)
-        settings = {"num_heads": max(1, embed_dim // 64), "mlp_dim": 2 * embed_dim}
-        blocks = [TransformerBlock(embed_dim, **settings) for _ in range(num_layers)]
+        width = backbone.out_channels if attend_first else embed_dim
+        settings = {"num_heads": max(1, embed_dim // 64), "mlp_dim": 2 * width}
+        blocks = [TransformerBlock(width, **settings) for _ in range(num_layers)]
         self.blocks = nn.ModuleList(blocks)
+        self.block_position = None
+        if attend_first and num_layers:
+            self.block_position = nn.Parameter(torch.randn(num_positions, width) * 0.2)
 
     def forward(self, images: Tensor, question: Tensor | None = None) -> Memory:
         if images.dtype == torch.float16:  # they are features
@@ -495,11 +501,19 @@ class ImageEncoder(nn.Module):
         The features of a frozen backbone can be computed once and kept.
         """
         tokens = grid.flatten(2).transpose(1, 2)  # (B, h·w, C)
+        if self.block_position is not None:
+            tokens = self._attend(tokens + self.block_position)
         tokens = self.norm(self.projection(tokens) + self.position)  # (B, h·w, D)
-        for block in self.blocks:
-            tokens, _, _ = block(tokens)
+        if self.block_position is None:
+            tokens = self._attend(tokens)
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         return Memory(tokens, mask)
+
+    def _attend(self, tokens: Tensor) -> Tensor:
+        """Let the positions attend to one another: tokens (B, h·w, width) -> the same shape."""
+        for block in self.blocks:
+            tokens, _, _ = block(tokens)
+        return tokens
 
 
 def resnet_encoder(
@@ -509,10 +523,11 @@ def resnet_encoder(
     depth: int | Sequence[int] = (1, 1),
     width: int = 32,
     film: str = "",
+    attend_first: bool = False,
 ) -> ImageEncoder:
     """An `ImageEncoder` with a `ResNet` as its backbone."""
     backbone = ResNet(depth, num_classes=None, width=width)
-    return ImageEncoder(backbone, embed_dim, image_size, num_layers, film)
+    return ImageEncoder(backbone, embed_dim, image_size, num_layers, film, attend_first)
 
 
 def vgg_encoder(

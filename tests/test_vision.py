@@ -426,14 +426,32 @@ def test_grid_positions_are_row_by_row():
             assert change.nonzero().flatten().tolist() == [5 * row + column]
 
 
+@pytest.mark.parametrize("attend_first", [False, True])
 @pytest.mark.parametrize("num_layers", [0, 1, 2])
-def test_positions_attend_to_one_another_in_the_blocks(num_layers):
-    encoder = ImageEncoder(Patches(), 7, 40, num_layers)  # 5 × 5 positions
+def test_positions_attend_to_one_another_in_the_blocks(num_layers, attend_first):
+    encoder = ImageEncoder(Patches(), 7, 40, num_layers, attend_first=attend_first)  # 5 × 5
     pictures = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
     pictures[1, 0, :8, :8] = 255  # they differ in the first position
     tokens = encoder(pictures).tokens  # (2, 25, 7)
     assert (tokens[0] != tokens[1]).any(-1).sum() == (25 if num_layers else 1)
     assert len(encoder.blocks) == num_layers
+
+
+def test_blocks_before_the_projection_have_the_backbones_width():
+    encoder = ImageEncoder(ResNet([1], width=5), 7, 31, 2, attend_first=True).eval()
+    pictures = torch.randint(256, (2, 3, 31, 31), dtype=torch.uint8)
+    grid = encoder.backbone.features(normalize(pictures))  # (2, 5, 8, 8)
+    tokens = grid.flatten(2).transpose(1, 2) + encoder.block_position  # (2, 64, 5)
+    for block in encoder.blocks:
+        tokens, _, _ = block(tokens)
+    expected = encoder.norm(encoder.projection(tokens) + encoder.position)  # (2, 64, 7)
+    assert_close(encoder(pictures).tokens, expected)
+
+    without = ImageEncoder(ResNet([1], width=5), 7, 31, attend_first=True)
+    plain = ImageEncoder(ResNet([1], width=5), 7, 31)
+    plain.load_state_dict(without.state_dict())  # without blocks there is no difference
+    pictures = pictures[:1]
+    assert_close(without.eval()(pictures).tokens, plain.eval()(pictures).tokens, rtol=0, atol=0)
 
 
 def test_every_position_has_its_own_vector():

@@ -37,7 +37,13 @@ FRESH_SCENES = 2000
 TASK = Captioning()
 ENTRIES = {  # name: what differs from quickstart: "scenes", "model", "image", "decoder", or options of TrainConfig
     "quickstart": {},
-    "baseline": {"scenes": 100_000, "batch_size": 96, "learning_rate": 3e-3},
+    "baseline": {
+        "scenes": 100_000,
+        "batch_size": 96,
+        "learning_rate": 3e-3,
+        "evaluate_every": 500,
+        "image": {"width": 32, "attend_first": False},
+    },
 }
 
 

@@ -21,11 +21,13 @@ REWARD = {
 SETTINGS = {"batch_size": 32, "learning_rate": 5e-5}  # of training on a reward
 
 
-def set_reward(trainer: Trainer, name: str) -> None:
-    """Let a trainer maximise a reward, and number its pictures, so that captions find theirs.
+def set_reward(trainer: Trainer, name: str | None) -> None:
+    """Let a trainer maximise a reward, if there is one, and number its pictures: captions find theirs.
 
     Raises ValueError if it does not start from a trained captioner, or nobody knows the truth.
     """
+    if name is None:
+        return
     if not trainer.config.start_from:
         raise ValueError("--reward improves a captioner that is trained already: --from RUN")
     if trainer.train.data.shard_sizes:
