@@ -54,7 +54,7 @@ ATTRIBUTES = set(  # of layers, optimizers, gradient functions and what torch's 
     "needs_input_grad negative_slope normalized_shape num_batches_tracked num_embeddings "
     "num_features num_layers out_channels out_features output_size p padding padding_idx "
     "param_groups running_mean running_var save_for_backward saved_tensors state step stride "
-    "values weight zero_grad add_param_group remove".split()
+    "training values weight zero_grad add_param_group remove".split()
 )
 
 

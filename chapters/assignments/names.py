@@ -124,7 +124,7 @@ class Needed(NamedTuple):
                 names.add(node.id)
             elif isinstance(node, ast.Attribute):
                 attributes.add(node.attr)
-            elif isinstance(node, ast.FunctionDef):
+            elif isinstance(node, ast.FunctionDef) and node.name.startswith("__"):
                 attributes.add(node.name)
         return cls(frozenset(names), frozenset(attributes))
 
@@ -203,7 +203,7 @@ class Reader:
     taken    the nodes; each stands at the top of the module or in a class of the library
     module   the syntax tree of the library's module
     needed   what the library's version uses
-    package  in which that module is: mmscratch, or mmscratch.data
+    home     the full name of that module
     library  a function: the names that a module of mmscratch defines; None if there is none
     others   a function: the attributes that the rest of the library defines
     """
@@ -213,12 +213,12 @@ class Reader:
         taken: Sequence[ast.stmt],
         module: ast.Module,
         needed: Needed,
-        package: str,
+        home: str,
         library: Callable[[str], Collection[str] | None],
         others: Callable[[], Collection[str]],
     ):
         self.needed = needed
-        self.package = package
+        self.package = home.rpartition(".")[0]
         self.library = library
         self.others = others
         self.own = defined_attributes(taken)
@@ -229,7 +229,7 @@ class Reader:
         self.globals: Bound = {}
         self.relied_on = set()  # what is allowed only since the library's version uses it
         self.barred = set()  # imported by the library, for what the exercise does not need
-        self.homes = set()  # the modules from which the library's module imports
+        self.homes = {home}  # the library's module, and those from which it imports
         for node in module.body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 self.defined.add(node.name)
@@ -452,8 +452,8 @@ class Reader:
         if self._modules_of(node.value, bound):
             self._check_path(node, bound)
             return
-        self._check_attribute(node.attr, node)
         self.visit(node.value, bound)
+        self._check_attribute(node.attr, node)
 
     def _check_path(self, node: ast.AST, bound: Bound) -> None:
         """Check `module.name`, or the path of a module itself."""

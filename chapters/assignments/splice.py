@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import contextlib
 import functools
 import threading
 from types import CodeType
@@ -316,7 +317,11 @@ def refusable_names(exercise: Exercise) -> set[str]:
     """What a learner may use only because the library's version does: names and ".attributes"."""
     known = definitions(library_tree(exercise.module))
     parts = [known[part] for part in exercise.parts]
-    return _read(exercise, [*parts, *_called(exercise, parts)]).relied_on
+    found = _read(exercise, parts).relied_on
+    for function in _called(exercise, parts):
+        with contextlib.suppress(Refused):
+            found |= _read(exercise, [function]).relied_on
+    return found
 
 
 def _called(exercise: Exercise, parts: list[ast.stmt]) -> list[ast.stmt]:
@@ -328,9 +333,9 @@ def _called(exercise: Exercise, parts: list[ast.stmt]) -> list[ast.stmt]:
 
 def _read(exercise: Exercise, taken: list[ast.stmt]) -> Reader:
     """Read code; raises Refused for the first name that the exercise does not need."""
-    package = ".".join(["mmscratch", *exercise.module.split(".")[:-1]])
     tree = library_tree(exercise.module)
-    return Reader(taken, tree, needed_by(exercise), package, _defined_in, _other_attributes)
+    home = f"mmscratch.{exercise.module}"
+    return Reader(taken, tree, needed_by(exercise), home, _defined_in, _other_attributes)
 
 
 @functools.cache
