@@ -176,7 +176,7 @@ CHEATS = {
     "exits at once": ("import os\nos._exit(0)", "imports os"),
     "exits by another name": ("torch.os._exit(0)", "is not allowed"),
     "sleeps": ("import time\ntime.sleep(1000)", "imports time"),
-    "waits": ("torch.futures.Future().wait()", "still running in line"),
+    "waits": ("torch.futures.Future().wait()", "torch.futures is not allowed"),
     "never ends": ("while True:\n    pass", "still running in line"),
     "forks": ("import os\nos.fork()\nreturn scores", "imports os"),
     "takes all memory": ("return torch.ones(1 << 40)", "tests fail"),

@@ -1,7 +1,7 @@
 """Which names a learner's code may use: tricks are refused with their line, idioms are not."""
 
 import pytest
-from test_assignments import SOFTMAX, written
+from test_assignments import ADDITIVE, SOFTMAX, written
 
 from chapters.assignments.building_blocks import building_blocks, generate
 from chapters.assignments.exercises import EXERCISES
@@ -155,6 +155,15 @@ def test_a_trick_is_refused_with_its_name_and_line(body, named):
     assert named.removeprefix("imports ").removeprefix("changes ").split()[0].split(".")[-1].split(
         "="
     )[0].strip() in text.splitlines()[line - 1]
+
+
+def test_a_module_in_a_class_of_the_library_is_refused():
+    forward = "return self.lib.load('x')"
+    text = written(forward, ADDITIVE).replace(
+        "class AdditiveAttention(nn.Module):\n", "class AdditiveAttention(nn.Module):\n    lib = torch\n"
+    )
+    with pytest.raises(Refused, match=r"line \d+: a module in class AdditiveAttention"):
+        splice(ADDITIVE, text)
 
 
 READY_MADE = [

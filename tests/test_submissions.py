@@ -12,7 +12,7 @@ import types
 import zipfile
 
 import pytest
-from test_assignments import ADDITIVE, RIGHT, ROOT, SOFTMAX, library, written
+from test_assignments import ADDITIVE, QUICKLY, RIGHT, ROOT, SOFTMAX, library, written
 
 from chapters.assignments import grading, verdicts
 from chapters.assignments import notebook as notebooks
@@ -349,6 +349,11 @@ def test_a_report_says_so_if_there_is_no_room(monkeypatch):
     graded = grading.Graded("a", [other], [""], "")
     assert says in grading.report(5, graded)
     assert says in grading.class_report(5, [SOFTMAX], [graded], "grades")
+
+
+def test_waiting_is_ended_by_the_clock(any_name):
+    one = assess(SOFTMAX, written("torch.futures.Future().wait()"), QUICKLY)
+    assert one.state == "failed" and "still running in line" in one.problem
 
 
 def test_a_skipped_test_is_a_failed_one(any_name):

@@ -248,7 +248,7 @@ class Reader:
                 self._bind_statement(node, self.globals, {})
                 self.added |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name)
                                and isinstance(n.ctx, ast.Store)}  # fmt: skip
-        for node in taken:
+        for node in sorted(taken, key=lambda node: not isinstance(node, IMPORTS)):
             self.visit(node, {})
 
     # ---------------------------------------------------------------------------------------------

@@ -137,10 +137,11 @@ def splice(exercise: Exercise, theirs: str) -> Spliced:
         if isinstance(known[owner], ast.ClassDef):
             _check_class(known[owner], found[owner])
     inside = {owner: _added_members(known[owner], found[owner]) for owner in owners}
-    taken += [node for nodes in inside.values() for node in nodes]
-    added = _added(tree, their_tree, taken)
-    taken += added
-    _read(exercise, taken)
+    members = [node for nodes in inside.values() for node in nodes]
+    added = _added(tree, their_tree, [*taken, *members])
+    classes = [_class_of(owner, nodes) for owner, nodes in inside.items() if nodes]
+    _read(exercise, [*taken, *classes, *added])
+    taken += [*members, *added]
     _refuse_left_out(taken, their_tree, tree)
 
     for part in exercise.parts:
@@ -211,6 +212,11 @@ def _added_members(ours: ast.stmt, theirs: ast.stmt) -> list[ast.stmt]:
         elif isinstance(node, ASSIGNMENTS) and not targets.intersection(_targets(node)):
             found.append(node)
     return found
+
+
+def _class_of(owner: str, members: list[ast.stmt]) -> ast.ClassDef:
+    """A class with these members, to be read as one."""
+    return ast.copy_location(ast.ClassDef(owner, [], [], members, []), members[0])
 
 
 def _refuse_left_out(taken: list[ast.stmt], their_tree: ast.Module, our_tree: ast.Module) -> None:

@@ -89,8 +89,6 @@ WATCHED = (
     numpy,
     pytest,
     sys.modules["builtins"],
-    torch.Tensor,
-    torch.nn.Module,
 )
 WATCHED_INSIDE = (  # modules whose classes are watched as well
     "torch.testing._comparison",
@@ -275,6 +273,7 @@ class Judge:
         self.raises = pytest.raises
         self.state = self._state()
         self.attributes = _attributes()
+        self.classes = {obj.__name__ for obj in _watched_classes()}
 
     def faults(self) -> list[str]:
         """What is wrong with the comparisons, or has been left on."""
@@ -294,6 +293,8 @@ class Judge:
         after = _attributes()
         before = self.attributes
         names = [name for name in before if after.get(name) != before[name]]
+        added = [name for name in after if name not in before]  # they may hide an inherited one
+        names += [name for name in added if name.partition(".")[0] in self.classes]
         return names + self.faults()
 
     def _comparisons(self) -> dict:
@@ -349,7 +350,8 @@ class Judge:
 def _attributes() -> dict[str, object]:
     """The functions that the tests rely on, with their code, by name."""
     found = {}
-    for obj in [*WATCHED, *(sys.modules[name] for name in WATCHED_INSIDE if name in sys.modules)]:
+    watched = [*WATCHED, *_watched_classes()]
+    for obj in [*watched, *(sys.modules[name] for name in WATCHED_INSIDE if name in sys.modules)]:
         for name, value in list(vars(obj).items()):
             key = f"{obj.__name__}.{name}"
             if callable(value):
@@ -360,6 +362,12 @@ def _attributes() -> dict[str, object]:
                     if callable(method):
                         found[f"{key}.{inner}"] = id(method), _code_of(method)
     return found
+
+
+def _watched_classes() -> list[type]:
+    """The classes of torch that tests compare with, whose methods are watched."""
+    layers = [kind for kind in vars(torch.nn).values() if isinstance(kind, type)]
+    return [torch.Tensor, *layers]
 
 
 def _code_of(function) -> tuple:
