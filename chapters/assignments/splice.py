@@ -8,9 +8,8 @@ import threading
 from types import CodeType
 from typing import NamedTuple
 
-from ..chapter import ROOT
 from .building_blocks import is_harmless
-from .exercises import Exercise, Wrong, path_of
+from .exercises import ROOT, Exercise, Wrong, path_of
 from .names import IMPORTS, Needed, Reader, Refused, bound_names, defined_attributes, walk
 
 LIBRARY = ROOT / "mmscratch"

@@ -32,22 +32,30 @@ from types import (
     NoneType,
 )
 
-import matplotlib.figure  # noqa: F401
 import numpy
-import PIL.Image  # noqa: F401
 import pytest
 import torch
 import torch.nn.functional as F
 import torch.utils.data
-import torch.utils.flop_counter
 
 from .differences import describe, show_small
 from .enclosure import CLONE, enter
 
-COMPARED = ("sacrebleu", "transformers", "hypothesis", "sklearn.metrics")  # by the tests
-for name in ("torchvision.transforms.v2", *COMPARED):
-    with contextlib.suppress(Exception):  # it may be missing or broken
-        __import__(name)
+SLOW = (  # to import, and needed by some tests only
+    "PIL.Image",
+    "hypothesis",
+    "matplotlib.figure",
+    "sacrebleu",
+    "sklearn.metrics",
+    "torch.utils.flop_counter",
+    "torchvision.transforms.v2",
+    "transformers",
+)
+PRELOAD = os.environ.get("MMSCRATCH_PRELOAD", "all").split()
+for name in SLOW:
+    if "all" in PRELOAD or name.partition(".")[0] in PRELOAD:
+        with contextlib.suppress(Exception):  # it may be missing or broken
+            __import__(name)
 with contextlib.suppress(ImportError):  # the parts of pytest, which it would import when it starts
     from _pytest.config import default_plugins
 
