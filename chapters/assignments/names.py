@@ -19,6 +19,7 @@ import random
 import re
 import string
 import types
+from collections import ChainMap
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import PurePath
 from typing import NamedTuple
@@ -78,6 +79,7 @@ METHODS = set(  # the names with underscores that a class may define and code ma
 )
 READABLE = METHODS | {"__class__", "__doc__", "__name__", "__qualname__"}
 HARMLESS_HOMES = ("pathlib", "torch.autograd.function", "torch.utils.data")
+MAX_NAME = 80  # characters of a name that is shown, or compared with others
 PRIVATE = set("_ _asdict _buffers _fields _make _modules _parameters _replace".split())
 VALUES = (  # of Python, whose attributes any value may have
     *(bytes, bytearray, complex, dict, float, frozenset, int, list, property, range, set, slice),
@@ -152,6 +154,7 @@ def names_of(module: str) -> frozenset[str]:
     return building_blocks().get(module, frozenset())
 
 
+@functools.cache
 def is_known(module: str) -> bool:
     """Whether a module is among the building blocks, or above one of them."""
     known = {*SOME_OF, *WHOLE_MODULES, *building_blocks()} - {"attributes"}
@@ -223,7 +226,7 @@ class Reader:
         self.others = others
         self.own = defined_attributes(taken)
         self.own |= {node.name for node in taken if isinstance(node, ast.FunctionDef)}
-        self.theirs = defined_attributes(module.body)
+        self.attributes = plain_attributes() | PRIVATE | self.own | defined_attributes(module.body)
         self.defined = set()  # at the top of the library's module
         self.added = set()  # at the top by the learner
         self.globals: Bound = {}
@@ -293,7 +296,7 @@ class Reader:
         """Note `name = module` as another name of the module."""
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
             [target] = node.targets
-            modules = self._modules_of(node.value, outer | bound)
+            modules = self._modules_of(node.value, ChainMap(bound, outer))
             if isinstance(target, ast.Name) and modules:
                 bound[target.id] = bound.get(target.id, frozenset()) | modules
 
@@ -428,8 +431,9 @@ class Reader:
         for name, modules in own.items():
             if modules:
                 raise self._refusal(node, f"a module in class {node.name}")
+        inner = {name: bound[name] for name in bound if name not in own}
         for child in node.body:
-            self.visit(child, {name: bound[name] for name in bound if name not in own})
+            self.visit(child, inner)
 
     def _visit_annotation(self, node: ast.AST | None, bound: Bound) -> None:
         """Nothing reads an annotation, so that whatever is only named there does no harm."""
@@ -597,14 +601,13 @@ class Reader:
     def _check_attribute(self, name: str, node: ast.AST) -> None:
         is_hidden = name.startswith("__") and name.endswith("__")
         is_changed = is_hidden and isinstance(getattr(node, "ctx", None), (ast.Store, ast.Del))
-        known = plain_attributes() | PRIVATE | self.own | self.theirs
         if name in REACHING or is_hidden:
             is_allowed = name in READABLE and not is_changed
         else:
-            is_allowed = name in known or (name in FILES and self._writes_files)
+            is_allowed = name in self.attributes or (name in FILES and self._writes_files)
         if not is_allowed and not self._needs(f".{name}"):
             if name in REACHING or is_hidden or name not in self.others():
-                raise self._refusal(node, f".{name}", known)
+                raise self._refusal(node, f".{name}", self.attributes)
 
     def _check_identifier(self, name: str, node: ast.AST) -> None:
         """Check a name that a statement gives: of a function, a class, a variable, …"""
@@ -618,9 +621,11 @@ class Reader:
             raise self._refusal(node, name)
 
     def _refusal(self, node: ast.AST, what: str, known: Sequence[str] = ()) -> Refused:
+        if len(what) > MAX_NAME:
+            what = f"{what[:MAX_NAME]}…"
         text = f"line {getattr(node, 'lineno', 0)}: {what} is not allowed"
         text += ", and this exercise does not need it"
-        last = what.rpartition(".")[2]
+        last = what.rpartition(".")[2][:MAX_NAME]
         close = difflib.get_close_matches(last, known, 1, 0.8) if last not in known else []
         if close and not PIECES.search(last):
             text += f"; did you mean {what.removesuffix(last)}{close[0]}?"

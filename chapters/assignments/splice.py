@@ -279,7 +279,8 @@ def _added(our_tree: ast.Module, their_tree: ast.Module, taken: list[ast.stmt]) 
             found.append(node)
     used = {name.id for name in walk([*taken, *found]) if isinstance(name, ast.Name)}
     used |= {"annotations"}  # from __future__
-    return [kept for node in found if (kept := _without_unused(node, used - (ours - imported)))]
+    used -= ours - imported
+    return [kept for node in found if (kept := _without_unused(node, used))]
 
 
 def _without_unused(node: ast.stmt, used: set[str]) -> ast.stmt | None:
