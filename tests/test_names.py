@@ -140,6 +140,44 @@ TRICKS = {
         "from mmscratch.weights import torch as found\nreturn found",
         "mmscratch.weights",
     ),
+    "a method of a class in a list": (
+        "for kind in [MultiHeadAttention]:\n    kind.attend = print\nreturn scores",
+        "changes .attend",
+    ),
+    "a method of an instance's class": (
+        "type(scores).forward = print\nreturn scores",
+        "changes .forward",
+    ),
+    "a method by deletion": ("def clear(kind):\n    del kind.project\nreturn 1", ".project"),
+    "a name of the library by a walrus": (
+        "def read(x=(causal_mask := print)):\n    global causal_mask\nreturn scores",
+        "causal_mask",
+    ),
+    "a name that is deleted first": (
+        "def read():\n    global getattr\n    return getattr\nreturn read()(scores, 'x')",
+        "getattr",
+    ),
+    "a loop over classes": (
+        "for object.__eq__ in [max]:\n    pass\nreturn scores",
+        ".__eq__",
+    ),
+    "a context that stays": (
+        "with torch.set_default_device('meta') as x:\n    return x",
+        "torch.set_default_device",
+    ),
+    "an error that keeps its frame": (
+        "from contextlib import ExitStack\nwith ExitStack() as stack:\n"
+        "    stack.push(lambda kind, error, place: place.tb_frame)",
+        ".tb_frame",
+    ),
+    "an attribute by its text": (
+        "from operator import attrgetter\nreturn attrgetter('__class__')(scores)",
+        "attrgetter",
+    ),
+    "an attribute of one's own by its text": (
+        "def read(self):\n    return getattr(self, 'tb_' + 'frame')\nreturn read(scores)",
+        "getattr",
+    ),
     "what the library's module imports": (
         "import mmscratch.attention as library\nreturn library.nn",
         "library.nn",
@@ -287,11 +325,11 @@ def test_a_misspelt_name_is_told_from_a_trick():
     splice(SOFTMAX, written("return score.softmax(-1)"))  # the test's NameError says more
 
 
-LARGE = {  # files of nearly a megabyte
-    "assignments": "\n".join(f"x{i} = x{i - 1}" for i in range(1, 45_000)),
-    "attributes": "\n".join(f"scores.a{i} = scores.T" for i in range(30_000)),
+LARGE = {  # that a program wrote
+    "assignments": "\n".join(f"x{i} = x{i - 1}" for i in range(1, 8_000)),
+    "attributes": "\n".join(f"scores.a{i} = scores.T" for i in range(8_000)),
     "a long name": f"scores.{'a' * 900_000}",
-    "imports": "import math\n" * 70_000,
+    "imports": "import math\n" * 8_000,
 }
 
 
@@ -303,7 +341,7 @@ def test_a_large_file_is_read_in_good_time(lines):
         splice(SOFTMAX, written(f"{lines}\nreturn scores"))
     with contextlib.suppress(Refused):
         splice(SOFTMAX, written("return scores", before=lines + "\n"))
-    assert time.process_time() - before < 30
+    assert time.process_time() - before < 15
 
 
 def test_a_refusal_is_short():

@@ -227,6 +227,7 @@ class Reader:
         self.own = defined_attributes(taken)
         self.own |= {node.name for node in taken if isinstance(node, ast.FunctionDef)}
         self.attributes = plain_attributes() | PRIVATE | self.own | defined_attributes(module.body)
+        self.methods = _methods(module)  # of the library's module
         self.defined = set()  # at the top of the library's module
         self.added = set()  # at the top by the learner
         self.globals: Bound = {}
@@ -451,6 +452,11 @@ class Reader:
     def _visit_attribute(self, node: ast.Attribute, bound: Bound) -> None:
         if not isinstance(node.ctx, ast.Load):
             self._check_change(node, bound)
+            if node.attr in self.methods and not self._needs(f".{node.attr}"):
+                raise Refused(
+                    f"line {node.lineno}: changes .{node.attr}, which is a method of the library's: "
+                    "choose another name"
+                )
         if self._modules_of(node, bound):
             raise self._refusal(node, f"{ast.unparse(node)} as a value")
         if self._modules_of(node.value, bound):
@@ -630,6 +636,21 @@ class Reader:
         if close and not PIECES.search(last):
             text += f"; did you mean {what.removesuffix(last)}{close[0]}?"
         return Refused(text)
+
+
+def _methods(module: ast.Module) -> set[str]:
+    """The names that are always methods: no code of the module assigns to them.
+
+    Code that assigns to one may replace it in a class that it was given: `kind.forward = …`.
+    """
+    methods = {"forward"}
+    assigned = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.ClassDef):
+            methods |= {inner.name for inner in node.body if isinstance(inner, ast.FunctionDef)}
+        elif isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            assigned.add(node.attr)
+    return methods - assigned
 
 
 def _identifiers(node: ast.AST) -> list[str]:
