@@ -200,9 +200,8 @@ def test_a_trick_is_refused_with_its_name_and_line(body, named):
 
 def test_a_module_in_a_class_of_the_library_is_refused():
     forward = "return self.lib"
-    text = written(forward, ADDITIVE).replace(
-        "class AdditiveAttention(nn.Module):\n", "class AdditiveAttention(nn.Module):\n    lib = torch\n"
-    )
+    head = "class AdditiveAttention(nn.Module):\n"
+    text = written(forward, ADDITIVE).replace(head, f"{head}    lib = torch\n")
     with pytest.raises(Refused, match=r"line \d+: a module in class AdditiveAttention"):
         splice(ADDITIVE, text)
 
@@ -251,7 +250,7 @@ IDIOMS = [
     "return torch.where(scores > 0, scores, torch.zeros_like(scores)).gather(-1, mask.long())",
     "return torch.zeros(3).scatter_(0, torch.arange(3), torch.full((3,), 2.0)).tril()",
     "return scores.masked_fill(~mask, float('-inf')).softmax(-1).nan_to_num(0.0)",
-    "total = 0.0\nfor i in range(scores.size(0)):\n    total += scores[i].sum().item()\nreturn total",
+    "total = 0\nfor i in range(scores.size(0)):\n    total += scores[i].sum().item()\nreturn total",
     "print(f'{scores.shape=} {scores.sum():.3f}', scores.dtype, sep='|')\nreturn scores",
     "for i, (a, b) in enumerate(zip(sorted(scores), reversed(scores))):\n    print(i, a, b)",
     "from collections import Counter, defaultdict, deque, namedtuple\n"
@@ -272,7 +271,7 @@ IDIOMS = [
     "import numpy as np\nx = scores.detach().cpu().numpy().astype(np.float64)\n"
     "x = np.exp(x - x.max(axis=-1, keepdims=True))\nx /= np.linalg.norm(x)\n"
     "return torch.from_numpy(x).to(scores.dtype)",
-    "import numpy as np\nrng = np.random.default_rng(0)\nreturn rng.permutation(np.arange(3)).tolist()",
+    "import numpy as np\nrng = np.random.default_rng(0)\nreturn rng.permutation(3).tolist()",
     "import random\nrandom = random.Random(0)\nrandom.shuffle([1])\nreturn random.choice([1, 2])",
     "import math, itertools, re\nreturn list(itertools.chain(re.findall('a', 'b'), [math.inf]))",
     "assert scores.dim() == 3, 'three dimensions'\nif scores.numel() == 0:\n"
@@ -282,15 +281,17 @@ IDIOMS = [
     "class Box:\n    def __init__(self, value):\n        self._value = value\n"
     "        self.__secret = 1\n        self.load = self.path = value\n\n    @property\n"
     "    def value(self):\n        return self._value * self.__secret\n\n    @value.setter\n"
-    "    def value(self, new):\n        self._value = new\n\n    @classmethod\n    def of(cls, x):\n"
-    "        return cls(x)\n\n    @staticmethod\n    def one():\n        return 1\n\n"
+    "    def value(self, new):\n        self._value = new\n\n    @classmethod\n"
+    "    def of(cls, x):\n        return cls(x)\n\n    @staticmethod\n    def one():\n        return 1\n\n"
     "    def __call__(self, x):\n        return self.load + Box.one()\nreturn Box.of(scores).value",
     "class Net(nn.Module):\n    def __init__(self):\n        super(Net, self).__init__()\n"
     "        self.layers = nn.ModuleList([nn.Linear(3, 3), nn.ReLU()])\n"
     "        self.register_buffer('steps', torch.zeros(1))\n"
-    "        self.scale = nn.Parameter(torch.ones(3))\n        nn.init.xavier_uniform_(self.scale)\n\n"
+    "        self.scale = nn.Parameter(torch.ones(3))\n"
+    "        nn.init.xavier_uniform_(self.scale)\n\n"
     "    def forward(self, x):\n        for i in range(2):\n"
-    "            x = getattr(self, f'layer{i}')(x)\n        return x * self.scale\nreturn Net()(scores)",
+    "            x = getattr(self, f'layer{i}')(x)\n        return x * self.scale\n"
+    "return Net()(scores)",
     "def visit(node, depth=0):\n    nonlocal found\n    found += 1\n    return found\nfound = 0\n"
     "visit(scores)\nreturn found",
     "while (n := len(scores)) > 3:\n    scores = scores[: n // 2]\nreturn scores",
@@ -304,8 +305,8 @@ IDIOMS = [
     "a, *b = scores\n(a, c), d = (1, 2), {**{'k': [1]}}['k']\nreturn a, b, c, d, {1, 2} | set()",
     "def numbers():\n    yield from range(3)\ngenerator = numbers()\nnext(generator)\n"
     "generator.close()\nreturn list(generator)",
-    "with torch.no_grad(), torch.inference_mode():\n    grad = torch.autograd.grad(scores.sum(), scores)"
-    "\nreturn grad",
+    "with torch.no_grad(), torch.inference_mode():\n    total = scores.sum()\n"
+    "return torch.autograd.grad(total, scores)",
     "import warnings\nwarnings.warn('slow')\nimport copy\nreturn copy.deepcopy(scores)",
     "from operator import itemgetter, mul\nreturn sorted([(1, 2)], key=itemgetter(1))",
 ]

@@ -103,9 +103,9 @@ LEADING = (
     *(types.FrameType, types.CodeType, types.TracebackType, types.GeneratorType),
     *(types.CoroutineType, types.AsyncGeneratorType),
 )
-REACHING = {name for name in _attributes_of(*LEADING) if name[:3] in ("co_", "tb_", "gi_", "cr_",
-            "ag_") or name[:2] == "f_"}  # fmt: skip
-REACHING |= {"format_map", "mro", "register", "get_type_hints"}
+PREFIXES = ("ag_", "co_", "cr_", "f_", "gi_", "tb_")
+REACHING = {name for name in _attributes_of(*LEADING) if name.startswith(PREFIXES)}
+REACHING |= {"format_map", "get_type_hints", "mro", "register"}
 
 
 class Refused(Exception):
@@ -169,6 +169,15 @@ def plain_attributes() -> frozenset[str]:
     ) - {"format"}
 
 
+def _stored_names(node: ast.AST) -> set[str]:
+    """The names to which some code assigns."""
+    names = set()
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
+            names.add(inner.id)
+    return names
+
+
 def defined_attributes(nodes: Sequence[ast.AST]) -> set[str]:
     """The methods, fields and attributes that some code defines."""
     found = set()
@@ -180,9 +189,8 @@ def defined_attributes(nodes: Sequence[ast.AST]) -> set[str]:
             for inner in node.body:
                 if isinstance(inner, ast.FunctionDef):
                     found.add(inner.name)
-            for inner in walk(node.body):
-                if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
-                    found.add(inner.id)
+            for inner in node.body:
+                found |= _stored_names(inner)
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "namedtuple":
             for text in walk(node.args[1:]):
                 if isinstance(text, ast.Constant) and isinstance(text.value, str):
@@ -241,8 +249,7 @@ class Reader:
                 self._bind_imports(node, self.globals)
                 self._note_import(node)
             else:
-                self.defined |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name)
-                                 and isinstance(n.ctx, ast.Store)}  # fmt: skip
+                self.defined |= _stored_names(node)
         for node in taken:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 self.added.add(node.name)
@@ -250,8 +257,7 @@ class Reader:
                 self._bind_imports(node, self.globals)
             else:
                 self._bind_statement(node, self.globals, {})
-                self.added |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name)
-                               and isinstance(n.ctx, ast.Store)}  # fmt: skip
+                self.added |= _stored_names(node)
         for node in sorted(taken, key=lambda node: not isinstance(node, IMPORTS)):
             self.visit(node, {})
 
@@ -364,9 +370,7 @@ class Reader:
         elif isinstance(node, COMPREHENSIONS):
             inner = dict(bound)
             for part in node.generators:
-                for name in ast.walk(part.target):
-                    if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
-                        inner[name.id] = frozenset()
+                inner |= dict.fromkeys(_stored_names(part.target), frozenset())
             self.visit(node.generators[0].iter, bound)
             for i, part in enumerate(node.generators):
                 children = [part.target, *part.ifs] + ([part.iter] if i else [])
@@ -671,7 +675,7 @@ def _identifiers(node: ast.AST) -> list[str]:
 
 
 def _reads_own_attribute(node: ast.Call) -> bool:
-    """Whether a call is `getattr(self, "weight" + …)`, whose name begins as no reaching one does."""
+    """Whether a call is `getattr(self, "weight" + …)`: its name begins as no reaching one does."""
     if len(node.args) not in (2, 3) or node.keywords:
         return False
     if getattr(node.args[0], "id", "") != "self":
