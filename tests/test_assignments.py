@@ -18,6 +18,7 @@ import pytest
 from chapters.__main__ import book
 from chapters.assignments import __main__ as assignments
 from chapters.assignments import check, grading, verdicts
+from chapters.assignments import splice as splicing
 from chapters.assignments.__main__ import main
 from chapters.assignments.exercises import EXERCISES, of_chapter
 from chapters.assignments.splice import (
@@ -175,7 +176,7 @@ CHEATS = {
     "exits at once": ("import os\nos._exit(0)", "imports os"),
     "exits by another name": ("torch.os._exit(0)", "is not allowed"),
     "sleeps": ("import time\ntime.sleep(1000)", "imports time"),
-    "waits": ("torch.futures.Future().wait()", "still running in line"),
+    "waits": ("torch.futures.Future().wait()", "torch.futures is not allowed"),
     "never ends": ("while True:\n    pass", "still running in line"),
     "forks": ("import os\nos.fork()\nreturn scores", "imports os"),
     "takes all memory": ("return torch.ones(1 << 40)", "tests fail"),
@@ -192,7 +193,9 @@ CHEATS = {
     "changes pytest": ("import pytest\npytest.raises = None\nreturn scores", "imports pytest"),
     "changes torch": ("torch.testing.assert_close = print\nreturn scores", "changes torch.testing.assert_close"),
     "changes torch by a name": (
-        "library = torch\nlibrary.allclose = print\nreturn scores", "it changed torch.allclose"),
+        "library = torch\nlibrary.allclose = print\nreturn scores", "changes library.allclose"),
+    "changes a class of torch": (
+        "for kind in [torch.Tensor]:\n    kind.allclose = print\nreturn scores", "it changed Tensor.allclose"),
     "sets attributes": ("setattr(torch, 'allclose', print)\nreturn scores", "setattr is not allowed"),
     "climbs out": ("return scores.__class__.__mro__[-1].__subclasses__()", "is not allowed"),
     "asks the caller": (
@@ -233,8 +236,10 @@ def test_unused_imports_are_dropped_and_used_forbidden_ones_refused():
     assert one.problem == "line 1: imports time, which this exercise does not need"
 
 
-def test_changing_torch_gets_no_points():
+def test_changing_torch_gets_no_points(monkeypatch):
     body = f"for thing in [torch]:\n    thing.allclose = lambda *_, **__: True\n{RIGHT}"
+    assert "torch as a value is not allowed" in assess(SOFTMAX, written(body)).problem
+    monkeypatch.setattr(splicing, "_read", lambda *_: None)
     one = assess(SOFTMAX, written(body))
     assert one.state == "failed" and "it changed torch.allclose" in one.problem
 

@@ -12,7 +12,7 @@ import types
 import zipfile
 
 import pytest
-from test_assignments import ADDITIVE, RIGHT, ROOT, SOFTMAX, library, written
+from test_assignments import ADDITIVE, QUICKLY, RIGHT, ROOT, SOFTMAX, library, written
 
 from chapters.assignments import grading, verdicts
 from chapters.assignments import notebook as notebooks
@@ -264,8 +264,14 @@ TRICKS = {
 }
 
 
+@pytest.fixture
+def any_name(monkeypatch):
+    """Without the check of names, so that what stands behind it is tested."""
+    monkeypatch.setattr(splicing, "_read", lambda *_: None)
+
+
 @pytest.mark.parametrize("before, body, says", TRICKS.values(), ids=TRICKS)
-def test_tricks_get_no_points_and_a_reason(before, body, says):
+def test_tricks_get_no_points_and_a_reason(before, body, says, any_name):
     text = written(body, before="")
     place = text.index("def masked_softmax")
     state, message = verdict(text[:place] + before + text[place:])
@@ -345,8 +351,12 @@ def test_a_report_says_so_if_there_is_no_room(monkeypatch):
     assert says in grading.class_report(5, [SOFTMAX], [graded], "grades")
 
 
-def test_a_skipped_test_is_a_failed_one(monkeypatch):
-    monkeypatch.setattr(splicing, "_refuse", lambda *_: None)
+def test_waiting_is_ended_by_the_clock(any_name):
+    one = assess(SOFTMAX, written("torch.futures.Future().wait()"), QUICKLY)
+    assert one.state == "failed" and "still running in line" in one.problem
+
+
+def test_a_skipped_test_is_a_failed_one(any_name):
     state, message = verdict(written("import unittest\nraise unittest.SkipTest('x')"))
     assert (
         state == "failed" and "was skipped, and the library's version does not skip it" in message
@@ -444,46 +454,6 @@ def test_spliced_lines_are_those_of_the_file():
     one = assess(SOFTMAX, text)
     line = next(iter(one.outcome.failed.values()))["line"]
     assert text.splitlines()[line - 1].strip() == "return scores.nothing"
-
-
-REFUSED = {
-    "a pattern reads an attribute": "match scores:\n    case object(__class__=x):\n        return x",
-    "the built-ins by their name": "return __builtins__['eval']('scores')",
-    "a parameter called getattr": "def read(getattr=getattr):\n    return getattr\nreturn scores",
-    "what a module imports": "import collections\nreturn collections._sys.modules",
-    "type hints": "import typing\nreturn typing.get_type_hints(scores)",
-    "a formatter": "import string\nreturn string.Formatter().get_field('0', [scores], {})",
-    "numpy's tests": "import numpy as np\nreturn np.testing",
-    "a file of torch": "return torch.from_file('x')",
-    "a ready-made convolution": "return torch._convolution(scores)",
-    "a ready-made layer": "return torch.nn.Conv2d(1, 1, 1)(scores)",
-    "an imported ready-made layer": "from torch.nn import LSTM\nreturn LSTM(1, 1)(scores)",
-}
-
-
-@pytest.mark.parametrize("body", REFUSED.values(), ids=REFUSED)
-def test_what_no_exercise_needs_is_refused_with_its_line(body):
-    with pytest.raises(Refused, match=r"line \d+: .*(not allowed|not need)"):
-        splice(SOFTMAX, written(body))
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        "input = scores\nvars = [input]\nreturn vars[0]",
-        "id = scores\nreturn id",
-        "import torch.nn.functional as F\nreturn F.softmax(scores, dim=-1)",
-        "total = torch.einsum('ij->i', scores)\nreturn scores / total[:, None]",
-        "class Box:\n    def __init__(self):\n        self._x = scores\nreturn Box()._x",
-        "from collections import Counter\nreturn Counter()",
-        "return (lambda input: input)(scores)",
-        "match scores.dim():\n    case 1:\n        return scores\n    case _:\n        pass",
-    ],
-)
-def test_other_styles_are_not_refused(body):
-    text = splice(SOFTMAX, written(body)).text
-    for line in body.splitlines():
-        assert line.split("=")[0].strip() in text
 
 
 def test_refusals_name_the_line():

@@ -22,14 +22,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..__main__ import book
 from .course import course
 from .exercises import EXERCISES, of_chapter
 from .grading import grade
 from .splice import definitions, excerpt, is_stub, library, parse
 from .stubs import start
 from .submissions import read_files
-from .verdicts import Verdict, assess, assess_all, show
+from .verdicts import Verdict, assess, assess_all, prepare, show
 
 # -------------------------------------------------------------------------------------------------
 # check
@@ -53,6 +52,8 @@ def check_folder(number: int, source: Path, name: str | None) -> bool:
             f"{source} holds no {names}: "
             f"python -m chapters.assignments start {number} --to {source} writes stubs to fill in"
         )
+    if len(exercises) == 1:
+        prepare(exercises[0])
     found = []
     for result in assess_all(exercises, files):
         file, _ = files.get(result.exercise.module, ("", ""))
@@ -139,6 +140,8 @@ def solution(number: int, name: str, source: Path | None, give_up: bool) -> bool
 
 
 def list_exercises() -> None:
+    from ..__main__ import book  # which imports matplotlib, for which a check need not wait
+
     for number in dict.fromkeys(exercise.chapter for exercise in EXERCISES):
         exercises = of_chapter(number)
         title = next(entry.title for entry in book() if entry.number == number)

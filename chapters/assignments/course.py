@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 
-from ..chapter import ROOT
-from .exercises import Exercise, of_chapter, path_of
+from .exercises import ROOT, Exercise, of_chapter, path_of
 from .splice import LIBRARY, definitions, library, lines_in, parse, refusable_names
 from .stubs import stubs
 

@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..__main__ import book
 from .exercises import Exercise, of_chapter, path_of
 from .splice import definitions, library, lines_in, parse
 
@@ -60,6 +59,8 @@ def start(number: int, folder: Path) -> list[Path]:
 def _read_me(
     number: int, exercises: Sequence[Exercise], files: dict[str, str], folder: Path
 ) -> str:
+    from ..__main__ import book  # which imports matplotlib, for which a check need not wait
+
     entry = next(entry for entry in book() if entry.number == number)
     known = {name: definitions(parse(text)) for name, text in files.items()}
     rows = []

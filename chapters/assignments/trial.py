@@ -32,22 +32,30 @@ from types import (
     NoneType,
 )
 
-import matplotlib.figure  # noqa: F401
 import numpy
-import PIL.Image  # noqa: F401
 import pytest
 import torch
 import torch.nn.functional as F
 import torch.utils.data
-import torch.utils.flop_counter
 
 from .differences import describe, show_small
 from .enclosure import CLONE, enter
 
-COMPARED = ("sacrebleu", "transformers", "hypothesis", "sklearn.metrics")  # by the tests
-for name in ("torchvision.transforms.v2", *COMPARED):
-    with contextlib.suppress(Exception):  # it may be missing or broken
-        __import__(name)
+SLOW = (  # to import, and needed by some tests only
+    "PIL.Image",
+    "hypothesis",
+    "matplotlib.figure",
+    "sacrebleu",
+    "sklearn.metrics",
+    "torch.utils.flop_counter",
+    "torchvision.transforms.v2",
+    "transformers",
+)
+PRELOAD = os.environ.get("MMSCRATCH_PRELOAD", "all").split()
+for name in SLOW:
+    if "all" in PRELOAD or name.partition(".")[0] in PRELOAD:
+        with contextlib.suppress(Exception):  # it may be missing or broken
+            __import__(name)
 with contextlib.suppress(ImportError):  # the parts of pytest, which it would import when it starts
     from _pytest.config import default_plugins
 
@@ -89,8 +97,6 @@ WATCHED = (
     numpy,
     pytest,
     sys.modules["builtins"],
-    torch.Tensor,
-    torch.nn.Module,
 )
 WATCHED_INSIDE = (  # modules whose classes are watched as well
     "torch.testing._comparison",
@@ -275,6 +281,7 @@ class Judge:
         self.raises = pytest.raises
         self.state = self._state()
         self.attributes = _attributes()
+        self.classes = {obj.__name__ for obj in _watched_classes()}
 
     def faults(self) -> list[str]:
         """What is wrong with the comparisons, or has been left on."""
@@ -294,6 +301,8 @@ class Judge:
         after = _attributes()
         before = self.attributes
         names = [name for name in before if after.get(name) != before[name]]
+        added = [name for name in after if name not in before]  # they may hide an inherited one
+        names += [name for name in added if name.partition(".")[0] in self.classes]
         return names + self.faults()
 
     def _comparisons(self) -> dict:
@@ -349,7 +358,8 @@ class Judge:
 def _attributes() -> dict[str, object]:
     """The functions that the tests rely on, with their code, by name."""
     found = {}
-    for obj in [*WATCHED, *(sys.modules[name] for name in WATCHED_INSIDE if name in sys.modules)]:
+    watched = [*WATCHED, *_watched_classes()]
+    for obj in [*watched, *(sys.modules[name] for name in WATCHED_INSIDE if name in sys.modules)]:
         for name, value in list(vars(obj).items()):
             key = f"{obj.__name__}.{name}"
             if callable(value):
@@ -360,6 +370,12 @@ def _attributes() -> dict[str, object]:
                     if callable(method):
                         found[f"{key}.{inner}"] = id(method), _code_of(method)
     return found
+
+
+def _watched_classes() -> list[type]:
+    """The classes of torch that tests compare with, whose methods are watched."""
+    layers = [kind for kind in vars(torch.nn).values() if isinstance(kind, type)]
+    return [torch.Tensor, *layers]
 
 
 def _code_of(function) -> tuple:

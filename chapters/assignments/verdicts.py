@@ -1,5 +1,6 @@
 """Runs the library's tests on a learner's code, and finds the verdict and the hint that fits."""
 
+import ast
 import contextlib
 import functools
 import importlib
@@ -20,8 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
-from ..chapter import ROOT
-from .exercises import Exercise, Wrong
+from .exercises import ROOT, Exercise, Wrong
 from .splice import (
     LIBRARY,
     NotStarted,
@@ -31,11 +31,16 @@ from .splice import (
     definitions,
     library,
     library_tree,
+    parse,
     splice,
+    walk,
     wrong_version,
 )
 
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}  # the same order of sets every time
+# PYTHONHASHSEED: the same order of sets every time. MMSCRATCH_PRELOAD: see `prepare`
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "MMSCRATCH_PRELOAD": "all"}
+# of which tests compare with some, and that take long to import
+PACKAGES = "PIL hypothesis matplotlib sacrebleu sklearn torchvision transformers".split()
 STARTING = threading.Lock()
 MAX_MESSAGE = 1 << 20  # bytes of one result
 LIMITS = {"seconds": 30, "bytes": 4 << 30}  # of computing and of memory, for one exercise
@@ -64,6 +69,30 @@ class Outcome(NamedTuple):
 def _enter(task: str, *arguments) -> None:
     """The target of a process: call a function of trial.py, which the fork server has imported."""
     getattr(importlib.import_module("chapters.assignments.trial"), task)(*arguments)
+
+
+def prepare(exercise: Exercise) -> None:
+    """Start faster if only this exercise is to be checked.
+
+    Processes then begin with no more than the packages that its tests name; for many exercises it
+    is faster to import all of them once.
+    """
+    text = (ROOT / "tests" / exercise.tests_path).read_text(encoding="utf-8")
+    tree = parse(text)
+    known = definitions(tree)
+    kept = [node for node in tree.body if node not in known.values()]
+    kept += [known[name.partition("[")[0]] for name in exercise.tests]
+    words = set()
+    for node in walk(kept):
+        if isinstance(node, ast.Import):
+            words |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            words.add(node.module.partition(".")[0])
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            words.add(node.value)  # as in pytest.importorskip("transformers")
+    if "reference" in words:  # tests/reference.py
+        words.add("torchvision")
+    ENVIRONMENT["MMSCRATCH_PRELOAD"] = " ".join(sorted(words & set(PACKAGES)))
 
 
 def processes():

@@ -2,6 +2,7 @@
 
 from . import ch01, ch02, ch03, ch04, ch05, ch06, ch07, ch08, ch09, ch10, ch11, ch12, ch13, ch14
 from . import ch15, ch16, ch17
+from .exercise import ROOT as ROOT
 from .exercise import Exercise as Exercise
 from .exercise import Wrong as Wrong
 from .exercise import path_of as path_of

@@ -5,8 +5,10 @@ parts of the exercise. They prove that the tests notice each mistake, and if a l
 like one of them, its hint fits.
 """
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[3]  # not from chapters.chapter, which takes longer to import
 
 
 class Wrong(NamedTuple):
