@@ -220,7 +220,7 @@ class Trainer:
             parameter_groups(self.model, config.weight_decay, config.layer_decay),
             lr=config.learning_rate,
             betas=(0.9, 0.98),
-            fused=self.device.type != "mps",
+            fused=self.device.type == "cuda" or None,
         )
         parameters = self.model.named_parameters()
         self.frozen = [name for name, parameter in parameters if not parameter.requires_grad]

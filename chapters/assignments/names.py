@@ -21,7 +21,6 @@ import string
 import types
 from collections import ChainMap
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import PurePath
 from typing import NamedTuple
 
 from .building_blocks import PIECES, building_blocks

@@ -16,7 +16,7 @@ from .rewards import REWARD, SETTINGS, set_reward
 from .scores import print_judgement, print_scores, write_rows
 from .task import Metadata, Task, Verdict, decoder_settings, image_settings, shown_picture
 
-SCENES = 45_000  # scenes to train on
+SCENES = 44_000  # scenes to train on
 VALIDATION_SCENES = 300
 TEST_SCENES = 1000
 BEST = {"decoder": "lstm", "fusion": "cross_attention"}  # of the four that quickstart can train
