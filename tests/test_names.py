@@ -110,6 +110,23 @@ TRICKS = {
     "a metaclass": ("class Mine(metaclass=print):\n    pass\nreturn Mine", "metaclass"),
     "a class by a call": ("return type('Mine', (), {'__eq__': max})", "type"),
     "the class of classes": ("make = type\nreturn make('Mine', (), {})", "type"),
+    "the class of a class": (
+        "make = type(type(scores))\nreturn make('Mine', (), {'__eq__': max})",
+        "type",
+    ),
+    "the class of a class, called": (
+        "return type(int)('Mine', (), {'__eq__': max})",
+        "type",
+    ),
+    "the class of a class by its name": (
+        "return scores.__class__.__class__('Mine', (), {})",
+        ".__class__",
+    ),
+    "an annotation that hands something on": (
+        "class Box:\n    def __getitem__(self, key):\n        return key\n\n"
+        "box = Box()\ndef read(x: box[torch.load]):\n    return x",
+        "torch.load",
+    ),
     "a class by fields": (
         "from dataclasses import make_dataclass\nreturn make_dataclass('x', [])",
         "make_dataclass",
@@ -282,7 +299,8 @@ IDIOMS = [
     "        self.__secret = 1\n        self.load = self.path = value\n\n    @property\n"
     "    def value(self):\n        return self._value * self.__secret\n\n    @value.setter\n"
     "    def value(self, new):\n        self._value = new\n\n    @classmethod\n"
-    "    def of(cls, x):\n        return cls(x)\n\n    @staticmethod\n    def one():\n        return 1\n\n"
+    "    def of(cls, x):\n        return cls(x)\n\n    @staticmethod\n    def one():\n"
+    "        return 1\n\n"
     "    def __call__(self, x):\n        return self.load + Box.one()\nreturn Box.of(scores).value",
     "class Net(nn.Module):\n    def __init__(self):\n        super(Net, self).__init__()\n"
     "        self.layers = nn.ModuleList([nn.Linear(3, 3), nn.ReLU()])\n"
@@ -299,7 +317,7 @@ IDIOMS = [
     "        return scores.flatten(n - 2)\n    case _:\n        raise ValueError('dimensions')",
     "match [1, 2]:\n    case [int(first), *rest]:\n        return first, rest",
     "text = '{:.2f} {} {name}'.format(1.0, 2, name=3)\nreturn '%s' % text + 'a'.upper().center(9)",
-    "return type(scores) is torch.Tensor and type(scores).__name__ and isinstance(scores, Tensor)",
+    "return type(scores) is torch.Tensor and scores.__class__.__name__ and isinstance(scores, Tensor)",
     "return max(scores.tolist(), key=lambda row: row[0], default=None)",
     "x: torch.utils.data.Dataset | None = None\nreturn x",
     "a, *b = scores\n(a, c), d = (1, 2), {**{'k': [1]}}['k']\nreturn a, b, c, d, {1, 2} | set()",

@@ -76,7 +76,7 @@ METHODS = set(  # the names with underscores that a class may define and code ma
     "__pow__ __radd__ __repr__ __reversed__ __rmul__ __rsub__ __rtruediv__ __setitem__ __slots__ "
     "__str__ __sub__ __truediv__".split()
 )
-READABLE = METHODS | {"__class__", "__doc__", "__name__", "__qualname__"}
+READABLE = METHODS | {"__doc__", "__name__", "__qualname__"}
 HARMLESS_HOMES = ("pathlib", "torch.autograd.function", "torch.utils.data")
 MAX_NAME = 80  # characters of a name that is shown, or compared with others
 PRIVATE = set("_ _asdict _buffers _fields _make _modules _parameters _replace".split())
@@ -257,6 +257,7 @@ class Reader:
             else:
                 self._bind_statement(node, self.globals, {})
                 self.added |= _stored_names(node)
+        self.asked = {id(child) for node in walk(taken) for child in _asked_types(node)}
         for node in sorted(taken, key=lambda node: not isinstance(node, IMPORTS)):
             self.visit(node, {})
 
@@ -440,10 +441,18 @@ class Reader:
             self.visit(child, inner)
 
     def _visit_annotation(self, node: ast.AST | None, bound: Bound) -> None:
-        """Nothing reads an annotation, so that whatever is only named there does no harm."""
-        if node is None or all(isinstance(inner, PLAIN_ANNOTATION) for inner in ast.walk(node)):
+        """Nothing reads an annotation, so that whatever is only named there does no harm.
+
+        Unless an object of the learner's is there, too: `own[torch.load]` hands it on.
+        """
+        if node is None:
             return
-        self.visit(node, bound)
+        own = {*bound, *self.added}
+        for inner in ast.walk(node):
+            is_own = isinstance(inner, ast.Name) and inner.id in own
+            if is_own or not isinstance(inner, PLAIN_ANNOTATION):
+                self.visit(node, bound)
+                return
 
     def _visit_alias(self, node: ast.Assign, bound: Bound) -> None:
         """`F = torch.nn.functional`: `_bind_statement` has noted it."""
@@ -457,9 +466,13 @@ class Reader:
             self._check_change(node, bound)
             if node.attr in self.methods and not self._needs(f".{node.attr}"):
                 raise Refused(
-                    f"line {node.lineno}: changes .{node.attr}, which is a method of the library's: "
+                    f"line {node.lineno}: changes .{node.attr}, a method of the library's: "
                     "choose another name"
                 )
+        if node.attr in ("__name__", "__qualname__"):
+            if isinstance(node.value, ast.Attribute) and node.value.attr == "__class__":
+                self.visit(node.value.value, bound)
+                return
         if self._modules_of(node, bound):
             raise self._refusal(node, f"{ast.unparse(node)} as a value")
         if self._modules_of(node.value, bound):
@@ -502,8 +515,8 @@ class Reader:
 
     def _visit_call(self, node: ast.Call, bound: Bound) -> None:
         name = getattr(node.func, "id", "") if not self._is_bound(node.func, bound) else ""
-        if name == "type" and len(node.args) == 1 and not node.keywords:
-            if not isinstance(node.args[0], ast.Starred):
+        if name == "type" and id(node) in self.asked and not node.keywords:
+            if len(node.args) == 1 and not isinstance(node.args[0], ast.Starred):
                 self.visit(node.args[0], bound)
                 return
         if name in ("isinstance", "issubclass") and len(node.args) == 2:
@@ -639,6 +652,26 @@ class Reader:
         if close and not PIECES.search(last):
             text += f"; did you mean {what.removesuffix(last)}{close[0]}?"
         return Refused(text)
+
+
+def _asked_types(node: ast.AST) -> list[ast.AST]:
+    """The children of a node that may be `type(x)`: to compare, to show, to make one more of it.
+
+    The type of a type makes classes with any methods, so that it must not be kept or called.
+    """
+    if isinstance(node, ast.Compare):
+        return [node.left, *node.comparators]
+    if isinstance(node, (ast.Attribute, ast.FormattedValue)):
+        return [node.value]
+    if isinstance(node, ast.Subscript):
+        return [node.slice]
+    if isinstance(node, ast.Call):
+        is_starred = any(isinstance(argument, ast.Starred) for argument in node.args)
+        makes_class = is_starred or len(node.args) == 3
+        name = getattr(node.func, "id", "")
+        shown = node.args if name in ("isinstance", "issubclass", "print", "repr", "str") else []
+        return [*shown, *([] if makes_class else [node.func])]
+    return []
 
 
 def _methods(module: ast.Module) -> set[str]:
