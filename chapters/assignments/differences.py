@@ -164,7 +164,7 @@ def show_small(value: object) -> str:
     """A small tensor as it is, or "": "[[1, 0], [0, 1]]"."""
     if not isinstance(value, Tensor) or not 0 < value.numel() <= MAX_SHOWN or value.is_sparse:
         return ""
-    if value.is_complex():
+    if value.is_complex() or value.is_meta:
         return ""
 
     def written(numbers) -> str:

@@ -228,6 +228,7 @@ class Reader:
         others: Callable[[], Collection[str]],
     ):
         self.needed = needed
+        self.home = home
         self.package = home.rpartition(".")[0]
         self.library = library
         self.others = others
@@ -238,6 +239,7 @@ class Reader:
         self.defined = set()  # at the top of the library's module
         self.added = set()  # at the top by the learner
         self.globals: Bound = {}
+        self.imported: Bound = {}  # by the library's module
         self.relied_on = set()  # what is allowed only since the library's version uses it
         self.barred = set()  # imported by the library, for what the exercise does not need
         self.homes = {home}  # the library's module, and those from which it imports
@@ -249,6 +251,7 @@ class Reader:
                 self._note_import(node)
             else:
                 self.defined |= _stored_names(node)
+        self.imported = dict(self.globals)
         for node in taken:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 self.added.add(node.name)
@@ -269,12 +272,19 @@ class Reader:
             name = alias.asname or alias.name.partition(".")[0]
             if isinstance(node, ast.Import):
                 path = alias.name if alias.asname else name
+            elif self._is_imported_here(self._home(node), alias.name):
+                bound[name] = self.imported[alias.name]
+                continue
             else:
                 path = f"{self._home(node)}.{alias.name}"
                 if not self._is_module(path):
                     bound[name] = frozenset()
                     continue
             bound[name] = bound.get(name, frozenset()) | {path}
+
+    def _is_imported_here(self, module: str, name: str) -> bool:
+        """Whether this is the library's module and the name one that it imports itself."""
+        return module == self.home and name in self.imported
 
     def _note_import(self, node: ast.stmt) -> None:
         """Note an import of the library's module: from where, and what need not be used."""
@@ -586,6 +596,8 @@ class Reader:
                 )
 
     def _may_import(self, module: str, name: str | None = None) -> bool:
+        if self._is_imported_here(module, name):  # a notebook's way to the module's names
+            return name not in self.barred or self._needs(name)
         if module.partition(".")[0] == "mmscratch":
             is_near = module in self.homes
             return is_near and (name is None or self._may_take(module, name))

@@ -65,6 +65,7 @@ gc.freeze()  # the garbage collector of a process need not scan these objects
 
 ROOT = Path(__file__).resolve().parents[2]
 SOLUTIONS = ("mmscratch", "chapters", "tests", ".git")  # where a learner could read them
+PACKAGES = str(Path(torch.__file__).parents[1]) + os.sep  # where packages are installed
 HIDDEN = tuple(str(ROOT / name) + os.sep for name in SOLUTIONS)
 FORBIDDEN = (
     "os.exec",
@@ -302,7 +303,11 @@ class Judge:
         before = self.attributes
         names = [name for name in before if after.get(name) != before[name]]
         added = [name for name in after if name not in before]  # they may hide an inherited one
-        names += [name for name in added if name.partition(".")[0] in self.classes]
+        for name in added:
+            code = next(iter(after[name][1]), None)
+            of_a_package = code is not None and PACKAGES in code.co_filename  # as transformers does
+            if name.partition(".")[0] in self.classes and not of_a_package:
+                names.append(name)
         return names + self.faults()
 
     def _comparisons(self) -> dict:

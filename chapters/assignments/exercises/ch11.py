@@ -280,17 +280,6 @@ EXERCISES = (
                     "present.items() if has is None})"
                 ),
             ),
-            Wrong(
-                "The draws must be on the device of the model.",
-                old="torch.ones(batch_size, dtype=torch.bool, device=device)",
-                new="torch.ones(batch_size, dtype=torch.bool)",
-                more=(
-                    (
-                        "torch.rand(batch_size, device=device)",
-                        "torch.rand(batch_size)",
-                    ),
-                ),
-            ),
         ),
     ),
     Exercise(
