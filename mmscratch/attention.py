@@ -96,7 +96,7 @@ def scaled_dot_product_attention(
 
     mask: bool, broadcast to (…, T, N). A fully masked query gets zeros.
     need_weights: return (output, weights), with weights (…, T, N) as they are before dropout;
-        otherwise PyTorch's fused kernel computes the same output.
+        otherwise PyTorch's fused kernel computes the same output, where it is faster.
     causal: apply `causal_mask` as well.
     dropout: drop weights with this probability.
 
@@ -104,16 +104,19 @@ def scaled_dot_product_attention(
     """
     T = query.size(-2)
     N = key.size(-2)
+    # on a CPU its backward pass takes four times as long in bfloat16 as the formula
+    kernel_is_slow = query.dtype == torch.bfloat16 and query.device.type == "cpu"
     # the kernel makes a square triangle itself: no mask to build, and the hidden half is skipped
     use_causal_kernel = causal and mask is None and T == N and not need_weights
+    use_causal_kernel = use_causal_kernel and not kernel_is_slow
     if causal and T > 1 and not use_causal_kernel:
         triangle = causal_mask(T, N, query.device)
         mask = triangle if mask is None else mask & triangle
-    if need_weights:
+    if need_weights or kernel_is_slow:
         scores = query @ key.transpose(-2, -1) / math.sqrt(query.size(-1))  # (…, T, N)
         weights = masked_softmax(scores, mask)
         output = F.dropout(weights, dropout) @ value  # (…, T, E)
-        return output, weights
+        return (output, weights) if need_weights else output
     if mask is None:
         return F.scaled_dot_product_attention(query, key, value, None, dropout, use_causal_kernel)
     # a softmax over nothing is NaN: let a fully masked query see everything, then erase its output
