@@ -484,3 +484,17 @@ def test_memory_index_gives_each_sentence_its_memory():
         assert [memory for memory in left for _ in range(group)] == [i // beams for i in index]
         kinds.add("stay" if answer is None else "all" if len(answer) == len(index) else "shared")
     assert kinds == {"stay", "all", "shared"}
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_bfloat16_gives_the_same_within_its_rounding(causal, masked):
+    """On a CPU it takes another way, since the kernel is slow there."""
+    query, key, value = (torch.randn(2, 3, T, 7) for T in (5, 5, 5))
+    mask = torch.rand(2, 1, 5, 5) < 0.6 if masked else None
+    rounded = [x.bfloat16() for x in (query, key, value)]
+    output = scaled_dot_product_attention(*rounded, mask, causal=causal)
+    exact = [x.float() for x in rounded]
+    expected = scaled_dot_product_attention(*exact, mask, causal=causal)
+    assert output.dtype == torch.bfloat16
+    assert_close(output.float(), expected, rtol=0.02, atol=0.02)
