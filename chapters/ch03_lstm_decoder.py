@@ -437,9 +437,8 @@ chapter.draw(figure, "what one vector loses")
 # same order, has learned to write sentences, but hardly any of them is true (0.1 %): by the time a
 # noun is due, the picture has been halved four or five times, once per word. With the bias at 3,
 # 33.6 % are true, which is why the library's decoder starts with 3. But open gates alone are not
-# enough either: with a CNN that starts from random weights, `python -m mmscratch quickstart
-# --fusion prefix` trains on 100,000 scenes, and no caption is true. It takes both: open gates and
-# pre-training.
+# enough either: with a CNN that starts from random weights (`python -m mmscratch quickstart --fusion
+# prefix`), no caption was true after 100,000 scenes. It takes both: open gates and pre-training.
 #
 # **One vector is not enough.** 64.4 % of the captions of one object are true, 33.7 % of two, 3.0 %
 # of three. The nouns, colours and places of all objects share one vector of 256 numbers, and every

@@ -779,7 +779,7 @@ def read_steps(name):
 
 def quickstart(name, *torchrun, kill_at=None):
     """Run to the end, or kill it after step `kill_at` -> its output."""
-    scenes = chapter.choose(24 * 96, fast=32)
+    scenes = chapter.choose(24 * 24, fast=32)
     script = [sys.executable, "-c", DRIVER, str(scenes), str(chapter.folder / name)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen([*torchrun, *script], **pipes)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -228,7 +229,8 @@ def search_trees(model, vocabularies: dict, examples: Sequence[dict], length: in
         nodes = []
         for node in tree:
             status = STATUS[node.status]
-            nodes.append((node.parent, names[node.token], round(node.log_prob, 2), status))
+            log_prob = round(max(node.log_prob, -99.0), 2)  # JSON has no infinity
+            nodes.append((node.parent, names[node.token], log_prob, status))
         shown.append(nodes)
     return shown
 
@@ -237,7 +239,8 @@ def learning(task: Task, run: Path, metadata: Metadata, image_size: int) -> dict
     """The learning curves, and what the model wrote about two examples as it learned."""
     lines = read_text(run / "metrics.jsonl").splitlines()
     entries = [json.loads(line) for line in lines if line.endswith("}")]
-    training = [(entry["step"], entry["loss"]) for entry in entries if "loss" in entry]
+    logged = [entry for entry in entries if math.isfinite(entry.get("loss", math.nan))]
+    training = [(entry["step"], entry["loss"]) for entry in logged]
     validated = [entry for entry in entries if entry.get("validation_loss") is not None]
     validation = [(entry["step"], entry["validation_loss"]) for entry in validated]
     outputs = [(entry["step"], entry["outputs"]) for entry in validated if "outputs" in entry]

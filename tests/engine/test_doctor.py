@@ -1,5 +1,6 @@
 """doctor: the report on this machine; it works even if a package is missing."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ def test_doctor_finds_nothing_wrong_here_and_reports_a_missing_package(
     out = capsys.readouterr().out
     for what in ("Python", "torch", "torchvision", "device", "cores", "memory", "nothing is wrong"):
         assert what in out
+    assert re.search(r"^quickstart   about \d+ min", out, re.M)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["doctor"]) == 2
     assert "matplotlib cannot be imported" in capsys.readouterr().out

@@ -209,6 +209,17 @@ def test_a_validation_loss_that_is_not_finite_is_valid_json(path):
     assert lines_of(path)[0]["step"] == 1
 
 
+def test_outputs_are_printed_in_a_line_each_and_kept(path, capsys):
+    outputs = {"scene 0": "a red star", "scene 1": 99 * "very " + "long"}
+    start(path).validated(1, 3.0, outputs)
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.endswith("validation loss 3.000")
+    assert lines[0] == "  scene 0: a red star" and len(lines) == 2 and len(lines[1]) == 100
+    assert lines_of(path)[0]["outputs"] == list(outputs.values())
+    start(path).validated(1, 3.0)
+    assert "outputs" not in lines_of(path)[-1]
+
+
 def test_the_time_of_validation_is_not_counted(path, clock):
     progress = start(path)
     for _ in range(2):

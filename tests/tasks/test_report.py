@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from mmscratch.__main__ import main
 from mmscratch.data.captions import SceneCaptions
 from mmscratch.data.judge import judge
+from mmscratch.decoding import Candidate
 from mmscratch.engine import page as page_module
 from mmscratch.inspection import inspect
 from mmscratch.tasks import TASKS, report
@@ -144,6 +146,22 @@ def test_a_page_of_rankings():
     for card in values["cards"]:
         assert len(card["found"]) == 5
         assert card["right"] == card["found"][0]["right"]
+
+
+def test_numbers_that_json_lacks_are_left_out_or_replaced(monkeypatch, capsys):
+    shutil.copytree("runs/captioning", "runs/infinite")
+    with Path("runs/infinite/metrics.jsonl").open("a") as file:
+        file.write('{"step": 71, "loss": NaN}\n{"step": 72, "validation_loss": null}\n')
+    impossible = Candidate(-1, 5, -math.inf, -math.inf, "dropped")
+
+    def search(*arguments, trees):
+        trees += [[impossible]] * 13
+
+    monkeypatch.setattr(report, "beam_search", search)
+    assert main(["report", "runs/infinite"]) == 0
+    values = read_page("infinite")
+    assert values["curves"]["training"][-1][0] <= 70
+    assert values["cards"][0]["tree"][0][2] == -99
 
 
 def test_texts_of_strangers_are_no_markup(tmp_path):
