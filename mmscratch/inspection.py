@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .batches import collate, numericalize, to_device
 from .recurrent import LSTMDecoder
 from .text import BOS, PAD, UNK
+from .transformer import TransformerDecoder
 
 
 class Word(NamedTuple):
@@ -30,11 +31,14 @@ def inspect(
     The runner-up is never <pad>, <bos> or <unk>, which are never written. A word's attention is
     that of the last layer, averaged over heads, and sums to 1 over all modalities (and the learned
     prompt, if there is one). It is {} where the decoder attends only once, which is so for an LSTM
-    with a prefix. Puts the model into eval mode.
+    with a prefix. What a Transformer has no positions for is cut off. Puts the model into eval mode.
     """
     model.eval()
     batch = collate([numericalize(example | {"target": list(words)}, vocabularies)])
     batch = to_device(batch, next(model.parameters()).device)
+    if isinstance(model.decoder, TransformerDecoder):
+        positions = model.decoder.embedding.positions.num_embeddings
+        batch["target"] = batch["target"][:, :positions]
     logits, attention = _write(model, batch)
     probabilities = logits[0].float().softmax(-1)  # (T + 1, V), the last row is for <eos>
     probabilities[:, [PAD, BOS, UNK]] = 0.0

@@ -32,6 +32,13 @@ def fraction(right, count) -> list[str]:
     return [f"{x:.1f}" for x in (100 * right / count, low, high)]
 
 
+def measured(out) -> str:
+    """What `evaluate` printed, without the last line, which names the report."""
+    text, _, last = out.rstrip("\n").rpartition("\n")
+    assert last.endswith("report.html in a browser")
+    return text + "\n"
+
+
 def error_of(capsys) -> str:
     """The one line that a failing command prints."""
     lines = capsys.readouterr().err.strip().splitlines()

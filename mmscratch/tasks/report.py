@@ -86,8 +86,9 @@ def written_cards(task: Task, run: tuple, data: DataSet) -> Iterator[dict]:
     model, vocabularies, checkpoint = run
     count = min(EXAMPLES, len(data))
     for first in range(0, count, BATCH):
-        indices = range(first, min(first + BATCH, count))
-        examples = [inputs_only(data[i]) for i in indices]
+        found = {i: inputs_only(model, data[i]) for i in range(first, min(first + BATCH, count))}
+        indices = [i for i, example in found.items() if example]  # some may have no input at all
+        examples = [found[i] for i in indices]
         length = max_length_of(checkpoint)
         written = generate(model, vocabularies, examples, max_length=length)
         trees = search_trees(model, vocabularies, examples, length)
@@ -137,9 +138,9 @@ def ranking_cards(task: Task, run: tuple, data: DataSet) -> Iterator[dict]:
         query += len(data.texts[i])
 
 
-def inputs_only(example: dict) -> dict:
-    """An example without numbers that only training needs."""
-    return {name: example[name] for name in ("image", "sound", "row", "source") if name in example}
+def inputs_only(model, example: dict) -> dict:
+    """What the model reads of an example."""
+    return {name: example[name] for name in model.encoders if name in example}
 
 
 def inputs_of(data: DataSet, index: int, example: dict) -> list[dict]:
@@ -157,6 +158,8 @@ def inputs_of(data: DataSet, index: int, example: dict) -> list[dict]:
             shown.append(sound)
         elif modality == "row":
             shown.append({"kind": "row", "cells": cells_of(data, value)})
+        else:
+            continue  # of a task that has another kind of input
         shown[-1]["modality"] = modality
     return shown
 
@@ -248,7 +251,7 @@ def learning(task: Task, run: Path, metadata: Metadata, image_size: int) -> dict
     if outputs:
         data = task.read(metadata, "validation", image_size)
         for i in range(len(outputs[0][1])):
-            inputs = inputs_of(data, i, inputs_only(data[i]))
+            inputs = inputs_of(data, i, data[i])
             watched.append({"inputs": inputs, "references": data.texts[i][:1]})
     curves = {"training": thinned(training), "validation": validation}
     return {"curves": curves, "outputs": outputs, "watched": watched}

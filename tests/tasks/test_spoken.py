@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import error_of, run_command
+from command_line import error_of, measured, run_command
 from torch.testing import assert_close
 
 from mmscratch.__main__ import main
@@ -129,7 +129,7 @@ def test_spoken_questions_are_heard_not_read(spoken, capsys):
     for name in ("accuracy", "both of a pair", "question alone", "picture alone"):
         assert f"  {name}  " in out
     assert main(["evaluate", "runs/answering-spoken"]) == 0
-    again = capsys.readouterr().out
+    again = measured(capsys.readouterr().out)
     assert again.split("; in brackets")[1] in out
     data = SceneQuestions("test", 5, size=0)
     assert [
@@ -219,7 +219,7 @@ def test_spoken_captions_are_heard_not_read(spoken, capsys):
     model, vocabularies, saved = load_run("runs/retrieval-spoken")
     assert list(model.encoders) == ["image", "sound"] and saved["metadata"]["spoken"] is True
     assert main(["evaluate", "runs/retrieval-spoken"]) == 0
-    assert capsys.readouterr().out.split("; in brackets")[1] in out
+    assert measured(capsys.readouterr().out).split("; in brackets")[1] in out
     data = TASKS["retrieval"].read(saved["metadata"], "test", 32)
     assert all(len(texts) == 1 for texts in data.texts)
     pictures = [vector(model, "image", data[i]["image"]) for i in range(11)]
