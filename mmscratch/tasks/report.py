@@ -88,6 +88,8 @@ def written_cards(task: Task, run: tuple, data: DataSet) -> Iterator[dict]:
     for first in range(0, count, BATCH):
         found = {i: inputs_only(model, data[i]) for i in range(first, min(first + BATCH, count))}
         indices = [i for i, example in found.items() if example]  # some may have no input at all
+        if not indices:
+            continue
         examples = [found[i] for i in indices]
         length = max_length_of(checkpoint)
         written = generate(model, vocabularies, examples, max_length=length)
