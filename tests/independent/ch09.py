@@ -249,30 +249,22 @@ def cider_d(hypotheses, references, frequencies=None):
 # %% 9 bootstrap
 import numpy as np
 
-DRAWS = 1000
-CUT = 25  # 2.5 % of 1,000
-
 
 def bootstrap(statistics, score=None, seed=12345):
-    table = np.array(statistics)
-    size = table.shape[0]
-    if size == 0:
+    table = np.asarray(statistics, dtype=float)
+    N = len(table)
+    if N == 0:
         raise ValueError("no examples, no interval")
-    random = np.random.RandomState(seed)
-    results = []
-    for _ in range(DRAWS):
-        sums = table[random.choice(size, size, replace=True)].sum(axis=0)
-        results.append(sums / size if score is None else score(sums))
-    results = np.array(results)
-    if results.ndim == 1:
-        results.sort()
-        return float(results[CUT]), float(results[DRAWS - 1 - CUT])
-    lower, upper = [], []
-    for column in results.T:
-        column = sorted(column)
-        lower.append(float(column[CUT]))
-        upper.append(float(column[DRAWS - 1 - CUT]))
-    return lower, upper
+    if score is None:
+
+        def score(sums):
+            return sums / N
+
+    rng = np.random.default_rng(seed)
+    times_drawn = rng.multinomial(N, [1 / N] * N, size=1000)  # how often each example is drawn
+    scores = np.array([score(times @ table) for times in times_drawn])
+    low, high = np.percentile(scores, [2.5, 97.5], axis=0)
+    return low, high
 
 
 # %% 9 caption_tokenize

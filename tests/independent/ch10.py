@@ -128,18 +128,23 @@ class BytePairEncoding:
 # %% 10 LSTMEncoder.forward
 import math
 
+import torch.nn.functional as F
 from torch import nn
 
 
 class LSTMEncoder(nn.Module):
     def forward(self, tokens):
         is_word = tokens.ne(PAD)
+        vectors = math.sqrt(self.embedding.weight.shape[1]) * self.embedding(tokens)
+        hidden, _ = self.lstm(self._drop(vectors), lengths=is_word.long().sum(dim=-1))
+        hidden = self._drop(hidden)
+        projected = F.linear(hidden, self.projection.weight, self.projection.bias)
+        return Memory(tokens=projected, mask=is_word)
+
+    def _drop(self, x):
         drop = nn.Dropout(self.dropout)
         drop.train(self.training)
-        scale = math.sqrt(self.embedding.weight.shape[1])
-        vectors = drop(scale * self.embedding(tokens))
-        hidden = drop(self.lstm(vectors, lengths=is_word.long().sum(dim=-1))[0])
-        return Memory(tokens=self.projection(hidden), mask=is_word)
+        return drop(x)
 
 
 # %% 10 EncoderDecoder.forward
@@ -150,23 +155,18 @@ from torch import nn
 class EncoderDecoder(nn.Module):
     def forward(self, batch, need_weights=False, teacher_forcing_ratio=1.0):
         memory = self.encode(batch)
-        target = batch["target"]
-        memory, target = repeat_memory(memory, target)
+        memory, target = repeat_memory(memory, batch["target"])
+        read = shift_right(target)
         if teacher_forcing_ratio >= 1:
-            return self.decoder(shift_right(target), memory, need_weights)
+            return self.decoder(read, memory, need_weights)
         if need_weights:
             raise ValueError("scheduled sampling gives no attention weights")
 
-        num_sentences, num_words = target.shape
-        read = torch.full((num_sentences,), BOS, device=target.device, dtype=target.dtype)
-        state = self.decoder.start(memory)
-        all_logits = []
-        for t in range(num_words):
-            logits, state = self.decoder.step(read, state)
-            all_logits.append(logits[:, None])
-            chance = torch.full((num_sentences,), float(teacher_forcing_ratio))
+        for t in range(1, target.shape[1]):
+            logits = self.decoder(read[:, :t], memory)  # all words so far, once more
+            own = logits[:, -1].max(dim=-1).indices
+            chance = torch.full(own.shape, float(teacher_forcing_ratio))
             forced = torch.bernoulli(chance).to(target.device).bool()
-            own = logits.detach().max(dim=-1).indices
-            read = own.clone()
-            read[forced] = target[forced, t]
-        return torch.cat(all_logits, 1)
+            read = read.clone()
+            read[~forced, t] = own[~forced]
+        return self.decoder(read, memory)

@@ -92,7 +92,7 @@ def _encode_present(encoder, inputs, present):
         with in_eval_mode(encoder):
             one = encoder(*(x[0:1] for x in inputs))
         tokens = torch.cat([one.tokens] * B) * 0.0
-        return Memory(tokens, torch.zeros(B, one.mask.shape[1], dtype=torch.bool).to(one.mask.device))
+        return Memory(tokens, torch.cat([torch.zeros_like(one.mask)] * B))
 
     encoded = encoder(*(x[present] for x in inputs))
     blank_tokens = torch.zeros_like(encoded.tokens[0])

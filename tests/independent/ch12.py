@@ -37,8 +37,10 @@ def is_digit(character):
 
 
 def without_marks(text):
-    commas = [i for i, character in enumerate(text) if character == ","]
-    in_number = any(is_digit(char_at(text, i - 1)) and is_digit(char_at(text, i + 1)) for i in commas)
+    in_number = False
+    for i, character in enumerate(text):
+        beside_digits = is_digit(char_at(text, i - 1)) and is_digit(char_at(text, i + 1))
+        in_number = in_number or (character == "," and beside_digits)
     result = text
     for mark in _ANSWER_PUNCTUATION:
         beside_space = (mark + " ") in text or (" " + mark) in text

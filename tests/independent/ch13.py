@@ -135,7 +135,8 @@ def recall_at(ranks, k):
 
 
 # %% 13 median_rank
-import numpy as np
+import random
+from statistics import median
 
 
 def median_rank(ranks, pictures):
@@ -144,18 +145,17 @@ def median_rank(ranks, pictures):
         raise ValueError("the picture of each query is needed")
     if not ranks:
         raise ValueError("there are no queries")
-    order = sorted(set(ranks))
-    names = list(dict.fromkeys(pictures))
-    histogram = np.zeros((len(names), len(order)), dtype=np.int64)
+    ranks_of = {}
     for rank, picture in zip(ranks, pictures):
-        histogram[names.index(picture), order.index(rank)] += 1
-
-    def median(sums):
-        each = np.repeat(np.array(order), sums.astype(int))
-        return float(np.median(each))
-
-    low, high = bootstrap(histogram, median)
-    return ConfidenceInterval(score=float(np.median(ranks)), low=low, high=high)
+        ranks_of.setdefault(picture, []).append(rank)
+    groups = list(ranks_of.values())
+    dice = random.Random(2024)
+    medians = []
+    for _ in range(1000):
+        drawn = dice.choices(groups, k=len(groups))
+        medians.append(float(median([rank for group in drawn for rank in group])))
+    medians.sort()
+    return ConfidenceInterval(score=float(median(ranks)), low=medians[25], high=medians[-26])
 
 
 # %% 13 search
@@ -164,21 +164,15 @@ import torch
 
 
 def _largest(scores, k):
-    k = min(k, scores.shape[1])
-    chosen = []
-    for row in scores:
-        best_first = torch.argsort(row, descending=True, stable=True)[:k]
-        chosen.append(torch.sort(best_first).values)
-    if not chosen:
-        return scores[:, :k], torch.empty(0, k, dtype=torch.long, device=scores.device)
-    where = torch.stack(chosen)
-    return torch.take_along_dim(scores, where, 1), where
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    order.sort(axis=1)
+    return np.take_along_axis(scores, order, axis=1), order
 
 
-def to_float32(vectors, device):
-    if isinstance(vectors, torch.Tensor):
-        return vectors.to(device, torch.float32)
-    return torch.from_numpy(np.asarray(vectors).astype(np.float32)).to(device)
+def as_numpy(x):
+    if isinstance(x, torch.Tensor):
+        return x.detach().cpu().float().numpy()
+    return np.array(x, dtype=np.float32)
 
 
 def search(queries, vectors, k, chunk_size=16384):
@@ -186,24 +180,22 @@ def search(queries, vectors, k, chunk_size=16384):
         raise ValueError("queries (Q, D) and vectors (N, D) do not fit together")
     if k < 1 or chunk_size < 1:
         raise ValueError("k and chunk_size start at 1")
-    queries = queries.to(torch.float32)
-    best = torch.zeros(queries.shape[0], 0, device=queries.device)
-    numbers = torch.zeros(queries.shape[0], 0, dtype=torch.int64, device=queries.device)
+    asked = as_numpy(queries)
     total = vectors.shape[0]
-    start = 0
-    while start < total:
-        stop = min(start + chunk_size, total)
-        scores = queries @ to_float32(vectors[start:stop], queries.device).t()
-        if torch.isnan(scores).any():
+    best = [[] for _ in asked]  # of each query: (-score, index)
+    for start in range(0, total, chunk_size):
+        scores = asked @ as_numpy(vectors[start : min(start + chunk_size, total)]).T
+        if np.isnan(scores).any():
             raise ValueError("NaN among the scores")
-        values, where = _largest(scores, k)
-        best = torch.hstack((best, values))
-        numbers = torch.hstack((numbers, where + start))
-        best, places = torch.sort(best, dim=-1, descending=True, stable=True)
-        numbers = torch.take_along_dim(numbers, places, -1)
-        best, numbers = best[:, :k], numbers[:, :k]
-        start = stop
-    return best, numbers
+        values, places = _largest(scores, k)
+        for found, row, where in zip(best, values.tolist(), places.tolist()):
+            found += [(-score, start + place) for score, place in zip(row, where)]
+            found.sort()
+            del found[k:]
+    shape = len(best), min(k, total)
+    scores = torch.tensor([[-score for score, _ in found] for found in best], dtype=torch.float32)
+    indices = torch.tensor([[index for _, index in found] for found in best], dtype=torch.int64)
+    return scores.reshape(shape).to(queries.device), indices.reshape(shape).to(queries.device)
 
 
 # %% 13 true_pairs

@@ -84,21 +84,20 @@ def dft_matrix(size):
 
 
 # %% 14 mel_filters
-import numpy as np
 import torch
 
 
 def mel_filters(num_mels, size, sample_rate):
-    top = hertz_to_mel(torch.tensor(sample_rate / 2, dtype=torch.float64)).item()
-    step = top / (num_mels + 1)
-    corners = mel_to_hertz(step * torch.arange(num_mels + 2, dtype=torch.float64)).tolist()
-    bins = np.arange(size // 2 + 1) * (sample_rate / size)
-    filters = np.zeros((len(bins), num_mels))
-    for m in range(num_mels):
-        low, middle, high = corners[m : m + 3]
-        height = 2 / (high - low)
-        filters[:, m] = np.interp(bins, [low, middle, high], [0, height, 0])
-    return torch.from_numpy(filters).float()
+    top = hertz_to_mel(torch.tensor(sample_rate / 2)).item()
+    corners = mel_to_hertz(torch.linspace(0, top, num_mels + 2))
+    bins = torch.arange(size // 2 + 1) * (sample_rate / size)
+    columns = []
+    for low, middle, high in zip(corners[:-2], corners[1:-1], corners[2:]):
+        rising = (bins - low) / (middle - low)
+        falling = (high - bins) / (high - middle)
+        triangle = torch.clamp(torch.minimum(rising, falling), min=0.0)
+        columns.append(triangle * 2 / (high - low))
+    return torch.stack(columns, dim=-1)
 
 
 # %% 14 log_mel
@@ -273,25 +272,32 @@ def skip_mask(states, blank):
 import torch
 
 
-def shifted(alpha, by):
-    """alpha(s - by), LOG_ZERO where there is no such state."""
-    if by >= alpha.size(1):
-        return torch.full_like(alpha, LOG_ZERO)
-    return torch.cat([torch.full_like(alpha[:, :by], LOG_ZERO), alpha[:, :-by]], dim=1)
+def one_step(before, emission, may_skip):
+    """The variables of one example after one more frame; both are lists of scalars."""
+    after = []
+    for s in range(len(before)):
+        ways = [before[s]]
+        if s >= 1:
+            ways.append(before[s - 1])
+        if s >= 2 and may_skip[s]:
+            ways.append(before[s - 2])
+        after.append(torch.stack(ways).logsumexp(0) + emission[s])
+    return after
 
 
 def forward_variables(emissions, may_skip, input_lengths):
-    B, num_frames, S = emissions.shape
-    start = torch.full((B, S), LOG_ZERO, dtype=emissions.dtype, device=emissions.device)
-    start[:, 0] = 0
-    alphas = [start]
-    for t in range(num_frames):
-        last = alphas[-1]
-        skipped = torch.where(may_skip, shifted(last, 2), torch.full_like(last, LOG_ZERO))
-        arriving = torch.logaddexp(torch.logaddexp(last, shifted(last, 1)), skipped)
-        is_real = (input_lengths > t).expand(B, S)
-        alphas.append(torch.where(is_real, arriving + emissions[:, t, :], last))
-    return torch.stack(alphas, 1)
+    tables = []
+    lengths = input_lengths.flatten().tolist()
+    for frames, skips, length in zip(emissions, may_skip.tolist(), lengths):
+        alpha = [frames.new_tensor(LOG_ZERO) for _ in skips]
+        alpha[0] = frames.new_tensor(0.0)
+        rows = [torch.stack(alpha)]
+        for t, emission in enumerate(frames):
+            if t < length:
+                alpha = one_step(alpha, emission.unbind(), skips)
+            rows.append(torch.stack(alpha))
+        tables.append(torch.stack(rows))
+    return torch.stack(tables)
 
 
 # %% 14 backward_variables
