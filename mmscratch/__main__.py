@@ -14,8 +14,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     show_anything()
     try:
-        if arguments == ["doctor"]:  # before the other imports: it works even if torch does not
-            return doctor(argparse.Namespace())
+        if arguments == ["doctor"] and doctor():  # it works even if the imports below do not
+            return 2
         args = make_parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
         return int(args.command(args) or 0)
     except KeyboardInterrupt as stop:
@@ -36,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     """One command for each task's verb, and those that all tasks share."""
     from .tasks import TASKS
     from .tasks.evaluate import evaluate
-    from .tasks.quickstart import SETTINGS, quickstart
+    from .tasks.quickstart import SETTINGS, print_estimate, quickstart
     from .tasks.report import report
     from .tasks.scores import TOKENIZERS, score
     from .tasks.task import add_beams
@@ -67,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     command("report", report, text).add_argument("run", type=Path, metavar="RUN")
     text = "Score the sentences in a text file against references: BLEU, ROUGE-L and CIDEr-D."
     add_score(command("score", score, text), TOKENIZERS)
-    command("doctor", doctor, "Report what this machine has, and what is wrong, if anything.")
+    command("doctor", print_estimate, "Report what this machine has, and what is wrong, if anything.")
     return parser
 
 

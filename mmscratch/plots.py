@@ -33,19 +33,23 @@ def caption_sheet(
     hypotheses: Sequence[Sequence[str]],
     references: Sequence[Sequence[Sequence[str]]] | None = None,
     columns: int = 4,
+    right: Sequence[bool] | None = None,
 ) -> Figure:
     """Draw pictures (3, H, W) uint8, each with its caption below.
 
     hypotheses: a list of tokens for each picture.
-    references: any number of lists of tokens for each picture. A caption is green if it equals one
-        of them, else red, with the closest reference in grey below. Without references, black.
+    references: any number of lists of tokens for each picture. A right caption is green, another one
+        red, with the closest reference in grey below. Without references, all are black.
     columns: pictures in a row.
+    right: whether each caption is right; None: whether it equals one of the references.
 
     Chinese captions that no font here can draw are replaced by numbers, and printed.
     """
     paragraphs = []
     for i, hypothesis in enumerate(hypotheses):
         refs = None if references is None else references[i]
+        if right is not None and right[i]:
+            refs = [hypothesis]
         paragraphs.append(_caption_paragraphs(i + 1, list(hypothesis), refs))
     most_lines = max(sum(len(lines) for lines, _ in texts) for texts in paragraphs)
     columns = min(columns, len(pictures))

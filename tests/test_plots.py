@@ -522,3 +522,11 @@ def test_search_tree_of_a_real_search_ends_in_its_best_hypothesis():
         assert score.get_text() == f"{best.score:.2f}" and len(best.tokens) > 1
     impossible = [candidate for candidate in TREES["real 5"] if candidate.log_prob == -math.inf]
     assert impossible, "some candidates are not drawn"
+
+
+def test_a_caption_that_is_right_in_other_words_is_green():
+    hypotheses = [["a", "star"], ["a", "sun"]]
+    references = [[["two", "stars"]], [["a", "moon"]]]
+    figure = caption_sheet(pictures(2), hypotheses, references, right=[True, False])
+    texts = {text.get_text(): text.get_color() for text in figure.texts}
+    assert texts["a star"] != texts["a sun"] and "two stars" not in texts and "a moon" in texts

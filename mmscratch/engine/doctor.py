@@ -1,6 +1,5 @@
 """doctor: report what this machine has and what is wrong. It imports nothing that may be missing."""
 
-import argparse
 import importlib
 import os
 import platform
@@ -15,7 +14,7 @@ def show_anything() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def doctor(_: argparse.Namespace) -> int:
+def doctor() -> int:
     """Print the report; returns 2 if something is wrong, else 0."""
     problems = []
     print(f"Python       {platform.python_version()} on {platform.system()} {platform.machine()}")
@@ -38,10 +37,6 @@ def doctor(_: argparse.Namespace) -> int:
         print(f"wrong        {problem}")
     if problems:
         return 2
-    from ..tasks.quickstart import seconds_needed
-
-    minutes = seconds_needed() / 60
-    print(f"quickstart   about {max(1, round(minutes))} min, after a second of training")
     print("nothing is wrong")
     return 0
 

@@ -38,9 +38,8 @@ class Captioning(Task):
         if metadata["layout"] != "scenes":
             return LAYOUTS[metadata["layout"]](metadata["data"], split, image_size)
         counts = {"train": metadata["scenes"], "validation": VALIDATION_SCENES}
-        count = counts.get(split, TEST_SCENES)
         one_each = split == "train" and not metadata.get("reward")
-        return SceneCaptions(split, count, size=image_size, one_caption_each=one_each)
+        return SceneCaptions(split, counts.get(split, TEST_SCENES), "en", image_size, one_each)
 
     def model(self, metadata: Metadata, chosen: dict, base: dict | None) -> dict:
         is_drawn = metadata["layout"] == "scenes"
@@ -65,8 +64,8 @@ class Captioning(Task):
             return {"epochs": 15, "batch_size": 32, "learning_rate": 1e-3}
         # No bucketing: the length of a scene's caption depends on the number of objects, so all
         # scenes of a bucketed batch would be alike, and batch norm would come to rely on that.
-        settings = {"batch_size": 24, "learning_rate": 2.5e-3}  # many small steps: see README.md
-        return settings | {"bucket_batches": None, "evaluate_every": 200}
+        small_steps = {"batch_size": 24, "learning_rate": 2.5e-3, "evaluate_every": 200}
+        return small_steps | {"bucket_batches": None}
 
     def prepare(self, trainer: Trainer, metadata: Metadata) -> None:
         set_reward(trainer, metadata.get("reward"))
@@ -85,7 +84,8 @@ class Captioning(Task):
         path = run / f"captions-{split}.jsonl"
         write_rows(path, picture=data.names, caption=captions, references=data.texts)
         pictures = [shown_picture(data, i) for i in range(min(12, len(data)))]
-        sheet = caption_sheet(pictures, hypotheses[:12], data.references[:12])
+        right = [bool(self.verdict(data, i, hypotheses[i]).right) for i in range(len(pictures))]
+        sheet = caption_sheet(pictures, hypotheses[:12], data.references[:12], right=right)
         sheet.savefig(run / f"captions-{split}.png")
 
     def verdict(self, data: DataSet, index: int, words: list[str]) -> Verdict:

@@ -68,6 +68,12 @@ def quickstart(args: argparse.Namespace) -> None:
     print(f"  {shlex.join(command)}")
 
 
+def print_estimate(_: argparse.Namespace) -> None:
+    """The end of `doctor`: say how long quickstart will take on this machine."""
+    minutes = max(1, round(seconds_needed() / 60))
+    print(f"quickstart   about {minutes} min, after a second of training")
+
+
 def seconds_needed() -> float:
     """How long quickstart will take on this machine, in seconds, from a second of training."""
     task = captioning.Captioning()

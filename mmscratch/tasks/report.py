@@ -21,7 +21,6 @@ from ..engine.page import MAX_BYTES, bytes_of, picture_address, sound_address, w
 from ..inspection import Word, inspect
 from ..metrics import retrieval_ranks
 from ..search import similarities
-from ..text import detokenize
 from . import TASKS
 from .scores import SCORES
 from .task import Metadata, Task, image_size_of, load, max_length_of, shown_picture
@@ -101,7 +100,6 @@ def written_cards(task: Task, run: tuple, data: DataSet) -> Iterator[dict]:
                 "name": data.name(i),
                 "inputs": inputs,
                 "words": [word_of(word) for word in inspect(model, vocabularies, example, words)],
-                "text": detokenize(words),
                 "references": data.texts[i],
                 "right": verdict.right,
                 "wrong": verdict.wrong,

@@ -21,6 +21,7 @@ from mmscratch.engine import page as page_module
 from mmscratch.inspection import inspect
 from mmscratch.tasks import TASKS, report
 from mmscratch.tasks.task import load
+from mmscratch.text import detokenize
 
 COUNTS = {
     "captioning.VALIDATION_SCENES": 13,
@@ -86,7 +87,7 @@ def test_a_captioners_page(home):
     for i, card in enumerate(values["cards"]):
         scene = data.scenes[i]
         words = [word["text"] for word in card["words"]]
-        judgement = judge(card["text"], scene)
+        judgement = judge(detokenize(words), scene)
         assert card["right"] == judgement.true and card["wrong"] == list(judgement.wrong)
         assert card["group"] == f"objects: {len(scene.objects)}"
         assert card["references"] == data.texts[i]
