@@ -1,11 +1,18 @@
 """Helpers of the tests of commands: run one, and read what it printed."""
 
+import atexit
 import contextlib
+import functools
 import io
 import re
+import shutil
+import tempfile
+
+import pytest
 
 from mmscratch.__main__ import main
 from mmscratch.metrics import bootstrap, caption_scores
+from mmscratch.tasks import captioning
 
 
 def parse_scores(out) -> dict:
@@ -64,8 +71,19 @@ def run_command(command):
 
 
 def train_tiny_captioner(folder, seed=0) -> None:
-    """Train a captioner of 32-pixel scenes, barely, and save it in `folder`."""
+    """Save in `folder` a captioner of 32-pixel scenes, barely trained: each process trains it once."""
+    shutil.copytree(_tiny_captioner(seed), folder)
+
+
+@functools.cache
+def _tiny_captioner(seed):
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     data = "--layout scenes --scenes 53 --image-size 32"
     training = f"--batch-size 7 --precision float32 --seed {seed}"
-    status, _ = run_command(f"train {data} {training} --to {folder}")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(captioning, "TEST_SCENES", 13)
+        monkeypatch.setattr(captioning, "VALIDATION_SCENES", 3)
+        status, _ = run_command(f"train {data} {training} --to {folder}/run")
     assert status == 0
+    return f"{folder}/run"

@@ -50,7 +50,7 @@ SOFTMAX = next(exercise for exercise in EXERCISES if exercise.name == "masked_so
 ADDITIVE = next(exercise for exercise in EXERCISES if exercise.name == "AdditiveAttention.forward")
 ATOMIC = next(exercise for exercise in EXERCISES if exercise.name == "write_atomically")
 QUICKLY = {"seconds": 1, "bytes": 4 << 30}
-SHORTLY = {"seconds": 15, "bytes": 4 << 30}  # some wrong versions never end
+SHORTLY = {"seconds": 5, "bytes": 4 << 30}  # some wrong versions never end
 
 
 def library(exercise):

@@ -156,7 +156,7 @@ def run(
     recorder = _Recorder(folder / "mmscratch" / module, segments, pipe)
     _check_results(".".join(module.with_suffix("").parts), *known)
     _run_pytest(folder, tests, recorder)
-    recorder.end()
+    recorder.end(recorder.changed or recorder.judge.changes())
 
 
 def run_versions(
@@ -505,7 +505,7 @@ class _Forks:
             if session.shouldfail:  # with -x, after the first failure
                 break
         (self.folder / "seconds").write_text(json.dumps(seconds))
-        self.recorder.end()
+        self.recorder.end(self.recorder.changed)  # our own version changes nothing on purpose
 
 
 def _replace_body(module: ModuleType, part: str, code: CodeType) -> None:
@@ -551,9 +551,9 @@ class _Recorder:
 
         torch.testing.assert_close = assert_close
 
-    def end(self) -> None:
-        """Send the last message, and end the process."""
-        _send(self.pipe, "ended", self.changed or self.judge.changes())
+    def end(self, changed: list[str]) -> None:
+        """Send the last message, with what was changed, and end the process."""
+        _send(self.pipe, "ended", changed)
         os._exit(0)
 
     @pytest.hookimpl(hookwrapper=True)

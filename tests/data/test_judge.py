@@ -511,7 +511,7 @@ def captions_of_all_kinds(scenes, language):
     return sentences
 
 
-@pytest.mark.parametrize("language, count", [("en", 300), ("de", 103), ("zh", 101)])
+@pytest.mark.parametrize("language, count", [("en", 107), ("de", 103), ("zh", 101)])
 def test_true_pairs_are_those_of_the_judge(language, count):
     draw = random.Random(0)
     # Few nouns and colours, so that a caption is often true of several scenes.

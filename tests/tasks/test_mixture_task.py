@@ -20,6 +20,8 @@ from mmscratch.tasks.mixture import MixtureOfTasks
 from mmscratch.tasks.parts import MIXED, PARTS, parts_of
 from mmscratch.tasks.train import make_examples, sized
 
+pytestmark = pytest.mark.xdist_group("mixture")  # the tests share a trained run
+
 PARTS_USED = "captions-en,questions,spoken-questions,translation-en-de,speech-en,prices"
 TRAIN = f"train --task mixture --parts {PARTS_USED} --examples 96 --precision float32"
 

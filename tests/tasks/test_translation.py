@@ -31,9 +31,7 @@ pytestmark = pytest.mark.xdist_group("translation")  # the tests share a trained
 def trained(tmp_path_factory):
     """The run of a tiny captioner."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("mmscratch.tasks.captioning.TEST_SCENES", 13)
-        train_tiny_captioner(folder)
+    train_tiny_captioner(folder)
     return folder
 
 
