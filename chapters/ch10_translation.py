@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 
 from chapters.chapter import Chapter, show
 from chapters.drawings import ch10 as drawings
-from chapters.measured import multi30k
+from chapters.measured import multi30k, translator
 from mmscratch.batches import Examples
 from mmscratch.data.scenes import COLOURS, NOUNS, SIZES
 from mmscratch.data.translations import Multi30k, SceneTranslation
@@ -498,6 +498,29 @@ for name in multi30k.TRANSLATORS:
     )
 
 # %% [markdown]
+# **A better translator in about the same time.** `train --task translation` does three things
+# differently from the Transformer above. It merges 4,000 pairs instead of 8,000, which makes the
+# softmax cheaper. A step takes 48 sentences instead of 96, so there are twice as many steps. And
+# with 28 epochs instead of 16, there is more dropout: 0.15 instead of 0.1. `python -m
+# chapters.measured.translator` trained it, and tried what costs no training: other length penalties
+# (here 1), the weights of the last epoch (here those with the lowest validation loss), and the mean
+# of the last weights.
+
+# %%
+improved = translator.results()
+for row in improved:
+    score, low, high = row["BLEU"]
+    print(
+        f"{row['name']}: {row['parameters']:,} parameters, {row['pieces']:,} pieces, "
+        f"{row['epochs']} epochs; BLEU {row['greedy']:.1f} greedy, "
+        f"{score:.1f} ({low:.1f} to {high:.1f}) with five beams"
+    )
+print(f"mean with five beams: {mean(row['BLEU'][0] for row in improved):.1f}")
+for way in translator.WAYS:
+    gains = [row[way] - row["BLEU"][0] for row in improved]
+    print(f"{way:20} {' '.join(f'{gain:+.2f}' for gain in gains)}")
+
+# %% [markdown]
 # How many words of Multi30k does a vocabulary of words not know? If the files are on your disk,
 # this cell counts.
 
@@ -755,6 +778,13 @@ for name, row in measured.items():
 # not due to the byte pairs, which gain the LSTM nothing. But it had 16 epochs and the LSTM 6, and
 # this table cannot say how much of the lead comes from that.
 #
+# **Many small steps**, as for captions. Two seeds of the same model with fewer pairs, smaller steps
+# and more epochs have 38.8 and 37.8 BLEU, where the first had 37.5. They differ by 1.0 from each
+# other, and their mean leads by 0.8, so the gain is not certain. The perplexity agrees with it: 9.1
+# and 8.9 a word instead of 9.7. The mean of the last five epochs' weights changes BLEU by -0.1 and
+# +0.4: the learning rate has come down to zero by then, and the weights barely differ. A length
+# penalty of 1 is about right.
+#
 # **Long sentences** are harder, even with attention: on Multi30k, from the shortest class to the
 # longest, BLEU falls from 40 to 28 for the LSTM and from 47 to 28 for the Transformer; on scenes,
 # too, the longest are the hardest for both, though the LSTM barely suffers. One vector shows no
@@ -791,8 +821,8 @@ for name, row in measured.items():
 # translation. **Beams** gain 1.2 to 2.9 BLEU over greedy search on Multi30k with attention, at no
 # cost in training, and little or nothing on scenes, where the next word is rarely in doubt.
 #
-# All models were trained once. The intervals speak of other sentences, never of another training
-# run.
+# All other models were trained once. The intervals speak of other sentences, never of another
+# training run.
 #
 # ## Your turn
 #

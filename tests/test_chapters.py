@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from chapters import chapter, notebooks
 from chapters.__main__ import Entry, book
 from chapters.chapter import ROOT
-from chapters.measured import few_labels, multi30k
+from chapters.measured import few_labels, multi30k, translator
 from mmscratch.audio import read_wav
 from mmscratch.data.dataset import DataSet
 from mmscratch.data.judge import judge
@@ -168,6 +168,19 @@ def test_all_measurements_of_chapter_7_are_in_the_file():
 def test_all_of_multi30k_is_measured():
     names = [*multi30k.TRANSLATORS, multi30k.WITH_PHOTOGRAPHS, multi30k.TEXT_ALONE]
     assert sorted(row["name"] for row in multi30k.results()) == sorted(names)
+
+
+def test_better_translators_were_trained_as_the_task_is():
+    settings = translator.Translation().settings(translator.METADATA)
+    rows = translator.results()
+    assert len(rows) >= 2 and {row["name"] for row in rows} <= translator.SEEDS.keys()
+    for row in rows:
+        assert row["epochs"] == settings["epochs"] and row.keys() >= set(translator.WAYS)
+
+
+def test_weights_are_averaged_one_by_one():
+    states = [{"a": torch.tensor([1.0, 4.0])}, {"a": torch.tensor([2.0, 2.0])}]
+    assert_close(translator.mean_of(states)["a"], torch.tensor([1.5, 3.0]))
 
 
 class Sentences(DataSet):

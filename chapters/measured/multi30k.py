@@ -32,7 +32,7 @@ from mmscratch.metrics import aligned_accuracy, bleu, bleu_interval
 from mmscratch.model import EncoderDecoder
 from mmscratch.pretraining import train_classifier
 from mmscratch.tasks.train import sized
-from mmscratch.tasks.translation import MERGES, PARTS
+from mmscratch.tasks.translation import PARTS
 from mmscratch.text import MASKED, BytePairEncoding, Vocabulary
 from mmscratch.training import TrainConfig, Trainer
 from mmscratch.vision import ResNet
@@ -41,6 +41,7 @@ from mmscratch.weights import load_matching
 MULTI30K = Path("data/multi30k")
 FLICKR8K = Path("data/flickr8k/Flicker8k_Dataset")
 RESULTS = Path(__file__).with_suffix(".jsonl")
+MERGES = 8000
 LSTM = PARTS["lstm"] | {"dropout": 0.2}
 TRANSFORMER = PARTS["transformer"] | {"dropout": 0.1}
 STEPS = {"batch_size": 96, "learning_rate": 3e-3}

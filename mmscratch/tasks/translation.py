@@ -19,7 +19,7 @@ from .task import Metadata, Task, image_settings, max_length_of
 SCENES = 100_000  # scenes to train on
 TEST_SCENES = 1000
 CNN_SCENES = 30_000  # scenes to pretrain the CNN on
-MERGES = 8000
+MERGES = 4000
 PARTS = {  # encoder and decoder; the Transformer is the tiny one of Wu et al. 2021, "Good for misconceived reasons"
     "lstm": {"name": "lstm", "hidden_size": 256},
     "transformer": {"name": "transformer", "num_heads": 4, "num_layers": 4, "mlp_dim": 256},
@@ -60,7 +60,7 @@ class Translation(Task):
             return base
         is_drawn = metadata["layout"] == "scenes"
         part = dict(PARTS[chosen.get("decoder", "lstm" if is_drawn else "transformer")])
-        part["dropout"] = 0.0 if is_drawn else 0.1
+        part["dropout"] = 0.0 if is_drawn else 0.15
         encoders = {"source": part}
         if is_drawn or metadata["photographs"]:
             image = {"name": "resnet", "depth": (1, 1, 1) if is_drawn else (1, 1), "num_layers": 1}
@@ -71,7 +71,7 @@ class Translation(Task):
 
     def settings(self, metadata: Metadata) -> dict:
         if metadata["layout"] != "scenes":
-            return {"epochs": 16, "batch_size": 96, "learning_rate": 3e-3}
+            return {"epochs": 28, "batch_size": 48, "learning_rate": 2e-3}
         settings = {"batch_size": 32, "learning_rate": 3e-3, "bucket_batches": None}
         return settings | {"freeze": ("encoders.image.backbone",)}
 

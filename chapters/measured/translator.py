@@ -1,0 +1,117 @@
+"""How well does the default of `train --task translation` translate Multi30k? Three trainings.
+
+    torchrun --nproc_per_node 2 -m chapters.measured.translator ["seed 0" …]
+
+adds what chapters/measured/translator.jsonl lacks, and tries on the way what costs no training: the
+mean of the last epochs' weights (Vaswani et al. 2017, section 6.1), and other length penalties.
+It needs data/multi30k (python -m data_scripts.multi30k).
+"""
+
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from chapters.measured import measure_missing, read_rows, train
+from chapters.measured.multi30k import MULTI30K, perplexity
+from mmscratch.batches import Examples, collate
+from mmscratch.data.dataset import DataSet
+from mmscratch.data.translations import Multi30k
+from mmscratch.decoding import SearchOptions, beam_search, generate
+from mmscratch.finetuning import load_run
+from mmscratch.metrics import bleu, bleu_interval
+from mmscratch.model import EncoderDecoder
+from mmscratch.tasks.translation import Translation
+from mmscratch.training import Trainer
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+METADATA = {
+    "task": "translation",
+    "layout": "multi30k",
+    "data": str(MULTI30K),
+    "source": "en",
+    "target": "de",
+    "photographs": None,
+}
+SEEDS = {f"seed {seed}": seed for seed in range(3)}
+LAST = 5  # epochs whose weights are averaged
+PENALTIES = (0.0, 0.5, 1.5)  # instead of 1
+WAYS = (
+    *(f"length penalty {penalty}" for penalty in PENALTIES),
+    "last epoch",
+    f"mean of {LAST} epochs",
+)
+
+
+class KeepingTheLast(Translation):
+    """The task; the weights after each of the last epochs are kept in memory."""
+
+    def prepare(self, trainer: Trainer, metadata: dict) -> None:
+        super().prepare(trainer, metadata)
+        self.kept = deque(maxlen=LAST)
+
+        def keep() -> dict:
+            state = trainer.model.state_dict()
+            self.kept.append({name: value.clone() for name, value in state.items()})
+            return {}
+
+        trainer.watch = keep
+
+
+def mean_of(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each weight."""
+    mean = {}
+    for name in states[0]:
+        mean[name] = sum(state[name] for state in states) / len(states)
+    return mean
+
+
+@torch.no_grad()
+def translate(model: EncoderDecoder, words: dict, data: DataSet, penalty: float) -> list[list[str]]:
+    """Translations with five beams and this length penalty."""
+    model.eval()
+    examples = Examples(data, words)
+    options = SearchOptions(length_penalty=penalty)
+    texts = []
+    for first in range(0, len(data), 100):
+        indices = range(first, min(first + 100, len(data)))
+        memory = model.encode(collate([examples[i] for i in indices]))
+        for (best,) in beam_search(model.decoder, memory, 5, 64, options):
+            texts.append(words["target"].decode(best.tokens))
+    return texts
+
+
+def results() -> list[dict]:
+    """The rows of translator.jsonl; none if it does not exist."""
+    return read_rows(RESULTS)
+
+
+def measure(name: str) -> dict:
+    """Train with this seed; BLEU on the validation sentences, of several weights and searches."""
+    task = KeepingTheLast()
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder)
+        row = train(task, METADATA, task.model(METADATA, {}, None), run, seed=SEEDS[name])
+        model, words, _ = load_run(run)
+    data = Multi30k(MULTI30K, "validation")
+    row["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    row["pieces"] = len(words["target"])
+    row["perplexity"] = perplexity(model, Examples(data, words))
+    row["greedy"] = bleu(generate(model, words, data, max_length=64), data.references).score
+    texts = translate(model, words, data, 1.0)
+    row["BLEU"] = list(bleu_interval(texts, data.references)[-1])
+    for penalty in PENALTIES:
+        texts = translate(model, words, data, penalty)
+        row[f"length penalty {penalty}"] = bleu(texts, data.references).score
+    for way, states in (("last epoch", [task.kept[-1]]), (f"mean of {LAST} epochs", task.kept)):
+        model.load_state_dict(mean_of(states))
+        row[way] = bleu(translate(model, words, data, 1.0), data.references).score
+    return row
+
+
+if __name__ == "__main__":
+    measure_missing(RESULTS, sys.argv[1:], SEEDS, measure)
