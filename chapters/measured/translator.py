@@ -1,6 +1,6 @@
 """How well does the default of `train --task translation` translate Multi30k? Three trainings.
 
-    torchrun --nproc_per_node 2 -m chapters.measured.translator ["seed 0" …]
+    python -m chapters.measured.translator ["seed 0" …]
 
 adds what chapters/measured/translator.jsonl lacks, and tries on the way what costs no training: the
 mean of the last epochs' weights (Vaswani et al. 2017, section 6.1), and other length penalties.
