@@ -442,6 +442,7 @@ def generate(
     num_beams: int = 1,
     max_length: int = 40,
     batch_size: int = 100,
+    options: SearchOptions = SearchOptions(),
 ) -> list[list[str]]:
     """Write a sentence about each example: by `greedy_search`, or by `beam_search` with more beams.
 
@@ -451,6 +452,7 @@ def generate(
         set, whose examples are read batch by batch.
     num_beams, max_length: as in `beam_search`.
     batch_size: number of examples that are decoded together.
+    options: of the beam search, whose `n_best` must be 1.
 
     Returns the tokens of each sentence, in the order of the examples.
     """
@@ -464,7 +466,7 @@ def generate(
         if num_beams == 1:
             hypotheses = greedy_search(model.decoder, memory, max_length)
         else:
-            n_best = beam_search(model.decoder, memory, num_beams, max_length)
+            n_best = beam_search(model.decoder, memory, num_beams, max_length, options)
             hypotheses = [best for (best,) in n_best]
         for i, hypothesis in zip(indices, hypotheses):
             generated[i] = vocabularies["target"].decode(hypothesis.tokens)

@@ -1117,8 +1117,10 @@ def test_generate_with_beams_agrees_with_beam_search_one_by_one(kind):
     memory = make_memory()
     model = Given(decoder)
 
-    def one_by_one(num_beams, max_length):
-        found = [beam_search(decoder, row(memory, i), num_beams, max_length) for i in range(B)]
+    def one_by_one(num_beams, max_length, options=SearchOptions()):
+        found = []
+        for i in range(B):
+            found.append(beam_search(decoder, row(memory, i), num_beams, max_length, options))
         return [[f"word{word}" for word in best.tokens] for ((best,),) in found]
 
     for num_beams in (1, 3):
@@ -1129,6 +1131,9 @@ def test_generate_with_beams_agrees_with_beam_search_one_by_one(kind):
         shorter = generate(model, TARGET, given(memory), num_beams, 3)
         assert shorter == one_by_one(num_beams, 3)
     assert one_by_one(1, LONGEST) != one_by_one(3, LONGEST)
+    once = SearchOptions(no_repeat_ngram_size=1)  # each word
+    written = generate(model, TARGET, given(memory), 3, LONGEST, options=once)
+    assert written == one_by_one(3, LONGEST, once) != one_by_one(3, LONGEST)
 
 
 def test_examples_are_read_lazily_and_without_gradients():

@@ -41,7 +41,7 @@ from mmscratch.weights import load_matching
 MULTI30K = Path("data/multi30k")
 FLICKR8K = Path("data/flickr8k/Flicker8k_Dataset")
 RESULTS = Path(__file__).with_suffix(".jsonl")
-MERGES = 8000
+MERGES = 8000  # with which the rows of byte pairs were measured
 LSTM = PARTS["lstm"] | {"dropout": 0.2}
 TRANSFORMER = PARTS["transformer"] | {"dropout": 0.1}
 STEPS = {"batch_size": 96, "learning_rate": 3e-3}

@@ -13,17 +13,16 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from chapters.measured import measure_missing, read_rows, train
 from chapters.measured.multi30k import MULTI30K, perplexity
-from mmscratch.batches import Examples, collate
+from mmscratch.batches import Examples
 from mmscratch.data.dataset import DataSet
 from mmscratch.data.translations import Multi30k
-from mmscratch.decoding import SearchOptions, beam_search, generate
+from mmscratch.decoding import SearchOptions, generate
 from mmscratch.finetuning import load_run
-from mmscratch.metrics import bleu, bleu_interval
+from mmscratch.metrics import ConfidenceInterval, bleu, bleu_interval
 from mmscratch.model import EncoderDecoder
 from mmscratch.tasks.translation import Translation
 from mmscratch.training import Trainer
@@ -70,19 +69,13 @@ def mean_of(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     return mean
 
 
-@torch.no_grad()
-def translate(model: EncoderDecoder, words: dict, data: DataSet, penalty: float) -> list[list[str]]:
-    """Translations with five beams and this length penalty."""
-    model.eval()
-    examples = Examples(data, words)
+def score(
+    model: EncoderDecoder, words: dict, data: DataSet, penalty: float = 1.0
+) -> ConfidenceInterval:
+    """BLEU with five beams and this length penalty, and the ends of its interval."""
     options = SearchOptions(length_penalty=penalty)
-    texts = []
-    for first in range(0, len(data), 100):
-        indices = range(first, min(first + 100, len(data)))
-        memory = model.encode(collate([examples[i] for i in indices]))
-        for (best,) in beam_search(model.decoder, memory, 5, 64, options):
-            texts.append(words["target"].decode(best.tokens))
-    return texts
+    texts = generate(model, words, data, num_beams=5, max_length=64, options=options)
+    return bleu_interval(texts, data.references)[-1]
 
 
 def results() -> list[dict]:
@@ -102,14 +95,12 @@ def measure(name: str) -> dict:
     row["pieces"] = len(words["target"])
     row["perplexity"] = perplexity(model, Examples(data, words))
     row["greedy"] = bleu(generate(model, words, data, max_length=64), data.references).score
-    texts = translate(model, words, data, 1.0)
-    row["BLEU"] = list(bleu_interval(texts, data.references)[-1])
+    row["BLEU"] = list(score(model, words, data))
     for penalty in PENALTIES:
-        texts = translate(model, words, data, penalty)
-        row[f"length penalty {penalty}"] = bleu(texts, data.references).score
+        row[f"length penalty {penalty}"] = score(model, words, data, penalty)[0]
     for way, states in (("last epoch", [task.kept[-1]]), (f"mean of {LAST} epochs", task.kept)):
         model.load_state_dict(mean_of(states))
-        row[way] = bleu(translate(model, words, data, 1.0), data.references).score
+        row[way] = score(model, words, data)[0]
     return row
 
 
