@@ -23,7 +23,7 @@ def a_row_as_memory() -> Figure:
         centred(axis, 4.6 + 7.5 * i, 7.8, name, fontsize=9, weight="bold")
         centred(axis, 4.6 + 7.5 * i, 4.2, value, fontsize=9)
     box(axis, (32, 25), "CNN", BLUE, pad=0.6)
-    box(axis, (32, 6), "a vector\na column", BLUE, pad=0.5)
+    box(axis, (32, 6), "one vector\nper column", BLUE, pad=0.5)
     arrow(axis, (15, 25), (28, 25), **ARROW)
     arrow(axis, (24, 6), (27.3, 6), **ARROW)
     for i in range(9):
