@@ -70,10 +70,14 @@ class Examples(Dataset):
             self.texts[modality] = [
                 encode_words(vocabulary, words) for words in data.columns[modality]
             ]
-        self.lengths = []  # the longest text of each item
+        self.lengths = []  # the longest text of each item, in words
         for (i, _), target in zip(self.items, self.targets):
             lengths = [target.size(-1)] + [len(texts[i]) for texts in self.texts.values()]
             self.lengths.append(max(lengths))
+        self.sizes = self.lengths  # by which similar items come into one batch
+        sound_lengths = getattr(data.columns.get("sound"), "lengths", None)
+        if sound_lengths:  # there are many more frames than words
+            self.sizes = [sound_lengths[i] for i, _ in self.items]
 
     def __len__(self) -> int:
         return len(self.items)

@@ -194,7 +194,7 @@ class Trainer:
             sampler = ShardSampler(sizes, config.batch_size, config.seed, share)
         else:
             sampler = BucketSampler(
-                self.train.lengths,
+                self.train.sizes,
                 config.batch_size,
                 config.seed,
                 config.bucket_batches,
@@ -452,7 +452,7 @@ class Trainer:
         """
         self.model.eval()
         batch_size = self.config.batch_size
-        order = sorted(range(len(self.validation)), key=self.validation.lengths.__getitem__)
+        order = sorted(range(len(self.validation)), key=self.validation.sizes.__getitem__)
         loss_sum = 0.0
         count_sum = 0
         first_batch = self.rank * batch_size

@@ -25,7 +25,7 @@ from mmscratch.batches import (
     numericalize,
     to_device,
 )
-from mmscratch.data.dataset import DataSet, LazyColumn
+from mmscratch.data.dataset import DataSet, LazyColumn, Subset
 from mmscratch.images import augment
 from mmscratch.text import EOS, PAD, Vocabulary, tokenize
 
@@ -455,6 +455,19 @@ def test_inputs_of_a_modality_are_its_tensor_and_its_lengths_if_padded():
     assert sound is batch["sound"] and sound_lengths is lengths
     (image,) = inputs_of(batch, "image")
     assert image is batch["image"]
+
+
+def test_items_with_sounds_are_as_large_as_these():
+    """Not as their texts, which have few words: that is what makes batches of similar sounds."""
+    data = Recordings(count=3)
+    vocabularies = {"target": Vocabulary(["left"])}
+    examples = Examples(data, vocabularies)
+    assert examples.sizes == examples.lengths == [2, 4] * 3
+    data.columns["sound"].lengths = [20, 24, 28]
+    examples = Examples(data, vocabularies)
+    assert examples.sizes == [20, 20, 24, 24, 28, 28] and examples.lengths == [2, 4] * 3
+    examples = Examples(Subset(data, [2, 0]), vocabularies, references_at_once=2)
+    assert examples.sizes == [28, 20]
 
 
 def test_to_device_augments_sounds_that_have_draws():

@@ -14,11 +14,15 @@ SIDES = ("left", "right", "link", "recht", "gauche", "droit", "vlevo", "vpravo",
 
 
 class LazyColumn(Sequence):
-    """A column that computes its values on access: make(keys[i]), or None where the key is None."""
+    """A column that computes its values on access: make(keys[i]), or None where the key is None.
 
-    def __init__(self, make: Callable, keys: Sequence):
+    lengths[i]: how long value i is, in any unit, if that decides which values a batch should have
+    """
+
+    def __init__(self, make: Callable, keys: Sequence, lengths: Sequence[float] | None = None):
         self.make = make
         self.keys = keys
+        self.lengths = lengths
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -109,7 +113,8 @@ class Subset(DataSet):
         super().__init__()
         for modality, column in data.columns.items():
             if isinstance(column, LazyColumn):
-                self.columns[modality] = LazyColumn(column.__getitem__, chosen)
+                lengths = column.lengths and [column.lengths[i] for i in chosen]
+                self.columns[modality] = LazyColumn(column.__getitem__, chosen, lengths)
             else:
                 self.columns[modality] = [column[i] for i in chosen]
         self.texts = [data.texts[i] for i in chosen]

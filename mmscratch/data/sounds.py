@@ -79,7 +79,8 @@ class Sounds(DataSet):
             self.names.append(str(path))
             self.texts.append([text for text, _ in transcripts])
             self.references.append([words for _, words in transcripts])
-        self.columns["sound"] = LazyColumn(sounds.__getitem__, range(len(sounds)))
+        lengths = [len(sound) for sound in sounds]
+        self.columns["sound"] = LazyColumn(sounds.__getitem__, range(len(sounds)), lengths)
 
 
 class FolderSounds(Sounds):

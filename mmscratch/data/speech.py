@@ -507,7 +507,7 @@ def spoken_column(
     keys = []
     for i, text in enumerate(texts):
         keys.append((text, first + _choose_voice(split, i, num_voices), i, language))
-    return LazyColumn(_hear, keys)
+    return LazyColumn(_hear, keys, lengths=[len(text) for text in texts])
 
 
 def _choose_voice(split: str, index: int, num_voices: int) -> int:

@@ -35,9 +35,8 @@ class Answering(Task):
         hears = is_spoken(metadata)
         if metadata["layout"] != "scenes":
             return LAYOUTS[metadata["layout"]](metadata["data"], split, image_size)
-        is_training = split == "train"
-        pairs = metadata.get("pairs", PAIRS) if is_training else TEST_PAIRS
-        data = SceneQuestions(split, pairs, size=image_size, curriculum=is_training)
+        pairs = metadata.get("pairs", PAIRS) if split == "train" else TEST_PAIRS
+        data = SceneQuestions(split, pairs, size=image_size, curriculum=split == "train")
         return speak_sentences(data, data.questions, split) if hears else data
 
     def vocabularies(self, metadata: Metadata, training: QuestionData, known: dict | None) -> dict:
@@ -66,7 +65,8 @@ class Answering(Task):
         if metadata["layout"] != "scenes":
             return {"epochs": 6, "batch_size": 64, "learning_rate": 1e-3}
         settings = {"batch_size": 96, "learning_rate": 1.2e-3, "evaluate_every": 1000}
-        return settings | {"bucket_batches": None, "shuffle": False}  # in their order
+        buckets = 10 if is_spoken(metadata) else None
+        return settings | {"bucket_batches": buckets, "shuffle": False}  # in their order
 
     def evaluation_split(self, metadata: Metadata) -> str:
         return "validation" if metadata["layout"] == "folder" else "test"

@@ -74,6 +74,7 @@ def test_an_example_is_the_spectrogram_of_its_file_and_the_words_of_its_transcri
         assert torch.equal(sound, spectrogram(*read_wav(name)))
         assert torch.equal(sound, read_sound(Path(name)))
     assert [len(data[i]["sound"]) for i in range(2)] == [11, 17], "a frame every 10 ms"
+    assert data.columns["sound"].lengths == [11, 17]
     batch = collate([data[0], data[1]])
     assert batch["sound"].shape == (2, 17, 80) and batch["sound_lengths"].tolist() == [11, 17]
 

@@ -557,6 +557,19 @@ def test_every_voice_speaks_and_those_of_another_split_can():
     assert {key[1] for key in data.columns["sound"].keys} == set(range(7))
 
 
+def test_sentences_with_similar_lengths_sound_for_similarly_long():
+    column = spoken_column(SceneQuestions("train", 64, size=0).questions, "train")
+    frames = [len(column[i]) for i in range(len(column))]
+
+    def padded(order):
+        batches = [order[i : i + 16] for i in range(0, len(order), 16)]
+        return sum(16 * max(frames[i] for i in batch) for batch in batches)
+
+    order = list(range(len(frames)))
+    by_length = sorted(order, key=column.lengths.__getitem__)
+    assert padded(by_length) < 0.85 * padded(order)
+
+
 def test_sentences_of_any_data_set_can_be_spoken():
     column = spoken_column(["how many big stars are there?", "is there a cat?"], "train")
     assert len(column) == 2
