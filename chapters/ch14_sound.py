@@ -855,14 +855,15 @@ for name, row in results.items():
 
 
 # %%
-accuracies = []
-for name, row in sorted(results.items()):
-    if name.startswith("FSDD, without "):
-        accuracies.append(row["accuracy"][0])
-        print_row(f"{name}: digits", row["accuracy"])
-mean = sum(accuracies) / len(accuracies)
-spread = torch.tensor(accuracies).std().item()
-print(f"their mean {mean:.1f} %, standard deviation {spread:.1f}")
+for training in ("FSDD", "FSDD and the program"):
+    accuracies = []
+    for name, row in sorted(results.items()):
+        if name.startswith(f"{training}, without "):
+            accuracies.append(row["accuracy"][0])
+            print_row(f"{name}: digits", row["accuracy"])
+    mean = sum(accuracies) / len(accuracies)
+    spread = torch.tensor(accuracies).std().item()
+    print(f"their mean {mean:.1f} %, standard deviation {spread:.1f}")
 print_row("FSDD, published split: digits", results["FSDD"]["accuracy"])
 
 # %% [markdown]

@@ -334,6 +334,77 @@ def spectrogram(waveform: Tensor, sample_rate: int, num_mels: int = 80) -> Tenso
     return x - x.mean(-2, keepdim=True)
 
 
+# The bounds of `perturb_spectrogram`.
+MAX_SPEED = 1.22
+MAX_TRACT = 1.13
+MAX_MARGIN = 40  # frames
+MAX_FRAMES = 3000  # of a sound with its margins: 30 s
+
+
+def perturb_spectrogram(
+    sound: Tensor, lengths: Tensor | None, draws: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Change what differs between speakers and recordings, but not between words.
+
+    sound (B, F, M), as `spectrogram` makes it -> (B, F', M) and the new lengths (B,). lengths (B,)
+    are the frames of each before padding; None if all are F; 0 stays 0. draws (B, 4), each uniform
+    in [0, 1), decide, in this order: the speed, the vocal tract's length, the silence before, and
+    the silence after the sound.
+
+        y(t, hertz) = x(speed · t, tract · hertz)          between frames and mels, straight lines
+        speed = 1.22^(2d - 1);  tract = 1.13^(2d - 1);  silence = ⌊40 max(0, 2d - 1)⌋ frames
+
+    Silence is the least value of each band. Then the mean of each band is subtracted again: it
+    depends on how much silence there is, and a model that has only met words cut out at their ends
+    will not know them with silence around. No sound becomes longer than 30 s.
+    Source: Ko et al. 2015 (speed); Jaitly & Hinton 2013 (vocal tract length perturbation).
+    """
+    _, num_frames, num_mels = sound.shape
+    if lengths is None:
+        lengths = torch.full((len(sound),), num_frames)
+    lengths = lengths.to(sound.device)
+    signed = 2 * draws.to(sound.device) - 1  # (B, 4)
+    speed = (MAX_SPEED ** signed[:, 0]).maximum(lengths / (MAX_FRAMES - 2 * MAX_MARGIN))  # (B,)
+    margins = (MAX_MARGIN * signed[:, 2:].clamp(min=0)).long() * (lengths > 0).unsqueeze(1)
+    sounding = (lengths / speed).ceil().long()  # (B,) frames
+    new_lengths = sounding + margins.sum(1)
+    positions = torch.arange(int(new_lengths.max()), device=sound.device)  # (F',)
+    after_start = positions - margins[:, :1]  # (B, F')
+    is_sounding = ((after_start >= 0) & (after_start < sounding.unsqueeze(1))).unsqueeze(2)
+    frames = (after_start * speed.unsqueeze(1)).clamp(min=0).minimum(lengths.unsqueeze(1) - 1)
+    mels = _warped_mels(num_mels, MAX_TRACT ** signed[:, 1])  # (B, M)
+    x = _interpolate(sound, frames, mels)  # (B, F', M)
+    silence = x.masked_fill(~is_sounding, torch.inf).amin(1, keepdim=True)  # (B, 1, M)
+    x = torch.where(is_sounding, x, silence)
+    is_inside = (positions < new_lengths.unsqueeze(1)).unsqueeze(2)  # (B, F', 1)
+    x = x.masked_fill(~is_inside, 0.0)
+    x = x - x.sum(1, keepdim=True) / new_lengths.clamp(min=1).view(-1, 1, 1)
+    return x.masked_fill(~is_inside, 0.0), new_lengths
+
+
+def _warped_mels(num_mels: int, tract: Tensor) -> Tensor:
+    """Which band holds tract · hertz, for each band's centre in hertz: (B, num_mels) fractions."""
+    nyquist = torch.tensor(SAMPLE_RATE / 2, dtype=torch.float64, device=tract.device)
+    steps = torch.linspace(0, 1, num_mels + 2, dtype=torch.float64, device=tract.device)
+    centres = (steps * hertz_to_mel(nyquist))[1:-1]  # (M,)
+    warped = hertz_to_mel(mel_to_hertz(centres) * tract.double().unsqueeze(1))  # (B, M)
+    bands = (warped - centres[0]) / (hertz_to_mel(nyquist) / (num_mels + 1))
+    return bands.clamp(0, num_mels - 1).float()
+
+
+def _interpolate(sound: Tensor, frames: Tensor, mels: Tensor) -> Tensor:
+    """The values of (B, F, M) at fractions of frames (B, F') and of mels (B, M'): (B, F', M')."""
+    for dim, places in ((1, frames), (2, mels)):
+        low = places.long().clamp(min=0)
+        high = (low + 1).clamp(max=sound.size(dim) - 1)
+        fraction = (places - low).unsqueeze(3 - dim)
+        shape = list(sound.shape)
+        shape[dim] = places.size(1)
+        values = [sound.gather(dim, i.unsqueeze(3 - dim).expand(shape)) for i in (low, high)]
+        sound = values[0].lerp(values[1], fraction.to(sound.dtype).expand(shape))
+    return sound
+
+
 def augment_spectrogram(sound: Tensor, lengths: Tensor | None, draws: Tensor) -> Tensor:
     """SpecAugment: blank two stretches of time and two bands of mels of each spectrogram.
 

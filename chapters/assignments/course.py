@@ -16,7 +16,7 @@ from .stubs import stubs
 LEFT_OUT = (
     *(".git", ".venv", "runs", "data", ".ci", ".hypothesis", ".ruff_cache", ".pytest_cache"),
     *("__pycache__", "*.pyc", ".ipynb_checkpoints"),
-    *("independent", "test_independent.py"),  # right solutions, in tests
+    *("independent", "proofs.py", "proofs.json", "test_proofs.py"),  # right solutions, in tests
 )
 KEPT_FOLDERS = (LIBRARY / "data",)  # which is no folder of data
 

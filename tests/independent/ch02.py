@@ -1,4 +1,4 @@
-"""Right solutions of chapter 2's exercises, in other styles than the library's (see test_independent.py)."""
+"""Right solutions of chapter 2's exercises, in other styles than the library's (see test_proofs.py)."""
 
 # %% 2 conv2d
 def conv2d(x, weight, bias=None, stride=1, padding=0):

@@ -1,4 +1,4 @@
-"""Right solutions of chapter 3's exercises, in other styles than the library's (see test_independent.py)."""
+"""Right solutions of chapter 3's exercises, in other styles than the library's (see test_proofs.py)."""
 
 # %% 3 LSTMCell.forward
 import torch

@@ -1,4 +1,4 @@
-"""Right solutions of chapter 4's exercises, in other styles than the library's (see test_independent.py)."""
+"""Right solutions of chapter 4's exercises, in other styles than the library's (see test_proofs.py)."""
 
 # %% 4 causal_mask
 def causal_mask(T, N, device=None):

@@ -1,4 +1,4 @@
-"""Right solutions of chapter 5's exercises, in other styles than the library's (see test_independent.py)."""
+"""Right solutions of chapter 5's exercises, in other styles than the library's (see test_proofs.py)."""
 
 # %% 5 masked_softmax
 def _exp_of_shifted(scores, visible):

@@ -1,4 +1,4 @@
-"""Right solutions of chapter 6's exercises, in other styles than the library's (see test_independent.py)."""
+"""Right solutions of chapter 6's exercises, in other styles than the library's (see test_proofs.py)."""
 
 # %% 6 warmup_and_cosine
 from math import cos, pi

@@ -1,4 +1,4 @@
-"""Right solutions of chapter 7's exercises, in other styles than the library's (see test_independent.py)."""
+"""Right solutions of chapter 7's exercises, in other styles than the library's (see test_proofs.py)."""
 
 # %% 7 freeze
 from fnmatch import fnmatchcase as glob

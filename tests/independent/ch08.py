@@ -1,4 +1,4 @@
-"""Right solutions of chapter 8's exercises, in other styles than the library's (see test_independent.py)."""
+"""Right solutions of chapter 8's exercises, in other styles than the library's (see test_proofs.py)."""
 
 # %% 8 sample
 def _check_sampling(temperature, top_k, top_p):

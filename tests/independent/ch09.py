@@ -1,4 +1,4 @@
-"""Chapter 9 written by others: see tests/test_independent.py."""
+"""Chapter 9 written by others: see tests/test_proofs.py."""
 
 # %% 9 exact_match
 def exact_match(hypotheses, references):

@@ -1,4 +1,4 @@
-"""Chapter 10 written by others: see tests/test_independent.py."""
+"""Chapter 10 written by others: see tests/test_proofs.py."""
 
 # %% 10 BytePairEncoding.learn
 from collections import Counter

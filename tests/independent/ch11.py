@@ -1,4 +1,4 @@
-"""Chapter 11 written by others: see tests/test_independent.py."""
+"""Chapter 11 written by others: see tests/test_proofs.py."""
 
 # %% 11 fuse
 from functools import reduce

@@ -1,4 +1,4 @@
-"""Chapter 12 written by others: see tests/test_independent.py."""
+"""Chapter 12 written by others: see tests/test_proofs.py."""
 
 # %% 12 answer_table
 def most_frequent(answers):

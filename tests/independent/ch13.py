@@ -1,4 +1,4 @@
-"""Chapter 13 written by others: see tests/test_independent.py."""
+"""Chapter 13 written by others: see tests/test_proofs.py."""
 
 # %% 13 AttentionPooling.forward
 import torch

@@ -1,4 +1,4 @@
-"""Chapter 14 written by others: see tests/test_independent.py."""
+"""Chapter 14 written by others: see tests/test_proofs.py."""
 
 # %% 14 resample
 import math

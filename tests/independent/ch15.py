@@ -1,4 +1,4 @@
-"""Chapter 15 written by others: see tests/test_independent.py."""
+"""Chapter 15 written by others: see tests/test_proofs.py."""
 
 # %% 15 depthwise_conv2d
 import torch

@@ -1,4 +1,4 @@
-"""Chapter 16 written by others: see tests/test_independent.py."""
+"""Chapter 16 written by others: see tests/test_proofs.py."""
 
 # %% 16 Schema.encode
 import torch

@@ -1,4 +1,4 @@
-"""Chapter 17 written by others: see tests/test_independent.py."""
+"""Chapter 17 written by others: see tests/test_proofs.py."""
 
 # %% 17 mixing_rates
 import math
