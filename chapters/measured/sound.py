@@ -10,6 +10,7 @@ can run side by side.
 
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,12 +24,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from chapters.measured import by_name, measure_missing, percent, train
 from chapters.measured.retrieval import search_scores
 from mmscratch.attention import Memory
-from mmscratch.audio import SAMPLE_RATE, resample, spectrogram
 from mmscratch.batches import BucketSampler, Examples, collate, inputs_of, make_loader
 from mmscratch.data.answers import SceneQuestions
-from mmscratch.data.dataset import DataSet, LazyColumn
-from mmscratch.data.sounds import FSDD, list_recordings
-from mmscratch.data.speech import DIGITS, SpokenCaptions, spoken_column, spoken_waveform
+from mmscratch.data.dataset import DataSet
+from mmscratch.data.sounds import list_recordings
+from mmscratch.data.speech import SpokenCaptions, spoken_column
 from mmscratch.decoding import generate
 from mmscratch.engine import distributed
 from mmscratch.finetuning import load_run, prepare_for_finetuning, save_run
@@ -47,9 +47,7 @@ from mmscratch.training import warmup_and_cosine
 RESULTS = Path(__file__).with_suffix(".jsonl")
 RUNS = Path("runs/sound-measured")
 QUICKSTART = Path("runs/quickstart")
-FSDD_FOLDER = Path("data/fsdd")
-TELEPHONE = 8000  # Hz
-CUT = SAMPLE_RATE // 10  # samples of silence at either end
+FSDD = Path("data/fsdd")
 SPEECH = {"layout": "speech", "data": "speech", "utterances": UTTERANCES, "held-out": None}
 SCENES = {"layout": "scenes", "data": "scenes"}
 
@@ -69,51 +67,11 @@ def digits(name: str) -> dict:
     """The accuracy of spoken digits: split by number of the recording, or one speaker held out."""
     task = Transcription()
     _, _, held_out = name.partition(", without ")
-    metadata = {"layout": "fsdd", "data": str(FSDD_FOLDER), "held-out": held_out}
+    metadata = {"layout": "fsdd", "data": str(FSDD), "held-out": held_out}
     row = _train(task, metadata, name)
     if distributed.rank() == 0:
         data = task.read(metadata, "test", 0)
         row["accuracy"] = percent(_right(name, data))
-    return row
-
-
-class RecordedAndSpoken(DataSet):
-    """Recorded digits, and three times as many that the program says in a thousand voices.
-
-    These are cut and sampled as recordings on the telephone: without the silence, at 8 kHz.
-    """
-
-    def __init__(self, recorded: FSDD):
-        super().__init__()
-        digits = [DIGITS[i % 10] for i in range(3 * len(recorded))]
-        column = spoken_column(digits, "train")
-        sounds = [recorded[i]["sound"] for i in range(len(recorded))]
-        for i in range(len(digits)):
-            waveform = spoken_waveform(column, i)[CUT:-CUT]
-            sounds.append(spectrogram(resample(waveform, SAMPLE_RATE, TELEPHONE), TELEPHONE))
-        lengths = [len(sound) for sound in sounds]
-        self.columns["sound"] = LazyColumn(sounds.__getitem__, range(len(sounds)), lengths)
-        self.texts = recorded.texts + [[digit] for digit in digits]
-        self.references = recorded.references + [[[digit]] for digit in digits]
-        self.names = recorded.names + digits
-
-
-class WithTheProgram(Transcription):
-    """Transcription of FSDD, with the program's digits in the training data."""
-
-    def read(self, metadata: dict, split: str, image_size: int) -> DataSet:
-        data = super().read(metadata, split, image_size)
-        return RecordedAndSpoken(data) if split == "train" else data
-
-
-def digits_with_the_program(name: str) -> dict:
-    """The accuracy on a speaker held out, from the transcriber of sentences and with its voices."""
-    task = WithTheProgram()
-    _, _, held_out = name.partition(", without ")
-    metadata = {"layout": "fsdd", "data": str(FSDD_FOLDER), "held-out": held_out}
-    row = _train(task, metadata, name, [_folder("speech")], epochs=8)
-    if distributed.rank() == 0:
-        row["accuracy"] = percent(_right(name, task.read(metadata, "test", 0)))
     return row
 
 
@@ -191,6 +149,10 @@ def questions(name: str) -> dict:
         scores = _right(name, data)
         row["accuracy"] = percent(scores)
         row["pairs"] = percent(pair_accuracy(scores, data.pairs).scores)
+        by_kind = defaultdict(list)
+        for score, kind in zip(scores, data.kinds):
+            by_kind[kind].append(score)
+        row["kinds"] = {kind: percent(some)[0] for kind, some in by_kind.items()}
     return row
 
 
@@ -204,7 +166,7 @@ def captions(name: str) -> dict:
     return row
 
 
-PAIRS = 70_000
+PAIRS = 90_000
 HEARD = 48_000  # questions to imitate
 CAPTIONS = 30_000
 MEASURES = {
@@ -255,11 +217,10 @@ def results() -> dict[str, dict]:
 def main(names: list[str]) -> None:
     """Measure these, or what is missing."""
     measures = dict(MEASURES)
-    if FSDD_FOLDER.exists():
-        speakers = sorted({recording.speaker for recording in list_recordings(FSDD_FOLDER, [])})
+    if FSDD.exists():
+        speakers = sorted({recording.speaker for recording in list_recordings(FSDD, [])})
         for speaker in speakers:
             measures[f"FSDD, without {speaker}"] = digits
-            measures[f"FSDD and the program, without {speaker}"] = digits_with_the_program
     measure_missing(RESULTS, names, measures, lambda name: measures[name](name))
 
 
