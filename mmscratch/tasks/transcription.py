@@ -63,6 +63,8 @@ class Transcription(Task):
         settings = {"batch_size": 16, "learning_rate": 1e-3}
         if metadata["layout"] == "speech":
             return settings | {"evaluate_every": 500}
+        if metadata["layout"] == "fsdd":  # words of one length would often be the same word
+            settings["bucket_batches"] = None
         return settings | {"epochs": 20}
 
     def evaluation_split(self, metadata: Metadata) -> str:
