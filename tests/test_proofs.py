@@ -53,7 +53,7 @@ def test_an_independent_solution_is_accepted(exercise, unproved):
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=KEYS)
-def test_the_same_code_is_taken_from_a_notebook(exercise, monkeypatch):
+def test_the_same_code_is_taken_from_a_notebook(exercise, monkeypatch, unproved):
     """From one cell with the module's names and one with the solution, as `check` takes it."""
     solution = independent(exercise)
     library = vars(importlib.import_module(f"mmscratch.{exercise.module}"))
