@@ -848,7 +848,8 @@ for name, row in results.items():
             print_row(f"{name}, {voices}: word error rate", row[voices]["WER"])
     if name.endswith("questions"):
         print_row(f"{name}: right", row["accuracy"])
-        print("   ", ", ".join(f"{kind} {right:.1f}" for kind, right in row["kinds"].items()))
+        kinds = [f"{kind} {right:.1f}" for kind, right in row["kinds"].items()]
+        print("   ", ", ".join(kinds))
     if "caption to picture" in row:
         recalls = row["caption to picture"]
         cells = ", ".join(f"R@{k} {recalls[f'R@{k}']:.1f} %" for k in (1, 5, 10))

@@ -22,10 +22,11 @@ from chapters.assignments.splice import library
 
 TESTS = Path(__file__).resolve().parent
 RECORD = TESTS / "proofs.json"
-SHARED = (
+SHARED = [
     *sorted((TESTS.parent / "chapters/assignments").glob("*.py")),
-    *(TESTS / name for name in ("conftest.py", "helpers.py", "reference.py")),
-)
+    *(TESTS / name for name in ("conftest.py", "helpers.py", "reference.py", "command_line.py")),
+    *(TESTS / "data" / name for name in ("conftest.py", "grey_pictures.py")),
+]
 HEADER = re.compile(r"^# %% (\d+) (\S+)\n", re.MULTILINE)
 
 
@@ -72,7 +73,7 @@ def key_of(exercise: Exercise) -> str:
 
 
 def main() -> int:
-    """Repeat the proofs of all exercises; write the record if they hold."""
+    """Prove all exercises anew; write the record if all proofs hold."""
     os.environ["MMSCRATCH_PROVE"] = "1"
     status = pytest.main(["-q", "-n", str(os.cpu_count()), str(TESTS / "test_proofs.py")])
     if status == 0:
