@@ -27,8 +27,10 @@ from mmscratch.finetuning import load_run
 from mmscratch.metrics import bootstrap
 from mmscratch.tasks import TASKS
 from mmscratch.tasks.evaluate import data_metadata
+from mmscratch.tasks.train import make_examples, sized
+from mmscratch.tasks.transcription import Transcription
 from mmscratch.text import detokenize, tokenize
-from mmscratch.training import Trainer
+from mmscratch.training import TrainConfig, Trainer
 
 pytestmark = pytest.mark.xdist_group("transcription")  # the tests share trained runs
 
@@ -459,3 +461,20 @@ def test_word_speech_names_the_layout_unless_it_is_a_folder(tmp_path, monkeypatc
     Path("speech").mkdir()
     folder = {"data": str(tmp_path / "speech"), "layout": "folder"}
     assert data_metadata(task, Path("speech"), None) == folder
+
+
+def test_training_batches_hold_sentences_of_similar_length(tmp_path):
+    task = Transcription()
+    metadata = {"layout": "speech", "data": "speech", "utterances": 64, "held-out": None}
+    data = {split: task.read(metadata, split, 0) for split in ("train", "validation")}
+    vocabularies = task.vocabularies(metadata, data["train"], None)
+    examples = make_examples(task, metadata, data, vocabularies)
+    model = sized(task.model(metadata, {}, None), vocabularies, examples)
+    trainer = Trainer(model, TrainConfig(**task.settings(metadata)), examples, tmp_path, metadata)
+    spans = []
+    for batch in trainer.prefetcher.loader.batch_sampler:
+        lengths = [len(data["train"].texts[i][0]) for i, _ in batch]
+        spans.append((min(lengths), max(lengths)))
+    spans.sort()
+    assert len(spans) == 4
+    assert all(longest <= shortest for (_, longest), (shortest, _) in zip(spans, spans[1:]))
