@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -38,6 +38,14 @@ def percent(scores: list[float]) -> list[float]:
     """The mean of scores from 0 to 1 in %, and the ends of its interval."""
     values = [sum(scores) / len(scores), *bootstrap(scores)]
     return [round(100 * value, 1) for value in values]
+
+
+def by_kind(scores: Sequence[float], kinds: Sequence[str]) -> dict[str, list[float]]:
+    """The scores of each kind of question, in alphabetical order."""
+    grouped = {kind: [] for kind in sorted(set(kinds))}
+    for score, kind in zip(scores, kinds, strict=True):
+        grouped[kind].append(score)
+    return grouped
 
 
 def measure_missing(

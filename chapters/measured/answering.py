@@ -10,11 +10,10 @@ by side.
 """
 
 import sys
-from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from chapters.measured import by_name, measure_missing, percent, train
+from chapters.measured import by_kind, by_name, measure_missing, percent, train
 from mmscratch.data.answers import QuestionData
 from mmscratch.decoding import generate
 from mmscratch.engine import distributed
@@ -105,14 +104,10 @@ def _accuracies(folder: Path, data: QuestionData, training: QuestionData) -> dic
     results = {}
     for name, predicted in predictions.items():
         scores = vqa_accuracy(predicted, answers).scores
-        by_kind = {"all": scores}
+        groups = {"all": scores} | by_kind(scores, data.kinds)
         if data.pairs:
-            by_kind["pairs"] = pair_accuracy(scores, data.pairs).scores
-        kinds = defaultdict(list)
-        for kind, score in zip(data.kinds, scores):
-            kinds[kind].append(score)
-        by_kind |= kinds
-        results[name] = {kind: percent(each) for kind, each in sorted(by_kind.items())}
+            groups["pairs"] = pair_accuracy(scores, data.pairs).scores
+        results[name] = {group: percent(each) for group, each in sorted(groups.items())}
     return results
 
 

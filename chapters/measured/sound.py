@@ -10,7 +10,6 @@ can run side by side.
 
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from chapters.measured import by_name, measure_missing, percent, train
+from chapters.measured import by_kind, by_name, measure_missing, percent, train
 from chapters.measured.retrieval import search_scores
 from mmscratch.attention import Memory
 from mmscratch.batches import BucketSampler, Examples, collate, inputs_of, make_loader
@@ -149,10 +148,8 @@ def questions(name: str) -> dict:
         scores = _right(name, data)
         row["accuracy"] = percent(scores)
         row["pairs"] = percent(pair_accuracy(scores, data.pairs).scores)
-        by_kind = defaultdict(list)
-        for score, kind in zip(scores, data.kinds):
-            by_kind[kind].append(score)
-        row["kinds"] = {kind: percent(some)[0] for kind, some in by_kind.items()}
+        kinds = by_kind(scores, data.kinds)
+        row["kinds"] = {kind: percent(each)[0] for kind, each in kinds.items()}
     return row
 
 
