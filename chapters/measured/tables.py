@@ -34,6 +34,7 @@ from mmscratch.classification import (
 )
 from mmscratch.data.dataset import DataSet
 from mmscratch.data.listings import PRICE, expected_log_price
+from mmscratch.decoding import memory_attention
 from mmscratch.engine import distributed
 from mmscratch.finetuning import load_run
 from mmscratch.tabular import TableEncoder
@@ -161,6 +162,86 @@ def skin_scores(name: str, metadata: dict) -> dict:
     }
 
 
+LOOKED_AT = 300  # lesions, with one picture each
+CELLS = SKIN_SIZE // 32  # MobileNetV2's vectors a side: one for 32 × 32 pixels
+
+
+def look(name: str) -> dict:
+    """Where the model of "HAM10000, both" looks on a lesion, and what happens without that place.
+
+    The look is the attention to each cell of the picture. On the lesion: its share of the look, and
+    of the area. Without a cell, painted in the colour of the skin: by how many points the probability
+    of the predicted diagnosis changes, on average, if it is the cell that was looked at most, any
+    cell, or the cell that holds most of the lesion; and the correlation, over the cells of a picture,
+    of the look with that change.
+    """
+    name = "HAM10000, both"
+    model, vocabularies, _ = load_run(folder_of(name))
+    data = TASK.read(SKIN | {"inputs": "both"}, "test", SKIN_SIZE)
+    first_of_lesion = dict(zip(reversed(data.groups), reversed(range(len(data)))))
+    found = {"look on the lesion, %": [], "area of the lesion, %": []}
+    changes = {"looked at most": [], "any": [], "most of the lesion": []}
+    correlations = []
+    for i in sorted(first_of_lesion.values())[:LOOKED_AT]:
+        example = data[i]
+        lesion, skin_colour = segment(example["image"])
+        views = [example]
+        for cell in range(CELLS**2):
+            views.append(example | {"image": without_cell(example["image"], cell, skin_colour)})
+        probabilities = class_log_probs(model, vocabularies, views, data.target).exp()
+        predicted = probabilities[0].argmax()
+        words = [data.target.classes[predicted]]
+        seen = memory_attention(model, vocabularies, example, words)[0, : CELLS**2]
+        seen = seen / seen.sum()
+        change = 100 * (probabilities[1:, predicted] - probabilities[0, predicted]).abs()
+        found["look on the lesion, %"].append(100 * (seen * lesion).sum())
+        found["area of the lesion, %"].append(100 * lesion.mean())
+        changes["looked at most"].append(change[seen.argmax()])
+        changes["any"].append(change.mean())
+        changes["most of the lesion"].append(change[lesion.argmax()])
+        correlations.append(torch.corrcoef(torch.stack([seen, change.float()]))[0, 1])
+    row = {kind: mean_interval(values) for kind, values in found.items()}
+    row["change, points"] = {kind: mean_interval(values) for kind, values in changes.items()}
+    correlation = torch.stack(correlations).nan_to_num()  # nan: nothing changed anywhere
+    return {"lesions": len(correlations)} | row | {"correlation": mean_interval(correlation, 2)}
+
+
+def mean_interval(values, digits: int = 1) -> list[float]:
+    """The mean, and the ends of its interval."""
+    values = torch.stack(list(values)).double()
+    interval = group_bootstrap(lambda rows: values[rows].mean().item(), range(len(values)))
+    return [round(x, digits) for x in interval]
+
+
+def segment(picture: Tensor) -> tuple[Tensor, Tensor]:
+    """The lesion's share of each cell, (CELLS²,), and the colour of the skin, (3, 1, 1).
+
+    The lesion is what is darker than Otsu's threshold, which makes the two parts as unlike as it can.
+    Source: Otsu 1979.
+    """
+    grey = picture.float().mean(0)  # (S, S)
+    levels = grey.flatten().sort().values
+    below = torch.arange(1, len(levels))  # the number of dark pixels, for each threshold
+    sums = levels.cumsum(0)
+    dark = sums[:-1] / below
+    light = (sums[-1] - sums[:-1]) / (len(levels) - below)
+    between = below * (len(levels) - below) * (light - dark).square()
+    is_dark = grey <= levels[between.argmax()]
+    skin_colour = picture.float()[:, ~is_dark].mean(1).to(picture.dtype)
+    size = SKIN_SIZE // CELLS
+    cells = is_dark.float().view(CELLS, size, CELLS, size).mean((1, 3)).flatten()
+    return cells, skin_colour[:, None, None]
+
+
+def without_cell(picture: Tensor, cell: int, colour: Tensor) -> Tensor:
+    """The picture (3, S, S) with one cell painted over."""
+    size = SKIN_SIZE // CELLS
+    row, column = cell // CELLS * size, cell % CELLS * size
+    picture = picture.clone()
+    picture[:, row : row + size, column : column + size] = colour
+    return picture
+
+
 def houses(name: str) -> dict:
     """Houses: the mean absolute percentage error, %, of each of five folds."""
     _, how, *changes = name.split(", ")
@@ -259,7 +340,8 @@ MEASURES = {
     "HAM10000, form, with dx_type": skin,
     "HAM10000, both, weights": skin,
     "HAM10000, both, focal": skin,
-    "HAM10000, both, fine-tuned": skin,
+    "HAM10000, both, fine-tuned, weights": skin,
+    "lesions": look,
     "Houses, boosted trees": houses,
     "Houses, form, with a head": houses,
     **{f"Houses, {how}": houses for how in INPUTS},
