@@ -537,8 +537,8 @@ for name, row in results.items():
 # **Who wins is known here.** From both, the model explains 88.3 % of the variance, where 95.8 % are
 # possible; from the picture alone 45.6 of 51.1 %, from the form alone 52.0 of 55.8 %: one model, which
 # has learned to do without either. With 40,000 listings of all things it is 93.4 of 96.3 %, and
-# models of their own reach 50.1 of 51.3 % with the form, and 54.1 of 56.4 % with the picture, which
-# takes three epochs.
+# models of their own reach 50.1 of 51.3 % with the form, and 54.9 of 56.4 % with the picture, which
+# takes five epochs.
 #
 # **A leak shows as a score that cannot be.** Split by row, a model of 250 objects explains 85.1 %. But
 # only 30 % can be explained from a form: it has recognised the objects. Split by object it explains
@@ -563,8 +563,7 @@ for name, row in results.items():
 #
 # **Fine-tuning gains most.** Frozen, MobileNetV2 sees moles as ImageNet taught it to see dogs and cars.
 # With all weights trained for 12 epochs, and class weights, the AUC is 0.945 and the balanced accuracy
-# 0.726, with an accuracy of 74.8 %; the probabilities are off by 0.026 after scaling. With 8 epochs it
-# was 0.929 and 0.701.
+# 0.726, with an accuracy of 74.8 %; after scaling, the probabilities are off by 0.026.
 #
 # **Houses: nobody wins.** With the form alone the error is 36.2 % by brackets, and 31.9 % with a head that
 # is trained on the logarithm instead; boosted trees get 33.7 %. Photographs next to the form make it

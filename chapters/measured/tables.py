@@ -102,7 +102,7 @@ def listings(name: str) -> dict:
     """The share of what can be explained of the logarithm of the price, %."""
     inputs = INPUTS[name.partition(", ")[2]]
     metadata = LISTING | {"inputs": inputs}
-    epochs = 3 if inputs == "image" else 1  # with the form, one is enough
+    epochs = 5 if inputs == "image" else 1  # with the form, one is enough
     row = fit(name, metadata, 64, start_from=str(BASE), epochs=epochs)
     if distributed.rank() > 0:
         return row
