@@ -944,8 +944,8 @@ print_row("FSDD, published split: digits", results["FSDD"]["accuracy"])
 # questions makes of the same words. How well it imitates decides. When a distance of 12 % of the
 # vector's variance was left, 90,000 pairs of questions brought the answers to 92.0 %. In batches of 16
 # instead of 32, at twice the learning rate, and with two and a half times as many questions, 1.6 % is
-# left, and 40,000 pairs suffice for 96.6 %. Hearing is no better than reading for that: the eyes have
-# seen these 40,000 pairs in addition.
+# left, and 40,000 pairs suffice for 96.6 %. This does not make hearing better than reading: the eyes
+# have seen these 40,000 pairs in addition.
 #
 # ## Your turn
 #

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from chapters.measured import by_name, measure_missing, train
+from chapters.measured import by_name, measure_missing, percent, train
 from chapters.measured.mobilenet import WEIGHTS
 from mmscratch.classification import (
     balanced_accuracy,
@@ -34,6 +34,7 @@ from mmscratch.classification import (
 )
 from mmscratch.data.dataset import DataSet
 from mmscratch.data.listings import PRICE, expected_log_price
+from mmscratch.data.tables import Target
 from mmscratch.decoding import memory_attention
 from mmscratch.engine import distributed
 from mmscratch.finetuning import load_run
@@ -168,56 +169,48 @@ CELLS = SKIN_SIZE // 32  # MobileNetV2's vectors a side: one for 32 × 32 pixels
 
 
 def look(name: str) -> dict:
-    """Where the model of "HAM10000, both" looks on a lesion, and what happens without that place.
-
-    The look is the attention to each cell of the picture. On the lesion: its share of the look, and
-    of the area. Without a cell, painted in the colour of the skin: by how many points the probability
-    of the predicted diagnosis changes, on average, if it is the cell that was looked at most, any
-    cell, or the cell that holds most of the lesion; and the correlation, over the cells of a picture,
-    of the look with that change.
-    """
-    model, vocabularies, _ = load_run(folder_of("HAM10000, both"))
+    """Where the model of "HAM10000, both" looks on lesions, and what happens without that place, %."""
+    model = load_run(folder_of("HAM10000, both"))[:2]
     data = TASK.read(SKIN | {"inputs": "both"}, "test", SKIN_SIZE)
     first_of_lesion = dict(zip(reversed(data.groups), reversed(range(len(data)))))
-    found = {"look on the lesion, %": [], "area of the lesion, %": []}
-    changes = {"looked at most": [], "any, on average": [], "most of the lesion": []}
-    correlations = []
-    for i in sorted(first_of_lesion.values())[:LOOKED_AT]:
-        example = data[i]
-        lesion, skin_colour = segment(example["image"])
-        views = [example]
-        for cell in range(CELLS**2):
-            views.append(example | {"image": without_cell(example["image"], cell, skin_colour)})
-        probabilities = class_log_probs(model, vocabularies, views, data.target).exp()
-        predicted = probabilities[0].argmax()
-        words = [data.target.classes[predicted]]
-        seen = memory_attention(model, vocabularies, example, words)[0, : CELLS**2]
-        seen = seen / seen.sum()
-        change = 100 * (probabilities[1:, predicted] - probabilities[0, predicted]).abs()
-        found["look on the lesion, %"].append(100 * (seen * lesion).sum())
-        found["area of the lesion, %"].append(100 * lesion.mean())
-        changes["looked at most"].append(change[seen.argmax()])
-        changes["any, on average"].append(change.mean())
-        changes["most of the lesion"].append(change[lesion.argmax()])
-        correlations.append(torch.corrcoef(torch.stack([seen, change.float()]))[0, 1])
-    row = {kind: mean_interval(values) for kind, values in found.items()}
-    row["change, points"] = {kind: mean_interval(values) for kind, values in changes.items()}
-    correlation = torch.stack(correlations).nan_to_num()  # nan: nothing changed anywhere
-    return {"lesions": len(correlations)} | row | {"correlation": mean_interval(correlation, 2)}
+    chosen = sorted(first_of_lesion.values())[:LOOKED_AT]
+    looks = [look_at(model, data[i], data.target) for i in chosen]
+    row = {kind: percent([each[kind] for each in looks]) for kind in looks[0]}
+    return {"lesions": len(looks)} | row
 
 
-def mean_interval(values, digits: int = 1) -> list[float]:
-    """The mean, and the ends of its interval."""
-    values = torch.stack(list(values)).double()
-    interval = group_bootstrap(lambda rows: values[rows].mean().item(), range(len(values)))
-    return [round(x, digits) for x in interval]
+def look_at(model: tuple, example: dict, target: Target) -> dict[str, float]:
+    """The look is the attention to each cell of the picture. On the lesion: its share of the look,
+    and of the area. Without a cell, painted in the colour of the skin: how much the probability of
+    the predicted diagnosis changes, if it is the cell that was looked at most, any cell (the mean of
+    all), or the cell that holds most of the lesion. And the correlation of the look with that change,
+    over the cells; 0 if nothing changes.
+    """
+    lesion, skin_colour = segment(example["image"])  # (CELLS²,), (3, 1, 1)
+    views = [example]
+    for cell in range(CELLS**2):
+        views.append(example | {"image": without_cell(example["image"], cell, skin_colour)})
+    probabilities = class_log_probs(*model, views, target).exp().float()
+    predicted = probabilities[0].argmax()
+    seen = memory_attention(*model, example, [target.classes[predicted]])[0, : CELLS**2]
+    seen = seen / seen.sum()
+    change = (probabilities[1:, predicted] - probabilities[0, predicted]).abs()  # (CELLS²,)
+    found = {
+        "look on the lesion": (seen * lesion).sum(),
+        "area of the lesion": lesion.mean(),
+        "change without the cell looked at most": change[seen.argmax()],
+        "change without any cell, on average": change.mean(),
+        "change without most of the lesion": change[lesion.argmax()],
+        "correlation of look and change": torch.corrcoef(torch.stack([seen, change]))[0, 1],
+    }
+    return {kind: value.nan_to_num().item() for kind, value in found.items()}
 
 
 def segment(picture: Tensor) -> tuple[Tensor, Tensor]:
     """The lesion's share of each cell, (CELLS²,), and the colour of the skin, (3, 1, 1).
 
-    The lesion is what is darker than Otsu's threshold, which makes the two parts as unlike as it can;
-    so is a shadow at the edge, now and then.
+    The lesion is what is darker than Otsu's threshold, which makes the two parts as unlike as it can.
+    Now and then, a shadow at the edge counts as lesion.
     Source: Otsu 1979.
     """
     grey = picture.float().mean(0)  # (S, S)
